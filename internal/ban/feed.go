@@ -1,0 +1,37 @@
+package ban
+
+import (
+	"cmp"
+	"fmt"
+)
+
+// A Feed names what one node says in one topic.
+type Feed struct {
+	Topic    Topic
+	Operator Operator
+	Node     Node
+}
+
+// String gives "topic/operator/node".
+func (f Feed) String() string { return fmt.Sprintf("%s/%s/%s", f.Topic, f.Operator, f.Node) }
+
+// Compare orders feeds by topic, operator and node.
+func (f Feed) Compare(g Feed) int {
+	return cmp.Or(
+		cmp.Compare(f.Topic, g.Topic),
+		cmp.Compare(string(f.Operator[:]), string(g.Operator[:])),
+		cmp.Compare(string(f.Node[:]), string(g.Node[:])),
+	)
+}
+
+// A Change is a verified step of a feed: what its author now says that it did
+// not say before. A change with Reset replaces all that the feed said.
+type Change struct {
+	Feed Feed
+	// Reset says that Claims is the feed's whole state.
+	Reset bool
+	// Claims were added, or replace the feed's claim of the same target.
+	Claims []Claim
+	// Removed targets were withdrawn by the author. Empty with Reset.
+	Removed []Target
+}
