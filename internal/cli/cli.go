@@ -1,0 +1,147 @@
+// Package cli is how the commands speak to people: errors with a hint, exit
+// codes, tables and JSON.
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Exit codes of every command, also printed in its help.
+const (
+	ExitOK         = 0
+	ExitError      = 1
+	ExitUsage      = 2
+	ExitPartly     = 3
+	ExitNotRunning = 10
+)
+
+// ExitHelp is the section of a command's help that names its exit codes.
+const ExitHelp = `
+Exit codes: 0 done, 1 error, 2 wrong usage, 3 partly done, 10 the agent is not running`
+
+// An Error is shown to a person: what went wrong and where, what to do, and
+// the exit code. Several can be joined with [errors.Join].
+type Error struct {
+	Err  error
+	Hint string
+	Code int
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint attaches advice to an error; nil stays nil.
+func Hint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Err: err, Hint: fmt.Sprintf(format, args...), Code: ExitError}
+}
+
+// Usage is an error in how a command was called.
+func Usage(format string, args ...any) error {
+	return &Error{Err: fmt.Errorf(format, args...), Code: ExitUsage}
+}
+
+// Report prints err as "program: error: ..." and "program: hint: ..." lines
+// and gives the exit code. Joined errors are printed one by one.
+func Report(w io.Writer, program string, err error) int {
+	if err == nil {
+		return ExitOK
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		code := ExitOK
+		for _, e := range joined.Unwrap() {
+			code = max(code, Report(w, program, e))
+		}
+		return code
+	}
+	fmt.Fprintf(w, "%s: error: %s\n", program, strings.TrimRight(err.Error(), "\n"))
+	code := ExitError
+	if e, ok := errors.AsType[*Error](err); ok {
+		if e.Hint != "" {
+			fmt.Fprintf(w, "%s: hint: %s\n", program, e.Hint)
+		}
+		if e.Code != 0 {
+			code = e.Code
+		}
+	}
+	return code
+}
+
+// JSON prints v, indented, and a line end.
+func JSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// A Table prints aligned columns.
+type Table struct{ w *tabwriter.Writer }
+
+// NewTable begins a table with a heading.
+func NewTable(w io.Writer, heading ...string) *Table {
+	t := &Table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t.Row(heading...)
+	return t
+}
+
+// Row adds a row. Cells are made printable: what came from outside must not
+// reach a terminal as control characters.
+func (t *Table) Row(cells ...string) {
+	for i, c := range cells {
+		cells[i] = Printable(c)
+	}
+	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+// Flush prints the rows.
+func (t *Table) Flush() error { return t.w.Flush() }
+
+// Printable replaces control characters and invalid UTF-8, so that foreign
+// text cannot move the cursor or break a table.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0xfffd || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// Short prints a duration as a person would say it: "9 d 23 h", "3 h 20 min",
+// "45 s". It rounds to the second of its two units.
+func Short(d time.Duration) string {
+	if d < 0 {
+		return "-" + Short(-d)
+	}
+	units := []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}, {time.Second, "s"}}
+	for i, u := range units {
+		if d < u.size {
+			continue
+		}
+		if i == len(units)-1 {
+			break
+		}
+		d = d.Round(units[i+1].size)
+		s := fmt.Sprintf("%d %s", d/u.size, u.name)
+		if rest := d % u.size / units[i+1].size; rest > 0 {
+			s += fmt.Sprintf(" %d %s", rest, units[i+1].name)
+		}
+		return s
+	}
+	if d < time.Second && d > 0 {
+		return d.Round(time.Millisecond).String()
+	}
+	return fmt.Sprintf("%d s", d.Round(time.Second)/time.Second)
+}

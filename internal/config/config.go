@@ -1,0 +1,309 @@
+// Package config reads the agent's configuration: TOML files that people and
+// `agent topics subscribe` write, merged and checked, with every fault at once.
+// The program never rewrites a file that a person wrote.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// MaxFile bounds one configuration file.
+const MaxFile = 4 << 20
+
+// Config is the whole configuration, files merged, defaults not yet applied:
+// a nil pointer or empty value means that nothing was said.
+type Config struct {
+	// Network is the name of the network of which the node is a part.
+	Network string `toml:"network"`
+	// Brokers are used all at once.
+	Brokers        []Broker       `toml:"brokers"`
+	EmbeddedBroker EmbeddedBroker `toml:"embedded_broker"`
+	Firewall       Firewall       `toml:"firewall"`
+	// Operators are the peers that policy may name.
+	Operators map[string]Operator `toml:"operators"`
+	// Groups are sets of operators' names.
+	Groups map[string][]string `toml:"groups"`
+	// Topics says what the node does with each topic.
+	Topics map[string]Topic `toml:"topics"`
+	// NeverBan are entries beside those that are found automatically.
+	NeverBan  []NeverBan `toml:"never_ban"`
+	NeverAuto *bool      `toml:"never_ban_auto"`
+	// Include names directories of other programs whose configuration is used
+	// in place: "/etc/fail2ban".
+	Include []string `toml:"include"`
+	Gate    Gate     `toml:"gate"`
+	HTTP    HTTP     `toml:"http"`
+}
+
+// Broker is an MQTT broker, which nobody has to trust.
+type Broker struct {
+	URL          string `toml:"url"` // tcp://, ssl://, ws://, wss:// or unix://
+	User         string `toml:"user"`
+	PasswordFile string `toml:"password_file"`
+	CAFile       string `toml:"ca_file"`
+	CertFile     string `toml:"cert_file"`
+	KeyFile      string `toml:"key_file"`
+	ServerName   string `toml:"server_name"`
+}
+
+// EmbeddedBroker is the broker inside the agent.
+type EmbeddedBroker struct {
+	Enabled *bool  `toml:"enabled"` // default: only when no broker is named
+	Listen  string `toml:"listen"`  // default 127.0.0.1:1883
+}
+
+// Firewall says how bans reach the kernel.
+type Firewall struct {
+	Mode   string `toml:"mode"` // "enforce" (default), "observe" or "off"
+	Table  string `toml:"table"`
+	MaxBan int    `toml:"max_bans"`
+}
+
+// Operator is a peer: the identity that its fingerprint shows.
+type Operator struct {
+	ID    string `toml:"id"`
+	Trust string `toml:"trust"` // "ban" or "watch"; default "ban"
+	Since string `toml:"since"` // RFC 3339: when it was added
+	Note  string `toml:"note"`
+	// FollowTrust counts whom the operator's own trust list names, as one vote.
+	FollowTrust *bool  `toml:"follow_trust"`
+	Weight      *int   `toml:"weight"`
+	Limits      Limits `toml:"limits"`
+}
+
+// Limits bound what one operator may do here.
+type Limits struct {
+	BansPerHour *int   `toml:"bans_per_hour"`
+	LiveBans    *int   `toml:"live_bans"`
+	Addresses   *int   `toml:"addresses"`
+	Prefix4     *int   `toml:"prefix4"`
+	Prefix6     *int   `toml:"prefix6"`
+	TTL         string `toml:"ttl"`
+}
+
+// Topic is what the node does with one topic.
+type Topic struct {
+	Detect    *bool `toml:"detect"`    // find offenders here
+	Subscribe *bool `toml:"subscribe"` // accept from trusted operators
+	Publish   *bool `toml:"publish"`   // share our own bans
+	Observe   *bool `toml:"observe"`   // count, do not drop
+	// Thresholds that replace the definition's.
+	MaxRetry       *int     `toml:"maxretry"`
+	FindTime       string   `toml:"findtime"`
+	BanTime        string   `toml:"bantime"`
+	IgnoreIP       []string `toml:"ignoreip"`
+	Files          []string `toml:"files"`
+	Journal        []string `toml:"journal"`
+	Ports          []uint16 `toml:"ports"`
+	AllPorts       *bool    `toml:"all_ports"`
+	MaxConnections *int     `toml:"max_connections"`
+	// Policy.
+	Ban     string `toml:"ban"`
+	Watch   string `toml:"watch"`
+	Require string `toml:"require"`
+	TTL     string `toml:"ttl"`
+	Hold    string `toml:"hold"`
+	Dispute string `toml:"dispute"`
+	Limits  Limits `toml:"limits"`
+}
+
+// NeverBan is an entry written by hand.
+type NeverBan struct {
+	Target  string `toml:"target"`
+	Comment string `toml:"comment"`
+	Until   string `toml:"until"` // RFC 3339; "" means for good
+}
+
+// Gate is the wallet gate that go-livepeer's -authWebhookUrl asks.
+type Gate struct {
+	Enabled *bool  `toml:"enabled"`
+	Listen  string `toml:"listen"`
+	DryRun  bool   `toml:"dry_run"`
+	Chain   string `toml:"chain"`
+}
+
+// HTTP serves checks, lists and metrics to other programs.
+type HTTP struct {
+	Listen         string   `toml:"listen"` // "" = off; "127.0.0.1:8936"
+	TrustedProxies []string `toml:"trusted_proxies"`
+	ClientHeader   string   `toml:"client_header"`
+}
+
+// A Fault is something wrong in a file.
+type Fault struct {
+	File    string
+	Line    int // 1-based; 0 when only the file is known
+	Column  int
+	Text    string
+	Excerpt string // lines of the file with the place underlined, or ""
+	Hint    string
+}
+
+func (f *Fault) Error() string {
+	s := f.File
+	if f.Line > 0 {
+		s += fmt.Sprintf(":%d:%d", f.Line, max(f.Column, 1))
+	}
+	s += ": " + f.Text
+	if f.Excerpt != "" {
+		s += "\n" + f.Excerpt
+	}
+	return s
+}
+
+// Loaded is a configuration and where each value of it was written.
+type Loaded struct {
+	Config
+	// Files that were read, in order.
+	Files  []string
+	places map[string]place
+}
+
+type place struct {
+	file   string
+	line   int
+	column int
+}
+
+// At makes a fault about the value at a dotted path ("topics.sshd.ban"), or
+// about the nearest table above it that a file has.
+func (l *Loaded) At(path, format string, args ...any) *Fault {
+	f := &Fault{File: "configuration", Text: path + ": " + fmt.Sprintf(format, args...)}
+	for p := path; ; {
+		if at, ok := l.places[p]; ok {
+			f.File, f.Line, f.Column = at.file, at.line, at.column
+			return f
+		}
+		i := strings.LastIndexByte(p, '.')
+		if i < 0 {
+			return f
+		}
+		p = p[:i]
+	}
+}
+
+// Load reads agent.toml and then conf.d/*.toml of dir, sorted by name; later
+// files add to earlier ones and win, key by key. A directory or file that is
+// not there is an empty configuration. Every fault of every file is in the
+// error, joined, as a [Fault].
+func Load(dir string) (*Loaded, error) {
+	names := []string{filepath.Join(dir, "agent.toml")}
+	more, err := filepath.Glob(filepath.Join(dir, DropInDirectory, "*.toml"))
+	if err != nil {
+		return nil, fmt.Errorf("listing the configuration: %w", err)
+	}
+	slices.Sort(more)
+	l := &Loaded{places: map[string]place{}}
+	whole := map[string]any{}
+	var faults []error
+	for _, name := range append(names, more...) {
+		data, err := readFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			faults = append(faults, &Fault{File: name, Text: err.Error()})
+			continue
+		}
+		l.Files = append(l.Files, name)
+		part, errs := decode(name, data)
+		faults = append(faults, errs...)
+		if len(errs) == 0 {
+			merge(whole, part)
+			locate(name, data, l.places)
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	b, err := toml.Marshal(whole)
+	if err == nil {
+		err = toml.Unmarshal(b, &l.Config)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("merging the configuration: %w", err)
+	}
+	return l, nil
+}
+
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > MaxFile {
+		return nil, fmt.Errorf("larger than %d bytes", MaxFile)
+	}
+	return b, nil
+}
+
+// decode reads one file strictly and gives its content as a tree for merging.
+func decode(name string, data []byte) (map[string]any, []error) {
+	d := toml.NewDecoder(strings.NewReader(string(data)))
+	d.DisallowUnknownFields()
+	var typed Config
+	err := d.Decode(&typed)
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		var faults []error
+		for _, e := range strict.Errors {
+			line, column := e.Position()
+			key := e.Key()
+			fault := &Fault{File: name, Line: line, Column: column, Text: fmt.Sprintf("unknown field %q", strings.Join(key, ".")), Excerpt: e.String()}
+			if len(key) > 0 {
+				if like := nearest(key[len(key)-1], fieldNames()); like != "" {
+					fault.Hint = fmt.Sprintf("did you mean %q?", like)
+				}
+			}
+			faults = append(faults, fault)
+		}
+		return nil, faults
+	}
+	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
+		line, column := bad.Position()
+		return nil, []error{&Fault{File: name, Line: line, Column: column, Text: strings.TrimPrefix(bad.Error(), "toml: "), Excerpt: bad.String()}}
+	}
+	if err != nil {
+		return nil, []error{&Fault{File: name, Text: err.Error()}}
+	}
+	tree := map[string]any{}
+	if err := toml.Unmarshal(data, &tree); err != nil {
+		return nil, []error{&Fault{File: name, Text: err.Error()}}
+	}
+	return tree, nil
+}
+
+// merge adds part to whole: tables key by key, arrays of tables and of
+// never-ban entries by appending, everything else by replacing.
+func merge(whole, part map[string]any) {
+	for k, v := range part {
+		switch v := v.(type) {
+		case map[string]any:
+			if old, ok := whole[k].(map[string]any); ok {
+				merge(old, v)
+				continue
+			}
+		case []any:
+			if old, ok := whole[k].([]any); ok && len(v) > 0 {
+				if _, tables := v[0].(map[string]any); tables {
+					whole[k] = append(old, v...)
+					continue
+				}
+			}
+		}
+		whole[k] = v
+	}
+}

@@ -1,0 +1,121 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLaterFilesWinKeyByKeyAndListsOfTablesGrow(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"agent.toml":            "network = \"one\"\n[[brokers]]\nurl = \"tcp://a:1\"\n[topics.sshd]\nban = \"any of alice\"\nsubscribe = false\n",
+		"conf.d/10-topics.toml": "[[brokers]]\nurl = \"tcp://b:1\"\n[topics.sshd]\nsubscribe = true\n",
+		"conf.d/20-more.toml":   "network = \"two\"\n",
+		"conf.d/ignored.txt":    "x",
+	})
+	l, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := l.Topics["sshd"]
+	if l.Network != "two" || len(l.Brokers) != 2 || s.Ban != "any of alice" || s.Subscribe == nil || !*s.Subscribe {
+		t.Errorf("got %+v", l.Config)
+	}
+	fault := l.At("topics.sshd.ban", "bad")
+	if fault.Line != 5 || !strings.HasSuffix(fault.File, "agent.toml") {
+		t.Errorf("fault at %v", fault)
+	}
+	if fault := l.At("topics.sshd.watch.x", "bad"); fault.Line == 0 || !strings.HasSuffix(fault.File, "10-topics.toml") {
+		t.Errorf("fault below the table at %v", fault)
+	}
+}
+
+func TestEveryFaultOfEveryFileIsTold(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"agent.toml":    "[topics.sshd]\nmax_retry = 3\nbantme = \"1h\"\n",
+		"conf.d/a.toml": "network = 3\n",
+		"conf.d/b.toml": "network = \"x\n",
+	})
+	_, err := Load(dir)
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(joined.Unwrap()) != 4 {
+		t.Fatalf("got %v", err)
+	}
+	text := err.Error()
+	for _, want := range []string{"agent.toml:2:1: unknown field", "agent.toml:3:1", "a.toml:1:", "b.toml:1:"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	f, _ := errors.AsType[*Fault](joined.Unwrap()[0])
+	if f.Hint != `did you mean "maxretry"?` {
+		t.Errorf("hint %q", f.Hint)
+	}
+}
+
+func TestNoConfigurationIsAnEmptyOne(t *testing.T) {
+	l, err := Load(filepath.Join(t.TempDir(), "missing"))
+	if err != nil || len(l.Files) != 0 {
+		t.Errorf("%v, %v", l, err)
+	}
+}
+
+func TestADropInIsEditedAtomicallyAndUndone(t *testing.T) {
+	dir := t.TempDir()
+	set := func(tree map[string]any) error { Table(tree, "topics", "sshd")["subscribe"] = true; return nil }
+	path, err := EditDropIn(dir, "topics", set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Load(dir)
+	if err != nil || !*l.Topics["sshd"].Subscribe {
+		t.Fatalf("%v %v", l, err)
+	}
+	if _, err := EditDropIn(dir, "topics", func(tree map[string]any) error {
+		Table(tree, "topics", "sshd")["subscrib"] = true
+		return nil
+	}); err == nil {
+		t.Error("an unknown key was written")
+	}
+	if _, err := EditDropIn(dir, "topics", func(tree map[string]any) error {
+		delete(Table(tree, "topics", "sshd"), "subscribe")
+		Prune(tree)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("an empty drop-in is still there: %v", err)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("[topics.sshd]\nban='any of a'\n[[brokers]]\nurl='x'\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(s), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Load(dir)
+		if err == nil {
+			_ = l.At("topics.sshd.ban", "x")
+		}
+	})
+}

@@ -1,0 +1,105 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+	"time"
+)
+
+// ErrNotRunning says that nobody answers on the control socket.
+var ErrNotRunning = errors.New("the agent is not running")
+
+// ErrPermission says that the socket is not for this user.
+var ErrPermission = errors.New("permission denied")
+
+// maxAnswer bounds what a client reads of one answer: a list of a million
+// bans is about 200 MB, so listings of that size are paged by the server.
+const maxAnswer = 256 << 20
+
+// A Client talks to an agent. Its zero value is not usable; see [NewClient].
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient gives a client of the agent that listens on a unix socket.
+func NewClient(socket string) *Client {
+	var d net.Dialer
+	return &Client{socket, &http.Client{
+		Timeout: 2 * time.Minute,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return d.DialContext(ctx, "unix", socket)
+			},
+		},
+	}}
+}
+
+// Get asks for path with query and reads the JSON answer into answer.
+func (c *Client) Get(ctx context.Context, path string, query url.Values, answer any) error {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return c.do(ctx, http.MethodGet, path, nil, answer)
+}
+
+// Post sends body as JSON and reads the answer; answer may be nil.
+func (c *Client) Post(ctx context.Context, path string, body, answer any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encoding the request: %w", err)
+	}
+	return c.do(ctx, http.MethodPost, path, bytes.NewReader(b), answer)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
+	if err != nil {
+		return fmt.Errorf("building the request: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w: nobody answers on %s", ErrNotRunning, c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w on %s", ErrPermission, c.socket)
+	case err != nil:
+		return fmt.Errorf("asking the agent: %w", err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("reading the agent's answer: %w", err)
+	}
+	if resp.StatusCode/100 != 2 {
+		var e ErrorAnswer
+		if json.Unmarshal(b, &e) != nil || e.Error == "" {
+			return fmt.Errorf("the agent answered %s", resp.Status)
+		}
+		return &RefusedError{Code: e.Code, Text: e.Error, Hint: e.Hint}
+	}
+	if answer == nil {
+		return nil
+	}
+	if raw, ok := answer.(*[]byte); ok {
+		*raw = b
+		return nil
+	}
+	if err := json.Unmarshal(b, answer); err != nil {
+		return fmt.Errorf("reading the agent's answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+// Package control is the agent's control interface: JSON over HTTP on a unix
+// socket. It holds the types on the wire, the server and the client, and
+// nothing of what the agent does.
+package control
+
+import (
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// MaxBody bounds what the server reads of one request: a denylist import of
+// about 20,000 wallets in one call; larger ones come in several.
+const MaxBody = 4 << 20
+
+// Status answers GET /v1/status.
+type Status struct {
+	Version  string    `json:"version"`
+	Started  time.Time `json:"started"`
+	PID      int       `json:"pid"`
+	Operator string    `json:"operator"` // our operator's identity
+	Node     string    `json:"node"`
+	Network  string    `json:"network"`
+	// Enforcement is "nftables", "observe" or "off", Reason why it is not
+	// nftables, in words.
+	Enforcement string         `json:"enforcement"`
+	Reason      string         `json:"reason,omitempty"`
+	Bans        int            `json:"bans"`    // in force
+	Watched     int            `json:"watched"` // targets that their first offence here bans
+	Topics      []TopicStatus  `json:"topics"`
+	Sources     []SourceStatus `json:"sources"`
+	Brokers     []BrokerStatus `json:"brokers"`
+	// Broker is the address of the embedded broker, or "".
+	Broker string `json:"broker,omitempty"`
+	// Warnings say what is wrong with the node and the command that mends it.
+	Warnings []Warning `json:"warnings"`
+}
+
+// A Warning is something wrong with the node.
+type Warning struct {
+	Code string `json:"code"` // stable, for scripts
+	Text string `json:"text"`
+	Fix  string `json:"fix,omitempty"` // a command
+}
+
+// TopicStatus is what the node does with a topic.
+type TopicStatus struct {
+	Topic     ban.Topic `json:"topic"`
+	Detect    bool      `json:"detect"`
+	Subscribe bool      `json:"subscribe"`
+	Publish   bool      `json:"publish"`
+	Policy    string    `json:"policy,omitempty"` // the ban expression
+	Own       int       `json:"own"`              // bans of our own in force
+	Bans      int       `json:"bans"`             // bans in force, whoever made them
+	Packets   uint64    `json:"packets"`          // dropped (or counted, when observing)
+	Bytes     uint64    `json:"bytes"`
+}
+
+// SourceStatus is one log that the node reads.
+type SourceStatus struct {
+	Name     string      `json:"name"`
+	Topics   []ban.Topic `json:"topics"`
+	Read     uint64      `json:"read"`
+	Matched  uint64      `json:"matched"`
+	Ignored  uint64      `json:"ignored"`
+	LastLine time.Time   `json:"last_line,omitzero"`
+	Error    string      `json:"error,omitempty"`
+}
+
+// BrokerStatus is one broker that the node uses.
+type BrokerStatus struct {
+	URL       string    `json:"url"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"`
+	Error     string    `json:"error,omitempty"`
+}
+
+// Ban is one ban in force, in answers to GET /v1/bans.
+type Ban struct {
+	Target ban.Target `json:"target"`
+	Topic  ban.Topic  `json:"topic"`
+	Until  time.Time  `json:"until"`
+	Origin []string   `json:"origin"` // "here", or names of operators
+	Class  ban.Class  `json:"class"`
+	Hits   int        `json:"hits"`
+	Rule   string     `json:"rule,omitempty"`
+}
+
+// BanRequest is the body of POST /v1/bans.
+type BanRequest struct {
+	Target ban.Target `json:"target"`
+	Topic  ban.Topic  `json:"topic"`
+	// For is how long, in seconds; 0 means the topic's ban time.
+	For   int64      `json:"for,omitempty"`
+	Class *ban.Class `json:"class,omitempty"` // manual when left out
+}
+
+// UnbanRequest is the body of POST /v1/unban: the target's own bans are
+// withdrawn and it is exempt from every other for a time.
+type UnbanRequest struct {
+	Target ban.Target `json:"target"`
+	Topic  ban.Topic  `json:"topic,omitempty"` // "" means every topic
+	For    int64      `json:"for,omitempty"`   // seconds; 0 means 7 days
+}
+
+// UnbanAnswer says what an unban lifted.
+type UnbanAnswer struct {
+	Lifted []Ban     `json:"lifted"`
+	Exempt time.Time `json:"exempt_until"`
+}
+
+// ErrorAnswer is the body of every answer that is not 2xx.
+type ErrorAnswer struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+	// Code is one of the Code constants.
+	Code string `json:"code"`
+}
+
+// Codes of an [ErrorAnswer].
+const (
+	CodeBad      = "bad-request"
+	CodeRefused  = "refused" // never-ban, cap or policy forbids it
+	CodeMissing  = "not-found"
+	CodeInternal = "internal"
+)
+
+// RefusedError is a request that the agent understood and will not do.
+type RefusedError struct {
+	Code, Text, Hint string
+}
+
+func (e *RefusedError) Error() string { return e.Text }

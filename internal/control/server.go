@@ -1,0 +1,148 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Listen makes the control socket with mode 0660, so that its directory and
+// group decide who may command the agent. A socket that a dead agent left is
+// replaced; one that answers, or a path that is no socket, is an error.
+func Listen(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("%s is in the way: it is not a socket", path)
+		}
+		if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			conn.Close()
+			return nil, fmt.Errorf("another agent answers on %s", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("removing an old control socket: %w", err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("making the control socket's directory: %w", err)
+	}
+	// The socket is made under a name of its own and renamed once its mode is
+	// right, so that there is no moment in which anybody may connect.
+	temporary := path + ".new"
+	os.Remove(temporary)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listening on the control socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(temporary, 0o660), os.Rename(temporary, path)); err != nil {
+		l.Close()
+		os.Remove(temporary)
+		return nil, fmt.Errorf("making the control socket: %w", err)
+	}
+	return &unlinker{l, path}, nil
+}
+
+// unlinker removes the socket file when the listener closes.
+type unlinker struct {
+	net.Listener
+	path string
+}
+
+func (u *unlinker) Close() error {
+	err := u.Listener.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	os.Remove(u.path)
+	return err
+}
+
+// Serve answers on l until ctx ends, and waits for requests under way for at
+// most two seconds. It closes l.
+func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
+	s := &http.Server{
+		Handler:           http.MaxBytesHandler(handler, MaxBody),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving the control socket: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if s.Shutdown(grace) != nil {
+		s.Close()
+	}
+	<-failed
+	return nil
+}
+
+// Handle adapts a function that answers with JSON or an error. A
+// [RefusedError] becomes the answer that its code names.
+func Handle(f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := f(r)
+		if err != nil {
+			WriteError(w, err)
+			return
+		}
+		WriteJSON(w, http.StatusOK, v)
+	}
+}
+
+// WriteJSON writes v with a status.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(v) // the client went away; there is nobody to tell
+}
+
+// WriteError writes err as an [ErrorAnswer].
+func WriteError(w http.ResponseWriter, err error) {
+	answer := ErrorAnswer{Error: err.Error(), Code: CodeInternal}
+	if e, ok := errors.AsType[*RefusedError](err); ok {
+		answer.Code, answer.Hint = e.Code, e.Hint
+	}
+	status := http.StatusInternalServerError
+	switch answer.Code {
+	case CodeBad:
+		status = http.StatusBadRequest
+	case CodeRefused:
+		status = http.StatusConflict
+	case CodeMissing:
+		status = http.StatusNotFound
+	}
+	WriteJSON(w, status, answer)
+}
+
+// Decode reads a JSON body strictly: unknown fields and trailing bytes are
+// errors.
+func Decode(r *http.Request, v any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return &RefusedError{Code: CodeBad, Text: fmt.Sprintf("reading the request: %v", err)}
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return &RefusedError{Code: CodeBad, Text: "reading the request: more than one value"}
+	}
+	return nil
+}
