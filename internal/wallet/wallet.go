@@ -1,0 +1,94 @@
+// Package wallet reads and writes Ethereum addresses as people type them:
+// EIP-55 checked, and refused with a reason that says what to do.
+package wallet
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/sha3"
+)
+
+// Text is the length of an address's text: "0x" and 40 hex digits.
+const Text = 42
+
+// Reasons why [Parse] refuses a text. Each is said with what to do about it.
+var (
+	ErrEmpty    = errors.New("no address given")
+	ErrPrefix   = errors.New(`an Ethereum address begins with "0x"`)
+	ErrLength   = errors.New(`an Ethereum address is "0x" and 40 hex digits`)
+	ErrDigit    = errors.New("not a hex digit")
+	ErrChecksum = errors.New("the capital letters do not fit the address (EIP-55): a digit is mistyped; copy it again, or write it all in lower case if you are sure")
+	ErrZero     = errors.New("the zero address stands for nobody and cannot be denied")
+	ErrName     = errors.New("a name can come to mean another address after it was signed: resolve it yourself and give the address")
+)
+
+// Parse reads "0x" and 40 hex digits. All lower and all upper case pass; mixed
+// case must be the spelling of EIP-55, because one mistyped digit would deny a
+// stranger. Spaces around the text are not forgiven here: a caller that reads
+// files trims.
+func Parse(s string) (w [20]byte, err error) {
+	switch {
+	case s == "":
+		return w, ErrEmpty
+	case isName(s):
+		return w, fmt.Errorf("%q: %w", clip(s), ErrName)
+	case !strings.HasPrefix(s, "0x"):
+		return w, fmt.Errorf("%q: %w", clip(s), ErrPrefix)
+	case len(s) != Text:
+		return w, fmt.Errorf("%q: %w, this has %d", clip(s), ErrLength, len(s)-2)
+	}
+	digits := s[2:]
+	if _, err := hex.Decode(w[:], []byte(digits)); err != nil {
+		return [20]byte{}, fmt.Errorf("%q: %w", clip(s), ErrDigit)
+	}
+	mixed := digits != strings.ToLower(digits) && digits != strings.ToUpper(digits)
+	if mixed && s != Format(w) {
+		return [20]byte{}, fmt.Errorf("%s: %w", s, ErrChecksum)
+	}
+	if w == ([20]byte{}) {
+		return w, ErrZero
+	}
+	return w, nil
+}
+
+// Format gives the EIP-55 spelling: a letter is a capital where the same
+// digit of the Keccak-256 hash of the lower-case text is 8 or more.
+// https://eips.ethereum.org/EIPS/eip-55
+func Format(w [20]byte) string {
+	var text [Text]byte
+	copy(text[:], "0x")
+	hex.Encode(text[2:], w[:])
+	hash := sha3.NewLegacyKeccak256()
+	hash.Write(text[2:])
+	var sum [32]byte
+	hash.Sum(sum[:0])
+	for i := 2; i < Text; i++ {
+		digit := sum[(i-2)/2] >> 4
+		if i%2 == 1 {
+			digit = sum[(i-2)/2] & 0xf
+		}
+		if text[i] >= 'a' && digit >= 8 {
+			text[i] -= 'a' - 'A'
+		}
+	}
+	return string(text[:])
+}
+
+// isName says whether a text looks like an ENS name or another word that
+// people use for an address, rather than like a mistyped address.
+func isName(s string) bool {
+	dot := strings.LastIndexByte(s, '.')
+	return dot > 0 && dot < len(s)-1 && !strings.HasPrefix(s, "0x")
+}
+
+// clip bounds foreign text that an error repeats.
+func clip(s string) string {
+	const most = 64
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}
