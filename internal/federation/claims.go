@@ -1,0 +1,385 @@
+package federation
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// A key is a target as feeds sort it: the kind and its fixed number of bytes.
+// Keys are ordered as [ban.Target.Compare] orders targets.
+type key struct {
+	kind ban.Kind
+	b    [20]byte // the first width(kind) bytes; the rest is zero
+}
+
+// widths are the bytes of a key: an address, a network part, an address and a
+// prefix length, or a wallet.
+var widths = [...]int{ban.KindAddr4: 4, ban.KindAddr6: 16, ban.KindNet6: 8, ban.KindCIDR4: 5, ban.KindCIDR6: 17, ban.KindWallet: 20}
+
+// width is the bytes of a key of the kind, 0 for no kind.
+func width(k ban.Kind) int {
+	if int(k) < len(widths) {
+		return widths[k]
+	}
+	return 0
+}
+
+func (k *key) bytes() []byte { return k.b[:width(k.kind)] }
+
+func compareKeys(a, b *key) int {
+	return cmp.Or(cmp.Compare(a.kind, b.kind), bytes.Compare(a.b[:], b.b[:]))
+}
+
+func keyOf(t ban.Target) (k key) {
+	k.kind = t.Kind()
+	if w, ok := t.Wallet(); ok {
+		copy(k.b[:], w[:])
+		return k
+	}
+	p, _ := t.Prefix()
+	switch k.kind {
+	case ban.KindAddr4, ban.KindCIDR4:
+		a := p.Addr().As4()
+		copy(k.b[:], a[:])
+		if k.kind == ban.KindCIDR4 {
+			k.b[4] = byte(p.Bits())
+		}
+	case ban.KindNet6:
+		a := p.Addr().As16()
+		copy(k.b[:], a[:8])
+	case ban.KindAddr6, ban.KindCIDR6:
+		a := p.Addr().As16()
+		copy(k.b[:], a[:])
+		if k.kind == ban.KindCIDR6 {
+			k.b[16] = byte(p.Bits())
+		}
+	}
+	return k
+}
+
+// errKey says that bytes are no target, or one in another spelling.
+var errKey = errors.New("a target is not canonical")
+
+// target gives the target of a key from the wire. It fails for bytes that are
+// no target, and for those of a target that belongs to another kind.
+func (k *key) target() (t ban.Target, err error) {
+	switch k.kind {
+	case ban.KindAddr4:
+		t, err = ban.TargetOfAddr(netip.AddrFrom4([4]byte(k.b[:4])))
+	case ban.KindAddr6:
+		t, err = ban.TargetOfAddr(netip.AddrFrom16([16]byte(k.b[:16])))
+	case ban.KindNet6:
+		var a [16]byte
+		copy(a[:], k.b[:8])
+		t, err = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16(a), 64))
+	case ban.KindCIDR4:
+		t, err = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom4([4]byte(k.b[:4])), int(k.b[4])))
+	case ban.KindCIDR6:
+		t, err = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16([16]byte(k.b[:16])), int(k.b[16])))
+	case ban.KindWallet:
+		t, err = ban.TargetOfWallet(k.b)
+	default:
+		return t, fmt.Errorf("%w: kind %d", errKey, k.kind)
+	}
+	if err != nil {
+		return t, fmt.Errorf("%w: %w", errKey, err)
+	}
+	if t.Kind() != k.kind || keyOf(t) != *k {
+		return t, fmt.Errorf("%w: %v", errKey, t)
+	}
+	return t, nil
+}
+
+// An entry is a claim as a feed holds it.
+type entry struct {
+	key  key
+	end  uint32 // minutes since the Unix epoch
+	meta meta
+	// said is when its author said so as far as this reader knows, in minutes:
+	// the date of the message that carried it. It is no part of the feed.
+	said uint32
+}
+
+// meta is class and whether established (the high bit), then hits.
+type meta [2]byte
+
+const establishedBit = 0x80
+
+func entryOf(c ban.Claim) entry {
+	e := entry{key: keyOf(c.Target), end: minutesUp(c.End), meta: meta{byte(c.Class) &^ establishedBit, c.Hits}}
+	if c.Class >= establishedBit {
+		e.meta[0] = byte(ban.ClassOther)
+	}
+	if c.Established {
+		e.meta[0] |= establishedBit
+	}
+	return e
+}
+
+// claim gives the claim; the key was checked when it was decoded.
+func (e *entry) claim() ban.Claim {
+	t, _ := e.key.target()
+	return ban.Claim{
+		Target: t, End: timeOfMinute(e.end), Class: ban.Class(e.meta[0] &^ establishedBit),
+		Hits: e.meta[1], Established: e.meta[0]&establishedBit != 0,
+	}
+}
+
+// appendKeys writes a sorted list of keys:
+//
+//	total uvarint | groups: kind u8, count uvarint, keys
+//
+// with one group a kind, in order. IPv4 addresses and IPv6 /64s are uvarints:
+// the first as it is, each other as the difference to the one before. Other
+// kinds are their bytes.
+func appendKeys(b []byte, n int, at func(int) *key) []byte {
+	b = binary.AppendUvarint(b, uint64(n))
+	for i := 0; i < n; {
+		kind, j := at(i).kind, i
+		for j < n && at(j).kind == kind {
+			j++
+		}
+		b = append(b, byte(kind))
+		b = binary.AppendUvarint(b, uint64(j-i))
+		var last uint64
+		for ; i < j; i++ {
+			k := at(i)
+			if v, ok := k.number(); ok {
+				b = binary.AppendUvarint(b, v-last)
+				last = v
+			} else {
+				b = append(b, k.bytes()...)
+			}
+		}
+	}
+	return b
+}
+
+// number gives the key as a number where the wire has differences.
+func (k *key) number() (uint64, bool) {
+	switch k.kind {
+	case ban.KindAddr4:
+		return uint64(binary.BigEndian.Uint32(k.b[:4])), true
+	case ban.KindNet6:
+		return binary.BigEndian.Uint64(k.b[:8]), true
+	}
+	return 0, false
+}
+
+// keys reads what appendKeys wrote and gives the keys to put.
+func (d *decoder) keys(most int, put func(*key)) int {
+	// Every key costs a byte at least, so a payload cannot ask for more memory
+	// than it pays for.
+	total := int(d.uvarint(uint64(min(most, len(d.b)))))
+	var before ban.Kind
+	for n := 0; n < total && d.err == nil; {
+		kind := ban.Kind(d.u8())
+		count := int(d.uvarint(uint64(total - n)))
+		if d.err == nil && (kind <= before || width(kind) == 0 || count == 0) {
+			d.fail(errors.New("the kinds of targets are not in order"))
+		}
+		before = kind
+		d.group(kind, count, put)
+		n += count
+	}
+	if d.err != nil {
+		return 0
+	}
+	return total
+}
+
+func (d *decoder) group(kind ban.Kind, count int, put func(*key)) {
+	var last uint64
+	var before key
+	for i := 0; i < count && d.err == nil; i++ {
+		k := key{kind: kind}
+		switch kind {
+		case ban.KindAddr4, ban.KindNet6:
+			most := uint64(1<<32 - 1)
+			if kind == ban.KindNet6 {
+				most = 1<<64 - 1
+			}
+			step := d.uvarint(most - last)
+			if i > 0 && step == 0 {
+				d.fail(errors.New("targets are not in order"))
+			}
+			last += step
+			if kind == ban.KindAddr4 {
+				binary.BigEndian.PutUint32(k.b[:], uint32(last))
+			} else {
+				binary.BigEndian.PutUint64(k.b[:], last)
+			}
+			// An IPv4 address is always canonical. A /64 of ::/96 or
+			// ::ffff:0:0/96 still is an IPv6 network of 64 bits.
+		default:
+			copy(k.b[:], d.take(width(kind)))
+			if d.err == nil && i > 0 && compareKeys(&before, &k) >= 0 {
+				d.fail(errors.New("targets are not in order"))
+			}
+			if d.err == nil {
+				if _, err := k.target(); err != nil {
+					d.fail(err)
+				}
+			}
+			before = k
+		}
+		if d.err == nil {
+			put(&k)
+		}
+	}
+}
+
+// appendEntries writes sorted entries as columns:
+//
+//	keys | base u32 | per entry: end - base uvarint |
+//	pairs uvarint | pairs x (class u8, hits u8) | per entry: index u8
+//
+// All after the keys is missing where there are none. base is the least end.
+// The pairs are the distinct ones in order of first appearance; with a single
+// one the indexes are missing. With more than 256 distinct pairs the number is
+// 0 and each entry has its pair in place of an index.
+func appendEntries(b []byte, es []entry) []byte {
+	b = appendKeys(b, len(es), func(i int) *key { return &es[i].key })
+	if len(es) == 0 {
+		return b
+	}
+	base := es[0].end
+	for i := range es {
+		base = min(base, es[i].end)
+	}
+	b = binary.BigEndian.AppendUint32(b, base)
+	for i := range es {
+		b = binary.AppendUvarint(b, uint64(es[i].end-base))
+	}
+	pairs, index := distinct(es)
+	if len(pairs) > 256 {
+		b = append(b, 0)
+		for i := range es {
+			b = append(b, es[i].meta[:]...)
+		}
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(len(pairs)))
+	for _, p := range pairs {
+		b = append(b, p[:]...)
+	}
+	if len(pairs) > 1 {
+		for i := range es {
+			b = append(b, index[es[i].meta])
+		}
+	}
+	return b
+}
+
+// distinct gives the pairs in order of first appearance and their indexes, or
+// 257 pairs where there are more than 256.
+func distinct(es []entry) (pairs []meta, index map[meta]uint8) {
+	index = make(map[meta]uint8, 8)
+	for i := range es {
+		m := es[i].meta
+		if len(pairs) > 0 && m == pairs[len(pairs)-1] {
+			continue
+		}
+		if _, ok := index[m]; ok {
+			continue
+		}
+		index[m] = uint8(len(pairs))
+		pairs = append(pairs, m)
+		if len(pairs) > 256 {
+			return pairs, nil
+		}
+	}
+	return pairs, index
+}
+
+// entries reads what appendEntries wrote. That the coding is the only one is
+// checked by the message that contains it.
+func (d *decoder) entries(most int) []entry {
+	var es []entry
+	n := d.keys(most, func(k *key) {
+		if es == nil {
+			es = make([]entry, 0, min(most, 1+len(d.b)/2))
+		}
+		es = append(es, entry{key: *k})
+	})
+	if n == 0 || d.err != nil {
+		return nil
+	}
+	base := d.u32()
+	for i := range es {
+		es[i].end = base + uint32(d.uvarint(uint64(1<<32-1-base)))
+	}
+	pairs := int(d.uvarint(256))
+	if pairs == 0 {
+		b := d.take(2 * n)
+		for i := range es {
+			if b != nil {
+				es[i].meta = meta(b[2*i:])
+			}
+		}
+		return es
+	}
+	table := d.take(2 * pairs)
+	if table == nil {
+		return nil
+	}
+	var index []byte
+	if pairs > 1 {
+		if index = d.take(n); index == nil {
+			return nil
+		}
+	}
+	for i := range es {
+		at := 0
+		if index != nil {
+			at = int(index[i])
+		}
+		if at >= pairs {
+			d.fail(errors.New("an index is out of range"))
+			return nil
+		}
+		es[i].meta = meta(table[2*at:])
+	}
+	return es
+}
+
+// sortClaims turns claims into sorted entries with one a target: of several,
+// the one that ends last.
+func sortClaims(claims []ban.Claim, said time.Time) []entry {
+	es := make([]entry, 0, len(claims))
+	for _, c := range claims {
+		if !c.Target.IsZero() {
+			e := entryOf(c)
+			e.said = minutes(said)
+			es = append(es, e)
+		}
+	}
+	slices.SortFunc(es, func(a, b entry) int {
+		return cmp.Or(compareKeys(&a.key, &b.key), cmp.Compare(b.end, a.end), bytes.Compare(b.meta[:], a.meta[:]))
+	})
+	return slices.CompactFunc(es, func(a, b entry) bool { return a.key == b.key })
+}
+
+func claimsOf(es []entry) []ban.Claim {
+	out := make([]ban.Claim, len(es))
+	for i := range es {
+		out[i] = es[i].claim()
+	}
+	return out
+}
+
+func targetsOf(ks []key) []ban.Target {
+	out := make([]ban.Target, len(ks))
+	for i := range ks {
+		out[i], _ = ks[i].target()
+	}
+	return out
+}

@@ -1,0 +1,85 @@
+package federation
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// A Trust is the list of operators that an operator trusts, published for
+// those who follow it. The root key signs; the header's number counts versions.
+//
+//	operators uvarint | each: operator 16, weight u8, name text
+type Trust struct{ Operators []Trusted }
+
+// Trusted is one operator of a [Trust], in order of the operator.
+type Trusted struct {
+	Operator ban.Operator
+	Weight   uint8 // 0 to 100
+	Name     string
+}
+
+func (*Trust) kind() Kind { return KindTrust }
+
+func (t *Trust) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(t.Operators)))
+	for _, o := range t.Operators {
+		b = append(b, o.Operator[:]...)
+		b = append(b, o.Weight)
+		b = appendText(b, o.Name)
+	}
+	return b
+}
+
+func decodeTrust(d *decoder) *Trust {
+	t := &Trust{}
+	for i, n := 0, int(d.uvarint(MaxTrusted)); i < n && d.err == nil; i++ {
+		var o Trusted
+		copy(o.Operator[:], d.take(len(o.Operator)))
+		o.Weight, o.Name = d.u8(), d.line(MaxCardName)
+		if o.Weight > 100 || i > 0 && string(o.Operator[:]) <= string(t.Operators[i-1].Operator[:]) {
+			d.fail(errors.New("operators are not in order, or a weight is above 100"))
+		}
+		t.Operators = append(t.Operators, o)
+	}
+	return t
+}
+
+// A Definition is a topic definition as text, TOML, that an operator
+// publishes. The root key signs; the header's number counts versions. What the
+// text means is not this package's business.
+//
+//	text
+type Definition struct{ Text string }
+
+func (*Definition) kind() Kind               { return KindDefinition }
+func (t *Definition) append(b []byte) []byte { return appendText(b, t.Text) }
+func decodeDefinition(d *decoder) *Definition {
+	return &Definition{d.text(MaxDefinition)}
+}
+
+// SignTrust gives a trust list as a payload for a network.
+func SignTrust(root ed25519.PrivateKey, network string, serial uint64, issued time.Time, t Trust) ([]byte, error) {
+	slices.SortFunc(t.Operators, func(a, b Trusted) int { return strings.Compare(string(a.Operator[:]), string(b.Operator[:])) })
+	return signDocument(root, Header{Kind: KindTrust, Network: network, Number: serial, Issued: issued}, &t)
+}
+
+// SignDefinition gives a topic definition as a payload for a network.
+func SignDefinition(root ed25519.PrivateKey, network string, topic ban.Topic, serial uint64, issued time.Time, text string) ([]byte, error) {
+	return signDocument(root, Header{Kind: KindDefinition, Network: network, Topic: topic, Number: serial, Issued: issued}, &Definition{text})
+}
+
+func signDocument(root ed25519.PrivateKey, h Header, body Body) ([]byte, error) {
+	h.Operator = ban.OperatorOf(root.Public().(ed25519.PublicKey))
+	out := seal(root, h, body.append(nil))
+	if _, err := Open(Name{Network: h.Network, Kind: h.Kind, Topic: h.Topic, Operator: h.Operator}, out); err != nil {
+		return nil, fmt.Errorf("signing the %v: %w", h.Kind, err)
+	}
+	return out, nil
+}

@@ -1,0 +1,387 @@
+package federation
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// A Message is an opened payload: it stands where it belongs, its signer's
+// signature matches and its body is in the one form that encodes it. That the
+// operator certified the node is for the reader's [Card] to say, and that the
+// message is new for the reader's marks.
+type Message struct {
+	Name   Name
+	Header Header
+	// Body is one of [Head], [Delta], [Segment], [Chunk], [Manifest],
+	// [Dispute], [Card], [Trust] and [Definition].
+	Body Body
+	// Hash is the hash of the encoded body, by which heads and manifests name
+	// pieces.
+	Hash Hash
+	// Raw is the payload. It is the caller's and must not be changed.
+	Raw []byte
+}
+
+// A Body is the typed content of a message.
+type Body interface {
+	kind() Kind
+	append(b []byte) []byte
+}
+
+// Hash is the first 16 bytes of the SHA-256 of a body.
+type Hash [16]byte
+
+// Open reads a payload that was found at name, in this order: size, placement,
+// signature, strict decoding. It fails with [ErrSize], [ErrFormat],
+// [ErrMisplaced] or [ErrSignature], wrapped. Cost and memory are linear in the
+// payload.
+func Open(name Name, payload []byte) (*Message, error) {
+	h, text, err := openEnvelope(name, payload)
+	if err != nil {
+		return nil, err
+	}
+	body, err := decodeBody(h, text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v: %w", ErrFormat, h.Kind, err)
+	}
+	m := &Message{Name: name, Header: h, Body: body, Hash: hashOf(text), Raw: payload}
+	if slot, ok := slotOf(body); ok && slot != name.Slot {
+		return nil, fmt.Errorf("%w: it is for slot %d", ErrMisplaced, slot)
+	}
+	return m, nil
+}
+
+// errForm says that a body is not encoded in the one way that the protocol
+// gives it.
+var errForm = errors.New("it is not in canonical form")
+
+func decodeBody(h Header, text []byte) (Body, error) {
+	d := &decoder{b: text}
+	var body Body
+	switch h.Kind {
+	case KindHead:
+		body = decodeHead(d)
+	case KindDelta:
+		body = decodeDelta(d)
+	case KindSegment:
+		body = decodeSegment(d)
+	case KindChunk:
+		body = decodeChunk(d)
+	case KindManifest:
+		body = decodeManifest(d)
+	case KindDispute:
+		body = decodeDispute(d)
+	case KindCard:
+		body = decodeCard(d, h)
+	case KindTrust:
+		body = decodeTrust(d)
+	case KindDefinition:
+		body = decodeDefinition(d)
+	case KindInvitation:
+		body = decodeInvitation(d)
+	default:
+		return nil, fmt.Errorf("unknown kind %d", h.Kind)
+	}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(body.append(make([]byte, 0, len(text))), text) {
+		return nil, errForm
+	}
+	return body, nil
+}
+
+func slotOf(b Body) (int, bool) {
+	switch b := b.(type) {
+	case *Segment:
+		return b.Slot, true
+	case *Chunk:
+		return b.Slot, true
+	}
+	return 0, false
+}
+
+// A Head commits to a feed's state. Of two heads of an epoch the one with the
+// higher number is the newer; two different ones with the same number prove
+// that the author, or who has its key, tells different stories.
+//
+//	n u64 | ttl u32 | gc u32 | count u32 | fingerprint 16 | ring u16 |
+//	snapshot n u64 | snapshot gc u32 | 0 u8, pieces
+//	                                 | 1 u8, manifest hash 16, size u32
+type Head struct {
+	N           uint64        // the newest delta
+	TTL         time.Duration // whole seconds; after it, without another head, the feed is stale
+	GC          uint32        // claims that end at or before this minute have left
+	Count       uint32        // claims in the feed
+	Fingerprint Fingerprint   // of the state after N and GC
+	Ring        uint16        // slots of the ring of deltas: delta n is in slot n mod Ring
+	SnapshotN   uint64        // the delta up to which the chunks reach
+	SnapshotGC  uint32        // the expiry that the chunks have seen
+	Pieces      *Pieces       // nil where a manifest lists them
+	Manifest    Hash
+	Size        uint32 // of the manifest's body, in bytes
+}
+
+func (*Head) kind() Kind { return KindHead }
+
+func (h *Head) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, h.N)
+	b = binary.BigEndian.AppendUint32(b, uint32(h.TTL/time.Second))
+	b = binary.BigEndian.AppendUint32(b, h.GC)
+	b = binary.BigEndian.AppendUint32(b, h.Count)
+	b = append(b, h.Fingerprint[:]...)
+	b = binary.BigEndian.AppendUint16(b, h.Ring)
+	b = binary.BigEndian.AppendUint64(b, h.SnapshotN)
+	b = binary.BigEndian.AppendUint32(b, h.SnapshotGC)
+	if h.Pieces != nil {
+		return h.Pieces.append(append(b, 0))
+	}
+	b = append(append(b, 1), h.Manifest[:]...)
+	return binary.BigEndian.AppendUint32(b, h.Size)
+}
+
+func decodeHead(d *decoder) *Head {
+	h := &Head{N: d.u64(), TTL: time.Duration(d.u32()) * time.Second, GC: d.u32(), Count: d.u32()}
+	copy(h.Fingerprint[:], d.take(len(h.Fingerprint)))
+	h.Ring, h.SnapshotN, h.SnapshotGC = d.u16(), d.u64(), d.u32()
+	switch form := d.u8(); form {
+	case 0:
+		h.Pieces = decodePieces(d, MaxInlinePieces)
+	case 1:
+		copy(h.Manifest[:], d.take(len(h.Manifest)))
+		h.Size = d.u32()
+	default:
+		d.fail(fmt.Errorf("unknown form %d", form))
+	}
+	switch {
+	case d.err != nil:
+	case h.Ring == 0 || h.Ring > MaxRing:
+		d.fail(fmt.Errorf("a ring of %d slots", h.Ring))
+	case h.TTL == 0 || h.TTL > MaxTTL:
+		d.fail(fmt.Errorf("a freshness limit of %v", h.TTL))
+	case h.Count > MaxFeedClaims:
+		d.fail(fmt.Errorf("%d claims", h.Count))
+	case h.SnapshotN > h.N || h.SnapshotGC > h.GC:
+		d.fail(errors.New("the snapshot is newer than the feed"))
+	}
+	return h
+}
+
+// Pieces lists a feed's chunks and segments.
+//
+//	chunks uvarint | per chunk: lo bytes, slot uvarint, hash 16, size uvarint |
+//	segments uvarint | per segment: from uvarint, to - from uvarint, slot uvarint, hash 16, size uvarint
+type Pieces struct {
+	Chunks   []ChunkRef   // cover all keys, in order: each from its Lo to the next one's
+	Segments []SegmentRef // in order, each beginning where the one before ends
+}
+
+// A ChunkRef names a chunk. Lo is a kind and a key, or empty for the first.
+type ChunkRef struct {
+	Lo   string
+	Slot int
+	Hash Hash
+	Size uint32
+}
+
+// A SegmentRef names a segment: deltas From (not included) to To (included).
+type SegmentRef struct {
+	From, To uint64
+	Slot     int
+	Hash     Hash
+	Size     uint32
+}
+
+func (p *Pieces) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(p.Chunks)))
+	for _, c := range p.Chunks {
+		b = appendText(b, c.Lo)
+		b = binary.AppendUvarint(b, uint64(c.Slot))
+		b = append(b, c.Hash[:]...)
+		b = binary.AppendUvarint(b, uint64(c.Size))
+	}
+	b = binary.AppendUvarint(b, uint64(len(p.Segments)))
+	for _, s := range p.Segments {
+		b = binary.AppendUvarint(b, s.From)
+		b = binary.AppendUvarint(b, s.To-s.From)
+		b = binary.AppendUvarint(b, uint64(s.Slot))
+		b = append(b, s.Hash[:]...)
+		b = binary.AppendUvarint(b, uint64(s.Size))
+	}
+	return b
+}
+
+func decodePieces(d *decoder, most int) *Pieces {
+	p := &Pieces{}
+	for i, n := 0, int(d.uvarint(uint64(most))); i < n && d.err == nil; i++ {
+		c := ChunkRef{Lo: d.text(maxKey), Slot: int(d.uvarint(MaxSlot))}
+		copy(c.Hash[:], d.take(len(c.Hash)))
+		c.Size = uint32(d.uvarint(MaxPayload))
+		if i == 0 && c.Lo != "" || i > 0 && c.Lo <= p.Chunks[i-1].Lo {
+			d.fail(errors.New("chunks are not in order"))
+		}
+		p.Chunks = append(p.Chunks, c)
+	}
+	for i, n := 0, int(d.uvarint(uint64(most))); i < n && d.err == nil; i++ {
+		s := SegmentRef{From: d.uvarint(1<<64 - 1)}
+		s.To = s.From + d.uvarint(1<<64-1-s.From)
+		s.Slot = int(d.uvarint(MaxSlot))
+		copy(s.Hash[:], d.take(len(s.Hash)))
+		s.Size = uint32(d.uvarint(MaxPayload))
+		if s.To == s.From || i > 0 && s.From != p.Segments[i-1].To {
+			d.fail(errors.New("segments are not in order"))
+		}
+		p.Segments = append(p.Segments, s)
+	}
+	return p
+}
+
+// A Manifest lists the pieces that a head names by its hash.
+type Manifest struct{ Pieces Pieces }
+
+func (*Manifest) kind() Kind               { return KindManifest }
+func (m *Manifest) append(b []byte) []byte { return m.Pieces.append(b) }
+func decodeManifest(d *decoder) *Manifest  { return &Manifest{*decodePieces(d, MaxPieces)} }
+
+// maxKey is the longest kind and key.
+const maxKey = 1 + 20
+
+// A Delta is one batch of changes; the header's number is its own. Deltas are
+// numbered from 1 in an epoch, without a gap. First claims that end at or
+// before GC leave, then up is put, then down is taken out.
+//
+//	gc u32 | fingerprint 16 | entries up | keys down
+type Delta struct {
+	GC          uint32
+	Fingerprint Fingerprint // of the state afterwards
+	up          []entry
+	down        []key
+}
+
+func (*Delta) kind() Kind { return KindDelta }
+
+func (t *Delta) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, t.GC)
+	b = append(b, t.Fingerprint[:]...)
+	return appendOps(b, t.up, t.down)
+}
+
+func appendOps(b []byte, up []entry, down []key) []byte {
+	b = appendEntries(b, up)
+	return appendKeys(b, len(down), func(i int) *key { return &down[i] })
+}
+
+func (d *decoder) ops() (up []entry, down []key) {
+	up = d.entries(MaxMessageClaims)
+	d.keys(MaxMessageClaims, func(k *key) { down = append(down, *k) })
+	return up, down
+}
+
+// Claims gives the claims that the delta adds or replaces.
+func (t *Delta) Claims() []ban.Claim { return claimsOf(t.up) }
+
+// Removed gives the targets that the author withdraws.
+func (t *Delta) Removed() []ban.Target { return targetsOf(t.down) }
+
+func decodeDelta(d *decoder) *Delta {
+	t := &Delta{GC: d.u32()}
+	copy(t.Fingerprint[:], d.take(len(t.Fingerprint)))
+	t.up, t.down = d.ops()
+	return t
+}
+
+// A Segment merges deltas: on any state of From <= n < To it gives the state
+// of To, in the same way as a delta.
+//
+//	slot uvarint | from uvarint | to - from uvarint | gc u32 | entries up | keys down
+type Segment struct {
+	Slot     int
+	From, To uint64
+	GC       uint32
+	up       []entry
+	down     []key
+}
+
+func (*Segment) kind() Kind { return KindSegment }
+
+func (s *Segment) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(s.Slot))
+	b = binary.AppendUvarint(b, s.From)
+	b = binary.AppendUvarint(b, s.To-s.From)
+	b = binary.BigEndian.AppendUint32(b, s.GC)
+	return appendOps(b, s.up, s.down)
+}
+
+// Claims gives the claims that the segment adds or replaces.
+func (s *Segment) Claims() []ban.Claim { return claimsOf(s.up) }
+
+// Removed gives the targets that the segment takes out.
+func (s *Segment) Removed() []ban.Target { return targetsOf(s.down) }
+
+func decodeSegment(d *decoder) *Segment {
+	s := &Segment{Slot: int(d.uvarint(MaxSlot)), From: d.uvarint(1<<64 - 1)}
+	s.To = s.From + d.uvarint(1<<64-1-s.From)
+	s.GC = d.u32()
+	s.up, s.down = d.ops()
+	if d.err == nil && s.To == s.From {
+		d.fail(errors.New("it covers no delta"))
+	}
+	return s
+}
+
+// A Chunk is the part of a snapshot with keys from Lo to Hi, Hi not included
+// and "" for no bound. It does not say of which snapshot, so an unchanged
+// range keeps its chunk.
+//
+//	slot uvarint | lo bytes | hi bytes | entries
+type Chunk struct {
+	Slot   int
+	Lo, Hi string
+	up     []entry
+}
+
+func (*Chunk) kind() Kind { return KindChunk }
+
+func (c *Chunk) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(c.Slot))
+	b = appendText(b, c.Lo)
+	b = appendText(b, c.Hi)
+	return appendEntries(b, c.up)
+}
+
+// Claims gives the chunk's claims.
+func (c *Chunk) Claims() []ban.Claim { return claimsOf(c.up) }
+
+func decodeChunk(d *decoder) *Chunk {
+	c := &Chunk{Slot: int(d.uvarint(MaxSlot)), Lo: d.text(maxKey), Hi: d.text(maxKey), up: d.entries(MaxMessageClaims)}
+	if d.err == nil && c.Hi != "" && c.Hi <= c.Lo {
+		d.fail(errors.New("its range is empty"))
+	}
+	if n := len(c.up); d.err == nil && n > 0 && (c.up[0].key.text() < c.Lo || c.Hi != "" && c.up[n-1].key.text() >= c.Hi) {
+		d.fail(errors.New("a target is outside its range"))
+	}
+	return c
+}
+
+// text gives the kind and the key's bytes, the form of a chunk's bounds. It is
+// ordered as keys are, because keys of a kind are equally long.
+func (k *key) text() string { return string(append([]byte{byte(k.kind)}, k.bytes()...)) }
+
+// A Dispute is all that a node disputes in a topic: signed negative votes. A
+// claim in it says: this target should not be banned until then. The header's
+// number counts versions; the newest replaces all before it.
+//
+//	entries
+type Dispute struct{ up []entry }
+
+func (*Dispute) kind() Kind               { return KindDispute }
+func (t *Dispute) append(b []byte) []byte { return appendEntries(b, t.up) }
+func decodeDispute(d *decoder) *Dispute   { return &Dispute{d.entries(MaxMessageClaims)} }
+
+// Claims gives the disputed targets, with Hits 0.
+func (t *Dispute) Claims() []ban.Claim { return claimsOf(t.up) }
