@@ -1,0 +1,52 @@
+# make run    builds everything and starts a node on embedded defaults
+# make test   all tests: unit, race, kernel, the demo path, a session for every command
+# make demo   three hosts in network namespaces, one attack, one ban (root)
+# make help   the rest
+
+GO := $(shell deploy/go.sh)
+export CGO_ENABLED ?= 0
+export GOTOOLCHAIN = local
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BUILD = $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+TOOL = $(GO) tool -modfile=tools/go.mod
+# What the tests run for real: sshd, nftables, mosquitto, fail2ban's filters and samples, journald.
+TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
+	fail2ban sshguard systemd-journal-remote ipset iptables openssl python3 rsyslog conntrack procps libsystemd-dev
+
+.PHONY: all build run test demo lint check deps-run deps-test clean help
+
+all: build
+
+build: bin/agent bin/broker
+
+.PHONY: bin/agent bin/broker
+bin/agent bin/broker:
+	@test -n "$(GO)"
+	@$(BUILD) -o $@ ./cmd/$(@F)
+
+# Nothing has to be installed to run a node but Go, which deploy/go.sh sees to; nft is only for looking at what it does.
+run: build
+	@bin/agent run
+
+deps-test:
+	@deploy/deps.sh $(TEST_PACKAGES)
+
+# Tests that a package needs to be run as root for are skipped without root, and say so.
+test: deps-test build
+	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
+
+demo: deps-test build
+	@$(GO) run ./test/demo -agent bin/agent -broker bin/broker
+
+lint:
+	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofumpt clean:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(GO) mod tidy -diff
+	$(GO) mod verify >/dev/null
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+clean:
+	rm -rf bin

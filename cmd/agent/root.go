@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/cli"
+	"banmesh/internal/config"
+	"banmesh/internal/control"
+	"banmesh/internal/store"
+)
+
+// paths are where an agent lives: flags, then the environment (systemd's own
+// variables among it), then the usual places of root or of a user.
+type paths struct {
+	config string // directory with agent.toml and conf.d/
+	state  string // directory with agent.db, keys and snapshots
+	socket string // control socket
+}
+
+func newRootCommand() *cobra.Command {
+	p := &paths{}
+	root := &cobra.Command{
+		Use:   "agent",
+		Short: "Find attackers on this machine, share bans with peers that you choose, and enforce them",
+		Long: `The agent finds attackers in this machine's logs, bans them in the kernel, publishes
+signed bans on topics that you opt into, and accepts bans from operators that you trust.
+
+  agent run                      start a node; nothing is published or accepted until you ask
+  agent topics subscribe sshd    accept bans of operators that you trust
+  agent topics publish sshd      share the bans that this node makes
+  agent peers trust alice ID     trust an operator
+  agent explain 203.0.113.7      why is this address banned, or not?
+` + cli.ExitHelp,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetVersionTemplate("agent {{.Version}}\n")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&p.config, "config-dir", place("BANMESH_CONFIG_DIR", "CONFIGURATION_DIRECTORY", "/etc/banmesh", userPath("XDG_CONFIG_HOME", ".config")), "directory of the configuration")
+	f.StringVar(&p.state, "state-dir", place("BANMESH_STATE_DIR", "STATE_DIRECTORY", "/var/lib/banmesh", userPath("XDG_STATE_HOME", ".local/state")), "directory of keys and state")
+	f.StringVar(&p.socket, "socket", place("BANMESH_SOCKET", "", "/run/banmesh/agent.sock", filepath.Join(userPath("XDG_STATE_HOME", ".local/state"), "agent.sock")), "control socket")
+	root.AddCommand(commands(p)...)
+	return root
+}
+
+// place gives the first of: an environment variable of ours, one of systemd's,
+// the place of root, the place of a user.
+func place(ours, systemd, root, user string) string {
+	if v := os.Getenv(ours); v != "" {
+		return v
+	}
+	if v := os.Getenv(systemd); systemd != "" && v != "" {
+		return strings.Split(v, ":")[0]
+	}
+	if os.Geteuid() == 0 {
+		return root
+	}
+	return user
+}
+
+func userPath(variable, below string) string {
+	if v := os.Getenv(variable); v != "" {
+		return filepath.Join(v, "banmesh")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "."
+	}
+	return filepath.Join(home, below, "banmesh")
+}
+
+func (p *paths) client() *control.Client { return control.NewClient(p.socket) }
+
+// explain turns errors of the parts into errors with advice.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, explain(e))
+		}
+		return errors.Join(all...)
+	}
+	if _, ok := errors.AsType[*cli.Error](err); ok {
+		return err
+	}
+	if f, ok := errors.AsType[*config.Fault](err); ok {
+		return &cli.Error{Err: err, Hint: f.Hint, Code: cli.ExitError}
+	}
+	if r, ok := errors.AsType[*control.RefusedError](err); ok {
+		return &cli.Error{Err: err, Hint: r.Hint, Code: cli.ExitError}
+	}
+	switch {
+	case errors.Is(err, control.ErrNotRunning):
+		return &cli.Error{Err: err, Code: cli.ExitNotRunning, Hint: "start it with `agent run`, or `systemctl start banmesh-agent`"}
+	case errors.Is(err, control.ErrPermission):
+		return cli.Hint(err, "use sudo, or join the group that owns the socket")
+	case errors.Is(err, store.ErrLocked):
+		return cli.Hint(err, "stop the other agent, or use another --state-dir")
+	case errors.Is(err, store.ErrCorrupt):
+		return cli.Hint(err, "move the file away and start again: bans in the kernel stay, peers' bans come back from the broker, and this node's own feed begins a new epoch")
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "accepts "), strings.HasPrefix(err.Error(), "requires "):
+		return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent --help`"}
+	}
+	return err
+}
+
+// group is a command that only holds others; an unknown one is a mistake.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return cli.Usage("unknown command %q for %q", args[0], c.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(subs...)
+	return c
+}

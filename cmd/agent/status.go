@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/cli"
+	"banmesh/internal/control"
+)
+
+func newStatusCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "status",
+		Short:   "Show what the running agent watches, bans, publishes and accepts, and what is wrong with it",
+		Example: "  agent status\n  agent status --json | jq .bans",
+		Long:    "Show what the running agent watches, bans, publishes and accepts, and what is wrong with it.\n" + cli.ExitHelp,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var s control.Status
+			if err := p.client().Get(c.Context(), "/v1/status", nil, &s); err != nil {
+				return err
+			}
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), s)
+			}
+			return printStatus(c.OutOrStdout(), s, time.Now())
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printStatus(w io.Writer, s control.Status, now time.Time) error {
+	fmt.Fprintf(w, "agent %s, running for %s (pid %d)\n", s.Version, cli.Short(now.Sub(s.Started)), s.PID)
+	fmt.Fprintf(w, "operator %s  node %s  network %s\n", s.Operator, s.Node, s.Network)
+	enforcement := s.Enforcement
+	if s.Reason != "" {
+		enforcement += " (" + s.Reason + ")"
+	}
+	fmt.Fprintf(w, "enforcement: %s; %s in force, %d watched\n\n", enforcement, plural(s.Bans, "ban"), s.Watched)
+
+	t := cli.NewTable(w, "TOPIC", "DETECT", "ACCEPT", "PUBLISH", "OWN", "BANS", "PACKETS", "POLICY")
+	for _, x := range s.Topics {
+		t.Row(string(x.Topic), yes(x.Detect), yes(x.Subscribe), yes(x.Publish), strconv.Itoa(x.Own), strconv.Itoa(x.Bans),
+			strconv.FormatUint(x.Packets, 10), x.Policy)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	t = cli.NewTable(w, "SOURCE", "READ", "MATCHED", "IGNORED", "LAST LINE", "")
+	for _, x := range s.Sources {
+		last := "never"
+		if !x.LastLine.IsZero() {
+			last = cli.Short(now.Sub(x.LastLine)) + " ago"
+		}
+		t.Row(x.Name, strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), strconv.FormatUint(x.Ignored, 10), last, x.Error)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	if s.Broker != "" {
+		fmt.Fprintf(w, "embedded broker on %s\n", s.Broker)
+	}
+	t = cli.NewTable(w, "BROKER", "STATE", "")
+	for _, x := range s.Brokers {
+		state := "down"
+		if x.Connected {
+			state = "up for " + cli.Short(now.Sub(x.Since))
+		}
+		t.Row(x.URL, state, x.Error)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, x := range s.Warnings {
+		fmt.Fprintf(w, "\nwarning: %s\n", cli.Printable(x.Text))
+		if x.Fix != "" {
+			fmt.Fprintf(w, "   mend: %s\n", cli.Printable(x.Fix))
+		}
+	}
+	return nil
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "-"
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func newBansCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	var topic, origin string
+	c := &cobra.Command{
+		Use:     "bans",
+		Short:   "List the bans in force, whoever made them",
+		Example: "  agent bans\n  agent bans --topic sshd --json\n  agent bans --origin here",
+		Long:    "List the bans in force, whoever made them: \"here\", or the names of the operators whose claims carry the ban.\n" + cli.ExitHelp,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			q := url.Values{}
+			if topic != "" {
+				q.Set("topic", topic)
+			}
+			if origin != "" {
+				q.Set("origin", origin)
+			}
+			bans := []control.Ban{}
+			if err := p.client().Get(c.Context(), "/v1/bans", q, &bans); err != nil {
+				return err
+			}
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), bans)
+			}
+			return printBans(c.OutOrStdout(), bans, time.Now())
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().StringVar(&topic, "topic", "", "only this topic")
+	c.Flags().StringVar(&origin, "origin", "", "only bans of this origin: here, or an operator's name")
+	return c
+}
+
+func printBans(w io.Writer, bans []control.Ban, now time.Time) error {
+	if len(bans) == 0 {
+		fmt.Fprintln(w, "no bans in force")
+		return nil
+	}
+	t := cli.NewTable(w, "TARGET", "TOPIC", "ENDS IN", "ORIGIN", "CLASS", "HITS")
+	for _, b := range bans {
+		t.Row(b.Target.String(), string(b.Topic), cli.Short(b.Until.Sub(now)), strings.Join(b.Origin, ","), b.Class.String(),
+			cmp.Or(strconv.Itoa(b.Hits), "0"))
+	}
+	return t.Flush()
+}
