@@ -1,0 +1,158 @@
+// Package policy decides what the claims about a target mean here: ban it,
+// watch it, hold it for a person's approval, or ignore it, and why. A [Policy]
+// is compiled from the operator's own rules and is immutable; [Policy.Judge]
+// is a pure function of claims, disputes, protections and the clock, so the
+// order in which claims arrived cannot matter and every verdict can be
+// replayed and explained. It does no I/O and has no clock of its own.
+//
+// Fixed in code, whatever the rules say: protections beat all claims; the
+// node's own bans need no vote; operators are counted, never keys, nodes or
+// addresses; all that is reached through one followed operator is one vote
+// together with that operator's own; an operator that is not named, nor
+// reached by a follow, is ignored.
+package policy
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// A Policy is a compiled set of rules. It is immutable and may be used from
+// several goroutines.
+type Policy struct {
+	source    Source
+	operators map[ban.Operator]*operator
+	byName    map[string]*operator
+	topics    map[ban.Topic]*rules
+	groups    map[string]*group
+	trust     Trust
+}
+
+// operator is a named operator.
+type operator struct {
+	name      string
+	id        ban.Operator
+	weight    int
+	probation time.Time // votes only count for watch before this
+}
+
+// rules are what is compiled for a topic.
+type rules struct {
+	topic        ban.Topic
+	ban, watch   *node  // nil: never
+	dispute      *node  // nil: disputes lift nothing
+	confirm      *node  // two seats of those that the rules name
+	everyone     *group // all whom the ban and watch rules name
+	evidence     evidence
+	ttl          time.Duration
+	confirmedTTL time.Duration
+	prefix4      int
+	prefix6      int
+	limits       Limits
+}
+
+// evidence is what a claim must bring to count for a ban.
+type evidence struct {
+	hits        int
+	established bool
+	text        string
+}
+
+// Nothing is the policy of a node without rules: nothing remote is applied.
+func Nothing() *Policy {
+	p, err := Compile(Source{}, nil)
+	if err != nil {
+		panic("policy: the empty policy does not compile: " + err.Error())
+	}
+	return p
+}
+
+// Source gives the rules that the policy was compiled from.
+func (p *Policy) Source() Source { return p.source }
+
+// WithTrust compiles the same rules against other published trust lists.
+func (p *Policy) WithTrust(t Trust) (*Policy, error) { return Compile(p.source, t) }
+
+// Name gives the operator's name in the rules; ok is false for one that the
+// rules do not name (it may still be reached by a follow, see [Policy.Knows]).
+func (p *Policy) Name(o ban.Operator) (name string, ok bool) {
+	if op := p.operators[o]; op != nil {
+		return op.name, true
+	}
+	return "", false
+}
+
+// Operator gives the operator of a name.
+func (p *Policy) Operator(name string) (ban.Operator, bool) {
+	if op := p.byName[name]; op != nil {
+		return op.id, true
+	}
+	return ban.Operator{}, false
+}
+
+// Probation gives the end of a named operator's probation, during which its
+// claims are watched and ban nothing. The zero time means none.
+func (p *Policy) Probation(o ban.Operator) time.Time {
+	if op := p.operators[o]; op != nil {
+		return op.probation
+	}
+	return time.Time{}
+}
+
+// NextProbation is the first end of a probation after now, or the zero time.
+// All verdicts may change then.
+func (p *Policy) NextProbation(now time.Time) (next time.Time) {
+	for _, op := range p.operators {
+		if op.probation.After(now) && (next.IsZero() || op.probation.Before(next)) {
+			next = op.probation
+		}
+	}
+	return next
+}
+
+// Topics gives the topics that have rules, sorted.
+func (p *Policy) Topics() []ban.Topic { return slices.Sorted(maps.Keys(p.topics)) }
+
+// Operators gives everyone whose claims count for something in the topic, by
+// name or through a follow, sorted: the feeds that are worth hearing.
+func (p *Policy) Operators(topic ban.Topic) []ban.Operator {
+	r := p.topics[topic]
+	if r == nil {
+		return nil
+	}
+	return slices.SortedFunc(maps.Keys(r.everyone.members), compareOperators)
+}
+
+// Knows says whether the operator's claims count for something in the topic.
+func (p *Policy) Knows(topic ban.Topic, o ban.Operator) bool {
+	r := p.topics[topic]
+	return r != nil && r.knows(o)
+}
+
+// Follows gives the operators whose published trust lists the rules follow,
+// sorted. Their lists are needed for [Compile].
+func (p *Policy) Follows() []ban.Operator {
+	all := map[ban.Operator]bool{}
+	for _, g := range p.groups {
+		for _, f := range g.follows {
+			all[f.of.id] = true
+			for o := range f.reached {
+				all[o] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(all), compareOperators)
+}
+
+// Limits gives what one operator may do in the topic.
+func (p *Policy) Limits(topic ban.Topic) Limits {
+	if r := p.topics[topic]; r != nil {
+		return r.limits
+	}
+	return DefaultLimits()
+}
+
+func compareOperators(a, b ban.Operator) int { return slices.Compare(a[:], b[:]) }

@@ -1,0 +1,195 @@
+package policy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// Source is a policy as a person writes it: the sections [operators.NAME],
+// [groups] and [topics.NAME] of the configuration, decoded and not yet
+// checked. [Compile] checks it.
+type Source struct {
+	Operators map[string]OperatorSource `toml:"operators,omitempty" json:"operators,omitempty"`
+	Groups    map[string][]string       `toml:"groups,omitempty" json:"groups,omitempty"`
+	Topics    map[string]TopicSource    `toml:"topics,omitempty" json:"topics,omitempty"`
+}
+
+// OperatorSource is one [operators.NAME] section.
+type OperatorSource struct {
+	// ID is the operator's 26 characters.
+	ID string `toml:"id" json:"id"`
+	// Weight counts in `weight >= N` only; 1 to [MaxWeight], default
+	// [DefaultWeight].
+	Weight int `toml:"weight,omitempty" json:"weight,omitempty"`
+	// Since is when the operator was trusted. Probation counts from then; without
+	// it there is no probation.
+	Since time.Time `toml:"since,omitzero" json:"since,omitzero"`
+	// Probation is how long the claims of a new operator are watched only;
+	// default [DefaultProbation].
+	Probation *Duration `toml:"probation,omitempty" json:"probation,omitempty"`
+	// Comment is for people.
+	Comment string `toml:"comment,omitempty" json:"comment,omitempty"`
+}
+
+// TopicSource holds the rules of one [topics.NAME] section.
+type TopicSource struct {
+	Ban     string `toml:"ban,omitempty" json:"ban,omitempty"`         // whose claims ban: `any of core or 2 of livepeer within 6h`
+	Watch   string `toml:"watch,omitempty" json:"watch,omitempty"`     // whose claims are watched: `any of livepeer`
+	Require string `toml:"require,omitempty" json:"require,omitempty"` // what a claim must bring to count for a ban: `hits >= 3 and tcp`
+	Dispute string `toml:"dispute,omitempty" json:"dispute,omitempty"` // whose disputes lift a ban: `2 of core`
+	// TTL caps how long after its arrival a claim counts; ConfirmedTTL is the
+	// cap where a second operator says the same.
+	TTL          *Duration `toml:"ttl,omitempty" json:"ttl,omitempty"`
+	ConfirmedTTL *Duration `toml:"confirmed_ttl,omitempty" json:"confirmed_ttl,omitempty"`
+	// Prefix lists the widest prefixes accepted: `v4/32`, `v6/64`.
+	Prefix []string `toml:"prefix,omitempty" json:"prefix,omitempty"`
+	// Limits are for each operator in this topic.
+	Limits *LimitsSource `toml:"limits,omitempty" json:"limits,omitempty"`
+}
+
+// Defaults and bounds of a [Source].
+const (
+	DefaultWeight = 100
+	MaxWeight     = 1000
+	// DefaultProbation is long enough that a person sees what a new operator
+	// would have banned, over a weekend too.
+	DefaultProbation = 72 * time.Hour
+	// DefaultTTL keeps a single operator's mistake short; DefaultConfirmedTTL
+	// applies where two agree.
+	DefaultTTL          = 24 * time.Hour
+	DefaultConfirmedTTL = 7 * 24 * time.Hour
+	// MaxTTL is the longest that feeds carry.
+	MaxTTL = 90 * 24 * time.Hour
+	// MaxOperators bounds what one vote's evaluation can cost.
+	MaxOperators = 10_000
+	// DefaultPrefix4 and DefaultPrefix6 accept one IPv4 address and one IPv6
+	// subscriber, and nothing wider.
+	DefaultPrefix4 = 32
+	DefaultPrefix6 = 64
+)
+
+// Duration is a length of time written "90s", "10m", "6h", "7d" or "2w", or
+// several of those in a row ("1d12h").
+type Duration time.Duration
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := ParseDuration(string(b))
+	if err == nil {
+		*d = Duration(v)
+	}
+	return err
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// String gives the shortest form that [ParseDuration] reads back.
+func (d Duration) String() string {
+	left := time.Duration(d).Round(time.Second)
+	if left <= 0 {
+		return "0s"
+	}
+	var b strings.Builder
+	for _, u := range units {
+		if n := left / u.length; n > 0 && u.name != 'w' {
+			fmt.Fprintf(&b, "%d%c", n, u.name)
+			left -= n * u.length
+		}
+	}
+	return b.String()
+}
+
+var units = [...]struct {
+	name   byte
+	length time.Duration
+}{
+	{'w', 7 * 24 * time.Hour},
+	{'d', 24 * time.Hour},
+	{'h', time.Hour},
+	{'m', time.Minute},
+	{'s', time.Second},
+}
+
+// ParseDuration reads what [Duration] describes; at most 10 years.
+func ParseDuration(s string) (time.Duration, error) {
+	const most = 10 * 365 * 24 * time.Hour
+	fault := fmt.Errorf("%q is not a length of time: write 90s, 10m, 6h, 7d or 2w", clip(s))
+	var total time.Duration
+	rest := s
+	if len(s) > 40 || s == "" {
+		return 0, fault
+	}
+	for rest != "" {
+		i := 0
+		for i < len(rest) && rest[i] >= '0' && rest[i] <= '9' {
+			i++
+		}
+		if i == 0 || i == len(rest) {
+			return 0, fault
+		}
+		n, err := strconv.ParseUint(rest[:i], 10, 32)
+		if err != nil {
+			return 0, fault
+		}
+		var unit time.Duration
+		for _, u := range units {
+			if u.name == rest[i] {
+				unit = u.length
+			}
+		}
+		if unit == 0 {
+			return 0, fault
+		}
+		if n > uint64(most/unit) || total+time.Duration(n)*unit > most {
+			return 0, fmt.Errorf("%q is longer than ten years", clip(s))
+		}
+		total += time.Duration(n) * unit
+		rest = rest[i+1:]
+	}
+	return total, nil
+}
+
+// parsePrefixFloors reads `v4/32` and `v6/64`.
+func parsePrefixFloors(list []string) (four, six int, bad string) {
+	four, six = DefaultPrefix4, DefaultPrefix6
+	for _, s := range list {
+		family, bits, ok := strings.Cut(s, "/")
+		n, err := strconv.Atoi(bits)
+		switch {
+		case ok && err == nil && family == "v4" && n >= 8 && n <= 32:
+			four = n
+		case ok && err == nil && family == "v6" && n >= 19 && n <= 128:
+			six = n
+		default:
+			return 0, 0, s
+		}
+	}
+	return four, six, ""
+}
+
+// clip bounds foreign text that an error repeats.
+func clip(s string) string {
+	const most = 80
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}
+
+// A Trust holds the trust lists that followed operators publish: their names
+// for people are not part of it.
+type Trust map[ban.Operator]TrustList
+
+// A TrustList is one operator's published list.
+type TrustList struct {
+	// Operators are trusted by the list's author, in the author's order.
+	Operators []ban.Operator
+	// Follows are operators whose own lists the author follows in turn; they
+	// count one step deeper.
+	Follows []ban.Operator
+}

@@ -1,0 +1,181 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// An Action is what is done about a target.
+type Action uint8
+
+// The actions, weakest first.
+const (
+	Ignore Action = iota // nothing
+	Hold                 // it would be banned, but waits for a person's approval
+	Watch                // its first offence here bans it
+	Ban                  // it is banned
+)
+
+var actionNames = [...]string{"ignore", "hold", "watch", "ban"}
+
+func (a Action) String() string {
+	if int(a) < len(actionNames) {
+		return actionNames[a]
+	}
+	return fmt.Sprintf("action-%d", uint8(a))
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (a *Action) UnmarshalText(b []byte) error {
+	for i, name := range actionNames {
+		if string(b) == name {
+			*a = Action(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown action %q", clip(string(b)))
+}
+
+// A Reason says why a verdict is what it is, or why a claim does not count.
+// The set is closed.
+type Reason uint8
+
+// The reasons.
+const (
+	ReasonNone       Reason = iota // nothing is claimed
+	ReasonLocal                    // this node banned it
+	ReasonQuorum                   // the topic's ban rule is met
+	ReasonWatched                  // the topic's watch rule is met
+	ReasonProbation                // it would be banned were the operators not new
+	ReasonHeld                     // it would be banned, but claims are held for approval or over a budget
+	ReasonDisputed                 // enough operators dispute it
+	ReasonCaution                  // many people share the address, so it is watched only
+	ReasonNeverBan                 // it overlaps what must never be banned
+	ReasonExempt                   // it was unbanned or allowed here
+	ReasonNoRule                   // the topic has no rules here
+	ReasonNoQuorum                 // too few of the operators that count
+	ReasonUnknown                  // the operator is in none of the topic's rules
+	ReasonQuarantine               // the operator is quarantined
+	ReasonPrefix                   // the prefix is wider than the topic accepts
+	ReasonEvidence                 // fewer hits, or weaker evidence, than the topic requires
+	ReasonExpired                  // the claim has ended, or outlived the topic's ttl
+)
+
+var reasonNames = [...]string{
+	"none", "local", "quorum", "watched", "probation", "held", "disputed", "caution", "never-ban", "exempt",
+	"no-rule", "no-quorum", "unknown-operator", "quarantine", "prefix", "evidence", "expired",
+}
+
+var reasonTexts = [...]string{
+	"nothing is claimed",
+	"this node banned it",
+	"the topic's ban rule is met",
+	"the topic's watch rule is met",
+	"it would be banned, but an operator is new and on probation",
+	"it would be banned, but claims are held for approval or over a budget",
+	"enough operators dispute it",
+	"many people share the address, so it is only watched",
+	"it overlaps what must never be banned",
+	"it was unbanned or allowed here",
+	"the topic has no rules here",
+	"too few of the operators that count say so",
+	"the operator is in none of the topic's rules",
+	"the operator is quarantined",
+	"the prefix is wider than the topic accepts",
+	"fewer hits or weaker evidence than the topic requires",
+	"the claim has ended, or outlived the topic's ttl",
+}
+
+// String gives the reason's name: "never-ban".
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("reason-%d", uint8(r))
+}
+
+// Sentence says the reason to a person.
+func (r Reason) Sentence() string {
+	if int(r) < len(reasonTexts) {
+		return reasonTexts[r]
+	}
+	return r.String()
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (r *Reason) UnmarshalText(b []byte) error {
+	for i, name := range reasonNames {
+		if string(b) == name {
+			*r = Reason(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown reason %q", clip(string(b)))
+}
+
+// A Verdict is what policy says of a target in a topic.
+type Verdict struct {
+	Action Action
+	// Until is when the action lapses by itself if no claim changes: for a ban,
+	// the exact end of the vote that keeps the rule met. Zero for Ignore.
+	Until time.Time
+	Why   Reason
+	// Rule is the part of the topic's rule that is met ("2 of core"), or what
+	// protects the target.
+	Rule string
+	// By are the operators whose claims meet the rule, in the order in which
+	// they were counted: longest first. Empty where only this node's own claim does.
+	By []ban.Operator
+}
+
+// A Vote is one live claim as policy sees it.
+type Vote struct {
+	Operator ban.Operator
+	// Own says that it is this node's own ban.
+	Own bool
+	// On is what was claimed: the judged target or a wider prefix around it.
+	On ban.Target
+	// Since is when the claim arrived here, End when it ends.
+	Since, End  time.Time
+	Class       ban.Class
+	Hits        uint8
+	Established bool
+	// Held says that the claim waits for approval or room in a budget;
+	// Quarantined that its operator's claims count for nothing.
+	Held, Quarantined bool
+}
+
+// A Dispute is an operator's signed statement that a target should not be
+// banned.
+type Dispute struct {
+	Operator ban.Operator
+	End      time.Time
+}
+
+// Protection finds what shields a target: the never-ban set, exemptions, the
+// caution list. Overlap counts in both directions.
+type Protection interface {
+	Protects(ban.Target) (why string, ok bool)
+}
+
+// A Question is everything that a verdict depends on.
+type Question struct {
+	Topic    ban.Topic
+	Target   ban.Target
+	Votes    []Vote
+	Disputes []Dispute
+	// NeverBan shields from every claim, this node's own included; so does
+	// Allowed, what a person allowed. Exempt, what a person unbanned, shields
+	// from the claims of others. Caution marks addresses that many people
+	// share. Each may be nil.
+	NeverBan, Allowed, Exempt, Caution Protection
+	Now                                time.Time
+}
