@@ -9,7 +9,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
-	"banmesh/topics"
+	"banmesh/internal/detect/span"
 )
 
 func newBanCommand(p *paths) *cobra.Command {
@@ -116,7 +116,7 @@ func seconds(flag, s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	d, err := topics.ParseDuration(s)
+	d, err := span.Duration(s)
 	if err != nil {
 		return 0, cli.Usage("%s: %v", flag, err)
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"banmesh/internal/policy"
 )
 
 // MaxFile bounds one configuration file.
@@ -29,14 +31,13 @@ type Config struct {
 	EmbeddedBroker EmbeddedBroker `toml:"embedded_broker"`
 	Firewall       Firewall       `toml:"firewall"`
 	// Operators are the peers that policy may name.
-	Operators map[string]Operator `toml:"operators"`
+	Operators map[string]policy.OperatorSource `toml:"operators"`
 	// Groups are sets of operators' names.
 	Groups map[string][]string `toml:"groups"`
 	// Topics says what the node does with each topic.
 	Topics map[string]Topic `toml:"topics"`
 	// NeverBan are entries beside those that are found automatically.
-	NeverBan  []NeverBan `toml:"never_ban"`
-	NeverAuto *bool      `toml:"never_ban_auto"`
+	NeverBan []NeverBan `toml:"never_ban"`
 	// Include names directories of other programs whose configuration is used
 	// in place: "/etc/fail2ban".
 	Include []string `toml:"include"`
@@ -68,30 +69,10 @@ type Firewall struct {
 	MaxBan int    `toml:"max_bans"`
 }
 
-// Operator is a peer: the identity that its fingerprint shows.
-type Operator struct {
-	ID    string `toml:"id"`
-	Trust string `toml:"trust"` // "ban" or "watch"; default "ban"
-	Since string `toml:"since"` // RFC 3339: when it was added
-	Note  string `toml:"note"`
-	// FollowTrust counts whom the operator's own trust list names, as one vote.
-	FollowTrust *bool  `toml:"follow_trust"`
-	Weight      *int   `toml:"weight"`
-	Limits      Limits `toml:"limits"`
-}
-
-// Limits bound what one operator may do here.
-type Limits struct {
-	BansPerHour *int   `toml:"bans_per_hour"`
-	LiveBans    *int   `toml:"live_bans"`
-	Addresses   *int   `toml:"addresses"`
-	Prefix4     *int   `toml:"prefix4"`
-	Prefix6     *int   `toml:"prefix6"`
-	TTL         string `toml:"ttl"`
-}
-
 // Topic is what the node does with one topic.
 type Topic struct {
+	// The policy: ban, watch, require, ttl and so on.
+	policy.TopicSource
 	Detect    *bool `toml:"detect"`    // find offenders here
 	Subscribe *bool `toml:"subscribe"` // accept from trusted operators
 	Publish   *bool `toml:"publish"`   // share our own bans
@@ -106,14 +87,6 @@ type Topic struct {
 	Ports          []uint16 `toml:"ports"`
 	AllPorts       *bool    `toml:"all_ports"`
 	MaxConnections *int     `toml:"max_connections"`
-	// Policy.
-	Ban     string `toml:"ban"`
-	Watch   string `toml:"watch"`
-	Require string `toml:"require"`
-	TTL     string `toml:"ttl"`
-	Hold    string `toml:"hold"`
-	Dispute string `toml:"dispute"`
-	Limits  Limits `toml:"limits"`
 }
 
 // NeverBan is an entry written by hand.
@@ -284,6 +257,15 @@ func decode(name string, data []byte) (map[string]any, []error) {
 		return nil, []error{&Fault{File: name, Text: err.Error()}}
 	}
 	return tree, nil
+}
+
+// Policy gives the sections that [policy.Compile] reads.
+func (c *Config) Policy() policy.Source {
+	s := policy.Source{Operators: c.Operators, Groups: c.Groups, Topics: map[string]policy.TopicSource{}}
+	for name, t := range c.Topics {
+		s.Topics[name] = t.TopicSource
+	}
+	return s
 }
 
 // merge adds part to whole: tables key by key, arrays of tables and of

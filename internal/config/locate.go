@@ -55,8 +55,11 @@ var fieldNames = sync.OnceValue(func() []string {
 			walk(t.Elem())
 		case reflect.Struct:
 			for i := range t.NumField() {
-				if tag := t.Field(i).Tag.Get("toml"); tag != "" {
+				tag := t.Field(i).Tag.Get("toml")
+				if tag != "" {
 					names = append(names, strings.Split(tag, ",")[0])
+				}
+				if tag != "" || t.Field(i).Anonymous {
 					walk(t.Field(i).Type)
 				}
 			}

@@ -1,0 +1,19 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// commands are all of the agent's, one constructor and one file each.
+func commands(p *paths) []*cobra.Command {
+	return []*cobra.Command{
+		newRunCommand(p),
+		newCheckCommand(p),
+		newReloadCommand(p),
+		newStatusCommand(p),
+		newBansCommand(p),
+		newBanCommand(p),
+		newUnbanCommand(p),
+		newExplainCommand(p),
+		newTopicsCommand(p),
+		newPeersCommand(p),
+	}
+}

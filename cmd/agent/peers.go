@@ -1,0 +1,162 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/agent"
+	"banmesh/internal/ban"
+	"banmesh/internal/cli"
+	"banmesh/internal/config"
+	"banmesh/internal/federation"
+)
+
+func newPeersCommand(p *paths) *cobra.Command {
+	return group("peers", "Choose whose bans this node believes",
+		newPeersTrustCommand(p), newPeersListCommand(p), newPeersRemoveCommand(p))
+}
+
+// maxName bounds an operator's name here.
+const maxName = 32
+
+func newPeersTrustCommand(p *paths) *cobra.Command {
+	return &cobra.Command{
+		Use:     "trust NAME ID|CARD",
+		Short:   "Trust an operator: in topics that you subscribe to, its bans apply here",
+		Example: "  agent peers trust alice 6otxxr3xmzvq3wmhdzurq6ssnm\n  agent peers trust alice ./alice.card",
+		Long: `Trust an operator: in every topic that this node subscribes to and has no policy of its own for, its bans
+apply here. NAME is yours to choose. ID is the operator's identity, 26 characters; compare it with the
+operator over another channel, because nothing else says who it is. CARD is a file with the operator's card.
+` + cli.ExitHelp,
+		Args: exactly(2, "a name and an identity or card"),
+		RunE: func(c *cobra.Command, args []string) error {
+			name := args[0]
+			if t, err := ban.ParseTopic(name); err != nil || len(t) > maxName {
+				return cli.Usage("%q is no name: want 1 to %d of a-z, 0-9 and '-'", name, maxName)
+			}
+			operator, err := readOperator(args[1])
+			if err != nil {
+				return err
+			}
+			set, err := agent.LoadSettings(p.config)
+			if err != nil {
+				return err
+			}
+			if old, ok := set.Policy().Operator(name); ok && old != operator {
+				return cli.Hint(fmt.Errorf("%s is already the operator %s", name, old), "choose another name, or `agent peers remove %s` first", name)
+			}
+			if other, ok := set.Policy().Name(operator); ok && other != name {
+				return cli.Hint(fmt.Errorf("that operator is already trusted as %s", other), "`agent peers remove %s` first", other)
+			}
+			path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+				config.Table(tree, "operators", name)["id"] = operator.String()
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if set, err = agent.LoadSettings(p.config); err != nil {
+				return err
+			}
+			var in []string
+			for _, t := range set.Topics() {
+				if slices.Contains(t.Operators, name) {
+					in = append(in, string(t.Topic))
+				}
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is operator %s\n", name, operator)
+			if len(in) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "its bans apply in no topic yet: `agent topics subscribe TOPIC`")
+			} else {
+				fmt.Fprintf(c.OutOrStdout(), "its bans count in: %s\n", strings.Join(in, ", "))
+			}
+			return reload(c, p, path)
+		},
+	}
+}
+
+// readOperator reads an identity, or a card from a file; a card proves itself.
+func readOperator(s string) (ban.Operator, error) {
+	operator, err := ban.ParseOperator(s)
+	if err == nil {
+		return operator, nil
+	}
+	f, openErr := os.Open(s)
+	if openErr != nil {
+		return operator, &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "give the 26 characters that `agent status` shows on the operator's own node, or the file of its card"}
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, federation.MaxCard+1))
+	if err != nil {
+		return operator, fmt.Errorf("reading the card: %w", err)
+	}
+	card, err := federation.OpenCard(b)
+	if err != nil {
+		return operator, fmt.Errorf("%s: %w", s, err)
+	}
+	return card.Operator, nil
+}
+
+func newPeersListCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "list", Short: "List the operators that this node knows, and where they count",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			set, err := agent.LoadSettings(p.config)
+			if err != nil {
+				return err
+			}
+			list := set.Peers()
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), list)
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "no operator is trusted; nothing of others is applied here")
+				return nil
+			}
+			t := cli.NewTable(c.OutOrStdout(), "NAME", "OPERATOR", "COUNTS IN", "COMMENT")
+			for _, x := range list {
+				t.Row(x.Name, x.Operator.String(), strings.Join(x.Topics, ","), x.Comment)
+			}
+			return t.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func newPeersRemoveCommand(p *paths) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Short: "Stop believing an operator; bans that rest on it alone are lifted",
+		Args: exactly(1, "an operator's name"),
+		RunE: func(c *cobra.Command, args []string) error {
+			name := args[0]
+			path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+				operators := config.Table(tree, "operators")
+				if _, ok := operators[name]; !ok {
+					return errNotOurs
+				}
+				delete(operators, name)
+				config.Prune(tree)
+				return nil
+			})
+			if errors.Is(err, errNotOurs) {
+				return cli.Hint(fmt.Errorf("no operator %q was trusted by this command", name), "see `agent peers list`; what you wrote into agent.toml, you remove there")
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is no longer trusted\n", name)
+			return reload(c, p, path)
+		},
+	}
+}
+
+var errNotOurs = errors.New("not in the drop-in file")

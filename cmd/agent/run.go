@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/agent"
+	"banmesh/internal/cli"
+)
+
+func newRunCommand(p *paths) *cobra.Command {
+	var level slog.LevelVar
+	var verbose, quiet bool
+	c := &cobra.Command{
+		Use:     "run",
+		Short:   "Start a node",
+		Example: "  agent run\n  agent run --config-dir ./config --state-dir ./state",
+		Long: `Start a node. Without any configuration it looks for failed SSH logins, bans who fails too often (as root, in the
+kernel; otherwise it only says so), runs a broker of its own on loopback, publishes nothing and accepts nothing.
+Ctrl-C stops it; bans stay in the kernel until they end, and ` + "`agent firewall flush`" + ` removes them.
+` + cli.ExitHelp,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			switch {
+			case verbose:
+				level.Set(slog.LevelDebug)
+			case quiet:
+				level.Set(slog.LevelWarn)
+			}
+			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: &level}))
+			return agent.Run(c.Context(), agent.Options{
+				Version: version, ConfigDir: p.config, StateDir: p.state, Socket: p.socket, Log: log, Out: c.OutOrStdout(),
+			})
+		},
+	}
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "say more")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "say only what is wrong")
+	return c
+}
+
+func newCheckCommand(p *paths) *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Check the configuration, without any side effect",
+		Long: "Check the configuration, without any side effect. All faults are shown at once.\n" + cli.ExitHelp,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := agent.LoadSettings(p.config)
+			if err != nil {
+				return err
+			}
+			files := s.Files()
+			if len(files) == 0 {
+				fmt.Fprintf(c.OutOrStdout(), "no configuration in %s: the embedded defaults are used\n", p.config)
+				return nil
+			}
+			for _, f := range files {
+				fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", f)
+			}
+			return nil
+		},
+	}
+}

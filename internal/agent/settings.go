@@ -1,0 +1,341 @@
+package agent
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/config"
+	"banmesh/internal/firewall"
+	"banmesh/internal/policy"
+	"banmesh/topics"
+)
+
+// TopicDirectory holds topic definitions of the operator's own, below the
+// configuration directory.
+const TopicDirectory = "topics.d"
+
+// Settings are a checked configuration: files merged, definitions found,
+// policy compiled. Settings are immutable; a reload makes new ones.
+type Settings struct {
+	config      *config.Loaded
+	definitions map[ban.Topic]*topics.Definition
+	policy      *policy.Policy
+	topics      []TopicSetting
+}
+
+// TopicSetting is what a node does with one topic.
+type TopicSetting struct {
+	Topic     ban.Topic `json:"topic"`
+	Title     string    `json:"title"`
+	Detect    bool      `json:"detect"`
+	Subscribe bool      `json:"subscribe"`
+	Publish   bool      `json:"publish"`
+	Observe   bool      `json:"observe"`
+	// Detectable says that the topic's definition has a filter.
+	Detectable bool `json:"detectable"`
+	// Operators are the names of those whose claims count here.
+	Operators []string `json:"operators"`
+	// Policy is the expression that bans.
+	Policy string `json:"policy"`
+
+	definition *topics.Definition
+	scope      firewall.Scope
+}
+
+// Topics gives every topic that is defined, by name.
+func (s *Settings) Topics() []TopicSetting { return s.topics }
+
+// find gives the setting of a topic.
+func (s *Settings) find(topic ban.Topic) (TopicSetting, bool) {
+	i, ok := slices.BinarySearchFunc(s.topics, topic, func(t TopicSetting, topic ban.Topic) int { return cmp.Compare(t.Topic, topic) })
+	if !ok {
+		return TopicSetting{}, false
+	}
+	return s.topics[i], true
+}
+
+// LoadSettings reads and checks a configuration directory. It has no side
+// effect; all faults are in the error, joined.
+func LoadSettings(dir string) (*Settings, error) {
+	loaded, err := config.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	definitions, err := topics.Load(filepath.Join(dir, TopicDirectory))
+	if err != nil {
+		return nil, err
+	}
+	s := &Settings{config: loaded, definitions: map[ban.Topic]*topics.Definition{}}
+	for _, d := range definitions {
+		s.definitions[d.Name] = d
+	}
+	var faults []error
+	fault := func(path, format string, args ...any) { faults = append(faults, loaded.At(path, format, args...)) }
+
+	if loaded.Network == "" {
+		loaded.Network = DefaultNetwork
+	}
+	if _, err := ban.ParseTopic(loaded.Network); err != nil {
+		fault("network", "%v", err)
+	}
+	for _, b := range loaded.Brokers {
+		if err := checkBroker(b); err != nil {
+			fault("brokers", "%v", err)
+		}
+	}
+	switch loaded.Firewall.Mode {
+	case "", "enforce", "observe", "off":
+	default:
+		fault("firewall.mode", "%q is none of enforce, observe, off", loaded.Firewall.Mode)
+	}
+	for name, t := range loaded.Topics {
+		d := s.definitions[ban.Topic(name)]
+		if d == nil {
+			fault("topics."+name, "no such topic is defined: `agent topics list` names those that are; a definition of your own goes to %s", filepath.Join(dir, TopicDirectory, name+".toml"))
+			continue
+		}
+		for key, err := range override(d, t) {
+			fault("topics."+name+"."+key, "%v", err)
+		}
+	}
+	for i, n := range loaded.NeverBan {
+		if _, err := ban.ParseTarget(n.Target); err != nil {
+			fault("never_ban", "entry %d: %v", i+1, err)
+		}
+		if n.Until != "" {
+			if _, err := time.Parse(time.RFC3339, n.Until); err != nil {
+				fault("never_ban", "entry %d: until: %v", i+1, err)
+			}
+		}
+	}
+	s.policy, err = policy.Compile(s.source(), nil)
+	if list, ok := errors.AsType[policy.Faults](err); ok {
+		for _, f := range list {
+			at := loaded.At(f.Key, "%s", f.Message)
+			at.Excerpt, at.Hint = f.Excerpt(), f.Hint
+			faults = append(faults, at)
+		}
+	} else if err != nil {
+		faults = append(faults, err)
+	}
+	if len(faults) > 0 {
+		slices.SortStableFunc(faults, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+		return nil, errors.Join(faults...)
+	}
+	for _, d := range definitions {
+		setting, err := s.setting(d)
+		if err != nil {
+			return nil, loaded.At("topics."+string(d.Name), "%v", err)
+		}
+		s.topics = append(s.topics, setting)
+	}
+	slices.SortFunc(s.topics, func(a, b TopicSetting) int { return cmp.Compare(a.Topic, b.Topic) })
+	return s, nil
+}
+
+// DefaultNetwork is the network of a node that was told of none.
+const DefaultNetwork = "banmesh"
+
+// source is the policy that was written, with the default rule where a topic
+// is accepted and no rule is given: any operator that was trusted.
+func (s *Settings) source() policy.Source {
+	src := s.config.Policy()
+	var names []string
+	for name := range src.Operators {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for name, t := range src.Topics {
+		if on(s.config.Topics[name].Subscribe) && t.Ban == "" && t.Watch == "" && len(names) > 0 {
+			t.Ban = "any of " + strings.Join(names, ", ")
+			src.Topics[name] = t
+		}
+	}
+	return src
+}
+
+func on(b *bool) bool { return b != nil && *b }
+
+func (s *Settings) setting(d *topics.Definition) (TopicSetting, error) {
+	c := s.config.Topics[string(d.Name)]
+	t := TopicSetting{
+		Topic: d.Name, Title: d.Title, Detectable: d.Detect != nil,
+		Detect:    d.Detect != nil && (on(c.Detect) || c.Detect == nil && d.Name == DefaultTopic),
+		Subscribe: on(c.Subscribe), Publish: on(c.Publish), Observe: on(c.Observe) || s.config.Firewall.Mode == "observe",
+		Operators: []string{}, definition: d,
+	}
+	if t.Subscribe {
+		t.Policy = s.policy.Source().Topics[string(d.Name)].Ban
+		for _, o := range s.policy.Operators(d.Name) {
+			name, ok := s.policy.Name(o)
+			if !ok {
+				name = o.String()
+			}
+			t.Operators = append(t.Operators, name)
+		}
+		slices.Sort(t.Operators)
+	}
+	var err error
+	t.scope, err = scopeOf(d, c, t.Observe)
+	return t, err
+}
+
+// DefaultTopic is what a node detects when it was told nothing.
+const DefaultTopic ban.Topic = "sshd"
+
+// maxPorts bounds what ranges of ports expand to: each is an element of a set
+// that the kernel keeps.
+const maxPorts = 4096
+
+// scopeOf says what a ban in a topic closes.
+func scopeOf(d *topics.Definition, c config.Topic, observe bool) (firewall.Scope, error) {
+	scope := firewall.Scope{Topic: d.Name, Observe: observe}
+	all := d.Enforce.AllPorts
+	if c.AllPorts != nil {
+		all = *c.AllPorts
+	}
+	if all {
+		return scope, nil
+	}
+	scope.Ports, scope.Protocols = c.Ports, d.Enforce.Protocols
+	if len(scope.Ports) == 0 {
+		for _, p := range d.Enforce.Ports {
+			first, last, ranged := strings.Cut(p, "-")
+			if !ranged {
+				last = first
+			}
+			from, err1 := strconv.ParseUint(first, 10, 16)
+			to, err2 := strconv.ParseUint(last, 10, 16)
+			if err := errors.Join(err1, err2); err != nil || from > to {
+				return scope, fmt.Errorf("ports: %q is neither a port nor a range", p)
+			}
+			for port := from; port <= to; port++ {
+				scope.Ports = append(scope.Ports, uint16(port))
+			}
+		}
+	}
+	if len(scope.Ports) > maxPorts {
+		return scope, fmt.Errorf("ports: more than %d; use all_ports = true", maxPorts)
+	}
+	if c.MaxConnections != nil {
+		if *c.MaxConnections < 1 || *c.MaxConnections > 1<<20 {
+			return scope, fmt.Errorf("max_connections: %d is not within 1 and %d", *c.MaxConnections, 1<<20)
+		}
+		scope.MaxConnections = uint32(*c.MaxConnections)
+	}
+	return scope, nil
+}
+
+// override lays what the configuration says of a topic over its definition.
+// The result holds a fault for each key that is wrong.
+func override(d *topics.Definition, c config.Topic) map[string]error {
+	faults := map[string]error{}
+	x := d.Detect
+	if x == nil {
+		if on(c.Detect) || c.MaxRetry != nil || c.FindTime != "" || len(c.Files)+len(c.Journal) > 0 {
+			faults["detect"] = errors.New("the topic's definition has no filter, so nothing in a log shows its offenders")
+		}
+		if c.BanTime != "" {
+			faults["bantime"] = errors.New("the topic's definition has no filter; `agent ban --for` says how long a ban lasts")
+		}
+		return faults
+	}
+	if c.MaxRetry != nil {
+		if *c.MaxRetry < 1 {
+			faults["maxretry"] = fmt.Errorf("%d is less than 1", *c.MaxRetry)
+		}
+		x.MaxRetry = *c.MaxRetry
+	}
+	for key, v := range map[string]struct {
+		text string
+		to   *topics.Span
+	}{"findtime": {c.FindTime, &x.FindTime}, "bantime": {c.BanTime, &x.BanTime}} {
+		if v.text != "" {
+			if err := v.to.UnmarshalText([]byte(v.text)); err != nil {
+				faults[key] = err
+			}
+		}
+	}
+	for _, s := range c.IgnoreIP {
+		if _, err := ban.ParseTarget(s); err != nil {
+			faults["ignoreip"] = err
+		}
+	}
+	x.IgnoreIP = append(x.IgnoreIP, c.IgnoreIP...)
+	if c.Files != nil {
+		x.Files = c.Files
+	}
+	if c.Journal != nil {
+		x.Journal = c.Journal
+	}
+	return faults
+}
+
+// checkBroker finds what is wrong with a broker's entry.
+func checkBroker(b config.Broker) error {
+	u, err := url.Parse(b.URL)
+	if err != nil {
+		return fmt.Errorf("url: %w", err)
+	}
+	switch u.Scheme {
+	case "tcp", "ssl", "ws", "wss":
+		if u.Hostname() == "" {
+			return fmt.Errorf("url: %q names no host", b.URL)
+		}
+	case "unix":
+	default:
+		return fmt.Errorf("url: %q: want tcp://, ssl://, ws://, wss:// or unix://", b.URL)
+	}
+	if u.User != nil {
+		return errors.New("url: a password does not belong there; use user and password_file")
+	}
+	for _, f := range []string{b.PasswordFile, b.CAFile, b.CertFile, b.KeyFile} {
+		if f == "" {
+			continue
+		}
+		if _, err := os.Stat(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Policy is the compiled policy.
+func (s *Settings) Policy() *policy.Policy { return s.policy }
+
+// Peer is an operator that the configuration names.
+type Peer struct {
+	Name     string       `json:"name"`
+	Operator ban.Operator `json:"operator"`
+	Topics   []string     `json:"topics"` // where its claims count
+	Comment  string       `json:"comment,omitempty"`
+}
+
+// Peers gives the operators that the configuration names, by name.
+func (s *Settings) Peers() []Peer {
+	list := []Peer{}
+	for name, o := range s.config.Operators {
+		id, _ := s.policy.Operator(name)
+		p := Peer{Name: name, Operator: id, Topics: []string{}, Comment: o.Comment}
+		for _, t := range s.topics {
+			if slices.Contains(t.Operators, name) {
+				p.Topics = append(p.Topics, string(t.Topic))
+			}
+		}
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Files are the configuration files that were read, in order.
+func (s *Settings) Files() []string { return s.config.Files }
