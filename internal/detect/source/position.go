@@ -35,8 +35,7 @@ type FilePosition struct {
 	// Head is a hash of the first HeadSize bytes.
 	Head     string `json:"head,omitempty"`
 	HeadSize int    `json:"head_size,omitempty"`
-	// Tail is a hash of the TailSize bytes before TailEnd, which is at most
-	// Offset.
+	// Tail is a hash of the TailSize bytes before TailEnd, which is near Offset.
 	Tail     string `json:"tail,omitempty"`
 	TailSize int    `json:"tail_size,omitempty"`
 	TailEnd  int64  `json:"tail_end,omitempty"`

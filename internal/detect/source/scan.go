@@ -1,0 +1,465 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// clockMargin is how far a file's modification time may lag behind the clock:
+// the kernel stamps files with the time of its last tick.
+const clockMargin = 50 * time.Millisecond
+
+// maxSiblings bounds how many files of one directory are looked at for older
+// generations of a log.
+const maxSiblings = 4096
+
+// A found file is one that a glob names.
+type found struct {
+	path    string
+	info    os.FileInfo
+	matched []int
+}
+
+// An owner is the file that had a name when the name was last looked up; f is
+// nil if that file is gone.
+type owner struct {
+	f  *file
+	at time.Time
+}
+
+// scan looks up every name again: it opens what is new, notices what was
+// renamed, and closes what is done.
+func (s *files) scan() {
+	s.now = s.o.Now()
+	first := !s.scanned
+	names, dirs := s.lookUp()
+	if first {
+		s.restore(names)
+	}
+	byID := map[fileID]*file{}
+	for _, f := range s.list {
+		byID[f.id] = f
+	}
+	claimed := map[*file]bool{}
+	for _, n := range names {
+		id := idOf(n.info)
+		f := byID[id]
+		if f == nil {
+			if f = s.add(n, first); f == nil {
+				continue
+			}
+			byID[id] = f
+		}
+		if !claimed[f] {
+			claimed[f] = true
+			s.mu.Lock()
+			f.path, f.matched, f.rotated = n.path, n.matched, false
+			s.mu.Unlock()
+		}
+		// A stat between two names of one rotation can show a file under both.
+		s.owners[n.path] = owner{f: f, at: s.now}
+	}
+	for _, f := range s.list {
+		if !claimed[f] && !f.rotated {
+			s.mu.Lock()
+			f.rotated, f.leftAt = true, s.now
+			s.mu.Unlock()
+			f.atEnd, f.dirty = false, true
+		}
+	}
+	s.retire()
+	s.scanned = true
+	maps.DeleteFunc(s.owners, func(path string, o owner) bool {
+		return s.now.Sub(o.at) > renamedGrace && !slices.ContainsFunc(names, func(n found) bool { return n.path == path })
+	})
+	s.byEvent = map[string]*file{}
+	for _, n := range names {
+		if f := byID[idOf(n.info)]; f != nil {
+			s.byEvent[n.path] = f
+			if real, err := filepath.EvalSymlinks(n.path); err == nil && real != n.path {
+				s.byEvent[real] = f
+				dirs[filepath.Dir(real)] = true
+			}
+		}
+	}
+	s.watch.set(dirs)
+}
+
+// lookUp expands the globs, and gives the directories to watch for changes of
+// the result. Files come in order of their last change, so that of several
+// that are read from the beginning the oldest comes first.
+func (s *files) lookUp() ([]found, map[string]bool) {
+	var names []found
+	index := map[string]int{}
+	dirs := map[string]bool{}
+	for i, glob := range s.globs {
+		paths, _ := filepath.Glob(glob) // the pattern was checked
+		for dir := filepath.Dir(glob); ; dir = filepath.Dir(dir) {
+			matches, _ := filepath.Glob(dir)
+			for _, m := range matches {
+				if info, err := os.Stat(m); err == nil && info.IsDir() {
+					dirs[m] = true
+				}
+			}
+			// The parents too while something is missing or may be added.
+			if len(matches) > 0 && !strings.ContainsAny(dir, `*?[\`) || dir == filepath.Dir(dir) {
+				break
+			}
+		}
+		for _, path := range paths {
+			if j, ok := index[path]; ok {
+				names[j].matched = append(names[j].matched, i)
+				continue
+			}
+			if compressed(path) && path != glob {
+				continue
+			}
+			info, err := os.Stat(path)
+			if err != nil || !info.Mode().IsRegular() {
+				if err == nil && path == glob && !info.IsDir() && !s.blocked[path] {
+					s.blocked[path] = true
+					s.failed(fmt.Errorf("%s: %w", path, errNotRegular))
+				}
+				continue
+			}
+			index[path] = len(names)
+			names = append(names, found{path: path, info: info, matched: []int{i}})
+		}
+	}
+	slices.SortStableFunc(names, func(a, b found) int { return a.info.ModTime().Compare(b.info.ModTime()) })
+	return names, dirs
+}
+
+// follow puts an open file on the list, to be read from the given place.
+func (s *files) follow(h *os.File, info os.FileInfo, path string, matched []int, offset int64, cut bool) (*file, error) {
+	f := &file{id: idOf(info), path: path, f: h, format: s.format, matched: matched, grewAt: s.now}
+	f.size.Store(info.Size())
+	if err := f.seek(offset, cut); err != nil {
+		h.Close()
+		return nil, err
+	}
+	s.mu.Lock()
+	s.list = append(s.list, f)
+	s.mu.Unlock()
+	return f, nil
+}
+
+// add follows a file that a glob names and that is not followed yet.
+func (s *files) add(n found, first bool) *file {
+	fail := func(err error) *file {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it went between two looks
+		}
+		s.failed(fmt.Errorf("opening %s: %w", n.path, err))
+		if !s.blocked[n.path] {
+			s.blocked[n.path] = true
+			s.o.Log.Warn("log file cannot be opened, trying again", "file", n.path, "error", err)
+		}
+		return nil
+	}
+	h, info, err := openFile(n.path)
+	if err != nil {
+		return fail(err)
+	}
+	if idOf(info) != idOf(n.info) {
+		h.Close() // replaced meanwhile; the next scan sees what is there then
+		s.again = true
+		return nil
+	}
+	offset, cut, fresh := int64(0), false, false
+	before := s.owners[n.path]
+	switch p, ok := s.remembered(h, info); {
+	case ok:
+		offset, cut = p.Offset, p.Cut
+	case before.at.IsZero() && s.virgin && (first || s.blocked[n.path]):
+		offset, err = s.startOffset(h, info)
+		if err != nil {
+			h.Close()
+			return fail(err)
+		}
+	case !first:
+		fresh = true
+	}
+	delete(s.blocked, n.path)
+	last := before.f
+	if !before.at.IsZero() {
+		for _, g := range s.missed(n, before) {
+			g.before, last = last, g
+		}
+	}
+	f, err := s.follow(h, info, n.path, n.matched, offset, cut)
+	if err != nil {
+		return fail(err)
+	}
+	f.before = last
+	if last != nil {
+		last.atEnd, last.dirty = false, true
+	}
+	if fresh {
+		f.fresh, f.freshAt = true, s.now
+	}
+	return f
+}
+
+// startOffset is where a file is begun that was never read before.
+func (s *files) startOffset(h *os.File, info os.FileInfo) (int64, error) {
+	switch s.o.Start {
+	case StartBeginning:
+		return 0, nil
+	case StartSince:
+		if !info.ModTime().Before(s.o.Since) {
+			return s.bisect(h, info.Size())
+		}
+	}
+	return lineStart(h, info.Size())
+}
+
+// lineStart is the beginning of the line that offset is in: a line that is
+// being written is read whole.
+func lineStart(h *os.File, offset int64) (int64, error) {
+	n := min(offset, MaxLine)
+	b := make([]byte, n)
+	if _, err := h.ReadAt(b, offset-n); err != nil {
+		return 0, err
+	}
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i] == '\n' {
+			return offset - n + int64(i) + 1, nil
+		}
+	}
+	if n == offset {
+		return 0, nil
+	}
+	return offset, nil
+}
+
+// remembered finds the position of a file that was followed before: one that
+// was given up, or one that was missing when Run began.
+func (s *files) remembered(h *os.File, info os.FileInfo) (FilePosition, bool) {
+	id := idOf(info)
+	if p, ok := s.retired[id]; ok {
+		delete(s.retired, id)
+		return p, p.matches(h, info.Size())
+	}
+	for i, p := range s.lost {
+		if p.Device == id.device && p.Inode == id.inode && p.matches(h, info.Size()) {
+			s.mu.Lock()
+			s.lost = slices.Delete(s.lost, i, i+1)
+			s.mu.Unlock()
+			return p, true
+		}
+	}
+	return FilePosition{}, false
+}
+
+// restore finds the files of the positions that Run began with, by inode
+// whatever their names are now.
+func (s *files) restore(names []found) {
+	var lost []FilePosition
+	for _, p := range s.lost {
+		if !s.restoreOne(p, names) && len(lost) < maxLost {
+			lost = append(lost, p)
+		}
+	}
+	s.mu.Lock()
+	s.lost = lost
+	s.mu.Unlock()
+}
+
+// restoreOne reports whether a position is dealt with.
+func (s *files) restoreOne(p FilePosition, names []found) bool {
+	want := fileID{p.Device, p.Inode}
+	paths := []string{p.Path}
+	for _, n := range names {
+		if idOf(n.info) == want {
+			paths = append(paths, n.path)
+		}
+	}
+	for _, n := range siblings(p.Path) {
+		if idOf(n.info) == want {
+			paths = append(paths, n.path)
+		}
+	}
+	older := s.owners[p.Path].f
+	s.owners[p.Path] = owner{f: older, at: s.resumeAt}
+	for _, path := range paths {
+		h, info, err := openFile(path)
+		if err != nil {
+			continue
+		}
+		if idOf(info) != want || !p.matches(h, info.Size()) {
+			h.Close()
+			continue
+		}
+		f, err := s.follow(h, info, path, s.matching(p.Path), p.Offset, p.Cut)
+		if err != nil {
+			s.failed(err)
+			continue
+		}
+		if path != p.Path {
+			f.rotated, f.leftAt = true, s.now
+		}
+		f.before = older
+		s.owners[p.Path] = owner{f: f, at: s.resumeAt}
+		return true
+	}
+	if f := s.findCopy(p); f != nil {
+		f.before = older
+		s.owners[p.Path] = owner{f: f, at: s.resumeAt}
+		return true
+	}
+	if _, err := os.Stat(p.Path); err == nil {
+		s.o.Log.Warn("the log file that was being read is gone; what it got since then is not read", "file", p.Path)
+		s.failed(fmt.Errorf("%s: the rotated file is gone or compressed", p.Path))
+		return true
+	}
+	delete(s.owners, p.Path)
+	return false
+}
+
+// matching lists the globs that name a path.
+func (s *files) matching(path string) []int {
+	var matched []int
+	for i, glob := range s.globs {
+		if ok, _ := filepath.Match(glob, path); ok {
+			matched = append(matched, i)
+		}
+	}
+	return matched
+}
+
+// siblings lists the regular files beside path whose names begin as its does:
+// the generations that a rotation leaves.
+func siblings(path string) []found {
+	dir, base := filepath.Split(path)
+	stem := strings.TrimSuffix(base, filepath.Ext(base))
+	if stem == "" {
+		stem = base
+	}
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil {
+		return nil
+	}
+	var list []found
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), stem) || e.Name() == base || compressed(e.Name()) || !e.Type().IsRegular() {
+			continue
+		}
+		if info, err := e.Info(); err == nil && len(list) < maxSiblings {
+			list = append(list, found{path: filepath.Join(dir, e.Name()), info: info})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b found) int { return a.info.ModTime().Compare(b.info.ModTime()) })
+	return list
+}
+
+// rotatedName reports whether name is what a rotation calls an older
+// generation of base: "app.log.1", "app.log-20261121", "app-2026-11-21.log",
+// "app.log.old". Other logs of the same service have other names.
+func rotatedName(base, name string) bool {
+	ext := filepath.Ext(base)
+	middle, ok := strings.CutPrefix(name, base)
+	if !ok {
+		if middle, ok = strings.CutPrefix(name, strings.TrimSuffix(base, ext)); !ok {
+			return false
+		}
+		if middle, ok = strings.CutSuffix(middle, ext); !ok || ext == "" {
+			return false
+		}
+	}
+	switch middle {
+	case ".old", ".prev", "~", ".bak":
+		return true
+	case "":
+		return false
+	}
+	if strings.Trim(middle, "0123456789.-_:TZ") != "" {
+		return false
+	}
+	return strings.ContainsAny(middle, "0123456789")
+}
+
+// missed follows the generations of a log that came and went between two looks
+// at its name, oldest first.
+func (s *files) missed(n found, before owner) []*file {
+	var list []*file
+	for _, sibling := range siblings(n.path) {
+		id := idOf(sibling.info)
+		if id == idOf(n.info) || !rotatedName(filepath.Base(n.path), filepath.Base(sibling.path)) ||
+			sibling.info.ModTime().Before(before.at.Add(-clockMargin)) || sibling.info.Size() == 0 ||
+			slices.ContainsFunc(s.list, func(f *file) bool { return f.id == id }) {
+			continue
+		}
+		h, info, err := openFile(sibling.path)
+		if err != nil {
+			continue
+		}
+		if idOf(info) != id || s.equalsOther(h, info) {
+			h.Close()
+			continue
+		}
+		offset, cut := int64(0), false
+		if p, ok := s.remembered(h, info); ok {
+			offset, cut = p.Offset, p.Cut
+		}
+		f, err := s.follow(h, info, sibling.path, n.matched, offset, cut)
+		if err != nil {
+			s.failed(err)
+			continue
+		}
+		f.rotated, f.leftAt = true, s.now
+		list = append(list, f)
+	}
+	return list
+}
+
+// retire closes files that have lost their name and grow no more.
+func (s *files) retire() {
+	for i := 0; i < len(s.list); i++ {
+		f := s.list[i]
+		if !f.rotated || !f.atEnd || f.dirty {
+			continue
+		}
+		info, err := f.f.Stat()
+		grace := renamedGrace
+		if err == nil && idLinks(info) == 0 {
+			grace = deletedGrace
+		}
+		quiet := f.grewAt
+		if f.leftAt.After(quiet) {
+			quiet = f.leftAt
+		}
+		if s.now.Sub(quiet) < grace {
+			continue
+		}
+		if err := s.flush(f); err != nil {
+			return // the handler's error comes again at the next line
+		}
+		f.f.Close()
+		if len(s.retired) >= maxLost {
+			clear(s.retired)
+		}
+		s.retired[f.id] = f.position()
+		s.mu.Lock()
+		s.list = slices.Delete(s.list, i, i+1)
+		s.mu.Unlock()
+		i--
+		for _, g := range s.list {
+			if g.before == f {
+				g.before = nil
+			}
+		}
+		for path, o := range s.owners {
+			if o.f == f {
+				s.owners[path] = owner{at: o.at}
+			}
+		}
+	}
+}
