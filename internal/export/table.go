@@ -1,0 +1,343 @@
+package export
+
+import (
+	"context"
+	"hash/maphash"
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+const (
+	// shardCount splits the table so that a reader waits for the change of a
+	// few entries only, and a snapshot copies about 4,000 of a million at once.
+	shardCount = 256
+	// keptChanges is how many changes a reader may be behind: about 15 MB in
+	// the worst case, and an hour of a large network's changes.
+	keptChanges = 1 << 16
+	// batchChanges bounds one [Batch], so that one line of a stream stays far
+	// below a reader's limit.
+	batchChanges = 512
+)
+
+// A Table holds the bans in force in memory and implements [Bans]. Its owner
+// tells it every change with [Table.Apply]; it decides nothing. All methods may
+// be called from several goroutines.
+type Table struct {
+	now    func() time.Time
+	seed   maphash.Seed
+	shards [shardCount]shard
+	// lengths4 and lengths6 count the entries of each prefix length, so that
+	// Check looks only where something is.
+	lengths4 [33]atomic.Int64
+	lengths6 [129]atomic.Int64
+
+	mu      sync.Mutex
+	serial  uint64
+	changes []change      // a ring once it is full
+	waiting chan struct{} // closed by the next change
+}
+
+// shard holds the entries of some targets.
+type shard struct {
+	mu      sync.RWMutex
+	entries map[ban.Target][]record
+}
+
+// record is what one topic says of a target.
+type record struct {
+	topic ban.Topic
+	until int64 // nanoseconds since the Unix epoch
+	class ban.Class
+	here  bool
+}
+
+// change is one step of the table's history; serials are consecutive.
+type change struct {
+	serial uint64
+	entry  Entry // Until is zero when it was lifted
+}
+
+// NewTable gives an empty table. now tells the time; nil means [time.Now].
+func NewTable(now func() time.Time) *Table {
+	if now == nil {
+		now = time.Now
+	}
+	t := &Table{now: now, seed: maphash.MakeSeed(), waiting: make(chan struct{})}
+	for i := range t.shards {
+		t.shards[i].entries = make(map[ban.Target][]record)
+	}
+	return t
+}
+
+// Apply makes bans and lifts others. Of what it is told it records only what
+// changes something, so an owner may repeat its whole state. A zero Target, or
+// a ban that already ended, is lifted or left out.
+func (t *Table) Apply(bans []Entry, lifted []Key) {
+	now := t.now().UnixNano()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	changed := false
+	for _, k := range lifted {
+		changed = t.lift(k) || changed
+	}
+	for _, e := range bans {
+		switch {
+		case e.Target.IsZero():
+		case e.Until.UnixNano() <= now:
+			changed = t.lift(Key{e.Target, e.Topic}) || changed
+		default:
+			changed = t.set(e) || changed
+		}
+	}
+	if changed {
+		close(t.waiting)
+		t.waiting = make(chan struct{})
+	}
+}
+
+// Expire lifts what has ended and says how many. Check and Snapshot leave out
+// what has ended in any case; Expire gives the memory back.
+func (t *Table) Expire() int {
+	now := t.now().UnixNano()
+	var ended []Key
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.RLock()
+		for target, records := range s.entries {
+			for _, r := range records {
+				if r.until <= now {
+					ended = append(ended, Key{target, r.topic})
+				}
+			}
+		}
+		s.mu.RUnlock()
+	}
+	// Apply decides again, under its lock: a ban may have been renewed between.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lifted := 0
+	for _, k := range ended {
+		if until, ok := t.until(k); ok && until <= now && t.lift(k) {
+			lifted++
+		}
+	}
+	if lifted > 0 {
+		close(t.waiting)
+		t.waiting = make(chan struct{})
+	}
+	return lifted
+}
+
+// Serial gives the number of the last change.
+func (t *Table) Serial() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.serial
+}
+
+// set records an entry; t.mu is held.
+func (t *Table) set(e Entry) bool {
+	r := record{e.Topic, e.Until.UnixNano(), e.Class, e.Here}
+	s := t.shard(e.Target)
+	s.mu.Lock()
+	records := s.entries[e.Target]
+	i := slices.IndexFunc(records, func(r record) bool { return r.topic == e.Topic })
+	switch {
+	case i >= 0 && records[i] == r:
+		s.mu.Unlock()
+		return false
+	case i >= 0:
+		records[i] = r
+	default:
+		if len(records) == 0 {
+			t.count(e.Target, 1)
+		}
+		s.entries[e.Target] = append(records, r)
+	}
+	s.mu.Unlock()
+	t.log(e)
+	return true
+}
+
+// lift removes an entry; t.mu is held.
+func (t *Table) lift(k Key) bool {
+	s := t.shard(k.Target)
+	s.mu.Lock()
+	records := s.entries[k.Target]
+	i := slices.IndexFunc(records, func(r record) bool { return r.topic == k.Topic })
+	if i < 0 {
+		s.mu.Unlock()
+		return false
+	}
+	if len(records) == 1 {
+		delete(s.entries, k.Target)
+		t.count(k.Target, -1)
+	} else {
+		s.entries[k.Target] = slices.Delete(records, i, i+1)
+	}
+	s.mu.Unlock()
+	t.log(Entry{Target: k.Target, Topic: k.Topic})
+	return true
+}
+
+// until gives the end of an entry.
+func (t *Table) until(k Key) (until int64, ok bool) {
+	s := t.shard(k.Target)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.entries[k.Target] {
+		if r.topic == k.Topic {
+			return r.until, true
+		}
+	}
+	return 0, false
+}
+
+// log appends to the history; t.mu is held.
+func (t *Table) log(e Entry) {
+	t.serial++
+	c := change{t.serial, e}
+	if len(t.changes) < keptChanges {
+		t.changes = append(t.changes, c)
+		return
+	}
+	t.changes[(t.serial-1)%keptChanges] = c
+}
+
+func (t *Table) count(target ban.Target, by int64) {
+	p, ok := target.Prefix()
+	switch {
+	case !ok:
+	case p.Addr().Is4():
+		t.lengths4[p.Bits()].Add(by)
+	default:
+		t.lengths6[p.Bits()].Add(by)
+	}
+}
+
+func (t *Table) shard(target ban.Target) *shard {
+	return &t.shards[maphash.Comparable(t.seed, target)%shardCount]
+}
+
+// Check implements [Bans].
+func (t *Table) Check(target ban.Target) (found []Match) {
+	now := t.now().UnixNano()
+	p, ok := target.Prefix()
+	if !ok {
+		return t.exact(target, now, nil)
+	}
+	lengths := t.lengths6[:]
+	if p.Addr().Is4() {
+		lengths = t.lengths4[:]
+	}
+	for bits := p.Bits(); bits >= 0; bits-- {
+		if lengths[bits].Load() == 0 {
+			continue
+		}
+		around, err := ban.TargetOfPrefix(netip.PrefixFrom(p.Addr(), bits))
+		if err != nil {
+			continue // no prefix of a valid one is invalid
+		}
+		found = t.exact(around, now, found)
+	}
+	return found
+}
+
+// exact appends the bans in force of one target.
+func (t *Table) exact(target ban.Target, now int64, found []Match) []Match {
+	s := t.shard(target)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, r := range s.entries[target] {
+		if r.until > now {
+			found = append(found, r.entry(target))
+		}
+	}
+	return found
+}
+
+func (r record) entry(target ban.Target) Entry {
+	return Entry{target, r.topic, time.Unix(0, r.until).UTC(), r.class, r.here}
+}
+
+// Snapshot implements [Bans]. It holds no lock while an entry is looked at, so
+// a slow reader delays nobody.
+func (t *Table) Snapshot() (serial uint64, entries iter.Seq[Entry]) {
+	return t.Serial(), func(yield func(Entry) bool) {
+		var copied []Entry
+		for i := range t.shards {
+			copied = t.shards[i].copy(t.now().UnixNano(), copied[:0])
+			for _, e := range copied {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *shard) copy(now int64, into []Entry) []Entry {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for target, records := range s.entries {
+		for _, r := range records {
+			if r.until > now {
+				into = append(into, r.entry(target))
+			}
+		}
+	}
+	return into
+}
+
+// Next implements [Bans].
+func (t *Table) Next(ctx context.Context, serial uint64) (Batch, error) {
+	for {
+		batch, wait, err := t.since(serial)
+		if err != nil || wait == nil {
+			return batch, err
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return Batch{}, ctx.Err()
+		}
+	}
+}
+
+// since gives the changes after serial, or a channel to wait on. A target that
+// changed several times in the batch appears with its last state.
+func (t *Table) since(serial uint64) (Batch, <-chan struct{}, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case serial > t.serial, t.serial-serial > uint64(len(t.changes)):
+		return Batch{}, nil, ErrBehind
+	case serial == t.serial:
+		return Batch{}, t.waiting, nil
+	}
+	last := min(t.serial, serial+batchChanges)
+	batch := Batch{Serial: last}
+	seen := make(map[Key]bool, last-serial)
+	for n := last; n > serial; n-- {
+		e := t.changes[(n-1)%keptChanges].entry
+		k := Key{e.Target, e.Topic}
+		switch {
+		case seen[k]:
+			continue
+		case e.Until.IsZero():
+			batch.Lifted = append(batch.Lifted, k)
+		default:
+			batch.Bans = append(batch.Bans, e)
+		}
+		seen[k] = true
+	}
+	slices.Reverse(batch.Bans)
+	slices.Reverse(batch.Lifted)
+	return batch, nil, nil
+}
