@@ -1,0 +1,72 @@
+package gate
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// errNoID says that a body is a JSON object without an "id".
+var errNoID = errors.New("no id")
+
+// readID reads the wallet of a webhook call: a JSON object whose "id" is "0x"
+// and 40 hex digits. Other members are a later version's and are passed over;
+// two ids, or bytes behind the object, are refused, because two readers could
+// then see two wallets. The zero address is what an off-chain node sends.
+//
+// The spelling of EIP-55 is not checked: the orchestrator wrote it from the
+// 20 bytes whose signature it verified.
+func readID(body []byte) (id [20]byte, err error) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return id, errors.New("not a JSON object")
+	}
+	found := false
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return id, errors.New("not a JSON object")
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return id, errors.New("not a JSON object")
+		}
+		if key != "id" {
+			continue
+		}
+		if found {
+			return [20]byte{}, errors.New("two ids")
+		}
+		found = true
+		if id, err = readAddress(value); err != nil {
+			return [20]byte{}, err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return [20]byte{}, errors.New("not a JSON object")
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return [20]byte{}, errors.New("bytes behind the JSON object")
+	}
+	if !found {
+		return id, errNoID
+	}
+	return id, nil
+}
+
+func readAddress(value json.RawMessage) (id [20]byte, err error) {
+	var text string
+	if err := json.Unmarshal(value, &text); err != nil {
+		return id, errors.New("the id is not a text")
+	}
+	if len(text) != 42 || text[:2] != "0x" {
+		return id, fmt.Errorf("the id %.64q is not 0x and 40 hex digits", text)
+	}
+	if _, err := hex.Decode(id[:], []byte(text[2:])); err != nil {
+		return [20]byte{}, fmt.Errorf("the id %.64q is not 0x and 40 hex digits", text)
+	}
+	return id, nil
+}
