@@ -1,0 +1,266 @@
+// Package firewall keeps the kernel's packet filter equal to the bans that
+// ought to be in force: a million of them at the cost of one lookup a packet,
+// each with its own end, so that they lapse on time even when the agent is
+// dead, and never one that touches an address on the never-ban list.
+//
+// The caller says what is wanted ([Firewall.Configure], [Firewall.Replace],
+// [Firewall.Apply]) and calls [Firewall.Check] every second or two. Whatever
+// could not be written stays owed and is paid by a later call. [NFTables] does
+// it in nftables, [IPSet] with ipset and iptables, [Hook] by running a program,
+// and [Fake] in memory.
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// A Ban is one entry of the wanted state. Its key is (Prefix, Topic): a later
+// Ban of the same key replaces the earlier one.
+type Ban struct {
+	// Prefix is what is banned, canonical as [ban.Target] has it: masked, IPv4
+	// never mapped into IPv6.
+	Prefix netip.Prefix
+	// Topic says by which [Scope] it is enforced.
+	Topic ban.Topic
+	// Until is when it ends. The zero time means never.
+	Until time.Time
+}
+
+// Key gives the ban's key.
+func (b Ban) Key() Key { return Key{Prefix: b.Prefix, Topic: b.Topic} }
+
+// A Key names a [Ban].
+type Key struct {
+	Prefix netip.Prefix
+	Topic  ban.Topic
+}
+
+// A Scope says what a ban in a topic blocks.
+type Scope struct {
+	Topic ban.Topic
+	// Ports are the destination ports that are closed to a banned address, as
+	// it dials them (before any translation to a container's). Empty means
+	// everything that it sends.
+	Ports []uint16
+	// Protocols are "tcp", "udp", "sctp" or "dccp". Empty with Ports means tcp
+	// and udp; empty without Ports means every protocol.
+	Protocols []string
+	// Observe counts what would have been dropped and drops nothing.
+	Observe bool
+	// MaxConnections, when not 0, is how many TCP connections one address may
+	// have open to one of Ports at a time; a further one is dropped. It needs
+	// Ports, and connection tracking in the kernel.
+	MaxConnections uint32
+	// Remember asks the kernel to remember for this long which addresses have
+	// finished a TCP handshake with one of Ports, for [Firewall.Established].
+	// It needs Ports, and connection tracking in the kernel.
+	Remember time.Duration
+}
+
+// A Config is everything but the bans.
+type Config struct {
+	// Table is the nftables table, family inet, and the prefix of other
+	// enforcers' names. Empty means [DefaultTable].
+	Table string
+	// Scopes holds one entry a topic. A ban in another topic is refused.
+	Scopes []Scope
+	// Never is what no ban may block, checked in the kernel before any ban.
+	Never []netip.Prefix
+	// Cap is how many different prefixes may be banned at a time. 0 means
+	// [DefaultCap].
+	Cap int
+	// Owner says whether the table belongs to this process alone.
+	Owner OwnerMode
+	// KeepSockets leaves local TCP sockets of newly banned addresses open: they
+	// hear nothing more from their peer, and die of their own timeouts.
+	KeepSockets bool
+}
+
+// Limits and defaults of a [Config].
+const (
+	DefaultTable = "banmesh"
+	// DefaultCap bounds the kernel's memory, about 130 bytes a ban, to 32 MB.
+	DefaultCap = 250_000
+	// MaxCap is the most that was measured.
+	MaxCap = 4_000_000
+	// MaxScopes bounds the topics, since every packet of a banned address runs
+	// through its topics' rules.
+	MaxScopes = 256
+	// MaxNever bounds the never-ban list, which is read back and compared.
+	MaxNever = 20_000
+)
+
+// OwnerMode says whether to make the table the process's own. An owned and
+// persistent table (Linux 6.9) survives `nft flush ruleset` and nobody else can
+// change it, but an nft that does not know the flags prints a listing of it
+// that it then refuses to read, while no agent runs.
+type OwnerMode uint8
+
+// The owner modes.
+const (
+	OwnerAuto   OwnerMode = iota // where the kernel can and the installed nft, if any, understands
+	OwnerNever                   // never
+	OwnerAlways                  // refuse to start where the kernel cannot
+)
+
+// A Firewall keeps bans in force. Its methods may be called from any goroutine.
+type Firewall interface {
+	// Configure writes tables, chains, scopes and the never-ban list, and keeps
+	// the bans. What is already as it should be is not written.
+	Configure(ctx context.Context, c Config) error
+	// Replace makes the bans exactly those given: what the kernel already has is
+	// adopted, the rest is cured. Bans that have ended are skipped.
+	Replace(ctx context.Context, bans iter.Seq[Ban]) error
+	// Apply adds or extends some bans and removes others. What fails is named in
+	// the error and stays owed; the rest is done.
+	Apply(ctx context.Context, add []Ban, remove []Key) error
+	// Check looks for changes that somebody else made, cures them, pays what is
+	// owed and lets ended bans go. It costs microseconds when all is well.
+	Check(ctx context.Context) (Drift, error)
+	// Counters gives what each topic's bans have met, observed topics too.
+	Counters(ctx context.Context) (map[ban.Topic]Counter, error)
+	// Established says whether the address finished a TCP handshake with the
+	// port within the last [Scope.Remember]. The error is [ErrNotRemembered]
+	// where nothing is remembered of that port.
+	Established(ctx context.Context, addr netip.Addr, port uint16) (bool, error)
+	// Close lets go and leaves the bans in force.
+	Close() error
+}
+
+// A Counter is what a topic's bans have met since the table was made.
+type Counter struct {
+	Packets uint64
+	Bytes   uint64
+}
+
+// A Drift says what [Firewall.Check] found.
+type Drift struct {
+	// Changed says that somebody else changed what is ours.
+	Changed bool
+	// What names it for people: "the table was gone".
+	What []string
+	// Cured says that all of it was put right.
+	Cured bool
+	// Owed is how many bans still wait to be written.
+	Owed int
+	// Bans is how many prefixes are banned.
+	Bans int
+}
+
+var (
+	// ErrFull says that [Config.Cap] is reached.
+	ErrFull = errors.New("the cap on bans is reached")
+	// ErrNoScope says that a ban's topic is not in [Config.Scopes].
+	ErrNoScope = errors.New("the topic has no scope")
+	// ErrPrefix says that a ban's prefix is not canonical.
+	ErrPrefix = errors.New("not a canonical prefix")
+	// ErrBusy says that another process enforces with the same table.
+	ErrBusy = errors.New("another process holds this table")
+	// ErrDenied says that the process lacks CAP_NET_ADMIN.
+	ErrDenied = errors.New("not permitted: root or CAP_NET_ADMIN is needed")
+	// ErrUnsupported says that the kernel lacks something that is needed.
+	ErrUnsupported = errors.New("not supported by this kernel")
+	// ErrNotRemembered says that no scope remembers peers of the port.
+	ErrNotRemembered = errors.New("the peers of this port are not remembered")
+	// ErrNotConfigured says that Configure was not called, or failed.
+	ErrNotConfigured = errors.New("the firewall is not configured")
+	// ErrClosed says that Close was called.
+	ErrClosed = errors.New("the firewall is closed")
+)
+
+// Protocol numbers that a scope can name (IANA).
+var protocols = map[string]byte{"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132}
+
+// normal gives the configuration with defaults filled in and everything
+// sorted, or says all that is wrong with it.
+func (c Config) normal() (Config, error) {
+	var errs []error
+	if c.Table == "" {
+		c.Table = DefaultTable
+	}
+	if err := checkTable(c.Table); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Cap == 0 {
+		c.Cap = DefaultCap
+	}
+	if c.Cap < 0 || c.Cap > MaxCap {
+		errs = append(errs, fmt.Errorf("the cap of %d bans is not within 1 and %d", c.Cap, MaxCap))
+	}
+	if len(c.Scopes) > MaxScopes {
+		errs = append(errs, fmt.Errorf("%d scopes are more than %d", len(c.Scopes), MaxScopes))
+	}
+	if len(c.Never) > MaxNever {
+		errs = append(errs, fmt.Errorf("%d never-ban entries are more than %d", len(c.Never), MaxNever))
+	}
+	c.Scopes = slices.Clone(c.Scopes)
+	slices.SortFunc(c.Scopes, func(a, b Scope) int { return strings.Compare(string(a.Topic), string(b.Topic)) })
+	for i := range c.Scopes {
+		s := &c.Scopes[i]
+		if i > 0 && c.Scopes[i-1].Topic == s.Topic {
+			errs = append(errs, fmt.Errorf("topic %s has two scopes", s.Topic))
+		}
+		errs = append(errs, s.normalise())
+	}
+	c.Never = slices.Clone(c.Never)
+	for i, p := range c.Never {
+		t, err := ban.TargetOfPrefix(p)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("never-ban entry: %w", err))
+			continue
+		}
+		c.Never[i], _ = t.Prefix()
+	}
+	return c, errors.Join(errs...)
+}
+
+// normalise sorts the scope's lists and fills in the default protocols.
+func (s *Scope) normalise() error {
+	if _, err := ban.ParseTopic(string(s.Topic)); err != nil {
+		return err
+	}
+	s.Ports = slices.Compact(slices.Sorted(slices.Values(s.Ports)))
+	s.Protocols = slices.Compact(slices.Sorted(slices.Values(s.Protocols)))
+	if len(s.Ports) > 0 && len(s.Protocols) == 0 {
+		s.Protocols = []string{"tcp", "udp"}
+	}
+	for _, p := range s.Protocols {
+		if _, ok := protocols[p]; !ok {
+			return fmt.Errorf("topic %s: unknown protocol %.16q", s.Topic, p)
+		}
+	}
+	if len(s.Ports) > 0 && s.Ports[0] == 0 {
+		return fmt.Errorf("topic %s: 0 is not a port", s.Topic)
+	}
+	if len(s.Ports) == 0 && (s.MaxConnections != 0 || s.Remember != 0) {
+		return fmt.Errorf("topic %s: a connection limit and remembered peers need ports", s.Topic)
+	}
+	if s.Remember < 0 || (s.Remember > 0 && s.Remember < time.Second) {
+		return fmt.Errorf("topic %s: peers are remembered for a second or more", s.Topic)
+	}
+	return nil
+}
+
+// checkTable refuses names that would need quoting in nft, ipset or iptables.
+// 16 bytes leave room for a suffix in ipset's 31.
+func checkTable(name string) error {
+	const most = 16
+	ok := len(name) > 0 && len(name) <= most && name[0] >= 'a' && name[0] <= 'z'
+	for i := range len(name) {
+		c := name[i]
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+	}
+	if !ok {
+		return fmt.Errorf("table %.40q: want 1 to %d of a-z, 0-9, '-' and '_', beginning with a letter", name, most)
+	}
+	return nil
+}

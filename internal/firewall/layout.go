@@ -1,0 +1,482 @@
+package firewall
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"banmesh/internal/ban"
+)
+
+// A ruleset is our table without the bans: what [Config] and the classes in use
+// make of it, or what the kernel has.
+type ruleset struct {
+	comment  string
+	owned    bool
+	counters []string
+	sets     []set
+	chains   []chain
+}
+
+// A set is a set or map of the table.
+type set struct {
+	name    string
+	key     datatype
+	data    datatype // none for a set
+	flags   uint32   // NFT_SET_*
+	size    uint32
+	timeout time.Duration
+	comment string
+	// fixed says that elements is all that the set holds. The others hold bans,
+	// or what the kernel puts there.
+	fixed    bool
+	elements []element
+}
+
+// An element of a fixed set.
+type element struct {
+	key     string // the key's bytes
+	end     bool   // the end of an interval, not part of it
+	verdict string // the chain that a verdict map goes to
+}
+
+// A chain and its rules in order.
+type chain struct {
+	name  string
+	base  bool
+	prio  int32 // of a base chain, all of which are filters at prerouting
+	rules []rule
+}
+
+// A rule is what the kernel runs and the same in nft's words.
+type rule struct {
+	exprs []expr.Any
+	text  string
+}
+
+// A datatype of nftables.
+type datatype struct {
+	name  string
+	magic uint32
+	size  uint32
+	order uint32 // of nft's userdata: 1 host, 2 big endian, 0 not said
+}
+
+// Types as nft numbers them (include/datatype.h); concatenations are shifted by
+// 6 bits, and a verdict is what the kernel calls it (linux/netfilter/nf_tables.h).
+var (
+	typeIPv4     = datatype{"ipv4_addr", 7, 4, 2}
+	typeIPv6     = datatype{"ipv6_addr", 8, 16, 2}
+	typeMark     = datatype{"mark", 19, 4, 1}
+	typeVerdict  = datatype{"verdict", unix.NFT_DATA_VERDICT, 0, 0}
+	typeService  = datatype{"inet_proto . inet_service", 12<<6 | 13, 8, 0}
+	typeService4 = datatype{"ipv4_addr . inet_service", 7<<6 | 13, 8, 0}
+	typeService6 = datatype{"ipv6_addr . inet_service", 8<<6 | 13, 20, 0}
+)
+
+// Names in the table.
+const (
+	mapHost4    = "deny4"
+	mapHost6    = "deny6"
+	mapNet6     = "deny6n"
+	mapWide4    = "deny4c"
+	mapWide6    = "deny6c"
+	mapClasses  = "classes"
+	mapStamps   = "stamps"
+	setNever4   = "never4"
+	setNever6   = "never6"
+	chainBase   = "prerouting"
+	chainTrack  = "connections"
+	counterHead = "topic_"
+	portsHead   = "ports_"
+	limitHead   = "limit_"
+	peersHead   = "peers_"
+	tableNote   = "bans, kept by banmesh; with many of them list it by: nft -t list table inet "
+)
+
+// Priorities at the prerouting hook. Bans come before connection tracking (at
+// -200) and before Docker's and everybody's translations (at -100), so a packet
+// is seen as it came off the wire and an `established accept` elsewhere cannot
+// wave it through. Limits and remembered peers need the tracking, and must come
+// before the translation to see the port that was dialled.
+const (
+	prioBans  = -310 // raw - 10
+	prioTrack = -160 // mangle - 10
+)
+
+// trackSize bounds the kernel's memory of peers and connections, about 8 MB.
+const trackSize = 65_535
+
+// A class is a set of topics: what a ban's element in the kernel stands for.
+type class struct {
+	id     uint32
+	topics []ban.Topic // sorted
+}
+
+func (c class) chain() string { return fmt.Sprintf("class_%08x", c.id) }
+
+// features says what the kernel can; found by probing.
+type features struct {
+	// mapGate says that a map serves as a set (Linux 6.5).
+	mapGate bool
+	// destroy says that an element can be deleted that may not exist (6.3).
+	destroy bool
+	// persist says that a table can be owned and outlive its owner (6.9).
+	persist bool
+}
+
+// build gives the table that the configuration wants with these classes.
+// Interval maps are looked up only where they hold something, since such a
+// lookup costs every packet more than all the others together.
+func build(c Config, classes []class, wide4, wide6 bool, f features, owned bool) *ruleset {
+	r := &ruleset{comment: tableNote + c.Table, owned: owned}
+	for _, s := range c.Scopes {
+		r.counters = append(r.counters, counterHead+string(s.Topic))
+	}
+	timeouts, intervals := uint32(unix.NFT_SET_MAP|unix.NFT_SET_TIMEOUT), uint32(unix.NFT_SET_INTERVAL)
+	r.sets = []set{
+		{name: mapHost4, key: typeIPv4, data: typeMark, flags: timeouts},
+		{name: mapHost6, key: typeIPv6, data: typeMark, flags: timeouts},
+		{name: mapNet6, key: typeIPv6, data: typeMark, flags: timeouts},
+		{name: mapWide4, key: typeIPv4, data: typeMark, flags: timeouts | intervals},
+		{name: mapWide6, key: typeIPv6, data: typeMark, flags: timeouts | intervals},
+		{name: mapStamps, key: typeMark, data: typeIPv6, flags: timeouts, comment: "what the agent last wrote, to adopt it after a restart"},
+		{name: setNever4, key: typeIPv4, flags: intervals, fixed: true, elements: intervalsOf(c.Never, true)},
+		{name: setNever6, key: typeIPv6, flags: intervals, fixed: true, elements: intervalsOf(c.Never, false)},
+	}
+	for _, s := range c.Scopes {
+		if len(s.Ports) > 0 {
+			r.sets = append(r.sets, set{name: portsHead + string(s.Topic), key: typeService, fixed: true, elements: services(s)})
+		}
+	}
+	r.tracking(c)
+
+	verdicts := set{name: mapClasses, key: typeMark, data: typeVerdict, flags: unix.NFT_SET_MAP, fixed: true}
+	for _, k := range classes {
+		verdicts.elements = append(verdicts.elements, element{key: markBytes(k.id), verdict: k.chain()})
+		r.chains = append(r.chains, classChain(c, k, f))
+	}
+	slices.SortFunc(verdicts.elements, compareElements)
+	r.sets = append(r.sets, verdicts)
+
+	base := chain{name: chainBase, base: true, prio: prioBans, rules: []rule{ruleLoopback()}}
+	for _, m := range []struct {
+		name string
+		from source
+		used bool
+	}{
+		{mapHost4, from4, true},
+		{mapHost6, from6, true},
+		{mapNet6, from64, true},
+		{mapWide4, from4, wide4},
+		{mapWide6, from6, wide6},
+	} {
+		switch {
+		case !m.used:
+		case f.mapGate:
+			base.rules = append(base.rules, rule{
+				join(m.from.load(), lookup(m.name), verdict(expr.VerdictJump, "hit_"+m.name)),
+				m.from.set(m.name) + " jump hit_" + m.name,
+			})
+			r.chains = append(r.chains, chain{name: "hit_" + m.name, rules: []rule{
+				ruleNever(m.from),
+				ruleMark(m.from, m.name),
+				ruleVerdict(),
+			}})
+		default:
+			// Without maps as sets the class is looked up at once, in a register
+			// that is also the packet's mark, and the never-ban list is asked by
+			// the class's chain.
+			base.rules = append(base.rules, ruleMark(m.from, m.name), ruleVerdict())
+		}
+	}
+	r.chains = append(r.chains, base)
+	slices.SortFunc(r.sets, func(a, b set) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(r.chains, func(a, b chain) int { return strings.Compare(a.name, b.name) })
+	slices.Sort(r.counters)
+	return r
+}
+
+// classChain is what happens to a packet from an address of a class.
+func classChain(c Config, k class, f features) chain {
+	ch := chain{name: k.chain()}
+	if !f.mapGate {
+		ch.rules = append(ch.rules, ruleNever(from4), ruleNever(from6))
+	}
+	for _, s := range c.Scopes {
+		if _, ok := slices.BinarySearch(k.topics, s.Topic); !ok {
+			continue
+		}
+		var r rule
+		switch {
+		case len(s.Ports) > 0:
+			r.exprs = join(
+				[]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}},
+				[]expr.Any{&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: 9}},
+				lookup(portsHead+string(s.Topic)))
+			r.text = "meta l4proto . th dport @" + portsHead + string(s.Topic) + " "
+			ch.rules = append(ch.rules, r.count(s))
+		case len(s.Protocols) > 0:
+			for _, p := range s.Protocols {
+				r.exprs = []expr.Any{
+					&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+					&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocols[p]}},
+				}
+				r.text = "meta l4proto " + p + " "
+				ch.rules = append(ch.rules, r.count(s))
+			}
+		default:
+			ch.rules = append(ch.rules, r.count(s))
+		}
+	}
+	// What passes leaves with the mark that packets have here: none.
+	ch.rules = append(ch.rules, rule{
+		[]expr.Any{&expr.Immediate{Register: 1, Data: make([]byte, 4)}, &expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}},
+		"meta mark set 0x00000000",
+	})
+	return ch
+}
+
+// count completes a rule with the topic's counter and what follows it.
+func (r rule) count(s Scope) rule {
+	r.exprs = append(slices.Clone(r.exprs), &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counterHead + string(s.Topic)})
+	r.text += fmt.Sprintf("counter name %q", counterHead+string(s.Topic))
+	if !s.Observe {
+		r.exprs = append(r.exprs, verdict(expr.VerdictDrop, "")...)
+		r.text += " drop"
+	}
+	return r
+}
+
+// tracking adds what needs connection tracking: a chain that exists only where
+// a scope asks for it, because it makes the kernel track every connection.
+func (r *ruleset) tracking(c Config) {
+	ch := chain{name: chainTrack, base: true, prio: prioTrack, rules: []rule{ruleLoopback()}}
+	for _, s := range c.Scopes {
+		for _, v := range []struct {
+			suffix string
+			from   source
+			key    datatype
+		}{{"4", from4, typeService4}, {"6", from6, typeService6}} {
+			tcp := join([]expr.Any{
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: 9},
+			}, lookup(portsHead+string(s.Topic)))
+			tcpText := "meta l4proto tcp meta l4proto . th dport @" + portsHead + string(s.Topic)
+			key := join(v.from.load(), []expr.Any{&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: v.from.next}})
+			if s.Remember > 0 {
+				name := peersHead + string(s.Topic) + "_" + v.suffix
+				r.sets = append(r.sets, set{
+					name: name, key: v.key, size: trackSize, timeout: s.Remember,
+					flags: unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT,
+				})
+				// A packet of the side that dialled, in a connection that both
+				// sides have spoken in, with neither SYN nor RST nor FIN: the
+				// handshake is over, so the source address is not forged.
+				ch.rules = append(ch.rules, rule{
+					join(conntrackState(expr.CtStateBitESTABLISHED), []expr.Any{
+						&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
+						&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}},
+					}, tcp, []expr.Any{
+						&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1, DestRegister: 1},
+						&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x17}, Xor: []byte{0}},
+						&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x10}},
+					}, key, []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_ADD}}),
+					"ct state established ct direction original " + tcpText + " tcp flags ack / fin,syn,rst,ack add @" + name + " { " + v.from.text + " . th dport }",
+				})
+			}
+			if s.MaxConnections > 0 {
+				name := limitHead + string(s.Topic) + "_" + v.suffix
+				r.sets = append(r.sets, set{name: name, key: v.key, size: trackSize, flags: unix.NFT_SET_EVAL})
+				limit := rule{
+					join(conntrackState(expr.CtStateBitNEW), tcp, key, []expr.Any{&expr.Dynset{
+						SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_ADD,
+						Exprs: []expr.Any{&expr.Connlimit{Count: s.MaxConnections, Flags: expr.NFT_CONNLIMIT_F_INV}},
+					}}),
+					fmt.Sprintf("ct state new %s add @%s { %s . th dport ct count over %d } ", tcpText, name, v.from.text, s.MaxConnections),
+				}
+				ch.rules = append(ch.rules, limit.count(s))
+			}
+		}
+	}
+	if len(ch.rules) > 1 {
+		r.chains = append(r.chains, ch)
+	}
+}
+
+// A source is a way to read the sender's address into register 1.
+type source struct {
+	text   string
+	proto  byte
+	offset uint32
+	size   uint32
+	next   uint32 // the register that follows the address in a concatenation
+	masked bool   // to its /64
+}
+
+var (
+	from4  = source{"ip saddr", unix.NFPROTO_IPV4, 12, 4, 9, false}
+	from6  = source{"ip6 saddr", unix.NFPROTO_IPV6, 8, 16, 2, false}
+	from64 = source{"ip6 saddr & ffff:ffff:ffff:ffff::", unix.NFPROTO_IPV6, 8, 16, 2, true}
+)
+
+func (s source) load() []expr.Any {
+	e := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{s.proto}},
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: s.offset, Len: s.size, DestRegister: 1},
+	}
+	if s.masked {
+		mask := append(slices.Repeat([]byte{0xff}, 8), make([]byte, 8)...)
+		e = append(e, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 16, Mask: mask, Xor: make([]byte, 16)})
+	}
+	return e
+}
+
+// set is nft's text for "the source is in the set". nft lists a masked one with
+// an "==" that it also reads.
+func (s source) set(name string) string {
+	if s.masked {
+		return s.text + " == @" + name
+	}
+	return s.text + " @" + name
+}
+
+// ruleLoopback spares the host's traffic with itself.
+func ruleLoopback() rule {
+	return rule{join([]expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_LOOPBACK)},
+	}, verdict(expr.VerdictReturn, "")), "meta iiftype loopback return"}
+}
+
+// ruleNever spares the never-ban list. An address inside a banned /64 is looked
+// up whole.
+func ruleNever(s source) rule {
+	if s.masked {
+		s = from6
+	}
+	name := setNever4
+	if s.proto == unix.NFPROTO_IPV6 {
+		name = setNever6
+	}
+	return rule{join(s.load(), lookup(name), verdict(expr.VerdictReturn, "")), s.set(name) + " return"}
+}
+
+func ruleMark(s source, m string) rule {
+	return rule{
+		join(s.load(), []expr.Any{
+			&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: m},
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
+		}),
+		"meta mark set " + s.text + " map @" + m,
+	}
+}
+
+func ruleVerdict() rule {
+	return rule{[]expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: mapClasses},
+	}, "meta mark vmap @" + mapClasses}
+}
+
+func conntrackState(bit uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binary.NativeEndian.AppendUint32(nil, bit), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+func lookup(name string) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: name}}
+}
+
+func verdict(kind expr.VerdictKind, chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}
+}
+
+func join(parts ...[]expr.Any) []expr.Any { return slices.Concat(parts...) }
+
+func markBytes(v uint32) string { return string(binary.NativeEndian.AppendUint32(nil, v)) }
+
+// services are the elements of a scope's ports: protocol and port, each padded
+// to four bytes, as concatenations are.
+func services(s Scope) []element {
+	var out []element
+	for _, p := range s.Protocols {
+		for _, port := range s.Ports {
+			out = append(out, element{key: string([]byte{protocols[p], 0, 0, 0, byte(port >> 8), byte(port), 0, 0})})
+		}
+	}
+	slices.SortFunc(out, compareElements)
+	return out
+}
+
+// intervalsOf turns prefixes of one family into disjoint intervals: a start and
+// an end each, the last without an end where the address space is over.
+func intervalsOf(prefixes []netip.Prefix, four bool) []element {
+	var in []netip.Prefix
+	for _, p := range prefixes {
+		if p.Addr().Is4() == four {
+			in = append(in, p)
+		}
+	}
+	slices.SortFunc(in, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	var out []element
+	open, until := false, netip.Addr{} // the interval being built ends before until, or never when invalid
+	for _, p := range in {
+		next := lastOf(p).Next()
+		switch {
+		case open && !until.IsValid(), open && p.Addr().Less(until):
+			// Prefixes nest or are apart, so this one is inside.
+			continue
+		case open && p.Addr() == until:
+			until = next
+			continue
+		case open:
+			out = append(out, element{key: string(until.AsSlice()), end: true})
+		}
+		out = append(out, element{key: string(p.Addr().AsSlice())})
+		open, until = true, next
+	}
+	if open && until.IsValid() {
+		out = append(out, element{key: string(until.AsSlice()), end: true})
+	}
+	slices.SortFunc(out, compareElements)
+	return out
+}
+
+// compareElements sorts as rbtree sets do: an end before a start at one place.
+func compareElements(a, b element) int {
+	switch c := strings.Compare(a.key, b.key); {
+	case c != 0:
+		return c
+	case a.end == b.end:
+		return 0
+	case a.end:
+		return -1
+	}
+	return 1
+}
+
+// lastOf gives the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}

@@ -1,0 +1,117 @@
+package firewall
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+func exampleConfig() Config {
+	return Config{
+		Owner: OwnerNever,
+		Scopes: []Scope{
+			{Topic: "sshd", Ports: []uint16{22, 2222}, Protocols: []string{"tcp", "udp"}, MaxConnections: 10, Remember: time.Hour},
+			{Topic: "livepeer"},
+			{Topic: "watched", Observe: true},
+			{Topic: "dns", Protocols: []string{"udp"}},
+		},
+		Never: prefixes("192.0.2.1", "10.0.0.0/8", "10.1.0.0/16", "2001:db8::/64", "192.0.2.0", "255.255.255.255"),
+	}
+}
+
+func TestTheKernelPrintsTheTableAsTheFakeDumpsIt(t *testing.T) {
+	inNamespace(t)
+	ctx := testContext(t)
+	until := time.Now().Add(time.Hour)
+	n, f := newTest(t, Options{}), NewFake(nil)
+	for _, fw := range []Firewall{n, f} {
+		mustDo(t, fw.Configure(ctx, exampleConfig()))
+		mustDo(t, fw.Replace(ctx, slices.Values(slices.Concat(
+			bans("sshd", until, "198.51.100.1", "2001:db8:1::1", "2001:db8:2::/64", "203.0.113.0/24"),
+			bans("livepeer", until.Add(time.Hour), "198.51.100.1", "2001:db8::/48"),
+		))))
+	}
+	listed := run(t, "nft", "-s", "-t", "list", "table", "inet", "banmesh")
+	dump, _, _ := strings.Cut(f.Dump(), "}\n\n")
+	if listed != dump+"}\n" {
+		t.Errorf("nft lists:\n%s\nthe Fake dumps:\n%s", listed, dump)
+	}
+	whole := run(t, "nft", "list", "table", "inet", "banmesh")
+	t.Log(whole)
+	// What nft prints it reads back.
+	n.Close()
+	mustDo(t, Remove("banmesh"))
+	feed(t, whole, "nft", "-f", "-")
+	again := run(t, "nft", "list", "table", "inet", "banmesh")
+	left := regexp.MustCompile(`expires \S+`)
+	if left.ReplaceAllString(again, "") != left.ReplaceAllString(whole, "") {
+		t.Errorf("read back it is another table:\n%s", again)
+	}
+}
+
+func prefixes(s ...string) (out []netipPrefix) {
+	for _, p := range s {
+		out = append(out, pfx(p))
+	}
+	return out
+}
+
+func TestBansDropByTopicPortAndFamily(t *testing.T) {
+	inNamespace(t)
+	ctx := testContext(t)
+	h := attach(t, "veth0", []string{"10.9.0.1/24", "2001:db8:9::1/64"},
+		[]string{"10.9.0.2/24", "10.9.0.200/24", "2001:db8:9::2/64", "2001:db8:9:1::7/128"})
+	run(t, "ip", "route", "add", "2001:db8:9:1::7/128", "dev", "veth0")
+	ssh4, web4, proof4 := listenUDP(t, "10.9.0.1:22"), listenUDP(t, "10.9.0.1:80"), listenUDP(t, "10.9.0.1:9999")
+	ssh6, web6, proof6 := listenUDP(t, "[2001:db8:9::1]:22"), listenUDP(t, "[2001:db8:9::1]:80"), listenUDP(t, "[2001:db8:9::1]:9999")
+	n := newTest(t, Options{})
+	c := Config{Owner: OwnerNever, Scopes: []Scope{{Topic: "sshd", Ports: []uint16{22}}, {Topic: "all"}, {Topic: "watched", Observe: true}}}
+	mustDo(t, n.Configure(ctx, c))
+	until := time.Now().Add(time.Hour)
+	for _, step := range []struct {
+		name     string
+		bans     []Ban
+		never    []netipPrefix
+		ssh, web bool // whether .2 gets through
+	}{
+		{name: "nothing"},
+		{name: "a port", bans: bans("sshd", until, "10.9.0.2", "2001:db8:9::2"), ssh: true},
+		{name: "everything", bans: bans("all", until, "10.9.0.2", "2001:db8:9::2"), ssh: true, web: true},
+		{name: "observed", bans: bans("watched", until, "10.9.0.2", "2001:db8:9::2")},
+		{name: "observed and a port", bans: append(bans("watched", until, "10.9.0.2", "2001:db8:9::2"), bans("sshd", until, "10.9.0.2", "2001:db8:9::2")...), ssh: true},
+		{name: "a prefix", bans: bans("all", until, "10.9.0.0/29", "2001:db8:9::/96"), ssh: true, web: true},
+		{name: "a /64", bans: append(bans("all", until, "2001:db8:9::/64"), bans("all", until, "10.9.0.2")...), ssh: true, web: true},
+		{name: "never banned", bans: bans("all", until, "10.9.0.2", "2001:db8:9::/64", "10.9.0.0/29"), never: prefixes("10.9.0.2", "2001:db8:9::2")},
+		{name: "host by port and prefix wholly", bans: append(bans("sshd", until, "10.9.0.2", "2001:db8:9::2"), bans("all", until, "10.9.0.0/29", "2001:db8:9::/96")...), ssh: true, web: true},
+	} {
+		c.Never = step.never
+		mustDo(t, n.Configure(ctx, c))
+		mustDo(t, n.Replace(ctx, slices.Values(step.bans)))
+		proofFrom := func(from string, ssh, web, proof *udpConn) {
+			for _, x := range []struct {
+				what string
+				to   *udpConn
+				want bool
+			}{{"ssh", ssh, step.ssh}, {"web", web, step.web}} {
+				if got := !h.arrives(from, x.to, proof); got != x.want {
+					t.Errorf("%s: %s from %s: dropped %v, want %v\n%s", step.name, x.what, from, got, x.want, run(t, "nft", "list", "ruleset"))
+				}
+			}
+		}
+		h.proof = "10.9.0.200"
+		proofFrom("10.9.0.2", ssh4, web4, proof4)
+		h.proof = "2001:db8:9:1::7"
+		proofFrom("2001:db8:9::2", ssh6, web6, proof6)
+	}
+	got, err := n.Counters(ctx)
+	mustDo(t, err)
+	for topic, want := range map[ban.Topic]uint64{"watched": 6, "sshd": 6, "all": 12} {
+		if got[topic].Packets != want {
+			t.Errorf("%s counted %d packets, want %d", topic, got[topic].Packets, want)
+		}
+	}
+}

@@ -1,0 +1,192 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Capability says what this process may do here.
+type Capability struct {
+	// Enforce says that bans can be enforced in nftables.
+	Enforce bool
+	// MapGate, Destroy and Persist say that the kernel has what Linux 6.5, 6.3
+	// and 6.9 brought; without them the enforcer takes a longer way round.
+	MapGate bool
+	Destroy bool
+	Persist bool
+	// Reason says, when Enforce is false, why not and what to do about it.
+	Reason string
+}
+
+// Probe says whether bans can be enforced here. It tries in a table of its own,
+// in a transaction that the kernel is made to refuse at its end, so nothing is
+// left behind and nobody's packets are touched.
+func Probe() (Capability, error) {
+	k, err := openKernel("banmesh-probe")
+	if err != nil {
+		return Capability{Reason: "the kernel has no netfilter netlink; enforcement needs Linux with nf_tables"}, err
+	}
+	defer func() { _ = k.close() }()
+	f, err := k.probe()
+	switch {
+	case errors.Is(err, ErrDenied):
+		return Capability{Reason: "this process may not change the firewall; run as root or with CAP_NET_ADMIN"}, nil
+	case errors.Is(err, ErrUnsupported):
+		return Capability{Reason: "this kernel has no nftables (nf_tables with inet tables); use the ipset enforcer"}, nil
+	case err != nil:
+		return Capability{}, err
+	}
+	return Capability{Enforce: true, MapGate: f.mapGate, Destroy: f.destroy, Persist: f.persist}, nil
+}
+
+// less gives f without what other has.
+func (f features) less(other features) features {
+	return features{
+		mapGate: f.mapGate && !other.mapGate,
+		destroy: f.destroy && !other.destroy,
+		persist: f.persist && !other.persist,
+	}
+}
+
+// probe finds out what the kernel can. Each trial is a transaction with a last
+// message that must fail, ENOENT from a table that is not there: when that is
+// the error, everything before it passed.
+func (k *kernel) probe() (f features, err error) {
+	const table = "banmesh-probe"
+	try := func(build func(t *transaction)) error {
+		t := &k.tx
+		t.begin()
+		build(t)
+		t.change(unix.NFT_MSG_DELTABLE, 0, unix.NFTA_TABLE_NAME, "banmesh-probe-none")
+		t.end()
+		err := k.flush()
+		var ke *kernelError
+		if errors.As(err, &ke) && ke.errno == unix.ENOENT && ke.seq == *t.seq-1 {
+			return nil
+		}
+		if err == nil {
+			err = errLost
+		}
+		return err
+	}
+	newTable := func(t *transaction, flags uint32) {
+		t.change(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME, table)
+		t.u32(unix.NFTA_TABLE_FLAGS, flags)
+		t.end()
+	}
+	newMap := func(t *transaction) {
+		newTable(t, 0)
+		set{name: "m", key: typeIPv4, data: typeMark, flags: unix.NFT_SET_MAP | unix.NFT_SET_TIMEOUT}.encode(t, table, 1)
+	}
+	switch err := try(newMap); {
+	case errors.Is(err, unix.EPERM):
+		return f, ErrDenied
+	case errors.Is(err, errLost):
+		return f, err
+	case err != nil:
+		return f, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	f.mapGate = try(func(t *transaction) {
+		newMap(t)
+		chain{name: "c"}.encode(t, table)
+		_ = rule{exprs: join(from4.load(), lookup("m"))}.encode(t, table, "c")
+	}) == nil
+	f.destroy = try(func(t *transaction) {
+		newMap(t)
+		list := t.elements(msgDestroySetElem, 0, table, "m")
+		one := t.nest(unix.NFTA_LIST_ELEM)
+		t.value(unix.NFTA_SET_ELEM_KEY, make([]byte, 4))
+		t.unnest(one)
+		t.unnest(list)
+		t.end()
+	}) == nil
+	f.persist = try(func(t *transaction) { newTable(t, tableOwner|tablePersist) }) == nil
+	return f, nil
+}
+
+// decide says whether to own the table.
+func (m OwnerMode) decide(f features) (bool, error) {
+	switch {
+	case m == OwnerNever:
+		return false, nil
+	case m == OwnerAlways && !f.persist:
+		return false, fmt.Errorf("owned tables that persist (Linux 6.9): %w", ErrUnsupported)
+	case m == OwnerAlways:
+		return true, nil
+	}
+	return f.persist && nftUnderstandsPersist(), nil
+}
+
+// nftUnderstandsPersist says whether the nft that is installed can read back
+// what it would print of an owned table while no agent runs. Where none is
+// installed nobody prints it.
+func nftUnderstandsPersist() bool {
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		if _, err := os.Stat("/usr/sbin/nft"); err != nil {
+			return true
+		}
+		nft = "/usr/sbin/nft"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	// -c checks without a change.
+	cmd := exec.CommandContext(ctx, nft, "-c", "-f", "-")
+	cmd.Stdin = strings.NewReader("table inet banmesh-probe {\n\tflags owner,persist\n}\n")
+	return cmd.Run() == nil
+}
+
+// takeLock makes this process the only one that enforces with a table in this
+// network namespace. The lock is an abstract unix socket, which belongs to the
+// namespace and dies with the process.
+func takeLock(table string) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("taking the lock: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@banmesh-firewall-" + table}); err != nil {
+		_ = unix.Close(fd)
+		if errors.Is(err, unix.EADDRINUSE) {
+			return -1, fmt.Errorf("table %s: %w", table, ErrBusy)
+		}
+		return -1, fmt.Errorf("taking the lock: %w", err)
+	}
+	return fd, nil
+}
+
+// Remove deletes the table and every ban in it. It refuses while an agent
+// enforces with it.
+func Remove(table string) error {
+	if err := checkTable(table); err != nil {
+		return err
+	}
+	lock, err := takeLock(table)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(lock) }()
+	k, err := openKernel(table)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = k.close() }()
+	k.tx.begin()
+	k.tx.change(unix.NFT_MSG_DELTABLE, 0, unix.NFTA_TABLE_NAME, table)
+	k.tx.end()
+	switch err := k.flush(); {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("removing table %s: %w", table, ErrDenied)
+	case err != nil:
+		return fmt.Errorf("removing table %s: %w", table, err)
+	}
+	return nil
+}

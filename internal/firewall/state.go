@@ -1,0 +1,471 @@
+package firewall
+
+import (
+	"container/heap"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// state holds the wanted bans in as little memory as a million of them allow:
+// one slot a prefix, and more only for a prefix that is banned in several
+// topics.
+type state struct {
+	host4 map[[4]byte]slot
+	host6 map[[16]byte]slot
+	net6  map[[8]byte]slot      // IPv6 /64
+	wide  map[netip.Prefix]slot // every other prefix
+	// parts has the prefixes that are banned in more than one topic.
+	parts  map[netip.Prefix][]part
+	lapses lapses // when their shorter parts end
+
+	classes  []class // by index; class 0 is no class
+	byTopics map[string]uint16
+	byID     map[uint32]uint16
+
+	stamps map[uint32]stamp
+	swept  uint32 // the bucket up to which ended bans have been let go
+}
+
+// A slot is what the kernel is to hold of a prefix.
+type slot struct {
+	until second
+	class uint16 // index in state.classes; 0 is no ban
+}
+
+// A part is one topic of a prefix that is banned in several.
+type part struct {
+	topic ban.Topic
+	until second
+}
+
+// A second counts from the Unix epoch, to the year 2106.
+type second uint32
+
+// never is the end of a ban without end.
+const never second = math.MaxUint32
+
+// secondOf rounds up, so that no ban ends early.
+func secondOf(t time.Time) second {
+	if t.IsZero() {
+		return never
+	}
+	s := t.Unix()
+	if t.Nanosecond() > 0 {
+		s++
+	}
+	return second(min(max(s, 0), int64(never)))
+}
+
+func (s second) time() time.Time { return time.Unix(int64(s), 0) }
+
+func newState() *state {
+	return &state{
+		host4:    make(map[[4]byte]slot),
+		host6:    make(map[[16]byte]slot),
+		net6:     make(map[[8]byte]slot),
+		wide:     make(map[netip.Prefix]slot),
+		parts:    make(map[netip.Prefix][]part),
+		classes:  make([]class, 1),
+		byTopics: make(map[string]uint16),
+		byID:     make(map[uint32]uint16),
+		stamps:   make(map[uint32]stamp),
+	}
+}
+
+func (s *state) size() int { return len(s.host4) + len(s.host6) + len(s.net6) + len(s.wide) }
+
+// kindOf says in which map of the kernel a prefix goes.
+type kind uint8
+
+const (
+	kindHost4 kind = iota
+	kindHost6
+	kindNet6
+	kindWide
+)
+
+func kindOf(p netip.Prefix) kind {
+	switch four, bits := p.Addr().Is4(), p.Bits(); {
+	case four && bits == 32:
+		return kindHost4
+	case !four && bits == 128:
+		return kindHost6
+	case !four && bits == 64:
+		return kindNet6
+	}
+	return kindWide
+}
+
+func netKey(p netip.Prefix) [8]byte {
+	a := p.Addr().As16()
+	return [8]byte(a[:8])
+}
+
+func (s *state) get(p netip.Prefix) slot {
+	switch kindOf(p) {
+	case kindHost4:
+		return s.host4[p.Addr().As4()]
+	case kindHost6:
+		return s.host6[p.Addr().As16()]
+	case kindNet6:
+		return s.net6[netKey(p)]
+	}
+	return s.wide[p]
+}
+
+// put stores a slot, or forgets the prefix when it has no class, and keeps the
+// stamps in step.
+func (s *state) put(p netip.Prefix, old, v slot) {
+	if old.class != 0 {
+		s.stamp(p, old, false)
+	}
+	if v.class != 0 {
+		s.stamp(p, v, true)
+	}
+	switch k := kindOf(p); {
+	case k == kindHost4 && v.class != 0:
+		s.host4[p.Addr().As4()] = v
+	case k == kindHost4:
+		delete(s.host4, p.Addr().As4())
+	case k == kindHost6 && v.class != 0:
+		s.host6[p.Addr().As16()] = v
+	case k == kindHost6:
+		delete(s.host6, p.Addr().As16())
+	case k == kindNet6 && v.class != 0:
+		s.net6[netKey(p)] = v
+	case k == kindNet6:
+		delete(s.net6, netKey(p))
+	case v.class != 0:
+		s.wide[p] = v
+	default:
+		delete(s.wide, p)
+	}
+}
+
+// each calls f for every prefix and slot, until f says no.
+func (s *state) each(f func(netip.Prefix, slot) bool) {
+	more := true
+	for k := kindHost4; k <= kindWide && more; k++ {
+		s.eachOf(k, func(p netip.Prefix, v slot) bool {
+			more = f(p, v)
+			return more
+		})
+	}
+}
+
+// eachOf is each for the prefixes of one kind, in random order.
+func (s *state) eachOf(k kind, f func(netip.Prefix, slot) bool) {
+	switch k {
+	case kindHost4:
+		for k, v := range s.host4 {
+			if !f(netip.PrefixFrom(netip.AddrFrom4(k), 32), v) {
+				return
+			}
+		}
+	case kindHost6:
+		for k, v := range s.host6 {
+			if !f(netip.PrefixFrom(netip.AddrFrom16(k), 128), v) {
+				return
+			}
+		}
+	case kindNet6:
+		for k, v := range s.net6 {
+			if !f(net6Prefix(k), v) {
+				return
+			}
+		}
+	case kindWide:
+		for p, v := range s.wide {
+			if !f(p, v) {
+				return
+			}
+		}
+	}
+}
+
+func net6Prefix(k [8]byte) netip.Prefix {
+	var a [16]byte
+	copy(a[:], k[:])
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
+}
+
+// partsOf gives the topics of a prefix; the caller must not keep the result.
+func (s *state) partsOf(p netip.Prefix, v slot) []part {
+	if v.class == 0 {
+		return nil
+	}
+	if more, ok := s.parts[p]; ok {
+		return more
+	}
+	return []part{{s.classes[v.class].topics[0], v.until}}
+}
+
+// add makes a ban wanted and says whether the kernel's element changes.
+func (s *state) add(p netip.Prefix, topic ban.Topic, until, now second) (changed bool, err error) {
+	old := s.get(p)
+	if _, several := s.parts[p]; !several {
+		if old.class == 0 || (len(s.classes[old.class].topics) == 1 && s.classes[old.class].topics[0] == topic) {
+			c, err := s.intern([]ban.Topic{topic})
+			if err != nil {
+				return false, err
+			}
+			v := slot{until, c}
+			if v != old {
+				s.put(p, old, v)
+			}
+			return v != old, nil
+		}
+	}
+	parts := slices.Clone(s.partsOf(p, old))
+	if i := slices.IndexFunc(parts, func(q part) bool { return q.topic == topic }); i >= 0 {
+		parts[i].until = until
+	} else {
+		parts = append(parts, part{topic, until})
+	}
+	return s.setParts(p, old, parts, now)
+}
+
+// remove makes a ban unwanted and says whether the kernel's element changes.
+func (s *state) remove(p netip.Prefix, topic ban.Topic, now second) (changed bool, err error) {
+	old := s.get(p)
+	parts := slices.Clone(s.partsOf(p, old))
+	left := slices.DeleteFunc(slices.Clone(parts), func(q part) bool { return q.topic == topic })
+	if len(left) == len(parts) {
+		return false, nil
+	}
+	return s.setParts(p, old, left, now)
+}
+
+// setParts gives a prefix its topics, of which those that have ended are left
+// out.
+func (s *state) setParts(p netip.Prefix, old slot, parts []part, now second) (changed bool, err error) {
+	parts = slices.DeleteFunc(parts, func(q part) bool { return q.until <= now })
+	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(string(a.topic), string(b.topic)) })
+	var v slot
+	if len(parts) > 0 {
+		topics := make([]ban.Topic, len(parts))
+		first := never
+		for i, q := range parts {
+			topics[i] = q.topic
+			v.until = max(v.until, q.until)
+			first = min(first, q.until)
+		}
+		if v.class, err = s.intern(topics); err != nil {
+			return false, err
+		}
+		if first < v.until {
+			heap.Push(&s.lapses, lapse{first, p})
+		}
+	}
+	if len(parts) > 1 {
+		s.parts[p] = parts
+	} else {
+		delete(s.parts, p)
+	}
+	if v != old {
+		s.put(p, old, v)
+	}
+	return v != old, nil
+}
+
+// lapse ends the parts that are over of prefixes that stay banned otherwise,
+// and gives those prefixes: the kernel's own timeouts end whole elements only.
+func (s *state) lapse(now second) (changed []netip.Prefix, err error) {
+	for len(s.lapses) > 0 && s.lapses[0].at <= now {
+		p := heap.Pop(&s.lapses).(lapse).prefix
+		parts, ok := s.parts[p]
+		if !ok {
+			continue
+		}
+		did, err := s.setParts(p, s.get(p), slices.Clone(parts), now)
+		if err != nil {
+			return changed, err
+		}
+		if did {
+			changed = append(changed, p)
+		}
+	}
+	return changed, nil
+}
+
+type lapse struct {
+	at     second
+	prefix netip.Prefix
+}
+
+// lapses is a heap, the earliest first. It may hold what no longer matters.
+type lapses []lapse
+
+func (l lapses) Len() int           { return len(l) }
+func (l lapses) Less(i, j int) bool { return l[i].at < l[j].at }
+func (l lapses) Swap(i, j int)      { l[i], l[j] = l[j], l[i] }
+func (l *lapses) Push(x any)        { *l = append(*l, x.(lapse)) }
+func (l *lapses) Pop() any {
+	last := (*l)[len(*l)-1]
+	*l = (*l)[:len(*l)-1]
+	return last
+}
+
+// maxClasses bounds the combinations of topics, each of them a chain.
+const maxClasses = 4_096
+
+// intern gives the class of some sorted topics. Its number in the kernel is a
+// hash of their names, so that it means the same to the next process.
+func (s *state) intern(topics []ban.Topic) (uint16, error) {
+	var name string
+	if len(topics) == 1 {
+		name = string(topics[0])
+	} else {
+		var b strings.Builder
+		for _, t := range topics {
+			b.WriteString(string(t))
+			b.WriteByte('+')
+		}
+		name = b.String()
+	}
+	if i, ok := s.byTopics[name]; ok {
+		return i, nil
+	}
+	if len(s.classes) >= maxClasses {
+		return 0, fmt.Errorf("%d combinations of topics are too many", maxClasses)
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name))
+	id := h.Sum32()
+	// 0 is the mark of every other packet. Of two combinations with one hash,
+	// the later takes the next number.
+	for id == 0 || s.byID[id] != 0 {
+		id++
+	}
+	i := uint16(len(s.classes))
+	s.classes = append(s.classes, class{id, slices.Clone(topics)})
+	s.byTopics[name] = i
+	s.byID[id] = i
+	return i, nil
+}
+
+// A stamp sums up the bans that end within one bucket of time. Kept in the
+// kernel beside the bans, it lets the next process adopt them unread.
+type stamp struct {
+	sum   uint64
+	count uint32
+}
+
+const (
+	// bucketBits make buckets of 256 seconds: 10,000 of them for bans of a month,
+	// which is still quick to read back.
+	bucketBits = 8
+	// bucketWide marks the buckets of prefixes in interval maps, which are
+	// written apart.
+	bucketWide = 1 << 31
+)
+
+func bucketOf(p netip.Prefix, until second) uint32 {
+	b := uint32(until) >> bucketBits
+	if kindOf(p) == kindWide {
+		b |= bucketWide
+	}
+	return b
+}
+
+// bucketEnd is when every ban of a bucket is over.
+func bucketEnd(bucket uint32) second {
+	end := uint64(bucket&^bucketWide+1) << bucketBits
+	if end > uint64(never) {
+		return never
+	}
+	return second(end)
+}
+
+func (s *state) stamp(p netip.Prefix, v slot, in bool) {
+	b := bucketOf(p, v.until)
+	st := s.stamps[b]
+	a := p.Addr().As16()
+	h := mix(binary.BigEndian.Uint64(a[:8]) ^ 0x9e3779b97f4a7c15)
+	h = mix(h ^ binary.BigEndian.Uint64(a[8:]))
+	h = mix(h ^ uint64(s.classes[v.class].id)<<32 ^ uint64(v.until))
+	h = mix(h ^ uint64(p.Bits()))
+	if in {
+		st.sum += h
+		st.count++
+	} else {
+		st.sum -= h
+		st.count--
+	}
+	if st.count == 0 {
+		delete(s.stamps, b)
+	} else {
+		s.stamps[b] = st
+	}
+}
+
+// mix is the finaliser of splitmix64: every bit of the input moves every bit of
+// the output. It guards against accidents, not against an adversary, who could
+// gain nothing here.
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func (st stamp) bytes() [16]byte {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], st.sum)
+	binary.BigEndian.PutUint32(b[8:], st.count)
+	return b
+}
+
+// sweep lets go of bans that have ended and says how many, and whether one was
+// a wide prefix. It looks at all bans, so it works at most once a bucket unless
+// asked to by force.
+func (s *state) sweep(now second, force bool) (gone int, wide bool) {
+	if b := uint32(now) >> bucketBits; b != s.swept {
+		s.swept = b
+	} else if !force {
+		return 0, false
+	}
+	var ended []netip.Prefix
+	s.each(func(p netip.Prefix, v slot) bool {
+		if v.until <= now {
+			ended = append(ended, p)
+		}
+		return true
+	})
+	for _, p := range ended {
+		wide = wide || kindOf(p) == kindWide
+		s.put(p, s.get(p), slot{})
+		delete(s.parts, p)
+	}
+	return len(ended), wide
+}
+
+// forget drops every ban of topics that no scope knows any more.
+func (s *state) forget(known func(ban.Topic) bool, now second) (changed []netip.Prefix, err error) {
+	var stale []netip.Prefix
+	s.each(func(p netip.Prefix, v slot) bool {
+		if !slices.ContainsFunc(s.classes[v.class].topics, func(t ban.Topic) bool { return !known(t) }) {
+			return true
+		}
+		stale = append(stale, p)
+		return true
+	})
+	for _, p := range stale {
+		old := s.get(p)
+		left := slices.DeleteFunc(slices.Clone(s.partsOf(p, old)), func(q part) bool { return !known(q.topic) })
+		if _, err := s.setParts(p, old, left, now); err != nil {
+			return changed, err
+		}
+		changed = append(changed, p)
+	}
+	return changed, nil
+}
