@@ -1,0 +1,361 @@
+// Package detect turns log lines into decisions to ban: it reads the logs of
+// every topic, finds offenders with filters in fail2ban's language, counts
+// their offences in windows, and says who has had enough.
+//
+// Positions in the logs and counters are saved together, in one file that is
+// replaced atomically: across a clean restart every line counts exactly once,
+// after a crash at least once.
+package detect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect/filter"
+	"banmesh/internal/detect/source"
+	"banmesh/topics"
+)
+
+// A Decision is that a target is banned in a topic. All of it but Sample,
+// Filter and Source may leave the node; those never do.
+type Decision struct {
+	Topic  ban.Topic  `json:"topic"`
+	Target ban.Target `json:"target"`
+	// Class is that of the newest offence.
+	Class ban.Class `json:"class"`
+	// Hits is how many offences were counted, at least 1.
+	Hits int `json:"hits"`
+	// Established says that each of them came over an established connection.
+	Established bool `json:"established"`
+	// First and Last are the times of the offences, End that of the ban.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	End   time.Time `json:"end"`
+	// Filter names the filter and the rule, Source the log, Sample the line.
+	Filter string `json:"filter"`
+	Source string `json:"source"`
+	Sample string `json:"sample"`
+}
+
+// A Jail is a topic that this node watches.
+type Jail struct {
+	// Definition with the node's own changes laid over it. Its Detect must
+	// not be nil.
+	Definition *topics.Definition
+	// Simulate finds and counts, and decides nothing.
+	Simulate bool
+	// UseDNS resolves host names in logs through Options.Resolve.
+	UseDNS bool
+}
+
+// Options are what a detector needs. Jails and Ban are required.
+type Options struct {
+	Jails []Jail
+	// StatePath is the file that positions and counters are saved in; "" saves
+	// nothing.
+	StatePath string
+	// Ban carries a decision out. Where it fails the decision is kept, saved
+	// with the state and offered again, until it succeeds or has expired.
+	Ban func(context.Context, Decision) error
+	// Watched says that one offence of a target is enough: others said so.
+	Watched func(ban.Topic, ban.Target) bool
+	// Ignored says that a target is never an offender.
+	Ignored func(ban.Target) bool
+	// Resolve gives a host name's addresses, for jails with UseDNS.
+	Resolve func(context.Context, string) ([]string, error)
+	// Fail2banDir is where filters of definitions that name one are; "" is
+	// /etc/fail2ban.
+	Fail2banDir string
+	// JournalDirs are where the journal's files are; empty means this system's
+	// places.
+	JournalDirs []string
+	// Source is passed to every source; Log and Now are filled in.
+	Source source.Options
+	// MaxTracked bounds the targets that are counted at a time, per detector;
+	// 0 is [DefaultMaxTracked].
+	MaxTracked int
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// saveEvery is how often the state is saved, at most.
+const saveEvery = time.Second
+
+// ErrState says that the state file cannot be used.
+var ErrState = errors.New("the detection state is unusable")
+
+// A Detector watches logs. Make one with [New].
+type Detector struct {
+	o       Options
+	jails   []*jail
+	readers []*reader
+	tracked *budget
+
+	pendingMu sync.Mutex
+	pending   map[pendingKey]Decision
+
+	saveMu    sync.Mutex
+	lastSaved time.Time
+	saveError error
+}
+
+type pendingKey struct {
+	topic  ban.Topic
+	target ban.Target
+}
+
+// New compiles every jail's filter, reports all faults at once, and reads the
+// saved state. It opens no log.
+func New(o Options) (*Detector, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxTracked == 0 {
+		o.MaxTracked = DefaultMaxTracked
+	}
+	o.Source.Log, o.Source.Now = o.Log, o.Now
+	d := &Detector{o: o, pending: map[pendingKey]Decision{}, tracked: &budget{}}
+	d.tracked.left.Store(int64(o.MaxTracked))
+	var faults []error
+	for _, j := range o.Jails {
+		built, err := newJail(j, &d.o, d.tracked)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		d.jails = append(d.jails, built)
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	state, err := load(o.StatePath)
+	if err != nil {
+		return nil, err
+	}
+	d.restore(state)
+	d.readers, err = newReaders(d, state.Position)
+	return d, err
+}
+
+// Run reads until ctx ends, then saves the state. A source that fails ends it
+// with an error.
+func (d *Detector) Run(ctx context.Context) error {
+	group, running := errgroup.WithContext(ctx)
+	for _, r := range d.readers {
+		group.Go(func() error { return r.run(running) })
+	}
+	group.Go(func() error {
+		wait := saveEvery
+		for {
+			timer := time.NewTimer(wait)
+			select {
+			case <-running.Done():
+				timer.Stop()
+				return nil
+			case <-timer.C:
+			}
+			for _, r := range d.readers {
+				r.noteCaughtUp()
+			}
+			d.offerPending(running)
+			d.sweep()
+			started := time.Now()
+			if err := d.Save(); err != nil {
+				d.o.Log.Error("saving the detection state failed", "error", err)
+			}
+			// A large state is saved less often: at most a twentieth of the time.
+			wait = max(saveEvery, 20*time.Since(started))
+		}
+	})
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = nil
+	}
+	return errors.Join(err, d.Save())
+}
+
+// decide carries a decision out, or keeps it.
+func (d *Detector) decide(ctx context.Context, v Decision) {
+	err := d.o.Ban(ctx, v)
+	if err == nil {
+		return
+	}
+	d.o.Log.Warn("a ban is kept for later", "topic", v.Topic, "target", v.Target, "error", err)
+	d.pendingMu.Lock()
+	d.pending[pendingKey{v.Topic, v.Target}] = v
+	d.pendingMu.Unlock()
+}
+
+// offerPending offers kept decisions again.
+func (d *Detector) offerPending(ctx context.Context) {
+	d.pendingMu.Lock()
+	kept := make([]Decision, 0, len(d.pending))
+	for _, v := range d.pending {
+		kept = append(kept, v)
+	}
+	d.pendingMu.Unlock()
+	for _, v := range kept {
+		if ctx.Err() != nil {
+			return
+		}
+		if v.End.After(d.o.Now()) && d.o.Ban(ctx, v) != nil {
+			continue
+		}
+		d.pendingMu.Lock()
+		if key := (pendingKey{v.Topic, v.Target}); d.pending[key] == v {
+			delete(d.pending, key)
+		}
+		d.pendingMu.Unlock()
+	}
+}
+
+// Forget drops what was counted of a target, after a person unbanned it.
+func (d *Detector) Forget(topic ban.Topic, target ban.Target) {
+	for _, j := range d.jails {
+		if j.topic == topic {
+			j.mu.Lock()
+			j.window.remove(target)
+			j.mu.Unlock()
+		}
+	}
+	d.pendingMu.Lock()
+	delete(d.pending, pendingKey{topic, target})
+	d.pendingMu.Unlock()
+}
+
+// sweep lets go of targets whose last offence is too long ago to count.
+func (d *Detector) sweep() {
+	now := d.o.Now()
+	for _, j := range d.jails {
+		j.mu.Lock()
+		j.window.expire(now.Add(-j.window.findTime))
+		j.mu.Unlock()
+	}
+}
+
+// A jail is a topic's filter and counters.
+type jail struct {
+	topic    ban.Topic
+	def      *topics.Definition
+	simulate bool
+	filter   *filter.Filter
+	rules    []ruleMeaning // by failregex
+	ignore   ignoreList
+	useDNS   bool
+
+	mu     sync.Mutex
+	window *window
+	counts jailCounts
+	bans   map[ban.Target]banCount // with Increment
+}
+
+// ruleMeaning is what one failregex says of the offence.
+type ruleMeaning struct {
+	class       ban.Class
+	weight      float64
+	established bool
+	rule        int
+}
+
+type banCount struct {
+	Count int       `json:"count"`
+	End   time.Time `json:"end"`
+}
+
+type jailCounts struct{ lines, found, ignored, banned, nofail uint64 }
+
+func newJail(j Jail, o *Options, b *budget) (*jail, error) {
+	def := j.Definition
+	if def == nil || def.Detect == nil {
+		return nil, errors.New("a jail without detection")
+	}
+	c, err := FilterConfig(def, o.Fail2banDir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := filter.Compile(c)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
+	}
+	out := &jail{topic: def.Name, def: def, simulate: j.Simulate, filter: f, useDNS: j.UseDNS, rules: meanings(def, len(c.Failregex))}
+	if out.ignore, err = newIgnoreList(def.Detect.IgnoreIP); err != nil {
+		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
+	}
+	out.window = newWindow(def.Detect.FindTime.Duration(), float64(def.Detect.MaxRetry), b)
+	out.bans = map[ban.Target]banCount{}
+	return out, nil
+}
+
+// FilterConfig gives the filter that a definition means, its own rules or the
+// fail2ban filter that it names, read from dir ("" is /etc/fail2ban).
+func FilterConfig(def *topics.Definition, dir string) (filter.Config, error) {
+	d := def.Detect
+	c := filter.Config{
+		Name: string(def.Name), Prefregex: d.Prefregex, Ignoreregex: d.Ignoreregex,
+		MaxLines: d.MaxLines, DatePattern: d.Datepattern, UseDNS: "no",
+	}
+	if d.Fail2ban != "" {
+		return fail2banFilter(def, dir)
+	}
+	for _, r := range d.Rules {
+		c.Failregex = append(c.Failregex, r.Regex...)
+	}
+	return c, nil
+}
+
+func meanings(def *topics.Definition, n int) []ruleMeaning {
+	var out []ruleMeaning
+	for i, r := range def.Detect.Rules {
+		m := ruleMeaning{class: r.Class, weight: 1, established: def.Detect.Established, rule: i}
+		if r.Weight != nil {
+			m.weight = *r.Weight
+		}
+		if r.Established != nil {
+			m.established = *r.Established
+		}
+		for range r.Regex {
+			out = append(out, m)
+		}
+	}
+	for len(out) < n {
+		out = append(out, ruleMeaning{class: ban.ClassAuth, weight: 1, established: def.Detect.Established})
+	}
+	return out
+}
+
+// banTime is how long a ban lasts that would be the target's count-th.
+func (j *jail) banTime(count int) time.Duration {
+	d := j.def.Detect
+	base := d.BanTime.Duration()
+	if !d.Increment.Enabled || base == permanent {
+		return base
+	}
+	factor := d.Increment.Factor
+	if m := d.Increment.Multipliers; len(m) > 0 {
+		factor *= m[min(count, len(m)-1)]
+	} else {
+		factor *= float64(uint64(1) << min(count, 20))
+	}
+	seconds := base.Seconds() * factor
+	if limit := d.Increment.MaxTime.Duration(); limit > 0 && seconds > limit.Seconds() {
+		seconds = limit.Seconds()
+	}
+	if r := d.Increment.Random.Duration(); r > 0 {
+		seconds += rand.Float64() * r.Seconds()
+	}
+	if seconds >= permanent.Seconds() {
+		return permanent
+	}
+	return time.Duration(seconds * float64(time.Second))
+}

@@ -1,0 +1,174 @@
+// Package filter decides which log lines are offences and of whom, as
+// fail2ban's filters do: prefregex, failregex, ignoreregex, lines that belong
+// together, and dates. A [Filter] is compiled once and shared; a [State]
+// follows one stream of lines.
+package filter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"banmesh/internal/detect/dates"
+	"banmesh/internal/detect/pattern"
+)
+
+// A Config is what a filter is made of, in fail2ban's words.
+type Config struct {
+	Name        string
+	Prefregex   string
+	Failregex   []string
+	Ignoreregex []string
+	// MaxLines is how many lines are matched together; 0 means 1.
+	MaxLines int
+	// DatePattern lists where times stand; empty means the usual places.
+	DatePattern []string
+	// UseDNS is "yes", "warn", "no" or "raw"; "no" makes <HOST> an address
+	// only. "" is "warn".
+	UseDNS string
+}
+
+// Bounds of a filter: every one of fail2ban's has a tenth of it.
+const (
+	maxRules    = 2000
+	maxMaxLines = 1000
+)
+
+// ErrTooLarge says that a filter is beyond what this program takes.
+var ErrTooLarge = errors.New("the filter is too large")
+
+// A Filter is compiled and immutable.
+type Filter struct {
+	Name        string
+	prefregex   *rule
+	failregex   []*rule
+	ignoreregex []*rule
+	maxLines    int
+	datePattern []string
+	// ignoreFirst is fail2ban's rule for when ignoreregex is tried on the
+	// whole line before everything else.
+	ignoreFirst bool
+}
+
+// A rule is an expression with what its groups mean.
+type rule struct {
+	*pattern.Regex
+	groups []group
+	// Group numbers, -1 where there is none.
+	mlfid, content int
+	skiplines      []int
+}
+
+type group struct {
+	index int
+	name  string
+	// alternate says that the value counts only where name has none.
+	alternate bool
+	tuple     bool
+}
+
+// identifying are the groups of which a failregex or its prefregex needs one.
+var identifying = []string{"fid", "ip4", "ip6", "dns", "mlfid"}
+
+// Compile reads every expression and reports all that are wrong.
+func Compile(c Config) (*Filter, error) {
+	if len(c.Failregex)+len(c.Ignoreregex) > maxRules || c.MaxLines > maxMaxLines {
+		return nil, fmt.Errorf("%s: %w: %d expressions, %d lines", c.Name, ErrTooLarge, len(c.Failregex)+len(c.Ignoreregex), c.MaxLines)
+	}
+	f := &Filter{Name: c.Name, maxLines: max(c.MaxLines, 1), datePattern: slices.Clone(c.DatePattern)}
+	o := pattern.Options{Multiline: f.maxLines > 1, NoNames: c.UseDNS == "no"}
+	var faults []error
+	add := func(kind string, i int, source string) *rule {
+		r, err := newRule(source, o)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %s %d: %w", c.Name, kind, i+1, err))
+		}
+		return r
+	}
+	if c.Prefregex != "" {
+		f.prefregex = add("prefregex", 0, c.Prefregex)
+	}
+	for i, s := range c.Failregex {
+		r := add("failregex", i, s)
+		if r != nil && !r.identifies() && (f.prefregex == nil || !f.prefregex.identifies()) {
+			faults = append(faults, fmt.Errorf("%s: failregex %d: %w", c.Name, i+1, pattern.ErrNoID))
+		}
+		f.failregex = append(f.failregex, r)
+	}
+	for i, s := range c.Ignoreregex {
+		f.ignoreregex = append(f.ignoreregex, add("ignoreregex", i, s))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	f.ignoreFirst = len(f.ignoreregex) > 0 && len(f.ignoreregex) < len(f.failregex)-2
+	return f, nil
+}
+
+func newRule(source string, o pattern.Options) (*rule, error) {
+	re, err := pattern.Compile(source, o)
+	if err != nil {
+		return nil, err
+	}
+	r := &rule{Regex: re, mlfid: re.Group("mlfid"), content: re.Group("content")}
+	for i, name := range re.Names() {
+		if name == "" {
+			continue
+		}
+		r.groups = append(r.groups, newGroup(i, name))
+	}
+	slices.SortStableFunc(r.groups, func(a, b group) int { return strings.Compare(re.Names()[a.index], re.Names()[b.index]) })
+	for n := 0; ; n++ {
+		i := re.Group(fmt.Sprintf("skiplines%d", n))
+		if i < 0 {
+			break
+		}
+		r.skiplines = append(r.skiplines, i)
+	}
+	return r, nil
+}
+
+func (r *rule) identifies() bool {
+	return slices.ContainsFunc(identifying, func(name string) bool { return r.Group(name) >= 0 })
+}
+
+// Rules gives the failregexes, for reports.
+func (f *Filter) Rules() []*pattern.Regex { return regexes(f.failregex) }
+
+// Ignores gives the ignoreregexes.
+func (f *Filter) Ignores() []*pattern.Regex { return regexes(f.ignoreregex) }
+
+// Prefix gives the prefregex, or nil.
+func (f *Filter) Prefix() *pattern.Regex {
+	if f.prefregex == nil {
+		return nil
+	}
+	return f.prefregex.Regex
+}
+
+func regexes(rules []*rule) []*pattern.Regex {
+	out := make([]*pattern.Regex, len(rules))
+	for i, r := range rules {
+		out[i] = r.Regex
+	}
+	return out
+}
+
+// Literals gives, for each failregex, texts in lower case of which one stands
+// in every line that it matches; nil where a line cannot be judged alone.
+func (f *Filter) Literals() [][]string {
+	out := make([][]string, len(f.failregex))
+	if f.maxLines > 1 || unbounded(f.datePattern) {
+		return out
+	}
+	for i, r := range f.failregex {
+		out[i] = r.Literals()
+	}
+	return out
+}
+
+// Dates makes a date detector for one stream of lines.
+func (f *Filter) Dates(o dates.Options) (*dates.Detector, error) {
+	return dates.New(f.datePattern, o)
+}

@@ -1,0 +1,305 @@
+package filter
+
+import (
+	"strings"
+	"time"
+
+	"banmesh/internal/detect/pattern"
+)
+
+// A Match is an offence that a line proves, or with [State.All] also a line
+// that a failregex knows to be none.
+type Match struct {
+	// Rule is the index of the failregex, from 0.
+	Rule int
+	// ID is who did it: an address, a name, or what <F-ID> captured. It is ""
+	// where the lines so far do not say.
+	ID string
+	// Address is set where ID is something else and the address is known too.
+	Address string
+	// Named says that ID is a host name.
+	Named bool
+	// Bits is a prefix length that the line states with ID, or 0.
+	Bits string
+	// From is where in the matched text ID stands, -1 when an earlier line
+	// named it. Text is that text.
+	From int
+	Text string
+	// NoFail says that this line is no offence of its own.
+	NoFail bool
+	Fields Fields
+	// Users are all users that were tried on one connection.
+	Users []string
+	// Lines are the lines that make the offence.
+	Lines []string
+}
+
+// A tuple is a line without its date, and the date's text.
+type tuple struct{ text, date string }
+
+// maxKept bounds the lines kept as evidence of one connection.
+const maxKept = 64
+
+// A State follows one stream of lines. It belongs to one goroutine.
+type State struct {
+	f *Filter
+	// All tries every failregex and reports lines that are no offences too, as
+	// fail2ban's own tests ask.
+	All bool
+	// OnIgnore, if set, is told which ignoreregex matched.
+	OnIgnore func(index int)
+
+	now         func() time.Time
+	connections connections
+	window      []tuple // the last lines, when several are matched together
+	buffer      []byte
+	spans       []int
+	preSpans    []int
+	pre, work   Fields
+	out         []Match
+}
+
+// NewState starts following a stream.
+func (f *Filter) NewState(now func() time.Time) *State {
+	return &State{f: f, now: now}
+}
+
+// Candidates tells which failregexes may match, bit i for failregex i; nil
+// means all of them.
+type Candidates []uint64
+
+func (c Candidates) has(i int) bool { return c == nil || c[i/64]&(1<<(i%64)) != 0 }
+
+// Process looks at the next line: text is the line with its date cut out, date
+// what was cut, at when the line was written. The result is valid until the
+// next call.
+func (s *State) Process(text, date string, at time.Time, candidates Candidates) []Match {
+	f := s.f
+	s.out = s.out[:0]
+	org := []tuple{{text, date}}
+	if f.maxLines > 1 {
+		s.window = append(s.window, org[0])
+		if drop := len(s.window) - f.maxLines; drop > 0 {
+			s.window = append(s.window[:0:0], s.window[drop:]...)
+		}
+		org = s.window
+	}
+	lines := org
+	buf := s.join(lines)
+	if f.ignoreFirst && s.ignored(buf, org, nil) >= 0 {
+		return nil
+	}
+	s.pre = s.pre[:0]
+	if f.prefregex != nil {
+		spans := f.prefregex.Find(buf, pattern.IsASCII(buf), s.preSpans)
+		if spans == nil {
+			return nil
+		}
+		s.preSpans = spans
+		whole := string(buf)
+		s.pre = f.prefregex.fields(s.pre, whole, spans)
+		if content := s.pre.value("content"); content != "" {
+			lines = []tuple{{text: content}}
+			if f.maxLines > 1 {
+				s.window = lines
+			}
+			buf = s.join(lines)
+		}
+		s.pre.remove("content")
+	}
+	ascii := pattern.IsASCII(buf)
+	var whole string
+	for i, r := range f.failregex {
+		if !candidates.has(i) {
+			continue
+		}
+		if buf == nil {
+			buf = s.join(s.window)
+			ascii = pattern.IsASCII(buf)
+			whole = ""
+		}
+		spans := r.Find(buf, ascii, s.spans)
+		if spans == nil {
+			continue
+		}
+		s.spans = spans
+		if whole == "" {
+			whole = string(buf)
+		}
+		matched, unmatched := split(r, whole, spans, org)
+		if len(f.ignoreregex) > 0 && s.ignored(buf, matched, unmatched) >= 0 {
+			if f.maxLines > 1 {
+				buf = nil
+			}
+			if !s.All {
+				break
+			}
+			continue
+		}
+		if f.maxLines > 1 {
+			s.window = append(s.window[:0:0], unmatched...)
+			buf = nil
+		}
+		if done := s.found(i, whole, matched, at); done {
+			return s.out
+		}
+		if !s.All {
+			break
+		}
+	}
+	return s.out
+}
+
+// join writes lines as the text that expressions see, each with its end.
+func (s *State) join(lines []tuple) []byte {
+	s.buffer = s.buffer[:0]
+	for _, l := range lines {
+		s.buffer = append(s.buffer, l.text...)
+		s.buffer = append(s.buffer, '\n')
+	}
+	return s.buffer
+}
+
+// ignored gives the index of the ignoreregex that matches, or -1. Where
+// several lines are matched together only those that matched are asked.
+func (s *State) ignored(buf []byte, matched, unmatched []tuple) int {
+	found := -1
+	if s.f.maxLines > 1 && unmatched != nil {
+		var b []byte
+		for _, l := range matched {
+			b = append(append(b, l.text...), '\n')
+		}
+		buf = b
+	}
+	ascii := pattern.IsASCII(buf)
+	for i, r := range s.f.ignoreregex {
+		if r.Find(buf, ascii, nil) == nil {
+			continue
+		}
+		found = i
+		if s.OnIgnore != nil {
+			s.OnIgnore(i)
+		}
+		if s.f.maxLines > 1 && unmatched != nil {
+			s.window = append(s.window[:0:0], unmatched...)
+		}
+		if !s.All {
+			break
+		}
+	}
+	return found
+}
+
+// split tells the lines that a match covers from the others. Lines that
+// <SKIPLINES> passed over count as others.
+func split(r *rule, text string, spans []int, org []tuple) (matched, unmatched []tuple) {
+	if len(org) <= 1 {
+		return org, []tuple{}
+	}
+	start := strings.LastIndexByte(text[:min(spans[0]+1, len(text))], '\n') + 1
+	end := len(text)
+	if at := max(spans[1]-1, 0); at < len(text) {
+		if i := strings.IndexByte(text[at:], '\n'); i >= 0 {
+			end = at + i + 1
+		}
+	}
+	first := min(strings.Count(text[:start], "\n"), len(org))
+	last := min(strings.Count(text[:end], "\n"), len(org))
+	last = max(first, last)
+	matched = append(matched, org[first:last]...)
+	unmatched = append([]tuple{}, org[:first]...)
+	n := 0
+	for _, skipped := range r.skipped(text, spans) {
+		for m := n; m < len(matched); m++ {
+			if matched[m].text == skipped {
+				unmatched = append(unmatched, matched[m])
+				matched = append(matched[:m], matched[m+1:]...)
+				n = m
+				break
+			}
+		}
+	}
+	return matched, append(unmatched, org[last:]...)
+}
+
+func (r *rule) skipped(text string, spans []int) []string {
+	var b strings.Builder
+	for _, g := range r.skiplines {
+		if spans[2*g] >= 0 {
+			b.WriteString(text[spans[2*g]:spans[2*g+1]])
+		}
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+}
+
+// found makes a match of what failregex i captured. done says that the line
+// needs no further expression.
+func (s *State) found(i int, text string, matched []tuple, at time.Time) (done bool) {
+	r := s.f.failregex[i]
+	fields := append(s.work[:0], s.pre...)
+	fields = r.fields(fields, text, s.spans)
+	s.work = fields
+	m := Match{Rule: i, From: -1, Text: text, Fields: fields}
+	id, connected := fields.Get("mlfid")
+	if connected {
+		c := s.connections.merge(id, append(Fields(nil), fields...), matched, s.now(), s.All)
+		m.Fields, m.Users, m.Lines = c.fields, c.users, c.lines
+		m.NoFail = c.fields.value("nofail") != ""
+		if m.NoFail && !s.All {
+			return true
+		}
+		m.identify()
+		if m.ID == "" {
+			c.pending = true
+			if !s.All {
+				return true
+			}
+		}
+		if s.All {
+			m.Fields = append(Fields(nil), c.fields...)
+		}
+	} else {
+		for _, l := range matched {
+			m.Lines = append(m.Lines, l.text)
+		}
+		m.identify()
+	}
+	m.locate(r, s.spans, s.f.prefregex)
+	s.out = append(s.out, m)
+	return false
+}
+
+// identify says whom the fields name: <F-ID>, then an address, then a name.
+func (m *Match) identify() {
+	id, hasID := m.Fields.Get("fid")
+	host, ok := m.Fields.Get("ip4")
+	if !ok {
+		host, ok = m.Fields.Get("ip6")
+	}
+	if ok {
+		m.Bits = m.Fields.value("cidr")
+	} else if host, ok = m.Fields.Get("dns"); ok {
+		m.Named = true
+	}
+	switch {
+	case hasID && ok && id != host:
+		m.ID, m.Address, m.Named = id, host, false
+	case hasID:
+		m.ID = id
+	default:
+		m.ID = host
+	}
+}
+
+// locate notes where this very line names the address.
+func (m *Match) locate(r *rule, spans []int, _ *rule) {
+	for _, name := range [...]string{"ip4", "ip6"} {
+		if g := r.Group(name); g >= 0 && spans[2*g] >= 0 {
+			m.From = spans[2*g]
+			return
+		}
+	}
+}

@@ -1,0 +1,400 @@
+package detect
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect/dates"
+	"banmesh/internal/detect/filter"
+	"banmesh/internal/detect/pattern"
+	"banmesh/internal/detect/source"
+)
+
+// oddTime is how far a live line's date may be from the clock before the line
+// counts as just written, as in fail2ban: a wrong time zone must not hide an
+// attack.
+const oddTime = time.Minute
+
+// maxStreams bounds what is remembered of streams at a time.
+const maxStreams = 4096
+
+// A reader reads one source for all jails that share it: each line is scanned
+// once for the literals of all their expressions.
+type reader struct {
+	d      *Detector
+	spec   source.Spec
+	source source.Source
+	jails  []*jail
+	// offsets[i] is the first word of jail i's candidates.
+	offsets []int
+	scanner *pattern.Scanner
+	cands   []uint64
+	// wants maps entries of the spec to jails' indexes.
+	files, journal, docker [][]int
+
+	mu      sync.Mutex // held while a line is handled
+	streams map[string]*stream
+	prefix  []byte
+	all     []int
+	caught  atomic.Bool // the backlog has been read
+	matched atomic.Uint64
+	ignored atomic.Uint64
+	missed  atomic.Uint64
+}
+
+// A stream is one log's state: what each jail knows of it.
+type stream struct {
+	filters []*filter.State
+	dates   []*dates.Detector
+	last    []lastDate
+	cut     []byte
+}
+
+type lastDate struct {
+	at   time.Time
+	text string
+}
+
+// newReaders groups jails by the logs that they share and opens a source for
+// each group.
+func newReaders(d *Detector, resume source.Position) ([]*reader, error) {
+	var out []*reader
+	for _, group := range groups(d.jails, journalPresent(d.o.JournalDirs)) {
+		r := newReader(d, group)
+		var err error
+		if r.source, err = source.Open(r.spec, mine(resume, r.spec), d.o.Source); err != nil {
+			return nil, fmt.Errorf("watching %s: %w", group.jails[0].topic, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// newReader builds the scanner of a group's jails. Each jail's expressions
+// begin at a word of their own.
+func newReader(d *Detector, group *readerGroup) *reader {
+	r := &reader{d: d, jails: group.jails, spec: group.spec, files: group.files, journal: group.journal, docker: group.docker, streams: map[string]*stream{}}
+	r.spec.JournalDirs = d.o.JournalDirs
+	const wordBits = 64
+	none := []string{"\x00"} // stands in no line
+	var literals [][]string
+	for i, j := range r.jails {
+		r.all = append(r.all, i)
+		r.offsets = append(r.offsets, len(literals)/wordBits)
+		literals = append(literals, j.filter.Literals()...)
+		for len(literals)%wordBits != 0 {
+			literals = append(literals, none)
+		}
+	}
+	r.offsets = append(r.offsets, len(literals)/wordBits)
+	r.scanner = pattern.NewScanner(literals)
+	r.cands = make([]uint64, r.scanner.Words())
+	return r
+}
+
+// mine picks what of a saved position a spec reads.
+func mine(p source.Position, spec source.Spec) source.Position {
+	out := source.Position{Time: p.Time, Journal: p.Journal, Docker: p.Docker}
+	for _, f := range p.Files {
+		if slices.ContainsFunc(spec.Files, func(glob string) bool {
+			ok, err := filepath.Match(glob, f.Path)
+			return glob == f.Path || ok && err == nil
+		}) {
+			out.Files = append(out.Files, f)
+		}
+	}
+	return out
+}
+
+func (r *reader) run(ctx context.Context) error {
+	return r.source.Run(ctx, func(l source.Line) error {
+		r.handle(ctx, l)
+		return nil
+	})
+}
+
+// noteCaughtUp remembers that what was written before Run has been read: from
+// then on a date that is far from the clock is a wrong one.
+func (r *reader) noteCaughtUp() {
+	if r.caught.Load() {
+		return
+	}
+	for _, s := range r.source.Status().Streams {
+		if s.Backlog > 0 {
+			return
+		}
+	}
+	r.caught.Store(true)
+}
+
+// handle looks at one line. It never fails: what a line holds must not stop
+// its source.
+func (r *reader) handle(ctx context.Context, l source.Line) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text := r.text(l)
+	if !r.scanner.Scan(text, r.cands) {
+		r.missed.Add(1)
+		return
+	}
+	var st *stream
+	result := &r.missed
+	for _, i := range r.wanted(l) {
+		c := filter.Candidates(r.cands[r.offsets[i]:r.offsets[i+1]])
+		if !slices.ContainsFunc(c, func(w uint64) bool { return w != 0 }) {
+			continue
+		}
+		if st == nil {
+			st = r.stream(l.Stream)
+		}
+		switch r.look(ctx, i, st, l, text, c) {
+		case lineMatched:
+			result = &r.matched
+		case lineIgnored:
+			if result == &r.missed {
+				result = &r.ignored
+			}
+		}
+	}
+	result.Add(1)
+}
+
+type verdict int
+
+const (
+	lineMissed verdict = iota
+	lineMatched
+	lineIgnored
+)
+
+// text is the line as fail2ban's filters see it: "HOST TAG[PID]: MESSAGE"
+// where the source tells these apart from the message.
+func (r *reader) text(l source.Line) []byte {
+	if l.Tag == "" || !l.Journal && !strings.HasPrefix(l.Stream, "udp:") && !strings.HasPrefix(l.Stream, "tcp:") {
+		return l.Text
+	}
+	b := append(r.prefix[:0], l.Host...)
+	if l.Host != "" {
+		b = append(b, ' ')
+	}
+	b = append(b, l.Tag...)
+	if l.PID > 0 {
+		b = append(b, '[')
+		b = strconv.AppendInt(b, int64(l.PID), 10)
+		b = append(b, ']')
+	}
+	b = append(b, ": "...)
+	b = append(b, l.Text...)
+	r.prefix = b
+	return b
+}
+
+// wanted gives the jails that want a line.
+func (r *reader) wanted(l source.Line) []int {
+	table := r.files
+	switch {
+	case l.Journal:
+		table = r.journal
+	case strings.HasPrefix(l.Stream, "docker:"):
+		table = r.docker
+	case len(l.Matched) == 0:
+		return r.all
+	}
+	if len(l.Matched) == 1 && l.Matched[0] < len(table) {
+		return table[l.Matched[0]]
+	}
+	var out []int
+	for _, m := range l.Matched {
+		if m < len(table) {
+			out = append(out, table[m]...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (r *reader) stream(name string) *stream {
+	if st := r.streams[name]; st != nil {
+		return st
+	}
+	if len(r.streams) >= maxStreams {
+		clear(r.streams)
+	}
+	st := &stream{last: make([]lastDate, len(r.jails))}
+	for _, j := range r.jails {
+		st.filters = append(st.filters, j.filter.NewState(r.d.o.Now))
+		det, err := j.filter.Dates(dates.Options{Now: r.d.o.Now})
+		if err != nil {
+			panic(err) // Compile has made one before
+		}
+		st.dates = append(st.dates, det)
+	}
+	r.streams[name] = st
+	return st
+}
+
+// look lets jail i judge a line.
+func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, text []byte, c filter.Candidates) verdict {
+	j := r.jails[i]
+	now := r.d.o.Now()
+	at, date, known := l.Time, "", !l.Time.IsZero()
+	rest := text
+	if !known {
+		found := st.dates[i].Find(text)
+		if found.Matched && found.To > found.From {
+			date = string(text[found.From:found.To])
+			st.cut = append(append(st.cut[:0], text[:found.From]...), text[found.To:]...)
+			rest = st.cut
+			at, known = found.Time, !found.Time.IsZero()
+		}
+		switch last := &st.last[i]; {
+		case known:
+			*last = lastDate{at, date}
+		case now.Sub(last.at) < oddTime:
+			at, date = last.at, last.text
+		default:
+			at = now
+		}
+	}
+	if r.caught.Load() {
+		if delta := at.Sub(now); delta > oddTime || delta < -oddTime {
+			at = now
+		}
+	} else if at.Before(now.Add(-j.window.findTime)) && j.window.findTime != permanent {
+		return lineMissed // written long before this node looked
+	}
+	if at.After(now) {
+		at = now
+	}
+	result := lineMissed
+	state := st.filters[i]
+	state.OnIgnore = func(int) { result = lineIgnored }
+	matches := state.Process(string(rest), date, at, c)
+	for k := range matches {
+		result = lineMatched
+		r.offence(ctx, j, &matches[k], l, at)
+	}
+	return result
+}
+
+// offence counts a match and decides.
+func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l source.Line, at time.Time) {
+	meaning := j.rules[m.Rule]
+	id := m.ID
+	if m.Address != "" {
+		id = m.Address
+	}
+	var targets []ban.Target
+	switch {
+	case m.Named && j.useDNS:
+		targets = r.d.resolve(ctx, id)
+	default:
+		t, ok := targetOf(id)
+		if !ok || insideAnother(m.Text, m.From, m.From+len(id)) {
+			return
+		}
+		targets = []ban.Target{t}
+	}
+	for _, t := range targets {
+		r.count(ctx, j, m, meaning, t, l, at)
+	}
+}
+
+func (r *reader) count(ctx context.Context, j *jail, m *filter.Match, meaning ruleMeaning, t ban.Target, l source.Line, at time.Time) {
+	if j.ignore.holds(t) || r.d.o.Ignored != nil && r.d.o.Ignored(t) {
+		j.mu.Lock()
+		j.counts.ignored++
+		j.mu.Unlock()
+		return
+	}
+	watched := r.d.o.Watched != nil && meaning.weight > 0 && r.d.o.Watched(j.topic, t)
+	j.mu.Lock()
+	j.counts.found++
+	if meaning.weight == 0 {
+		j.mu.Unlock()
+		return
+	}
+	e := j.window.add(t, at, meaning.weight, meaning.established && !l.Spoofable)
+	if e.hits < j.window.limit && !watched {
+		j.mu.Unlock()
+		return
+	}
+	v := Decision{
+		Topic: j.topic, Target: t, Class: meaning.class, Hits: max(1, int(math.Round(e.hits))), Established: e.established,
+		First: time.Unix(0, e.first).UTC(), Last: time.Unix(0, e.last).UTC(),
+		Filter: fmt.Sprintf("%s:%d", j.filter.Name, m.Rule+1), Source: l.Stream, Sample: sample(m),
+	}
+	v.End = j.end(t, v.Last)
+	j.window.remove(t)
+	expired := !v.End.After(r.d.o.Now())
+	if !expired {
+		j.counts.banned++
+	}
+	j.mu.Unlock()
+	if expired || j.simulate {
+		return
+	}
+	r.d.decide(ctx, v)
+}
+
+// end says when a ban made now ends, and remembers it for the next one.
+func (j *jail) end(t ban.Target, last time.Time) time.Time {
+	count := 0
+	if j.def.Detect.Increment.Enabled {
+		count = j.bans[t].Count
+	}
+	d := j.banTime(count)
+	end := farEnd
+	if d != permanent && last.Add(d).Before(farEnd) {
+		end = last.Add(d)
+	}
+	if j.def.Detect.Increment.Enabled {
+		j.bans[t] = banCount{count + 1, end}
+	}
+	return end
+}
+
+// maxSample bounds the evidence that a decision carries.
+const maxSample = 300
+
+func sample(m *filter.Match) string {
+	text := m.Text
+	if len(m.Lines) > 0 {
+		text = m.Lines[len(m.Lines)-1]
+	}
+	text = strings.TrimSuffix(text, "\n")
+	if len(text) > maxSample {
+		text = text[:maxSample]
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
+
+// resolve gives a name's addresses.
+func (d *Detector) resolve(ctx context.Context, name string) []ban.Target {
+	if d.o.Resolve == nil {
+		return nil
+	}
+	const patience = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	addresses, err := d.o.Resolve(ctx, name)
+	if err != nil {
+		return nil
+	}
+	var out []ban.Target
+	for _, a := range addresses {
+		if t, ok := targetOf(a); ok {
+			out = append(out, t)
+		}
+	}
+	return out
+}

@@ -1,0 +1,209 @@
+// Package span reads and writes fail2ban's time abbreviations: "10m", "1h 30m",
+// "1d12h", "1y-6mo", "10*60", "-1". It computes; it never evaluates code.
+package span
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Permanent is what a negative time means for a ban: it never ends.
+const Permanent = time.Duration(math.MaxInt64)
+
+// maxText bounds what Seconds reads; the longest sensible text is a tenth of it.
+const maxText = 256
+
+// maxDepth bounds nested parentheses.
+const maxDepth = 16
+
+// ErrSyntax says that a text is not a time.
+var ErrSyntax = errors.New(`not a time such as "10m", "1h 30m" or "600"`)
+
+// units are the abbreviations of jail.conf(5), seconds each. A year is 365.25
+// days and a month a twelfth of it; "m" is a minute, "mo" a month.
+var units = map[string]float64{
+	"s": 1, "ss": 1, "se": 1, "sec": 1, "second": 1, "seconds": 1,
+	"m": 60, "mm": 60, "mi": 60, "min": 60, "minute": 60, "minutes": 60,
+	"h": 3600, "hh": 3600, "ho": 3600, "hou": 3600, "hour": 3600, "hours": 3600,
+	"d": 86400, "dd": 86400, "da": 86400, "day": 86400, "days": 86400,
+	"w": 604800, "ww": 604800, "we": 604800, "wee": 604800, "week": 604800, "weeks": 604800,
+	"mo": 2629800, "mon": 2629800, "month": 2629800, "months": 2629800,
+	"y": 31557600, "yy": 31557600, "ye": 31557600, "yea": 31557600, "year": 31557600, "years": 31557600,
+}
+
+// Seconds gives the seconds that a text means. Terms that stand side by side
+// are added; + - * / and parentheses work as in arithmetic.
+func Seconds(s string) (float64, error) {
+	if len(s) > maxText {
+		return 0, fmt.Errorf("a text of %d bytes: %w", len(s), ErrSyntax)
+	}
+	p := parser{s: strings.ToLower(s)}
+	v, err := p.sum(0)
+	if err == nil {
+		p.space()
+		if p.i != len(p.s) {
+			err = ErrSyntax
+		}
+	}
+	if err == nil && (math.IsNaN(v) || math.IsInf(v, 0)) {
+		err = ErrSyntax
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%q: %w", s, err)
+	}
+	return v, nil
+}
+
+// Duration gives a text as a duration, [Permanent] when it is negative or too
+// long to count.
+func Duration(s string) (time.Duration, error) {
+	v, err := Seconds(s)
+	if err != nil {
+		return 0, err
+	}
+	if v < 0 || v >= float64(Permanent)/1e9 {
+		return Permanent, nil
+	}
+	return time.Duration(math.Round(v * 1e9)), nil
+}
+
+type parser struct {
+	s string
+	i int
+}
+
+func (p *parser) space() {
+	for p.i < len(p.s) && (p.s[p.i] == ' ' || p.s[p.i] == '\t') {
+		p.i++
+	}
+}
+
+func (p *parser) peek() byte {
+	p.space()
+	if p.i < len(p.s) {
+		return p.s[p.i]
+	}
+	return 0
+}
+
+func (p *parser) sum(depth int) (float64, error) {
+	v, err := p.product(depth)
+	for err == nil {
+		var w float64
+		switch c := p.peek(); {
+		case c == '+':
+			p.i++
+			w, err = p.product(depth)
+			v += w
+		case c == '-':
+			p.i++
+			w, err = p.product(depth)
+			v -= w
+		case c >= '0' && c <= '9' || c == '.':
+			w, err = p.product(depth)
+			v += w
+		default:
+			return v, nil
+		}
+	}
+	return v, err
+}
+
+func (p *parser) product(depth int) (float64, error) {
+	v, err := p.factor(depth)
+	for err == nil {
+		var w float64
+		switch c := p.peek(); {
+		case c == '*':
+			p.i++
+			w, err = p.factor(depth)
+			v *= w
+		case c == '/':
+			p.i++
+			if w, err = p.factor(depth); err == nil && w == 0 {
+				return 0, ErrSyntax
+			}
+			v /= w
+		case c >= 'a' && c <= 'z':
+			u, ok := units[p.word()]
+			if !ok {
+				return 0, ErrSyntax
+			}
+			v *= u
+		default:
+			return v, nil
+		}
+	}
+	return v, err
+}
+
+func (p *parser) factor(depth int) (float64, error) {
+	switch c := p.peek(); {
+	case depth > maxDepth:
+		return 0, ErrSyntax
+	case c == '-':
+		p.i++
+		v, err := p.factor(depth + 1)
+		return -v, err
+	case c == '+':
+		p.i++
+		return p.factor(depth + 1)
+	case c == '(':
+		p.i++
+		v, err := p.sum(depth + 1)
+		if err == nil && p.peek() != ')' {
+			err = ErrSyntax
+		}
+		p.i++
+		return v, err
+	case c >= '0' && c <= '9' || c == '.':
+		from := p.i
+		for p.i < len(p.s) && (p.s[p.i] >= '0' && p.s[p.i] <= '9' || p.s[p.i] == '.') {
+			p.i++
+		}
+		v, err := strconv.ParseFloat(p.s[from:p.i], 64)
+		if err != nil {
+			return 0, ErrSyntax
+		}
+		return v, nil
+	}
+	return 0, ErrSyntax
+}
+
+func (p *parser) word() string {
+	from := p.i
+	for p.i < len(p.s) && p.s[p.i] >= 'a' && p.s[p.i] <= 'z' {
+		p.i++
+	}
+	return p.s[from:p.i]
+}
+
+// Format writes a duration in the shortest abbreviation that [Duration] reads
+// back: "1w 2d", "10m", "-1" for a permanent one. Parts of a second are cut.
+func Format(d time.Duration) string {
+	if d == Permanent || d < 0 {
+		return "-1"
+	}
+	left := int64(d / time.Second)
+	if left == 0 {
+		return "0s"
+	}
+	var b strings.Builder
+	for _, u := range [...]struct {
+		name    string
+		seconds int64
+	}{{"w", 604800}, {"d", 86400}, {"h", 3600}, {"m", 60}, {"s", 1}} {
+		if n := left / u.seconds; n > 0 {
+			if b.Len() > 0 {
+				b.WriteByte(' ')
+			}
+			fmt.Fprintf(&b, "%d%s", n, u.name)
+			left %= u.seconds
+		}
+	}
+	return b.String()
+}

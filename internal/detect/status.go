@@ -1,0 +1,93 @@
+package detect
+
+import (
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect/source"
+)
+
+// Status is what a detector can say of itself.
+type Status struct {
+	Jails   []JailStatus   `json:"jails"`
+	Sources []SourceStatus `json:"sources"`
+	// Pending counts decisions that could not be carried out yet.
+	Pending   int       `json:"pending"`
+	LastSaved time.Time `json:"last_saved,omitzero"`
+	SaveError string    `json:"save_error,omitempty"`
+}
+
+// JailStatus describes one topic's detection.
+type JailStatus struct {
+	Topic    ban.Topic `json:"topic"`
+	Simulate bool      `json:"simulate,omitempty"`
+	// Tracked targets have offences and no ban; fail2ban calls them
+	// "currently failed". Found counts offences, Ignored those of addresses on
+	// an ignore list, Banned decisions.
+	Tracked int    `json:"tracked"`
+	Found   uint64 `json:"found"`
+	Ignored uint64 `json:"ignored"`
+	Banned  uint64 `json:"banned"`
+	// Evicted counts targets that were let go of because memory is bounded.
+	Evicted uint64 `json:"evicted"`
+	// Rules is how many expressions it has, Backtracking how many of them may
+	// leave RE2, Timeouts how often one took too long.
+	Rules        int    `json:"rules"`
+	Backtracking int    `json:"backtracking"`
+	Timeouts     uint64 `json:"timeouts"`
+	// Sources are indexes into Status.Sources.
+	Sources []int `json:"sources"`
+}
+
+// SourceStatus describes one source and what became of its lines.
+type SourceStatus struct {
+	Spec      source.Spec   `json:"spec"`
+	Status    source.Status `json:"status"`
+	Matched   uint64        `json:"matched"`
+	Ignored   uint64        `json:"ignored"`
+	Unmatched uint64        `json:"unmatched"`
+}
+
+// Status describes jails and sources.
+func (d *Detector) Status() Status {
+	var out Status
+	for _, r := range d.readers {
+		out.Sources = append(out.Sources, SourceStatus{
+			Spec: r.spec, Status: r.source.Status(),
+			Matched: r.matched.Load(), Ignored: r.ignored.Load(), Unmatched: r.missed.Load(),
+		})
+	}
+	for _, j := range d.jails {
+		j.mu.Lock()
+		s := JailStatus{
+			Topic: j.topic, Simulate: j.simulate, Tracked: len(j.window.entries), Found: j.counts.found,
+			Ignored: j.counts.ignored, Banned: j.counts.banned, Evicted: j.window.evicted,
+		}
+		j.mu.Unlock()
+		for _, re := range j.filter.Rules() {
+			s.Rules++
+			if re.Engine() != 0 {
+				s.Backtracking++
+			}
+			s.Timeouts += re.Stats().Timeouts
+		}
+		for i, r := range d.readers {
+			for _, other := range r.jails {
+				if other == j {
+					s.Sources = append(s.Sources, i)
+				}
+			}
+		}
+		out.Jails = append(out.Jails, s)
+	}
+	d.pendingMu.Lock()
+	out.Pending = len(d.pending)
+	d.pendingMu.Unlock()
+	d.saveMu.Lock()
+	out.LastSaved = d.lastSaved
+	if d.saveError != nil {
+		out.SaveError = d.saveError.Error()
+	}
+	d.saveMu.Unlock()
+	return out
+}

@@ -1,0 +1,212 @@
+package detect
+
+import (
+	"math"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect/span"
+)
+
+const permanent = span.Permanent
+
+// farEnd is when permanent bans end: far enough, and a date that every format
+// can hold.
+var farEnd = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// DefaultMaxTracked targets of about 200 bytes each stay below 64 MB.
+const DefaultMaxTracked = 300_000
+
+// A budget is how many more targets all windows together may track.
+type budget struct{ left atomic.Int64 }
+
+// A window counts the offences of each target as fail2ban does: the count of
+// a target whose first offence is older than findTime is scaled down to the
+// rate that it had, so a slow attacker is not forgotten at once.
+type window struct {
+	findTime time.Duration
+	limit    float64
+	entries  map[ban.Target]*entry
+	// oldest and newest chain entries by last offence, for eviction.
+	oldest, newest *entry
+	budget         *budget
+	evicted        uint64
+}
+
+type entry struct {
+	target      ban.Target
+	first, last int64 // Unix nanoseconds
+	hits        float64
+	seen        uint32
+	established bool
+	older       *entry
+	newer       *entry
+}
+
+func newWindow(findTime time.Duration, limit float64, b *budget) *window {
+	return &window{findTime: findTime, limit: limit, entries: map[ban.Target]*entry{}, budget: b}
+}
+
+// add counts an offence and gives the target's entry.
+func (w *window) add(target ban.Target, at time.Time, weight float64, established bool) *entry {
+	t := at.UnixNano()
+	e := w.entries[target]
+	if e == nil {
+		w.makeRoom()
+		e = &entry{target: target, first: t, last: t, established: true}
+		w.entries[target] = e
+		w.budget.left.Add(-1)
+		w.push(e)
+	} else if t > e.last {
+		if w.findTime != permanent && e.first < t-int64(w.findTime) {
+			e.hits = math.Round(e.hits / float64(t-e.first) * float64(w.findTime))
+			e.first = t - int64(w.findTime)
+		}
+		e.last = t
+		w.unlink(e)
+		w.push(e)
+	}
+	e.hits += weight
+	e.seen++
+	e.established = e.established && established
+	return e
+}
+
+// makeRoom evicts the target that was quiet for longest.
+func (w *window) makeRoom() {
+	for w.budget.left.Load() <= 0 && w.oldest != nil {
+		w.remove(w.oldest.target)
+		w.evicted++
+	}
+}
+
+func (w *window) push(e *entry) {
+	// Lines come nearly in order: the place is at or near the end.
+	after := w.newest
+	for after != nil && after.last > e.last {
+		after = after.older
+	}
+	e.older = after
+	if after == nil {
+		e.newer, w.oldest = w.oldest, e
+	} else {
+		e.newer, after.newer = after.newer, e
+	}
+	if e.newer == nil {
+		w.newest = e
+	} else {
+		e.newer.older = e
+	}
+}
+
+func (w *window) unlink(e *entry) {
+	if e.older == nil {
+		w.oldest = e.newer
+	} else {
+		e.older.newer = e.newer
+	}
+	if e.newer == nil {
+		w.newest = e.older
+	} else {
+		e.newer.older = e.older
+	}
+	e.older, e.newer = nil, nil
+}
+
+func (w *window) remove(target ban.Target) {
+	if e := w.entries[target]; e != nil {
+		w.unlink(e)
+		delete(w.entries, target)
+		w.budget.left.Add(1)
+	}
+}
+
+// expire lets go of targets whose last offence is at or before limit.
+func (w *window) expire(limit time.Time) {
+	if w.findTime == permanent {
+		return
+	}
+	for w.oldest != nil && w.oldest.last <= limit.UnixNano() {
+		w.remove(w.oldest.target)
+	}
+}
+
+// v6Bits is what one IPv6 attacker holds: counting single addresses would let
+// everybody with a /64 try for ever.
+const v6Bits = 64
+
+// targetOf reads an address that a filter captured. Nothing but what
+// [netip.ParseAddr] takes is a target, and IPv6 counts by /64.
+func targetOf(text string) (ban.Target, bool) {
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" {
+		return ban.Target{}, false
+	}
+	a = a.Unmap()
+	if a.Is4() {
+		t, err := ban.TargetOfAddr(a)
+		return t, err == nil
+	}
+	t, err := ban.TargetOfPrefix(netip.PrefixFrom(a, v6Bits))
+	return t, err == nil
+}
+
+// insideAnother says that the address at text[from:to] is a piece of a longer
+// number or address, and so nobody's address.
+func insideAnother(text string, from, to int) bool {
+	if from < 0 || to > len(text) {
+		return false
+	}
+	if from > 0 {
+		c := text[from-1]
+		if isAlnum(c) || c == '.' && from > 1 && isDigit(text[from-2]) {
+			return true
+		}
+	}
+	if to < len(text) {
+		c := text[to]
+		if isAlnum(c) || c == '.' && to+1 < len(text) && isDigit(text[to+1]) {
+			return true
+		}
+	}
+	return false
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func isAlnum(c byte) bool {
+	return isDigit(c) || (c|0x20) >= 'a' && (c|0x20) <= 'z'
+}
+
+// An ignoreList holds what a definition never bans.
+type ignoreList struct{ prefixes []netip.Prefix }
+
+func newIgnoreList(list []string) (ignoreList, error) {
+	var out ignoreList
+	for _, s := range list {
+		t, err := ban.ParseTarget(s)
+		if err != nil {
+			return out, err
+		}
+		if p, ok := t.Prefix(); ok {
+			out.prefixes = append(out.prefixes, p)
+		}
+	}
+	return out, nil
+}
+
+// holds says that the list names the address or a part of the target.
+func (l ignoreList) holds(t ban.Target) bool {
+	p, ok := t.Prefix()
+	if !ok {
+		return false
+	}
+	for _, q := range l.prefixes {
+		if q.Overlaps(p) {
+			return true
+		}
+	}
+	return false
+}

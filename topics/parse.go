@@ -1,0 +1,242 @@
+package topics
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"banmesh/internal/ban"
+)
+
+// A Fault is one thing that is wrong in a definition.
+type Fault struct {
+	File         string
+	Line, Column int // 0 when unknown
+	Key          string
+	What         string
+	// Excerpt shows the place, underlined; may be empty.
+	Excerpt string
+}
+
+// Error gives "file:line:column: what".
+func (f *Fault) Error() string {
+	place := f.File
+	if f.Line > 0 {
+		place += fmt.Sprintf(":%d:%d", f.Line, f.Column)
+	}
+	if f.Key != "" {
+		return fmt.Sprintf("%s: %s: %s", place, f.Key, f.What)
+	}
+	return fmt.Sprintf("%s: %s", place, f.What)
+}
+
+// Defaults of a definition that leaves them out, fail2ban's own.
+const (
+	defaultMaxRetry = 5
+	defaultTime     = "10m"
+)
+
+// Parse reads a definition and reports all that is wrong with it at once, each
+// as a [*Fault] joined by [errors.Join]. Unknown keys are faults.
+func Parse(name string, b []byte) (*Definition, error) {
+	d := &Definition{Target: "ip"}
+	if err := Override(name, b, d); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Override lays the keys of a file over a definition. Lists are replaced, not
+// extended. On an error d may have changed.
+func Override(name string, b []byte, d *Definition) error {
+	if len(b) > MaxFile {
+		return &Fault{File: name, What: fmt.Sprintf("it has %d bytes, more than %d", len(b), MaxFile)}
+	}
+	var laid Definition
+	decoder := toml.NewDecoder(bytes.NewReader(b))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&laid); err != nil {
+		return decodeFaults(name, b, err)
+	}
+	var given map[string]any
+	if err := toml.Unmarshal(b, &given); err != nil {
+		return decodeFaults(name, b, err)
+	}
+	merge(reflect.ValueOf(d).Elem(), reflect.ValueOf(&laid).Elem(), given)
+	if d.Detect != nil {
+		d.Detect.fill()
+	}
+	return d.check(name, b)
+}
+
+// merge copies the fields that the file names.
+func merge(to, from reflect.Value, given map[string]any) {
+	for i := range to.NumField() {
+		value, ok := given[to.Type().Field(i).Tag.Get("toml")]
+		if !ok {
+			continue
+		}
+		target, source := to.Field(i), from.Field(i)
+		table, isTable := value.(map[string]any)
+		if target.Kind() == reflect.Pointer && isTable {
+			if target.IsNil() {
+				target.Set(reflect.New(target.Type().Elem()))
+			}
+			target, source = target.Elem(), source.Elem()
+		}
+		if target.Kind() == reflect.Struct && isTable {
+			merge(target, source, table)
+			continue
+		}
+		target.Set(source)
+	}
+}
+
+func (d *Detect) fill() {
+	if d.MaxRetry == 0 {
+		d.MaxRetry = defaultMaxRetry
+	}
+	for _, s := range []*Span{&d.FindTime, &d.BanTime} {
+		if *s == 0 {
+			if err := s.UnmarshalText([]byte(defaultTime)); err != nil {
+				panic(err) // a constant
+			}
+		}
+	}
+	if d.Increment.Factor == 0 {
+		d.Increment.Factor = 1
+	}
+}
+
+// decodeFaults turns go-toml's errors into faults with places and excerpts.
+func decodeFaults(name string, b []byte, err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		var all []error
+		for _, e := range strict.Errors {
+			line, column := e.Position()
+			key := strings.Join(e.Key(), ".")
+			all = append(all, &Fault{File: name, Line: line, Column: column, What: fmt.Sprintf("unknown key %q", key), Excerpt: e.String()})
+		}
+		return errors.Join(all...)
+	}
+	var e *toml.DecodeError
+	if errors.As(err, &e) {
+		line, column := e.Position()
+		return &Fault{File: name, Line: line, Column: column, What: strings.TrimPrefix(e.Error(), "toml: "), Excerpt: e.String()}
+	}
+	return &Fault{File: name, What: err.Error()}
+}
+
+// check says all that is wrong with a definition that was read.
+func (d *Definition) check(name string, b []byte) error {
+	var all []error
+	fault := func(key, format string, args ...any) {
+		f := &Fault{File: name, Key: key, What: fmt.Sprintf(format, args...)}
+		f.Line, f.Column = locate(b, key)
+		all = append(all, f)
+	}
+	if _, err := ban.ParseTopic(string(d.Name)); err != nil {
+		fault("name", "%v", err)
+	}
+	if d.Target != "ip" && d.Target != "wallet" {
+		fault("target", `%q is neither "ip" nor "wallet"`, d.Target)
+	}
+	if d.Detect != nil {
+		d.Detect.check(fault)
+		if d.Target == "wallet" && len(d.Detect.Rules) > 0 {
+			fault("detect", "wallets in log lines are not proven; a topic of wallets has no rules")
+		}
+	}
+	if _, err := d.Enforce.PortRanges(); err != nil {
+		fault("enforce.ports", "%v", err)
+	}
+	for _, p := range d.Enforce.Protocols {
+		if p != "tcp" && p != "udp" {
+			fault("enforce.protocols", `%q is neither "tcp" nor "udp"`, p)
+		}
+	}
+	for i, s := range d.Samples {
+		if s.Target == "" {
+			continue
+		}
+		if _, err := ban.ParseTarget(s.Target); err != nil {
+			fault("sample.target", "sample %d: %v", i+1, err)
+		}
+	}
+	return errors.Join(all...)
+}
+
+func (d *Detect) check(fault func(key, format string, args ...any)) {
+	if d.Fail2ban == "" && len(d.Rules) == 0 {
+		fault("detect", "it needs rules or the name of a fail2ban filter")
+	}
+	if d.Fail2ban != "" && len(d.Rules) > 0 {
+		fault("detect.fail2ban", "rules and a fail2ban filter exclude each other")
+	}
+	for i, r := range d.Rules {
+		if len(r.Regex) == 0 {
+			fault("detect.rule", "rule %d has no regex", i+1)
+		}
+		if r.Weight != nil && (*r.Weight < 0 || *r.Weight > 1000) {
+			fault("weight", "rule %d: a weight is 0 to 1000", i+1)
+		}
+	}
+	if d.MaxRetry < 1 || d.MaxRetry > 1_000_000 {
+		fault("detect.maxretry", "%d is not 1 to 1000000", d.MaxRetry)
+	}
+	if d.FindTime <= 0 {
+		fault("detect.findtime", "it must be positive")
+	}
+	if d.MaxLines < 0 || d.MaxLines > 1000 {
+		fault("detect.maxlines", "%d is not 0 to 1000", d.MaxLines)
+	}
+	for _, s := range d.IgnoreIP {
+		if _, err := netip.ParseAddr(s); err == nil {
+			continue
+		}
+		if _, err := netip.ParsePrefix(s); err != nil {
+			fault("detect.ignoreip", "%q is no address and no prefix", s)
+		}
+	}
+}
+
+// locate finds the line of a key's last part; (0, 0) when it is not there.
+func locate(b []byte, key string) (line, column int) {
+	last := key[strings.LastIndexByte(key, '.')+1:]
+	for i, text := range strings.Split(string(b), "\n") {
+		trimmed := strings.TrimLeft(text, " \t")
+		rest, ok := strings.CutPrefix(strings.TrimLeft(trimmed, "["), last)
+		if !ok {
+			rest, ok = strings.CutPrefix(strings.TrimLeft(trimmed, "["), key)
+		}
+		if rest = strings.TrimLeft(rest, " \t"); ok && rest != "" && (rest[0] == '=' || rest[0] == ']') {
+			return i + 1, len(text) - len(trimmed) + 1
+		}
+	}
+	return 0, 0
+}
+
+// PortRanges gives the ports as inclusive ranges.
+func (e Enforce) PortRanges() ([][2]uint16, error) {
+	var out [][2]uint16
+	for _, p := range e.Ports {
+		low, high, isRange := strings.Cut(p, "-")
+		if !isRange {
+			high = low
+		}
+		a, errA := strconv.ParseUint(low, 10, 16)
+		b, errB := strconv.ParseUint(high, 10, 16)
+		if errA != nil || errB != nil || a == 0 || b < a {
+			return nil, fmt.Errorf("%q is no port and no range of ports", p)
+		}
+		out = append(out, [2]uint16{uint16(a), uint16(b)})
+	}
+	return out, nil
+}

@@ -1,0 +1,221 @@
+// Package topics holds the topic definitions that the agent ships, and reads
+// those that operators write: what a topic's targets are, how offenders are
+// found in logs, how bans of it are enforced, and sample lines that say so.
+package topics
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect/span"
+)
+
+// MaxFile bounds a definition's file: definitions also come from the network.
+const MaxFile = 256 << 10
+
+// A Definition is all that is known of a topic.
+type Definition struct {
+	// Name is the topic.
+	Name ban.Topic `toml:"name"`
+	// Title is a few words for lists, Description a paragraph for people who
+	// decide whether to subscribe.
+	Title       string `toml:"title"`
+	Description string `toml:"description"`
+	// Target is what the topic bans: "ip" or "wallet".
+	Target string `toml:"target"`
+	// Detect says how offenders are found; nil for topics whose bans are made
+	// by hand or come from others alone.
+	Detect *Detect `toml:"detect"`
+	// Enforce says what is closed to a banned target.
+	Enforce Enforce `toml:"enforce"`
+	// Samples are lines that must and must not match.
+	Samples []Sample `toml:"sample"`
+}
+
+// Detect says where a topic's log is, what in it is an offence, and how many
+// of them make a ban.
+type Detect struct {
+	// Journal are matches of the systemd journal, as journalctl and
+	// fail2ban's journalmatch write them; several are alternatives.
+	Journal []string `toml:"journal"`
+	// Files are glob patterns. With Journal set they are read only where
+	// there is no journal, unless Both is set.
+	Files []string `toml:"files"`
+	Both  bool     `toml:"both"`
+	// Docker are names of containers or globs of json-file logs; always read.
+	Docker []string `toml:"docker"`
+	// Syslog are addresses to receive on, such as "udp://127.0.0.1:5140".
+	Syslog []string `toml:"syslog"`
+
+	// Fail2ban names a filter of fail2ban to use in place of Rules:
+	// "sshd[mode=aggressive]".
+	Fail2ban string `toml:"fail2ban"`
+	// Prefregex must match first; its <F-CONTENT> is what the rules see.
+	Prefregex string `toml:"prefregex"`
+	// Rules are tried in order; the first one that matches counts.
+	Rules []Rule `toml:"rule"`
+	// Ignoreregex lines are no offence whatever else they match.
+	Ignoreregex []string `toml:"ignoreregex"`
+	// Datepattern says where the time stands, as in fail2ban; empty means
+	// the usual places.
+	Datepattern []string `toml:"datepattern"`
+	// MaxLines joins so many lines before matching; 0 and 1 mean one.
+	MaxLines int `toml:"maxlines"`
+
+	// MaxRetry offences within FindTime make a ban of BanTime.
+	MaxRetry int  `toml:"maxretry"`
+	FindTime Span `toml:"findtime"`
+	BanTime  Span `toml:"bantime"`
+	// Increment makes each further ban of a target longer.
+	Increment Increment `toml:"increment"`
+	// IgnoreIP are addresses and prefixes that are never offenders.
+	IgnoreIP []string `toml:"ignoreip"`
+	// Established says that lines are written over established connections
+	// only, so the address in them is no forgery. Rules may say otherwise.
+	Established bool `toml:"established"`
+}
+
+// A Rule is a kind of line that is an offence.
+type Rule struct {
+	// Class is the kind of offence, as the network speaks of it.
+	Class ban.Class `toml:"class"`
+	// Regex are expressions in fail2ban's syntax with its tags.
+	Regex []string `toml:"regex"`
+	// Weight is what one offence counts; nil means 1. 0 only shows the line
+	// to explain and test.
+	Weight *float64 `toml:"weight"`
+	// Established overrides Detect.Established.
+	Established *bool `toml:"established"`
+}
+
+// Increment is fail2ban's bantime.increment: the n-th ban of a target lasts
+// BanTime*Factor*2^(n-1), or BanTime*Factor*Multipliers[n-1], at most MaxTime.
+type Increment struct {
+	Enabled     bool      `toml:"enabled"`
+	Factor      float64   `toml:"factor"`
+	Multipliers []float64 `toml:"multipliers"`
+	MaxTime     Span      `toml:"maxtime"`
+	// Random adds up to so much, so that bots cannot count on an end.
+	Random Span `toml:"random"`
+}
+
+// Enforce says what is closed to a banned address.
+type Enforce struct {
+	// Ports are numbers or ranges: "22", "60000-61000". Ignored with AllPorts.
+	Ports     []string `toml:"ports"`
+	Protocols []string `toml:"protocols"`
+	AllPorts  bool     `toml:"all_ports"`
+}
+
+// A Sample is a log line with what must be found in it.
+type Sample struct {
+	// Line as it stands in the log file, or with Journal the message alone.
+	Line string `toml:"line"`
+	// Target is who must be found, "" when the line must not match. Class is
+	// the offence's, where it matters.
+	Target string    `toml:"target"`
+	Class  ban.Class `toml:"class"`
+	// Journal says that the line is a journal's message by Tag.
+	Journal bool   `toml:"journal"`
+	Tag     string `toml:"tag"`
+}
+
+// A Span is a time in fail2ban's abbreviations.
+type Span time.Duration
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *Span) UnmarshalText(b []byte) error {
+	d, err := span.Duration(string(b))
+	*s = Span(d)
+	return err
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s Span) MarshalText() ([]byte, error) { return []byte(span.Format(time.Duration(s))), nil }
+
+// Duration gives the time.
+func (s Span) Duration() time.Duration { return time.Duration(s) }
+
+//go:embed *.toml
+var shipped embed.FS
+
+// Builtin gives the definitions that the program ships, by name. They are new
+// on every call, so that a caller may change its own.
+func Builtin() []*Definition {
+	names, err := fs.Glob(shipped, "*.toml")
+	if err != nil {
+		panic(err) // a bad pattern, known at build time
+	}
+	out := make([]*Definition, 0, len(names))
+	for _, name := range names {
+		b, err := shipped.ReadFile(name)
+		if err != nil {
+			panic(err)
+		}
+		d, err := Parse(name, b)
+		if err != nil {
+			panic(fmt.Sprintf("a shipped topic definition is wrong: %v", err)) // a test parses every one
+		}
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b *Definition) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	return out
+}
+
+// Load gives the shipped definitions with the files of dir laid over them:
+// DIR/sshd.toml changes the keys of the topic sshd that it names, and defines
+// the topic where none is shipped. A dir that does not exist is no error. All
+// faults of all files are reported.
+func Load(dir string) ([]*Definition, error) {
+	all := Builtin()
+	paths, err := filepath.Glob(filepath.Join(dir, "*.toml"))
+	if err != nil {
+		return nil, fmt.Errorf("listing topic definitions: %w", err)
+	}
+	slices.Sort(paths)
+	var faults []error
+	for _, path := range paths {
+		b, err := readLimited(path)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		name := ban.Topic(strings.TrimSuffix(filepath.Base(path), ".toml"))
+		i := slices.IndexFunc(all, func(d *Definition) bool { return d.Name == name })
+		if i >= 0 {
+			err = Override(path, b, all[i])
+		} else {
+			var d *Definition
+			if d, err = Parse(path, b); err == nil {
+				all = append(all, d)
+			}
+		}
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	slices.SortFunc(all, func(a, b *Definition) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	return all, nil
+}
+
+func readLimited(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a topic definition: %w", err)
+	}
+	if info.Size() > MaxFile {
+		return nil, fmt.Errorf("%s: a topic definition has at most %d bytes, this has %d", path, MaxFile, info.Size())
+	}
+	return os.ReadFile(path)
+}

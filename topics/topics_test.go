@@ -1,0 +1,110 @@
+package topics_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect"
+	"banmesh/topics"
+)
+
+func TestEverySampleIsFoundOrNotAsTheDefinitionSays(t *testing.T) {
+	for _, d := range topics.Builtin() {
+		if d.Detect == nil || d.Detect.Fail2ban != "" {
+			continue
+		}
+		t.Run(string(d.Name), func(t *testing.T) {
+			faults, err := detect.CheckSamples(d, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range faults {
+				t.Error(f)
+			}
+			hit, miss := 0, 0
+			for _, s := range d.Samples {
+				if s.Target == "" {
+					miss++
+				} else {
+					hit++
+				}
+			}
+			if hit < len(d.Detect.Rules) || miss < 2 {
+				t.Errorf("%d samples that must match and %d that must not are too few for %d rules", hit, miss, len(d.Detect.Rules))
+			}
+		})
+	}
+}
+
+func TestAllFaultsOfADefinitionAreReportedWithTheirPlaces(t *testing.T) {
+	_, err := topics.Parse("x.toml", []byte("name = \"Bad Name\"\ntarget = \"house\"\n[detect]\nmaxretry = -1\nignoreip = [\"nope\"]\n"))
+	for _, want := range []string{"x.toml:1:1: name", "x.toml:2:1: target", "x.toml:4:1: detect.maxretry", "x.toml:5:1: detect.ignoreip", "detect: it needs rules"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error lacks %q:\n%v", want, err)
+		}
+	}
+}
+
+func TestUnknownKeysAreFaultsAndAllAreNamed(t *testing.T) {
+	_, err := topics.Parse("x.toml", []byte("name = \"x\"\nmax_retry = 1\n[detect]\nfindtimes = \"1m\"\n"))
+	var fault *topics.Fault
+	if !errors.As(err, &fault) || fault.Line != 2 || fault.Column != 1 || !strings.Contains(fault.Excerpt, "max_retry") {
+		t.Fatalf("err = %#v", err)
+	}
+	if !strings.Contains(err.Error(), "x.toml:4:1") || !strings.Contains(err.Error(), "findtimes") {
+		t.Errorf("the second fault is missing: %v", err)
+	}
+}
+
+func TestADropInChangesOnlyWhatItNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "sshd.toml"), []byte("[detect]\nmaxretry = 2\nignoreip = [\"192.0.2.0/24\"]\n[enforce]\nports = [\"2222\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "mine.toml"), []byte("name = \"mine\"\n[detect]\nfiles = [\"/x\"]\nfindtime = \"1h 30m\"\n[[detect.rule]]\nclass = \"scan\"\nregex = ['^bad <ADDR>$']\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := topics.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[ban.Topic]*topics.Definition{}
+	for _, d := range all {
+		found[d.Name] = d
+	}
+	s := found["sshd"]
+	if s.Detect.MaxRetry != 2 || s.Detect.FindTime.Duration() != 10*time.Minute || len(s.Detect.Rules) < 4 || s.Enforce.Ports[0] != "2222" || s.Enforce.Protocols[0] != "tcp" || s.Title == "" {
+		t.Errorf("sshd = %+v, %+v", s.Detect, s.Enforce)
+	}
+	m := found["mine"]
+	if m == nil || m.Target != "ip" || m.Detect.FindTime.Duration() != 90*time.Minute || m.Detect.MaxRetry != 5 || m.Detect.Rules[0].Class != ban.ClassScan {
+		t.Errorf("mine = %+v", m)
+	}
+}
+
+func TestPortsAreNumbersAndRanges(t *testing.T) {
+	got, err := topics.Enforce{Ports: []string{"22", "60000-61000"}}.PortRanges()
+	if err != nil || len(got) != 2 || got[1] != [2]uint16{60000, 61000} {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"", "0", "ssh", "9-1", "70000", "1-2-3"} {
+		if got, err := (topics.Enforce{Ports: []string{bad}}).PortRanges(); err == nil {
+			t.Errorf("PortRanges(%q) = %v", bad, got)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("name = \"x\"\n[detect]\nfiles = [\"/x\"]\n[[detect.rule]]\nclass = \"scan\"\nregex = ['^bad <ADDR>$']\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := topics.Parse("f.toml", b)
+		if err == nil && (d.Name == "" || d.Target == "") {
+			t.Errorf("accepted %+v", d)
+		}
+	})
+}
