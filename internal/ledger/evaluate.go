@@ -1,0 +1,317 @@
+package ledger
+
+import (
+	"iter"
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
+)
+
+// question gathers what a verdict on a record depends on. votes is appended to
+// and becomes part of the answer.
+func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Question {
+	target := l.table.target(r)
+	topic := int(l.table.all[r].topic)
+	votes = l.appendVotes(votes, r, target)
+	l.table.around(topic, target, func(wider uint32) {
+		votes = l.appendVotes(votes, wider, l.table.target(wider))
+	})
+	return policy.Question{
+		Topic:    l.table.topicName(r),
+		Target:   target,
+		Votes:    votes,
+		NeverBan: l.never,
+		Allowed:  l.exempt.allowed,
+		Exempt:   l.exempt.unbanned,
+		Caution:  l.caution,
+		Now:      now,
+	}
+}
+
+func (l *Ledger) appendVotes(votes []policy.Vote, r uint32, on ban.Target) []policy.Vote {
+	for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
+		v := &l.table.votes[i-1]
+		votes = append(votes, policy.Vote{
+			Operator:    l.feeds.list[v.feed].feed.Operator,
+			Own:         v.feed == ownFeed,
+			On:          on,
+			Since:       time.Unix(int64(v.since), 0),
+			End:         time.Unix(int64(v.end), 0),
+			Class:       v.class(),
+			Hits:        v.hits,
+			Established: v.has(flagEstablished),
+			Held:        v.has(flagHeld),
+		})
+	}
+	return votes
+}
+
+// evaluate asks policy about a record again, and about the single IPv6
+// addresses inside it. It frees a record that nothing is left of.
+func (l *Ledger) evaluate(r uint32, now time.Time) {
+	rec := &l.table.all[r]
+	if rec.kind == ban.KindNet6 {
+		x := l.table.byTopic[rec.topic]
+		for _, inside := range slices.Clone(x.under[key6(l.table.target(r))]) {
+			l.evaluateOne(inside, now)
+		}
+	}
+	l.evaluateOne(r, now)
+}
+
+func (l *Ledger) evaluateOne(r uint32, now time.Time) {
+	latest := l.prune(r, now)
+	var room [16]policy.Vote
+	verdict := l.policy.Judge(l.question(r, now, room[:0]))
+	rec := &l.table.all[r]
+	if rec.action != verdict.Action || rec.since == 0 {
+		rec.since = seconds(now)
+	}
+	rec.action, rec.why, rec.until = verdict.Action, verdict.Why, 0
+	if !verdict.Until.IsZero() {
+		rec.until = seconds(verdict.Until)
+		latest = rec.until
+	}
+	if rec.enforced(now) != rec.told && !rec.dirty {
+		rec.dirty = true
+		l.dirty = append(l.dirty, r)
+	}
+	if rec.votes != 0 {
+		l.wheel.schedule(r, rec, latest)
+	} else if !rec.dirty && rec.told == 0 {
+		l.table.drop(r)
+	}
+}
+
+// prune removes ended claims and gives the latest end of those that are left.
+func (l *Ledger) prune(r uint32, now time.Time) (latest uint32) {
+	ended := func(v *vote) bool { return int64(v.end) <= now.Unix() }
+	for again := true; again; {
+		again, latest = false, 0
+		for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
+			v := &l.table.votes[i-1]
+			latest = max(latest, v.end)
+			if ended(v) {
+				l.withdraw(r, v.feed)
+				again = true
+				break
+			}
+		}
+	}
+	return latest
+}
+
+// enforced is the end that enforcers should know, or 0.
+func (rec *record) enforced(now time.Time) uint32 {
+	if rec.action == policy.Ban && int64(rec.until) > now.Unix() {
+		return rec.until
+	}
+	return 0
+}
+
+// evaluateTopic asks policy about every target of a topic again.
+func (l *Ledger) evaluateTopic(topic int, now time.Time) {
+	for r := range l.table.records(topic) {
+		l.evaluateOne(r, now)
+	}
+}
+
+func (l *Ledger) evaluateAll(now time.Time) {
+	for topic := range l.table.byTopic {
+		l.evaluateTopic(topic, now)
+	}
+	l.notify()
+}
+
+// Expire does what is due: verdicts that lapse, exemptions and probations that
+// end. It costs nothing for what is not due. Call it about once a second; a
+// late call is harmless, since kernels time their bans themselves and every
+// reading method compares with the clock.
+func (l *Ledger) Expire(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.exempt.expire(now) || !l.nextAll.IsZero() && !now.Before(l.nextAll) {
+		l.nextAll = l.policy.NextProbation(now)
+		l.evaluateAll(now)
+	}
+	l.wheel.drain(now, func(r uint32, slot uint32) {
+		rec := &l.table.all[r]
+		if rec.kind == ban.KindNone || rec.wake != slot {
+			return // freed or scheduled anew since
+		}
+		rec.wake = 0
+		wide := l.isWide(r)
+		topic := int(rec.topic)
+		l.evaluate(r, now)
+		if wide {
+			l.evaluateTopic(topic, now)
+		}
+	})
+	l.notify()
+}
+
+// wheel keeps when records are due, by slots of some seconds.
+type wheel struct {
+	slots map[uint32][]uint32
+	last  uint32 // slots up to this one are drained
+}
+
+// slotSeconds is how late a verdict may lapse in memory. It bounds the number
+// of slots.
+const slotSeconds = 8
+
+func (w *wheel) init() { w.slots = map[uint32][]uint32{} }
+
+// schedule sees to it that the record is looked at soon after a time.
+func (w *wheel) schedule(r uint32, rec *record, at uint32) {
+	slot := max(at/slotSeconds+1, w.last+1)
+	if rec.wake != 0 && rec.wake <= slot {
+		return // looked at before then anyway
+	}
+	rec.wake = slot
+	w.slots[slot] = append(w.slots[slot], r)
+}
+
+func (w *wheel) drain(now time.Time, due func(r, slot uint32)) {
+	current := seconds(now) / slotSeconds
+	if current <= w.last {
+		return
+	}
+	from := w.last + 1
+	w.last = current
+	if int(current-from) > len(w.slots) { // after a long sleep, or at the first call
+		var passed []uint32
+		for slot := range w.slots {
+			if slot <= current {
+				passed = append(passed, slot)
+			}
+		}
+		slices.Sort(passed)
+		for _, slot := range passed {
+			w.drainSlot(slot, due)
+		}
+		return
+	}
+	for slot := from; slot <= current; slot++ {
+		w.drainSlot(slot, due)
+	}
+}
+
+func (w *wheel) drainSlot(slot uint32, due func(r, slot uint32)) {
+	list := w.slots[slot]
+	delete(w.slots, slot)
+	for _, r := range list {
+		due(r, slot)
+	}
+}
+
+// Enforced is a ban that enforcers should hold.
+type Enforced struct {
+	Topic  ban.Topic
+	Target ban.Target
+	Until  time.Time
+}
+
+// A Change is a step of the desired state. With Ban the target is to be banned
+// until Until, whether or not it is banned already; without, it is to be free.
+type Change struct {
+	Enforced
+	Ban bool
+}
+
+// Desired gives the whole desired state. From then on [Ledger.Take] gives what
+// changes after it.
+func (l *Ledger) Desired() iter.Seq[Enforced] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	var list []Enforced
+	for topic, x := range l.table.byTopic {
+		for r := range l.table.records(topic) {
+			rec := &l.table.all[r]
+			rec.dirty = false
+			rec.told = rec.enforced(now)
+			if rec.told != 0 {
+				list = append(list, Enforced{x.name, l.table.target(r), time.Unix(int64(rec.told), 0)})
+			} else if rec.votes == 0 {
+				l.table.drop(r)
+			}
+		}
+	}
+	l.dirty = nil
+	return slices.Values(list)
+}
+
+// Changed receives a value when there may be something to [Ledger.Take].
+func (l *Ledger) Changed() <-chan struct{} { return l.changed }
+
+// Take gives up to most changes of the desired state since the last Take or
+// [Ledger.Desired]. Several changes of a target are one. A ban that lapses by
+// itself is given too, as freed.
+func (l *Ledger) Take(most int) []Change {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	var changes []Change
+	i := 0
+	for ; i < len(l.dirty) && len(changes) < most; i++ {
+		r := l.dirty[i]
+		rec := &l.table.all[r]
+		if !rec.dirty {
+			continue
+		}
+		rec.dirty = false
+		if want := rec.enforced(now); want != rec.told {
+			rec.told = want
+			change := Change{Ban: want != 0, Enforced: Enforced{Topic: l.table.topicName(r), Target: l.table.target(r)}}
+			if change.Ban {
+				change.Until = time.Unix(int64(want), 0)
+			}
+			changes = append(changes, change)
+		}
+		if rec.votes == 0 && rec.told == 0 {
+			l.table.drop(r)
+		}
+	}
+	l.dirty = l.dirty[i:]
+	if len(l.dirty) == 0 {
+		l.dirty = nil // let a burst's memory go
+	} else {
+		l.notify()
+	}
+	return changes
+}
+
+// notify wakes whoever waits for changes. The lock is held.
+func (l *Ledger) notify() {
+	if len(l.dirty) > 0 {
+		select {
+		case l.changed <- struct{}{}:
+		default: // a wake-up is pending already
+		}
+	}
+}
+
+// Watched says whether a target's first offence should ban it: it, or a prefix
+// around it, is watched, or it is banned already.
+func (l *Ledger) Watched(topic ban.Topic, target ban.Target) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	t, ok := l.table.topics[topic]
+	if !ok {
+		return false
+	}
+	now := l.now().Unix()
+	watched := func(r uint32) bool {
+		rec := &l.table.all[r]
+		return rec.action >= policy.Watch && int64(rec.until) > now
+	}
+	if r, ok := l.table.find(t, target); ok {
+		return watched(r)
+	}
+	found := false
+	l.table.around(t, target, func(r uint32) { found = found || watched(r) })
+	return found
+}

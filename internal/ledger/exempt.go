@@ -1,0 +1,276 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/store"
+)
+
+const exemptBucket = "ledger.exempt"
+
+// An Exemption shields a target, and everything that overlaps it.
+type Exemption struct {
+	Target ban.Target `json:"target"`
+	// Allow shields from every claim, this node's own detection included. An
+	// unban (Allow false) shields from the claims of others: a new offence here
+	// still bans.
+	Allow bool `json:"allow"`
+	// Until is the end; the zero time is never.
+	Until   time.Time `json:"until,omitzero"`
+	Since   time.Time `json:"since"`
+	Comment string    `json:"comment,omitempty"`
+}
+
+// Limits and defaults of exemptions.
+const (
+	// DefaultUnban is how long an unban beats the claims of others.
+	DefaultUnban = 7 * 24 * time.Hour
+	// maxExemptions bounds what people can allow by hand.
+	maxExemptions = 100_000
+	maxComment    = 500
+)
+
+func (e Exemption) key() string {
+	if e.Allow {
+		return "allow " + e.Target.String()
+	}
+	return "unban " + e.Target.String()
+}
+
+func (e Exemption) String() string {
+	s := "unbanned here"
+	if e.Allow {
+		s = "allowed here"
+	}
+	s += ": " + e.Target.String()
+	if !e.Until.IsZero() {
+		s += " until " + e.Until.UTC().Format(time.RFC3339)
+	}
+	if e.Comment != "" {
+		s += " (" + e.Comment + ")"
+	}
+	return s
+}
+
+func (e Exemption) over(now time.Time) bool { return !e.Until.IsZero() && !e.Until.After(now) }
+
+// exemptions are what people unbanned and allowed.
+type exemptions struct {
+	of                map[string]Exemption
+	unbanned, allowed shields
+	next              time.Time // the first end, or zero
+}
+
+// shields find an exemption by target.
+type shields struct {
+	prefixes ban.Prefixes[Exemption]
+	others   map[ban.Target]Exemption
+}
+
+// Protects implements policy.Protection.
+func (s shields) Protects(t ban.Target) (string, bool) {
+	if p, ok := t.Prefix(); ok {
+		_, e, ok := s.prefixes.Overlaps(p)
+		if !ok {
+			return "", false
+		}
+		return e.String(), true
+	}
+	e, ok := s.others[t]
+	if !ok {
+		return "", false
+	}
+	return e.String(), true
+}
+
+func (x *exemptions) load(tx store.Tx, now time.Time) error {
+	x.of = map[string]Exemption{}
+	err := tx.Each(exemptBucket, "", func(key string, value []byte) error {
+		var e Exemption
+		if err := json.Unmarshal(value, &e); err != nil || e.key() != key {
+			return fmt.Errorf("exemption %q: %w", key, ErrCorrupt)
+		}
+		x.of[key] = e
+		return nil
+	})
+	x.build(now)
+	return err
+}
+
+// build makes the tables anew, without what is over.
+func (x *exemptions) build(now time.Time) {
+	x.next = time.Time{}
+	for key, e := range x.of {
+		if e.over(now) {
+			delete(x.of, key)
+		} else if !e.Until.IsZero() && (x.next.IsZero() || e.Until.Before(x.next)) {
+			x.next = e.Until
+		}
+	}
+	pick := func(allow bool) shields {
+		s := shields{others: map[ban.Target]Exemption{}}
+		s.prefixes = ban.NewPrefixes(func(yield func(netip.Prefix, Exemption) bool) {
+			for _, e := range x.of {
+				if e.Allow != allow {
+					continue
+				}
+				if p, ok := e.Target.Prefix(); !ok {
+					s.others[e.Target] = e
+				} else if !yield(p, e) {
+					return
+				}
+			}
+		})
+		return s
+	}
+	x.unbanned, x.allowed = pick(false), pick(true)
+}
+
+// expire reports whether an exemption ended.
+func (x *exemptions) expire(now time.Time) bool {
+	if x.next.IsZero() || now.Before(x.next) {
+		return false
+	}
+	x.build(now)
+	return true
+}
+
+// Unban lifts this node's own bans of a target, of what lies in it and of what
+// it lies in, and shields it from the claims of others for a while
+// ([DefaultUnban] if duration is 0). It gives the own bans that were lifted. It is
+// durable when nil is returned.
+func (l *Ledger) Unban(target ban.Target, duration time.Duration, comment string) (lifted []Local, err error) {
+	if duration <= 0 {
+		duration = DefaultUnban
+	}
+	now := l.now()
+	return l.shield(Exemption{Target: target, Until: now.Add(duration), Comment: comment}, now)
+}
+
+// Allow shields a target from every ban, those in force included, until a time
+// (zero: until it is removed). It gives the own bans that were lifted.
+func (l *Ledger) Allow(target ban.Target, until time.Time, comment string) (lifted []Local, err error) {
+	now := l.now()
+	return l.shield(Exemption{Target: target, Allow: true, Until: until, Comment: comment}, now)
+}
+
+func (l *Ledger) shield(e Exemption, now time.Time) (lifted []Local, err error) {
+	switch {
+	case e.Target.IsZero():
+		return nil, ban.ErrTarget
+	case e.over(now):
+		return nil, ErrEnded
+	case len(e.Comment) > maxComment:
+		return nil, fmt.Errorf("a comment has at most %d bytes", maxComment)
+	}
+	e.Since = now
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.exempt.of[e.key()]; !ok && len(l.exempt.of) >= maxExemptions {
+		return nil, fmt.Errorf("%w: %d exemptions", ErrTooMany, maxExemptions)
+	}
+	value, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("writing an exemption: %w", err)
+	}
+	var records []ownRecord
+	for topic, x := range l.table.byTopic {
+		l.overlapping(topic, e.Target, func(r uint32) {
+			if v := l.table.vote(r, ownFeed); v != nil {
+				p := place{x.name, l.table.target(r)}
+				records = append(records, ownRecord{place: p, removed: true})
+				lifted = append(lifted, Local{p.topic, v.claim(p.target), l.proof.of[p]})
+			}
+		})
+	}
+	if err := l.commitOwn(records, now, func(tx store.Tx) error { return tx.Put(exemptBucket, e.key(), value) }); err != nil {
+		return nil, err
+	}
+	l.exempt.of[e.key()] = e
+	l.exempt.build(now)
+	for topic := range l.table.byTopic {
+		l.overlapping(topic, e.Target, func(r uint32) { l.evaluate(r, now) })
+	}
+	l.notify()
+	slices.SortFunc(lifted, func(a, b Local) int { return a.Claim.Target.Compare(b.Claim.Target) })
+	return lifted, nil
+}
+
+// overlapping calls f for the records of a topic whose targets overlap target.
+// f may drop the record.
+func (l *Ledger) overlapping(topic int, target ban.Target, f func(uint32)) {
+	var hits []uint32
+	p, ip := target.Prefix()
+	switch {
+	case !ip:
+		if r, ok := l.table.find(topic, target); ok {
+			hits = append(hits, r)
+		}
+	case p.IsSingleIP():
+		if r, ok := l.table.find(topic, target); ok {
+			hits = append(hits, r)
+		}
+		l.table.around(topic, target, func(r uint32) { hits = append(hits, r) })
+	default:
+		for r := range l.table.records(topic) {
+			if q, ok := l.table.target(r).Prefix(); ok && q.Overlaps(p) {
+				hits = append(hits, r)
+			}
+		}
+	}
+	for _, r := range hits {
+		if l.table.all[r].kind != ban.KindNone {
+			f(r)
+		}
+	}
+}
+
+// RemoveExemption ends an exemption: allow says which of the two kinds. It fails with
+// [ErrUnknown] if there is none.
+func (l *Ledger) RemoveExemption(target ban.Target, allow bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := Exemption{Target: target, Allow: allow}
+	if _, ok := l.exempt.of[e.key()]; !ok {
+		return fmt.Errorf("%s: %w", target, ErrUnknown)
+	}
+	if err := l.store.Update(func(tx store.Tx) error { return tx.Delete(exemptBucket, e.key()) }); err != nil {
+		return fmt.Errorf("removing an exemption: %w", err)
+	}
+	delete(l.exempt.of, e.key())
+	now := l.now()
+	l.exempt.build(now)
+	for topic := range l.table.byTopic {
+		l.overlapping(topic, target, func(r uint32) { l.evaluate(r, now) })
+	}
+	l.notify()
+	return nil
+}
+
+// Exemptions lists what is unbanned and allowed, sorted by target.
+func (l *Ledger) Exemptions() []Exemption {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	now := l.now()
+	list := make([]Exemption, 0, len(l.exempt.of))
+	for _, e := range l.exempt.of {
+		if !e.over(now) {
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, func(a, b Exemption) int {
+		if c := a.Target.Compare(b.Target); c != 0 {
+			return c
+		}
+		if a.Allow {
+			return -1
+		}
+		return 1
+	})
+	return list
+}

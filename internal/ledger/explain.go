@@ -1,0 +1,306 @@
+package ledger
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
+)
+
+// A Standing is a verdict and all that it rests on.
+type Standing struct {
+	Topic  ban.Topic     `json:"topic"`
+	Target ban.Target    `json:"target"`
+	Action policy.Action `json:"action"`
+	Why    policy.Reason `json:"why"`
+	// Sentence says Why to a person; Rule is the part of the rule that is met, or
+	// what shields the target.
+	Sentence string    `json:"sentence"`
+	Rule     string    `json:"rule,omitempty"`
+	By       []string  `json:"by,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"`
+	Claims   []Claimed `json:"claims,omitempty"`
+	// Lifts say what would end the verdict, as commands where there is one.
+	Lifts []string `json:"lifts,omitempty"`
+}
+
+// Claimed is one claim and what it is worth here.
+type Claimed struct {
+	// Name is the operator's in the rules, or its identity; "this node" for our
+	// own.
+	Name        string        `json:"name"`
+	Operator    string        `json:"operator,omitempty"`
+	Node        string        `json:"node,omitempty"`
+	On          ban.Target    `json:"on"`
+	Since       time.Time     `json:"since"`
+	End         time.Time     `json:"end"`
+	Class       ban.Class     `json:"class"`
+	Hits        uint8         `json:"hits"`
+	Established bool          `json:"established"`
+	Counts      bool          `json:"counts"`
+	WhyNot      policy.Reason `json:"why_not,omitzero"`
+	Evidence    *Evidence     `json:"evidence,omitempty"`
+}
+
+// An Explanation answers why a target is banned or not.
+type Explanation struct {
+	Target ban.Target `json:"target"`
+	// Shield says what protects the target in every topic, if something does.
+	Shield    string     `json:"shield,omitempty"`
+	Standings []Standing `json:"standings"`
+}
+
+// thisNode is the name of our own claims.
+const thisNode = "this node"
+
+// Explain answers who claims something of a target, or of a prefix around it,
+// what policy makes of it, since when, until when, and what would lift it.
+func (l *Ledger) Explain(target ban.Target) Explanation {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	now := l.now()
+	e := Explanation{Target: target, Standings: []Standing{}}
+	for _, p := range []policy.Protection{l.never, l.exempt.allowed, l.exempt.unbanned} {
+		if p == nil {
+			continue
+		}
+		if why, ok := p.Protects(target); ok {
+			e.Shield = why
+			break
+		}
+	}
+	for topic := range l.table.byTopic {
+		var hits []uint32
+		if r, ok := l.table.find(topic, target); ok {
+			hits = append(hits, r)
+		}
+		l.table.around(topic, target, func(r uint32) { hits = append(hits, r) })
+		for _, r := range hits {
+			if s := l.standing(r, now); len(s.Claims) > 0 {
+				e.Standings = append(e.Standings, s)
+			}
+		}
+	}
+	slices.SortFunc(e.Standings, func(a, b Standing) int {
+		if a.Topic != b.Topic {
+			if a.Topic < b.Topic {
+				return -1
+			}
+			return 1
+		}
+		return a.Target.Compare(b.Target)
+	})
+	return e
+}
+
+// standing computes a record's verdict anew, with everything that it rests on.
+func (l *Ledger) standing(r uint32, now time.Time) Standing {
+	q := l.question(r, now, nil)
+	verdict := l.policy.Judge(q)
+	s := Standing{
+		Topic: q.Topic, Target: q.Target,
+		Action: verdict.Action, Why: verdict.Why, Sentence: verdict.Why.Sentence(), Rule: verdict.Rule,
+		Until: verdict.Until,
+	}
+	if rec := &l.table.all[r]; rec.action == verdict.Action && rec.since != 0 {
+		s.Since = time.Unix(int64(rec.since), 0)
+	}
+	for _, o := range verdict.By {
+		s.By = append(s.By, l.nameOf(o))
+	}
+	if verdict.Why == policy.ReasonLocal {
+		s.By = append([]string{thisNode}, s.By...)
+	}
+	s.Claims = l.claimed(r, s.Claims, now)
+	topic := int(l.table.all[r].topic)
+	l.table.around(topic, q.Target, func(wider uint32) { s.Claims = l.claimed(wider, s.Claims, now) })
+	s.Lifts = l.lifts(s)
+	return s
+}
+
+func (l *Ledger) nameOf(o ban.Operator) string {
+	if name, ok := l.policy.Name(o); ok {
+		return name
+	}
+	return o.String()
+}
+
+// claimed lists the live claims of a record, longest first.
+func (l *Ledger) claimed(r uint32, list []Claimed, now time.Time) []Claimed {
+	topic, target := l.table.topicName(r), l.table.target(r)
+	first := len(list)
+	i := l.table.all[r].votes
+	for _, v := range l.appendVotes(nil, r, target) {
+		feed := l.table.votes[i-1].feed
+		i = l.table.votes[i-1].next
+		if !v.End.After(now) {
+			continue
+		}
+		c := Claimed{
+			Name: thisNode, On: target, Since: v.Since, End: v.End,
+			Class: v.Class, Hits: v.Hits, Established: v.Established,
+			WhyNot: l.policy.Counts(topic, v, now),
+		}
+		c.Counts = c.WhyNot == policy.ReasonNone
+		if feed == ownFeed {
+			if proof, ok := l.proof.of[place{topic, target}]; ok {
+				c.Evidence = &proof
+			}
+		} else {
+			f := l.feeds.list[feed].feed
+			c.Name, c.Operator, c.Node = l.nameOf(f.Operator), f.Operator.String(), f.Node.String()
+		}
+		list = append(list, c)
+	}
+	slices.SortFunc(list[first:], func(a, b Claimed) int {
+		if c := b.End.Compare(a.End); c != 0 {
+			return c
+		}
+		if a.Operator+a.Node < b.Operator+b.Node {
+			return -1
+		}
+		return 1
+	})
+	return list
+}
+
+// lifts says what would end a verdict.
+func (l *Ledger) lifts(s Standing) (list []string) {
+	switch s.Action {
+	case policy.Ban:
+		list = append(list, fmt.Sprintf("agent unban %s", s.Target), fmt.Sprintf("it ends by itself at %s", s.Until.UTC().Format(time.RFC3339)))
+	case policy.Watch:
+		list = append(list, fmt.Sprintf("agent allow add %s", s.Target), fmt.Sprintf("the watch ends by itself at %s", s.Until.UTC().Format(time.RFC3339)))
+	case policy.Hold:
+		list = append(list, "agent hold approve, or agent hold reject")
+	}
+	if s.Why == policy.ReasonQuorum {
+		for _, name := range s.By {
+			list = append(list, fmt.Sprintf("%s withdraws its claim, or agent undo %s", name, name))
+		}
+	}
+	return list
+}
+
+// A Filter selects standings for [Ledger.Bans]. The zero Filter selects every
+// ban.
+type Filter struct {
+	Topic  ban.Topic       // "": every topic
+	Action []policy.Action // nil: Ban
+	// Operator selects what this operator claims too, if it is not the zero
+	// Operator; Own what this node claims.
+	Operator ban.Operator
+	Own      bool
+}
+
+// Bans gives the standings that a filter selects, sorted by topic and target,
+// each with its claims. It is a copy: the ledger may change meanwhile.
+func (l *Ledger) Bans(f Filter) iter.Seq[Standing] {
+	l.mu.RLock()
+	type found struct {
+		place
+		r uint32
+	}
+	var list []found
+	now := l.now()
+	actions := f.Action
+	if actions == nil {
+		actions = []policy.Action{policy.Ban}
+	}
+	for topic, x := range l.table.byTopic {
+		if f.Topic != "" && x.name != f.Topic {
+			continue
+		}
+		for r := range l.table.records(topic) {
+			rec := &l.table.all[r]
+			if slices.Contains(actions, rec.action) && (rec.until == 0 || int64(rec.until) > now.Unix()) && l.selects(f, r) {
+				list = append(list, found{place{x.name, l.table.target(r)}, r})
+			}
+		}
+	}
+	l.mu.RUnlock()
+	slices.SortFunc(list, func(a, b found) int {
+		if a.topic != b.topic {
+			if a.topic < b.topic {
+				return -1
+			}
+			return 1
+		}
+		return a.target.Compare(b.target)
+	})
+	return func(yield func(Standing) bool) {
+		for _, at := range list {
+			if s, ok := l.standingAt(at.place); ok && slices.Contains(actions, s.Action) && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+func (l *Ledger) selects(f Filter, r uint32) bool {
+	if f.Operator == (ban.Operator{}) && !f.Own {
+		return true
+	}
+	for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
+		feed := l.table.votes[i-1].feed
+		if f.Own && feed == ownFeed || feed != ownFeed && f.Operator != (ban.Operator{}) && l.feeds.list[feed].feed.Operator == f.Operator {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Ledger) standingAt(p place) (Standing, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	topic, ok := l.table.topics[p.topic]
+	if !ok {
+		return Standing{}, false
+	}
+	r, ok := l.table.find(topic, p.target)
+	if !ok {
+		return Standing{}, false
+	}
+	return l.standing(r, l.now()), true
+}
+
+// Stats counts what the ledger holds.
+type Stats struct {
+	Targets int `json:"targets"`
+	Claims  int `json:"claims"`
+	Own     int `json:"own"`
+	Feeds   int `json:"feeds"`
+	Banned  int `json:"banned"`
+	Watched int `json:"watched"`
+	Held    int `json:"held"`
+}
+
+// Stats counts, by looking at every record.
+func (l *Ledger) Stats() Stats {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	now := l.now().Unix()
+	s := Stats{
+		Targets: len(l.table.all) - len(l.table.free), Claims: l.table.live,
+		Own: l.feeds.list[ownFeed].live, Feeds: len(l.feeds.list) - 1,
+	}
+	for i := range l.table.all {
+		rec := &l.table.all[i]
+		if rec.kind == ban.KindNone || int64(rec.until) <= now {
+			continue
+		}
+		switch rec.action {
+		case policy.Ban:
+			s.Banned++
+		case policy.Watch:
+			s.Watched++
+		case policy.Hold:
+			s.Held++
+		}
+	}
+	return s
+}

@@ -1,0 +1,282 @@
+// Package ledger holds the bans in force, whoever made them: the node's own
+// claims, durably, and the claims of the feeds that it follows. It asks policy
+// for a verdict whenever something about a target changes, and tells the
+// enforcers what became of it.
+//
+// Own claims, exemptions and what was decided about peers are on disk before a
+// call returns. Peers' claims are not: the federation stores their signed
+// messages and replays them through [Ledger.Apply] at start.
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
+	"banmesh/internal/store"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrNeverBan says that a target overlaps what must never be banned.
+	ErrNeverBan = errors.New("this must never be banned")
+	// ErrAllowed says that a person allowed the target.
+	ErrAllowed = errors.New("this is allowed here")
+	// ErrEnded says that a claim's end has passed.
+	ErrEnded = errors.New("the ban would have ended already")
+	// ErrTooMany says that a fixed limit of the ledger is reached.
+	ErrTooMany = errors.New("the ledger is full")
+	// ErrUnknown says that there is no such entry.
+	ErrUnknown = errors.New("not found")
+	// ErrCorrupt says that the ledger's records on disk cannot be read.
+	ErrCorrupt = errors.New("the ledger's records are damaged")
+)
+
+// Options are what [Open] needs.
+type Options struct {
+	Store    *store.Store
+	Policy   *policy.Policy    // nil: [policy.Nothing]
+	NeverBan policy.Protection // what no claim can ban; nil: nothing
+	Caution  policy.Protection // addresses that many people share; nil: none
+	Now      func() time.Time  // nil: [time.Now]
+	Log      *slog.Logger      // nil: none
+}
+
+// A Ledger is safe for use from several goroutines. It starts none: the owner
+// calls [Ledger.Expire] about once a second.
+type Ledger struct {
+	store *store.Store
+	now   func() time.Time
+	log   *slog.Logger
+
+	mu      sync.RWMutex
+	policy  *policy.Policy
+	never   policy.Protection
+	caution policy.Protection
+	table   table
+	feeds   feeds
+	own     journal
+	proof   evidence
+	exempt  exemptions
+	wheel   wheel
+	nextAll time.Time // when every verdict is due again: a probation ends
+
+	dirty    []uint32      // records whose enforcement may have changed
+	changed  chan struct{} // capacity one: there is something to take
+	ownDirty map[place]struct{}
+	ownReady chan struct{}
+}
+
+// place names a record.
+type place struct {
+	topic  ban.Topic
+	target ban.Target
+}
+
+// Open loads the ledger from its store.
+func Open(o Options) (*Ledger, error) {
+	l := &Ledger{
+		store:    o.Store,
+		now:      o.Now,
+		log:      o.Log,
+		policy:   o.Policy,
+		never:    o.NeverBan,
+		caution:  o.Caution,
+		changed:  make(chan struct{}, 1),
+		ownReady: make(chan struct{}, 1),
+		ownDirty: map[place]struct{}{},
+	}
+	if l.now == nil {
+		l.now = time.Now
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	if l.policy == nil {
+		l.policy = policy.Nothing()
+	}
+	l.table.init()
+	l.feeds.init()
+	l.wheel.init()
+	l.proof.init()
+	l.own.bucket = ownBucket
+	now := l.now()
+	err := l.store.View(func(tx store.Tx) error {
+		if err := l.exempt.load(tx, now); err != nil {
+			return err
+		}
+		return l.loadOwn(tx, now)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading the ledger: %w", err)
+	}
+	l.nextAll = l.policy.NextProbation(now)
+	l.evaluateAll(now)
+	return l, nil
+}
+
+// SetPolicy puts new rules in force for every target.
+func (l *Ledger) SetPolicy(p *policy.Policy) {
+	if p == nil {
+		p = policy.Nothing()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	l.policy = p
+	l.nextAll = p.NextProbation(now)
+	l.evaluateAll(now)
+}
+
+// Policy gives the rules in force.
+func (l *Ledger) Policy() *policy.Policy {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.policy
+}
+
+// SetNeverBan puts a new never-ban set in force, for claims that are already
+// here too.
+func (l *Ledger) SetNeverBan(p policy.Protection) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.never = p
+	l.evaluateAll(l.now())
+}
+
+// SetCaution puts a new list of shared addresses in force.
+func (l *Ledger) SetCaution(p policy.Protection) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.caution = p
+	l.evaluateAll(l.now())
+}
+
+// Apply takes a verified change of a followed feed. The order of changes of
+// different feeds does not matter.
+func (l *Ledger) Apply(c ban.Change) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	f, err := l.feeds.number(c.Feed)
+	if err != nil {
+		return err
+	}
+	state := &l.feeds.list[f]
+	topic := l.table.topic(c.Feed.Topic)
+	if topic < 0 {
+		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
+	}
+	wide := false
+	touch := func(r uint32) {
+		if l.isWide(r) {
+			wide = true
+		}
+		l.evaluate(r, now)
+	}
+	if c.Reset {
+		state.generation = !state.generation
+	}
+	for _, claim := range c.Claims {
+		if claim.Target.IsZero() || !claim.End.After(now) || !claim.End.Before(endOfTime) {
+			continue
+		}
+		r, err := l.table.put(topic, claim.Target)
+		if err != nil {
+			return err
+		}
+		if l.upsert(r, f, claim, now) {
+			touch(r)
+		}
+	}
+	for _, target := range c.Removed {
+		if r, ok := l.table.find(topic, target); ok && l.withdraw(r, f) {
+			touch(r)
+		}
+	}
+	if c.Reset && state.live > 0 {
+		l.sweep(topic, f, touch)
+	}
+	if wide {
+		l.evaluateTopic(topic, now)
+	}
+	l.notify()
+	return nil
+}
+
+// upsert stores the feed's claim of a record's target. It reports whether
+// anything changed.
+func (l *Ledger) upsert(r uint32, f uint16, c ban.Claim, now time.Time) bool {
+	state := &l.feeds.list[f]
+	end := seconds(c.End)
+	v := l.table.vote(r, f)
+	if v == nil {
+		v = l.table.addVote(r, f)
+		v.since = seconds(now)
+		state.live++
+	} else if v.end == end && v.hits == c.Hits && v.class() == c.Class && v.has(flagEstablished) == c.Established {
+		v.set(flagGeneration, state.generation)
+		return false
+	} else if end > v.end {
+		v.since = seconds(now) // renewed: the topic's ttl counts from now
+	}
+	v.end, v.hits = end, c.Hits
+	v.setClass(c.Class)
+	v.set(flagEstablished, c.Established)
+	v.set(flagGeneration, state.generation)
+	return true
+}
+
+// withdraw removes the feed's claim of a record's target.
+func (l *Ledger) withdraw(r uint32, f uint16) bool {
+	if !l.table.removeVote(r, f) {
+		return false
+	}
+	l.feeds.list[f].live--
+	return true
+}
+
+// sweep withdraws what a reset did not repeat.
+func (l *Ledger) sweep(topic int, f uint16, touch func(uint32)) {
+	generation := l.feeds.list[f].generation
+	var stale []uint32
+	for r := range l.table.records(topic) {
+		if v := l.table.vote(r, f); v != nil && v.has(flagGeneration) != generation {
+			stale = append(stale, r)
+		}
+	}
+	for _, r := range stale {
+		l.withdraw(r, f)
+		touch(r)
+	}
+}
+
+// isWide says whether a change of the record can change the verdicts of other
+// targets. A prefix that the rules refuse anyway cannot, unless it is our own.
+func (l *Ledger) isWide(r uint32) bool {
+	t := l.table.target(r)
+	switch t.Kind() {
+	case ban.KindCIDR4, ban.KindCIDR6:
+		return l.policy.Accepts(l.table.topicName(r), t) || l.table.vote(r, ownFeed) != nil
+	}
+	return false
+}
+
+// endOfTime is the last moment that the ledger's 32-bit seconds hold.
+var endOfTime = time.Unix(math.MaxUint32-1, 0)
+
+func seconds(t time.Time) uint32 {
+	switch s := t.Unix(); {
+	case s < 0:
+		return 0
+	case s >= math.MaxUint32:
+		return math.MaxUint32 - 1
+	default:
+		return uint32(s)
+	}
+}

@@ -1,0 +1,383 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"net/netip"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
+)
+
+// Limits of the table. They bound what followed operators can make a node
+// hold; a claim costs about 60 bytes.
+const (
+	maxTopics  = 1000
+	maxFeeds   = 60_000
+	maxRecords = 8_000_000
+	maxVotes   = 16_000_000
+)
+
+// vote is a claim in a record's list: 16 bytes without pointers, because there
+// may be millions of them. Times are Unix seconds.
+type vote struct {
+	next  uint32 // index of the next vote of the record, plus one
+	end   uint32
+	since uint32 // when it arrived here
+	feed  uint16
+	hits  uint8
+	flags uint8 // class in the low four bits
+}
+
+const (
+	classMask       = 0x0f
+	flagEstablished = 0x10
+	flagHeld        = 0x20
+	flagGeneration  = 0x40 // which of the feed's resets repeated the claim last
+)
+
+func (v *vote) class() ban.Class { return ban.Class(v.flags & classMask) }
+
+func (v *vote) setClass(c ban.Class) {
+	if c > classMask {
+		c = ban.ClassOther
+	}
+	v.flags = v.flags&^classMask | uint8(c)
+}
+
+func (v *vote) has(flag uint8) bool { return v.flags&flag != 0 }
+
+func (v *vote) set(flag uint8, on bool) {
+	if on {
+		v.flags |= flag
+	} else {
+		v.flags &^= flag
+	}
+}
+
+// record is what is known of one target in one topic: 36 bytes without
+// pointers.
+type record struct {
+	votes  uint32 // index of the first vote, plus one
+	until  uint32 // end of the verdict; 0 has none
+	since  uint32 // when the verdict's action began
+	told   uint32 // the end that enforcers were told; 0: they were told nothing
+	wake   uint32 // minute at which the wheel looks at it; 0: not scheduled
+	key    [2]uint32
+	topic  uint16
+	kind   ban.Kind // KindNone: free
+	action policy.Action
+	why    policy.Reason
+	dirty  bool // in the list of what enforcers have to take
+}
+
+// table holds records and votes in two arrays, found by target.
+type table struct {
+	topics    map[ban.Topic]int
+	byTopic   []*topicIndex
+	all       []record
+	free      []uint32
+	votes     []vote
+	freeVotes []uint32
+	live      int // votes
+	others    []ban.Target
+	freeOther []uint32
+}
+
+// topicIndex finds a topic's records. Single IPv4 addresses and IPv6 /64s,
+// nearly all there is, have integer keys: a tenth of the memory of a map of
+// [ban.Target].
+type topicIndex struct {
+	name  ban.Topic
+	addr4 map[uint32]uint32
+	net6  map[uint64]uint32
+	other map[ban.Target]uint32
+	// wide counts the prefixes of each length, so that what covers an address
+	// is found by a few look-ups.
+	wide4 [33]int
+	wide6 [129]int
+	// under lists the single IPv6 addresses inside each /64.
+	under map[uint64][]uint32
+}
+
+func (t *table) init() { t.topics = map[ban.Topic]int{} }
+
+// topic gives the topic's number, or -1 when there are too many.
+func (t *table) topic(name ban.Topic) int {
+	if i, ok := t.topics[name]; ok {
+		return i
+	}
+	if len(t.byTopic) == maxTopics {
+		return -1
+	}
+	t.byTopic = append(t.byTopic, &topicIndex{
+		name:  name,
+		addr4: map[uint32]uint32{},
+		net6:  map[uint64]uint32{},
+		other: map[ban.Target]uint32{},
+		under: map[uint64][]uint32{},
+	})
+	t.topics[name] = len(t.byTopic) - 1
+	return len(t.byTopic) - 1
+}
+
+func (t *table) topicName(r uint32) ban.Topic { return t.byTopic[t.all[r].topic].name }
+
+// keys gives the integer key of the kinds that have one.
+func key4(target ban.Target) uint32 {
+	p, _ := target.Prefix()
+	a := p.Addr().As4()
+	return binary.BigEndian.Uint32(a[:])
+}
+
+func key6(target ban.Target) uint64 {
+	p, _ := target.Prefix()
+	a := p.Addr().As16()
+	return binary.BigEndian.Uint64(a[:8])
+}
+
+// find gives the record of a target.
+func (t *table) find(topic int, target ban.Target) (r uint32, ok bool) {
+	x := t.byTopic[topic]
+	switch target.Kind() {
+	case ban.KindAddr4:
+		r, ok = x.addr4[key4(target)]
+	case ban.KindNet6:
+		r, ok = x.net6[key6(target)]
+	default:
+		r, ok = x.other[target]
+	}
+	return r, ok
+}
+
+// put gives the record of a target, new or old.
+func (t *table) put(topic int, target ban.Target) (uint32, error) {
+	if r, ok := t.find(topic, target); ok {
+		return r, nil
+	}
+	if len(t.all)-len(t.free) >= maxRecords || t.live >= maxVotes {
+		return 0, fmt.Errorf("%w: %d targets, %d claims", ErrTooMany, len(t.all)-len(t.free), t.live)
+	}
+	var r uint32
+	if n := len(t.free); n > 0 {
+		r, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		t.all = append(t.all, record{})
+		r = uint32(len(t.all) - 1)
+	}
+	x := t.byTopic[topic]
+	rec := record{topic: uint16(topic), kind: target.Kind()}
+	switch target.Kind() {
+	case ban.KindAddr4:
+		k := key4(target)
+		rec.key[0] = k
+		x.addr4[k] = r
+	case ban.KindNet6:
+		k := key6(target)
+		rec.key = [2]uint32{uint32(k >> 32), uint32(k)}
+		x.net6[k] = r
+	default:
+		if n := len(t.freeOther); n > 0 {
+			rec.key[0], t.freeOther = t.freeOther[n-1], t.freeOther[:n-1]
+			t.others[rec.key[0]] = target
+		} else {
+			rec.key[0] = uint32(len(t.others))
+			t.others = append(t.others, target)
+		}
+		x.other[target] = r
+		switch p, _ := target.Prefix(); target.Kind() {
+		case ban.KindCIDR4:
+			x.wide4[p.Bits()]++
+		case ban.KindCIDR6:
+			x.wide6[p.Bits()]++
+		case ban.KindAddr6:
+			x.under[key6(target)] = append(x.under[key6(target)], r)
+		}
+	}
+	t.all[r] = rec
+	return r, nil
+}
+
+// drop frees a record without votes.
+func (t *table) drop(r uint32) {
+	target := t.target(r)
+	rec := &t.all[r]
+	x := t.byTopic[rec.topic]
+	switch rec.kind {
+	case ban.KindAddr4:
+		delete(x.addr4, rec.key[0])
+	case ban.KindNet6:
+		delete(x.net6, key6(target))
+	default:
+		delete(x.other, target)
+		t.others[rec.key[0]] = ban.Target{}
+		t.freeOther = append(t.freeOther, rec.key[0])
+		switch p, _ := target.Prefix(); rec.kind {
+		case ban.KindCIDR4:
+			x.wide4[p.Bits()]--
+		case ban.KindCIDR6:
+			x.wide6[p.Bits()]--
+		case ban.KindAddr6:
+			k := key6(target)
+			list := x.under[k]
+			for i := range list {
+				if list[i] == r {
+					list[i] = list[len(list)-1]
+					x.under[k] = list[:len(list)-1]
+					break
+				}
+			}
+			if len(x.under[k]) == 0 {
+				delete(x.under, k)
+			}
+		}
+	}
+	t.all[r] = record{}
+	t.free = append(t.free, r)
+}
+
+// target gives the target of a record in use.
+func (t *table) target(r uint32) ban.Target {
+	rec := &t.all[r]
+	switch rec.kind {
+	case ban.KindNone:
+		return ban.Target{}
+	case ban.KindAddr4:
+		var a [4]byte
+		binary.BigEndian.PutUint32(a[:], rec.key[0])
+		target, _ := ban.TargetOfAddr(netip.AddrFrom4(a))
+		return target
+	case ban.KindNet6:
+		var a [16]byte
+		binary.BigEndian.PutUint32(a[:4], rec.key[0])
+		binary.BigEndian.PutUint32(a[4:8], rec.key[1])
+		target, _ := ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16(a), 64))
+		return target
+	}
+	return t.others[rec.key[0]]
+}
+
+// records gives a topic's records. The topic must not be changed meanwhile.
+func (t *table) records(topic int) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		x := t.byTopic[topic]
+		for _, r := range x.addr4 {
+			if !yield(r) {
+				return
+			}
+		}
+		for _, r := range x.net6 {
+			if !yield(r) {
+				return
+			}
+		}
+		for _, r := range x.other {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// around gives the records of the prefixes that contain a record's target,
+// itself excluded.
+func (t *table) around(topic int, target ban.Target, yield func(uint32)) {
+	p, ok := target.Prefix()
+	if !ok {
+		return
+	}
+	x := t.byTopic[topic]
+	counts := x.wide6[:]
+	if p.Addr().Is4() {
+		counts = x.wide4[:]
+	}
+	for bits := range p.Bits() {
+		if counts[bits] == 0 && !(bits == 64 && len(x.net6) > 0 && p.Addr().Is6()) {
+			continue
+		}
+		cover, err := ban.TargetOfPrefix(netip.PrefixFrom(p.Addr(), bits))
+		if err != nil {
+			continue
+		}
+		if r, ok := t.find(topic, cover); ok {
+			yield(r)
+		}
+	}
+}
+
+// vote gives the feed's vote in a record's list, or nil. It is valid until the
+// next addVote.
+func (t *table) vote(r uint32, feed uint16) *vote {
+	for i := t.all[r].votes; i != 0; i = t.votes[i-1].next {
+		if v := &t.votes[i-1]; v.feed == feed {
+			return v
+		}
+	}
+	return nil
+}
+
+// addVote puts a vote of the feed, which has none, into the record's list.
+func (t *table) addVote(r uint32, feed uint16) *vote {
+	var i uint32
+	if n := len(t.freeVotes); n > 0 {
+		i, t.freeVotes = t.freeVotes[n-1], t.freeVotes[:n-1]
+	} else {
+		t.votes = append(t.votes, vote{})
+		i = uint32(len(t.votes) - 1)
+	}
+	t.votes[i] = vote{next: t.all[r].votes, feed: feed}
+	t.all[r].votes = i + 1
+	t.live++
+	return &t.votes[i]
+}
+
+// removeVote takes the feed's vote out of the record's list.
+func (t *table) removeVote(r uint32, feed uint16) bool {
+	at := &t.all[r].votes
+	for *at != 0 {
+		i := *at - 1
+		if t.votes[i].feed == feed {
+			*at = t.votes[i].next
+			t.votes[i] = vote{}
+			t.freeVotes = append(t.freeVotes, i)
+			t.live--
+			return true
+		}
+		at = &t.votes[i].next
+	}
+	return false
+}
+
+// feeds numbers the feeds; number 0 is this node's own.
+type feeds struct {
+	numbers map[ban.Feed]uint16
+	list    []feedState
+}
+
+// ownFeed is the number of this node's own claims, in every topic.
+const ownFeed = 0
+
+type feedState struct {
+	feed       ban.Feed
+	live       int
+	generation bool
+}
+
+func (f *feeds) init() {
+	f.numbers = map[ban.Feed]uint16{}
+	f.list = []feedState{{}}
+}
+
+func (f *feeds) number(feed ban.Feed) (uint16, error) {
+	if n, ok := f.numbers[feed]; ok {
+		return n, nil
+	}
+	if len(f.list) == maxFeeds {
+		return 0, fmt.Errorf("%w: more than %d feeds", ErrTooMany, maxFeeds)
+	}
+	n := uint16(len(f.list))
+	f.numbers[feed] = n
+	f.list = append(f.list, feedState{feed: feed})
+	return n, nil
+}
