@@ -1,0 +1,194 @@
+package broker
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/broker/retained"
+	"banmesh/internal/federation"
+)
+
+// A refusal is why a publication was not admitted; "" means that it was. The
+// set is closed: it labels a counter.
+type refusal string
+
+const (
+	admitted           refusal = ""
+	refusedAccess      refusal = "access"      // the client may only read, or publishes for another node
+	refusedTopic       refusal = "topic"       // no topic of the protocol, or of another network
+	refusedOperator    refusal = "operator"    // not on the allow list, or banned
+	refusedRetain      refusal = "retain"      // messages of the protocol are retained
+	refusedEmpty       refusal = "empty"       // an empty retained message would erase, unsigned
+	refusedSize        refusal = "size"        // larger than the kind allows
+	refusedPlacement   refusal = "placement"   // it belongs to another topic
+	refusedStale       refusal = "stale"       // older than what is retained
+	refusedFuture      refusal = "future"      // dated in the future
+	refusedCertificate refusal = "certificate" // the operator does not certify the node
+	refusedSignature   refusal = "signature"
+	refusedFormat      refusal = "format"
+	refusedQuota       refusal = "quota" // the node's, or the whole broker's
+	refusedRate        refusal = "rate"
+	refusedBusy        refusal = "busy" // the disk does not keep up; not acknowledged
+)
+
+// An admission decides what is let in. It holds the operators' cards.
+type admission struct {
+	network   string
+	operators map[ban.Operator]bool // nil allows all
+	limits    Limits
+	store     *retained.Store
+	banned    *banList
+
+	mu    sync.RWMutex
+	cards map[ban.Operator]*federation.Card
+}
+
+// load takes the cards that the store holds.
+func (a *admission) load() {
+	for _, m := range a.store.Match(federation.Prefix + a.network + "/operators/+/card") {
+		if card, err := federation.OpenCard(m.Payload); err == nil {
+			a.cards[card.Operator] = card
+		}
+	}
+}
+
+// owner says whose quota a topic uses: one node's, or one operator's for its
+// documents.
+func owner(topic string) string {
+	levels := strings.SplitN(topic, "/", 7)
+	switch {
+	case len(levels) < 6:
+		return ""
+	case levels[3] == "operators":
+		return levels[4]
+	}
+	return levels[4] + "/" + levels[5]
+}
+
+// A ruling is what admission found out about a publication.
+type ruling struct {
+	message *retained.Message
+	// same says that exactly this is retained already.
+	same bool
+	card *federation.Card
+}
+
+// admit judges a publication: cheap checks first, the signature after all that
+// could make it worthless. payload is copied where it is kept.
+func (a *admission) admit(who identity, topic string, payload []byte, qos byte, retain bool, now time.Time) (ruling, refusal) {
+	if who.access != AccessFull {
+		return ruling{}, refusedAccess
+	}
+	name, err := federation.ParseTopicName(topic)
+	switch {
+	case err != nil || name.Network != a.network:
+		return ruling{}, refusedTopic
+	case !a.allowed(name):
+		return ruling{}, refusedOperator
+	case who.method == "key" && !who.mayPublish(name):
+		return ruling{}, refusedAccess
+	case !retain:
+		return ruling{}, refusedRetain
+	case len(payload) == 0:
+		return ruling{}, refusedEmpty
+	}
+	h, err := federation.Inspect(name, payload)
+	switch {
+	case errors.Is(err, federation.ErrSize):
+		return ruling{}, refusedSize
+	case errors.Is(err, federation.ErrMisplaced):
+		return ruling{}, refusedPlacement
+	case err != nil:
+		return ruling{}, refusedFormat
+	case h.Issued.After(now.Add(federation.MaxAhead)), h.Epoch > uint64(now.Add(federation.MaxEpochAhead).Unix()):
+		return ruling{}, refusedFuture
+	}
+	old := a.store.Get(topic)
+	if old != nil {
+		switch {
+		case h.Epoch < old.Epoch, h.Epoch == old.Epoch && h.Number < old.Number:
+			return ruling{}, refusedStale
+		case bytes.Equal(old.Payload, payload):
+			return ruling{message: old, same: true}, admitted
+		}
+	}
+	if name.OfNode() && !a.certifies(name.Operator, h) {
+		return ruling{}, refusedCertificate
+	}
+	if !a.room(topic, old, len(payload)) {
+		return ruling{}, refusedQuota
+	}
+	m, err := federation.Open(name, payload)
+	switch {
+	case errors.Is(err, federation.ErrSignature):
+		return ruling{}, refusedSignature
+	case errors.Is(err, federation.ErrMisplaced):
+		return ruling{}, refusedPlacement
+	case err != nil:
+		return ruling{}, refusedFormat
+	}
+	r := ruling{message: &retained.Message{
+		Topic: topic, Payload: bytes.Clone(payload), QoS: qos, Epoch: h.Epoch, Number: h.Number, Received: now,
+	}}
+	r.card, _ = m.Body.(*federation.Card)
+	return r, admitted
+}
+
+// mayPublish says whether a node that proved its key may publish under a name:
+// its own feeds, and the documents of its operator, which prove themselves.
+func (w identity) mayPublish(n federation.Name) bool {
+	if w.operator != (ban.Operator{}) && n.Operator != w.operator {
+		return false
+	}
+	return !n.OfNode() || n.Node == w.node
+}
+
+func (a *admission) allowed(n federation.Name) bool {
+	if a.operators != nil && !a.operators[n.Operator] {
+		return false
+	}
+	return !a.banned.has(n.Operator.String(), n.Node.String())
+}
+
+// certifies says whether the operator's card lets the signer speak.
+func (a *admission) certifies(o ban.Operator, h federation.Header) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	card := a.cards[o]
+	return card != nil && card.Certifies(h.Signer, h.Issued) == nil
+}
+
+// room says whether quotas leave room for a payload in place of the old.
+func (a *admission) room(topic string, old *retained.Message, size int) bool {
+	of, all := a.store.Usage(owner(topic))
+	if old != nil {
+		size -= len(old.Payload)
+	} else {
+		of.Messages++
+	}
+	return of.Messages <= a.limits.FeedMessages && of.Bytes+size <= a.limits.FeedBytes && all.Bytes+size <= a.limits.TotalBytes
+}
+
+// learn takes a card into account and gives the topics of messages that it
+// voids: those of nodes that it revokes.
+func (a *admission) learn(card *federation.Card) (void []string) {
+	a.mu.Lock()
+	if old := a.cards[card.Operator]; old == nil || old.Serial <= card.Serial {
+		a.cards[card.Operator] = card
+	}
+	a.mu.Unlock()
+	for _, r := range card.Revocations {
+		filter := federation.Prefix + a.network + "/+/" + card.Operator.String() + "/" + r.Node.String() + "/#"
+		for _, m := range a.store.Match(filter) {
+			h, err := federation.Peek(m.Payload)
+			if err != nil || !h.Issued.Before(r.Since) {
+				void = append(void, m.Topic)
+			}
+		}
+	}
+	return void
+}

@@ -1,0 +1,331 @@
+package broker
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"banmesh/internal/broker/frame"
+)
+
+// Sizes of a connection's buffers.
+const (
+	// readChunk is what one read takes at most: some hundred
+	// acknowledgements. Plain sockets borrow it only while bytes are there.
+	readChunk = 8 << 10
+	// readSmall is the buffer that an encrypted connection holds while idle.
+	readSmall = 512
+	// acksKept is how many acknowledged identifiers are counted before the
+	// window is told.
+	acksKept = 64
+)
+
+var errKicked = errors.New("the broker closed the connection")
+
+// A conn is the guard around one client's connection. The engine reads whole
+// checked packets from it and its writes never block; acknowledgements of what
+// the broker sent to clean sessions do not reach the engine at all.
+type conn struct {
+	b      *Broker
+	net    net.Conn        // decrypted
+	raw    syscall.RawConn // nil where a system call cannot write (TLS, WebSocket)
+	remote netip.AddrPort  // zero for a unix socket
+	number uint64
+	began  time.Time
+
+	// Of the reading goroutine alone.
+	in       []byte // bytes read, from place on
+	place    int
+	ready    int // bytes at place that the engine may have
+	borrowed *[]byte
+	limit    int // largest packet
+	acks     int32
+	readFn   func(fd uintptr) bool
+	readN    int
+	readErr  error
+
+	connection frame.Connection // of the CONNECT; slices are copies
+	keepalive  time.Duration    // 0 means none
+	who        identity
+	session    *session
+
+	out outbound
+	// unacked counts publications that a clean session did not acknowledge.
+	unacked atomic.Int32
+	// unsettled counts publications of this client that wait for the disk.
+	unsettled atomic.Int32
+
+	closeOnce sync.Once
+	closed    chan struct{}
+	cause     atomic.Pointer[string]
+}
+
+func newConn(b *Broker, nc net.Conn, number uint64) *conn {
+	c := &conn{b: b, net: nc, number: number, began: b.now(), limit: b.limits.MaxConnect, closed: make(chan struct{})}
+	inner := nc
+	if l, ok := nc.(*counted); ok {
+		inner = l.Conn
+	}
+	if s, ok := inner.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			c.raw = raw
+		}
+	}
+	c.readFn = c.readReady
+	c.out.init(c)
+	c.remote = addrPort(nc.RemoteAddr())
+	return c
+}
+
+// addrPort gives an address's IP and port, or zero where it has none.
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		p := t.AddrPort()
+		return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// tlsState gives the TLS session's state, or nil.
+func (c *conn) tlsState() *tls.ConnectionState {
+	if t, ok := c.net.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		s := t.ConnectionState()
+		return &s
+	}
+	return nil
+}
+
+// Read gives the engine bytes of whole packets that were checked.
+func (c *conn) Read(p []byte) (int, error) {
+	for c.ready == 0 {
+		if err := c.step(); err != nil {
+			c.b.count.malformed(err)
+			return 0, err
+		}
+	}
+	n := copy(p, c.in[c.place:c.place+c.ready])
+	c.place += n
+	c.ready -= n
+	if c.place == len(c.in) {
+		c.release()
+	}
+	return n, nil
+}
+
+// step takes one packet, or reads more bytes.
+func (c *conn) step() error {
+	h, ok, err := frame.ParseHeader(c.in[c.place:], c.limit)
+	if err != nil {
+		return err
+	}
+	whole := h.Size + h.Remaining
+	if !ok || len(c.in)-c.place < whole {
+		return c.fill(whole)
+	}
+	body := c.in[c.place+h.Size : c.place+whole]
+	if err := frame.Check(h, body); err != nil {
+		return err
+	}
+	c.b.count.received.Inc()
+	switch {
+	case h.Type == frame.Puback && frame.AckID(body) <= maxFastID && c.session != nil && c.session.clean:
+		c.acks++
+		if c.acks >= acksKept {
+			c.settleAcks()
+		}
+		c.skip(whole)
+	case h.Type == frame.Publish && c.swallow(h, body):
+		c.skip(whole)
+	default:
+		c.ready = whole
+	}
+	return nil
+}
+
+// swallow takes a publication that the engine would drop without an
+// acknowledgement, so that its client would send it for ever: one to a topic
+// of the broker's own.
+func (c *conn) swallow(h frame.Header, body []byte) bool {
+	p, err := frame.ParsePublish(h, body)
+	if err != nil || p.Topic[0] != '$' {
+		return false
+	}
+	c.b.count.refused.WithLabelValues(string(refusedTopic)).Inc()
+	if p.QoS == 2 {
+		// Exactly-once cannot be answered alone; the client breaks MQTT
+		// 3.1.1, section 4.7.2, and is told so in the only way there is.
+		c.kick("published to $")
+		return true
+	}
+	if p.QoS == 1 {
+		c.b.settle(c, p.ID)
+	}
+	return true
+}
+
+func (c *conn) skip(n int) {
+	c.place += n
+	if c.place == len(c.in) {
+		c.release()
+	}
+}
+
+func (c *conn) settleAcks() {
+	if c.acks == 0 {
+		return
+	}
+	left := c.unacked.Add(-c.acks)
+	c.acks = 0
+	if left < 0 {
+		c.unacked.CompareAndSwap(left, 0) // it acknowledged what it never got
+	}
+	c.out.windowOpened()
+}
+
+// fill reads more bytes, at least one, with room for a packet of want bytes.
+func (c *conn) fill(want int) error {
+	c.settleAcks()
+	c.refresh()
+	if held := len(c.in) - c.place; held > 0 || c.raw == nil {
+		c.makeRoom(max(want, readSmall))
+	}
+	if c.raw == nil {
+		n, err := c.net.Read(c.in[len(c.in):cap(c.in)])
+		c.in = c.in[:len(c.in)+n]
+		if n > 0 {
+			return nil
+		}
+		return err
+	}
+	c.readN, c.readErr = 0, nil
+	if err := c.raw.Read(c.readFn); err != nil {
+		return err
+	}
+	switch {
+	case c.readErr != nil:
+		return c.readErr
+	case c.readN == 0:
+		return io.EOF
+	}
+	return nil
+}
+
+// readReady reads once without blocking; false means wait for bytes. While it
+// waits with nothing held, the connection holds no buffer.
+func (c *conn) readReady(fd uintptr) bool {
+	empty := len(c.in) == c.place
+	if empty && c.borrowed == nil {
+		c.borrowed = readBuffers.Get().(*[]byte)
+		c.in, c.place = (*c.borrowed)[:0], 0
+	}
+	for {
+		n, err := syscall.Read(int(fd), c.in[len(c.in):cap(c.in)])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			if empty {
+				c.release()
+			}
+			return false
+		case err != nil:
+			c.readErr = err
+		default:
+			c.readN = n
+			c.in = c.in[:len(c.in)+n]
+		}
+		return true
+	}
+}
+
+var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, readChunk); return &b }}
+
+// makeRoom moves what is held to the beginning of a buffer of at least size
+// bytes that has room for more.
+func (c *conn) makeRoom(size int) {
+	held := c.in[c.place:]
+	if cap(c.in) >= size && len(held) < cap(c.in) {
+		c.in = append(c.in[:0], held...)
+		c.place = 0
+		return
+	}
+	grown := append(make([]byte, 0, max(size, 2*len(held))), held...)
+	c.release()
+	c.in = grown
+}
+
+// release gives the buffer back.
+func (c *conn) release() {
+	if c.borrowed != nil {
+		readBuffers.Put(c.borrowed)
+		c.borrowed = nil
+		c.in = nil
+	} else if c.raw != nil || cap(c.in) > readSmall {
+		c.in = nil
+	}
+	c.in, c.place = c.in[:0], 0
+}
+
+// refresh gives the client one and a half keepalives from now (section
+// 3.1.2.10). Bytes alone earn nothing: a packet has to come to its end.
+func (c *conn) refresh() {
+	if c.session == nil {
+		return // the deadline of the login holds
+	}
+	var at time.Time
+	if c.keepalive > 0 {
+		at = time.Now().Add(c.keepalive + c.keepalive/2)
+	}
+	_ = c.net.SetReadDeadline(at)
+}
+
+// Write takes whole packets for the client. It never blocks; a client that
+// does not read is cut when its buffer is full.
+func (c *conn) Write(p []byte) (int, error) {
+	if len(p) > 0 && p[0]>>4 == frame.Disconnect {
+		return len(p), nil // MQTT 3.1.1 has none from a server
+	}
+	if !c.out.write(p) {
+		return 0, net.ErrClosed
+	}
+	return len(p), nil
+}
+
+// Close closes the connection; what is queued is lost.
+func (c *conn) Close() error {
+	var err error
+	c.closeOnce.Do(func() {
+		close(c.closed)
+		c.out.close()
+		err = c.net.Close()
+	})
+	return err
+}
+
+// kick closes the connection for a reason of ours.
+func (c *conn) kick(why string) {
+	if c.cause.CompareAndSwap(nil, &why) {
+		c.b.count.kicked.WithLabelValues(why).Inc()
+	}
+	_ = c.Close()
+}
+
+// The engine sets deadlines; the guard has its own.
+
+func (c *conn) LocalAddr() net.Addr              { return c.net.LocalAddr() }
+func (c *conn) RemoteAddr() net.Addr             { return noAddress{} }
+func (c *conn) SetDeadline(time.Time) error      { return nil }
+func (c *conn) SetReadDeadline(time.Time) error  { return nil }
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+
+// noAddress keeps clients' addresses out of the engine and its logs.
+type noAddress struct{}
+
+func (noAddress) Network() string { return "mqtt" }
+func (noAddress) String() string  { return "client" }

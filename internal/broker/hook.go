@@ -1,0 +1,219 @@
+package broker
+
+import (
+	"errors"
+	"strings"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"banmesh/internal/broker/frame"
+)
+
+// A hook is the one hook of the engine. The engine asks its hooks one after
+// the other and takes any yes for a yes, so there must be no second.
+//
+// The engine keeps sessions and speaks the protocol. Who subscribed to what,
+// what is retained and who receives a publication is the broker's own: the
+// engine sees one stand-in subscription a client, nothing retained, and no
+// publication to hand out.
+type hook struct {
+	mqtt.HookBase
+	b *Broker
+}
+
+// standIn is the filter that the engine sees in place of one that was granted;
+// refused is one that it refuses.
+const (
+	standIn = "granted"
+	refused = ""
+)
+
+func (h *hook) ID() string { return "broker" }
+
+func (h *hook) Provides(what byte) bool {
+	switch what {
+	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished,
+		mqtt.OnSubscribe, mqtt.OnPacketProcessed, mqtt.OnUnsubscribe, mqtt.OnPublish, mqtt.OnWill, mqtt.OnClientExpired:
+		return true
+	}
+	return false
+}
+
+var errForeign = errors.New("a connection that did not pass the guard")
+
+// guarded gives the guard of a client's connection, or nil.
+func guarded(cl *mqtt.Client) *conn {
+	c, _ := cl.Net.Conn.(*conn)
+	return c
+}
+
+// OnConnect lets in only connections that the guard has logged in.
+func (h *hook) OnConnect(cl *mqtt.Client, _ packets.Packet) error {
+	if c := guarded(cl); c == nil || c.who.method == "" {
+		return errForeign
+	}
+	return nil
+}
+
+// OnConnectAuthenticate says what the login said.
+func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
+	c := guarded(cl)
+	return c != nil && c.who.method != ""
+}
+
+// OnACLCheck allows the stand-in for a granted filter, and lets publications
+// go on to OnPublish, which acknowledges what it refuses.
+func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
+	return guarded(cl) != nil && (write || topic == standIn)
+}
+
+func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
+	c := guarded(cl)
+	c.session = h.b.roster.begin(c, cl, pk.Connect.Clean, &h.b.index)
+}
+
+func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
+	c := guarded(cl)
+	h.b.count.logins.WithLabelValues(c.who.method).Inc()
+	c.session.established(c, cl)
+}
+
+// OnSubscribe decides on filters, and gives the engine stand-ins, so that its
+// answer to the client is ours.
+func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	c := guarded(cl)
+	if c == nil || c.session == nil {
+		return pk
+	}
+	h.b.pace(c, h.b.now())
+	out := make(packets.Subscriptions, len(pk.Filters))
+	for i, f := range pk.Filters {
+		qos := min(f.Qos, h.b.maxQoS)
+		out[i] = packets.Subscription{Filter: refused}
+		if h.b.subscribe(c, f.Filter, qos) {
+			out[i] = packets.Subscription{Filter: standIn, Qos: qos}
+		}
+	}
+	pk.Filters = out
+	return pk
+}
+
+// OnPacketProcessed follows a SUBACK with what is retained.
+func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) {
+	if pk.FixedHeader.Type != packets.Subscribe || err != nil {
+		return
+	}
+	if c := guarded(cl); c != nil && c.session != nil {
+		for _, f := range pk.Filters {
+			h.b.oweRetained(c, f.Filter)
+		}
+	}
+}
+
+func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	c := guarded(cl)
+	if c == nil || c.session == nil {
+		return pk
+	}
+	s := c.session
+	out := make(packets.Subscriptions, len(pk.Filters))
+	for i, f := range pk.Filters {
+		out[i] = packets.Subscription{Filter: "none"}
+		s.subsMu.Lock()
+		delete(s.subs, f.Filter)
+		s.subsMu.Unlock()
+		h.b.index.unsubscribe(s, f.Filter)
+	}
+	pk.Filters = out
+	return pk
+}
+
+// OnPublish takes every publication out of the engine's hands: it neither
+// retains nor delivers. With QoS 1 it does not acknowledge either, because
+// that waits for the disk; [Broker.publish] does.
+func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	c := guarded(cl)
+	if c == nil || c.session == nil {
+		return pk, packets.CodeSuccessIgnore
+	}
+	qos := pk.FixedHeader.Qos
+	h.b.publish(c, pk.TopicName, pk.Payload, pk.PacketID, qos, pk.FixedHeader.Retain)
+	if qos == 1 {
+		return pk, packets.ErrRejectPacket
+	}
+	return pk, packets.CodeSuccessIgnore
+}
+
+// OnWill publishes a client's will as any other publication of it, and gives
+// the engine one that reaches nobody.
+func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+	c := guarded(cl)
+	if c != nil && h.b.options.Open && !strings.HasPrefix(will.TopicName, "$") && !strings.ContainsAny(will.TopicName, "+#") {
+		h.b.take(c, will.TopicName, will.Payload, 0, min(will.Qos, h.b.maxQoS), will.Retain)
+	}
+	return mqtt.Will{}, nil
+}
+
+func (h *hook) OnClientExpired(cl *mqtt.Client) {
+	h.b.roster.expire(cl, &h.b.index)
+	cl.ClearInflights()
+	h.b.engine.UnsubscribeClient(cl)
+}
+
+// subscribe grants a filter or not.
+func (b *Broker) subscribe(c *conn, filter string, qos byte) bool {
+	s := c.session
+	if why := b.mayRead(c, filter); why != "" {
+		b.count.unsubscribed.WithLabelValues(why).Inc()
+		return false
+	}
+	s.subsMu.Lock()
+	_, had := s.subs[filter]
+	if !had && len(s.subs) >= b.limits.Subscriptions {
+		s.subsMu.Unlock()
+		b.count.unsubscribed.WithLabelValues("quota").Inc()
+		return false
+	}
+	filter = strings.Clone(filter)
+	s.subs[filter] = qos
+	s.subsMu.Unlock()
+	b.index.subscribe(s, filter, qos)
+	return true
+}
+
+// mayRead says why a client may not read a filter, or "".
+func (b *Broker) mayRead(c *conn, filter string) string {
+	switch {
+	case c.who.access < AccessRead:
+		return "access"
+	case len(filter) > maxFilter || strings.Count(filter, "/") >= maxLevels:
+		return "too deep"
+	case frame.CheckFilter([]byte(filter)) != nil:
+		return "malformed"
+	case b.options.Open:
+		if strings.HasPrefix(filter, "$share/") {
+			return "shared"
+		}
+		return ""
+	case !strings.HasPrefix(filter, b.prefix):
+		return "other network"
+	case strings.HasSuffix(filter, "#"):
+		return "multi-level wildcard"
+	}
+	return ""
+}
+
+// oweRetained owes a client what is retained under a filter that it was
+// granted.
+func (b *Broker) oweRetained(c *conn, filter string) {
+	c.session.subsMu.Lock()
+	qos, granted := c.session.subs[filter]
+	c.session.subsMu.Unlock()
+	if !granted {
+		return
+	}
+	if found := b.store.Match(filter); len(found) > 0 && !c.out.owe(found, qos) {
+		c.kick("asks for too much")
+	}
+}

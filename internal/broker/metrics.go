@@ -1,0 +1,95 @@
+package broker
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"banmesh/internal/broker/frame"
+)
+
+// counters are the broker's metrics. Labels come from closed sets: no client
+// can make a new one.
+type counters struct {
+	connections  prometheus.Counter
+	turnedAway   *prometheus.CounterVec
+	logins       *prometheus.CounterVec
+	received     prometheus.Counter
+	published    prometheus.Counter
+	admitted     prometheus.Counter
+	refused      *prometheus.CounterVec
+	unsubscribed *prometheus.CounterVec
+	delivered    prometheus.Counter
+	dropped      prometheus.Counter
+	kicked       *prometheus.CounterVec
+	broken       *prometheus.CounterVec
+	panics       prometheus.Counter
+	acceptErrors prometheus.Counter
+	paced        prometheus.Counter
+	collected    prometheus.Counter
+}
+
+func newCounters(r prometheus.Registerer) *counters {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "banmesh_broker", Name: name, Help: help})
+		r.MustRegister(c)
+		return c
+	}
+	vector := func(name, help, label string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "banmesh_broker", Name: name, Help: help}, []string{label})
+		r.MustRegister(c)
+		return c
+	}
+	return &counters{
+		connections:  counter("connections_total", "Connections that were accepted."),
+		turnedAway:   vector("turned_away_total", "Connections that did not become clients, by reason.", "reason"),
+		logins:       vector("logins_total", "Clients that logged in, by method.", "method"),
+		received:     counter("packets_received_total", "Packets of clients."),
+		published:    counter("publications_total", "Publications of clients."),
+		admitted:     counter("publications_admitted_total", "Publications that were admitted."),
+		refused:      vector("publications_refused_total", "Publications that were refused, by reason.", "reason"),
+		unsubscribed: vector("subscriptions_refused_total", "Subscriptions that were refused, by reason.", "reason"),
+		delivered:    counter("deliveries_total", "Publications handed to a client, retained ones not counted."),
+		dropped:      counter("deliveries_dropped_total", "Publications that a session had no room for."),
+		kicked:       vector("clients_kicked_total", "Clients that the broker cut, by reason.", "reason"),
+		broken:       vector("protocol_errors_total", "Connections that ended with a protocol error, by kind.", "kind"),
+		panics:       counter("recovered_panics_total", "Faults of the engine that cost one client its connection."),
+		acceptErrors: counter("accept_errors_total", "Errors of listeners that were survived."),
+		paced:        counter("publications_paced_total", "Publications that had to wait for their client's rate."),
+		collected:    counter("retained_collected_total", "Retained messages that were collected: old, revoked or banned."),
+	}
+}
+
+// malformed counts how a connection ended, where it was the client's fault.
+func (n *counters) malformed(err error) {
+	switch {
+	case errors.Is(err, frame.ErrMalformed):
+		n.broken.WithLabelValues("malformed").Inc()
+	case errors.Is(err, frame.ErrTooLarge):
+		n.broken.WithLabelValues("too large").Inc()
+	case errors.Is(err, frame.ErrProtocol):
+		n.broken.WithLabelValues("protocol").Inc()
+	case isTimeout(err):
+		n.broken.WithLabelValues("keepalive").Inc()
+	}
+}
+
+// gauges registers what is looked up when somebody asks.
+func (b *Broker) gauges(r prometheus.Registerer) {
+	gauge := func(name, help string, f func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "banmesh_broker", Name: name, Help: help}, f))
+	}
+	gauge("connections", "Open connections.", func() float64 { return float64(b.open.Load()) })
+	gauge("arriving", "Connections that have not logged in.", func() float64 { return float64(len(b.arriving)) })
+	gauge("sessions", "Sessions, those of absent clients included.", func() float64 { return float64(b.roster.len()) })
+	gauge("subscriptions", "Subscriptions.", func() float64 { return float64(b.index.subscriptions()) })
+	gauge("retained_messages", "Retained messages.", func() float64 { return float64(b.store.Status().Messages) })
+	gauge("retained_bytes", "Memory of retained messages.", func() float64 { return float64(b.store.Status().Bytes) })
+	gauge("retained_pending", "Changes that the disk lacks.", func() float64 { return float64(b.store.Status().Pending) })
+	gauge("store_healthy", "1 where the last group was written, 0 otherwise.", func() float64 {
+		if b.store.Status().Fault != "" {
+			return 0
+		}
+		return 1
+	})
+}

@@ -1,0 +1,484 @@
+package broker
+
+import (
+	"sync"
+	"syscall"
+	"time"
+
+	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/retained"
+)
+
+// Limits of what a client is owed.
+const (
+	// feedRound is how many bytes of retained messages are encoded ahead of
+	// the socket: enough to keep it full, little for a thousand joiners.
+	feedRound = 128 << 10
+	// feedWindow is how many publications a client may leave unacknowledged
+	// before retained messages wait for it.
+	feedWindow = 1024
+	// writeChunk is what one blocking write takes, so that progress of a slow
+	// client is seen.
+	writeChunk = 64 << 10
+	// bufferKept is the largest buffer that goes back to the pool.
+	bufferKept = 64 << 10
+)
+
+// An outbound is what waits to be written to one client. One goroutine at a
+// time writes: a flusher, the sender itself, or a drain that waits for a slow
+// socket.
+type outbound struct {
+	c       *conn
+	writeFn func(fd uintptr) bool // of whoever is busy
+	writing []byte
+	wrote   int
+	fault   error
+
+	mu     sync.Mutex
+	buf    []byte
+	queued int  // bytes in buf and on their way to the socket
+	busy   bool // someone writes, or will soon
+	closed bool
+	nextID uint16
+	feed   []feedItem // retained messages owed, first first
+	waits  bool       // the feed waits for acknowledgements
+}
+
+// A feedItem is a retained message that a client shall have, as it is when its
+// turn comes.
+type feedItem struct {
+	topic string
+	qos   byte
+}
+
+func (o *outbound) init(c *conn) {
+	o.c = c
+	o.writeFn = o.writeReady
+}
+
+var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+func takeBuffer() []byte { return (*writeBuffers.Get().(*[]byte))[:0] }
+
+func giveBuffer(b []byte) {
+	if cap(b) > 0 && cap(b) <= bufferKept {
+		b = b[:0]
+		writeBuffers.Put(&b)
+	}
+}
+
+// room says whether n more bytes may wait. A client that is owed nothing may
+// be sent anything.
+func (o *outbound) room(n int) bool {
+	return o.queued == 0 || o.queued+n <= o.c.b.limits.MaxQueued
+}
+
+// write sends p, at once where nothing waits. It gives false where the
+// connection is closed, or is closed now because the client does not read.
+func (o *outbound) write(p []byte) bool {
+	o.mu.Lock()
+	switch {
+	case o.closed:
+		o.mu.Unlock()
+		return false
+	case !o.room(len(p)):
+		o.mu.Unlock()
+		o.c.kick("slow reader")
+		return false
+	case o.busy || o.c.raw == nil:
+		o.append(p)
+		start := !o.busy
+		o.busy = true
+		o.mu.Unlock()
+		if start {
+			o.c.b.background(o.drain)
+		}
+		return true
+	}
+	o.busy = true
+	o.queued += len(p)
+	o.mu.Unlock()
+	o.send(p)
+	return true
+}
+
+// append queues p. The caller holds mu and has asked for room.
+func (o *outbound) append(p []byte) {
+	if o.buf == nil {
+		o.buf = takeBuffer()
+	}
+	o.buf = append(o.buf, p...)
+	o.queued += len(p)
+}
+
+// claim makes the caller responsible for a flush where nobody is; the caller
+// holds mu.
+func (o *outbound) claim() bool {
+	if o.busy {
+		return false
+	}
+	o.busy = true
+	return true
+}
+
+// later queues p and leaves the writing to a flusher.
+func (o *outbound) later(p []byte) {
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return
+	}
+	if !o.room(len(p)) {
+		o.mu.Unlock()
+		o.c.kick("slow reader")
+		return
+	}
+	o.append(p)
+	flush := o.claim()
+	o.mu.Unlock()
+	if flush {
+		o.c.b.flush.add(o.c)
+	}
+}
+
+// flush writes what waits. The caller is the one who is busy.
+func (o *outbound) flush() {
+	if o.c.raw == nil {
+		o.c.b.background(o.drain)
+		return
+	}
+	if b := o.next(); b != nil {
+		o.send(b)
+		giveBuffer(b)
+	}
+}
+
+// next takes what waits, retained messages included, or gives nil and ends
+// being busy.
+func (o *outbound) next() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		o.busy = false
+		return nil
+	}
+	if len(o.feed) > 0 && len(o.buf) < feedRound {
+		o.fill()
+	}
+	if len(o.buf) == 0 {
+		o.busy = false
+		return nil
+	}
+	b := o.buf
+	o.buf = nil
+	return b
+}
+
+// fill encodes retained messages that the client is owed.
+func (o *outbound) fill() {
+	for len(o.feed) > 0 && len(o.buf) < feedRound {
+		if o.c.unacked.Load() >= feedWindow {
+			o.waits = true
+			return
+		}
+		item := o.feed[0]
+		o.feed = o.feed[1:]
+		m := o.c.b.store.Get(item.topic)
+		if m == nil {
+			continue
+		}
+		f := encode(m.Topic, m.Payload, m.QoS, true)
+		if !o.publication(&f, min(item.qos, m.QoS)) {
+			return
+		}
+	}
+	if len(o.feed) == 0 {
+		o.feed, o.waits = nil, false
+	}
+}
+
+// owe adds retained messages to what the client shall have. It gives false
+// where that becomes too much.
+func (o *outbound) owe(found []*retained.Message, qos byte) bool {
+	o.mu.Lock()
+	if len(o.feed)+len(found) > maxOwed {
+		o.mu.Unlock()
+		return false
+	}
+	for _, m := range found {
+		o.feed = append(o.feed, feedItem{m.Topic, qos})
+	}
+	flush := !o.closed && o.claim()
+	o.mu.Unlock()
+	if flush {
+		o.c.b.flush.add(o.c)
+	}
+	return true
+}
+
+// windowOpened goes on with the feed where it waited for acknowledgements.
+func (o *outbound) windowOpened() {
+	o.mu.Lock()
+	flush := o.waits && !o.closed && o.c.unacked.Load() < feedWindow && o.claim()
+	if flush {
+		o.waits = false
+	}
+	o.mu.Unlock()
+	if flush {
+		o.c.b.flush.add(o.c)
+	}
+}
+
+// send writes b without blocking, then whatever came meanwhile. What the
+// socket does not take now is left to a drain; b is the caller's again.
+func (o *outbound) send(b []byte) {
+	for first := true; ; first = false {
+		n, err := o.tryWrite(b)
+		if err != nil {
+			o.mu.Lock()
+			o.busy = false
+			o.mu.Unlock()
+			_ = o.c.Close()
+			return
+		}
+		o.mu.Lock()
+		o.queued -= n
+		o.mu.Unlock()
+		if n < len(b) {
+			rest := append([]byte(nil), b[n:]...)
+			o.c.b.background(func() { o.drainFrom(rest) })
+			return
+		}
+		if !first {
+			giveBuffer(b)
+		}
+		if b = o.next(); b == nil {
+			return
+		}
+	}
+}
+
+// tryWrite writes what the socket takes now.
+func (o *outbound) tryWrite(b []byte) (int, error) {
+	o.writing, o.wrote, o.fault = b, 0, nil
+	err := o.c.raw.Write(o.writeFn)
+	o.writing = nil
+	if err == nil {
+		err = o.fault
+	}
+	return o.wrote, err
+}
+
+func (o *outbound) writeReady(fd uintptr) bool {
+	for o.wrote < len(o.writing) {
+		n, err := syscall.Write(int(fd), o.writing[o.wrote:])
+		switch err {
+		case nil:
+			o.wrote += n
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return true
+		default:
+			o.fault = err
+			return true
+		}
+	}
+	return true
+}
+
+func (o *outbound) drain() { o.drainFrom(nil) }
+
+// drainFrom writes b and what waits, blocking, until nothing is left or the
+// client takes nothing for the time that a stalled client gets.
+func (o *outbound) drainFrom(b []byte) {
+	for {
+		if err := o.writeAll(b); err != nil {
+			if isTimeout(err) {
+				o.c.kick("stalled reader")
+			}
+			o.mu.Lock()
+			o.busy = false
+			o.mu.Unlock()
+			_ = o.c.Close()
+			return
+		}
+		if b = o.next(); b == nil {
+			return
+		}
+	}
+}
+
+// writeAll writes b, with a deadline for each piece and none afterwards.
+func (o *outbound) writeAll(b []byte) error {
+	for len(b) > 0 {
+		if err := o.c.net.SetWriteDeadline(time.Now().Add(o.c.b.limits.StallTime)); err != nil {
+			return err
+		}
+		n, err := o.c.net.Write(b[:min(len(b), writeChunk)])
+		o.mu.Lock()
+		o.queued -= n
+		o.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return o.c.net.SetWriteDeadline(time.Time{})
+}
+
+func (o *outbound) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.feed = nil
+	o.mu.Unlock()
+}
+
+// publication queues a publication for the session with an identifier of its
+// own. The caller holds mu. It gives false where nothing more can be queued.
+func (o *outbound) publication(f *encoded, qos byte) bool {
+	s := o.c.session
+	if s == nil {
+		return false
+	}
+	if qos > 0 && (qos == 2 || !s.clean) {
+		id, ok := s.keep(f, qos)
+		if !ok {
+			o.c.b.count.dropped.Inc()
+			return true
+		}
+		o.frame(f.as(qos), id)
+		return true
+	}
+	var id uint16
+	if qos > 0 {
+		if o.c.unacked.Add(1) > maxUnacked {
+			return false
+		}
+		o.nextID++
+		if o.nextID > maxFastID {
+			o.nextID = 1
+		}
+		id = o.nextID
+	}
+	o.frame(f.as(qos), id)
+	return true
+}
+
+// frame appends one encoded publication with its identifier set.
+func (o *outbound) frame(e wire, id uint16) {
+	if o.buf == nil {
+		o.buf = takeBuffer()
+	}
+	at := len(o.buf)
+	o.buf = append(o.buf, e.bytes...)
+	o.queued += len(e.bytes)
+	if e.id >= 0 {
+		o.buf[at+e.id], o.buf[at+e.id+1] = byte(id>>8), byte(id)
+	}
+}
+
+// An encoded publication is made once for all who receive it, in each quality
+// of service that one of them needs.
+type encoded struct {
+	topic   string
+	payload []byte
+	qos     byte // of the publication
+	retain  bool
+	forms   [3]wire
+}
+
+// A wire is a PUBLISH and the offset of its identifier, or -1.
+type wire struct {
+	bytes []byte
+	id    int
+}
+
+func encode(topic string, payload []byte, qos byte, retain bool) encoded {
+	return encoded{topic: topic, payload: payload, qos: qos, retain: retain}
+}
+
+// as gives the form for a quality of service.
+func (f *encoded) as(qos byte) wire {
+	w := &f.forms[qos]
+	if w.bytes == nil {
+		w.bytes, w.id = frame.AppendPublish(make([]byte, 0, len(f.topic)+len(f.payload)+16), f.topic, f.payload, qos, f.retain)
+	}
+	return *w
+}
+
+// A flusher writes to clients that are owed something, so that one system
+// call carries what several publications left there.
+type flusher struct {
+	mu    sync.Mutex
+	queue []*conn
+	due   chan struct{}
+}
+
+// flushers spreads clients over as many flushers as there are processors.
+type flushers []*flusher
+
+func newFlushers(n int) flushers {
+	f := make(flushers, n)
+	for i := range f {
+		f[i] = &flusher{due: make(chan struct{}, 1)}
+	}
+	return f
+}
+
+func (f flushers) of(c *conn) *flusher { return f[c.number%uint64(len(f))] }
+
+func (f flushers) add(c *conn) { f.of(c).add(c) }
+
+// addAll adds several at once, with one turn of each lock.
+func (f flushers) addAll(cs []*conn) {
+	for i, one := range f {
+		found := false
+		for _, c := range cs {
+			if c.number%uint64(len(f)) != uint64(i) {
+				continue
+			}
+			if !found {
+				one.mu.Lock()
+				found = true
+			}
+			one.queue = append(one.queue, c)
+		}
+		if found {
+			one.mu.Unlock()
+			one.wake()
+		}
+	}
+}
+
+func (f *flusher) add(c *conn) {
+	f.mu.Lock()
+	f.queue = append(f.queue, c)
+	f.mu.Unlock()
+	f.wake()
+}
+
+func (f *flusher) wake() {
+	select {
+	case f.due <- struct{}{}:
+	default: // a pass is due already
+	}
+}
+
+// run flushes until quit is closed.
+func (f *flusher) run(quit <-chan struct{}) {
+	var batch []*conn
+	for {
+		select {
+		case <-quit:
+			return
+		case <-f.due:
+		}
+		f.mu.Lock()
+		batch, f.queue = f.queue, batch[:0]
+		f.mu.Unlock()
+		for i, c := range batch {
+			c.out.flush()
+			batch[i] = nil
+		}
+	}
+}

@@ -1,0 +1,263 @@
+package broker
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Packet identifiers of publications to a client. Those up to maxFastID are
+// counted, not remembered: a clean session gets nothing again, so that there
+// is nothing to remember. The others stand in the engine's list of what is in
+// flight, far from the low ones that clients use for their own packets, which
+// the engine keeps in the same list.
+const (
+	maxFastID = 32767
+	firstKept = 32768
+	// maxUnacked is how many publications a client may leave unacknowledged.
+	// Who has more is broken, and would see an identifier twice.
+	maxUnacked = 32000
+	// maxMoving is how many publications wait while a session moves from one
+	// connection to the next.
+	maxMoving = 1024
+)
+
+// A session is a client's subscriptions and what it is owed. A clean one lives
+// as long as its connection; the other kind exists only in open brokers.
+type session struct {
+	id     string
+	clean  bool
+	bridge bool
+	who    identity
+
+	subsMu sync.Mutex
+	subs   map[string]byte
+
+	// Where publications go. c is nil while the client is away.
+	mu     sync.Mutex
+	c      *conn
+	moving bool
+	wait   []waiting
+
+	// flight guards the choice of an identifier in the engine's list.
+	flight sync.Mutex
+	cl     *mqtt.Client
+	last   uint16
+	order  int64
+}
+
+type waiting struct {
+	f   *encoded
+	qos byte
+}
+
+// keep puts a publication into the engine's list of what is in flight.
+func (s *session) keep(f *encoded, qos byte) (id uint16, ok bool) {
+	s.flight.Lock()
+	defer s.flight.Unlock()
+	list := s.cl.State.Inflight
+	n := list.Len()
+	if n >= maxInflight {
+		return 0, false
+	}
+	if n == 0 {
+		// The engine sorts by the low 16 bits of this, so it starts again
+		// whenever nothing is in flight.
+		s.order = 0
+	}
+	for {
+		s.last++
+		if s.last < firstKept {
+			s.last = firstKept
+		}
+		if _, taken := list.Get(s.last); !taken {
+			break
+		}
+	}
+	s.order++
+	list.Set(packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: qos, Retain: f.retain},
+		TopicName:   f.topic, Payload: f.payload, PacketID: s.last, Created: s.order,
+	})
+	return s.last, true
+}
+
+// deliver queues a publication for the client, or keeps it for one that is
+// away. It gives the connection where somebody has to flush it.
+func (s *session) deliver(f *encoded, qos byte) *conn {
+	if !s.clean {
+		return s.deliverKept(f, qos)
+	}
+	return s.c.deliver(f, qos) // a clean session never changes its connection
+}
+
+func (c *conn) deliver(f *encoded, qos byte) *conn {
+	o := &c.out
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return nil
+	}
+	if !o.room(len(f.topic) + len(f.payload)) {
+		o.mu.Unlock()
+		c.kick("slow reader")
+		return nil
+	}
+	ok := o.publication(f, qos)
+	flush := ok && o.claim()
+	o.mu.Unlock()
+	if !ok {
+		c.kick("does not acknowledge")
+	}
+	if flush {
+		return c
+	}
+	return nil
+}
+
+func (s *session) deliverKept(f *encoded, qos byte) *conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.moving:
+		if len(s.wait) < maxMoving {
+			s.wait = append(s.wait, waiting{f, qos})
+		} else {
+			s.c.b.count.dropped.Inc()
+		}
+		return nil
+	case s.c == nil:
+		if qos > 0 {
+			if _, ok := s.keep(f, qos); !ok {
+				s.cl.Stop(nil)
+			}
+		}
+		return nil
+	}
+	return s.c.deliver(f, qos)
+}
+
+// A roster is the sessions, by client identifier.
+type roster struct {
+	mu   sync.Mutex
+	byID map[string]*session
+}
+
+// begin gives the session for a new connection, which may be one that exists.
+// Another connection of the same client loses it.
+func (r *roster) begin(c *conn, cl *mqtt.Client, clean bool, x *index) *session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.byID[cl.ID]
+	if old != nil && !old.clean && !clean {
+		old.mu.Lock()
+		old.moving, old.c = true, c
+		old.mu.Unlock()
+		old.who, old.bridge = c.who, c.connection.Bridge
+		return old
+	}
+	if old != nil {
+		x.drop(old)
+	}
+	s := &session{id: cl.ID, clean: clean, bridge: c.connection.Bridge, who: c.who, subs: map[string]byte{}, c: c, cl: cl}
+	s.moving = !clean
+	r.byID[cl.ID] = s
+	return s
+}
+
+// established says that the engine has told the client of its session; what
+// came meanwhile is delivered.
+func (s *session) established(c *conn, cl *mqtt.Client) {
+	if s.clean {
+		return
+	}
+	s.flight.Lock()
+	s.cl = cl
+	s.flight.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.c != c {
+		return
+	}
+	s.moving = false
+	for _, w := range s.wait {
+		if c.deliver(w.f, w.qos) != nil {
+			c.b.flush.add(c)
+		}
+	}
+	s.wait = nil
+}
+
+func (r *roster) get(id string) *session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byID[id]
+}
+
+// end says that a connection is gone.
+func (r *roster) end(c *conn, x *index) {
+	s := c.session
+	if s == nil {
+		return
+	}
+	if !s.clean {
+		s.mu.Lock()
+		if s.c == c && !s.moving {
+			s.c = nil
+		}
+		s.mu.Unlock()
+		return
+	}
+	r.mu.Lock()
+	if r.byID[s.id] == s {
+		delete(r.byID, s.id)
+	}
+	r.mu.Unlock()
+	x.drop(s)
+}
+
+// expire forgets a session that the engine has forgotten.
+func (r *roster) expire(cl *mqtt.Client, x *index) {
+	r.mu.Lock()
+	s := r.byID[cl.ID]
+	if s == nil || s.clean || s.cl != cl {
+		r.mu.Unlock()
+		return
+	}
+	delete(r.byID, cl.ID)
+	r.mu.Unlock()
+	x.drop(s)
+}
+
+// all gives the sessions, sorted by identifier.
+func (r *roster) all() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]*session, 0, len(r.byID))
+	for _, s := range r.byID {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b *session) int { return strings.Compare(a.id, b.id) })
+	return out
+}
+
+func (r *roster) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.byID)
+}
+
+// drop ends all subscriptions of a session.
+func (x *index) drop(s *session) {
+	s.subsMu.Lock()
+	filters := make([]string, 0, len(s.subs))
+	for f := range s.subs {
+		filters = append(filters, f)
+	}
+	clear(s.subs)
+	s.subsMu.Unlock()
+	x.unsubscribe(s, filters...)
+}
