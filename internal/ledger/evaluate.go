@@ -19,14 +19,15 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 		votes = l.appendVotes(votes, wider, l.table.target(wider))
 	})
 	return policy.Question{
-		Topic:    l.table.topicName(r),
-		Target:   target,
-		Votes:    votes,
-		NeverBan: l.never,
-		Allowed:  l.exempt.allowed,
-		Exempt:   l.exempt.unbanned,
-		Caution:  l.caution,
-		Now:      now,
+		Topic:      l.table.topicName(r),
+		Target:     target,
+		Votes:      votes,
+		NeverBan:   l.never,
+		NeverPeers: l.peers,
+		Allowed:    l.exempt.allowed,
+		Exempt:     l.exempt.unbanned,
+		Caution:    l.caution,
+		Now:        now,
 	}
 }
 
@@ -212,6 +213,27 @@ type Enforced struct {
 	Topic  ban.Topic
 	Target ban.Target
 	Until  time.Time
+	// Class is the kind of offence of the claim that lasts longest, this node's
+	// own first. Own says that this node claims it. Both are for readers of lists.
+	Class ban.Class
+	Own   bool
+}
+
+// enforcedAs describes a record that is to be banned until then.
+func (l *Ledger) enforcedAs(r uint32, until time.Time) Enforced {
+	e := Enforced{Topic: l.table.topicName(r), Target: l.table.target(r), Until: until}
+	var longest uint32
+	for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
+		v := &l.table.votes[i-1]
+		if v.feed == ownFeed {
+			e.Class, e.Own = v.class(), true
+			break
+		}
+		if v.end >= longest {
+			e.Class, longest = v.class(), v.end
+		}
+	}
+	return e
 }
 
 // A Change is a step of the desired state. With Ban the target is to be banned
@@ -228,13 +250,13 @@ func (l *Ledger) Desired() iter.Seq[Enforced] {
 	defer l.mu.Unlock()
 	now := l.now()
 	var list []Enforced
-	for topic, x := range l.table.byTopic {
+	for topic := range l.table.byTopic {
 		for r := range l.table.records(topic) {
 			rec := &l.table.all[r]
 			rec.dirty = false
 			rec.told = rec.enforced(now)
 			if rec.told != 0 {
-				list = append(list, Enforced{x.name, l.table.target(r), time.Unix(int64(rec.told), 0)})
+				list = append(list, l.enforcedAs(r, time.Unix(int64(rec.told), 0)))
 			} else if rec.votes == 0 {
 				l.table.drop(r)
 			}
@@ -267,7 +289,7 @@ func (l *Ledger) Take(most int) []Change {
 			rec.told = want
 			change := Change{Ban: want != 0, Enforced: Enforced{Topic: l.table.topicName(r), Target: l.table.target(r)}}
 			if change.Ban {
-				change.Until = time.Unix(int64(want), 0)
+				change.Enforced = l.enforcedAs(r, time.Unix(int64(want), 0))
 			}
 			changes = append(changes, change)
 		}

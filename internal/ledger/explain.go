@@ -64,7 +64,7 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 	defer l.mu.RUnlock()
 	now := l.now()
 	e := Explanation{Target: target, Standings: []Standing{}}
-	for _, p := range []policy.Protection{l.never, l.exempt.allowed, l.exempt.unbanned} {
+	for _, p := range []policy.Protection{l.never, l.exempt.allowed, l.peers, l.exempt.unbanned} {
 		if p == nil {
 			continue
 		}

@@ -42,9 +42,12 @@ type Options struct {
 	Store    *store.Store
 	Policy   *policy.Policy    // nil: [policy.Nothing]
 	NeverBan policy.Protection // what no claim can ban; nil: nothing
-	Caution  policy.Protection // addresses that many people share; nil: none
-	Now      func() time.Time  // nil: [time.Now]
-	Log      *slog.Logger      // nil: none
+	// NeverPeers is what the claims of others cannot ban and our own feeds do
+	// not carry; nil: the same as NeverBan.
+	NeverPeers policy.Protection
+	Caution    policy.Protection // addresses that many people share; nil: none
+	Now        func() time.Time  // nil: [time.Now]
+	Log        *slog.Logger      // nil: none
 }
 
 // A Ledger is safe for use from several goroutines. It starts none: the owner
@@ -57,6 +60,7 @@ type Ledger struct {
 	mu      sync.RWMutex
 	policy  *policy.Policy
 	never   policy.Protection
+	peers   policy.Protection
 	caution policy.Protection
 	table   table
 	feeds   feeds
@@ -86,6 +90,7 @@ func Open(o Options) (*Ledger, error) {
 		log:      o.Log,
 		policy:   o.Policy,
 		never:    o.NeverBan,
+		peers:    o.NeverPeers,
 		caution:  o.Caution,
 		changed:  make(chan struct{}, 1),
 		ownReady: make(chan struct{}, 1),
@@ -140,12 +145,13 @@ func (l *Ledger) Policy() *policy.Policy {
 	return l.policy
 }
 
-// SetNeverBan puts a new never-ban set in force, for claims that are already
-// here too.
-func (l *Ledger) SetNeverBan(p policy.Protection) {
+// SetNeverBan puts new never-ban sets in force, for claims that are already
+// here too: one against every claim, and one against the claims of others (nil:
+// the same), see [Options].
+func (l *Ledger) SetNeverBan(everyone, peers policy.Protection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.never = p
+	l.never, l.peers = everyone, peers
 	l.evaluateAll(l.now())
 }
 

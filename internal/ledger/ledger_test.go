@@ -204,7 +204,7 @@ func TestNeverBanBeatsEveryone(t *testing.T) {
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.1", time.Hour), claim("198.0.0.0/8", time.Hour), claim("203.0.113.1", time.Hour)}}))
 	w.must(w.BanLocal("sshd", claim("192.0.2.5", time.Hour), Evidence{}))
 	w.wantDesired("sshd 192.0.2.5 1h0m0s", "sshd 203.0.113.1 1h0m0s")
-	w.SetNeverBan(never{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("192.0.2.5/32")})
+	w.SetNeverBan(never{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("192.0.2.5/32")}, nil)
 	w.wantDesired("sshd 198.0.0.0/8 1h0m0s", "sshd 198.51.100.1 1h0m0s")
 }
 

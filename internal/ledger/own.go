@@ -246,11 +246,23 @@ func (l *Ledger) Own(topic ban.Topic) []ban.Claim {
 	var claims []ban.Claim
 	for r := range l.table.records(t) {
 		if v := l.table.vote(r, ownFeed); v != nil && int64(v.end) > now {
-			claims = append(claims, v.claim(l.table.target(r)))
+			if target := l.table.target(r); l.mayTell(target) {
+				claims = append(claims, v.claim(target))
+			}
 		}
 	}
 	slices.SortFunc(claims, ban.Claim.Compare)
 	return claims
+}
+
+// mayTell says whether an own claim is for others' eyes: a private address that
+// this node banned means nothing elsewhere, or someone else.
+func (l *Ledger) mayTell(t ban.Target) bool {
+	if l.peers == nil {
+		return true
+	}
+	_, never := l.peers.Protects(t)
+	return !never
 }
 
 func (v *vote) claim(t ban.Target) ban.Claim {
@@ -282,7 +294,7 @@ func (l *Ledger) TakeOwn() []OwnChange {
 			c = &OwnChange{Topic: p.topic}
 			by[p.topic] = c
 		}
-		if v := l.ownVote(p); v != nil && int64(v.end) > now {
+		if v := l.ownVote(p); v != nil && int64(v.end) > now && l.mayTell(p.target) {
 			c.Claims = append(c.Claims, v.claim(p.target))
 		} else {
 			c.Removed = append(c.Removed, p.target)

@@ -29,9 +29,12 @@ func (p *Policy) Judge(q Question) Verdict {
 			own = max(own, v.End.Unix())
 		}
 	}
-	why, exempt := protects(q.Exempt, q.Target)
-	remote := Verdict{Why: ReasonExempt, Rule: why}
-	if !exempt {
+	var remote Verdict
+	if why, ok := protects(q.NeverPeers, q.Target); ok {
+		remote = Verdict{Why: ReasonNeverBan, Rule: why}
+	} else if why, ok := protects(q.Exempt, q.Target); ok {
+		remote = Verdict{Why: ReasonExempt, Rule: why}
+	} else {
 		remote = p.judgeRemote(&q, now)
 	}
 	if own <= now {

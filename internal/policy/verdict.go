@@ -173,9 +173,10 @@ type Question struct {
 	Votes    []Vote
 	Disputes []Dispute
 	// NeverBan shields from every claim, this node's own included; so does
-	// Allowed, what a person allowed. Exempt, what a person unbanned, shields
-	// from the claims of others. Caution marks addresses that many people
-	// share. Each may be nil.
-	NeverBan, Allowed, Exempt, Caution Protection
-	Now                                time.Time
+	// Allowed, what a person allowed. NeverPeers and Exempt (what a person
+	// unbanned) shield from the claims of others. Caution marks addresses that
+	// many people share. Each may be nil.
+	NeverBan, NeverPeers     Protection
+	Allowed, Exempt, Caution Protection
+	Now                      time.Time
 }

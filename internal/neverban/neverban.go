@@ -1,0 +1,167 @@
+// Package neverban finds what must stay reachable, whoever asks for it to be
+// banned: this machine, the way to it, the services that it depends on, and
+// the people who are logged in to it. Each entry says where it comes from and
+// why, so that a refusal can be explained.
+package neverban
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// Source says where an entry comes from. The set is closed.
+type Source string
+
+// The sources.
+const (
+	SourceBogon     Source = "bogon"         // addresses that nobody on the Internet has
+	SourceOwn       Source = "own-address"   // an address of this machine
+	SourceGateway   Source = "gateway"       // the next hop of a route
+	SourceResolver  Source = "resolver"      // a DNS server in use
+	SourceTime      Source = "time-server"   // an NTP server in use
+	SourceBroker    Source = "broker"        // an MQTT broker of ours
+	SourceContainer Source = "container-net" // the network of a container or virtual-machine bridge
+	SourceVPN       Source = "vpn"           // a tunnel's network or its far end
+	SourceAdmin     Source = "administrator" // someone is logged in from there
+	SourceManual    Source = "manual"        // written by hand
+	SourcePack      Source = "pack"          // from a signed list
+)
+
+// An Entry is one protected prefix.
+type Entry struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Source Source       `json:"source"`
+	// Reason is for people: "default gateway on eth0".
+	Reason string `json:"reason"`
+	// Until is when the entry ends; zero is never.
+	Until time.Time `json:"until,omitzero"`
+}
+
+func (e Entry) String() string {
+	s := string(e.Source) + " " + ban.Target{}.String()
+	if t, err := ban.TargetOfPrefix(e.Prefix); err == nil {
+		s = string(e.Source) + " " + t.String()
+	}
+	if e.Reason != "" {
+		s += " (" + e.Reason + ")"
+	}
+	return s
+}
+
+// A Set is an immutable set of entries that answers quickly. The zero Set is
+// empty.
+type Set struct {
+	prefixes ban.Prefixes[struct{}]
+	entries  []Entry
+}
+
+// NewSet makes a set of entries.
+func NewSet(entries []Entry) Set {
+	return Set{
+		entries: slices.Clone(entries),
+		prefixes: ban.NewPrefixes(func(yield func(netip.Prefix, struct{}) bool) {
+			for _, e := range entries {
+				if !yield(e.Prefix, struct{}{}) {
+					return
+				}
+			}
+		}),
+	}
+}
+
+// Overlaps finds an entry that contains p or that p contains. Of several it
+// gives the most telling: the longest prefix, and the first of equals.
+func (s Set) Overlaps(p netip.Prefix) (Entry, bool) {
+	if _, _, ok := s.prefixes.Overlaps(p); !ok {
+		return Entry{}, false
+	}
+	best := -1
+	for i, e := range s.entries {
+		if e.Prefix.Overlaps(p) && (best < 0 || e.Prefix.Bits() > s.entries[best].Prefix.Bits()) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return Entry{}, false
+	}
+	return s.entries[best], true
+}
+
+// Protects says why a target must not be banned. It never protects wallets.
+func (s Set) Protects(t ban.Target) (why string, ok bool) {
+	p, ip := t.Prefix()
+	if !ip {
+		return "", false
+	}
+	e, ok := s.Overlaps(p)
+	if !ok {
+		return "", false
+	}
+	return e.String(), true
+}
+
+// Prefixes gives the outermost prefixes in order: the kernel's first rule.
+func (s Set) Prefixes() []netip.Prefix {
+	list := make([]netip.Prefix, 0, s.prefixes.Len())
+	for p := range s.prefixes.All() {
+		list = append(list, p)
+	}
+	return list
+}
+
+// bogons are addresses that cannot be an attacker elsewhere: RFC 6890 and its
+// registries, RFC 1918, RFC 6598, RFC 4193, documentation and multicast.
+var bogons = [...]struct{ prefix, reason string }{
+	{"0.0.0.0/8", "this network, RFC 791"},
+	{"10.0.0.0/8", "private, RFC 1918"},
+	{"100.64.0.0/10", "shared by carriers, RFC 6598"},
+	{"127.0.0.0/8", "loopback"},
+	{"169.254.0.0/16", "link-local, RFC 3927"},
+	{"172.16.0.0/12", "private, RFC 1918"},
+	{"192.0.0.0/24", "IETF assignments, RFC 6890"},
+	{"192.0.2.0/24", "documentation, RFC 5737"},
+	{"192.88.99.0/24", "6to4 relays, RFC 7526"},
+	{"192.168.0.0/16", "private, RFC 1918"},
+	{"198.18.0.0/15", "benchmarks, RFC 2544"},
+	{"198.51.100.0/24", "documentation, RFC 5737"},
+	{"203.0.113.0/24", "documentation, RFC 5737"},
+	{"224.0.0.0/4", "multicast"},
+	{"240.0.0.0/4", "reserved and broadcast"},
+	{"::/128", "unspecified"},
+	{"::1/128", "loopback"},
+	{"64:ff9b::/96", "NAT64, RFC 6052"},
+	{"64:ff9b:1::/48", "NAT64, RFC 8215"},
+	{"100::/64", "discard, RFC 6666"},
+	{"2001:db8::/32", "documentation, RFC 3849"},
+	{"3fff::/20", "documentation, RFC 9637"},
+	{"fc00::/7", "private, RFC 4193"},
+	{"fe80::/10", "link-local"},
+	{"ff00::/8", "multicast"},
+}
+
+// Bogons lists the addresses that no peer can make us ban. Entries that
+// overlap a prefix of lab are left out, for networks of one's own that use
+// them.
+func Bogons(lab []netip.Prefix) []Entry {
+	list := make([]Entry, 0, len(bogons))
+	for _, b := range bogons {
+		p := netip.MustParsePrefix(b.prefix)
+		if !slices.ContainsFunc(lab, func(l netip.Prefix) bool { return l.Overlaps(p) }) {
+			list = append(list, Entry{Prefix: p, Source: SourceBogon, Reason: b.reason})
+		}
+	}
+	return list
+}
+
+// WithoutPrivate leaves out the private ranges of RFC 1918 and RFC 4193 and
+// the link-local ones: for a node whose own detection may ban neighbours in a
+// private network. Loopback, gateways and everything else stays.
+func WithoutPrivate(entries []Entry) []Entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e Entry) bool {
+		return e.Source == SourceBogon && (strings.HasPrefix(e.Reason, "private") || strings.HasPrefix(e.Reason, "link-local"))
+	})
+}
