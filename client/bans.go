@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/maphash"
+	"math/bits"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 // goroutines read while one writes.
 type bans struct {
 	seed    maphash.Seed
+	filter  atomic.Pointer[filter]
 	v4      table[key4]
 	v6      table[key6]
 	wallets table[[20]byte]
@@ -25,7 +27,11 @@ type bans struct {
 	count    atomic.Int64
 }
 
-func newBans() *bans { return &bans{seed: maphash.MakeSeed()} }
+func newBans() *bans {
+	b := &bans{seed: maphash.MakeSeed()}
+	b.filter.Store(newFilter(0))
+	return b
+}
 
 func (b *bans) len() int { return int(b.count.Load()) }
 
@@ -93,6 +99,9 @@ func (r *record) ban(target string) Ban {
 
 // wallet says whether a wallet is banned.
 func (b *bans) wallet(w [20]byte, now int64, into *[]Ban) bool {
+	if !b.filter.Load().has(walletKey(w)) {
+		return false
+	}
 	r := b.wallets.get(b.seed, w)
 	return r != nil && r.inForce(now, func() string { return walletText(w) }, into)
 }
@@ -111,12 +120,13 @@ func (b *bans) ip(a netip.Addr, now int64, into *[]Ban) bool {
 func (b *bans) ip4(a netip.Addr, now int64, into *[]Ban) (found bool) {
 	raw := a.As4()
 	address := binary.BigEndian.Uint32(raw[:])
-	lengths := b.lengths4.Load()
-	for n := 32; n >= 0; n-- {
-		if lengths&(1<<n) == 0 {
+	lengths, known := b.lengths4.Load(), b.filter.Load()
+	for ; lengths != 0; lengths &^= 1 << (bits.Len64(lengths) - 1) {
+		n := bits.Len64(lengths) - 1 // the longest first
+		k := prefix4(address, n)
+		if !known.has(uint64(k)) {
 			continue
 		}
-		k := prefix4(address, n)
 		r := b.v4.get(b.seed, k)
 		if r != nil && r.inForce(now, k.String, into) {
 			found = true
@@ -131,14 +141,14 @@ func (b *bans) ip4(a netip.Addr, now int64, into *[]Ban) (found bool) {
 func (b *bans) ip6(a netip.Addr, now int64, into *[]Ban) (found bool) {
 	raw := a.As16()
 	high, low := binary.BigEndian.Uint64(raw[:8]), binary.BigEndian.Uint64(raw[8:])
+	known := b.filter.Load()
 	for word := 2; word >= 0; word-- {
 		lengths := b.lengths6[word].Load()
-		for bit := 63; bit >= 0 && lengths != 0; bit-- {
-			if lengths&(1<<bit) == 0 {
+		for ; lengths != 0; lengths &^= 1 << (bits.Len64(lengths) - 1) {
+			k := prefix6(high, low, word*64+bits.Len64(lengths)-1)
+			if !known.has(k.filterKey()) {
 				continue
 			}
-			lengths &^= 1 << bit
-			k := prefix6(high, low, word*64+bit)
 			r := b.v6.get(b.seed, k)
 			if r != nil && r.inForce(now, k.String, into) {
 				found = true
@@ -151,9 +161,9 @@ func (b *bans) ip6(a netip.Addr, now int64, into *[]Ban) (found bool) {
 	return found
 }
 
-func prefix4(address uint32, bits int) key4 {
-	masked := uint32(uint64(address) &^ (1<<(32-bits) - 1))
-	return key4(masked)<<8 | key4(bits)
+func prefix4(address uint32, length int) key4 {
+	masked := uint32(uint64(address) &^ (1<<(32-length) - 1))
+	return key4(masked)<<8 | key4(length)
 }
 
 func (k key4) String() string {
@@ -162,16 +172,25 @@ func (k key4) String() string {
 	return prefixText(netip.PrefixFrom(netip.AddrFrom4(raw), int(k&0xff)))
 }
 
-func prefix6(high, low uint64, bits int) key6 {
+func prefix6(high, low uint64, length int) key6 {
 	// A shift by 64 gives zero, so both ends of the range need no case.
 	switch {
-	case bits <= 64:
-		high, low = high&^(1<<(64-bits)-1), 0
+	case length <= 64:
+		high, low = high&^(1<<(64-length)-1), 0
 	default:
-		low &^= 1<<(128-bits) - 1
+		low &^= 1<<(128-length) - 1
 	}
-	return key6{high, low, uint8(bits)}
+	return key6{high, low, uint8(length)}
 }
+
+// filterKey folds the prefix into what the filter takes.
+func (k key6) filterKey() uint64 {
+	return k.high*0x9e3779b97f4a7c15 ^ k.low ^ uint64(k.bits)<<32
+}
+
+// walletKey gives what the filter takes of a wallet, which is the end of a
+// hash anyway.
+func walletKey(w [20]byte) uint64 { return binary.LittleEndian.Uint64(w[12:]) }
 
 func (k key6) String() string {
 	var raw [16]byte
@@ -223,11 +242,11 @@ func parseTarget(s string) (t target, err error) {
 	return target{prefix: p.Masked()}, nil
 }
 
-// set records bans; a ban of the same target and topic replaces the old one.
-// lift removes. Both take everything at once, so that a shard is copied once.
+// apply sets bans and lifts others; a ban of the same target and topic replaces
+// the old one. It takes everything at once, so that a shard is copied once.
 // own says that nobody else reads b yet: its shards are changed in place.
 func (b *bans) apply(set []update, lift []update, own bool) {
-	w := writer{b: b, own: own}
+	w := writer{b: b, filter: b.filter.Load(), own: own}
 	for _, u := range lift {
 		w.put(u.target, u.record.topic, nil)
 	}
@@ -235,6 +254,31 @@ func (b *bans) apply(set []update, lift []update, own bool) {
 		w.put(u.target, u.record.topic, &u.record)
 	}
 	w.publish()
+	if w.filter.full() {
+		b.rebuildFilter()
+	}
+}
+
+// rebuildFilter makes a filter of what is known now, with room to double.
+func (b *bans) rebuildFilter() {
+	f := newFilter(2 * b.len())
+	each(&b.v4, func(k key4) { f.add(uint64(k)) })
+	each(&b.v6, func(k key6) { f.add(k.filterKey()) })
+	each(&b.wallets, func(k [20]byte) { f.add(walletKey(k)) })
+	b.filter.Store(f)
+}
+
+// each calls f with every key of a table.
+func each[K comparable](t *table[K], f func(K)) {
+	for i := range t.shards {
+		m := t.shards[i].Load()
+		if m == nil {
+			continue
+		}
+		for k := range *m {
+			f(k)
+		}
+	}
 }
 
 // update is one ban to set or lift; for a lift only the topic counts.
@@ -246,6 +290,7 @@ type update struct {
 // writer gathers the shards that change and replaces each once.
 type writer struct {
 	b       *bans
+	filter  *filter
 	own     bool
 	v4      shardCopies[key4]
 	v6      shardCopies[key6]
@@ -259,12 +304,16 @@ func (w *writer) put(t target, topic string, r *record) {
 	p := t.prefix
 	switch {
 	case !p.IsValid():
+		if r != nil {
+			w.filter.add(walletKey(t.wallet))
+		}
 		w.b.count.Add(put(&w.b.wallets, &w.wallets, w.b.seed, t.wallet, topic, r, w.own))
 	case p.Addr().Is4():
 		raw := p.Addr().As4()
 		k := prefix4(binary.BigEndian.Uint32(raw[:]), p.Bits())
 		if r != nil {
 			w.b.lengths4.Or(1 << p.Bits())
+			w.filter.add(uint64(k))
 		}
 		w.b.count.Add(put(&w.b.v4, &w.v4, w.b.seed, k, topic, r, w.own))
 	default:
@@ -272,6 +321,7 @@ func (w *writer) put(t target, topic string, r *record) {
 		k := prefix6(binary.BigEndian.Uint64(raw[:8]), binary.BigEndian.Uint64(raw[8:]), p.Bits())
 		if r != nil {
 			w.b.lengths6[p.Bits()/64].Or(1 << (p.Bits() % 64))
+			w.filter.add(k.filterKey())
 		}
 		w.b.count.Add(put(&w.b.v6, &w.v6, w.b.seed, k, topic, r, w.own))
 	}
