@@ -37,7 +37,7 @@ const (
 
 // An admission decides what is let in. It holds the operators' cards.
 type admission struct {
-	network   string
+	network   string                // "" admits every network
 	operators map[ban.Operator]bool // nil allows all
 	limits    Limits
 	store     *retained.Store
@@ -49,11 +49,23 @@ type admission struct {
 
 // load takes the cards that the store holds.
 func (a *admission) load() {
-	for _, m := range a.store.Match(federation.Prefix + a.network + "/operators/+/card") {
-		if card, err := federation.OpenCard(m.Payload); err == nil {
+	for _, m := range a.store.Match(federation.Prefix + a.networks() + "/operators/+/card") {
+		card, err := federation.OpenCard(m.Payload)
+		if err != nil {
+			continue
+		}
+		if old := a.cards[card.Operator]; old == nil || old.Serial < card.Serial {
 			a.cards[card.Operator] = card
 		}
 	}
+}
+
+// networks gives the level of a filter that stands for what is admitted.
+func (a *admission) networks() string {
+	if a.network == "" {
+		return "+"
+	}
+	return a.network
 }
 
 // owner says whose quota a topic uses: one node's, or one operator's for its
@@ -85,7 +97,7 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	}
 	name, err := federation.ParseTopicName(topic)
 	switch {
-	case err != nil || name.Network != a.network:
+	case err != nil, a.network != "" && name.Network != a.network:
 		return ruling{}, refusedTopic
 	case !a.allowed(name):
 		return ruling{}, refusedOperator
@@ -182,7 +194,7 @@ func (a *admission) learn(card *federation.Card) (void []string) {
 	}
 	a.mu.Unlock()
 	for _, r := range card.Revocations {
-		filter := federation.Prefix + a.network + "/+/" + card.Operator.String() + "/" + r.Node.String() + "/#"
+		filter := federation.Prefix + a.networks() + "/+/" + card.Operator.String() + "/" + r.Node.String() + "/#"
 		for _, m := range a.store.Match(filter) {
 			h, err := federation.Peek(m.Payload)
 			if err != nil || !h.Issued.Before(r.Since) {

@@ -78,7 +78,7 @@ func New(o Options) (b *Broker, err error) {
 	if len(o.Listeners) == 0 {
 		return nil, errors.New("a broker needs a listener")
 	}
-	if !o.Open {
+	if o.Network != "" {
 		if err := federation.CheckNetwork(o.Network); err != nil {
 			return nil, fmt.Errorf("the network's name: %w", err)
 		}
@@ -98,10 +98,13 @@ func New(o Options) (b *Broker, err error) {
 		o.Registry = prometheus.NewRegistry()
 	}
 	b = &Broker{
-		options: o, limits: o.Limits.defaults(), prefix: federation.Prefix + o.Network + "/", maxQoS: 1,
+		options: o, limits: o.Limits.defaults(), prefix: federation.Prefix, maxQoS: 1,
 		log: o.Log, now: o.Now, registry: o.Registry, count: newCounters(o.Registry),
 		passwords: newPasswords(), roster: roster{byID: map[string]*session{}}, crowd: newCrowd(),
 		flush: newFlushers(max(2, runtime.GOMAXPROCS(0))), conns: map[*conn]struct{}{}, started: o.Now(),
+	}
+	if o.Network != "" {
+		b.prefix += o.Network + "/"
 	}
 	if o.Open {
 		b.maxQoS = 2

@@ -14,7 +14,8 @@ import (
 // Options say what a broker serves and to whom. The zero value of a field is
 // its default, the safe side.
 type Options struct {
-	// Network is the network whose feeds are admitted. Required unless Open.
+	// Network is the network whose feeds are admitted; "" admits those of any
+	// network.
 	Network string
 	// Listeners are where clients come in. Required.
 	Listeners []Listener

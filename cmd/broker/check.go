@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/broker"
+	"banmesh/internal/broker/settings"
+)
+
+func newCheckCommand(p *paths) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Is the configuration sound?",
+		Long: `Read the configuration and the certificates that it names, and show every fault. It
+opens no listener, no state, and changes nothing.
+` + exitHelp,
+		Example: "  broker check\n  broker check --config broker.toml",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			f, err := settings.Read(p.config)
+			if err != nil {
+				return err
+			}
+			o, err := f.Options()
+			if err != nil {
+				return err
+			}
+			out := c.OutOrStdout()
+			fmt.Fprintf(out, "%s is sound: %s, %d listeners\n", p.config, networkText(o.Network), len(o.Listeners))
+			for _, note := range notes(o) {
+				fmt.Fprintln(out, "note:", note)
+			}
+			return nil
+		},
+	}
+}
+
+// notes are what is allowed but worth a second thought.
+func notes(o broker.Options) (out []string) {
+	if o.Open {
+		out = append(out, "open = true admits anything to any topic; for private networks only")
+	}
+	if o.Keys && len(o.Names) == 0 {
+		out = append(out, "names is empty: a login that was made for another broker works here too")
+	}
+	if o.StateDir == "" {
+		out = append(out, "state_dir is empty: retained messages are lost with the process")
+	}
+	if o.Anonymous == broker.AccessFull {
+		out = append(out, `anonymous = "full": everybody may publish what its key signed`)
+	}
+	return out
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"banmesh/internal/broker"
+	"banmesh/internal/control"
+)
+
+// request is what a command sends to the broker.
+type request struct {
+	Client   string `json:"client,omitempty"`
+	Identity string `json:"identity,omitempty"`
+	Undo     bool   `json:"undo,omitempty"`
+	Path     string `json:"path,omitempty"`
+}
+
+// answer is what the broker says.
+type answer struct {
+	Removed int `json:"removed"`
+}
+
+// commands answers on the control socket.
+func commands(b *broker.Broker) http.Handler {
+	m := http.NewServeMux()
+	get := func(path string, f func() any) {
+		m.HandleFunc("GET "+path, control.Handle(func(*http.Request) (any, error) { return f(), nil }))
+	}
+	post := func(path string, f func(request) (any, error)) {
+		m.HandleFunc("POST "+path, control.Handle(func(r *http.Request) (any, error) {
+			var q request
+			if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+				return nil, fmt.Errorf("reading the request: %w", err)
+			}
+			return f(q)
+		}))
+	}
+	get("/v1/status", func() any { return b.Status() })
+	get("/v1/feeds", func() any { return b.Feeds() })
+	get("/v1/clients", func() any { return b.Sessions() })
+	post("/v1/kick", func(q request) (any, error) { return answer{}, b.Kick(q.Client) })
+	post("/v1/ban-key", func(q request) (any, error) {
+		if q.Undo {
+			return answer{}, b.UnbanKey(q.Identity)
+		}
+		n, err := b.BanKey(q.Identity)
+		return answer{n}, err
+	})
+	post("/v1/backup", func(q request) (any, error) { return answer{}, b.Backup(q.Path) })
+	return m
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"banmesh/internal/broker"
+	"banmesh/internal/broker/settings"
+	"banmesh/internal/control"
+)
+
+func newRunCommand(p *paths) *cobra.Command {
+	var network, state string
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Serve until a signal comes",
+		Long: `Serve until SIGINT or SIGTERM, then drain: no new clients, what was admitted is made
+durable, clients are told to go elsewhere. A second signal cuts that short.
+
+Without a configuration file it serves plain MQTT on 127.0.0.1:1883 to everybody on this
+machine and keeps its state in memory.
+` + exitHelp,
+		Example: "  broker run\n  broker run --config /etc/banmesh-broker/broker.toml",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			f, err := p.read(c)
+			if err != nil {
+				return err
+			}
+			if network != "" {
+				f.Network = network
+			}
+			if state != "" {
+				f.StateDir = state
+			}
+			return serve(c, p, f)
+		},
+	}
+	c.Flags().StringVar(&network, "network", "", "serve this network only")
+	c.Flags().StringVar(&state, "state-dir", "", "keep retained messages in this directory")
+	return c
+}
+
+func serve(c *cobra.Command, p *paths, f *settings.File) error {
+	o, err := f.Options()
+	if err != nil {
+		return err
+	}
+	log := f.Log.Logger(c.ErrOrStderr())
+	o.Log = log
+	b, err := broker.New(o)
+	if err != nil {
+		return err
+	}
+	socket, err := control.Listen(p.socket)
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	var web net.Listener
+	if f.HTTP.Listen != "" {
+		if web, err = net.Listen("tcp", f.HTTP.Listen); err != nil {
+			return errors.Join(fmt.Errorf("listening for HTTP: %w", err), socket.Close(), b.Close())
+		}
+	}
+	s := b.Status()
+	fmt.Fprintf(c.ErrOrStderr(), "broker: serving %s on %s; Ctrl-C stops it\n", networkText(s.Network), strings.Join(s.Listeners, ", "))
+	g, ctx := errgroup.WithContext(c.Context())
+	g.Go(func() error { return b.Run(ctx) })
+	g.Go(func() error { return control.Serve(ctx, socket, commands(b), log) })
+	if web != nil {
+		g.Go(func() error { return control.Serve(ctx, web, public(b), log) })
+	}
+	g.Go(func() error { return tellSystemd(ctx, b, log) })
+	return g.Wait()
+}
+
+func networkText(name string) string {
+	if name == "" {
+		return "every network"
+	}
+	return "network " + name
+}
+
+// public is what may be asked over HTTP without a password.
+func public(b *broker.Broker) http.Handler {
+	m := http.NewServeMux()
+	m.Handle("GET /metrics", promhttp.HandlerFor(b.Registry(), promhttp.HandlerOpts{}))
+	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := b.Healthy(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return m
+}
+
+// tellSystemd says when the broker is ready, that it lives, and when it stops.
+// Without systemd it does nothing.
+func tellSystemd(ctx context.Context, b *broker.Broker, log *slog.Logger) error {
+	notify := func(state string) {
+		if _, err := daemon.SdNotify(false, state); err != nil {
+			log.Warn("telling systemd", "error", err)
+		}
+	}
+	notify(daemon.SdNotifyReady)
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		log.Warn("reading the watchdog's time", "error", err)
+	}
+	var tick <-chan time.Time
+	if every > 0 {
+		t := time.NewTicker(every / 2)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			notify(daemon.SdNotifyStopping)
+			return nil
+		case <-tick:
+			b.Status() // takes every lock that a stuck broker would hold
+			notify(daemon.SdNotifyWatchdog)
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/broker"
+	"banmesh/internal/cli"
+)
+
+func newStatusCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "status",
+		Short:   "How does the broker do?",
+		Long:    "Show listeners, clients, what is retained, and whether the disk takes it.\n" + exitHelp,
+		Example: "  broker status\n  broker status --json",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var s broker.Status
+			if err := p.client().Get(c.Context(), "/v1/status", nil, &s); err != nil {
+				return err
+			}
+			out := c.OutOrStdout()
+			if asJSON {
+				return cli.JSON(out, s)
+			}
+			fmt.Fprintf(out, "serving    %s for %s\n", networkText(s.Network), cli.Short(time.Since(s.Since).Round(time.Second)))
+			for _, l := range s.Listeners {
+				fmt.Fprintf(out, "listener   %s\n", l)
+			}
+			fmt.Fprintf(out, "clients    %d of at most %d, %d subscriptions\n", s.Connections, s.MaxConnection, s.Subscriptions)
+			fmt.Fprintf(out, "retained   %d messages, %d KiB\n", s.Retained.Messages, s.Retained.Bytes/1024)
+			switch {
+			case s.Retained.Fault != "":
+				fmt.Fprintf(out, "disk       %s; %d changes wait\n", cli.Printable(s.Retained.Fault), s.Retained.Pending)
+			default:
+				fmt.Fprintf(out, "disk       well, %d groups written\n", s.Retained.Commits)
+			}
+			if len(s.BannedKeys) > 0 {
+				fmt.Fprintf(out, "banned     %d operators and nodes\n", len(s.BannedKeys))
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
