@@ -76,7 +76,7 @@ func (n *NFTables) Check(ctx context.Context) (Drift, error) {
 func (n *NFTables) check(ctx context.Context, d *Drift) error {
 	n.clock.at = n.now()
 	now := secondOf(n.clock.at)
-	if j := n.clock.jumped(n.clock.at, n.test.mono()); j.Abs() > clockSlack && n.adopted {
+	if j := n.clock.jumped(n.clock.at, n.test.mono()); j.Abs() > clockSlack {
 		n.log.Info("the clock was set; bans are written anew", "by", j.Round(time.Second))
 		n.reload = reloadForced
 		n.wide[0].dirty, n.wide[1].dirty = true, true
@@ -90,12 +90,15 @@ func (n *NFTables) check(ctx context.Context, d *Drift) error {
 		return errors.Join(n.explain("reading the generation", err), n.reopen())
 	}
 	moved := gen != n.gen || n.foreign
+	if !n.adopted {
+		return nil
+	}
 	if moved {
 		if err := n.verifyTable(d); err != nil {
 			return err
 		}
 	}
-	if n.adopted && n.reload == reloadNone && len(n.owed) == 0 {
+	if n.reload == reloadNone && len(n.owed) == 0 {
 		if moved || !n.suspectAt.IsZero() && n.clock.at.Sub(n.suspectAt) > countSlack*time.Second {
 			if err := n.verifyBans(now, d, moved); err != nil {
 				return err
@@ -108,7 +111,7 @@ func (n *NFTables) check(ctx context.Context, d *Drift) error {
 			return n.explain("reading the generation", err)
 		}
 	}
-	return n.pay(ctx)
+	return errors.Join(n.pay(ctx), n.cut())
 }
 
 // verifyTable compares everything but the bans with what it ought to be, and
@@ -174,19 +177,16 @@ func (n *NFTables) verifyBans(now second, d *Drift, moved bool) error {
 
 var wideNames = [...]string{mapWide4, mapWide6}
 
-// spread gives how many elements the segments make at least and at most: two
-// each, but one where the address space ends, and none where they ended.
+// spread gives how many segments there are at least and at most, with those
+// that end about now. The kernel counts an interval as one, and may overlook
+// one that ends where the addresses end.
 func spread(segments []segment, now second) (low, high int) {
 	for _, s := range segments {
-		elements := 2
-		if !s.to.Next().IsValid() {
-			elements = 1
-		}
-		if s.slot.until > now+countSlack {
-			low += elements
+		if s.slot.until > now+countSlack && s.to.Next().IsValid() {
+			low++
 		}
 		if s.slot.until > now-countSlack {
-			high += elements
+			high++
 		}
 	}
 	return low, high

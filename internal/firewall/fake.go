@@ -23,6 +23,7 @@ type Fake struct {
 	mu       sync.Mutex
 	config   Config
 	ready    bool
+	replaced bool
 	closed   bool
 	scopes   map[ban.Topic]Scope
 	state    *state
@@ -75,7 +76,7 @@ func (f *Fake) Replace(_ context.Context, bans iter.Seq[Ban]) error {
 	if err := f.usable(); err != nil {
 		return err
 	}
-	f.state = newState()
+	f.state, f.replaced = newState(), true
 	var refused refusals
 	for b := range bans {
 		refused.note(b, f.add(b))
@@ -89,6 +90,9 @@ func (f *Fake) Apply(_ context.Context, add []Ban, remove []Key) error {
 	defer f.mu.Unlock()
 	if err := f.usable(); err != nil {
 		return err
+	}
+	if !f.replaced {
+		return ErrNoState
 	}
 	var refused refusals
 	for _, k := range remove {
@@ -243,24 +247,14 @@ func (f *Fake) Packet(addr netip.Addr, protocol string, port uint16, size int) (
 		return false
 	}
 	now := secondOf(f.now())
-	wide4, _, _ := f.state.segments(addr.Is4(), now)
-	try := []slot{f.state.get(netip.PrefixFrom(addr, addr.BitLen()))}
-	if addr.Is6() {
-		p, _ := addr.Prefix(64)
-		try = append(try, f.state.get(p))
-	}
-	for _, s := range wide4 {
-		if !addr.Less(s.from) && !s.to.Less(addr) {
-			try = append(try, s.slot)
-		}
-	}
-	for _, v := range try {
+	wide, _, _ := f.state.segments(addr.Is4(), now)
+	for _, v := range f.state.covering(addr, wide) {
 		if v.class == 0 || v.until <= now {
 			continue
 		}
 		for _, t := range f.state.classes[v.class].topics {
 			s := f.scopes[t]
-			if len(s.Protocols) > 0 && !slices.Contains(s.Protocols, protocol) || len(s.Ports) > 0 && !slices.Contains(s.Ports, port) {
+			if !s.meets(protocol, port) {
 				continue
 			}
 			c := f.counters[t]

@@ -115,13 +115,16 @@ const (
 // A Firewall keeps bans in force. Its methods may be called from any goroutine.
 type Firewall interface {
 	// Configure writes tables, chains, scopes and the never-ban list, and keeps
-	// the bans. What is already as it should be is not written.
+	// the bans. What is already as it should be is not written. What an earlier
+	// process left in the kernel stays in force, as that process left it, until
+	// the first Replace.
 	Configure(ctx context.Context, c Config) error
 	// Replace makes the bans exactly those given: what the kernel already has is
 	// adopted, the rest is cured. Bans that have ended are skipped.
 	Replace(ctx context.Context, bans iter.Seq[Ban]) error
 	// Apply adds or extends some bans and removes others. What fails is named in
-	// the error and stays owed; the rest is done.
+	// the error and stays owed; the rest is done. It is refused before the first
+	// Replace, since it could not tell the bans to keep from the rest.
 	Apply(ctx context.Context, add []Ban, remove []Key) error
 	// Check looks for changes that somebody else made, cures them, pays what is
 	// owed and lets ended bans go. It costs microseconds when all is well.
@@ -173,6 +176,8 @@ var (
 	ErrNotRemembered = errors.New("the peers of this port are not remembered")
 	// ErrNotConfigured says that Configure was not called, or failed.
 	ErrNotConfigured = errors.New("the firewall is not configured")
+	// ErrNoState says that the whole state was not given yet.
+	ErrNoState = errors.New("the wanted bans are not known yet; Replace comes before Apply")
 	// ErrClosed says that Close was called.
 	ErrClosed = errors.New("the firewall is closed")
 )

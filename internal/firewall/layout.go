@@ -259,6 +259,7 @@ func (r rule) count(s Scope) rule {
 // a scope asks for it, because it makes the kernel track every connection.
 func (r *ruleset) tracking(c Config) {
 	ch := chain{name: chainTrack, base: true, prio: prioTrack, rules: []rule{ruleLoopback()}}
+	var limits []rule
 	for _, s := range c.Scopes {
 		for _, v := range []struct {
 			suffix string
@@ -271,7 +272,7 @@ func (r *ruleset) tracking(c Config) {
 				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 				&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: 9},
 			}, lookup(portsHead+string(s.Topic)))
-			tcpText := "meta l4proto tcp meta l4proto . th dport @" + portsHead + string(s.Topic)
+			tcpText := "meta l4proto . tcp dport @" + portsHead + string(s.Topic)
 			key := join(v.from.load(), []expr.Any{&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: v.from.next}})
 			if s.Remember > 0 {
 				name := peersHead + string(s.Topic) + "_" + v.suffix
@@ -291,7 +292,7 @@ func (r *ruleset) tracking(c Config) {
 						&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x17}, Xor: []byte{0}},
 						&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x10}},
 					}, key, []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_ADD}}),
-					"ct state established ct direction original " + tcpText + " tcp flags ack / fin,syn,rst,ack add @" + name + " { " + v.from.text + " . th dport }",
+					"ct state established ct direction original " + tcpText + " tcp flags ack / fin,syn,rst,ack add @" + name + " { " + v.from.text + " . tcp dport }",
 				})
 			}
 			if s.MaxConnections > 0 {
@@ -302,11 +303,15 @@ func (r *ruleset) tracking(c Config) {
 						SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_ADD,
 						Exprs: []expr.Any{&expr.Connlimit{Count: s.MaxConnections, Flags: expr.NFT_CONNLIMIT_F_INV}},
 					}}),
-					fmt.Sprintf("ct state new %s add @%s { %s . th dport ct count over %d } ", tcpText, name, v.from.text, s.MaxConnections),
+					fmt.Sprintf("ct state new %s add @%s { %s . tcp dport ct count over %d } ", tcpText, name, v.from.text, s.MaxConnections),
 				}
-				ch.rules = append(ch.rules, limit.count(s))
+				limits = append(limits, limit.count(s))
 			}
 		}
+	}
+	if len(limits) > 0 {
+		ch.rules = append(ch.rules, ruleNever(from4), ruleNever(from6))
+		ch.rules = append(ch.rules, limits...)
 	}
 	if len(ch.rules) > 1 {
 		r.chains = append(r.chains, ch)

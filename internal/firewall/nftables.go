@@ -54,6 +54,8 @@ type NFTables struct {
 	wide       [2]wideMap
 	clock      clock
 
+	sockets sockets
+
 	batch []op
 }
 
@@ -145,6 +147,15 @@ func (n *NFTables) Configure(ctx context.Context, c Config) error {
 	}
 	n.forced = n.forced || len(gone) > 0
 	n.have = nil
+	if !n.adopted {
+		// A table that an earlier process left stays in force as it is until the
+		// first Replace knows what to keep of it.
+		_, err := n.k.tableFlags()
+		if err == nil || !errors.Is(err, errNoTable) {
+			n.ready = err == nil
+			return n.explain("looking for the table", err)
+		}
+	}
 	if _, err := n.structure(); err != nil {
 		return err
 	}
@@ -214,7 +225,10 @@ func (n *NFTables) Replace(ctx context.Context, bans iter.Seq[Ban]) error {
 			return err
 		}
 	}
-	return errors.Join(refused.err(n.config.Cap), n.pay(ctx))
+	// With a reload due the kernel's maps are empty, or are written whole.
+	n.adopted = true
+	n.sockets.due = n.state.size() > 0
+	return errors.Join(refused.err(n.config.Cap), n.pay(ctx), n.cut())
 }
 
 // Apply implements [Firewall].
@@ -223,6 +237,9 @@ func (n *NFTables) Apply(ctx context.Context, add []Ban, remove []Key) error {
 	defer n.mu.Unlock()
 	if err := n.usable(); err != nil {
 		return err
+	}
+	if !n.adopted {
+		return ErrNoState
 	}
 	now := n.second()
 	refused := refusals{}
@@ -250,12 +267,8 @@ func (n *NFTables) Apply(ctx context.Context, add []Ban, remove []Key) error {
 			n.owe(b.Prefix, old)
 		}
 	}
-	if !n.adopted {
-		// Before the first Replace nothing is known of the kernel's bans, so
-		// these are written whatever is there.
-		n.forced = true
-	}
-	return errors.Join(refused.err(n.config.Cap), n.pay(ctx))
+	n.sockets.due = n.sockets.due || len(add) > 0
+	return errors.Join(refused.err(n.config.Cap), n.pay(ctx), n.cut())
 }
 
 // addTo makes a ban wanted in s, or says why not.
@@ -286,7 +299,7 @@ func canonical(p netip.Prefix) bool {
 // owe notes that the kernel has to be told about p, where it holds was.
 func (n *NFTables) owe(p netip.Prefix, was slot) {
 	if kindOf(p) == kindWide {
-		n.wide[family(p)].dirty = true
+		n.wide[family(p.Addr())].dirty = true
 		return
 	}
 	if _, ok := n.owed[p]; !ok {
@@ -294,8 +307,8 @@ func (n *NFTables) owe(p netip.Prefix, was slot) {
 	}
 }
 
-func family(p netip.Prefix) int {
-	if p.Addr().Is4() {
+func family(a netip.Addr) int {
+	if a.Is4() {
 		return 0
 	}
 	return 1
@@ -330,6 +343,9 @@ func (n *NFTables) Close() error {
 	var err error
 	if n.k != nil {
 		err = n.k.close()
+	}
+	if n.sockets.conn != nil {
+		err = errors.Join(err, n.sockets.conn.close())
 	}
 	if n.lock >= 0 {
 		err = errors.Join(err, unix.Close(n.lock))

@@ -276,7 +276,6 @@ func (n *NFTables) adopt() error {
 	if failed != nil {
 		return n.explain("looking bans up", failed)
 	}
-	n.adopted = true
 	if len(differs) > 0 {
 		n.stampsLost, n.suspectAt = true, n.now()
 	}
