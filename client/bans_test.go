@@ -193,7 +193,7 @@ func TestAPaymentHeaderIsReadStrictly(t *testing.T) {
 		ok  bool
 	}{
 		"the sender alone":           {sender, true},
-		"behind fields of all types": {join([]byte{1<<3 | 0, 0x96, 1, 3<<3 | 5, 1, 2, 3, 4, 4<<3 | 1, 1, 2, 3, 4, 5, 6, 7, 8, 6<<3 | 2, 1, 0}, sender), true},
+		"behind fields of all types": {join([]byte{1 << 3, 0x96, 1, 3<<3 | 5, 1, 2, 3, 4, 4<<3 | 1, 1, 2, 3, 4, 5, 6, 7, 8, 6<<3 | 2, 1, 0}, sender), true},
 		"the last of two":            {join([]byte{2<<3 | 2, 20}, make([]byte, 20), sender), true},
 		"nothing":                    {nil, false},
 		"another field":              {join([]byte{3<<3 | 2, 20}, w[:]), false},
@@ -204,7 +204,7 @@ func TestAPaymentHeaderIsReadStrictly(t *testing.T) {
 		"cut off behind it":          {join(sender, []byte{3<<3 | 2, 5, 1}), false},
 		"a number":                   {[]byte{2 << 3, 7}, false},
 		"a group":                    {join([]byte{1<<3 | 3}, sender), false},
-		"field zero":                 {join([]byte{0<<3 | 0, 1}, sender), false},
+		"field zero":                 {join([]byte{0, 1}, sender), false},
 	} {
 		got, ok := WalletFromPayment(base64.StdEncoding.EncodeToString(c.raw))
 		if ok != c.ok || ok && got != w {

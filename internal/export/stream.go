@@ -60,7 +60,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 	// A server's read timeout would end the request's context in mid-stream.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	s := &streamWriter{h: h, lines: h.lines(w), filter: filter}
-	if err := s.run(r.Context(), since, resume); err != nil && r.Context().Err() == nil {
+	if err := s.run(r.Context(), since, resume); r.Context().Err() == nil {
 		h.o.Log.Info("a reader of the stream was cut off", "peer", r.RemoteAddr, "error", err)
 	}
 }
@@ -86,7 +86,7 @@ type streamWriter struct {
 	filter topics
 }
 
-// run writes until the reader goes, or is too slow, or ctx ends.
+// run writes until the reader goes, or is too slow, or ctx ends, and says why.
 func (s *streamWriter) run(ctx context.Context, serial uint64, resume bool) error {
 	var err error
 	if resume {
@@ -130,7 +130,7 @@ func (s *streamWriter) step(ctx context.Context, serial uint64) (uint64, error) 
 	}
 	for _, k := range batch.Lifted {
 		if s.filter.has(k.Topic) {
-			line.Lifted = append(line.Lifted, jsonKey{k.Target, k.Topic})
+			line.Lifted = append(line.Lifted, jsonKey(k))
 		}
 	}
 	return batch.Serial, s.write(line)
