@@ -69,14 +69,15 @@ func (b *Broker) take(c *conn, topic string, payload []byte, id uint16, qos byte
 		b.fanOut(c, topic, r.message.Payload, qos, true)
 		return admitted, false
 	}
+	if r.card != nil { // before the acknowledgement
+		for _, topic := range b.admission.learn(r.card) {
+			if b.store.Delete(topic, nil) == nil {
+				b.count.collected.Inc()
+			}
+		}
+	}
 	if settled, why = b.retain(c, r.message, id); why != admitted {
 		return why, false
-	}
-	if r.card != nil {
-		for _, topic := range b.admission.learn(r.card) {
-			_ = b.store.Delete(topic, nil)
-			b.count.collected.Inc()
-		}
 	}
 	b.fanOut(c, topic, r.message.Payload, qos, true)
 	return admitted, settled
