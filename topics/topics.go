@@ -67,6 +67,9 @@ type Detect struct {
 	// Datepattern says where the time stands, as in fail2ban; empty means
 	// the usual places.
 	Datepattern []string `toml:"datepattern"`
+	// Timezone is that of dates that name none, as fail2ban's logtimezone
+	// writes it: "UTC+0200", "CEST"; empty means this machine's.
+	Timezone string `toml:"timezone"`
 	// MaxLines joins so many lines before matching; 0 and 1 mean one.
 	MaxLines int `toml:"maxlines"`
 

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/detect/dates"
 	"banmesh/internal/detect/filter"
 	"banmesh/internal/detect/source"
 	"banmesh/topics"
@@ -290,6 +291,9 @@ func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 	}
 	out := &jail{topic: def.Name, def: def, simulate: j.Simulate, filter: f, useDNS: j.UseDNS, rules: meanings(def, len(c.Failregex))}
 	if out.ignore, err = newIgnoreList(def.Detect.IgnoreIP); err != nil {
+		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
+	}
+	if _, err := f.Follow(dates.Options{Zone: def.Detect.Timezone}); err != nil {
 		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
 	}
 	out.window = newWindow(def.Detect.FindTime.Duration(), float64(def.Detect.MaxRetry), b)

@@ -52,17 +52,7 @@ type reader struct {
 }
 
 // A stream is one log's state: what each jail knows of it.
-type stream struct {
-	filters []*filter.State
-	dates   []*dates.Detector
-	last    []lastDate
-	cut     []byte
-}
-
-type lastDate struct {
-	at   time.Time
-	text string
-}
+type stream struct{ followers []*filter.Follower }
 
 // newReaders groups jails by the logs that they share and opens a source for
 // each group.
@@ -229,14 +219,139 @@ func (r *reader) stream(name string) *stream {
 	if len(r.streams) >= maxStreams {
 		clear(r.streams)
 	}
-	st := &stream{last: make([]lastDate, len(r.jails))}
+	st := &stream{}
 	for _, j := range r.jails {
-		st.filters = append(st.filters, j.filter.NewState(r.d.o.Now))
-		det, err := j.filter.Dates(dates.Options{Now: r.d.o.Now})
+		f, err := j.filter.Follow(dates.Options{Now: r.d.o.Now, Zone: j.def.Detect.Timezone})
 		if err != nil {
-			panic(err) // Compile has made one before
+			panic(err) // the zone was checked when the jail was made
 		}
-		st.dates = append(st.dates, det)
+		st.followers = append(st.followers, f)
+	}
+	r.streams[name] = st
+	return st
+}
+
+// look lets jail i judge a line.
+func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, text []byte, c filter.Candidates) verdict {
+	j := r.jails[i]
+	now := r.d.o.Now()
+	f := st.followers[i]
+	rest := f.Cut(text, l.Time)
+	at := f.At
+	if at.IsZero() {
+		at = now
+	}
+	if r.caught.Load() {
+		return
+	}
+	for _, s := range r.source.Status().Streams {
+		if s.Backlog > 0 {
+			return
+		}
+	}
+	r.caught.Store(true)
+}
+
+// handle looks at one line. It never fails: what a line holds must not stop
+// its source.
+func (r *reader) handle(ctx context.Context, l source.Line) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text := r.text(l)
+	if !r.scanner.Scan(text, r.cands) {
+		r.missed.Add(1)
+		return
+	}
+	var st *stream
+	result := &r.missed
+	for _, i := range r.wanted(l) {
+		c := filter.Candidates(r.cands[r.offsets[i]:r.offsets[i+1]])
+		if !slices.ContainsFunc(c, func(w uint64) bool { return w != 0 }) {
+			continue
+		}
+		if st == nil {
+			st = r.stream(l.Stream)
+		}
+		switch r.look(ctx, i, st, l, text, c) {
+		case lineMatched:
+			result = &r.matched
+		case lineIgnored:
+			if result == &r.missed {
+				result = &r.ignored
+			}
+		}
+	}
+	result.Add(1)
+}
+
+type verdict int
+
+const (
+	lineMissed verdict = iota
+	lineMatched
+	lineIgnored
+)
+
+// text is the line as fail2ban's filters see it: "HOST TAG[PID]: MESSAGE"
+// where the source tells these apart from the message.
+func (r *reader) text(l source.Line) []byte {
+	if l.Tag == "" || !l.Journal && !strings.HasPrefix(l.Stream, "udp:") && !strings.HasPrefix(l.Stream, "tcp:") {
+		return l.Text
+	}
+	b := append(r.prefix[:0], l.Host...)
+	if l.Host != "" {
+		b = append(b, ' ')
+	}
+	b = append(b, l.Tag...)
+	if l.PID > 0 {
+		b = append(b, '[')
+		b = strconv.AppendInt(b, int64(l.PID), 10)
+		b = append(b, ']')
+	}
+	b = append(b, ": "...)
+	b = append(b, l.Text...)
+	r.prefix = b
+	return b
+}
+
+// wanted gives the jails that want a line.
+func (r *reader) wanted(l source.Line) []int {
+	table := r.files
+	switch {
+	case l.Journal:
+		table = r.journal
+	case strings.HasPrefix(l.Stream, "docker:"):
+		table = r.docker
+	case len(l.Matched) == 0:
+		return r.all
+	}
+	if len(l.Matched) == 1 && l.Matched[0] < len(table) {
+		return table[l.Matched[0]]
+	}
+	var out []int
+	for _, m := range l.Matched {
+		if m < len(table) {
+			out = append(out, table[m]...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (r *reader) stream(name string) *stream {
+	if st := r.streams[name]; st != nil {
+		return st
+	}
+	if len(r.streams) >= maxStreams {
+		clear(r.streams)
+	}
+	st := &stream{}
+	for _, j := range r.jails {
+		f, err := j.filter.Follow(dates.Options{Now: r.d.o.Now, Zone: j.def.Detect.Timezone})
+		if err != nil {
+			panic(err) // the zone was checked when the jail was made
+		}
+		st.followers = append(st.followers, f)
 	}
 	r.streams[name] = st
 	return st
@@ -276,9 +391,8 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, tex
 		at = now
 	}
 	result := lineMissed
-	state := st.filters[i]
-	state.OnIgnore = func(int) { result = lineIgnored }
-	matches := state.Process(string(rest), date, at, c)
+	f.OnIgnore = func(int) { result = lineIgnored }
+	matches := f.Process(string(rest), f.Date, at, c)
 	for k := range matches {
 		result = lineMatched
 		r.offence(ctx, j, &matches[k], l, at)

@@ -5,7 +5,7 @@ import "time"
 // fast reads the two forms that most lines have, both at the start of a line:
 // "Nov 21 09:14:02" and "2026-11-21T09:14:02[.frac][zone]". ok is false for
 // anything that is not exactly of that form, which says nothing of the line.
-func fast(line []byte, now func() time.Time, zone *time.Location) (to int, at time.Time, ok bool) {
+func fast(line []byte, now time.Time, zone *time.Location) (to int, at time.Time, ok bool) {
 	if len(line) < 15 {
 		return 0, time.Time{}, false
 	}
@@ -75,7 +75,7 @@ func monthOf(b []byte) time.Month {
 }
 
 // fastSyslog reads "Mmm dd HH:MM:SS" followed by a space.
-func fastSyslog(line []byte, now func() time.Time, zone *time.Location) (int, time.Time, bool) {
+func fastSyslog(line []byte, now time.Time, zone *time.Location) (int, time.Time, bool) {
 	if len(line) < 16 || line[15] != ' ' || line[3] != ' ' || line[6] != ' ' {
 		return 0, time.Time{}, false
 	}
@@ -95,7 +95,7 @@ func fastSyslog(line []byte, now func() time.Time, zone *time.Location) (int, ti
 	if len(line) > 20 && two(line[16:]) == 20 && isDigit(line[18]) && isDigit(line[19]) {
 		return 0, time.Time{}, false
 	}
-	t := now().In(zone)
+	t := now.In(zone)
 	at := time.Date(t.Year(), month, day, h, m, s, 0, zone)
 	if at.Day() != day {
 		return 0, time.Time{}, false

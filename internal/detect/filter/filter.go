@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"banmesh/internal/detect/dates"
 	"banmesh/internal/detect/pattern"
@@ -46,6 +47,7 @@ type Filter struct {
 	ignoreregex []*rule
 	maxLines    int
 	datePattern []string
+	dates       *dates.Set
 	// ignoreFirst is fail2ban's rule for when ignoreregex is tried on the
 	// whole line before everything else.
 	ignoreFirst bool
@@ -99,9 +101,14 @@ func Compile(c Config) (*Filter, error) {
 	for i, s := range c.Ignoreregex {
 		f.ignoreregex = append(f.ignoreregex, add("ignoreregex", i, s))
 	}
+	set, err := dates.Compile(c.DatePattern, time.Now())
+	if err != nil {
+		faults = append(faults, fmt.Errorf("%s: %w", c.Name, err))
+	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	f.dates = set
 	f.ignoreFirst = len(f.ignoreregex) > 0 && len(f.ignoreregex) < len(f.failregex)-2
 	return f, nil
 }
@@ -170,5 +177,5 @@ func (f *Filter) Literals() [][]string {
 
 // Dates makes a date detector for one stream of lines.
 func (f *Filter) Dates(o dates.Options) (*dates.Detector, error) {
-	return dates.New(f.datePattern, o)
+	return f.dates.New(o)
 }

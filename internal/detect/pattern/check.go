@@ -9,8 +9,10 @@ import (
 // engines try paths in the same order and assertions only prune, so when the
 // first path passes every check it is the exact engine's answer.
 type check struct {
-	re       *regexp.Regexp
-	negative bool
+	// first looks at the start of the text, inside one byte before the place,
+	// so that \b sees what stands there. inside is nil where first serves.
+	first, inside *regexp.Regexp
+	negative      bool
 	// span says that the assertion stood before each character of a captured
 	// stretch, else it stood at one point.
 	span bool
@@ -18,11 +20,14 @@ type check struct {
 
 // holds tells whether the assertion is true where the marker captured.
 func (c *check) holds(s []byte, from, to int) bool {
-	if !c.span {
-		return c.re.Match(s[from:]) != c.negative
+	if c.span {
+		at := c.first.FindIndex(s[from:])
+		return at == nil || from+at[0] >= to
 	}
-	at := c.re.FindIndex(s[from:])
-	return at == nil || from+at[0] >= to
+	if from > 0 && c.inside != nil {
+		return c.inside.Match(s[from-1:]) != c.negative
+	}
+	return c.first.Match(s[from:]) != c.negative
 }
 
 // look prints a marker for a look-ahead in the relaxed form.
@@ -31,13 +36,18 @@ func (p *printer) look(n *node) {
 		p.unverifiable = true
 		return
 	}
-	re := p.standalone(n.subs[0], `\A(?:`)
-	if re == nil {
+	c := check{negative: n.negative}
+	if c.first = p.standalone(n.subs[0], `\A(?:`, false); c.first != nil && looksAround(n.subs[0]) {
+		if c.inside = p.standalone(n.subs[0], `\A(?s:.)(?:`, true); c.inside == nil || p.unicode {
+			c.first = nil
+		}
+	}
+	if c.first == nil {
 		p.unverifiable = true
 		return
 	}
 	p.slots = append(p.slots, ^len(p.checks))
-	p.checks = append(p.checks, check{re: re, negative: n.negative})
+	p.checks = append(p.checks, c)
 	p.b.WriteString("()")
 }
 
@@ -55,22 +65,23 @@ func (p *printer) tempered(n *node) *node {
 	if look.op != opLook || look.behind || !look.negative || step.op != opAny && step.op != opClass && step.op != opLiteral {
 		return nil
 	}
-	re := p.standalone(look.subs[0], `(?:`)
-	if re == nil {
+	re := p.standalone(look.subs[0], `(?:`, false)
+	if re == nil || looksAround(look.subs[0]) {
 		return nil
 	}
 	p.slots = append(p.slots, ^len(p.checks))
-	p.checks = append(p.checks, check{re: re, negative: true, span: true})
+	p.checks = append(p.checks, check{first: re, negative: true, span: true})
 	return step
 }
 
 // standalone compiles a piece so that it can run from the middle of a text,
-// or gives nil where it looks back or captures.
-func (p *printer) standalone(n *node, open string) *regexp.Regexp {
+// or gives nil where it captures or asserts in turn. With notFirst, ^ is never
+// true.
+func (p *printer) standalone(n *node, open string, notFirst bool) *regexp.Regexp {
 	if !portable(n) {
 		return nil
 	}
-	sub := printer{re2: true, unicode: p.unicode}
+	sub := printer{re2: true, unicode: p.unicode, notFirst: notFirst}
 	if sub.node(n) != nil {
 		return nil
 	}
@@ -81,13 +92,17 @@ func (p *printer) standalone(n *node, open string) *regexp.Regexp {
 	return re
 }
 
-// portable says that a piece neither captures nor asks what stood before it.
+// portable says that a piece captures nothing and asserts nothing.
 func portable(n *node) bool {
 	switch n.op {
-	case opBegin, opTextBegin, opWord, opNotWord, opLook, opBackref, opCond, opAtomic:
+	case opLook, opBackref, opCond, opAtomic:
 		return false
 	case opGroup:
 		if n.index > 0 {
+			return false
+		}
+	case opBegin:
+		if n.multiline {
 			return false
 		}
 	}
@@ -97,4 +112,12 @@ func portable(n *node) bool {
 		}
 	}
 	return true
+}
+
+// looksAround says that a piece asks what stands before it.
+func looksAround(n *node) (yes bool) {
+	walk(n, func(m *node) {
+		yes = yes || m.op == opBegin || m.op == opTextBegin || m.op == opWord || m.op == opNotWord
+	})
+	return yes
 }

@@ -13,10 +13,10 @@ func eliminate(root *node) *node {
 			asked[n.index] = true
 		}
 	})
-	if len(asked) == 0 {
+	e := &eliminator{asked: asked, choices: choices(root)}
+	if len(asked)+len(e.choices) == 0 {
 		return root
 	}
-	e := &eliminator{asked: asked}
 	out := e.tail([]*node{root}, nil)
 	if e.failed {
 		return nil
@@ -31,17 +31,59 @@ func walk(n *node, f func(*node)) {
 	}
 }
 
+// choices finds groups of one character out of a few that are referred back
+// to, such as (?P<sep>[-/]), and gives their characters.
+func choices(root *node) map[int][]rune {
+	referred := map[int]bool{}
+	walk(root, func(n *node) {
+		if n.op == opBackref && !n.fold {
+			referred[n.index] = true
+		}
+	})
+	out := map[int][]rune{}
+	walk(root, func(n *node) {
+		if n.op != opGroup || !referred[n.index] || n.subs[0].op != opClass || n.subs[0].fold {
+			return
+		}
+		c := n.subs[0].class
+		if c.negative || len(c.escapes) > 0 {
+			return
+		}
+		var runes []rune
+		for _, r := range c.ranges {
+			for x := r.low; x <= r.high && len(runes) < maxVariants; x++ {
+				runes = append(runes, x)
+			}
+		}
+		if len(runes) <= 4 {
+			out[n.index] = runes
+		}
+	})
+	return out
+}
+
 type eliminator struct {
-	asked  map[int]bool
-	copies int
-	failed bool
+	asked   map[int]bool
+	choices map[int][]rune
+	copies  int
+	failed  bool
 }
 
 // A fact says which groups have taken part so far.
 type fact struct {
 	group int
 	took  bool
+	r     rune // of a choice
 	next  *fact
+}
+
+func (f *fact) chose(group int) (rune, bool) {
+	for ; f != nil; f = f.next {
+		if f.group == group && f.r != 0 {
+			return f.r, true
+		}
+	}
+	return 0, false
 }
 
 func (f *fact) of(group int) (took, known bool) {
@@ -61,7 +103,8 @@ type variant struct {
 // relevant says that n decides or asks whether a group took part.
 func (e *eliminator) relevant(n *node) (yes bool) {
 	walk(n, func(m *node) {
-		yes = yes || m.op == opCond || m.op == opGroup && e.asked[m.index]
+		yes = yes || m.op == opCond || m.op == opGroup && e.asked[m.index] ||
+			(m.op == opBackref || m.op == opGroup) && e.choices[m.index] != nil
 	})
 	return yes
 }
@@ -129,14 +172,29 @@ func (e *eliminator) variants(n *node, facts *fact) []variant {
 			branch = n.subs[0]
 		}
 		return e.variants(branch, facts)
+	case opBackref:
+		r, ok := facts.chose(n.index)
+		if !ok {
+			return fail()
+		}
+		return []variant{{&node{op: opLiteral, r: r}, facts}}
 	case opGroup:
+		if runes := e.choices[n.index]; runes != nil {
+			var vs []variant
+			for _, r := range runes {
+				copied := *n
+				copied.subs = []*node{{op: opLiteral, r: r}}
+				vs = append(vs, variant{&copied, &fact{group: n.index, took: true, r: r, next: facts}})
+			}
+			return vs
+		}
 		vs := e.variants(n.subs[0], facts)
 		for i := range vs {
 			copied := *n
 			copied.subs = []*node{vs[i].n}
 			vs[i].n = &copied
 			if e.asked[n.index] {
-				vs[i].facts = &fact{n.index, true, vs[i].facts}
+				vs[i].facts = &fact{group: n.index, took: true, next: vs[i].facts}
 			}
 		}
 		return vs
@@ -205,7 +263,7 @@ func (e *eliminator) absent(whole, taken *node, facts *fact) *fact {
 	}
 	walk(whole, func(m *node) {
 		if m.op == opGroup && e.asked[m.index] && !inside[m.index] {
-			facts = &fact{m.index, false, facts}
+			facts = &fact{group: m.index, next: facts}
 		}
 	})
 	return facts

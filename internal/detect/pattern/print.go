@@ -29,6 +29,7 @@ type printer struct {
 	// unverifiable says that checks do not cover all that was let go.
 	unverifiable bool
 	inLoop       bool
+	notFirst     bool
 	wordBoundary bool
 }
 
@@ -65,14 +66,15 @@ func (p *printer) node(n *node) error {
 		return p.group(n)
 	case opRepeat:
 		return p.repeat(n)
-	case opBegin:
-		if n.multiline {
+	case opBegin, opTextBegin:
+		switch {
+		case p.notFirst:
+			p.b.WriteString(`[^\x{0}-\x{10ffff}]`)
+		case n.op == opBegin && n.multiline:
 			p.b.WriteString(`(?m:^)`)
-		} else {
+		default:
 			p.b.WriteString(`\A`)
 		}
-	case opTextBegin:
-		p.b.WriteString(`\A`)
 	case opEnd:
 		switch {
 		case n.multiline:

@@ -102,6 +102,9 @@ func Compile(source string, o Options) (*Regex, error) {
 	return compile(source, expanded, o)
 }
 
+// CompilePlain reads an expression without tags.
+func CompilePlain(source string) (*Regex, error) { return compile(source, source, Options{}) }
+
 func compile(source, expanded string, o Options) (*Regex, error) {
 	t, err := parse(expanded, o.Multiline)
 	if err != nil {

@@ -1,0 +1,77 @@
+package filter
+
+import (
+	"time"
+
+	"banmesh/internal/detect/dates"
+)
+
+// recent is for how long the last date serves for lines without one.
+const recent = time.Minute
+
+// A Follower gives whole lines of one stream to a [State]: it finds each
+// line's date, cuts it out, and says when the line was written.
+type Follower struct {
+	*State
+	Dates *dates.Detector
+
+	// Of the last line: whether a date was found, its text, and the time that
+	// the line counts as, which is zero when nothing says it.
+	Dated bool
+	Date  string
+	At    time.Time
+
+	now      func() time.Time
+	lastDate time.Time
+	lastText string
+	cut      []byte
+}
+
+// Follow starts following a stream.
+func (f *Filter) Follow(o dates.Options) (*Follower, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	d, err := f.Dates(o)
+	if err != nil {
+		return nil, err
+	}
+	return &Follower{State: f.NewState(o.Now), Dates: d, now: o.Now}, nil
+}
+
+// Cut finds a line's date and gives the line without it. A line without a date
+// counts as written when the last one was, if that is not long ago. at is the
+// time where the source tells it; zero asks for the line's own.
+func (f *Follower) Cut(line []byte, at time.Time) []byte {
+	f.Dated, f.Date, f.At = false, "", at
+	if !at.IsZero() {
+		f.Dated, f.lastDate, f.lastText = true, at, ""
+		return line
+	}
+	found := f.Dates.Find(line)
+	rest := line
+	if found.Matched {
+		f.Date = string(line[found.From:found.To])
+		f.cut = append(append(f.cut[:0], line[:found.From]...), line[found.To:]...)
+		rest = f.cut
+	}
+	if found.Matched && found.To > found.From && !found.Time.IsZero() {
+		f.Dated, f.At = true, found.Time
+		f.lastDate, f.lastText = found.Time, f.Date
+		return rest
+	}
+	if f.lastDate.After(f.now().Add(-recent)) {
+		f.At, f.Date = f.lastDate, f.lastText
+		return line
+	}
+	if found.Matched && found.To == found.From {
+		f.At = f.now() // the pattern says that there is no date
+	}
+	return rest
+}
+
+// Line cuts a line and judges it.
+func (f *Follower) Line(line []byte, at time.Time, candidates Candidates) []Match {
+	rest := f.Cut(line, at)
+	return f.Process(string(rest), f.Date, f.At, candidates)
+}
