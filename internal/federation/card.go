@@ -50,11 +50,12 @@ type Certificate struct {
 // Node is the certified node.
 func (c Certificate) Node() ban.Node { return ban.NodeOf(c.Key[:]) }
 
-// A Revocation voids every message of a node that was issued at or after
-// Since, and with it what the message said.
+// A Revocation ends a node: a reader takes nothing from it any more, whatever
+// its date, and drops what it heard from it at or after Since. The reader's own
+// clock counts, because who has a stolen key can date messages back.
 type Revocation struct {
 	Node  ban.Node
-	Since time.Time // the Unix epoch for all it ever said
+	Since time.Time // the Unix epoch for all that it ever said
 }
 
 // Faults of a node's standing.
@@ -95,7 +96,7 @@ func Peek(payload []byte) (Header, error) {
 // of the given date. It fails with [ErrRevoked], [ErrUncertified] or
 // [ErrExpired].
 func (c *Card) Certifies(key PublicKey, issued time.Time) error {
-	if since, ok := c.RevokedSince(ban.NodeOf(key[:])); ok && !issued.Before(since) {
+	if since, ok := c.RevokedSince(ban.NodeOf(key[:])); ok {
 		return fmt.Errorf("%w since %s", ErrRevoked, since.Format(time.RFC3339))
 	}
 	for _, x := range c.Certificates {
@@ -110,7 +111,7 @@ func (c *Card) Certifies(key PublicKey, issued time.Time) error {
 	return ErrUncertified
 }
 
-// RevokedSince gives from when on a node's messages are void.
+// RevokedSince says whether a node is revoked, and since when it is not believed.
 func (c *Card) RevokedSince(n ban.Node) (time.Time, bool) {
 	for _, r := range c.Revocations {
 		if r.Node == n {

@@ -383,3 +383,14 @@ func targetsOf(ks []key) []ban.Target {
 	}
 	return out
 }
+
+// settle makes up and down sorted and disjoint: what is in both is withdrawn.
+func settle(up []entry, down []key) ([]entry, []key) {
+	slices.SortFunc(down, func(a, b key) int { return compareKeys(&a, &b) })
+	down = slices.Compact(down)
+	up = slices.DeleteFunc(up, func(e entry) bool {
+		_, found := slices.BinarySearchFunc(down, e.key, func(a, b key) int { return compareKeys(&a, &b) })
+		return found
+	})
+	return up, down
+}

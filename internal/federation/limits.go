@@ -26,6 +26,10 @@ const (
 	// MaxPieces bounds chunks, and segments, that a manifest lists: a feed of
 	// MaxFeedClaims wallets takes 512 chunks of 48 KiB.
 	MaxPieces = 2048
+	// MaxFeedBytes bounds the pieces of a feed together: MaxFeedClaims wallets.
+	MaxFeedBytes = 32 << 20
+	// MaxPendingBytes bounds the deltas that wait for the one before them.
+	MaxPendingBytes = 4 << 20
 	// MaxInlinePieces is how many pieces a head lists itself; with more, a
 	// manifest lists them, so that heads stay below 400 bytes.
 	MaxInlinePieces = 8

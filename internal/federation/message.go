@@ -41,6 +41,18 @@ type Hash [16]byte
 // [ErrMisplaced] or [ErrSignature], wrapped. Cost and memory are linear in the
 // payload.
 func Open(name Name, payload []byte) (*Message, error) {
+	m, err := openAnySlot(name, payload)
+	if err != nil {
+		return nil, err
+	}
+	if slot, ok := slotOf(m.Body); ok && slot != name.Slot {
+		return nil, fmt.Errorf("%w: it is for slot %d", ErrMisplaced, slot)
+	}
+	return m, nil
+}
+
+// openAnySlot is Open for a message that was found elsewhere than in its slot.
+func openAnySlot(name Name, payload []byte) (*Message, error) {
 	h, text, err := openEnvelope(name, payload)
 	if err != nil {
 		return nil, err
@@ -49,11 +61,7 @@ func Open(name Name, payload []byte) (*Message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v: %w", ErrFormat, h.Kind, err)
 	}
-	m := &Message{Name: name, Header: h, Body: body, Hash: hashOf(text), Raw: payload}
-	if slot, ok := slotOf(body); ok && slot != name.Slot {
-		return nil, fmt.Errorf("%w: it is for slot %d", ErrMisplaced, slot)
-	}
-	return m, nil
+	return &Message{Name: name, Header: h, Body: body, Hash: hashOf(text), Raw: payload}, nil
 }
 
 // errForm says that a body is not encoded in the one way that the protocol

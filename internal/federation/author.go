@@ -1,0 +1,615 @@
+package federation
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/store"
+)
+
+// How an author writes its feed.
+const (
+	// ring is the slots of deltas. A reader that missed fewer needs no more
+	// than them; with 64 a small feed would join slower.
+	ring = 32
+	// sealAfter is how many deltas may be in the ring alone: a quarter of the
+	// ring is left for readers who are slow to hear of the segment.
+	sealAfter = ring * 3 / 4
+	// coalesce is how long a ban after the first waits for company.
+	coalesce = time.Second
+	// headTTL is the freshness limit that heads announce.
+	headTTL = 3 * time.Hour
+	// headIdle is when a quiet author says that it is alive, headBusy when one
+	// that said something does.
+	headIdle = headTTL / 3
+	headBusy = time.Minute
+	// deltaCost bounds a delta's bytes as [cost] reckons them.
+	deltaCost = 32 << 10
+	// bulkDeltas is from how many deltas on a change is written as a new
+	// snapshot instead.
+	bulkDeltas = 8
+	// chunkCost is a chunk's bytes when it is cut, chunkMost the bytes beyond
+	// which one is cut again: [MaxSent] and the envelope are above.
+	chunkCost = 32 << 10
+	chunkMost = MaxSent - 1024
+	// segmentMost is where a segment is full.
+	segmentMost = 48 << 10
+	// A snapshot is due when the segments since the last are above a quarter
+	// of it and above snapshotLeast; old segments are kept up to half of it or
+	// twice snapshotLeast, for readers that come back.
+	snapshotLeast = 2 << 10
+)
+
+// bucketOwn keeps, below "network/topic/", what an author must not lose: its
+// state record, its pending changes and every retained message verbatim.
+const bucketOwn = "own"
+
+// outgoing is a retained message to publish; a nil payload erases the slot.
+type outgoing struct {
+	name    Name
+	payload []byte
+}
+
+// An author writes one feed: the node's own in one topic. What it says is
+// durable before it says it. Its methods may be called from several goroutines.
+type author struct {
+	network string
+	feed    ban.Feed
+	key     ed25519.PrivateKey
+	store   *store.Store
+	started time.Time // of this process: what our key signed later is somebody else's
+
+	// speaking is held over a change and handing its messages to the links, so
+	// that they leave in order. It is taken before the session's lock.
+	speaking sync.Mutex
+
+	mu sync.Mutex // taken last
+	authorState
+}
+
+// authorState is what a failed transaction throws away and reads again.
+type authorState struct {
+	epoch, n, headNumber uint64
+	gc                   uint32
+	set                  set
+	pieces               Pieces
+	snapshotN            uint64
+	snapshotGC           uint32
+	dirty                []bool // by chunk: it no longer says what the set does
+	stale                []int  // by chunk: entries that have ended
+	weight               []int  // by chunk: entries when it was written
+	unsealed             []*Delta
+	slots                [2]slots // of chunks and of segments
+	pending              map[key]*entry
+	pendingRecords       int
+	lastDelta            time.Time
+	head                 *Head
+	headIssued           time.Time
+	headHash             Hash
+	stopped              string // why the author says nothing any more
+	writes               map[string][]byte
+	out                  []outgoing
+}
+
+// openAuthor reads the feed's state back, or begins one. An author whose own
+// records contradict each other begins a new epoch with no claims; the caller
+// then says what it holds.
+func openAuthor(network string, topic ban.Topic, operator ban.Operator, node ed25519.PrivateKey, s *store.Store, now time.Time) (*author, error) {
+	a := &author{network: network, key: node, store: s, started: now}
+	a.feed = ban.Feed{Topic: topic, Operator: operator, Node: ban.NodeOf(node.Public().(ed25519.PublicKey))}
+	err := a.load()
+	if errors.Is(err, errOwnRecords) {
+		a.authorState = authorState{epoch: a.epoch}
+		err = s.Update(func(tx store.Tx) error { return tx.DeletePrefix(bucketOwn, a.prefix()) })
+		if err == nil {
+			err = a.commit(func() { a.newEpoch(now, a.epoch) })
+		}
+	}
+	if err == nil && a.epoch == 0 {
+		err = a.commit(func() { a.newEpoch(now, 0) })
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the feed of %s: %w", topic, err)
+	}
+	return a, nil
+}
+
+// errOwnRecords says that an author's records contradict each other.
+var errOwnRecords = errors.New("the feed's own records are damaged")
+
+func (a *author) prefix() string { return a.network + "/" + string(a.feed.Topic) + "/" }
+
+func (a *author) name(k Kind, slot int) Name { return FeedName(a.network, a.feed, k, slot) }
+
+// storeKey is where a message of ours is kept.
+func (a *author) storeKey(k Kind, slot int) string {
+	if k.hasSlot() {
+		return fmt.Sprintf("%s%v/%d", a.prefix(), k, slot)
+	}
+	return a.prefix() + k.String()
+}
+
+// commit runs f, which changes the state and collects writes, and makes them
+// durable together with the state record. If the store fails, the state is
+// what the store has.
+func (a *author) commit(f func()) error {
+	a.writes, a.out = map[string][]byte{}, nil
+	f()
+	a.writes[a.prefix()+"state"] = a.record()
+	err := a.store.Update(func(tx store.Tx) error {
+		for k, v := range a.writes {
+			var err error
+			if v == nil {
+				err = tx.Delete(bucketOwn, k)
+			} else {
+				err = tx.Put(bucketOwn, k, v)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	a.writes = nil
+	if err != nil {
+		if back := a.load(); back != nil {
+			return errors.Join(err, back)
+		}
+		return fmt.Errorf("keeping the feed of %s: %w", a.feed.Topic, err)
+	}
+	return nil
+}
+
+// taken gives what the last commit wants published.
+func (a *author) taken() []outgoing {
+	out := a.out
+	a.out = nil
+	return out
+}
+
+// record is the state record: epoch u64, n u64, head number u64, gc u32,
+// fingerprint 16, limbo lists.
+func (a *author) record() []byte {
+	b := binary.BigEndian.AppendUint64(nil, a.epoch)
+	b = binary.BigEndian.AppendUint64(b, a.n)
+	b = binary.BigEndian.AppendUint64(b, a.headNumber)
+	b = binary.BigEndian.AppendUint32(b, a.gc)
+	b = append(b, a.set.fingerprint[:]...)
+	for i := range a.slots {
+		b = binary.AppendUvarint(b, uint64(len(a.slots[i].limbo)))
+		for _, s := range a.slots[i].limbo {
+			b = binary.AppendUvarint(b, uint64(s))
+		}
+	}
+	return b
+}
+
+// send signs a message and has it kept and published.
+func (a *author) send(slot int, number uint64, now time.Time, body Body) []byte {
+	text := body.append(nil)
+	n := a.name(body.kind(), slot)
+	payload := seal(a.key, Header{
+		Kind: n.Kind, Network: a.network, Topic: a.feed.Topic, Operator: a.feed.Operator, Epoch: a.epoch, Number: number, Issued: now,
+	}, text)
+	a.writes[a.storeKey(n.Kind, slot)] = payload
+	a.out = append(a.out, outgoing{n, payload})
+	return text
+}
+
+// erase forgets a slot here and at the brokers.
+func (a *author) erase(k Kind, slot int) {
+	a.writes[a.storeKey(k, slot)] = nil
+	a.out = append(a.out, outgoing{a.name(k, slot), nil})
+}
+
+// say makes changes durable. The first change after a quiet time is published
+// at once, what follows is gathered until flushAt.
+func (a *author) say(now time.Time, up []entry, down []key) ([]outgoing, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	up, down = a.news(now, up, down)
+	if len(up)+len(down) == 0 {
+		return nil, nil
+	}
+	if len(a.pending) > 0 || now.Sub(a.lastDelta) < coalesce && !now.Before(a.lastDelta) {
+		if err := a.commit(func() { a.gatherLater(up, down) }); err != nil {
+			return nil, err
+		}
+		if len(a.pending) < MaxDeltaOps {
+			return nil, nil
+		}
+		up, down = nil, nil
+	}
+	err := a.commit(func() { a.advance(now, up, down) })
+	return a.taken(), err
+}
+
+// news drops what would change nothing.
+func (a *author) news(now time.Time, up []entry, down []key) ([]entry, []key) {
+	last := minutes(now.Add(MaxEnd))
+	up = slices.DeleteFunc(up, func(e entry) bool {
+		if was, ok := a.pending[e.key]; ok {
+			return was != nil && was.end == e.end && was.meta == e.meta
+		}
+		was, ok := a.set.get(&e.key)
+		return ok && was.end == min(e.end, last) && was.meta == e.meta
+	})
+	down = slices.DeleteFunc(down, func(k key) bool {
+		if was, ok := a.pending[k]; ok {
+			return was == nil
+		}
+		_, ok := a.set.get(&k)
+		return !ok
+	})
+	return up, down
+}
+
+// gatherLater keeps changes for the next delta.
+func (a *author) gatherLater(up []entry, down []key) {
+	if a.pending == nil {
+		a.pending = map[key]*entry{}
+	}
+	for i := range up {
+		e := up[i]
+		a.pending[e.key] = &e
+	}
+	for _, k := range down {
+		a.pending[k] = nil
+	}
+	a.pendingRecords++
+	a.writes[a.pendingKey(a.pendingRecords)] = appendOps(nil, up, down)
+}
+
+func (a *author) pendingKey(i int) string { return fmt.Sprintf("%spending/%08x", a.prefix(), i) }
+
+// sayAll makes the feed say exactly es, which are sorted.
+func (a *author) sayAll(now time.Time, es []entry) ([]outgoing, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var want set
+	gc, last := minutes(now), minutes(now.Add(MaxEnd))
+	for i := range es {
+		es[i].end = min(es[i].end, last)
+		if es[i].end > gc {
+			want.put(&es[i])
+		}
+	}
+	if want.fingerprint == a.set.fingerprint && want.count == a.set.count && len(a.pending) == 0 {
+		return nil, nil
+	}
+	err := a.commit(func() {
+		a.gather()
+		a.set.expire(gc)
+		a.setGC(now)
+		var up []entry
+		var down []key
+		difference(&a.set, &want, func(e *entry) { up = append(up, *e) }, func(k *key) { down = append(down, *k) })
+		a.advance(now, up, down)
+	})
+	return a.taken(), err
+}
+
+// setGC is expiry up to now, with the chunks' stale entries counted.
+func (a *author) setGC(now time.Time) {
+	a.gc = max(a.gc, minutes(now))
+	for _, k := range a.set.expire(a.gc) {
+		if i := a.chunkOf(&k); i >= 0 {
+			a.stale[i]++
+		}
+	}
+}
+
+// flushAt is when pending changes are due.
+func (a *author) flushAt() (time.Time, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lastDelta.Add(coalesce), len(a.pending) > 0
+}
+
+// tick publishes what is due: gathered changes, or, where anybody listens, a
+// head.
+func (a *author) tick(now time.Time, heard bool) ([]outgoing, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	flush := len(a.pending) > 0 && (now.Before(a.lastDelta) || now.Sub(a.lastDelta) >= coalesce)
+	age := now.Sub(a.headIssued)
+	busy := a.head != nil && a.head.N != a.n
+	head := heard && (a.head == nil || age < 0 || age >= headIdle || busy && age >= headBusy)
+	if !flush && !head {
+		return nil, nil
+	}
+	err := a.commit(func() {
+		if flush {
+			a.advance(now, nil, nil)
+		}
+		if head && a.headIssued != now {
+			a.sendHead(now)
+		}
+	})
+	return a.taken(), err
+}
+
+// gather takes the pending changes out, sorted.
+func (a *author) gather() (up []entry, down []key) {
+	for i := 1; i <= a.pendingRecords; i++ {
+		a.writes[a.pendingKey(i)] = nil
+	}
+	for k, e := range a.pending {
+		if e != nil {
+			up = append(up, *e)
+		} else {
+			down = append(down, k)
+		}
+	}
+	a.pending, a.pendingRecords = nil, 0
+	slices.SortFunc(up, func(x, y entry) int { return compareKeys(&x.key, &y.key) })
+	slices.SortFunc(down, func(x, y key) int { return compareKeys(&x, &y) })
+	return up, down
+}
+
+// cost is what an entry takes on the wire, roughly and rather too much.
+func cost(k *key) int {
+	switch k.kind {
+	case ban.KindAddr4:
+		return 6
+	case ban.KindNet6:
+		return 10
+	}
+	return width(k.kind) + 5
+}
+
+// advance writes pending and new changes as deltas, and what follows from
+// that: segments, a snapshot, a head.
+func (a *author) advance(now time.Time, up []entry, down []key) {
+	u, d := a.gather()
+	if len(u)+len(d) > 0 && len(up)+len(down) > 0 {
+		a.gatherLater(u, d)
+		a.gatherLater(up, down)
+		up, down = a.gather()
+	} else if len(u)+len(d) > 0 {
+		up, down = u, d
+	}
+	a.setGC(now)
+	last := minutes(now.Add(MaxEnd))
+	for i := range up {
+		up[i].end = min(up[i].end, last)
+	}
+	for _, e := range up {
+		if _, ok := a.set.get(&e.key); ok && e.end <= a.gc {
+			down = append(down, e.key)
+		}
+	}
+	up = slices.DeleteFunc(up, func(e entry) bool { return e.end <= a.gc })
+	down = slices.DeleteFunc(down, func(k key) bool { _, ok := a.set.get(&k); return !ok })
+	slices.SortFunc(down, func(x, y key) int { return compareKeys(&x, &y) })
+	batches := divide(up, down)
+	if len(batches) > bulkDeltas {
+		a.bulk(now, up, down)
+		return
+	}
+	for _, t := range batches {
+		a.n++
+		t.GC = a.gc
+		a.set.apply(a.gc, t.up, t.down, minutes(now))
+		a.touch(t.up, t.down)
+		t.Fingerprint = a.set.fingerprint
+		a.send(int(a.n%ring), a.n, now, t)
+		a.unsealed = append(a.unsealed, t)
+		a.lastDelta = now
+	}
+	if len(a.unsealed) >= sealAfter {
+		a.sealSegments(now)
+		if a.snapshotDue() {
+			a.snapshot(now)
+		}
+		a.sendPieces(now)
+		a.sendHead(now)
+	}
+}
+
+// divide cuts changes into deltas.
+func divide(up []entry, down []key) (out []*Delta) {
+	for len(up)+len(down) > 0 {
+		t, total, ops := &Delta{}, 0, 0
+		i := 0
+		for ; i < len(up) && total < deltaCost && ops < MaxDeltaOps; i++ {
+			total += cost(&up[i].key)
+			ops++
+		}
+		t.up, up = up[:i:i], up[i:]
+		i = 0
+		for ; i < len(down) && total < deltaCost && ops < MaxDeltaOps; i++ {
+			total += cost(&down[i])
+			ops++
+		}
+		t.down, down = down[:i:i], down[i:]
+		out = append(out, t)
+	}
+	return out
+}
+
+// bulk writes a change that is too big for deltas: the next number has no
+// delta, but a snapshot.
+func (a *author) bulk(now time.Time, up []entry, down []key) {
+	a.n++
+	a.set.apply(a.gc, up, down, minutes(now))
+	a.touch(up, down)
+	a.lastDelta = now
+	a.unsealed = nil
+	a.dropSegments()
+	a.snapshot(now)
+	a.sendPieces(now)
+	a.sendHead(now)
+}
+
+// chunkOf is the chunk that a key belongs to, -1 where there is none.
+func (a *author) chunkOf(k *key) int {
+	t := k.text()
+	return sort.Search(len(a.pieces.Chunks), func(i int) bool { return a.pieces.Chunks[i].Lo > t }) - 1
+}
+
+func (a *author) touch(up []entry, down []key) {
+	for i := range up {
+		if c := a.chunkOf(&up[i].key); c >= 0 {
+			a.dirty[c] = true
+		}
+	}
+	for i := range down {
+		if c := a.chunkOf(&down[i]); c >= 0 {
+			a.dirty[c] = true
+		}
+	}
+}
+
+// newEpoch begins again above seen, with the state as it is.
+func (a *author) newEpoch(now time.Time, seen uint64) {
+	a.epoch = max(uint64(seconds(now)), seen+1, a.epoch+1)
+	a.n, a.headNumber, a.stopped = 0, 0, ""
+	a.unsealed = nil
+	for slot := range ring {
+		if a.own(KindDelta, slot) != nil {
+			a.erase(KindDelta, slot)
+		}
+	}
+	a.dropSegments()
+	for _, c := range a.pieces.Chunks {
+		a.slots[ofChunks].drop(c.Slot)
+	}
+	a.pieces.Chunks, a.dirty, a.stale, a.weight = nil, nil, nil, nil
+	a.setGC(now)
+	a.snapshot(now)
+	a.sendPieces(now)
+	a.sendHead(now)
+}
+
+// sendHead commits to the state.
+func (a *author) sendHead(now time.Time) {
+	a.setGC(now)
+	a.headNumber++
+	h := &Head{
+		N: a.n, TTL: headTTL, GC: a.gc, Count: uint32(a.set.count), Fingerprint: a.set.fingerprint,
+		Ring: ring, SnapshotN: a.snapshotN, SnapshotGC: a.snapshotGC,
+	}
+	if a.inline() {
+		h.Pieces = &a.pieces
+	} else {
+		text := a.pieces.append(nil)
+		h.Manifest, h.Size = hashOf(text), uint32(len(text))
+	}
+	a.headHash = hashOf(a.send(0, a.headNumber, now, h))
+	a.head, a.headIssued = h, now
+}
+
+func (a *author) inline() bool {
+	return len(a.pieces.Chunks) <= MaxInlinePieces && len(a.pieces.Segments) <= MaxInlinePieces
+}
+
+// sendPieces publishes the list of pieces after it changed, and erases the
+// slots that the list before this one had freed: a reader who holds the head
+// before this one still finds all that it names.
+func (a *author) sendPieces(now time.Time) {
+	for i, k := range [...]Kind{ofChunks: KindChunk, ofSegments: KindSegment} {
+		for _, slot := range a.slots[i].turn() {
+			a.erase(k, slot)
+		}
+	}
+	if !a.inline() {
+		a.send(0, a.headNumber+1, now, &Manifest{a.pieces})
+	}
+}
+
+// A sighting is what a message that our key signed says about us.
+type sighting int
+
+const (
+	sightOurs     sighting = iota // we sent it, or could have
+	sightRestored                 // we sent it and forgot: the state is older than what we said
+	sightCloned                   // somebody else has our key and uses it now
+)
+
+// saw judges a verified message of our own feed that a broker holds or sends.
+func (a *author) saw(m *Message) sighting {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	strange := m.Header.Epoch > a.epoch
+	if m.Header.Epoch == a.epoch {
+		n := m.Header.Number
+		switch m.Body.(type) {
+		case *Head:
+			strange = n > a.headNumber || n == a.headNumber && m.Hash != a.headHash
+		case *Delta:
+			strange = n > a.n
+			if own, err := a.opened(KindDelta, int(n%ring)); err == nil && own.Header.Number == n {
+				strange = own.Hash != m.Hash
+			}
+		}
+	}
+	switch {
+	case !strange:
+		return sightOurs
+	case m.Header.Issued.Before(a.started):
+		return sightRestored
+	}
+	return sightCloned
+}
+
+// restart begins an epoch above seen, for what we forgot that we said.
+func (a *author) restart(now time.Time, seen uint64) ([]outgoing, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := a.commit(func() { a.newEpoch(now, seen) })
+	return a.taken(), err
+}
+
+// stop makes the author silent until the agent starts again. What it is told
+// stays durable.
+func (a *author) stop(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stopped = why
+}
+
+// retained calls f with every message of the feed, pieces first and the head
+// last, so that who hears the head finds the rest.
+func (a *author) retained(f func(outgoing)) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var head []byte
+	err := a.store.View(func(tx store.Tx) error {
+		return tx.Each(bucketOwn, a.prefix(), func(k string, v []byte) error {
+			rest := k[len(a.prefix()):]
+			if rest == "state" || strings.HasPrefix(rest, "pending/") {
+				return nil
+			}
+			h, err := Peek(v)
+			if err != nil {
+				return err
+			}
+			slot := 0
+			if h.Kind.hasSlot() {
+				if _, err := fmt.Sscanf(rest[strings.LastIndexByte(rest, '/')+1:], "%d", &slot); err != nil {
+					return err
+				}
+			}
+			if h.Kind == KindHead {
+				head = bytes.Clone(v)
+				return nil
+			}
+			f(outgoing{a.name(h.Kind, slot), bytes.Clone(v)})
+			return nil
+		})
+	})
+	if err == nil && head != nil {
+		f(outgoing{a.name(KindHead, 0), head})
+	}
+	return err
+}

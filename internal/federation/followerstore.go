@@ -1,0 +1,240 @@
+package federation
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"banmesh/internal/store"
+)
+
+// bucketFeeds keeps, below "network/topic/operator/node/", what a reader has:
+//
+//	mark      what is a replay, and where the state stands
+//	head      the newest head, verbatim
+//	base      the state at some batch: a record, and base/<i> with entries
+//	log/<n>   the deltas and segments since, verbatim
+const bucketFeeds = "feeds"
+
+// When the log is rewritten as a base: when it is larger than half of it, and
+// at least logLeast, so that small feeds are not rewritten all the time.
+const logLeast = 32 << 10
+
+// basePiece is how many entries a stored piece of a base has.
+const basePiece = 8192
+
+// storedMark is the record of what a reader has accepted. Losing it would let
+// a broker replay; it is durable before anything is done with a message.
+type storedMark struct {
+	headEpoch, headNumber uint64
+	headHash              Hash
+	frozen                uint64
+	gc                    uint32
+	sound                 bool
+}
+
+func (f *follower) key(k string) string { return feedKey(f.network, f.feed) + k }
+
+func (f *follower) storeMark(fx *effects) {
+	m := storedMark{f.headEpoch, f.headNumber, f.headHash, f.frozen, f.gc, f.sound}
+	if m == f.stored {
+		return
+	}
+	f.stored = m
+	b := binary.BigEndian.AppendUint64(nil, m.headEpoch)
+	b = binary.BigEndian.AppendUint64(b, m.headNumber)
+	b = append(b, m.headHash[:]...)
+	b = binary.BigEndian.AppendUint64(b, m.frozen)
+	b = binary.BigEndian.AppendUint32(b, m.gc)
+	if m.sound {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	fx.write(bucketFeeds, f.key("mark"), b)
+}
+
+func (f *follower) storeHead(fx *effects, m *Message) {
+	f.storeMark(fx)
+	fx.write(bucketFeeds, f.key("head"), m.Raw)
+}
+
+// storeLog keeps a delta or segment that leads to batch n.
+func (f *follower) storeLog(fx *effects, n uint64, m *Message) {
+	if f.logBytes+len(m.Raw) > max(logLeast, f.baseBytes/2) {
+		f.storeBase(fx)
+		return
+	}
+	k := fmt.Sprintf("log/%016x", n)
+	f.logKeys = append(f.logKeys, k)
+	f.logBytes += len(m.Raw)
+	fx.write(bucketFeeds, f.key(k), append(binary.BigEndian.AppendUint32(nil, minutes(fx.now)), m.Raw...))
+}
+
+// storeBase writes the whole state and forgets the log.
+func (f *follower) storeBase(fx *effects) {
+	for _, k := range f.logKeys {
+		fx.write(bucketFeeds, f.key(k), nil)
+	}
+	f.logKeys, f.logBytes = nil, 0
+	for i := range f.basePieces {
+		fx.write(bucketFeeds, f.key(fmt.Sprintf("base/%06x", i)), nil)
+	}
+	f.basePieces, f.baseBytes = 0, 0
+	var es []entry
+	flush := func() {
+		b := appendEntries(nil, es)
+		for i := range es {
+			b = binary.BigEndian.AppendUint32(b, es[i].said)
+		}
+		fx.write(bucketFeeds, f.key(fmt.Sprintf("base/%06x", f.basePieces)), b)
+		f.basePieces++
+		f.baseBytes += len(b)
+		es = es[:0]
+	}
+	f.set.each(func(e *entry) {
+		if es = append(es, *e); len(es) == basePiece {
+			flush()
+		}
+	})
+	if len(es) > 0 {
+		flush()
+	}
+	b := binary.BigEndian.AppendUint64(nil, f.epoch)
+	b = binary.BigEndian.AppendUint64(b, f.n)
+	b = binary.BigEndian.AppendUint32(b, f.gc)
+	b = append(b, f.set.fingerprint[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(f.basePieces))
+	fx.write(bucketFeeds, f.key("base"), b)
+	f.storeMark(fx)
+}
+
+// forget deletes the state but keeps the mark: what was heard once is a
+// replay for ever.
+func (f *follower) forget(fx *effects) {
+	f.set, f.sound, f.epoch, f.n, f.gc = set{}, false, 0, 0, 0
+	f.storeBase(fx)
+	fx.write(bucketFeeds, f.key("base"), nil)
+	fx.write(bucketFeeds, f.key("head"), nil)
+}
+
+// errFeedRecords says that a feed's records contradict each other; its marks
+// may still be good.
+var errFeedRecords = errors.New("the stored feed is damaged")
+
+// load reads the feed back. After errFeedRecords the follower begins without a
+// state, but with the marks where they could be read.
+func (f *follower) load(tx store.Tx) error {
+	if b := tx.Get(bucketFeeds, f.key("mark")); b != nil {
+		d := decoder{b: b}
+		m := storedMark{headEpoch: d.u64(), headNumber: d.u64()}
+		copy(m.headHash[:], d.take(len(m.headHash)))
+		m.frozen, m.gc, m.sound = d.u64(), d.u32(), d.u8() == 1
+		if err := d.end(); err != nil {
+			return fmt.Errorf("%w: mark: %w", errFeedRecords, err)
+		}
+		f.stored = m
+		f.headEpoch, f.headNumber, f.headHash, f.frozen = m.headEpoch, m.headNumber, m.headHash, m.frozen
+	}
+	if raw := tx.Get(bucketFeeds, f.key("dispute")); raw != nil {
+		if m, err := Open(f.name(KindDispute, 0), slices.Clone(raw)); err == nil {
+			f.disputeEpoch, f.disputeNumber, f.disputeClaims = m.Header.Epoch, m.Header.Number, m.Body.(*Dispute).Claims()
+		}
+	}
+	if err := f.loadState(tx); err != nil {
+		f.set, f.sound, f.epoch, f.n, f.gc = set{}, false, 0, 0, 0
+		return fmt.Errorf("%w: %w", errFeedRecords, err)
+	}
+	if raw := tx.Get(bucketFeeds, f.key("head")); raw != nil {
+		m, err := Open(f.name(KindHead, 0), slices.Clone(raw))
+		if err != nil || m.Hash != f.headHash {
+			return nil // asked for again from the brokers
+		}
+		f.head, f.headIssued = m.Body.(*Head), m.Header.Issued
+	}
+	return nil
+}
+
+func (f *follower) loadState(tx store.Tx) error {
+	b := tx.Get(bucketFeeds, f.key("base"))
+	if b == nil {
+		return nil
+	}
+	d := decoder{b: b}
+	f.epoch, f.n, f.gc = d.u64(), d.u64(), d.u32()
+	var want Fingerprint
+	copy(want[:], d.take(len(want)))
+	pieces := int(d.u32())
+	if err := d.end(); err != nil {
+		return err
+	}
+	for i := range pieces {
+		b := tx.Get(bucketFeeds, f.key(fmt.Sprintf("base/%06x", i)))
+		d := decoder{b: b}
+		es := d.entries(basePiece)
+		for i := range es {
+			es[i].said = d.u32()
+			f.set.put(&es[i])
+		}
+		if err := d.end(); err != nil {
+			return err
+		}
+		f.baseBytes += len(b)
+	}
+	f.basePieces = pieces
+	if f.set.fingerprint != want {
+		return errors.New("the fingerprint differs")
+	}
+	f.sound = f.stored.sound
+	err := tx.Each(bucketFeeds, f.key("log/"), func(k string, raw []byte) error {
+		return f.replay(k[len(f.key("")):], slices.Clone(raw))
+	})
+	if err != nil {
+		return err
+	}
+	if f.stored.gc > f.gc {
+		f.gc = f.stored.gc
+		f.set.expire(f.gc)
+	}
+	return nil
+}
+
+// replay applies a stored delta or segment, verified again. The value is the
+// minute in which it was heard, u32, and the payload.
+func (f *follower) replay(k string, value []byte) error {
+	d := decoder{b: value}
+	said := d.u32()
+	raw := d.b
+	h, err := Peek(raw)
+	if err != nil {
+		return err
+	}
+	m, err := openAnySlot(f.name(h.Kind, 0), raw)
+	if err != nil {
+		return err
+	}
+	switch b := m.Body.(type) {
+	case *Delta:
+		if h.Epoch != f.epoch || h.Number != f.n+1 {
+			return fmt.Errorf("%s does not follow batch %d", k, f.n)
+		}
+		f.set.apply(b.GC, b.up, b.down, said)
+		f.n, f.gc = f.n+1, max(f.gc, b.GC)
+		f.remember(f.n, m.Hash)
+		if f.set.fingerprint != b.Fingerprint && f.sound {
+			return fmt.Errorf("%s: the fingerprint differs", k)
+		}
+	case *Segment:
+		if h.Epoch != f.epoch || b.From > f.n || b.To <= f.n {
+			return fmt.Errorf("%s does not follow batch %d", k, f.n)
+		}
+		f.set.apply(b.GC, b.up, b.down, said)
+		f.n, f.gc = b.To, max(f.gc, b.GC)
+	default:
+		return fmt.Errorf("%s is a %v", k, h.Kind)
+	}
+	f.logKeys = append(f.logKeys, k)
+	f.logBytes += len(raw)
+	return nil
+}

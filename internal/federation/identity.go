@@ -1,0 +1,395 @@
+package federation
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// Files of an identity, all in one directory.
+const (
+	operatorKeyFile = "operator.key" // 0600; may live on another machine
+	nodeKeyFile     = "node.key"     // 0600
+	cardFile        = "operator.card"
+)
+
+// First lines of the key files.
+const (
+	operatorKeyTitle = "banmesh operator key 1"
+	nodeKeyTitle     = "banmesh node key 1"
+)
+
+// renewBefore is when a certificate is renewed where the root key is at hand:
+// a third of its life, so that a machine that is off for weeks comes back
+// certified.
+const renewBefore = MaxCertificate / 3
+
+// Faults of an identity.
+var (
+	ErrNoIdentity   = errors.New("there are no keys here")
+	ErrKeyFile      = errors.New("not a key file")
+	ErrKeyMode      = errors.New("others may read the key file")
+	ErrNoRoot       = errors.New("the operator's root key is not on this machine")
+	ErrNotCertified = errors.New("the operator's card has no certificate for this node")
+)
+
+// An Identity is a node's key, its operator's card, and the operator's root
+// key where that is on the same machine. It may be used from several
+// goroutines.
+type Identity struct {
+	dir  string
+	node ed25519.PrivateKey
+
+	mu   sync.Mutex
+	root ed25519.PrivateKey // nil where it is elsewhere
+	raw  []byte
+	card *Card
+}
+
+// CreateIdentity makes a root key and a node key in dir and a card that
+// certifies the node. It never overwrites a file.
+func CreateIdentity(dir, name string, now time.Time) (*Identity, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the keys: %w", err)
+	}
+	for _, f := range []struct{ name, title string }{{operatorKeyFile, operatorKeyTitle}, {nodeKeyFile, nodeKeyTitle}} {
+		if err := newKeyFile(filepath.Join(dir, f.name), f.title); err != nil {
+			return nil, fmt.Errorf("making the keys: %w", err)
+		}
+	}
+	id, err := readKeys(dir)
+	if err != nil {
+		return nil, err
+	}
+	return id, id.UpdateCard(now, func(c *Card) { c.Name = name })
+}
+
+// LoadIdentity reads what is in dir. It fails with [ErrNoIdentity] where there
+// is no node key, and otherwise with [ErrKeyFile], [ErrKeyMode] or what the
+// card suffers from.
+func LoadIdentity(dir string) (*Identity, error) {
+	id, err := readKeys(dir)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, cardFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if id.root == nil {
+			return nil, fmt.Errorf("%s: %w", dir, ErrNotCertified)
+		}
+		return id, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading the card: %w", err)
+	}
+	card, err := OpenCard(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, cardFile), err)
+	}
+	if id.root != nil && card.Operator != operatorOf(id.root) {
+		return nil, fmt.Errorf("%s is the card of another operator than %s", cardFile, operatorKeyFile)
+	}
+	id.raw, id.card = raw, card
+	return id, nil
+}
+
+// OpenIdentity loads the identity in dir, or makes one where there is none. A
+// crash while it was made is repaired.
+func OpenIdentity(dir, name string, now time.Time) (*Identity, error) {
+	if _, err := os.Stat(filepath.Join(dir, nodeKeyFile)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, operatorKeyFile)); err == nil {
+			if err := newKeyFile(filepath.Join(dir, nodeKeyFile), nodeKeyTitle); err != nil {
+				return nil, err
+			}
+		} else {
+			return CreateIdentity(dir, name, now)
+		}
+	}
+	id, err := LoadIdentity(dir)
+	if err == nil && id.card == nil {
+		err = id.UpdateCard(now, func(c *Card) { c.Name = name })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return id, nil
+}
+
+func readKeys(dir string) (*Identity, error) {
+	node, err := readKeyFile(filepath.Join(dir, nodeKeyFile), nodeKeyTitle)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", dir, ErrNoIdentity)
+	}
+	if err != nil {
+		return nil, err
+	}
+	root, err := readKeyFile(filepath.Join(dir, operatorKeyFile), operatorKeyTitle)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return &Identity{dir: dir, node: node, root: root}, nil
+}
+
+// newKeyFile makes a key and writes its seed, durable before it returns.
+func newKeyFile(path, title string) error {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	return writeKeyFile(path, title, key)
+}
+
+func writeKeyFile(path, title string, key ed25519.PrivateKey) error {
+	text := title + "\n" + base64.StdEncoding.EncodeToString(key.Seed()) + "\n"
+	// Not through a temporary name: an existing key must never be replaced.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		os.Remove(path)
+	}
+	return err
+}
+
+func readKeyFile(path, title string) (ed25519.PrivateKey, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s: %w: its mode is %04o, not 0600", path, ErrKeyMode, info.Mode().Perm())
+	}
+	buf := make([]byte, 256)
+	n, _ := f.Read(buf)
+	first, rest, _ := strings.Cut(string(buf[:n]), "\n")
+	if first != title {
+		return nil, fmt.Errorf("%s: %w: it does not begin with %q", path, ErrKeyFile, title)
+	}
+	seed, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSpace(rest))
+	if err != nil || len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("%s: %w: the second line is not a key", path, ErrKeyFile)
+	}
+	return ed25519.NewKeyFromSeed(seed), nil
+}
+
+func operatorOf(root ed25519.PrivateKey) ban.Operator {
+	return ban.OperatorOf(root.Public().(ed25519.PublicKey))
+}
+
+// Node is this machine's node.
+func (id *Identity) Node() ban.Node { return ban.NodeOf(id.node.Public().(ed25519.PublicKey)) }
+
+// NodeKey is the node's public key, which `agent key node certify` certifies.
+func (id *Identity) NodeKey() (k PublicKey) {
+	copy(k[:], id.node.Public().(ed25519.PublicKey))
+	return k
+}
+
+// Operator is the operator that the node belongs to.
+func (id *Identity) Operator() ban.Operator {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.card != nil {
+		return id.card.Operator
+	}
+	return operatorOf(id.root)
+}
+
+// HasRoot says whether the operator's root key is on this machine.
+func (id *Identity) HasRoot() bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.root != nil
+}
+
+// Root gives the operator's root key for signing documents, or [ErrNoRoot].
+func (id *Identity) Root() (ed25519.PrivateKey, error) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.root == nil {
+		return nil, ErrNoRoot
+	}
+	return id.root, nil
+}
+
+// Card gives the operator's newest card and its payload.
+func (id *Identity) Card() (*Card, []byte) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.card, id.raw
+}
+
+// Login gives what proves the node's key to a broker.
+func (id *Identity) Login(broker string, now time.Time) (client, user, password string) {
+	o := id.Operator()
+	return id.Node().String(), o.String(), LoginPassword(id.node, o, broker, now.Add(loginLife))
+}
+
+// UpdateCard signs a new card with the root key: change edits what the card
+// says, and this node's certificate is made or renewed. The card is durable
+// before UpdateCard returns. It fails with [ErrNoRoot] where the key is
+// elsewhere.
+func (id *Identity) UpdateCard(now time.Time, change func(*Card)) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.root == nil {
+		return ErrNoRoot
+	}
+	next := nextCard(id.card, now)
+	if change != nil {
+		change(next)
+	}
+	var key PublicKey
+	copy(key[:], id.node.Public().(ed25519.PublicKey))
+	next.Certify(key, now)
+	raw, err := next.Sign(id.root)
+	if err != nil {
+		return err
+	}
+	return id.install(raw)
+}
+
+// nextCard is a copy with the next serial.
+func nextCard(c *Card, now time.Time) *Card {
+	next := &Card{Serial: 1, Issued: now}
+	if c != nil {
+		*next = *c
+		next.Certificates = append([]Certificate(nil), c.Certificates...)
+		next.Revocations = append([]Revocation(nil), c.Revocations...)
+		next.Serial, next.Issued = c.Serial+1, now
+	}
+	return next
+}
+
+// Certify adds a certificate for key, or renews the one that it has, and drops
+// those that expired long ago.
+func (c *Card) Certify(key PublicKey, now time.Time) {
+	now = now.Truncate(time.Second)
+	kept := c.Certificates[:0]
+	from := now.Add(-MaxAhead) // so that clocks that are behind accept it
+	for _, x := range c.Certificates {
+		switch {
+		case x.Key == key:
+			from = x.NotBefore
+		case x.NotAfter.Add(MaxCertificate).After(now):
+			kept = append(kept, x)
+		}
+	}
+	// A certificate counts from the card's date.
+	c.Certificates = append(kept, Certificate{Key: key, NotBefore: from, NotAfter: now.Add(MaxCertificate - time.Second)})
+}
+
+// Renew renews the node's certificate if a third of its life is left and the
+// root key is at hand. It says whether there is a new card.
+func (id *Identity) Renew(now time.Time) (bool, error) {
+	if !id.HasRoot() {
+		return false, nil
+	}
+	card, _ := id.Card()
+	if card != nil {
+		for _, x := range card.Certificates {
+			if x.Key == id.NodeKey() && x.NotAfter.Sub(now) > renewBefore {
+				return false, nil
+			}
+		}
+		if _, revoked := card.RevokedSince(id.Node()); revoked {
+			return false, nil
+		}
+	}
+	err := id.UpdateCard(now, nil)
+	return err == nil, err
+}
+
+// Expires is when the node's certificate ends; the zero time without one.
+func (id *Identity) Expires() time.Time {
+	card, _ := id.Card()
+	if card != nil {
+		for _, x := range card.Certificates {
+			if x.Key == id.NodeKey() {
+				return x.NotAfter
+			}
+		}
+	}
+	return time.Time{}
+}
+
+// InstallCard takes a card that the operator signed elsewhere. It refuses one
+// of another operator, one that is not newer, and one without a certificate or
+// revocation for this node.
+func (id *Identity) InstallCard(raw []byte) error {
+	card, err := OpenCard(raw)
+	if err != nil {
+		return err
+	}
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.card != nil && card.Operator != id.card.Operator || id.root != nil && card.Operator != operatorOf(id.root) {
+		return fmt.Errorf("the card is of operator %v, this node belongs to another", card.Operator)
+	}
+	if id.card != nil && card.Serial <= id.card.Serial {
+		return fmt.Errorf("the card has serial %d; the one here has %d", card.Serial, id.card.Serial)
+	}
+	node := ban.NodeOf(id.node.Public().(ed25519.PublicKey))
+	_, revoked := card.RevokedSince(node)
+	known := revoked
+	for _, x := range card.Certificates {
+		known = known || x.Node() == node
+	}
+	if !known {
+		return ErrNotCertified
+	}
+	return id.install(raw)
+}
+
+// install writes the card through a temporary file, so that a crash leaves the
+// old one or the new one.
+func (id *Identity) install(raw []byte) error {
+	card, err := OpenCard(raw)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(id.dir, cardFile), raw, 0o644); err != nil {
+		return fmt.Errorf("keeping the card: %w", err)
+	}
+	id.raw, id.card = raw, card
+	return nil
+}
+
+func writeFile(path string, b []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

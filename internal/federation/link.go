@@ -1,0 +1,509 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+// A Broker is where and how to connect.
+type Broker struct {
+	// URL is tcp://, ssl://, ws://, wss:// with host and port, or unix:///path.
+	URL string
+	// TLS is used with ssl and wss; nil for the system's roots.
+	TLS *tls.Config
+	// User and Password log in to a broker with accounts. Without a user the
+	// node proves its key ([LoginPassword]).
+	User, Password string
+}
+
+// How a link behaves.
+const (
+	connectTimeout = 10 * time.Second
+	keepAlive      = 30 * time.Second
+	pingTimeout    = 10 * time.Second
+	writeTimeout   = 10 * time.Second
+	ackTimeout     = 30 * time.Second
+	backoffLeast   = 500 * time.Millisecond
+	backoffMost    = time.Minute
+	// loginLife is how long a login proof is good: clocks differ by minutes.
+	loginLife = MaxLoginLife / 2
+	// subscribeWeight is how many retained messages one SUBSCRIBE may bring:
+	// stock brokers drop what exceeds a queue of 1,000.
+	subscribeWeight = 256
+	// subscribeQuiet ends the wait for a SUBSCRIBE's retained messages,
+	// subscribeWait bounds it.
+	subscribeQuiet = 20 * time.Millisecond
+	subscribeWait  = 500 * time.Millisecond
+	// inFlight is how many publishes wait for their acknowledgement.
+	inFlight = 64
+	// outMost is how many messages wait for a connected broker that does not
+	// take them; then the link is cut, and what it lacks is found out anew.
+	outMost = 16384
+)
+
+// packet is a message as a broker delivered it.
+type packet struct {
+	link     *link
+	topic    string
+	payload  []byte
+	retained bool
+}
+
+// A link is the connection to one broker. It reconnects for ever.
+type link struct {
+	index  int
+	broker Broker
+	url    *url.URL
+	login  func(host string, now time.Time) (client, user, password string)
+	now    func() time.Time
+	log    *slog.Logger
+	in     chan<- packet
+	up     chan<- *link // told after each SUBACK of the first subscriptions
+	arrive chan struct{}
+
+	mu         sync.Mutex
+	out        []outgoing
+	outReady   chan struct{}
+	base       map[string]int // filter to weight; replaced, never changed
+	baseGen    int
+	fetch      map[string]int // filter to attempt; replaced, never changed
+	subReady   chan struct{}
+	connected  bool
+	since      time.Time
+	lastError  string
+	cut        chan struct{} // closed to give the connection up
+	generation int
+	sent       uint64
+	card       []byte // our card as the broker last showed it
+	cardSent   time.Time
+	wanted     map[string]int
+}
+
+func newLink(index int, b Broker) (*link, error) {
+	u, err := url.Parse(b.URL)
+	if err != nil {
+		return nil, fmt.Errorf("broker %q: %w", b.URL, err)
+	}
+	switch u.Scheme {
+	case "tcp", "mqtt", "ssl", "tls", "mqtts", "ws", "wss":
+		if u.Hostname() == "" {
+			return nil, fmt.Errorf("broker %q: it names no host", b.URL)
+		}
+	case "unix":
+		if u.Path == "" {
+			return nil, fmt.Errorf("broker %q: it names no path", b.URL)
+		}
+	default:
+		return nil, fmt.Errorf("broker %q: the scheme must be tcp, ssl, ws, wss or unix", b.URL)
+	}
+	if u.User != nil {
+		if b.User == "" {
+			b.User = u.User.Username()
+			b.Password, _ = u.User.Password()
+		}
+		u.User = nil
+	}
+	if b.TLS == nil {
+		b.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if b.TLS.ServerName == "" {
+		b.TLS = b.TLS.Clone()
+		b.TLS.ServerName = u.Hostname()
+	}
+	return &link{
+		index: index, broker: b, url: u, outReady: make(chan struct{}, 1), subReady: make(chan struct{}, 1), arrive: make(chan struct{}, 1),
+	}, nil
+}
+
+// run connects, serves and reconnects until ctx ends.
+func (l *link) run(ctx context.Context) {
+	wait := backoffLeast
+	for ctx.Err() == nil {
+		started := l.now()
+		err := l.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		l.mu.Lock()
+		changed := l.lastError != err.Error()
+		l.connected, l.lastError, l.out = false, err.Error(), nil
+		l.mu.Unlock()
+		if changed {
+			l.log.Warn("broker_unreachable", "broker", l.url.Redacted(), "error", err)
+		}
+		if l.now().Sub(started) > backoffMost {
+			wait = backoffLeast
+		}
+		// Jitter, so that a broker that comes back is not met by everybody.
+		select {
+		case <-time.After(wait/2 + rand.N(wait)):
+		case <-ctx.Done():
+		}
+		wait = min(2*wait, backoffMost)
+	}
+}
+
+// session is one connection, from CONNECT to its loss.
+func (l *link) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lost := make(chan error, 1)
+	client := mqtt.NewClient(l.options(ctx, lost))
+	defer client.Disconnect(0)
+	if err := wait(ctx, client.Connect(), connectTimeout+time.Second); err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	l.mu.Lock()
+	l.generation++
+	l.connected, l.since, l.lastError, l.out, l.cut = true, l.now(), "", nil, make(chan struct{})
+	l.card, l.cardSent, l.wanted = nil, time.Time{}, nil
+	cut := l.cut
+	l.mu.Unlock()
+	l.log.Info("broker_connected", "broker", l.url.Redacted())
+
+	var wg sync.WaitGroup
+	failed := make(chan error, 2)
+	for _, f := range []func(context.Context, mqtt.Client) error{l.subscriber, l.publisher} {
+		wg.Go(func() {
+			if err := f(ctx, client); err != nil {
+				failed <- err
+			}
+		})
+	}
+	var err error
+	select {
+	case err = <-lost:
+	case err = <-failed:
+	case <-cut:
+		err = errors.New("the broker does not take what we publish")
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	cancel()
+	client.Disconnect(0)
+	wg.Wait()
+	return err
+}
+
+func (l *link) options(ctx context.Context, lost chan<- error) *mqtt.ClientOptions {
+	id, user, password := l.login(l.url.Hostname(), l.now())
+	if l.broker.User != "" {
+		user, password = l.broker.User, l.broker.Password
+	}
+	o := mqtt.NewClientOptions().AddBroker(l.url.String()).SetClientID(id).SetUsername(user).SetPassword(password)
+	o.SetProtocolVersion(4).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetOrderMatters(true)
+	o.SetConnectTimeout(connectTimeout).SetKeepAlive(keepAlive).SetPingTimeout(pingTimeout).SetWriteTimeout(writeTimeout)
+	o.SetCustomOpenConnectionFn(func(u *url.URL, _ mqtt.ClientOptions) (net.Conn, error) {
+		return dial(u, l.broker.TLS, connectTimeout)
+	})
+	o.SetConnectionLostHandler(func(_ mqtt.Client, err error) {
+		select {
+		case lost <- err:
+		default:
+		}
+	})
+	// One handler for all: the library's own routing costs time for every
+	// filter and message.
+	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
+		select {
+		case l.in <- packet{l, m.Topic(), m.Payload(), m.Retained()}:
+		case <-ctx.Done():
+		}
+		select {
+		case l.arrive <- struct{}{}:
+		default:
+		}
+	})
+	return o
+}
+
+// wait waits for a token. A token that completes is no receipt, but one that
+// fails is a failure.
+func wait(ctx context.Context, t mqtt.Token, most time.Duration) error {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-t.Done():
+		return t.Error()
+	case <-timer.C:
+		return errors.New("the broker does not answer")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// publish queues retained messages. What is queued while the link is down is
+// dropped: after connecting, the session finds out what the broker lacks.
+func (l *link) publish(out []outgoing) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.connected {
+		return
+	}
+	l.out = append(l.out, out...)
+	if len(l.out) > outMost {
+		l.out = nil
+		select {
+		case <-l.cut:
+		default:
+			close(l.cut)
+		}
+		return
+	}
+	select {
+	case l.outReady <- struct{}{}:
+	default:
+	}
+}
+
+// publisher sends what is queued, in order, with a window of unacknowledged
+// messages.
+func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
+	var tokens []mqtt.Token
+	for {
+		l.mu.Lock()
+		var next *outgoing
+		if len(l.out) > 0 {
+			next, l.out = &outgoing{l.out[0].name, l.out[0].payload}, l.out[1:]
+		}
+		l.mu.Unlock()
+		if next == nil {
+			for _, t := range tokens {
+				if err := wait(ctx, t, ackTimeout); err != nil {
+					return fmt.Errorf("publishing: %w", err)
+				}
+			}
+			tokens = tokens[:0]
+			select {
+			case <-l.outReady:
+			case <-ctx.Done():
+				return nil
+			}
+			continue
+		}
+		if len(tokens) >= inFlight {
+			if err := wait(ctx, tokens[0], ackTimeout); err != nil {
+				return fmt.Errorf("publishing: %w", err)
+			}
+			tokens = slices.Delete(tokens, 0, 1)
+		}
+		payload := next.payload
+		if payload == nil {
+			payload = []byte{}
+		}
+		tokens = append(tokens, c.Publish(next.name.String(), 1, true, payload))
+		l.mu.Lock()
+		l.sent++
+		l.mu.Unlock()
+	}
+}
+
+// want sets the subscriptions. base is what the link listens to all the time,
+// fetch what is wanted now; a higher attempt asks for it again.
+func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
+	l.mu.Lock()
+	l.base, l.baseGen, l.fetch = base, generation, fetch
+	l.mu.Unlock()
+	select {
+	case l.subReady <- struct{}{}:
+	default:
+	}
+}
+
+// subscriber makes the broker's idea of our subscriptions what want says.
+func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
+	have, fetched := map[string]bool{}, map[string]int{}
+	generation, first := -1, true
+	for {
+		l.mu.Lock()
+		base, gen, fetch := l.base, l.baseGen, l.fetch
+		l.mu.Unlock()
+		var add, drop []string
+		if gen != generation {
+			for t := range base {
+				if !have[t] {
+					add = append(add, t)
+				}
+			}
+			for t := range have {
+				if _, ok := base[t]; !ok {
+					drop = append(drop, t)
+				}
+			}
+			generation = gen
+		}
+		for t, attempt := range fetch {
+			if was, ok := fetched[t]; !ok && !slices.Contains(add, t) || ok && was != attempt {
+				add = append(add, t)
+			}
+			fetched[t] = attempt
+		}
+		for t := range fetched {
+			if _, ok := fetch[t]; !ok {
+				delete(fetched, t)
+				if _, ok := base[t]; !ok {
+					drop = append(drop, t)
+				}
+			}
+		}
+		slices.Sort(add)
+		if err := l.unsubscribe(ctx, c, drop); err != nil {
+			return err
+		}
+		for _, t := range drop {
+			delete(have, t)
+		}
+		if err := l.subscribe(ctx, c, add, base); err != nil {
+			return err
+		}
+		for _, t := range add {
+			if _, ok := base[t]; ok {
+				have[t] = true
+			}
+		}
+		if first && gen > 0 {
+			first = false
+			select {
+			case l.up <- l:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		select {
+		case <-l.subReady:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (l *link) unsubscribe(ctx context.Context, c mqtt.Client, topics []string) error {
+	for part := range slices.Chunk(topics, 100) {
+		if err := wait(ctx, c.Unsubscribe(part...), ackTimeout); err != nil {
+			return fmt.Errorf("unsubscribing: %w", err)
+		}
+	}
+	return nil
+}
+
+// subscribe asks in batches, each after the retained messages of the one
+// before have come.
+func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, weights map[string]int) error {
+	for len(topics) > 0 {
+		batch, weight := map[string]byte{}, 0
+		for len(topics) > 0 && (len(batch) == 0 || weight+max(1, weights[topics[0]]) <= subscribeWeight) {
+			weight += max(1, weights[topics[0]])
+			batch[topics[0]] = 1
+			topics = topics[1:]
+		}
+		t := c.SubscribeMultiple(batch, nil)
+		if err := wait(ctx, t, ackTimeout); err != nil {
+			return fmt.Errorf("subscribing: %w", err)
+		}
+		if t, ok := t.(*mqtt.SubscribeToken); ok {
+			for topic, code := range t.Result() {
+				if code == 0x80 {
+					l.log.Warn("subscription_refused", "broker", l.url.Redacted(), "topic", topic)
+				}
+			}
+		}
+		if len(topics) > 0 {
+			l.settle(ctx)
+		}
+	}
+	return nil
+}
+
+// settle waits until nothing has arrived for a moment.
+func (l *link) settle(ctx context.Context) {
+	most := time.NewTimer(subscribeWait)
+	defer most.Stop()
+	quiet := time.NewTimer(subscribeQuiet)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-l.arrive:
+			quiet.Reset(subscribeQuiet)
+		case <-quiet.C:
+			return
+		case <-most.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// wantIfNew is want, unless nothing has changed.
+func (l *link) wantIfNew(base map[string]int, generation int, fetch map[string]int) {
+	l.mu.Lock()
+	same := l.baseGen == generation && l.wanted != nil && maps.Equal(l.wanted, fetch)
+	l.wanted = fetch
+	l.mu.Unlock()
+	if !same {
+		l.want(base, generation, fetch)
+	}
+}
+
+func (l *link) alive() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.connected
+}
+
+// connection numbers the connections of the link.
+func (l *link) connection() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.generation
+}
+
+// cardPatience is how long a broker has to show our card after it was sent.
+const cardPatience = 10 * time.Second
+
+func (l *link) sawCard(raw []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.card = raw
+}
+
+// lacksCard says whether our card should be published to the broker now: it
+// has shown none or another one for a while.
+func (l *link) lacksCard(raw []byte, again bool, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.connected || now.Sub(l.since) < fenceWait || !again && bytes.Equal(l.card, raw) || now.Sub(l.cardSent) < cardPatience {
+		return false
+	}
+	l.cardSent = now
+	return true
+}
+
+// status gives the link's standing.
+func (l *link) status() BrokerStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Since: l.since, Error: l.lastError, Queued: len(l.out)}
+}
+
+// A BrokerStatus says how the connection to a broker stands.
+type BrokerStatus struct {
+	URL       string    `json:"url"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"` // of the last connection
+	Error     string    `json:"error,omitempty"`
+	Queued    int       `json:"queued"`
+}

@@ -1,0 +1,415 @@
+package federation
+
+import (
+	"fmt"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// A fence stands between one of our feeds and a broker until we know what the
+// broker holds of it.
+type fence struct {
+	link  int
+	topic ban.Topic
+}
+
+// sightings is what a broker holds of one of our feeds, on one connection.
+type sightings struct {
+	generation int
+	until      time.Time // zero until the subscriptions stand
+	done       bool
+	head       *Message
+	manifest   *Message
+	deltas     map[uint64]Hash
+}
+
+// sighting gives the record for the link's present connection.
+func (s *Session) sighting(l *link, t ban.Topic) *sightings {
+	g := l.connection()
+	v := s.fences[fence{l.index, t}]
+	if v == nil || v.generation != g {
+		v = &sightings{generation: g, deltas: map[uint64]Hash{}}
+		s.fences[fence{l.index, t}] = v
+	}
+	return v
+}
+
+// onOwn takes a message of one of our own feeds. s.mu is held.
+func (s *Session) onOwn(n Name, p packet) {
+	a := s.authors[n.Topic]
+	if a == nil || len(p.payload) == 0 {
+		return
+	}
+	m, err := Open(n, p.payload)
+	if err != nil {
+		s.refuse(reasonOf(err))
+		return
+	}
+	if p.link != nil {
+		v := s.sighting(p.link, n.Topic)
+		switch m.Body.(type) {
+		case *Head:
+			if v.head == nil || v.head.Header.Epoch < m.Header.Epoch || v.head.Header.Epoch == m.Header.Epoch && v.head.Header.Number < m.Header.Number {
+				v.head = m
+			}
+		case *Manifest:
+			v.manifest = m
+		case *Delta:
+			v.deltas[m.Header.Number] = m.Hash
+		}
+	}
+	switch a.saw(m) {
+	case sightRestored:
+		s.restarts[n.Topic] = max(s.restarts[n.Topic], m.Header.Epoch)
+	case sightCloned:
+		if a.silence() == "" {
+			a.stop("another machine writes with this node's key")
+			s.o.Log.Error("node_key_cloned", "topic", n.Topic, "epoch", m.Header.Epoch, "number", m.Header.Number,
+				"hint", "stop the other machine and restart the agent, or make a new node key")
+		}
+	}
+}
+
+// connected starts the fences of a link whose subscriptions stand.
+func (s *Session) connected(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fenceAll(l, s.o.Now(), fenceWait)
+}
+
+// fenceAll sets a time for the fences that have none. s.mu is held.
+func (s *Session) fenceAll(l *link, now time.Time, wait time.Duration) {
+	if !l.alive() {
+		return
+	}
+	for t := range s.topics {
+		if v := s.sighting(l, t); v.until.IsZero() {
+			v.until = now.Add(wait)
+		}
+	}
+}
+
+// spread hands messages to every broker whose fence is down. a.speaking is held.
+func (s *Session) spread(a *author, out []outgoing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(out) == 0 || !s.topics[a.feed.Topic] || a.silence() != "" {
+		return
+	}
+	for _, l := range s.links {
+		if l.alive() && s.sighting(l, a.feed.Topic).done {
+			l.publish(out)
+			s.counts.Published += uint64(len(out))
+		}
+	}
+}
+
+// tick does what is due by the clock.
+func (s *Session) tick() error {
+	s.mu.Lock()
+	now := s.o.Now()
+	s.fx.now = now
+	for _, w := range s.followers {
+		if w.halted == nil && w.retry(now) {
+			w.progress(&s.fx)
+		}
+	}
+	if !now.Before(s.nextCheck) {
+		s.dirty = true
+	}
+	audit := !now.Before(s.nextAudit)
+	if audit {
+		s.nextAudit = now.Add(auditEvery)
+	}
+	type job struct {
+		a     *author
+		links []*link
+		heard bool
+		again uint64
+	}
+	var jobs []job
+	for t, a := range s.authors {
+		j := job{a: a, heard: s.topics[t], again: s.restarts[t]}
+		delete(s.restarts, t)
+		for _, l := range s.links {
+			v := s.sighting(l, t)
+			if j.heard && l.alive() && (audit && v.done || !v.done && !v.until.IsZero() && !now.Before(v.until)) {
+				v.done = true
+				j.links = append(j.links, l)
+			}
+		}
+		jobs = append(jobs, j)
+	}
+	links := s.links
+	s.mu.Unlock()
+	for _, j := range jobs {
+		if err := s.serve(j.a, now, j.heard, j.again, j.links, audit); err != nil {
+			return err
+		}
+	}
+	if renewed, err := s.o.Identity.Renew(now); err != nil {
+		return err
+	} else if renewed {
+		s.o.Log.Info("certificate_renewed", "until", s.o.Identity.Expires())
+	}
+	s.publishCard(links, audit)
+	return nil
+}
+
+// serve lets one author say what is due, and tells brokers that have just come
+// what they lack.
+func (s *Session) serve(a *author, now time.Time, heard bool, again uint64, links []*link, all bool) error {
+	a.speaking.Lock()
+	defer a.speaking.Unlock()
+	if again > 0 {
+		s.o.Log.Warn("feed_restarted", "topic", a.feed.Topic, "after_epoch", again, "why", "a broker holds messages of ours that this state does not know")
+		out, err := a.restart(now, again)
+		if err != nil {
+			return err
+		}
+		s.spread(a, out)
+	}
+	out, err := a.tick(now, heard)
+	if err != nil {
+		return err
+	}
+	s.spread(a, out)
+	if a.silence() != "" {
+		return nil
+	}
+	for _, l := range links {
+		out, err := s.lacks(a, l, all)
+		if err != nil {
+			return fmt.Errorf("reading the feed of %s: %w", a.feed.Topic, err)
+		}
+		l.publish(out)
+		s.mu.Lock()
+		s.counts.Published += uint64(len(out))
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// lacks gives what a broker does not hold of a feed, going by the head that it
+// does hold.
+func (s *Session) lacks(a *author, l *link, all bool) (out []outgoing, err error) {
+	s.mu.Lock()
+	v := s.sighting(l, a.feed.Topic)
+	has := map[Name]Hash{}
+	if v.head != nil && !all {
+		h := v.head.Body.(*Head)
+		has[v.head.Name] = v.head.Hash
+		p := h.Pieces
+		if p == nil && v.manifest != nil && v.manifest.Hash == h.Manifest {
+			p = &v.manifest.Body.(*Manifest).Pieces
+			has[v.manifest.Name] = v.manifest.Hash
+		}
+		if p != nil {
+			for _, c := range p.Chunks {
+				has[a.name(KindChunk, c.Slot)] = c.Hash
+			}
+			for _, c := range p.Segments {
+				has[a.name(KindSegment, c.Slot)] = c.Hash
+			}
+		}
+		for n, hash := range v.deltas {
+			has[a.name(KindDelta, int(n%ring))] = hash
+		}
+	}
+	s.mu.Unlock()
+	err = a.retained(func(o outgoing) {
+		_, body, err := inspect(o.name, o.payload)
+		if hash, ok := has[o.name]; ok && err == nil && hash == hashOf(body) {
+			return
+		}
+		out = append(out, o)
+	})
+	return out, err
+}
+
+// publishCard publishes our card to brokers that lack the newest one.
+func (s *Session) publishCard(links []*link, all bool) {
+	card, raw := s.o.Identity.Card()
+	if card == nil {
+		return
+	}
+	s.mu.Lock()
+	if c := s.cards[s.own]; c == nil || c.card.Serial < card.Serial {
+		s.cards[s.own] = &cardState{card, raw}
+		s.dirty = true
+	}
+	published := len(s.topics) > 0
+	s.mu.Unlock()
+	if !published {
+		return
+	}
+	name := Name{Network: s.o.Network, Kind: KindCard, Operator: s.own}
+	for _, l := range links {
+		if l.lacksCard(raw, all, s.o.Now()) {
+			l.publish([]outgoing{{name, raw}})
+		}
+	}
+}
+
+// silence says why the author says nothing; "" when it speaks.
+func (a *author) silence() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stopped
+}
+
+// Dispute sets all that the node disputes in a topic: targets that it says
+// should not be banned, each until the claim's end. Whether others listen is
+// for their policy. It is durable when Dispute returns.
+func (s *Session) Dispute(topic ban.Topic, claims []ban.Claim) error {
+	now := s.o.Now()
+	es := sortClaims(claims, now)
+	for i := range es {
+		es[i].meta[1] = 0
+	}
+	return s.speak(topic, func(a *author) ([]outgoing, error) { return a.dispute(now, es) })
+}
+
+func (a *author) dispute(now time.Time, es []entry) ([]outgoing, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	number := uint64(1)
+	if m, err := Open(a.name(KindDispute, 0), a.own(KindDispute, 0)); err == nil {
+		if hashOf((&Dispute{es}).append(nil)) == m.Hash {
+			return nil, nil
+		}
+		number = m.Header.Number + 1
+	}
+	err := a.commit(func() { a.send(0, number, now, &Dispute{es}) })
+	return a.taken(), err
+}
+
+// FeedStatus says how a feed stands.
+type FeedStatus struct {
+	Feed        ban.Feed  `json:"-"`
+	Topic       ban.Topic `json:"topic"`
+	Operator    string    `json:"operator"`
+	Node        string    `json:"node"`
+	Name        string    `json:"name,omitempty"` // what the operator is known by
+	Own         bool      `json:"own"`
+	Status      string    `json:"status"` // one of the Status words
+	Epoch       uint64    `json:"epoch"`
+	Batch       uint64    `json:"batch"`  // the newest one applied, or written
+	Newest      uint64    `json:"newest"` // the newest one that is known of
+	Claims      int       `json:"claims"`
+	Bytes       int       `json:"bytes"`           // of the pieces and the log
+	Issued      time.Time `json:"issued,omitzero"` // of the newest head
+	FreshUntil  time.Time `json:"fresh_until,omitzero"`
+	Missing     int       `json:"missing"` // pieces that are asked for
+	Replays     int       `json:"replays"`
+	Mismatches  int       `json:"mismatches"` // states that were not the author's
+	Disputes    int       `json:"disputes"`
+	Fingerprint string    `json:"fingerprint"`
+}
+
+// Feeds gives the standing of the node's own feeds and of all that are
+// followed, in no order.
+func (s *Session) Feeds() []FeedStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.o.Now()
+	var out []FeedStatus
+	for t, a := range s.authors {
+		out = append(out, a.statusNow(s.topics[t]))
+	}
+	for feed, w := range s.followers {
+		v := FeedStatus{
+			Feed: feed, Status: w.status(now), Epoch: w.epoch, Batch: w.n, Newest: w.n, Claims: w.set.count, Bytes: w.baseBytes + w.logBytes,
+			Missing: len(w.wanted), Replays: w.replays, Mismatches: w.badState, Disputes: len(w.disputeClaims), Fingerprint: fmt.Sprintf("%x", w.set.fingerprint),
+		}
+		if w.head != nil {
+			v.Issued, v.FreshUntil = w.headIssued, w.headIssued.Add(w.head.TTL)
+			v.Newest = max(w.head.N, w.n, w.pending.last)
+		}
+		if c := s.cards[feed.Operator]; c != nil {
+			v.Name = c.card.Name
+		}
+		if s.o.Trusted != nil {
+			if name, ok := s.o.Trusted(feed.Operator); ok {
+				v.Name = name
+			}
+		}
+		out = append(out, v)
+	}
+	for i := range out {
+		f := out[i].Feed
+		out[i].Topic, out[i].Operator, out[i].Node = f.Topic, f.Operator.String(), f.Node.String()
+	}
+	return out
+}
+
+func (a *author) statusNow(published bool) FeedStatus {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v := FeedStatus{
+		Feed: a.feed, Own: true, Status: StatusWriting, Epoch: a.epoch, Batch: a.n, Newest: a.n, Claims: a.set.count, Issued: a.headIssued,
+		FreshUntil: a.headIssued.Add(headTTL), Fingerprint: fmt.Sprintf("%x", a.set.fingerprint), Bytes: a.base(), Missing: len(a.pending),
+	}
+	switch {
+	case a.stopped != "":
+		v.Status = StatusCloned
+	case !published:
+		v.Status = StatusPrivate
+	}
+	return v
+}
+
+// Brokers gives the standing of all connections, in the order of the options.
+func (s *Session) Brokers() []BrokerStatus {
+	out := make([]BrokerStatus, len(s.links))
+	for i, l := range s.links {
+		out[i] = l.status()
+	}
+	return out
+}
+
+// Counts gives the totals so far.
+func (s *Session) Counts() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.counts
+	c.Refused = make(map[string]uint64, len(s.counts.Refused))
+	for k, v := range s.counts.Refused {
+		c.Refused[k] = v
+	}
+	return c
+}
+
+// Card gives the newest card of an operator that is known, and its payload.
+func (s *Session) Card(o ban.Operator) (*Card, []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.cards[o]; c != nil {
+		return c.card, c.raw
+	}
+	return nil, nil
+}
+
+// AddCard takes a card that came by another way than a broker, such as a file
+// that a person was given, so that its nodes are followed at once.
+func (s *Session) AddCard(raw []byte) error {
+	card, err := OpenCard(raw)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	old := s.cards[card.Operator]
+	s.mu.Unlock()
+	if old != nil && old.card.Serial >= card.Serial {
+		return nil
+	}
+	if err := s.keepCard(card, raw); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.cards[card.Operator] = &cardState{card, raw}
+	s.mu.Unlock()
+	s.changed()
+	return nil
+}

@@ -1,0 +1,140 @@
+package federation
+
+import (
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestASetIsASortedMap compares a set with a map under random operations.
+func TestASetIsASortedMap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var s set
+		want := map[key]entry{}
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
+			switch rapid.IntRange(0, 5).Draw(t, "step") {
+			case 0, 1, 2:
+				e := entryOf(genClaim(t))
+				s.put(&e)
+				want[e.key] = e
+			case 3:
+				k := keyOf(genTarget(t))
+				_, was := want[k]
+				if _, ok := s.remove(&k); ok != was {
+					t.Fatalf("remove says %v", ok)
+				}
+				delete(want, k)
+			case 4:
+				gc := minutes(testTime) + uint32(rapid.IntRange(0, 20000).Draw(t, "gc"))
+				gone := 0
+				for k, e := range want {
+					if e.end <= gc {
+						delete(want, k)
+						gone++
+					}
+				}
+				if got := s.expire(gc); len(got) != gone {
+					t.Fatalf("%d expired, want %d", len(got), gone)
+				}
+			case 5:
+				for _, e := range genEntries(t, "bulk") {
+					s.put(&e)
+					want[e.key] = e
+				}
+			}
+			checkSet(t, &s, want)
+		}
+	})
+}
+
+func checkSet(t *rapid.T, s *set, want map[key]entry) {
+	t.Helper()
+	var fp Fingerprint
+	var before *key
+	n := 0
+	s.each(func(e *entry) {
+		if w, ok := want[e.key]; !ok || w.end != e.end || w.meta != e.meta {
+			t.Fatalf("the set has %+v, want %+v", e, w)
+		}
+		if before != nil && compareKeys(before, &e.key) >= 0 {
+			t.Fatal("not in order")
+		}
+		before = &e.key
+		fp.add(e)
+		n++
+	})
+	if n != len(want) || s.count != n || s.fingerprint != fp {
+		t.Fatalf("%d entries, count %d, want %d; fingerprint ok: %v", n, s.count, len(want), s.fingerprint == fp)
+	}
+	for k, w := range want {
+		if e, ok := s.get(&k); !ok || e.end != w.end {
+			t.Fatalf("get(%v) = %+v, %v", k, e, ok)
+		}
+	}
+}
+
+func TestBetweenGivesARange(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		es := genEntries(t, "entries")
+		var s set
+		for i := range es {
+			s.put(&es[i])
+		}
+		a, b := keyOf(genTarget(t)), keyOf(genTarget(t))
+		lo, hi := a.text(), b.text()
+		if rapid.Bool().Draw(t, "no low") {
+			lo = ""
+		}
+		if rapid.Bool().Draw(t, "no high") {
+			hi = ""
+		}
+		var want []entry
+		for _, e := range es {
+			if e.key.text() >= lo && (hi == "" || e.key.text() < hi) {
+				want = append(want, e)
+			}
+		}
+		if got := s.between(lo, hi); !slices.Equal(got, want) {
+			t.Fatalf("between gives %d, want %d", len(got), len(want))
+		}
+	})
+}
+
+func TestDifferenceTurnsOneSetIntoTheOther(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var a, b set
+		for _, e := range genEntries(t, "a") {
+			a.put(&e)
+		}
+		for _, e := range genEntries(t, "b") {
+			b.put(&e)
+		}
+		var up []entry
+		var down []key
+		difference(&a, &b, func(e *entry) { up = append(up, *e) }, func(k *key) { down = append(down, *k) })
+		a.apply(0, up, down, 0)
+		if a.fingerprint != b.fingerprint || a.count != b.count {
+			t.Fatal("they differ still")
+		}
+	})
+}
+
+func TestABigSetSplitsItsPages(t *testing.T) {
+	var s set
+	for i := range 10 * pageSize {
+		e := entry{key: key{kind: 1, b: [20]byte{byte(i * 7), byte(i >> 8), byte(i)}}, end: uint32(i) + 1}
+		s.put(&e)
+	}
+	for _, p := range s.pages {
+		if len(p.rest) > pageSize || len(p.rest) == 0 {
+			t.Fatalf("a page of %d", len(p.rest))
+		}
+	}
+	if s.count != 10*pageSize {
+		t.Fatalf("%d entries", s.count)
+	}
+	if got := len(s.expire(1 << 31)); got != 10*pageSize || s.count != 0 || s.fingerprint != (Fingerprint{}) || len(s.pages) != 0 {
+		t.Fatalf("%d expired, %d left", got, s.count)
+	}
+}

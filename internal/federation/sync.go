@@ -1,0 +1,422 @@
+package federation
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/store"
+)
+
+// checkEvery is how often certificates are looked at without a reason.
+const checkEvery = time.Minute
+
+// Rates at which messages of one feed are verified. What is beyond is dropped
+// unread; it is retained and asked for again.
+const (
+	rateBurst  = 4096
+	rateSecond = 500
+)
+
+// Reasons for which messages are refused.
+const (
+	refusedName      = "not-a-name"
+	refusedNetwork   = "other-network"
+	refusedUnknown   = "not-followed"
+	refusedSize      = "size"
+	refusedFormat    = "format"
+	refusedMisplaced = "misplaced"
+	refusedSignature = "signature"
+	refusedFuture    = "future"
+	refusedStanding  = "not-certified"
+	refusedReplay    = "replay"
+	refusedRate      = "rate"
+	refusedEmpty     = "erased"
+)
+
+// packet handles one delivered message. s.mu is held. What is not followed is
+// dropped before a byte of the payload is read.
+func (s *Session) packet(p packet, fx *effects) {
+	s.counts.Received++
+	n, err := ParseTopicName(p.topic)
+	switch {
+	case err != nil:
+		s.refuse(refusedName)
+		return
+	case n.Network != s.o.Network:
+		s.refuse(refusedNetwork)
+		return
+	case n.Kind == KindCard:
+		s.onCard(n, p, fx)
+		return
+	case !n.OfNode():
+		s.refuse(refusedUnknown)
+		return
+	}
+	f := n.Feed()
+	if f.Operator == s.own && f.Node == s.node {
+		s.onOwn(n, p)
+		return
+	}
+	w := s.followers[f]
+	switch {
+	case w == nil:
+		s.refuse(refusedUnknown)
+		return
+	case w.halted != nil:
+		s.refuse(refusedStanding)
+		return
+	case len(p.payload) == 0:
+		// Anybody can erase a retained message at a broker without rules. It
+		// says nothing about the feed.
+		s.refuse(refusedEmpty)
+		return
+	case !w.allow(fx.now):
+		s.refuse(refusedRate)
+		return
+	}
+	m, err := Open(n, p.payload)
+	if err != nil {
+		s.refuse(reasonOf(err))
+		return
+	}
+	if err := s.believable(m, fx.now); err != nil {
+		s.refuse(reasonOf(err))
+		return
+	}
+	w.via = p.link
+	before := w.replays
+	if d, ok := m.Body.(*Dispute); ok {
+		w.onDispute(m, d, fx)
+	} else {
+		w.receive(m, fx)
+	}
+	if w.replays > before {
+		s.refuse(refusedReplay)
+	}
+}
+
+func (s *Session) refuse(reason string) { s.counts.Refused[reason]++ }
+
+// believable checks date and certificate of a verified message of a feed.
+func (s *Session) believable(m *Message, now time.Time) error {
+	h := m.Header
+	if h.Issued.After(now.Add(MaxAhead)) || h.Epoch > uint64(seconds(now.Add(MaxEpochAhead))) {
+		return ErrFuture
+	}
+	switch h.Kind {
+	case KindChunk, KindSegment, KindManifest:
+		return nil // only what a certified head names is ever used
+	}
+	c := s.cards[h.Operator]
+	if c == nil {
+		return ErrUncertified
+	}
+	return c.card.Certifies(h.Signer, h.Issued)
+}
+
+func reasonOf(err error) string {
+	switch {
+	case errors.Is(err, ErrSize):
+		return refusedSize
+	case errors.Is(err, ErrMisplaced):
+		return refusedMisplaced
+	case errors.Is(err, ErrSignature):
+		return refusedSignature
+	case errors.Is(err, ErrFuture):
+		return refusedFuture
+	case errors.Is(err, ErrUncertified), errors.Is(err, ErrExpired), errors.Is(err, ErrRevoked):
+		return refusedStanding
+	}
+	return refusedFormat
+}
+
+// onCard takes an operator's card if it is newer than the one at hand.
+func (s *Session) onCard(n Name, p packet, fx *effects) {
+	if !s.listensTo(n.Operator) {
+		s.refuse(refusedUnknown)
+		return
+	}
+	old := s.cards[n.Operator]
+	if n.Operator == s.own && p.link != nil {
+		p.link.sawCard(p.payload)
+	}
+	if len(p.payload) == 0 {
+		s.refuse(refusedEmpty)
+		return
+	}
+	m, err := Open(n, p.payload)
+	if err != nil {
+		s.refuse(reasonOf(err))
+		return
+	}
+	card := m.Body.(*Card)
+	switch {
+	case card.Issued.After(fx.now.Add(MaxAhead)):
+		s.refuse(refusedFuture)
+		return
+	case old != nil && card.Serial < old.card.Serial:
+		s.refuse(refusedReplay)
+		return
+	case old != nil && card.Serial == old.card.Serial:
+		if string(old.raw) != string(p.payload) {
+			s.o.Log.Error("operator_signed_two_cards", "operator", n.Operator, "serial", card.Serial)
+		}
+		return
+	}
+	if n.Operator == s.own {
+		if err := s.o.Identity.InstallCard(p.payload); err != nil {
+			s.o.Log.Error("own_card_refused", "error", err)
+			return
+		}
+	}
+	s.cards[n.Operator] = &cardState{card, p.payload}
+	fx.write(bucketCards, n.Operator.String(), p.payload)
+	s.o.Log.Info("card_accepted", "operator", n.Operator, "serial", card.Serial, "nodes", len(card.Certificates))
+	s.dirty = true
+}
+
+// listensTo says whether an operator's card is wanted.
+func (s *Session) listensTo(o ban.Operator) bool {
+	if o == s.own {
+		return true
+	}
+	for _, f := range s.following {
+		if f.Operator == o {
+			return true
+		}
+	}
+	return false
+}
+
+// reconcile makes the followers what is followed and certified now. s.mu is held.
+func (s *Session) reconcile(fx *effects) {
+	s.dirty = false
+	s.nextCheck = fx.now.Add(checkEvery)
+	wanted := map[ban.Feed]bool{}
+	for _, f := range s.following {
+		for _, feed := range s.feedsOf(f) {
+			wanted[feed] = true
+		}
+	}
+	for feed, w := range s.followers {
+		if !wanted[feed] {
+			w.forget(fx)
+			fx.changes = append(fx.changes, ban.Change{Feed: feed, Reset: true})
+			fx.disputes = append(fx.disputes, disputed{feed, nil})
+			delete(s.followers, feed)
+		}
+	}
+	for feed := range wanted {
+		w := s.followers[feed]
+		if w == nil {
+			w = s.newFollower(feed, fx)
+		}
+		s.standing(w, fx)
+	}
+	for t := range s.topics {
+		if _, err := s.author(t); err != nil {
+			s.o.Log.Error("feed_not_opened", "topic", t, "error", err)
+		}
+	}
+	for _, l := range s.links {
+		s.fenceAll(l, fx.now, 2*fenceWait)
+	}
+	s.rebase()
+}
+
+// feedsOf gives the feeds of all nodes that an operator certifies, or of which
+// there is something in the store.
+func (s *Session) feedsOf(f Following) (out []ban.Feed) {
+	seen := map[ban.Node]bool{}
+	if f.Operator == s.own {
+		seen[s.node] = true
+	}
+	add := func(n ban.Node) {
+		if !seen[n] {
+			seen[n] = true
+			out = append(out, ban.Feed{Topic: f.Topic, Operator: f.Operator, Node: n})
+		}
+	}
+	if c := s.cards[f.Operator]; c != nil {
+		for _, x := range c.card.Certificates {
+			add(x.Node())
+		}
+	}
+	prefix := fmt.Sprintf("%s/%s/%s/", s.o.Network, f.Topic, f.Operator)
+	err := s.o.Store.View(func(tx store.Tx) error {
+		return tx.Each(bucketFeeds, prefix, func(k string, _ []byte) error {
+			node, _, _ := strings.Cut(k[len(prefix):], "/")
+			if n, err := ban.ParseNode(node); err == nil && strings.HasSuffix(k, "/base") {
+				add(n)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		s.o.Log.Error("stored_feeds_not_listed", "error", err)
+	}
+	return out
+}
+
+// newFollower begins to follow a feed with what the store has of it.
+func (s *Session) newFollower(feed ban.Feed, fx *effects) *follower {
+	w := &follower{network: s.o.Network, feed: feed}
+	err := s.o.Store.View(func(tx store.Tx) error { return w.load(tx) })
+	if err != nil {
+		s.o.Log.Error("stored_feed_damaged", "feed", feed, "error", err)
+		stored := w.stored
+		*w = follower{network: s.o.Network, feed: feed, stored: stored}
+		w.headEpoch, w.headNumber, w.headHash, w.frozen = stored.headEpoch, stored.headNumber, stored.headHash, stored.frozen
+		w.forget(fx)
+	}
+	s.followers[feed] = w
+	fx.changes = append(fx.changes, ban.Change{Feed: feed, Reset: true})
+	i := len(fx.changes) - 1
+	var es []entry
+	gc := minutes(fx.now)
+	w.set.each(func(e *entry) {
+		if e.end <= gc {
+			return
+		}
+		if es = append(es, *e); len(es) == applyMost {
+			w.emit(fx, es, nil)
+			es = es[:0]
+		}
+	})
+	w.emit(fx, es, nil)
+	// The first piece carries the Reset, so that no moment is empty.
+	if len(fx.changes) > i+1 {
+		fx.changes[i+1].Reset = true
+		fx.changes = append(fx.changes[:i], fx.changes[i+1:]...)
+	}
+	if w.disputeClaims != nil {
+		fx.disputes = append(fx.disputes, disputed{feed, w.disputeClaims})
+	}
+	w.progress(fx)
+	return w
+}
+
+// standing halts a feed whose node may not speak, and purges a revoked one.
+func (s *Session) standing(w *follower, fx *effects) {
+	was := w.halted
+	w.halted = ErrUncertified
+	if c := s.cards[w.feed.Operator]; c != nil {
+		if since, ok := c.card.RevokedSince(w.feed.Node); ok {
+			w.halted = ErrRevoked
+			w.purge(since, fx)
+		} else {
+			for _, x := range c.card.Certificates {
+				if x.Node() == w.feed.Node && c.card.Certifies(x.Key, fx.now) == nil {
+					w.halted = nil
+				}
+			}
+		}
+	}
+	if w.halted != was {
+		s.o.Log.Info("feed_standing", "feed", w.feed, "status", w.status(fx.now))
+	}
+	w.progress(fx)
+}
+
+// rebase works out what every link listens to all the time.
+func (s *Session) rebase() {
+	base := map[string]int{}
+	base[Name{Network: s.o.Network, Kind: KindCard, Operator: s.own}.String()] = 1
+	for _, f := range s.following {
+		base[Name{Network: s.o.Network, Kind: KindCard, Operator: f.Operator}.String()] = 1
+	}
+	for _, w := range s.followers {
+		if w.halted == nil {
+			head := w.name(KindHead, 0).String()
+			base[head] = 1
+			base[strings.TrimSuffix(head, "head")+"delta/+"] = ring
+			base[w.name(KindDispute, 0).String()] = 1
+		}
+	}
+	for t := range s.topics {
+		if a := s.authors[t]; a != nil {
+			head := a.name(KindHead, 0).String()
+			base[head] = 1
+			base[strings.TrimSuffix(head, "head")+"delta/+"] = ring
+			base[a.name(KindManifest, 0).String()] = 1
+		}
+	}
+	if s.base == nil || !maps.Equal(s.base, base) {
+		s.base = base
+		s.baseGen++
+	}
+}
+
+// subscriptions tells the links what to listen to. s.mu is held.
+func (s *Session) subscriptions() {
+	var live []*link
+	for _, l := range s.links {
+		if l.alive() {
+			live = append(live, l)
+		}
+	}
+	fetch := make([]map[string]int, len(s.links))
+	for i := range fetch {
+		fetch[i] = map[string]int{}
+	}
+	for _, w := range s.followers {
+		if len(w.wanted) == 0 || w.halted != nil || len(live) == 0 {
+			continue
+		}
+		// First ask where the feed was last heard, then everywhere in turn.
+		at := 0
+		for i, l := range live {
+			if l == w.via {
+				at = i
+			}
+		}
+		l := live[(at+w.tries)%len(live)]
+		for _, n := range w.wanted {
+			fetch[l.index][n.String()] = w.tries
+		}
+	}
+	for i, l := range s.links {
+		l.wantIfNew(s.base, s.baseGen, fetch[i])
+	}
+}
+
+// allow takes a token of the feed's bucket.
+func (f *follower) allow(now time.Time) bool {
+	if f.refilled.IsZero() {
+		f.tokens, f.refilled = rateBurst, now
+	}
+	if d := now.Sub(f.refilled); d > 0 {
+		f.tokens = min(rateBurst, f.tokens+d.Seconds()*rateSecond)
+		f.refilled = now
+	}
+	if f.tokens < 1 {
+		return false
+	}
+	f.tokens--
+	return true
+}
+
+// disputed is what a feed's node disputes now.
+type disputed struct {
+	feed   ban.Feed
+	claims []ban.Claim
+}
+
+// onDispute takes a newer list of disputes.
+func (f *follower) onDispute(m *Message, d *Dispute, fx *effects) {
+	e, n := m.Header.Epoch, m.Header.Number
+	switch {
+	case e < f.disputeEpoch || e == f.disputeEpoch && n < f.disputeNumber:
+		f.replays++
+		return
+	case e == f.disputeEpoch && n == f.disputeNumber:
+		return
+	}
+	f.disputeEpoch, f.disputeNumber, f.disputeClaims = e, n, d.Claims()
+	fx.write(bucketFeeds, f.key("dispute"), m.Raw)
+	fx.disputes = append(fx.disputes, disputed{f.feed, f.disputeClaims})
+}
