@@ -19,7 +19,16 @@ var errNoID = errors.New("no id")
 //
 // The spelling of EIP-55 is not checked: the orchestrator wrote it from the
 // 20 bytes whose signature it verified.
-func readID(body []byte) (id [20]byte, err error) {
+func readID(body []byte) ([20]byte, error) {
+	id, err := readObject(body)
+	if err != nil {
+		return [20]byte{}, err
+	}
+	return id, nil
+}
+
+// readObject is readID, except that id means nothing beside an error.
+func readObject(body []byte) (id [20]byte, err error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return id, errors.New("not a JSON object")
@@ -38,18 +47,18 @@ func readID(body []byte) (id [20]byte, err error) {
 			continue
 		}
 		if found {
-			return [20]byte{}, errors.New("two ids")
+			return id, errors.New("two ids")
 		}
 		found = true
 		if id, err = readAddress(value); err != nil {
-			return [20]byte{}, err
+			return id, err
 		}
 	}
 	if _, err := d.Token(); err != nil {
-		return [20]byte{}, errors.New("not a JSON object")
+		return id, errors.New("not a JSON object")
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return [20]byte{}, errors.New("bytes behind the JSON object")
+		return id, errors.New("bytes behind the JSON object")
 	}
 	if !found {
 		return id, errNoID
@@ -66,7 +75,7 @@ func readAddress(value json.RawMessage) (id [20]byte, err error) {
 		return id, fmt.Errorf("the id %.64q is not 0x and 40 hex digits", text)
 	}
 	if _, err := hex.Decode(id[:], []byte(text[2:])); err != nil {
-		return [20]byte{}, fmt.Errorf("the id %.64q is not 0x and 40 hex digits", text)
+		return id, fmt.Errorf("the id %.64q is not 0x and 40 hex digits", text)
 	}
 	return id, nil
 }
