@@ -29,10 +29,10 @@ func (s *files) truncated(f *file) error {
 // findCopy looks beside a file that no longer holds what was read from it for
 // another one that does, and follows that from where reading stopped.
 func (s *files) findCopy(p FilePosition) *file {
-	if p.HeadSize == 0 || p.TailSize == 0 {
+	if p.HeadSize == 0 || p.TailSize == 0 && p.TailEnd > 0 {
 		return nil
 	}
-	list := siblings(p.Path)
+	list := siblings(p.realPath())
 	slices.Reverse(list) // the newest copy first
 	for _, n := range list {
 		id := idOf(n.info)
@@ -40,9 +40,9 @@ func (s *files) findCopy(p FilePosition) *file {
 			continue
 		}
 		if i := slices.IndexFunc(s.list, func(f *file) bool { return f.id == id }); i >= 0 {
-			if f := s.list[i]; f.fresh && p.matches(f.f, n.info.Size()) {
+			if f := s.list[i]; f.fresh.Load() && p.matches(f.f, n.info.Size()) {
 				// A glob found it first; now it is known to be a copy.
-				f.fresh = false
+				f.fresh.Store(false)
 				if err := f.seek(p.Offset, p.Cut); err != nil {
 					s.failed(err)
 				}
@@ -82,13 +82,13 @@ func (s *files) settleFresh(f *file) (bool, error) {
 	}
 	other := s.equalTo(f.f, info, f.id)
 	if other == nil {
-		f.fresh = false
+		f.fresh.Store(false)
 		return true, nil
 	}
 	if s.o.Now().Sub(f.freshAt) < copyGrace {
 		return false, nil
 	}
-	f.fresh = false
+	f.fresh.Store(false)
 	return true, f.seek(min(info.Size(), other.Offset), false)
 }
 
@@ -102,28 +102,39 @@ func (s *files) equalsOther(h *os.File, info os.FileInfo) bool {
 func (s *files) equalTo(h *os.File, info os.FileInfo, id fileID) *FilePosition {
 	dir := filepath.Dir(h.Name())
 	for _, g := range s.list {
-		if g.id == id || g.fresh || filepath.Dir(g.path) != dir {
+		p := g.position()
+		if g.id == id || g.fresh.Load() || filepath.Dir(p.realPath()) != dir {
 			continue
 		}
-		if p := g.position(); g.readAt > 0 && samePrefix(h, g.f, info.Size(), g.readAt) {
+		if p.copiedTo(h, info.Size(), g.f) {
 			return &p
 		}
-		if p := g.earlier; p != nil && p.HeadSize > 0 {
-			if info.Size() >= p.TailEnd {
-				if p.matches(h, info.Size()) {
-					return p
-				}
-			} else if head := (FilePosition{Head: p.Head, HeadSize: p.HeadSize}); head.matches(h, info.Size()) && info.Size() >= int64(p.HeadSize) {
-				return p
-			}
+		if g.earlier != nil && g.earlier.copiedTo(h, info.Size(), nil) {
+			return g.earlier
 		}
 	}
 	return nil
 }
 
-// samePrefix compares the first bytes of two files, and the last that both have.
-func samePrefix(a, b *os.File, sizeA, sizeB int64) bool {
-	size := min(sizeA, sizeB)
+// copiedTo reports whether h, of the given size, is a copy of the file of a
+// position, perhaps one that is not finished. original is that file, if it
+// still holds what it held.
+func (p FilePosition) copiedTo(h *os.File, size int64, original *os.File) bool {
+	if p.HeadSize == 0 || size == 0 {
+		return false
+	}
+	if size >= p.TailEnd {
+		return p.matches(h, size)
+	}
+	head := FilePosition{Head: p.Head, HeadSize: p.HeadSize}
+	if original == nil || !head.matches(original, size) {
+		return size >= int64(p.HeadSize) && head.matches(h, size)
+	}
+	return samePrefix(h, original, size)
+}
+
+// samePrefix compares the first and the last of size bytes of two files.
+func samePrefix(a, b *os.File, size int64) bool {
 	same := func(offset, n int64) bool {
 		x, y := make([]byte, n), make([]byte, n)
 		_, errX := io.ReadFull(io.NewSectionReader(a, offset, n), x)

@@ -44,6 +44,7 @@ var errTruncated = errors.New("the file was truncated")
 type file struct {
 	id      fileID
 	path    string   // the name it has, or had last
+	target  string   // what that is a link to, or ""
 	f       *os.File // open for reading
 	format  format
 	decoder decoder
@@ -65,7 +66,7 @@ type file struct {
 	leftAt   time.Time     // when that was seen
 	grewAt   time.Time     // when it last had something new
 	before   *file         // the generation that must be read to its end first
-	fresh    bool          // it may turn out to be a copy of another
+	fresh    atomic.Bool   // it may turn out to be a copy of another
 	freshAt  time.Time     // since when
 	earlier  *FilePosition // where it was when it was last emptied
 	atEnd    bool          // the last read found nothing more
@@ -85,7 +86,7 @@ type marks struct {
 // position is where the file goes on after a restart.
 func (f *file) position() FilePosition {
 	p := FilePosition{
-		Path: f.path, Device: f.id.device, Inode: f.id.inode,
+		Path: f.path, Target: f.target, Device: f.id.device, Inode: f.id.inode,
 		Offset: f.committed.Load(), Cut: f.cut.Load(),
 	}
 	if m := f.marks.Load(); m != nil {
@@ -121,8 +122,6 @@ func (f *file) remember() error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		// Only what was read counts as known: the rest may still be rewritten.
-		n = int(min(int64(n), max(f.readAt, int64(len(f.head)))))
 		if n < len(f.head) || !bytes.Equal(head[:len(f.head)], f.head) {
 			return errTruncated
 		}
@@ -146,6 +145,9 @@ func (f *file) read(buf []byte) ([]byte, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
+		return nil, errTruncated
+	}
+	if f.readAt == 0 && (n < len(f.head) || !bytes.Equal(buf[:len(f.head)], f.head)) {
 		return nil, errTruncated
 	}
 	if n == kept && err != nil && !errors.Is(err, io.EOF) {
@@ -237,6 +239,14 @@ func (f *file) keepTail(data []byte) {
 	keep := min(tailSize-len(data), len(f.tail))
 	f.tail = append(f.tail[:0], f.tail[len(f.tail)-keep:]...)
 	f.tail = append(f.tail, data...)
+}
+
+// realPath is where the file itself lies, or lay.
+func (p FilePosition) realPath() string {
+	if p.Target != "" {
+		return p.Target
+	}
+	return p.Path
 }
 
 // matches reports whether g is the file of a position, unchanged up to there.

@@ -37,14 +37,15 @@ type files struct {
 	o      Options
 	counters
 
-	mu   sync.Mutex
-	list []*file        // the older generation of a name first
-	lost []FilePosition // of files that are not there now
+	mu        sync.Mutex
+	list      []*file        // the older generation of a name first
+	lost      []FilePosition // of files that are not there now
+	scanned   bool
+	scannedAt time.Time // when names were last looked up
 
 	virgin   bool // nothing was read before
 	resumeAt time.Time
 	watch    *watch
-	scanned  bool
 	again    bool                    // names changed during a scan
 	owners   map[string]owner        // the file that a name belonged to at last
 	byEvent  map[string]*file        // files by the names that notifications use
@@ -177,7 +178,7 @@ func (s *files) drain(ctx context.Context) (behind bool, err error) {
 
 // drainFile reads one file for one turn.
 func (s *files) drainFile(ctx context.Context, f *file) (more bool, err error) {
-	if f.fresh {
+	if f.fresh.Load() {
 		if may, err := s.settleFresh(f); err != nil {
 			s.failed(err)
 		} else if !may {
@@ -291,10 +292,28 @@ func (s *files) position(p *Position) {
 	if s.docker {
 		to = &p.Docker
 	}
+	// What happened to names since they were last looked up is found out by
+	// that time after a restart.
+	switch {
+	case s.scanned:
+		p.Time = earlier(p.Time, s.scannedAt)
+	default:
+		p.Time = earlier(p.Time, s.resumeAt)
+	}
 	for _, f := range s.list {
-		*to = append(*to, f.position())
+		if !f.fresh.Load() { // one that may be a copy is looked at again
+			*to = append(*to, f.position())
+		}
 	}
 	*to = append(*to, s.lost...)
+}
+
+// earlier gives the earlier of two times; the zero time is the earliest.
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func (s *files) status(st *Status) {

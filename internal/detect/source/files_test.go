@@ -204,6 +204,9 @@ func TestRotation(t *testing.T) {
 					}
 					for i := 1; i <= 8; i++ {
 						write(log, 100)
+						if i == 1 {
+							c.wait(t, next)
+						}
 						switch {
 						case restart == "between", name == "delete":
 							c.wait(t, next)

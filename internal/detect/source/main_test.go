@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = 10 * time.Second
 
 // A collector is a handler that keeps what it is given.
 type collector struct {
@@ -58,7 +58,7 @@ func (c *collector) wait(t *testing.T, n int) []string {
 		select {
 		case <-c.came:
 		case <-deadline:
-			t.Fatalf("%d lines came, want %d:\n%s", len(c.all()), n, strings.Join(c.all(), "\n"))
+			t.Fatalf("%d lines came, want %d; missing %s", len(c.all()), n, missing(c.all(), n))
 		}
 	}
 }
@@ -107,6 +107,25 @@ func (r *running) ready(t *testing.T, n int) {
 		}
 		<-time.After(time.Millisecond)
 	}
+}
+
+// missing lists the ranges of lines 0..n that did not come.
+func missing(texts []string, n int) string {
+	have := map[string]bool{}
+	for _, text := range texts {
+		have[text+"\n"] = true
+	}
+	var b strings.Builder
+	for i := 0; i < n; i++ {
+		from := i
+		for i < n && !have[numbered(i, i+1)] {
+			i++
+		}
+		if i > from {
+			fmt.Fprintf(&b, "%d-%d ", from, i-1)
+		}
+	}
+	return b.String()
 }
 
 func numbered(from, to int) string {

@@ -25,7 +25,9 @@ type Position struct {
 // another file that took over its inode, and from one that was emptied and
 // written anew.
 type FilePosition struct {
+	// Path is the name that a glob gives, Target what it was a link to.
 	Path   string `json:"path"`
+	Target string `json:"target,omitempty"`
 	Device uint64 `json:"dev"`
 	Inode  uint64 `json:"inode"`
 	// Offset is the byte after the last handled line.

@@ -43,19 +43,13 @@ func (s *files) scan() {
 	if first {
 		s.restore(names)
 	}
-	byID := map[fileID]*file{}
-	for _, f := range s.list {
-		byID[f.id] = f
-	}
 	claimed := map[*file]bool{}
 	for _, n := range names {
-		id := idOf(n.info)
-		f := byID[id]
+		f := s.find(idOf(n.info))
 		if f == nil {
 			if f = s.add(n, first); f == nil {
 				continue
 			}
-			byID[id] = f
 		}
 		if !claimed[f] {
 			claimed[f] = true
@@ -75,21 +69,40 @@ func (s *files) scan() {
 		}
 	}
 	s.retire()
-	s.scanned = true
+	s.mu.Lock()
+	s.scanned, s.scannedAt = true, s.now
+	s.mu.Unlock()
 	maps.DeleteFunc(s.owners, func(path string, o owner) bool {
 		return s.now.Sub(o.at) > renamedGrace && !slices.ContainsFunc(names, func(n found) bool { return n.path == path })
 	})
 	s.byEvent = map[string]*file{}
 	for _, n := range names {
-		if f := byID[idOf(n.info)]; f != nil {
+		if f := s.find(idOf(n.info)); f != nil {
 			s.byEvent[n.path] = f
+			target := ""
 			if real, err := filepath.EvalSymlinks(n.path); err == nil && real != n.path {
+				target = real
 				s.byEvent[real] = f
 				dirs[filepath.Dir(real)] = true
+			}
+			if f.path == n.path && f.target != target {
+				s.mu.Lock()
+				f.target = target
+				s.mu.Unlock()
 			}
 		}
 	}
 	s.watch.set(dirs)
+}
+
+// find gives the file of an id that is being read, or nil.
+func (s *files) find(id fileID) *file {
+	for _, f := range s.list {
+		if f.id == id {
+			return f
+		}
+	}
+	return nil
 }
 
 // lookUp expands the globs, and gives the directories to watch for changes of
@@ -184,8 +197,8 @@ func (s *files) add(n found, first bool) *file {
 			h.Close()
 			return fail(err)
 		}
-	case !first:
-		fresh = true
+	default:
+		fresh = !s.virgin || !first
 	}
 	delete(s.blocked, n.path)
 	last := before.f
@@ -203,7 +216,8 @@ func (s *files) add(n found, first bool) *file {
 		last.atEnd, last.dirty = false, true
 	}
 	if fresh {
-		f.fresh, f.freshAt = true, s.now
+		f.fresh.Store(true)
+		f.freshAt = s.now
 	}
 	return f
 }
@@ -276,13 +290,13 @@ func (s *files) restore(names []found) {
 // restoreOne reports whether a position is dealt with.
 func (s *files) restoreOne(p FilePosition, names []found) bool {
 	want := fileID{p.Device, p.Inode}
-	paths := []string{p.Path}
+	paths := []string{p.Path, p.realPath()}
 	for _, n := range names {
 		if idOf(n.info) == want {
 			paths = append(paths, n.path)
 		}
 	}
-	for _, n := range siblings(p.Path) {
+	for _, n := range append(siblings(p.realPath()), siblings(p.Path)...) {
 		if idOf(n.info) == want {
 			paths = append(paths, n.path)
 		}
@@ -303,7 +317,9 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 			s.failed(err)
 			continue
 		}
-		if path != p.Path {
+		if path == p.realPath() {
+			f.path, f.target = p.Path, p.Target
+		} else if path != p.Path {
 			f.rotated, f.leftAt = true, s.now
 		}
 		f.before = older
@@ -333,91 +349,6 @@ func (s *files) matching(path string) []int {
 		}
 	}
 	return matched
-}
-
-// siblings lists the regular files beside path whose names begin as its does:
-// the generations that a rotation leaves.
-func siblings(path string) []found {
-	dir, base := filepath.Split(path)
-	stem := strings.TrimSuffix(base, filepath.Ext(base))
-	if stem == "" {
-		stem = base
-	}
-	entries, err := os.ReadDir(filepath.Clean(dir))
-	if err != nil {
-		return nil
-	}
-	var list []found
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), stem) || e.Name() == base || compressed(e.Name()) || !e.Type().IsRegular() {
-			continue
-		}
-		if info, err := e.Info(); err == nil && len(list) < maxSiblings {
-			list = append(list, found{path: filepath.Join(dir, e.Name()), info: info})
-		}
-	}
-	slices.SortStableFunc(list, func(a, b found) int { return a.info.ModTime().Compare(b.info.ModTime()) })
-	return list
-}
-
-// rotatedName reports whether name is what a rotation calls an older
-// generation of base: "app.log.1", "app.log-20261121", "app-2026-11-21.log",
-// "app.log.old". Other logs of the same service have other names.
-func rotatedName(base, name string) bool {
-	ext := filepath.Ext(base)
-	middle, ok := strings.CutPrefix(name, base)
-	if !ok {
-		if middle, ok = strings.CutPrefix(name, strings.TrimSuffix(base, ext)); !ok {
-			return false
-		}
-		if middle, ok = strings.CutSuffix(middle, ext); !ok || ext == "" {
-			return false
-		}
-	}
-	switch middle {
-	case ".old", ".prev", "~", ".bak":
-		return true
-	case "":
-		return false
-	}
-	if strings.Trim(middle, "0123456789.-_:TZ") != "" {
-		return false
-	}
-	return strings.ContainsAny(middle, "0123456789")
-}
-
-// missed follows the generations of a log that came and went between two looks
-// at its name, oldest first.
-func (s *files) missed(n found, before owner) []*file {
-	var list []*file
-	for _, sibling := range siblings(n.path) {
-		id := idOf(sibling.info)
-		if id == idOf(n.info) || !rotatedName(filepath.Base(n.path), filepath.Base(sibling.path)) ||
-			sibling.info.ModTime().Before(before.at.Add(-clockMargin)) || sibling.info.Size() == 0 ||
-			slices.ContainsFunc(s.list, func(f *file) bool { return f.id == id }) {
-			continue
-		}
-		h, info, err := openFile(sibling.path)
-		if err != nil {
-			continue
-		}
-		if idOf(info) != id || s.equalsOther(h, info) {
-			h.Close()
-			continue
-		}
-		offset, cut := int64(0), false
-		if p, ok := s.remembered(h, info); ok {
-			offset, cut = p.Offset, p.Cut
-		}
-		f, err := s.follow(h, info, sibling.path, n.matched, offset, cut)
-		if err != nil {
-			s.failed(err)
-			continue
-		}
-		f.rotated, f.leftAt = true, s.now
-		list = append(list, f)
-	}
-	return list
 }
 
 // retire closes files that have lost their name and grow no more.

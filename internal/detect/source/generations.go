@@ -1,0 +1,136 @@
+package source
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// siblings lists the regular files beside path whose names begin as its does:
+// the generations that a rotation leaves.
+func siblings(path string) []found {
+	dir, base := filepath.Split(path)
+	stem := strings.TrimSuffix(base, filepath.Ext(base))
+	if i := strings.IndexAny(stem, "0123456789"); i > 0 {
+		stem = stem[:i]
+	}
+	if stem == "" {
+		stem = base
+	}
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil {
+		return nil
+	}
+	var list []found
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), stem) || e.Name() == base || compressed(e.Name()) || !e.Type().IsRegular() {
+			continue
+		}
+		if info, err := e.Info(); err == nil && len(list) < maxSiblings {
+			list = append(list, found{path: filepath.Join(dir, e.Name()), info: info})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b found) int { return a.info.ModTime().Compare(b.info.ModTime()) })
+	return list
+}
+
+// rotatedName reports whether name is what a rotation calls an older
+// generation of base: "app.log.1", "app.log-20261121", "app-2026-11-21.log",
+// "app.log.old". Other logs of the same service have other names.
+func rotatedName(base, name string) bool {
+	ext := filepath.Ext(base)
+	middle, ok := strings.CutPrefix(name, base)
+	if !ok {
+		if middle, ok = strings.CutPrefix(name, strings.TrimSuffix(base, ext)); !ok {
+			return false
+		}
+		if middle, ok = strings.CutSuffix(middle, ext); !ok || ext == "" {
+			return false
+		}
+	}
+	switch middle {
+	case ".old", ".prev", "~", ".bak":
+		return true
+	case "":
+		return false
+	}
+	if strings.Trim(middle, "0123456789.-_:TZ") != "" {
+		return false
+	}
+	return strings.ContainsAny(middle, "0123456789")
+}
+
+// shape is a name without its numbers: files that a link points to in turn
+// differ in a date or a count.
+func shape(name string) string {
+	var b strings.Builder
+	for _, c := range []byte(name) {
+		if c < '0' || c > '9' {
+			b.WriteByte(c)
+		} else if s := b.String(); !strings.HasSuffix(s, "#") {
+			b.WriteByte('#')
+		}
+	}
+	return b.String()
+}
+
+// missed follows the generations of a log that came and went between two looks
+// at its name, oldest first. Such a file was made after the first look.
+func (s *files) missed(n found, before owner) []*file {
+	since := before.at.Add(-clockMargin)
+	generation := func(sibling found) bool {
+		return rotatedName(filepath.Base(n.path), filepath.Base(sibling.path))
+	}
+	candidates := siblings(n.path)
+	if real, err := filepath.EvalSymlinks(n.path); err == nil && real != n.path {
+		candidates = append(candidates, siblings(real)...)
+		generation = func(sibling found) bool {
+			born, ok := birth(sibling.path)
+			return rotatedName(filepath.Base(n.path), filepath.Base(sibling.path)) ||
+				ok && !born.Before(since) && shape(filepath.Base(sibling.path)) == shape(filepath.Base(real))
+		}
+	}
+	var list []*file
+	for _, sibling := range candidates {
+		id := idOf(sibling.info)
+		if id == idOf(n.info) || sibling.info.ModTime().Before(since) || sibling.info.Size() == 0 || s.find(id) != nil || !generation(sibling) {
+			continue
+		}
+		if born, ok := birth(sibling.path); ok && born.Before(since) {
+			continue
+		}
+		h, info, err := openFile(sibling.path)
+		if err != nil {
+			continue
+		}
+		if idOf(info) != id || s.equalsOther(h, info) {
+			h.Close()
+			continue
+		}
+		offset, cut := int64(0), false
+		if p, ok := s.remembered(h, info); ok {
+			offset, cut = p.Offset, p.Cut
+		}
+		f, err := s.follow(h, info, sibling.path, n.matched, offset, cut)
+		if err != nil {
+			s.failed(err)
+			continue
+		}
+		f.rotated, f.leftAt = true, s.now
+		list = append(list, f)
+	}
+	return list
+}
+
+// birth is when a file was made, if the file system knows.
+func birth(path string) (time.Time, bool) {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &st); err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return time.Time{}, false
+	}
+	return time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)), true
+}
