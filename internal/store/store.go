@@ -4,6 +4,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -149,7 +150,9 @@ func (t Tx) Put(bucket, key string, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", bucket, err)
 	}
-	return b.Put([]byte(key), value)
+	// bbolt reads the value when the transaction commits, so it must not be the
+	// caller's buffer.
+	return b.Put([]byte(key), bytes.Clone(value))
 }
 
 // Delete removes a key; one that is missing is no error.

@@ -117,3 +117,29 @@ func TestPrefixesAreWalkedAndDeleted(t *testing.T) {
 		t.Errorf("backup over a file: %v", err)
 	}
 }
+
+func TestPutKeepsACopyOfTheCallersBuffer(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Update(func(tx Tx) error {
+		buffer := []byte("first")
+		if err := tx.Put("b", "1", buffer); err != nil {
+			return err
+		}
+		copy(buffer, "other")
+		return tx.Put("b", "2", buffer)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.View(func(tx Tx) error {
+		if got := string(tx.Get("b", "1")); got != "first" {
+			t.Errorf("the first value became %q", got)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
