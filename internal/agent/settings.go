@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -115,6 +116,11 @@ func LoadSettings(dir string) (*Settings, error) {
 			if _, err := time.Parse(time.RFC3339, n.Until); err != nil {
 				fault("never_ban", "entry %d: until: %v", i+1, err)
 			}
+		}
+	}
+	for _, p := range loaded.MayBan {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			fault("may_ban", "%v", err)
 		}
 	}
 	s.policy, err = policy.Compile(s.source(), nil)

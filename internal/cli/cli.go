@@ -126,16 +126,14 @@ func Short(d time.Duration) string {
 		size time.Duration
 		name string
 	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}, {time.Second, "s"}}
-	for i, u := range units {
-		if d < u.size {
+	for i, u := range units[:len(units)-1] {
+		// Rounded first, so that 59 min 59.8 s is an hour and not 60 minutes.
+		rounded := d.Round(units[i+1].size)
+		if rounded < u.size {
 			continue
 		}
-		if i == len(units)-1 {
-			break
-		}
-		d = d.Round(units[i+1].size)
-		s := fmt.Sprintf("%d %s", d/u.size, u.name)
-		if rest := d % u.size / units[i+1].size; rest > 0 {
+		s := fmt.Sprintf("%d %s", rounded/u.size, u.name)
+		if rest := rounded % u.size / units[i+1].size; rest > 0 {
 			s += fmt.Sprintf(" %d %s", rest, units[i+1].name)
 		}
 		return s

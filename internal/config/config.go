@@ -38,6 +38,9 @@ type Config struct {
 	Topics map[string]Topic `toml:"topics"`
 	// NeverBan are entries beside those that are found automatically.
 	NeverBan []NeverBan `toml:"never_ban"`
+	// MayBan are prefixes of private ranges that may be banned all the same:
+	// laboratories, and networks in which neighbours are not friends.
+	MayBan []string `toml:"may_ban"`
 	// Include names directories of other programs whose configuration is used
 	// in place: "/etc/fail2ban".
 	Include []string `toml:"include"`

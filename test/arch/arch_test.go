@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/agent": {
 		"topics", "client", "internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/detect/span",
-		"internal/federation", "internal/firewall", "internal/policy", "internal/neverban", "internal/wallet",
+		"internal/federation", "internal/firewall", "internal/ledger", "internal/policy", "internal/neverban", "internal/store", "internal/wallet",
 	},
 	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/federation"},
 }
@@ -67,7 +67,7 @@ var onlyIn = map[string][]string{
 	"golang.org/x/crypto/sha3":            {"internal/wallet"},
 	"github.com/klauspost/compress":       {"internal/detect"},
 	"github.com/gaissmai/bart":            {"internal/ledger", "internal/policy", "internal/neverban", "internal/firewall"},
-	"banmesh/internal/store":              {"internal/federation", "internal/ledger", "internal/agent"},
+	"banmesh/internal/store":              {"internal/federation", "internal/ledger", "internal/agent", "cmd/agent"},
 	"os/exec":                             {"internal/detect", "internal/firewall", "internal/gate"},
 }
 

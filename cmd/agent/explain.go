@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/cli"
+	"banmesh/internal/ledger"
+	"banmesh/internal/policy"
+)
+
+func newExplainCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "explain TARGET",
+		Short:   "Why is this address, prefix or wallet banned, or not?",
+		Example: "  agent explain 203.0.113.7",
+		Long: `Say why a target is banned or not: who claims it, which rule is met, since when, until when, and what would lift
+it. The log line is shown for this node's own bans only; it never leaves the node.
+` + cli.ExitHelp,
+		Args: exactly(1, "the target to explain"),
+		RunE: func(c *cobra.Command, args []string) error {
+			target, err := parseTarget(args[0])
+			if err != nil {
+				return err
+			}
+			var e ledger.Explanation
+			if err := p.client().Get(c.Context(), "/v1/explain", url.Values{"target": {target.String()}}, &e); err != nil {
+				return err
+			}
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), e)
+			}
+			printExplanation(c.OutOrStdout(), e, time.Now())
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printExplanation(w io.Writer, e ledger.Explanation, now time.Time) {
+	if e.Shield != "" {
+		fmt.Fprintf(w, "%s is shielded: %s\n", e.Target, cli.Printable(e.Shield))
+	}
+	if len(e.Standings) == 0 {
+		fmt.Fprintf(w, "%s is not banned: nobody whom this node listens to claims it, and it did nothing here\n", e.Target)
+		return
+	}
+	for _, s := range e.Standings {
+		in := "in " + string(s.Topic)
+		if s.Target != e.Target {
+			in += fmt.Sprintf(", as part of %s", s.Target)
+		}
+		switch s.Action {
+		case policy.Ban:
+			fmt.Fprintf(w, "%s is banned %s until %s, for %s more\n", e.Target, in, clock(s.Until), cli.Short(s.Until.Sub(now)))
+		case policy.Watch:
+			fmt.Fprintf(w, "%s is watched %s: its first offence here bans it, until %s\n", e.Target, in, clock(s.Until))
+		case policy.Hold:
+			fmt.Fprintf(w, "%s is not banned %s: its claims wait for approval\n", e.Target, in)
+		default:
+			fmt.Fprintf(w, "%s is not banned %s\n", e.Target, in)
+		}
+		why := s.Sentence
+		if s.Rule != "" {
+			why += ": " + s.Rule
+		}
+		if !s.Since.IsZero() {
+			why += ", since " + clock(s.Since)
+		}
+		fmt.Fprintf(w, "  why    %s\n", cli.Printable(why))
+		for _, c := range s.Claims {
+			fmt.Fprintf(w, "  claim  %s\n", cli.Printable(claimLine(c, now)))
+			if c.Evidence != nil && c.Evidence.Sample != "" {
+				fmt.Fprintf(w, "         %s\n", cli.Printable(strings.TrimSpace(c.Evidence.Sample)))
+			}
+		}
+		for _, l := range s.Lifts {
+			fmt.Fprintf(w, "  lift   %s\n", cli.Printable(l))
+		}
+	}
+}
+
+func claimLine(c ledger.Claimed, now time.Time) string {
+	parts := []string{c.Name, c.Class.String()}
+	if c.Hits > 0 {
+		parts = append(parts, plural(int(c.Hits), "hit"))
+	}
+	if c.Established {
+		parts = append(parts, "over an established connection")
+	}
+	parts = append(parts, "ends in "+cli.Short(c.End.Sub(now)))
+	if c.Evidence != nil {
+		if c.Evidence.By != "" {
+			parts = append(parts, "found by "+c.Evidence.By)
+		}
+		if c.Evidence.Source != "" {
+			parts = append(parts, "from "+c.Evidence.Source)
+		}
+	}
+	if !c.Counts {
+		parts = append(parts, "does not count: "+c.WhyNot.Sentence())
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,229 @@
+// Package agent puts a node together: detection, ledger, policy, firewall,
+// federation, the embedded broker and the control socket. It declares how they
+// meet and in which order they start and stop; what they do is theirs.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"banmesh/internal/control"
+	"banmesh/internal/export"
+	"banmesh/internal/ledger"
+	"banmesh/internal/store"
+)
+
+// Options are what [Run] needs.
+type Options struct {
+	Version   string
+	ConfigDir string
+	StateDir  string
+	Socket    string // control socket
+	Log       *slog.Logger
+	Out       io.Writer        // for the words to a person at start and stop
+	Now       func() time.Time // nil means [time.Now]
+}
+
+// An agent is a running node.
+type agent struct {
+	o       Options
+	log     *slog.Logger
+	now     func() time.Time
+	started time.Time
+
+	store     *store.Store
+	ledger    *ledger.Ledger
+	table     *export.Table
+	enforcer  *enforcer
+	detection *detection
+	sharing   *sharing
+	guard     *guard
+
+	mu       sync.Mutex
+	settings *Settings
+	reloads  sync.Mutex // one at a time
+}
+
+// files below the state directory.
+const (
+	storeFile  = "agent.db"
+	detectFile = "detect.json"
+)
+
+// stopWithin is how long an orderly stop may take before it is cut short.
+const stopWithin = 10 * time.Second
+
+// Run starts a node and returns when ctx has ended and everything is stopped,
+// or when a part cannot go on. Bans stay in the kernel.
+func Run(ctx context.Context, o Options) (err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	settings, err := LoadSettings(o.ConfigDir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: settings}
+	defer func() { err = errors.Join(err, a.close()) }()
+	if err := a.open(ctx); err != nil {
+		return err
+	}
+	listener, err := control.Listen(o.Socket)
+	if err != nil {
+		return err
+	}
+	handler, err := a.handler()
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.enforcer.run(running) })
+	group.Go(func() error { return a.guard.run(running) })
+	group.Go(func() error { return a.sharing.run(running) })
+	group.Go(func() error { return a.detection.run(running) })
+	group.Go(func() error { return control.Serve(running, listener, handler, a.log) })
+	group.Go(func() error { return a.watchdog(running) })
+	group.Go(func() error { return a.serveOthers(running) })
+
+	a.greet(o.Out)
+	a.notifySystemd(daemon.SdNotifyReady)
+	<-running.Done()
+	a.notifySystemd(daemon.SdNotifyStopping)
+	if ctx.Err() != nil {
+		fmt.Fprintln(o.Out, "stopping ...")
+	}
+	err = group.Wait()
+	if err == nil && ctx.Err() != nil {
+		a.farewell(o.Out)
+	}
+	return err
+}
+
+// open makes the parts, each from what came before it. What it opened, close
+// closes, also after a failure.
+func (a *agent) open(ctx context.Context) (err error) {
+	if a.store, err = store.Open(filepath.Join(a.o.StateDir, storeFile)); err != nil {
+		return err
+	}
+	if a.guard, err = newGuard(ctx, a); err != nil {
+		return err
+	}
+	a.ledger, err = ledger.Open(ledger.Options{
+		Store: a.store, Policy: a.settings.policy, NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.table = export.NewTable(a.now)
+	if a.sharing, err = newSharing(ctx, a); err != nil {
+		return err
+	}
+	// Claims of others come back from their stored signed messages, before any
+	// network, so that the kernel is told the whole wanted state once.
+	if err := a.sharing.restore(ctx); err != nil {
+		return err
+	}
+	if a.enforcer, err = newEnforcer(ctx, a); err != nil {
+		return err
+	}
+	a.detection, err = newDetection(a)
+	return err
+}
+
+// close lets go of what open holds, in reverse order.
+func (a *agent) close() error {
+	var errs []error
+	if a.enforcer != nil {
+		errs = append(errs, a.enforcer.close())
+	}
+	if a.store != nil {
+		errs = append(errs, a.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// current gives the settings in force.
+func (a *agent) current() *Settings {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.settings
+}
+
+// reload reads the configuration again and puts it in force. With a fault in
+// it, everything stays as it is.
+func (a *agent) reload(ctx context.Context) error {
+	a.reloads.Lock()
+	defer a.reloads.Unlock()
+	next, err := LoadSettings(a.o.ConfigDir)
+	if err != nil {
+		return err
+	}
+	if err := a.detection.check(next); err != nil {
+		return err
+	}
+	if changed := a.sharing.needsRestart(next); changed != "" {
+		return &control.RefusedError{Code: control.CodeRefused, Text: changed + " changed, which needs a restart", Hint: "restart the agent"}
+	}
+	a.notifySystemd(daemon.SdNotifyReloading)
+	a.mu.Lock()
+	a.settings = next
+	a.mu.Unlock()
+	// Order matters where a topic is new: its scope before its bans.
+	err = errors.Join(
+		a.guard.refresh(ctx),
+		a.enforcer.configure(ctx),
+	)
+	a.ledger.SetPolicy(next.policy)
+	a.sharing.follow(next)
+	err = errors.Join(err, a.sharing.publish(next), a.detection.restart(ctx))
+	a.notifySystemd(daemon.SdNotifyReady)
+	a.log.InfoContext(ctx, "configuration taken over", slog.Int("files", len(next.Files())))
+	return err
+}
+
+// notifySystemd tells the service manager, if there is one.
+func (a *agent) notifySystemd(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		a.log.Debug("telling the service manager", slog.Any("error", err))
+	}
+}
+
+// watchdog tells the service manager that the agent lives, while its ledger
+// answers.
+func (a *agent) watchdog(ctx context.Context) error {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return nil //nolint:nilerr // a malformed environment means no watchdog
+	}
+	tick := time.NewTicker(interval / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			a.ledger.Policy() // would hang with a deadlocked ledger
+			a.notifySystemd(daemon.SdNotifyWatchdog)
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect"
+	"banmesh/internal/ledger"
+)
+
+// detection runs a detector, and another one when the configuration changes.
+type detection struct {
+	a *agent
+
+	mu       sync.Mutex
+	detector *detect.Detector
+
+	restarts chan chan error
+}
+
+func newDetection(a *agent) (*detection, error) {
+	d := &detection{a: a, restarts: make(chan chan error)}
+	var err error
+	d.detector, err = detect.New(d.options(a.current(), filepath.Join(a.o.StateDir, detectFile)))
+	if err != nil {
+		return d, fmt.Errorf("setting up detection: %w", err)
+	}
+	return d, nil
+}
+
+func (d *detection) options(s *Settings, state string) detect.Options {
+	o := detect.Options{
+		StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Now: d.a.now, Log: d.a.log,
+	}
+	for _, t := range s.topics {
+		if t.Detect {
+			o.Jails = append(o.Jails, detect.Jail{Definition: t.definition})
+		}
+	}
+	return o
+}
+
+// check compiles every filter of some settings, and keeps nothing.
+func (d *detection) check(s *Settings) error {
+	_, err := detect.New(d.options(s, ""))
+	return err
+}
+
+// ban takes a decision. What never-ban or a person forbids is said and done
+// with; only what could not be written is kept for later.
+func (d *detection) ban(ctx context.Context, v detect.Decision) error {
+	claim := ban.Claim{Target: v.Target, End: v.End, Class: v.Class, Hits: uint8(min(max(v.Hits, 1), ban.MaxHits)), Established: v.Established}
+	err := d.a.ledger.BanLocal(v.Topic, claim, ledger.Evidence{By: v.Filter, Source: v.Source, Sample: v.Sample})
+	switch {
+	case errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed):
+		d.a.log.WarnContext(ctx, "an offender is not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.Any("reason", err))
+		return nil
+	case errors.Is(err, ledger.ErrEnded):
+		return nil
+	case err != nil:
+		return fmt.Errorf("recording the ban: %w", err)
+	}
+	d.a.log.InfoContext(ctx, "offender found", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)),
+		slog.String("class", v.Class.String()), slog.Int("hits", v.Hits), slog.String("source", v.Source))
+	return nil
+}
+
+// run runs the detector until ctx ends, replacing it on restart.
+func (d *detection) run(ctx context.Context) error {
+	for {
+		running, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		detector := d.get()
+		go func() { done <- detector.Run(running) }()
+		select {
+		case answer := <-d.restarts:
+			stop()
+			err := <-done
+			if err == nil {
+				err = d.replace()
+			}
+			answer <- err
+			if err != nil {
+				return fmt.Errorf("detection: %w", err)
+			}
+		case err := <-done:
+			stop()
+			if ctx.Err() == nil && err == nil {
+				// No source to read: wait for a configuration that has one.
+				select {
+				case <-ctx.Done():
+					return nil
+				case answer := <-d.restarts:
+					err := d.replace()
+					answer <- err
+					if err == nil {
+						continue
+					}
+					return fmt.Errorf("detection: %w", err)
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("detection: %w", err)
+			}
+			return nil
+		}
+	}
+}
+
+// replace makes a detector of the settings in force, from the state that the
+// one before it saved.
+func (d *detection) replace() error {
+	next, err := detect.New(d.options(d.a.current(), filepath.Join(d.a.o.StateDir, detectFile)))
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.detector = next
+	d.mu.Unlock()
+	return nil
+}
+
+func (d *detection) get() *detect.Detector {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.detector
+}
+
+// restart replaces the detector and waits until that is done.
+func (d *detection) restart(ctx context.Context) error {
+	answer := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(ctx, stopWithin)
+	defer cancel()
+	select {
+	case d.restarts <- answer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// banTime is how long a ban by hand lasts in a topic.
+func (s *Settings) banTime(topic ban.Topic) time.Duration {
+	if t, ok := s.find(topic); ok && t.definition.Detect != nil && t.definition.Detect.BanTime > 0 {
+		return t.definition.Detect.BanTime.Duration()
+	}
+	return defaultBanTime
+}
+
+// defaultBanTime is fail2ban's usual long ban.
+const defaultBanTime = 24 * time.Hour

@@ -1,0 +1,240 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/export"
+	"banmesh/internal/firewall"
+	"banmesh/internal/ledger"
+)
+
+// enforcer keeps the firewall and the exported table equal to the ledger's
+// verdicts.
+type enforcer struct {
+	a    *agent
+	fw   firewall.Firewall // nil when nothing is enforced
+	mode string            // "nftables", "observe" or "off"
+	why  string            // why it is not nftables, in words
+
+	mu    sync.Mutex
+	drift firewall.Drift
+	fault error // of the last write or check
+}
+
+const (
+	// checkEvery is how long a ban that somebody else removed can be missing.
+	checkEvery = time.Second
+	// takeMost is how many changes one write carries: the batch size that was
+	// measured best (docs/enforcement.md).
+	takeMost = 2000
+)
+
+// newEnforcer finds out what may be done here, and puts the whole wanted state
+// in force before anything else of the node runs.
+func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
+	e := &enforcer{a: a, mode: "nftables"}
+	switch mode := a.settings.config.Firewall.Mode; mode {
+	case "off":
+		e.mode, e.why = "off", "firewall.mode is off"
+	case "observe":
+		e.why = "firewall.mode is observe: packets are counted, none is dropped"
+	}
+	if e.mode != "off" {
+		can, err := firewall.Probe()
+		switch {
+		case err != nil || !can.Enforce:
+			e.mode, e.why = "observe", can.Reason
+			if e.why == "" {
+				e.why = err.Error()
+			}
+		default:
+			e.fw = firewall.NewNFTables(firewall.Options{Logger: a.log, Now: a.now})
+		}
+	}
+	if err := e.configure(ctx); err != nil {
+		return e, err
+	}
+	// Desired marks everything as told, so it is asked once, for both.
+	var list []ledger.Enforced
+	for x := range a.ledger.Desired() {
+		list = append(list, x)
+	}
+	e.toTable(list, nil)
+	if e.fw == nil {
+		return e, nil
+	}
+	if err := e.fw.Replace(ctx, bansOf(list)); err != nil {
+		if errors.Is(err, firewall.ErrFull) {
+			e.note(err)
+			return e, nil
+		}
+		return e, fmt.Errorf("putting the bans in force: %w", err)
+	}
+	return e, nil
+}
+
+func bansOf(list []ledger.Enforced) iter.Seq[firewall.Ban] {
+	return func(yield func(firewall.Ban) bool) {
+		for _, x := range list {
+			if p, ok := x.Target.Prefix(); ok && !yield(firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until}) {
+				return
+			}
+		}
+	}
+}
+
+// configure tells the firewall its scopes and what must never be banned.
+func (e *enforcer) configure(ctx context.Context) error {
+	if e.fw == nil {
+		return nil
+	}
+	s := e.a.current()
+	c := firewall.Config{Table: s.config.Firewall.Table, Cap: s.config.Firewall.MaxBan, Never: e.a.guard.kernel()}
+	for _, t := range s.topics {
+		if t.definition.Target == "ip" {
+			c.Scopes = append(c.Scopes, t.scope)
+		}
+	}
+	if err := e.fw.Configure(ctx, c); err != nil {
+		return fmt.Errorf("setting up the firewall: %w", err)
+	}
+	return nil
+}
+
+// run carries changes of verdicts to the kernel as they come, and looks every
+// second whether it still has them.
+func (e *enforcer) run(ctx context.Context) error {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.a.ledger.Changed():
+		case <-tick.C:
+			e.a.ledger.Expire(e.a.now())
+			e.a.table.Expire()
+			e.check(ctx)
+		}
+		for ctx.Err() == nil {
+			changes := e.a.ledger.Take(takeMost)
+			if len(changes) == 0 {
+				break
+			}
+			e.apply(ctx, changes)
+		}
+	}
+}
+
+func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
+	var add []firewall.Ban
+	var remove []firewall.Key
+	var bans []ledger.Enforced
+	var lifted []export.Key
+	for _, c := range changes {
+		if p, ok := c.Target.Prefix(); ok {
+			if c.Ban {
+				add = append(add, firewall.Ban{Prefix: p, Topic: c.Topic, Until: c.Until})
+			} else {
+				remove = append(remove, firewall.Key{Prefix: p, Topic: c.Topic})
+			}
+		}
+		if c.Ban {
+			bans = append(bans, c.Enforced)
+		} else {
+			lifted = append(lifted, export.Key{Target: c.Target, Topic: c.Topic})
+		}
+	}
+	var err error
+	if e.fw != nil && len(add)+len(remove) > 0 {
+		err = e.fw.Apply(ctx, add, remove)
+	}
+	if err != nil && ctx.Err() == nil {
+		e.a.log.ErrorContext(ctx, "some bans could not be written and stay owed", slog.Any("error", err))
+	}
+	e.note(err)
+	e.toTable(bans, lifted)
+	for _, b := range bans {
+		e.a.log.InfoContext(ctx, "ban", slog.String("target", b.Target.String()), slog.String("topic", string(b.Topic)),
+			slog.Time("until", b.Until), slog.String("enforcement", e.mode))
+	}
+}
+
+// toTable tells the readers of lists, checks and streams.
+func (e *enforcer) toTable(bans []ledger.Enforced, lifted []export.Key) {
+	entries := make([]export.Entry, 0, len(bans))
+	for _, b := range bans {
+		entries = append(entries, export.Entry{Target: b.Target, Topic: b.Topic, Until: b.Until, Class: b.Class, Here: b.Own})
+	}
+	e.a.table.Apply(entries, lifted)
+}
+
+// check lets the firewall look for drift and pay what it owes.
+func (e *enforcer) check(ctx context.Context) {
+	if e.fw == nil {
+		return
+	}
+	drift, err := e.fw.Check(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	e.mu.Lock()
+	e.drift, e.fault = drift, err
+	e.mu.Unlock()
+	if drift.Changed {
+		e.a.log.WarnContext(ctx, "somebody changed our firewall table", slog.Any("what", drift.What), slog.Bool("cured", drift.Cured))
+	}
+	if err != nil {
+		e.a.log.ErrorContext(ctx, "checking the firewall", slog.Any("error", err))
+	}
+}
+
+func (e *enforcer) note(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fault = err
+}
+
+// status gives the counters and what is wrong.
+func (e *enforcer) status(ctx context.Context) (counters map[ban.Topic]firewall.Counter, warnings []control.Warning) {
+	if e.fw == nil {
+		if e.mode != "off" {
+			warnings = append(warnings, control.Warning{Code: "not-enforcing", Text: "bans are not enforced: " + e.why, Fix: "run the agent as root, or with CAP_NET_ADMIN as its systemd unit does"})
+		}
+		return nil, warnings
+	}
+	counters, err := e.fw.Counters(ctx)
+	if err != nil {
+		warnings = append(warnings, control.Warning{Code: "no-counters", Text: "the kernel's counters cannot be read: " + err.Error()})
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case errors.Is(e.fault, firewall.ErrFull):
+		warnings = append(warnings, control.Warning{Code: "firewall-full", Text: e.fault.Error(), Fix: "raise max_bans in [firewall], or accept from fewer operators"})
+	case e.fault != nil:
+		warnings = append(warnings, control.Warning{Code: "firewall", Text: "the firewall refuses writes: " + e.fault.Error(), Fix: "agent firewall check"})
+	case e.drift.Owed > 0:
+		warnings = append(warnings, control.Warning{Code: "firewall-owed", Text: fmt.Sprintf("%d bans wait to be written", e.drift.Owed)})
+	}
+	return counters, warnings
+}
+
+func (e *enforcer) close() error {
+	if e.fw == nil {
+		return nil
+	}
+	if err := e.fw.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("closing the firewall: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"banmesh/internal/firewall"
+)
+
+// greet says in plain words what the node does, to whoever started it.
+func (a *agent) greet(w io.Writer) {
+	s := a.current()
+	fmt.Fprintf(w, "banmesh agent %s: operator %s, node %s\n", a.o.Version, a.sharing.identity.Operator(), a.sharing.identity.Node())
+	var detect, publish, accept []string
+	for _, t := range s.topics {
+		if t.Detect {
+			detect = append(detect, string(t.Topic))
+		}
+		if t.Publish {
+			publish = append(publish, string(t.Topic))
+		}
+		if t.Subscribe {
+			accept = append(accept, fmt.Sprintf("%s (from %s)", t.Topic, orNobody(t.Operators)))
+		}
+	}
+	d := a.detection.get().Status()
+	var logs []string
+	for _, x := range d.Sources {
+		logs = append(logs, sourceName(x.Spec))
+	}
+	switch {
+	case len(detect) == 0:
+		fmt.Fprintln(w, "  watches    nothing: no topic is detected here")
+	case len(logs) == 0:
+		fmt.Fprintf(w, "  watches    for %s, but found no log to read\n", strings.Join(detect, ", "))
+	default:
+		fmt.Fprintf(w, "  watches    for %s in %s\n", strings.Join(detect, ", "), strings.Join(logs, "; "))
+	}
+	switch a.enforcer.mode {
+	case "nftables":
+		fmt.Fprintf(w, "  bans       in nftables, table inet %s%s\n", a.tableName(), brackets(a.enforcer.why))
+	default:
+		fmt.Fprintf(w, "  bans       nobody, only says whom it would ban: %s\n", a.enforcer.why)
+	}
+	fmt.Fprintf(w, "  publishes  %s\n", orElse(publish, "nothing, until asked: `agent topics publish sshd`"))
+	fmt.Fprintf(w, "  accepts    %s\n", orElse(accept, "nothing, until asked: `agent topics subscribe sshd`"))
+	if a.sharing.broker != nil {
+		fmt.Fprintf(w, "  broker     its own, on %s\n", a.sharing.broker.Addr())
+	}
+	for _, b := range a.sharing.brokers {
+		fmt.Fprintf(w, "  broker     %s\n", b.URL)
+	}
+	fmt.Fprintf(w, "  ask it     `agent status`, `agent bans`, `agent explain ADDRESS`\n")
+	fmt.Fprintln(w, "  stop it    Ctrl-C; bans stay in force until they end")
+}
+
+// farewell says what stays behind.
+func (a *agent) farewell(w io.Writer) {
+	if a.enforcer.mode == "nftables" && a.enforcer.fw != nil {
+		fmt.Fprintf(w, "stopped. The bans in table inet %s stay in force until each of them ends; `agent firewall flush` removes them all now.\n", a.tableName())
+		return
+	}
+	fmt.Fprintln(w, "stopped. Nothing stays behind but the state directory.")
+}
+
+func (a *agent) tableName() string {
+	if t := a.current().config.Firewall.Table; t != "" {
+		return t
+	}
+	return firewall.DefaultTable
+}
+
+func brackets(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}
+
+func orNobody(list []string) string { return orElse(list, "nobody yet") }
+
+func orElse(list []string, otherwise string) string {
+	if len(list) == 0 {
+		return otherwise
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,309 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/detect/source"
+	"banmesh/internal/export"
+	"banmesh/internal/ledger"
+	"banmesh/internal/policy"
+)
+
+// handler answers on the control socket.
+func (a *agent) handler() (http.Handler, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", control.Handle(func(r *http.Request) (any, error) { return a.status(r.Context()), nil }))
+	mux.HandleFunc("GET /v1/bans", control.Handle(a.bans))
+	mux.HandleFunc("POST /v1/bans", control.Handle(a.banByHand))
+	mux.HandleFunc("POST /v1/unban", control.Handle(a.unban))
+	mux.HandleFunc("GET /v1/explain", control.Handle(a.explain))
+	mux.HandleFunc("POST /v1/reload", control.Handle(func(r *http.Request) (any, error) { return struct{}{}, a.reload(r.Context()) }))
+	lists, err := a.exports(a.current())
+	if err != nil {
+		return nil, err
+	}
+	lists.RegisterLocal(mux)
+	return mux, nil
+}
+
+// exports answers programs that ask who is banned.
+func (a *agent) exports(s *Settings) (*export.Handler, error) {
+	o := export.Options{Bans: a.table, Log: a.log, ClientHeader: s.config.HTTP.ClientHeader}
+	for _, p := range s.config.HTTP.TrustedProxies {
+		prefix, err := netip.ParsePrefix(p)
+		if err != nil {
+			return nil, s.config.At("http.trusted_proxies", "%v", err)
+		}
+		o.TrustedProxies = append(o.TrustedProxies, prefix)
+	}
+	h, err := export.New(o)
+	if err != nil {
+		return nil, s.config.At("http", "%v", err)
+	}
+	return h, nil
+}
+
+// serveOthers serves checks and lists over TCP where that is configured.
+func (a *agent) serveOthers(ctx context.Context) error {
+	s := a.current()
+	if s.config.HTTP.Listen == "" {
+		return nil
+	}
+	h, err := a.exports(s)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	h.Register(mux)
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.config.HTTP.Listen)
+	if err != nil {
+		return fmt.Errorf("serving lists: %w", err)
+	}
+	return control.Serve(ctx, l, mux, a.log)
+}
+
+// status is the truth about the node, now.
+func (a *agent) status(ctx context.Context) control.Status {
+	settings := a.current()
+	stats := a.ledger.Stats()
+	counters, warnings := a.enforcer.status(ctx)
+	brokers, more := a.sharing.status()
+	warnings = append(warnings, more...)
+	s := control.Status{
+		Version: a.o.Version, Started: a.started, PID: os.Getpid(), Network: settings.config.Network,
+		Operator: a.sharing.identity.Operator().String(), Node: a.sharing.identity.Node().String(),
+		Enforcement: a.enforcer.mode, Reason: a.enforcer.why, Bans: stats.Banned, Watched: stats.Watched,
+		Topics: []control.TopicStatus{}, Sources: []control.SourceStatus{}, Brokers: brokers, Warnings: []control.Warning{},
+	}
+	if a.sharing.broker != nil {
+		s.Broker = a.sharing.broker.Addr().String()
+	}
+	bans, own := a.counts()
+	for _, t := range settings.topics {
+		if !t.Detect && !t.Subscribe && !t.Publish && bans[t.Topic] == 0 {
+			continue
+		}
+		c := counters[t.Topic]
+		s.Topics = append(s.Topics, control.TopicStatus{
+			Topic: t.Topic, Detect: t.Detect, Subscribe: t.Subscribe, Publish: t.Publish, Policy: t.Policy,
+			Own: own[t.Topic], Bans: bans[t.Topic], Packets: c.Packets, Bytes: c.Bytes,
+		})
+	}
+	d := a.detection.get().Status()
+	for i, x := range d.Sources {
+		src := control.SourceStatus{
+			Name: sourceName(x.Spec), Topics: []ban.Topic{}, Read: x.Status.Read, Matched: x.Matched, Ignored: x.Ignored,
+			LastLine: x.Status.LastLine, Error: x.Status.LastError,
+		}
+		for _, j := range d.Jails {
+			if slices.Contains(j.Sources, i) {
+				src.Topics = append(src.Topics, j.Topic)
+			}
+		}
+		s.Sources = append(s.Sources, src)
+		if src.Error != "" {
+			warnings = append(warnings, control.Warning{Code: "source", Text: src.Name + ": " + src.Error})
+		}
+	}
+	if len(d.Sources) == 0 && len(d.Jails) > 0 {
+		warnings = append(warnings, control.Warning{Code: "no-source", Text: "no log is read, so nothing is detected", Fix: "name the log in agent.toml: [topics.sshd] files = [\"/var/log/auth.log\"]"})
+	}
+	if d.Pending > 0 {
+		warnings = append(warnings, control.Warning{Code: "pending", Text: fmt.Sprintf("%d decisions could not be recorded and are kept", d.Pending)})
+	}
+	if d.SaveError != "" {
+		warnings = append(warnings, control.Warning{Code: "detect-state", Text: "positions in the logs cannot be saved: " + d.SaveError})
+	}
+	a.guard.mu.RLock()
+	if a.guard.fault != nil {
+		warnings = append(warnings, control.Warning{Code: "never-ban", Text: "the never-ban list may lack entries: " + a.guard.fault.Error()})
+	}
+	a.guard.mu.RUnlock()
+	s.Warnings = append(s.Warnings, warnings...)
+	return s
+}
+
+// counts gives the bans in force and our own, by topic.
+func (a *agent) counts() (bans, own map[ban.Topic]int) {
+	bans, own = map[ban.Topic]int{}, map[ban.Topic]int{}
+	_, entries := a.table.Snapshot()
+	for e := range entries {
+		bans[e.Topic]++
+		if e.Here {
+			own[e.Topic]++
+		}
+	}
+	return bans, own
+}
+
+// maxListed bounds one listing; a longer one is asked for by topic, or read
+// from /v1/bans.json, which streams.
+const maxListed = 200_000
+
+func (a *agent) bans(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	f := ledger.Filter{}
+	if t := q.Get("topic"); t != "" {
+		topic, err := ban.ParseTopic(t)
+		if err != nil {
+			return nil, &control.RefusedError{Code: control.CodeBad, Text: err.Error()}
+		}
+		f.Topic = topic
+	}
+	switch origin := q.Get("origin"); {
+	case origin == "here":
+		f.Own = true
+	case origin != "":
+		o, ok := a.ledger.Policy().Operator(origin)
+		if !ok {
+			var err error
+			if o, err = ban.ParseOperator(origin); err != nil {
+				return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no operator %q is known", origin), Hint: "see `agent peers list`"}
+			}
+		}
+		f.Operator = o
+	}
+	list := []control.Ban{}
+	for s := range a.ledger.Bans(f) {
+		if len(list) == maxListed {
+			return nil, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("more than %d bans", maxListed), Hint: "ask for one topic, or read /v1/bans.json from the socket, which streams"}
+		}
+		list = append(list, banOf(s))
+	}
+	return list, nil
+}
+
+// here is the origin of this node's own bans.
+const here = "here"
+
+func banOf(s ledger.Standing) control.Ban {
+	b := control.Ban{Target: s.Target, Topic: s.Topic, Until: s.Until, Origin: []string{}, Rule: s.Rule}
+	if s.Why == policy.ReasonLocal {
+		b.Origin = append(b.Origin, here)
+	}
+	for i, c := range s.Claims {
+		if i == 0 || int(c.Hits) > b.Hits {
+			b.Hits = int(c.Hits)
+		}
+		if i == 0 || c.Operator == "" {
+			b.Class = c.Class
+		}
+	}
+	for _, name := range s.By {
+		if name != "this node" {
+			b.Origin = append(b.Origin, name)
+		}
+	}
+	return b
+}
+
+func (a *agent) banByHand(r *http.Request) (any, error) {
+	var q control.BanRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	settings := a.current()
+	t, ok := settings.find(q.Topic)
+	switch {
+	case q.Target.IsZero():
+		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
+	case !ok:
+		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", q.Topic), Hint: "see `agent topics list`"}
+	case (t.definition.Target == "wallet") != (q.Target.Kind() == ban.KindWallet):
+		return nil, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.definition.Target)}
+	}
+	lasts := settings.banTime(q.Topic)
+	if q.For > 0 {
+		lasts = time.Duration(min(q.For, int64(maxByHand/time.Second))) * time.Second
+	}
+	claim := ban.Claim{Target: q.Target, End: a.now().Add(lasts), Class: ban.ClassManual}
+	if q.Class != nil {
+		claim.Class = *q.Class
+	}
+	err := a.ledger.BanLocal(q.Topic, claim, ledger.Evidence{By: "a person"})
+	switch {
+	case errors.Is(err, ledger.ErrNeverBan):
+		return nil, &control.RefusedError{Code: control.CodeRefused, Text: err.Error(), Hint: "what is private can be banned with may_ban in agent.toml; what is found on this machine cannot"}
+	case errors.Is(err, ledger.ErrAllowed):
+		return nil, &control.RefusedError{Code: control.CodeRefused, Text: err.Error(), Hint: fmt.Sprintf("`agent allow remove %s` first", q.Target)}
+	case err != nil:
+		return nil, err
+	}
+	a.log.InfoContext(r.Context(), "banned by hand", slog.String("target", q.Target.String()), slog.String("topic", string(q.Topic)))
+	for s := range a.ledger.Bans(ledger.Filter{Topic: q.Topic, Own: true}) {
+		if s.Target == q.Target {
+			return banOf(s), nil
+		}
+	}
+	return control.Ban{Target: q.Target, Topic: q.Topic, Until: claim.End, Origin: []string{here}, Class: claim.Class}, nil
+}
+
+// maxByHand is the longest ban: feeds carry no longer one.
+const maxByHand = 90 * 24 * time.Hour
+
+func (a *agent) unban(r *http.Request) (any, error) {
+	var q control.UnbanRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	if q.Target.IsZero() {
+		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
+	}
+	answer := control.UnbanAnswer{Lifted: []control.Ban{}}
+	for _, s := range a.ledger.Explain(q.Target).Standings {
+		if s.Action == policy.Ban {
+			answer.Lifted = append(answer.Lifted, banOf(s))
+		}
+	}
+	lasts := ledger.DefaultUnban
+	if q.For > 0 {
+		lasts = time.Duration(min(q.For, int64(10*365*24*time.Hour/time.Second))) * time.Second
+	}
+	if _, err := a.ledger.Unban(q.Target, lasts, ""); err != nil {
+		return nil, err
+	}
+	for _, b := range answer.Lifted {
+		a.detection.get().Forget(b.Topic, b.Target)
+	}
+	answer.Exempt = a.now().Add(lasts)
+	a.log.InfoContext(r.Context(), "unbanned by hand", slog.String("target", q.Target.String()))
+	return answer, nil
+}
+
+func (a *agent) explain(r *http.Request) (any, error) {
+	target, err := ban.ParseTarget(r.URL.Query().Get("target"))
+	if err != nil {
+		return nil, &control.RefusedError{Code: control.CodeBad, Text: err.Error()}
+	}
+	return a.ledger.Explain(target), nil
+}
+
+// sourceName names a source for people.
+func sourceName(s source.Spec) string {
+	var parts []string
+	if len(s.Journal) > 0 {
+		parts = append(parts, "the journal ("+strings.Join(s.Journal, " or ")+")")
+	}
+	parts = append(parts, s.Files...)
+	for _, d := range s.Docker {
+		parts = append(parts, "container "+d)
+	}
+	parts = append(parts, s.Syslog...)
+	if s.Stdin {
+		parts = append(parts, "standard input")
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,260 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/broker"
+	"banmesh/internal/config"
+	"banmesh/internal/control"
+	"banmesh/internal/federation"
+)
+
+// sharing is the node's part in the network: its session with the brokers, its
+// own feeds, and the broker that it runs itself where none is named.
+type sharing struct {
+	a        *agent
+	identity *federation.Identity
+	session  *federation.Session
+	broker   *broker.Broker // nil when others are named
+	network  string
+	brokers  []config.Broker
+}
+
+// defaultListen is the embedded broker's address: MQTT's port, on loopback.
+const defaultListen = "127.0.0.1:1883"
+
+// newSharing opens keys, the session and the embedded broker, and connects to
+// nothing yet.
+func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
+	settings := a.settings
+	s := &sharing{a: a, network: settings.config.Network, brokers: settings.config.Brokers}
+	if s.identity, err = federation.OpenIdentity(a.o.StateDir, "", a.now()); err != nil {
+		return nil, fmt.Errorf("opening the node's keys: %w", err)
+	}
+	var brokers []federation.Broker
+	for _, b := range settings.config.Brokers {
+		x, err := brokerOf(b)
+		if err != nil {
+			return nil, fmt.Errorf("broker %s: %w", b.URL, err)
+		}
+		brokers = append(brokers, x)
+	}
+	embedded := settings.config.EmbeddedBroker
+	if on(embedded.Enabled) || embedded.Enabled == nil && len(brokers) == 0 {
+		if err := s.embed(ctx, embedded.Listen); err != nil {
+			return nil, err
+		}
+		brokers = append(brokers, federation.Broker{URL: "tcp://" + s.broker.Addr().String()})
+	}
+	s.session, err = federation.New(federation.Options{
+		Network: s.network, Brokers: brokers, Identity: s.identity, Store: a.store, Now: a.now, Log: a.log,
+		Apply:   func(_ context.Context, c ban.Change) error { return a.ledger.Apply(c) },
+		Trusted: func(o ban.Operator) (string, bool) { return a.current().policy.Name(o) },
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("joining the network: %w", err), s.close())
+	}
+	return s, nil
+}
+
+// embed opens the broker on loopback. Where the usual port is taken, any other
+// does: nobody but this node needs to know it.
+func (s *sharing) embed(ctx context.Context, listen string) error {
+	options := func(address string) broker.Options {
+		return broker.Options{
+			Network: s.network, StateDir: filepath.Join(s.a.o.StateDir, "broker"), Keys: true, Now: s.a.now,
+			Log:       s.a.log.With(slog.String("part", "broker")),
+			Listeners: []broker.Listener{{Kind: broker.TCP, Address: address}},
+		}
+	}
+	var err error
+	if listen != "" {
+		s.broker, err = broker.New(options(listen))
+	} else if s.broker, err = broker.New(options(defaultListen)); errors.Is(err, syscall.EADDRINUSE) {
+		s.a.log.InfoContext(ctx, "another broker has MQTT's port; the embedded one takes a free one", slog.String("address", defaultListen))
+		s.broker, err = broker.New(options("127.0.0.1:0"))
+	}
+	if err != nil {
+		return fmt.Errorf("opening the embedded broker: %w", err)
+	}
+	return nil
+}
+
+func (s *sharing) close() error {
+	if s.broker == nil {
+		return nil
+	}
+	return s.broker.Close()
+}
+
+// brokerOf reads a broker's entry and the files that it names.
+func brokerOf(b config.Broker) (federation.Broker, error) {
+	x := federation.Broker{URL: b.URL, User: b.User}
+	if b.PasswordFile != "" {
+		f, err := os.Open(b.PasswordFile)
+		if err != nil {
+			return x, err
+		}
+		defer f.Close()
+		line := bufio.NewScanner(f)
+		line.Scan()
+		if x.Password = line.Text(); line.Err() != nil || x.Password == "" {
+			return x, errors.Join(fmt.Errorf("%s holds no password", b.PasswordFile), line.Err())
+		}
+	}
+	if b.CAFile == "" && b.CertFile == "" && b.ServerName == "" {
+		return x, nil
+	}
+	x.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: b.ServerName}
+	if u, err := url.Parse(b.URL); err == nil && x.TLS.ServerName == "" {
+		x.TLS.ServerName = u.Hostname()
+	}
+	if b.CAFile != "" {
+		pem, err := os.ReadFile(b.CAFile)
+		if err != nil {
+			return x, err
+		}
+		x.TLS.RootCAs = x509.NewCertPool()
+		if !x.TLS.RootCAs.AppendCertsFromPEM(pem) {
+			return x, fmt.Errorf("%s holds no certificate", b.CAFile)
+		}
+	}
+	if b.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(b.CertFile, b.KeyFile)
+		if err != nil {
+			return x, err
+		}
+		x.TLS.Certificates = []tls.Certificate{pair}
+	}
+	return x, nil
+}
+
+// restore gives the ledger what the feeds said when they were last heard.
+func (s *sharing) restore(ctx context.Context) error {
+	s.follow(s.a.settings)
+	if err := s.session.Restore(ctx); err != nil {
+		return fmt.Errorf("restoring the claims of others: %w", err)
+	}
+	if err := s.publish(s.a.settings); err != nil {
+		return err
+	}
+	return nil
+}
+
+// follow tells the session whom the policy listens to.
+func (s *sharing) follow(settings *Settings) {
+	var list []federation.Following
+	for _, t := range settings.topics {
+		if !t.Subscribe {
+			continue
+		}
+		for _, o := range settings.policy.Operators(t.Topic) {
+			list = append(list, federation.Following{Topic: t.Topic, Operator: o})
+		}
+	}
+	s.session.Follow(list)
+}
+
+// publish makes the feeds of the topics that are opted in equal to the own
+// claims, and withdraws the others.
+func (s *sharing) publish(settings *Settings) error {
+	var list []ban.Topic
+	for _, t := range settings.topics {
+		if !t.Publish {
+			continue
+		}
+		list = append(list, t.Topic)
+		if err := s.session.SaySnapshot(t.Topic, s.a.ledger.Own(t.Topic)); err != nil {
+			return fmt.Errorf("publishing %s: %w", t.Topic, err)
+		}
+	}
+	s.session.Publish(list)
+	return nil
+}
+
+// run publishes own claims as they change, and holds the session and the
+// embedded broker.
+func (s *sharing) run(ctx context.Context) error {
+	group, running := errgroup.WithContext(ctx)
+	if s.broker != nil {
+		group.Go(func() error { return s.broker.Run(running) })
+	}
+	group.Go(func() error { return s.session.Run(running) })
+	group.Go(func() error {
+		for {
+			select {
+			case <-running.Done():
+				return nil
+			case <-s.a.ledger.OwnChanged():
+			}
+			if err := s.say(); err != nil {
+				return err
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// say hands on what changed of our own claims: this is the only place that
+// does, and the ledger gives it nothing of others.
+func (s *sharing) say() error {
+	settings := s.a.current()
+	for _, c := range s.a.ledger.TakeOwn() {
+		if t, ok := settings.find(c.Topic); !ok || !t.Publish {
+			continue
+		}
+		if err := s.session.Say(c.Topic, c.Claims, c.Removed); err != nil {
+			return fmt.Errorf("publishing %s: %w", c.Topic, err)
+		}
+	}
+	return nil
+}
+
+// needsRestart names a setting that a running session cannot take over, or "".
+func (s *sharing) needsRestart(next *Settings) string {
+	switch {
+	case next.config.Network != s.network:
+		return "the network's name"
+	case !slices.Equal(next.config.Brokers, s.brokers):
+		return "the list of brokers"
+	}
+	return ""
+}
+
+// status gives the brokers and what is wrong with them.
+func (s *sharing) status() (list []control.BrokerStatus, warnings []control.Warning) {
+	list = []control.BrokerStatus{}
+	up := 0
+	for _, b := range s.session.Brokers() {
+		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error})
+		if b.Connected {
+			up++
+		}
+	}
+	if up == 0 && len(list) > 0 {
+		var urls []string
+		for _, b := range list {
+			urls = append(urls, b.URL)
+		}
+		warnings = append(warnings, control.Warning{
+			Code: "no-broker", Text: "no broker answers, so nothing new is shared or heard; bans that are in force stay: " + strings.Join(urls, ", "),
+			Fix: "agent status --json | jq .brokers",
+		})
+	}
+	return list, warnings
+}
