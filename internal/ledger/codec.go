@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"banmesh/internal/ban"
 )
@@ -152,15 +151,4 @@ func cutTarget(b []byte) (t ban.Target, rest []byte, err error) {
 		return ban.Target{}, nil, ErrCorrupt
 	}
 	return t, rest, nil
-}
-
-// claim is the record as a claim.
-func (o *ownRecord) claim() ban.Claim {
-	return ban.Claim{
-		Target:      o.target,
-		End:         time.Unix(int64(o.end), 0),
-		Class:       ban.Class(o.flags & classMask),
-		Hits:        o.hits,
-		Established: o.flags&flagEstablished != 0,
-	}
 }

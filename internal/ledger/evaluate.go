@@ -22,6 +22,7 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 		Topic:      l.table.topicName(r),
 		Target:     target,
 		Votes:      votes,
+		Disputes:   l.disputesOf(topic, target),
 		NeverBan:   l.never,
 		NeverPeers: l.peers,
 		Allowed:    l.exempt.allowed,
@@ -43,7 +44,8 @@ func (l *Ledger) appendVotes(votes []policy.Vote, r uint32, on ban.Target) []pol
 			Class:       v.class(),
 			Hits:        v.hits,
 			Established: v.has(flagEstablished),
-			Held:        v.has(flagHeld),
+			Held:        v.hold() != counted,
+			Quarantined: l.feeds.list[v.feed].quarantined,
 		})
 	}
 	return votes
@@ -150,6 +152,7 @@ func (l *Ledger) Expire(now time.Time) {
 			l.evaluateTopic(topic, now)
 		}
 	})
+	l.tidy(now)
 	l.notify()
 }
 

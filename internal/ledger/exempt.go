@@ -194,7 +194,10 @@ func (l *Ledger) shield(e Exemption, now time.Time) (lifted []Local, err error) 
 	l.exempt.of[e.key()] = e
 	l.exempt.build(now)
 	for topic := range l.table.byTopic {
-		l.overlapping(topic, e.Target, func(r uint32) { l.evaluate(r, now) })
+		l.overlapping(topic, e.Target, func(r uint32) {
+			l.credit(r, false)
+			l.evaluate(r, now)
+		})
 	}
 	l.notify()
 	slices.SortFunc(lifted, func(a, b Local) int { return a.Claim.Target.Compare(b.Claim.Target) })

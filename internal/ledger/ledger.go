@@ -74,6 +74,9 @@ type Ledger struct {
 	changed  chan struct{} // capacity one: there is something to take
 	ownDirty map[place]struct{}
 	ownReady chan struct{}
+
+	disputes map[place]map[ban.Feed]time.Time
+	disputed map[ban.Feed][]Dispute
 }
 
 // place names a record.
@@ -95,6 +98,8 @@ func Open(o Options) (*Ledger, error) {
 		changed:  make(chan struct{}, 1),
 		ownReady: make(chan struct{}, 1),
 		ownDirty: map[place]struct{}{},
+		disputes: map[place]map[ban.Feed]time.Time{},
+		disputed: map[ban.Feed][]Dispute{},
 	}
 	if l.now == nil {
 		l.now = time.Now
@@ -115,6 +120,9 @@ func Open(o Options) (*Ledger, error) {
 		if err := l.exempt.load(tx, now); err != nil {
 			return err
 		}
+		if err := l.loadFeeds(tx, now); err != nil {
+			return err
+		}
 		return l.loadOwn(tx, now)
 	})
 	if err != nil {
@@ -123,6 +131,13 @@ func Open(o Options) (*Ledger, error) {
 	l.nextAll = l.policy.NextProbation(now)
 	l.evaluateAll(now)
 	return l, nil
+}
+
+// Close writes what is still pending about peers. The store stays open.
+func (l *Ledger) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.save(l.now())
 }
 
 // SetPolicy puts new rules in force for every target.
@@ -169,16 +184,17 @@ func (l *Ledger) Apply(c ban.Change) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	f, err := l.feeds.number(c.Feed)
+	f, err := l.number(c.Feed, now)
 	if err != nil {
 		return err
 	}
 	state := &l.feeds.list[f]
+	how := l.arrival(f, c.Reset, now)
 	topic := l.table.topic(c.Feed.Topic)
 	if topic < 0 {
 		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
 	}
-	wide := false
+	wide, quarantined, held := false, false, state.held
 	touch := func(r uint32) {
 		if l.isWide(r) {
 			wide = true
@@ -196,7 +212,10 @@ func (l *Ledger) Apply(c ban.Change) error {
 		if err != nil {
 			return err
 		}
-		if l.upsert(r, f, claim, now) {
+		if how.known == nil {
+			quarantined = l.strike(f, claim.Target, now) || quarantined
+		}
+		if l.upsert(r, f, claim, how, now) {
 			touch(r)
 		}
 	}
@@ -208,43 +227,43 @@ func (l *Ledger) Apply(c ban.Change) error {
 	if c.Reset && state.live > 0 {
 		l.sweep(topic, f, touch)
 	}
-	if wide {
+	switch {
+	case quarantined:
+		l.evaluateAll(now)
+	case wide:
 		l.evaluateTopic(topic, now)
 	}
 	l.notify()
+	if quarantined || l.feeds.list[f].held > held || len(l.feeds.pending) >= flushAt {
+		// What was decided against a peer must not be forgotten in a crash.
+		return l.save(now)
+	}
 	return nil
 }
 
-// upsert stores the feed's claim of a record's target. It reports whether
-// anything changed.
-func (l *Ledger) upsert(r uint32, f uint16, c ban.Claim, now time.Time) bool {
+// arrival says how a change's claims came, and lets a budget grow for the time
+// that this node was away.
+func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 	state := &l.feeds.list[f]
-	end := seconds(c.End)
-	v := l.table.vote(r, f)
-	if v == nil {
-		v = l.table.addVote(r, f)
-		v.since = seconds(now)
-		state.live++
-	} else if v.end == end && v.hits == c.Hits && v.class() == c.Class && v.has(flagEstablished) == c.Established {
-		v.set(flagGeneration, state.generation)
-		return false
-	} else if end > v.end {
-		v.since = seconds(now) // renewed: the topic's ttl counts from now
+	if !state.replayed {
+		// The first that a feed says after a start is what it said before.
+		state.replayed = true
+		if reset {
+			if how.known = l.feeds.known[state.feed]; how.known == nil {
+				how.known = map[ban.Target]knownVote{}
+			}
+		}
+		delete(l.feeds.known, state.feed)
 	}
-	v.end, v.hits = end, c.Hits
-	v.setClass(c.Class)
-	v.set(flagEstablished, c.Established)
-	v.set(flagGeneration, state.generation)
-	return true
-}
-
-// withdraw removes the feed's claim of a record's target.
-func (l *Ledger) withdraw(r uint32, f uint16) bool {
-	if !l.table.removeVote(r, f) {
-		return false
+	b := l.feeds.budgets[budgetKey{state.feed.Topic, state.feed.Operator}]
+	if b == nil {
+		b = l.budget(state.feed)
+		if l.feeds.away > 0 {
+			b.Credit(l.policy.Limits(state.feed.Topic), l.feeds.away, now)
+		}
 	}
-	l.feeds.list[f].live--
-	return true
+	how.join = how.known == nil && reset && b.Live == 0 && len(b.queue) == 0
+	return how
 }
 
 // sweep withdraws what a reset did not repeat.

@@ -181,6 +181,8 @@ func TestAllowIsRetroactiveAndRefusesLocalBans(t *testing.T) {
 	}
 }
 
+func ptr(n int) *int { return &n }
+
 type never []netip.Prefix
 
 func (n never) Protects(t ban.Target) (string, bool) {
@@ -195,7 +197,7 @@ func (n never) Protects(t ban.Target) (string, bool) {
 
 func TestNeverBanBeatsEveryone(t *testing.T) {
 	w := newWorld(t, Options{
-		Policy:   rules(t, policy.TopicSource{Ban: "any of alice", Prefix: []string{"v4/8"}}, "alice"),
+		Policy:   rules(t, policy.TopicSource{Ban: "any of alice", Prefix: []string{"v4/8"}, Limits: &policy.LimitsSource{Addresses: ptr(1 << 25)}}, "alice"),
 		NeverBan: never{netip.MustParsePrefix("198.51.100.1/32")},
 	})
 	if err := w.BanLocal("sshd", claim("198.51.100.0/24", time.Hour), Evidence{}); !errors.Is(err, ErrNeverBan) {

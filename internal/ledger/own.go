@@ -190,6 +190,9 @@ func (l *Ledger) takeOwn(o *ownRecord, now time.Time, wide map[int]bool) error {
 		if err != nil {
 			return err
 		}
+		if l.table.vote(r, ownFeed) == nil {
+			l.credit(r, true)
+		}
 		l.setOwn(r, o)
 		l.evaluate(r, now)
 	}

@@ -33,8 +33,8 @@ type vote struct {
 const (
 	classMask       = 0x0f
 	flagEstablished = 0x10
-	flagHeld        = 0x20
-	flagGeneration  = 0x40 // which of the feed's resets repeated the claim last
+	flagGeneration  = 0x20 // which of the feed's resets repeated the claim last
+	holdShift       = 6    // the two highest bits say whether it waits
 )
 
 func (v *vote) class() ban.Class { return ban.Class(v.flags & classMask) }
@@ -45,6 +45,20 @@ func (v *vote) setClass(c ban.Class) {
 	}
 	v.flags = v.flags&^classMask | uint8(c)
 }
+
+// hold says whether a claim waits, and for what.
+type hold uint8
+
+const (
+	counted  hold = iota // it does not wait
+	queued               // for room in its operator's budget
+	guarded              // for a person's approval
+	rejected             // for its author to withdraw it
+)
+
+func (v *vote) hold() hold { return hold(v.flags >> holdShift) }
+
+func (v *vote) setHold(h hold) { v.flags = v.flags&(1<<holdShift-1) | uint8(h)<<holdShift }
 
 func (v *vote) has(flag uint8) bool { return v.flags&flag != 0 }
 
@@ -347,37 +361,4 @@ func (t *table) removeVote(r uint32, feed uint16) bool {
 		at = &t.votes[i].next
 	}
 	return false
-}
-
-// feeds numbers the feeds; number 0 is this node's own.
-type feeds struct {
-	numbers map[ban.Feed]uint16
-	list    []feedState
-}
-
-// ownFeed is the number of this node's own claims, in every topic.
-const ownFeed = 0
-
-type feedState struct {
-	feed       ban.Feed
-	live       int
-	generation bool
-}
-
-func (f *feeds) init() {
-	f.numbers = map[ban.Feed]uint16{}
-	f.list = []feedState{{}}
-}
-
-func (f *feeds) number(feed ban.Feed) (uint16, error) {
-	if n, ok := f.numbers[feed]; ok {
-		return n, nil
-	}
-	if len(f.list) == maxFeeds {
-		return 0, fmt.Errorf("%w: more than %d feeds", ErrTooMany, maxFeeds)
-	}
-	n := uint16(len(f.list))
-	f.numbers[feed] = n
-	f.list = append(f.list, feedState{feed: feed})
-	return n, nil
 }

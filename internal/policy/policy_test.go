@@ -25,15 +25,6 @@ func vote(name string, since, end time.Duration) Vote {
 	return Vote{Operator: op(name), On: ban.MustTarget("198.51.100.7"), Since: t0.Add(since), End: t0.Add(end), Hits: 5, Established: true}
 }
 
-func compile(t *testing.T, s Source, trust Trust) *Policy {
-	t.Helper()
-	p, err := Compile(s, trust)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 func TestVerdicts(t *testing.T) {
 	lists := Trust{
 		op("alice"): {Operators: []ban.Operator{op("x"), op("y"), op("z")}, Follows: []ban.Operator{op("far")}},
@@ -50,47 +41,147 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"no votes, no verdict", TopicSource{Ban: "any of alice"}, nil, nil, "ignore/none"},
 		{"an unknown operator is ignored", TopicSource{Ban: "any of alice"}, nil, []Vote{vote("mallory", 0, time.Hour)}, "ignore/no-quorum"},
-		{"any of one bans until the longest claim ends", TopicSource{Ban: "any of alice, bob"}, nil,
-			[]Vote{vote("alice", 0, time.Hour), vote("bob", 0, 2*time.Hour)}, "ban/quorum/7200"},
-		{"2 of n lapses when the second longest ends", TopicSource{Ban: "2 of everyone"}, nil,
-			[]Vote{vote("alice", 0, time.Hour), vote("bob", 0, 2*time.Hour), vote("carol", 0, 3*time.Hour)}, "ban/quorum/7200"},
-		{"two nodes of one operator are one vote", TopicSource{Ban: "2 of everyone"}, nil,
-			[]Vote{vote("alice", 0, time.Hour), vote("alice", 0, 2*time.Hour)}, "ignore/no-quorum"},
-		{"a single claim counts for the topic's ttl", TopicSource{Ban: "any of alice"}, nil,
-			[]Vote{vote("alice", 0, 40*24*time.Hour)}, "ban/quorum/86400"},
-		{"a confirmed claim counts longer, as long as it is confirmed", TopicSource{Ban: "any of alice, bob"}, nil,
-			[]Vote{vote("alice", 0, 40*24*time.Hour), vote("bob", 0, 48*time.Hour)}, "ban/quorum/172800"},
-		{"the ttl can be raised", TopicSource{Ban: "any of alice", TTL: &week}, nil,
-			[]Vote{vote("alice", 0, 40*24*time.Hour)}, "ban/quorum/604800"},
-		{"votes far apart do not add up within", TopicSource{Ban: "2 of everyone within 6h"}, nil,
-			[]Vote{vote("alice", -7*time.Hour, time.Hour), vote("bob", 0, time.Hour)}, "ignore/no-quorum"},
-		{"votes close together add up within", TopicSource{Ban: "2 of everyone within 6h"}, nil,
-			[]Vote{vote("alice", -6*time.Hour, time.Hour), vote("bob", 0, 2*time.Hour), vote("carol", -13*time.Hour, 5*time.Hour)}, "ban/quorum/3600"},
-		{"or takes the later end", TopicSource{Ban: "any of alice or 2 of bob, carol"}, nil,
-			[]Vote{vote("alice", 0, time.Hour), vote("bob", 0, 5*time.Hour), vote("carol", 0, 4*time.Hour)}, "ban/quorum/14400"},
+		{
+			"any of one bans until the longest claim ends",
+			TopicSource{Ban: "any of alice, bob"},
+			nil,
+			[]Vote{vote("alice", 0, time.Hour), vote("bob", 0, 2*time.Hour)},
+			"ban/quorum/7200",
+		},
+		{
+			"2 of n lapses when the second longest ends",
+			TopicSource{Ban: "2 of everyone"},
+			nil,
+			[]Vote{vote("alice", 0, time.Hour), vote("bob", 0, 2*time.Hour), vote("carol", 0, 3*time.Hour)},
+			"ban/quorum/7200",
+		},
+		{
+			"two nodes of one operator are one vote",
+			TopicSource{Ban: "2 of everyone"},
+			nil,
+			[]Vote{vote("alice", 0, time.Hour), vote("alice", 0, 2*time.Hour)},
+			"ignore/no-quorum",
+		},
+		{
+			"a single claim counts for the topic's ttl",
+			TopicSource{Ban: "any of alice"},
+			nil,
+			[]Vote{vote("alice", 0, 40*24*time.Hour)},
+			"ban/quorum/86400",
+		},
+		{
+			"a confirmed claim counts longer, as long as it is confirmed",
+			TopicSource{Ban: "any of alice, bob"},
+			nil,
+			[]Vote{vote("alice", 0, 40*24*time.Hour), vote("bob", 0, 48*time.Hour)},
+			"ban/quorum/172800",
+		},
+		{
+			"the ttl can be raised",
+			TopicSource{Ban: "any of alice", TTL: &week},
+			nil,
+			[]Vote{vote("alice", 0, 40*24*time.Hour)},
+			"ban/quorum/604800",
+		},
+		{
+			"votes far apart do not add up within",
+			TopicSource{Ban: "2 of everyone within 6h"},
+			nil,
+			[]Vote{vote("alice", -7*time.Hour, time.Hour), vote("bob", 0, time.Hour)},
+			"ignore/no-quorum",
+		},
+		{
+			"votes close together add up within",
+			TopicSource{Ban: "2 of everyone within 6h"},
+			nil,
+			[]Vote{vote("alice", -6*time.Hour, time.Hour), vote("bob", 0, 2*time.Hour), vote("carol", -13*time.Hour, 5*time.Hour)},
+			"ban/quorum/3600",
+		},
+		{
+			"or takes the later end",
+			TopicSource{Ban: "any of alice or 2 of bob, carol"},
+			nil,
+			[]Vote{vote("alice", 0, time.Hour), vote("bob", 0, 5*time.Hour), vote("carol", 0, 4*time.Hour)},
+			"ban/quorum/14400",
+		},
 		{"and takes the earlier end", TopicSource{Ban: "any of alice and any of (bob)"}, nil, nil, "fault"},
-		{"and takes the earlier end, written right", TopicSource{Ban: "any of alice and (any of bob or any of carol)"}, nil,
-			[]Vote{vote("alice", 0, time.Hour), vote("bob", 0, 5*time.Hour)}, "ban/quorum/3600"},
-		{"weights add up", TopicSource{Ban: "weight of everyone >= 200"}, nil,
-			[]Vote{vote("alice", 0, 3*time.Hour), vote("bob", 0, time.Hour)}, "ban/quorum/3600"},
-		{"watch where the ban rule is not met", TopicSource{Ban: "2 of everyone", Watch: "any of everyone"}, nil,
-			[]Vote{vote("alice", 0, 3*time.Hour)}, "watch/watched/10800"},
-		{"weak evidence is watched only", TopicSource{Ban: "any of everyone", Watch: "any of everyone", Require: "hits >= 6 and tcp"}, nil,
-			[]Vote{vote("alice", 0, 3*time.Hour)}, "watch/watched/10800"},
-		{"one follow is one vote, with the followed", TopicSource{Ban: "2 of lp"}, map[string][]string{"lp": {"follow alice", "carol"}},
-			[]Vote{vote("alice", 0, time.Hour), vote("x", 0, time.Hour), vote("y", 0, time.Hour)}, "ignore/no-quorum"},
-		{"a follow and a named one are two", TopicSource{Ban: "2 of lp"}, map[string][]string{"lp": {"follow alice", "carol"}},
-			[]Vote{vote("x", 0, time.Hour), vote("carol", 0, time.Hour)}, "ban/quorum/3600"},
-		{"two follows that list the same operator need two operators", TopicSource{Ban: "2 of lp"}, map[string][]string{"lp": {"follow alice", "follow bob"}},
-			[]Vote{vote("y", 0, time.Hour)}, "ignore/no-quorum"},
-		{"voters are seated so that most seats are filled", TopicSource{Ban: "2 of lp"}, map[string][]string{"lp": {"follow alice", "follow bob"}},
-			[]Vote{vote("y", 0, 3*time.Hour), vote("x", 0, time.Hour)}, "ban/quorum/3600"},
-		{"depth 1 does not reach a friend's friend", TopicSource{Ban: "any of lp"}, map[string][]string{"lp": {"follow alice"}},
-			[]Vote{vote("q", 0, time.Hour)}, "ignore/no-quorum"},
-		{"depth 2 reaches a friend's friend", TopicSource{Ban: "any of lp"}, map[string][]string{"lp": {"follow alice depth 2"}},
-			[]Vote{vote("q", 0, time.Hour)}, "ban/quorum/3600"},
-		{"most bounds what a follow brings", TopicSource{Ban: "any of lp"}, map[string][]string{"lp": {"follow alice most 1"}},
-			[]Vote{vote("y", 0, time.Hour)}, "ignore/no-quorum"},
+		{
+			"and takes the earlier end, written right",
+			TopicSource{Ban: "any of alice and (any of bob or any of carol)"},
+			nil,
+			[]Vote{vote("alice", 0, time.Hour), vote("bob", 0, 5*time.Hour)},
+			"ban/quorum/3600",
+		},
+		{
+			"weights add up",
+			TopicSource{Ban: "weight of everyone >= 200"},
+			nil,
+			[]Vote{vote("alice", 0, 3*time.Hour), vote("bob", 0, time.Hour)},
+			"ban/quorum/3600",
+		},
+		{
+			"watch where the ban rule is not met",
+			TopicSource{Ban: "2 of everyone", Watch: "any of everyone"},
+			nil,
+			[]Vote{vote("alice", 0, 3*time.Hour)},
+			"watch/watched/10800",
+		},
+		{
+			"weak evidence is watched only",
+			TopicSource{Ban: "any of everyone", Watch: "any of everyone", Require: "hits >= 6 and tcp"},
+			nil,
+			[]Vote{vote("alice", 0, 3*time.Hour)},
+			"watch/watched/10800",
+		},
+		{
+			"one follow is one vote, with the followed",
+			TopicSource{Ban: "2 of lp"},
+			map[string][]string{"lp": {"follow alice", "carol"}},
+			[]Vote{vote("alice", 0, time.Hour), vote("x", 0, time.Hour), vote("y", 0, time.Hour)},
+			"ignore/no-quorum",
+		},
+		{
+			"a follow and a named one are two",
+			TopicSource{Ban: "2 of lp"},
+			map[string][]string{"lp": {"follow alice", "carol"}},
+			[]Vote{vote("x", 0, time.Hour), vote("carol", 0, time.Hour)},
+			"ban/quorum/3600",
+		},
+		{
+			"two follows that list the same operator need two operators",
+			TopicSource{Ban: "2 of lp"},
+			map[string][]string{"lp": {"follow alice", "follow bob"}},
+			[]Vote{vote("y", 0, time.Hour)},
+			"ignore/no-quorum",
+		},
+		{
+			"voters are seated so that most seats are filled",
+			TopicSource{Ban: "2 of lp"},
+			map[string][]string{"lp": {"follow alice", "follow bob"}},
+			[]Vote{vote("y", 0, 3*time.Hour), vote("x", 0, time.Hour)},
+			"ban/quorum/3600",
+		},
+		{
+			"depth 1 does not reach a friend's friend",
+			TopicSource{Ban: "any of lp"},
+			map[string][]string{"lp": {"follow alice"}},
+			[]Vote{vote("q", 0, time.Hour)},
+			"ignore/no-quorum",
+		},
+		{
+			"depth 2 reaches a friend's friend",
+			TopicSource{Ban: "any of lp"},
+			map[string][]string{"lp": {"follow alice depth 2"}},
+			[]Vote{vote("q", 0, time.Hour)},
+			"ban/quorum/3600",
+		},
+		{
+			"most bounds what a follow brings",
+			TopicSource{Ban: "any of lp"},
+			map[string][]string{"lp": {"follow alice most 1"}},
+			[]Vote{vote("y", 0, time.Hour)},
+			"ignore/no-quorum",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := source(c.topic, "alice", "bob", "carol")
@@ -118,7 +209,6 @@ func TestVerdicts(t *testing.T) {
 func short(v Verdict) string {
 	s := v.Action.String() + "/" + v.Why.String()
 	if !v.Until.IsZero() {
-
 		s = v.Action.String() + "/" + v.Why.String() + "/" + strconv.Itoa(int(v.Until.Sub(t0)/time.Second))
 	}
 	return s
