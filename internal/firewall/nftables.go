@@ -34,6 +34,9 @@ type NFTables struct {
 	owned  bool
 	scopes map[ban.Topic]bool
 
+	configured int
+	shape      shape // of have
+
 	have    *ruleset // the table as last written or read; nil when unknown
 	gen     uint32   // the generation after our last write
 	foreign bool     // somebody else wrote since
@@ -138,6 +141,7 @@ func (n *NFTables) Configure(ctx context.Context, c Config) error {
 		scopes[s.Topic] = true
 	}
 	n.config, n.scopes = c, scopes
+	n.configured++
 	gone, err := n.state.forget(func(t ban.Topic) bool { return scopes[t] }, n.second())
 	if err != nil {
 		return err

@@ -30,9 +30,21 @@ type op struct {
 	new    slot
 }
 
+// shape is what the table's form depends on, so that one more ban need not
+// build it to find that it stayed the same.
+type shape struct {
+	configured   int // how often
+	classes      int
+	wide4, wide6 bool
+}
+
 // structure makes the table what the configuration and the classes want, and
 // says what was different. It reads the kernel when it does not know.
 func (n *NFTables) structure() (what []string, err error) {
+	now := shape{n.configured, len(n.state.classes), n.wide[0].live, n.wide[1].live}
+	if n.have != nil && n.shape == now {
+		return nil, nil
+	}
 	want := build(n.config, n.state.classes[1:], n.wide[0].live, n.wide[1].live, n.can, n.owned)
 	fresh := false
 	if n.have == nil {
@@ -65,6 +77,7 @@ func (n *NFTables) structure() (what []string, err error) {
 		// only what was read from the kernel tells of drift.
 		what, rebuild = n.have.changes(want)
 		if len(what) == 0 {
+			n.shape = now
 			return nil, nil
 		}
 	}
@@ -84,7 +97,7 @@ func (n *NFTables) structure() (what []string, err error) {
 		n.have = nil
 		return what, n.explain("writing the table", err)
 	}
-	n.have = want
+	n.have, n.shape = want, now
 	if fresh || rebuild {
 		// The maps are empty now.
 		n.wide[0].held, n.wide[1].held = nil, nil
@@ -211,8 +224,10 @@ func (n *NFTables) payOwed(ctx context.Context, now second) error {
 func (n *NFTables) write(ops []op, now second, force, stamps bool) []error {
 	err := n.writeOnce(ops, now, force, stamps)
 	if err == nil {
-		for _, o := range ops {
-			delete(n.owed, o.prefix)
+		if len(n.owed) > 0 {
+			for _, o := range ops {
+				delete(n.owed, o.prefix)
+			}
 		}
 		return nil
 	}
