@@ -122,10 +122,28 @@ func New(o Options) (*Detector, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.Source.Log, o.Source.Now = o.Log, o.Now
+	d, err := prepare(o)
+	if err != nil {
+		return nil, err
+	}
+	state, err := load(o.StatePath)
+	if err != nil {
+		return nil, err
+	}
+	d.restore(state)
+	if err := d.lookBack(); err != nil {
+		return nil, err
+	}
+	d.readers, err = newReaders(d, state.Position)
+	return d, err
+}
+
+// prepare compiles the jails and opens nothing.
+func prepare(o Options) (*Detector, error) {
 	if o.MaxTracked == 0 {
 		o.MaxTracked = DefaultMaxTracked
 	}
-	o.Source.Log, o.Source.Now = o.Log, o.Now
 	d := &Detector{o: o, pending: map[pendingKey]Decision{}, tracked: &budget{}}
 	d.tracked.left.Store(int64(o.MaxTracked))
 	var faults []error
@@ -137,16 +155,39 @@ func New(o Options) (*Detector, error) {
 		}
 		d.jails = append(d.jails, built)
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	return d, errors.Join(faults...)
+}
+
+// maxLookBack bounds how far a first start reads back.
+const maxLookBack = 24 * time.Hour
+
+// lookBack makes a first start read what still counts: an attack that is going
+// on when the agent is installed is seen from its beginning.
+func (d *Detector) lookBack() error {
+	if d.o.Source.Start != source.StartEnd {
+		return nil
 	}
-	state, err := load(o.StatePath)
+	longest := time.Duration(0)
+	for _, j := range d.jails {
+		longest = max(longest, min(j.window.findTime, maxLookBack))
+	}
+	set, err := dates.Compile(nil, d.o.Now())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	d.restore(state)
-	d.readers, err = newReaders(d, state.Position)
-	return d, err
+	var mu sync.Mutex
+	finder, err := set.New(dates.Options{Now: d.o.Now})
+	if err != nil {
+		return err
+	}
+	d.o.Source.Start, d.o.Source.Since = source.StartSince, d.o.Now().Add(-longest)
+	d.o.Source.LineTime = func(text []byte) (time.Time, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		f := finder.Find(text)
+		return f.Time, !f.Time.IsZero()
+	}
+	return nil
 }
 
 // Run reads until ctx ends, then saves the state. A source that fails ends it

@@ -239,6 +239,9 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, tex
 	rest := f.Cut(text, l.Time)
 	at := f.At
 	if at.IsZero() {
+		if !r.caught.Load() {
+			return lineMissed // of unknown age, from before this node looked
+		}
 		at = now
 	}
 	if r.caught.Load() {

@@ -1,6 +1,7 @@
 package dates
 
 import (
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ type Detector struct {
 	place    place
 	unused   int // the first template that never fitted
 	hits     map[string]int
+	fastHits [2]int // of the two usual forms
 	zone     *time.Location
 	spans    []int
 	reuse    string
@@ -71,7 +73,17 @@ func (s *Set) New(o Options) (*Detector, error) {
 }
 
 // Hits tells how often each template fitted, by name.
-func (d *Detector) Hits() map[string]int { return d.hits }
+func (d *Detector) Hits() map[string]int {
+	out := maps.Clone(d.hits)
+	for _, e := range d.entries {
+		for i := range d.fastHits {
+			if e.pattern == lineBegin+defaults[i] && d.fastHits[i] > 0 {
+				out[e.name] += d.fastHits[i]
+			}
+		}
+	}
+	return out
+}
 
 // Find looks for the date of a line.
 func (d *Detector) Find(line []byte) Found {
@@ -99,13 +111,19 @@ func (d *Detector) Find(line []byte) Found {
 // before, without a search.
 func (d *Detector) fast(line []byte) (Found, bool) {
 	now := d.o.Now()
+	iso := 1
+	if len(line) > 0 && isDigit(line[0]) {
+		iso = 0
+	}
 	if n := len(d.reuse); n > 0 && len(line) > n && string(line[:n]) == d.reuse && line[n] == ' ' && now.Unix() == d.reuseNow {
+		d.fastHits[1]++
 		return Found{To: n, Time: d.reuseAt, Matched: true}, true
 	}
 	to, at, ok := fast(line, now, d.zone)
 	if !ok {
 		return Found{}, false
 	}
+	d.fastHits[iso]++
 	d.reuse = ""
 	if to == 15 { // nothing can follow that form but a space, which was checked
 		d.reuse, d.reuseAt, d.reuseNow = string(line[:to]), at, now.Unix()

@@ -195,7 +195,7 @@ func score(set []string) int {
 	for _, s := range set {
 		shortest = min(shortest, len(strings.TrimSpace(s)))
 	}
-	return 8*min(shortest, 16) - len(set)
+	return 8*min(shortest, 24) - len(set)
 }
 
 // lower folds ASCII letters alone, as the scanner does.

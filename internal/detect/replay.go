@@ -1,0 +1,184 @@
+package detect
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect/dates"
+	"banmesh/internal/detect/filter"
+	"banmesh/internal/detect/source"
+)
+
+// Replay reads a log with its own times as the clock and gives what the jails
+// would have decided, in order. Nothing is banned and nothing is saved. at is
+// the time of lines before the first date; they count as written then.
+func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.Time, each func(Decision) error) (Status, error) {
+	clock := at
+	o.Now = func() time.Time { return clock }
+	var failed error
+	o.Ban = func(_ context.Context, v Decision) error {
+		if failed == nil {
+			failed = each(v)
+		}
+		return nil
+	}
+	o.StatePath = ""
+	d, err := prepare(o)
+	if err != nil {
+		return Status{}, err
+	}
+	r := newReader(d, &readerGroup{jails: d.jails})
+	r.caught.Store(true)
+	set, err := dates.Compile(nil, at)
+	if err != nil {
+		return Status{}, err
+	}
+	finder, err := set.New(dates.Options{Now: func() time.Time { return at }})
+	if err != nil {
+		return Status{}, err
+	}
+	b := bufio.NewReaderSize(in, source.MaxLine)
+	for ctx.Err() == nil && failed == nil {
+		line, err := readLine(b)
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) > 0 {
+			// Only lines that may be offences need their time.
+			if r.scanner.Scan(line, r.cands) {
+				if f := finder.Find(line); !f.Time.IsZero() && f.Time.After(clock) || clock.Equal(at) && !f.Time.IsZero() {
+					clock = f.Time
+				}
+				r.handle(ctx, source.Line{Text: line, Stream: name})
+			} else {
+				r.missed.Add(1)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return Status{}, fmt.Errorf("reading the log: %w", err)
+		}
+	}
+	s := d.Status()
+	s.Sources = []SourceStatus{{Matched: r.matched.Load(), Ignored: r.ignored.Load(), Unmatched: r.missed.Load()}}
+	return s, errors.Join(ctx.Err(), failed)
+}
+
+// An Explanation is what a jail makes of one line.
+type Explanation struct {
+	Topic ban.Topic `json:"topic"`
+	// Reached says how far the line came: "no required text", "prefregex does
+	// not match", "no failregex matches", "ignoreregex matches", "no offence",
+	// "nobody to ban", "ignored address", "offence".
+	Reached string `json:"reached"`
+	// Time is the line's; zero when it has none.
+	Time time.Time `json:"time,omitzero"`
+	// Date is what was cut out, Rest what filters see.
+	Date string `json:"date,omitempty"`
+	Rest string `json:"rest,omitempty"`
+	// Rule is the failregex that matched, from 1, and Regex its text.
+	Rule   int               `json:"rule,omitempty"`
+	Regex  string            `json:"regex,omitempty"`
+	ID     string            `json:"id,omitempty"`
+	Target string            `json:"target,omitempty"`
+	Class  string            `json:"class,omitempty"`
+	Weight float64           `json:"weight,omitempty"`
+	Fields map[string]string `json:"fields,omitempty"`
+	// MaxRetry and BanTime say what it takes and what it brings.
+	MaxRetry int           `json:"maxretry"`
+	FindTime time.Duration `json:"findtime"`
+	BanTime  time.Duration `json:"bantime"`
+}
+
+// Explain says what each jail makes of a line, without reading or changing
+// anything else. journal says that the line is a journal's message, with tag.
+func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	d, err := prepare(o)
+	if err != nil {
+		return nil, err
+	}
+	r := newReader(d, &readerGroup{jails: d.jails})
+	l := source.Line{Text: line, Stream: "line"}
+	if journal {
+		l.Journal, l.Tag, l.Host, l.PID, l.Time = true, tag, "host", 1, o.Now()
+	}
+	text := r.text(l)
+	r.scanner.Scan(text, r.cands)
+	st := r.stream("line")
+	var out []Explanation
+	for i, j := range d.jails {
+		e := Explanation{
+			Topic: j.topic, MaxRetry: j.def.Detect.MaxRetry,
+			FindTime: j.def.Detect.FindTime.Duration(), BanTime: j.def.Detect.BanTime.Duration(),
+		}
+		any := uint64(0)
+		for _, w := range r.cands[r.offsets[i]:r.offsets[i+1]] {
+			any |= w
+		}
+		if any == 0 {
+			e.Reached = "no required text"
+			out = append(out, e)
+			continue
+		}
+		f := st.followers[i]
+		f.All = true
+		ignored := 0
+		f.OnIgnore = func(n int) { ignored = n + 1 }
+		rest := f.Cut(text, l.Time)
+		e.Date, e.Rest, e.Time = f.Date, string(rest), f.At
+		j.explain(&e, r, f.Process(string(rest), f.Date, f.At, nil), ignored)
+		if p := j.filter.Prefix(); e.Reached == "no failregex matches" && p != nil {
+			buffer := append([]byte(e.Rest), '\n')
+			if p.Find(buffer, false, nil) == nil {
+				e.Reached = "prefregex does not match"
+			}
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// explain judges what a jail's filter found.
+func (j *jail) explain(e *Explanation, r *reader, matches []filter.Match, ignored int) {
+	switch {
+	case len(matches) == 0 && ignored > 0:
+		e.Reached, e.Rule = "ignoreregex matches", ignored
+		e.Regex = j.filter.Ignores()[ignored-1].Source()
+		return
+	case len(matches) == 0:
+		e.Reached = "no failregex matches"
+		return
+	}
+	m := &matches[0]
+	meaning := j.rules[m.Rule]
+	e.Rule, e.Regex, e.ID = m.Rule+1, j.filter.Rules()[m.Rule].Source(), m.ID
+	e.Class, e.Weight = meaning.class.String(), meaning.weight
+	e.Fields = map[string]string{}
+	for _, f := range m.Fields {
+		e.Fields[f.Name] = f.Value
+	}
+	id := m.ID
+	if m.Address != "" {
+		id = m.Address
+	}
+	t, ok := targetOf(id)
+	switch {
+	case m.NoFail || m.ID == "" || meaning.weight == 0:
+		e.Reached = "no offence"
+	case !ok || insideAnother(m.Text, m.From, m.From+len(id)):
+		e.Reached = "nobody to ban"
+	case j.ignore.holds(t) || r.d.o.Ignored != nil && r.d.o.Ignored(t):
+		e.Reached, e.Target = "ignored address", t.String()
+	default:
+		e.Reached, e.Target = "offence", t.String()
+	}
+}
