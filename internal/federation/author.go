@@ -3,6 +3,7 @@ package federation
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,6 +50,10 @@ const (
 	snapshotLeast = 2 << 10
 )
 
+// restartsMost is how often an author begins again in one process before it
+// takes what it hears for another machine with its key.
+const restartsMost = 3
+
 // bucketOwn keeps, below "network/topic/", what an author must not lose: its
 // state record, its pending changes and every retained message verbatim.
 const bucketOwn = "own"
@@ -62,11 +67,12 @@ type outgoing struct {
 // An author writes one feed: the node's own in one topic. What it says is
 // durable before it says it. Its methods may be called from several goroutines.
 type author struct {
-	network string
-	feed    ban.Feed
-	key     ed25519.PrivateKey
-	store   *store.Store
-	started time.Time // of this process: what our key signed later is somebody else's
+	network  string
+	feed     ban.Feed
+	key      ed25519.PrivateKey
+	store    *store.Store
+	started  time.Time // of this process
+	restarts int
 
 	// speaking is held over a change and handing its messages to the links, so
 	// that they leave in order. It is taken before the session's lock.
@@ -212,7 +218,7 @@ func (a *author) erase(k Kind, slot int) {
 }
 
 // say makes changes durable. The first change after a quiet time is published
-// at once, what follows is gathered until flushAt.
+// at once, what follows is gathered for a moment.
 func (a *author) say(now time.Time, up []entry, down []key) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -308,18 +314,15 @@ func (a *author) setGC(now time.Time) {
 	}
 }
 
-// flushAt is when pending changes are due.
-func (a *author) flushAt() (time.Time, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.lastDelta.Add(coalesce), len(a.pending) > 0
-}
-
 // tick publishes what is due: gathered changes, or, where anybody listens, a
 // head.
 func (a *author) tick(now time.Time, heard bool) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.dated(now) {
+		err := a.commit(func() { a.newEpoch(now, 0) })
+		return a.taken(), err
+	}
 	flush := len(a.pending) > 0 && (now.Before(a.lastDelta) || now.Sub(a.lastDelta) >= coalesce)
 	age := now.Sub(a.headIssued)
 	busy := a.head != nil && a.head.N != a.n
@@ -336,6 +339,13 @@ func (a *author) tick(now time.Time, heard bool) ([]outgoing, error) {
 		}
 	})
 	return a.taken(), err
+}
+
+// dated says whether what we last signed is so far in the future, now that the
+// clock was put right, that no reader would take it.
+func (a *author) dated(now time.Time) bool {
+	last := now.Add(MaxAhead / 2)
+	return a.headIssued.After(last) || a.lastDelta.After(last)
 }
 
 // gather takes the pending changes out, sorted.
@@ -370,6 +380,9 @@ func cost(k *key) int {
 // advance writes pending and new changes as deltas, and what follows from
 // that: segments, a snapshot, a head.
 func (a *author) advance(now time.Time, up []entry, down []key) {
+	if a.dated(now) {
+		a.newEpoch(now, 0)
+	}
 	u, d := a.gather()
 	if len(u)+len(d) > 0 && len(up)+len(down) > 0 {
 		a.gatherLater(u, d)
@@ -472,8 +485,9 @@ func (a *author) touch(up []entry, down []key) {
 
 // newEpoch begins again above seen, with the state as it is.
 func (a *author) newEpoch(now time.Time, seen uint64) {
-	a.epoch = max(uint64(seconds(now)), seen+1, a.epoch+1)
-	a.n, a.headNumber, a.stopped = 0, 0, ""
+	a.epoch = nextEpoch(now, max(seen, a.epoch))
+	a.gc = minutes(now) // a clock that was fast must not end claims for ever
+	a.n, a.headNumber, a.stopped, a.lastDelta = 0, 0, "", time.Time{}
 	a.unsealed = nil
 	for slot := range ring {
 		if a.own(KindDelta, slot) != nil {
@@ -489,6 +503,15 @@ func (a *author) newEpoch(now time.Time, seen uint64) {
 	a.snapshot(now)
 	a.sendPieces(now)
 	a.sendHead(now)
+}
+
+// nextEpoch gives an epoch above seen. The low bits are random, so that a
+// machine that forgot an epoch does not begin the same one again.
+func nextEpoch(now time.Time, seen uint64) uint64 {
+	var b [4]byte
+	rand.Read(b[:]) // never fails (Go 1.24)
+	low := uint64(binary.BigEndian.Uint32(b[:])) >> (32 - epochShift)
+	return max(uint64(seconds(now)), seen>>epochShift+1)<<epochShift | low
 }
 
 // sendHead commits to the state.
@@ -536,8 +559,10 @@ const (
 	sightCloned                   // somebody else has our key and uses it now
 )
 
-// saw judges a verified message of our own feed that a broker holds or sends.
-func (a *author) saw(m *Message) sighting {
+// saw judges a verified message of our own feed. What a broker kept for us, or
+// is older than this process, we said ourselves before the state was lost or
+// restored from a backup; who says something new now has our key.
+func (a *author) saw(m *Message, retained bool) sighting {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	strange := m.Header.Epoch > a.epoch
@@ -556,7 +581,7 @@ func (a *author) saw(m *Message) sighting {
 	switch {
 	case !strange:
 		return sightOurs
-	case m.Header.Issued.Before(a.started):
+	case a.restarts < restartsMost && (retained || m.Header.Issued.Before(a.started)):
 		return sightRestored
 	}
 	return sightCloned
@@ -566,6 +591,7 @@ func (a *author) saw(m *Message) sighting {
 func (a *author) restart(now time.Time, seen uint64) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.restarts++
 	err := a.commit(func() { a.newEpoch(now, seen) })
 	return a.taken(), err
 }

@@ -45,8 +45,8 @@ type Header struct {
 	// Signer is the key of the node, or the root key where the kind is an
 	// operator's.
 	Signer PublicKey
-	// Epoch counts the author's fresh starts: Unix seconds at the first start,
-	// and always more than any before. 0 in an operator's documents.
+	// Epoch is the author's fresh start: Unix seconds, or more where there were
+	// later ones before, and 24 random bits below. 0 in an operator's documents.
 	Epoch uint64
 	// Number orders the messages of one MQTT topic within an epoch; it never
 	// falls. A head counts heads, a delta batches; a chunk has the batch of
@@ -59,6 +59,9 @@ type Header struct {
 
 // Node is the node whose key signed; meaningless for operators' documents.
 func (h Header) Node() ban.Node { return ban.NodeOf(h.Signer[:]) }
+
+// epochShift is the random bits of an epoch.
+const epochShift = 24
 
 // appendHeader gives the signed text's beginning.
 func appendHeader(b []byte, h Header) []byte {

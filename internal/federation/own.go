@@ -59,7 +59,7 @@ func (s *Session) onOwn(n Name, p packet) {
 			v.deltas[m.Header.Number] = m.Hash
 		}
 	}
-	switch a.saw(m) {
+	switch a.saw(m, p.retained) {
 	case sightRestored:
 		s.restarts[n.Topic] = max(s.restarts[n.Topic], m.Header.Epoch)
 	case sightCloned:
@@ -110,6 +110,10 @@ func (s *Session) tick() error {
 	s.mu.Lock()
 	now := s.o.Now()
 	s.fx.now = now
+	if now.Before(s.lastTick.Add(-clockStep)) {
+		s.again(&s.fx)
+	}
+	s.lastTick = now
 	for _, w := range s.followers {
 		if w.halted == nil && w.retry(now) {
 			w.progress(&s.fx)
@@ -155,6 +159,17 @@ func (s *Session) tick() error {
 	}
 	s.publishCard(links, audit)
 	return nil
+}
+
+// clockStep is from where on a clock that goes back is a step: claims that had
+// ended by the clock before are in force again, so all is handed on again.
+const clockStep = time.Minute
+
+func (s *Session) again(fx *effects) {
+	s.o.Log.Warn("clock_stepped_back")
+	for _, w := range s.followers {
+		w.emitAll(fx)
+	}
 }
 
 // serve lets one author say what is due, and tells brokers that have just come

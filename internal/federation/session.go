@@ -39,6 +39,7 @@ type Session struct {
 	base      map[string]int
 	baseGen   int
 	dirty     bool // what is followed, published or certified has changed
+	lastTick  time.Time
 	nextCheck time.Time
 	nextAudit time.Time
 }

@@ -104,7 +104,7 @@ func (s *Session) refuse(reason string) { s.counts.Refused[reason]++ }
 // believable checks date and certificate of a verified message of a feed.
 func (s *Session) believable(m *Message, now time.Time) error {
 	h := m.Header
-	if h.Issued.After(now.Add(MaxAhead)) || h.Epoch > uint64(seconds(now.Add(MaxEpochAhead))) {
+	if h.Issued.After(now.Add(MaxAhead)) || h.Epoch>>epochShift > uint64(seconds(now.Add(MaxEpochAhead))) {
 		return ErrFuture
 	}
 	switch h.Kind {
@@ -274,30 +274,30 @@ func (s *Session) newFollower(feed ban.Feed, fx *effects) *follower {
 		w.forget(fx)
 	}
 	s.followers[feed] = w
-	fx.changes = append(fx.changes, ban.Change{Feed: feed, Reset: true})
-	i := len(fx.changes) - 1
-	var es []entry
-	gc := minutes(fx.now)
-	w.set.each(func(e *entry) {
-		if e.end <= gc {
-			return
-		}
-		if es = append(es, *e); len(es) == applyMost {
-			w.emit(fx, es, nil)
-			es = es[:0]
-		}
-	})
-	w.emit(fx, es, nil)
-	// The first piece carries the Reset, so that no moment is empty.
-	if len(fx.changes) > i+1 {
-		fx.changes[i+1].Reset = true
-		fx.changes = append(fx.changes[:i], fx.changes[i+1:]...)
-	}
+	w.emitAll(fx)
 	if w.disputeClaims != nil {
 		fx.disputes = append(fx.disputes, disputed{feed, w.disputeClaims})
 	}
 	w.progress(fx)
 	return w
+}
+
+// emitAll hands the whole state on. The first piece carries the Reset, so that
+// no moment is empty.
+func (f *follower) emitAll(fx *effects) {
+	i := len(fx.changes)
+	var es []entry
+	f.set.each(func(e *entry) {
+		if es = append(es, *e); len(es) == applyMost {
+			f.emit(fx, es, nil)
+			es = es[:0]
+		}
+	})
+	f.emit(fx, es, nil)
+	if len(fx.changes) == i {
+		fx.changes = append(fx.changes, ban.Change{Feed: f.feed})
+	}
+	fx.changes[i].Reset = true
 }
 
 // standing halts a feed whose node may not speak, and purges a revoked one.

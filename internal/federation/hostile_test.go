@@ -1,0 +1,468 @@
+package federation
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/store"
+)
+
+// -soak runs the hostile network again and again for this long.
+var soak = flag.Duration("soak", 0, "how long the hostile network is tried")
+
+// TestAHostileNetworkDelaysAndNeverDeceives runs an author and two readers
+// over two brokers that lose, repeat, reorder, replay, forge and forget, with
+// clocks that are a day wrong and machines that crash or come back from a
+// backup. At every step no reader holds what its author never said, and none
+// goes back. After the network has healed each reader holds what the author says.
+func TestAHostileNetworkDelaysAndNeverDeceives(t *testing.T) {
+	dir := t.TempDir()
+	rapid.Check(t, func(rt *rapid.T) { hostile(rt, dir) })
+	for deadline := time.Now().Add(*soak); time.Now().Before(deadline) && !t.Failed(); {
+		rapid.Check(t, func(rt *rapid.T) { hostile(rt, dir) })
+	}
+}
+
+// A hostileBroker keeps retained messages and a queue for each reader.
+type hostileBroker struct {
+	retained map[string][]byte
+	before   []map[string][]byte // what it held earlier
+	queue    [2][]packet         // by reader, not delivered yet
+	down     bool                // the author's messages do not arrive
+}
+
+func (b *hostileBroker) take(o outgoing) {
+	t := o.name.String()
+	if o.payload == nil {
+		delete(b.retained, t)
+	} else {
+		b.retained[t] = o.payload
+	}
+	for i := range b.queue {
+		b.queue[i] = append(b.queue[i], packet{topic: t, payload: o.payload})
+	}
+}
+
+func (b *hostileBroker) holds() (out []packet) {
+	for _, t := range slices.Sorted(maps.Keys(b.retained)) {
+		out = append(out, packet{topic: t, payload: b.retained[t]})
+	}
+	return out
+}
+
+type hostileWorld struct {
+	rt      *rapid.T
+	dir     string
+	now     time.Time
+	author  *author
+	astore  *store.Store
+	apath   string
+	backup  string
+	skew    time.Duration // of the author
+	brokers [2]*hostileBroker
+	readers [2]*hostileReader
+	history []packet
+	said    map[ban.Claim]bool
+	feed    ban.Feed
+	card    []byte
+}
+
+// A hostileReader is a session that is never run: the test hands it messages.
+type hostileReader struct {
+	w      *hostileWorld
+	s      *Session
+	store  *store.Store
+	path   string
+	skew   time.Duration
+	ledger map[ban.Target]ban.Claim
+	epoch  uint64
+	n      uint64
+}
+
+func hostile(rt *rapid.T, parent string) {
+	dir, err := os.MkdirTemp(parent, "world")
+	if err != nil {
+		rt.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	w := &hostileWorld{rt: rt, dir: dir, now: testTime, said: map[ban.Claim]bool{}}
+	root, node := testKey("root"), testKey("node")
+	w.feed = testFeed("sshd", root, node)
+	card := Card{Serial: 1, Issued: testTime.Add(-48 * time.Hour), Certificates: []Certificate{{Key: publicOf(node), NotBefore: testTime.Add(-72 * time.Hour), NotAfter: testTime.Add(80 * 24 * time.Hour)}}}
+	if w.card, err = card.Sign(root); err != nil {
+		rt.Fatal(err)
+	}
+	for i := range w.brokers {
+		w.brokers[i] = &hostileBroker{retained: map[string][]byte{}}
+	}
+	w.apath = filepath.Join(dir, "author.db")
+	w.openAuthor()
+	defer func() { w.astore.Close() }()
+	for i := range w.readers {
+		w.readers[i] = &hostileReader{w: w, path: filepath.Join(dir, string(rune('0'+i))+".db")}
+		w.readers[i].open()
+		defer w.readers[i].close()
+	}
+	for range rapid.IntRange(5, 120).Draw(rt, "steps") {
+		w.now = w.now.Add(time.Duration(rapid.IntRange(0, 90).Draw(rt, "seconds")) * time.Second)
+		w.step()
+		for _, r := range w.readers {
+			r.check()
+		}
+	}
+	w.heal()
+}
+
+func (w *hostileWorld) authorNow() time.Time { return w.now.Add(w.skew) }
+
+func (w *hostileWorld) openAuthor() {
+	var err error
+	if w.astore, err = store.Open(w.apath); err != nil {
+		w.rt.Fatal(err)
+	}
+	w.author, err = openAuthor("testnet", "sshd", w.feed.Operator, testKey("node"), w.astore, w.authorNow())
+	if err != nil {
+		w.rt.Fatal(err)
+	}
+}
+
+// publish hands what the author says to the brokers that it reaches.
+func (w *hostileWorld) publish(out []outgoing, err error) {
+	if err != nil {
+		w.rt.Fatal(err)
+	}
+	if w.author.silence() != "" {
+		return
+	}
+	for _, o := range out {
+		w.history = append(w.history, packet{topic: o.name.String(), payload: o.payload})
+		for _, b := range w.brokers {
+			if !b.down {
+				b.take(o)
+			}
+		}
+	}
+}
+
+func (w *hostileWorld) step() {
+	rt := w.rt
+	b := w.brokers[rapid.IntRange(0, 1).Draw(rt, "broker")]
+	r := w.readers[rapid.IntRange(0, 1).Draw(rt, "reader")]
+	who := slices.Index(w.readers[:], r)
+	switch rapid.IntRange(0, 22).Draw(rt, "step") {
+	case 0, 1, 2, 3: // the author says something
+		var claims []ban.Claim
+		for range rapid.IntRange(0, 4).Draw(rt, "claims") {
+			c := genClaim(rt)
+			c.End = timeOfMinute(minutes(w.authorNow()) + uint32(rapid.IntRange(1, 3000).Draw(rt, "for")))
+			claims = append(claims, c)
+			w.said[c] = true
+		}
+		var down []key
+		for range rapid.IntRange(0, 2).Draw(rt, "withdrawn") {
+			down = append(down, keyOf(genTarget(rt)))
+		}
+		up, down := settle(sortClaims(claims, w.authorNow()), down)
+		w.publish(w.author.say(w.authorNow(), up, down))
+	case 4:
+		w.publish(w.author.tick(w.authorNow(), true))
+	case 5: // a burst, so that segments and snapshots come up
+		for range 30 {
+			c := genClaim(rt)
+			c.End = timeOfMinute(minutes(w.authorNow()) + uint32(rapid.IntRange(1, 3000).Draw(rt, "for")))
+			w.said[c] = true
+			w.now = w.now.Add(2 * time.Second)
+			w.publish(w.author.say(w.authorNow(), []entry{entryOf(c)}, nil))
+		}
+	case 6: // kill -9 after the commit: what it led to is not published
+		w.astore.Close()
+		w.openAuthor()
+	case 7: // a backup is taken
+		w.backup = filepath.Join(w.dir, "backup.db")
+		os.Remove(w.backup)
+		if err := w.astore.Backup(w.backup); err != nil {
+			rt.Fatal(err)
+		}
+	case 8: // and restored; or the disk is lost
+		w.astore.Close()
+		os.Remove(w.apath)
+		if w.backup != "" {
+			if err := os.Rename(w.backup, w.apath); err != nil {
+				rt.Fatal(err)
+			}
+			w.backup = ""
+		}
+		w.openAuthor()
+		// An author that forgot must find what it said at some broker. If all
+		// brokers have forgotten too and its clock was wrong, it needs a new key.
+		w.look(w.history)
+	case 9:
+		b.down = !b.down
+	case 10: // the author finds out what a broker holds, and fills it
+		w.look(b.holds())
+		if !b.down && w.author.silence() == "" {
+			if err := w.author.retained(func(o outgoing) { b.take(o) }); err != nil {
+				rt.Fatal(err)
+			}
+		}
+	case 11: // a broker forgets, or goes back to what it held
+		b.before = append(b.before, maps.Clone(b.retained))
+		b.retained = map[string][]byte{}
+		if rapid.Bool().Draw(rt, "back") {
+			b.retained = maps.Clone(b.before[rapid.IntRange(0, len(b.before)-1).Draw(rt, "to")])
+		}
+	case 12, 13, 14, 15: // deliver, in any order
+		for range rapid.IntRange(1, 40).Draw(rt, "deliveries") {
+			if q := b.queue[who]; len(q) > 0 {
+				i := 0
+				if rapid.IntRange(0, 3).Draw(rt, "reorder") == 0 {
+					i = rapid.IntRange(0, len(q)-1).Draw(rt, "which")
+				}
+				p := q[i]
+				switch rapid.IntRange(0, 7).Draw(rt, "fate") {
+				case 0: // lost
+					b.queue[who] = slices.Delete(q, i, i+1)
+				case 1: // repeated
+					r.receive(p)
+				default:
+					b.queue[who] = slices.Delete(q, i, i+1)
+					r.receive(p)
+				}
+			}
+		}
+	case 16: // anything ever sent, where it belongs or elsewhere, or damaged
+		if len(w.history) > 0 {
+			p := w.history[rapid.IntRange(0, len(w.history)-1).Draw(rt, "old")]
+			if q := w.history[rapid.IntRange(0, len(w.history)-1).Draw(rt, "place")]; rapid.Bool().Draw(rt, "elsewhere") {
+				p.topic = q.topic
+			}
+			if rapid.Bool().Draw(rt, "another topic or network") {
+				p.topic = strings.Replace(strings.Replace(p.topic, "sshd", "livepeer", 1), "testnet", "othernet", rapid.IntRange(0, 1).Draw(rt, "network"))
+			}
+			if len(p.payload) > 0 && rapid.Bool().Draw(rt, "damage") {
+				p.payload = slices.Clone(p.payload)
+				p.payload[rapid.IntRange(0, len(p.payload)-1).Draw(rt, "byte")] ^= 1 << rapid.IntRange(0, 7).Draw(rt, "bit")
+			}
+			p.retained = rapid.Bool().Draw(rt, "retained")
+			r.receive(p)
+		}
+	case 17: // what a thief of nothing can make: a self-signed message
+		f := testFeed("sshd", testKey("root"), testKey("thief"))
+		up := []entry{entryOf(ban.Claim{Target: ban.MustTarget("9.9.9.9"), End: w.now.Add(time.Hour)})}
+		n := FeedName("testnet", f, KindDelta, 1)
+		r.receive(packet{topic: n.String(), payload: seal(testKey("thief"), Header{Kind: KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 9 << epochShift, Number: 1, Issued: w.now}, (&Delta{up: up}).append(nil))})
+	case 18, 19: // the reader asks a broker for what it wants
+		r.fetch(b, func() bool { return rapid.IntRange(0, 5).Draw(rt, "lost") == 0 })
+	case 20: // the reader's process dies
+		r.close()
+		r.open()
+	case 21:
+		r.skew = time.Duration(rapid.SampledFrom([]int{-24, 0, 24}).Draw(rt, "hours")) * time.Hour
+	case 22:
+		w.skew = time.Duration(rapid.SampledFrom([]int{-24, 0, 24}).Draw(rt, "hours")) * time.Hour
+	}
+}
+
+// look shows the author what a broker holds of its feed.
+func (w *hostileWorld) look(holds []packet) {
+	seen := uint64(0)
+	for _, p := range holds {
+		n, err := ParseTopicName(p.topic)
+		if err != nil {
+			w.rt.Fatal(err)
+		}
+		m, err := Open(n, p.payload)
+		if err != nil || n.Kind != KindHead && n.Kind != KindDelta {
+			continue
+		}
+		switch w.author.saw(m, true) {
+		case sightRestored:
+			seen = max(seen, m.Header.Epoch)
+		case sightCloned:
+			w.author.stop("cloned")
+		}
+	}
+	if seen > 0 {
+		w.publish(w.author.restart(w.authorNow(), seen))
+	}
+}
+
+func (r *hostileReader) open() {
+	var err error
+	if r.store, err = store.Open(r.path); err != nil {
+		r.w.rt.Fatal(err)
+	}
+	r.ledger = map[ban.Target]ban.Claim{}
+	id := &Identity{node: testKey("reader"), root: testKey("reader-root")}
+	r.s, err = New(Options{Network: "testnet", Identity: id, Store: r.store, Apply: r.apply, Now: func() time.Time { return r.w.now.Add(r.skew) }})
+	if err != nil {
+		r.w.rt.Fatal(err)
+	}
+	if err := r.s.AddCard(r.w.card); err != nil {
+		r.w.rt.Fatal(err)
+	}
+	r.s.Follow([]Following{{"sshd", r.w.feed.Operator}, {"livepeer", r.w.feed.Operator}})
+	if err := r.s.Restore(context.Background()); err != nil {
+		r.w.rt.Fatal(err)
+	}
+	r.check()
+}
+
+func (r *hostileReader) close() {
+	r.store.Close()
+}
+
+func (r *hostileReader) apply(_ context.Context, c ban.Change) error {
+	if c.Feed != r.w.feed {
+		if len(c.Claims) > 0 {
+			r.w.rt.Fatalf("a change of another feed: %+v", c)
+		}
+		return nil
+	}
+	if c.Reset {
+		clear(r.ledger)
+	}
+	for _, x := range c.Claims {
+		r.ledger[x.Target] = x
+	}
+	for _, x := range c.Removed {
+		delete(r.ledger, x)
+	}
+	return nil
+}
+
+func (r *hostileReader) receive(p packet) {
+	r.s.receive(p)
+	r.step()
+}
+
+func (r *hostileReader) step() {
+	if err := r.s.step(context.Background()); err != nil {
+		r.w.rt.Fatal(err)
+	}
+}
+
+// check is what holds at every moment.
+func (r *hostileReader) check() {
+	for _, c := range r.ledger {
+		if !r.w.said[c] {
+			r.w.rt.Fatalf("the reader holds %+v, which its author never said", c)
+		}
+	}
+	f := r.s.followers[r.w.feed]
+	if f == nil {
+		r.w.rt.Fatal("the feed is not followed")
+	}
+	if f.epoch < r.epoch || f.epoch == r.epoch && f.n < r.n {
+		r.w.rt.Fatalf("the reader went back from %d/%d to %d/%d", r.epoch, r.n, f.epoch, f.n)
+	}
+	r.epoch, r.n = f.epoch, f.n
+	if got := len(r.ledger); got != f.set.count {
+		r.w.rt.Logf("ledger %d, set %d", got, f.set.count)
+	}
+}
+
+// fetch lets the reader subscribe: to all that it listens to and all it wants.
+func (r *hostileReader) fetch(b *hostileBroker, lost func() bool) {
+	if err := r.s.tick(); err != nil {
+		r.w.rt.Fatal(err)
+	}
+	r.step()
+	r.s.mu.Lock()
+	want := map[string]bool{}
+	for t := range r.s.base {
+		want[t] = true
+	}
+	for _, f := range r.s.followers {
+		for _, n := range f.wanted {
+			want[n.String()] = true
+		}
+	}
+	r.s.mu.Unlock()
+	for _, t := range slices.Sorted(maps.Keys(b.retained)) {
+		wild := t[:strings.LastIndexByte(t, '/')+1] + "+"
+		if (want[t] || want[wild]) && !lost() {
+			r.receive(packet{topic: t, payload: b.retained[t], retained: true})
+		}
+	}
+}
+
+// heal puts the clocks and one broker right and lets everybody talk. The other
+// broker goes on serving whatever it has.
+func (w *hostileWorld) heal() {
+	w.skew = 0
+	w.brokers[0].down = false
+	w.now = w.now.Add(time.Minute)
+	w.astore.Close()
+	w.openAuthor()
+	w.publish(w.author.tick(w.authorNow(), true))
+	w.look(w.brokers[1].holds())
+	w.look(w.brokers[0].holds())
+	for range 2 {
+		if err := w.author.retained(func(o outgoing) { w.brokers[0].take(o) }); err != nil {
+			w.rt.Fatal(err)
+		}
+		w.now = w.now.Add(time.Second)
+		w.publish(w.author.tick(w.authorNow(), true))
+	}
+	w.now = w.now.Add(2 * time.Hour)
+	w.publish(w.author.tick(w.authorNow(), true))
+	if s := w.author.silence(); s != "" {
+		w.rt.Fatalf("the author is silent after the network has healed: %s", s)
+	}
+	want := map[ban.Target]ban.Claim{}
+	w.author.set.each(func(e *entry) {
+		if c := e.claim(); c.End.After(w.now) {
+			want[c.Target] = c
+		}
+	})
+	for i, r := range w.readers {
+		r.skew = 0
+		for range 40 {
+			w.now = w.now.Add(time.Minute)
+			r.fetch(w.brokers[1], func() bool { return false })
+			r.fetch(w.brokers[0], func() bool { return false })
+		}
+		got := map[ban.Target]ban.Claim{}
+		for t, c := range r.ledger {
+			if c.End.After(w.now.Add(-40 * time.Minute * time.Duration(i+1))) {
+				got[t] = c
+			}
+		}
+		for t, c := range want {
+			if r.ledger[t] != c {
+				w.rt.Fatalf("after healing reader %d has %+v, want %+v; feed %+v", i, r.ledger[t], c, r.s.Feeds())
+			}
+		}
+		for t, c := range got {
+			if want[t] != c && c.End.After(w.now) {
+				w.rt.Fatalf("after healing reader %d still has %+v; feed %+v", i, c, r.s.Feeds())
+			}
+		}
+		for _, f := range r.s.Feeds() {
+			if f.Feed == w.feed && f.Status != StatusSynced {
+				w.rt.Fatalf("after healing reader %d is %s; author at %d/%d; %s", i, f.Status, w.author.epoch, w.author.n, r.s.followers[w.feed].debug())
+			}
+		}
+	}
+}
+
+func (f *follower) debug() string {
+	s := fmt.Sprintf("at %d/%d sound %v, head %d/%d, pending %d/%d (%d), level %d, tries %d, frozen %d, wants %v", f.epoch, f.n, f.sound, f.headEpoch, f.headNumber,
+		f.pending.epoch, f.pending.last, len(f.pending.byN), f.level, f.tries, f.frozen, f.wanted)
+	if f.head != nil {
+		s += fmt.Sprintf(", head n %d snapshot %d pieces %+v", f.head.N, f.head.SnapshotN, f.pieces())
+	}
+	return s
+}
