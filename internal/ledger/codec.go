@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -147,7 +148,7 @@ func cutTarget(b []byte) (t ban.Target, rest []byte, err error) {
 	case ban.KindCIDR6:
 		t, err = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16([16]byte(data[:16])), int(data[16])))
 	}
-	if err != nil || t.Kind() != kind {
+	if err != nil || t.Kind() != kind || !bytes.Equal(appendTarget(nil, t), b[:1+n]) {
 		return ban.Target{}, nil, ErrCorrupt
 	}
 	return t, rest, nil

@@ -66,16 +66,23 @@ func (l *Ledger) evaluate(r uint32, now time.Time) {
 
 func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 	latest := l.prune(r, now)
-	var room [16]policy.Vote
-	verdict := l.policy.Judge(l.question(r, now, room[:0]))
 	rec := &l.table.all[r]
+	var verdict policy.Verdict
+	// A target that nobody claims any longer is no entry of its own, whatever
+	// contains it.
+	if rec.votes != 0 {
+		var room [16]policy.Vote
+		verdict = l.policy.Judge(l.question(r, now, room[:0]))
+	}
 	if rec.action != verdict.Action || rec.since == 0 {
 		rec.since = seconds(now)
 	}
 	rec.action, rec.why, rec.until = verdict.Action, verdict.Why, 0
 	if !verdict.Until.IsZero() {
-		rec.until = seconds(verdict.Until)
-		latest = rec.until
+		// Claims of a wider prefix may last longer than all of the target's own;
+		// then it is theirs to ban or not.
+		latest = min(latest, seconds(verdict.Until))
+		rec.until = latest
 	}
 	if rec.enforced(now) != rec.told && !rec.dirty {
 		rec.dirty = true

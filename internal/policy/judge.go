@@ -98,21 +98,31 @@ func (p *Policy) judgeRemote(q *Question, now int64) Verdict {
 		return Verdict{Why: ReasonNoQuorum}
 	}
 
+	shared, cautious := protects(q.Caution, q.Target)
+	// watch is the verdict of a part of a rule that is met and does not ban. A
+	// shared address is watched for a short time only.
+	watch := func(ballots []ballot, met *node, end int64, why Reason, rule string) Verdict {
+		if cautious {
+			if end = min(end, newest(ballots)+int64(cautionTTL/time.Second)); end <= now {
+				return Verdict{Why: ReasonCaution, Rule: shared}
+			}
+			if why != ReasonDisputed && why != ReasonHeld {
+				why, rule = ReasonCaution, shared
+			}
+		}
+		return Verdict{Action: Watch, Until: time.Unix(end, 0), Why: why, Rule: rule, By: met.by(ballots, now)}
+	}
+
 	// why is the reason for not banning what the rule would ban; until bounds
 	// how long that reason can stand.
 	why, rule, until := ReasonNoQuorum, "", int64(0)
-	shared, cautious := protects(q.Caution, q.Target)
 	if met, end := r.ban.lapse(r, strong, now); met != nil {
 		disputed, settled := r.disputed(q.Disputes, now)
 		switch {
 		case disputed != nil:
 			why, rule, until = ReasonDisputed, disputed.text, settled
 		case cautious:
-			end = min(end, newest(strong)+int64(cautionTTL/time.Second))
-			if end <= now {
-				return Verdict{Why: ReasonCaution, Rule: shared}
-			}
-			return Verdict{Action: Watch, Until: time.Unix(end, 0), Why: ReasonCaution, Rule: shared, By: met.by(strong, now)}
+			return watch(strong, met, end, ReasonCaution, shared)
 		default:
 			return Verdict{Action: Ban, Until: time.Unix(end, 0), Why: ReasonQuorum, Rule: met.text, By: met.by(strong, now)}
 		}
@@ -124,29 +134,21 @@ func (p *Policy) judgeRemote(q *Question, now int64) Verdict {
 			full = without(full, func(b *ballot) bool { return b.held })
 		}
 		if met, end := r.ban.lapse(r, full, now); met != nil {
-			return Verdict{Action: Watch, Until: time.Unix(end, 0), Why: ReasonProbation, Rule: met.text, By: met.by(full, now)}
+			return watch(full, met, end, ReasonProbation, met.text)
 		}
 	}
 
 	// What is disputed or held is still watched where the watch rule says so:
 	// that harms nobody who does nothing here.
 	met, end := r.watch.lapse(r, all, now)
-	if met != nil && cautious {
-		end = min(end, newest(all)+int64(cautionTTL/time.Second))
-	}
 	switch {
-	case met == nil || end <= now:
-	case why == ReasonNoQuorum && cautious:
-		return Verdict{Action: Watch, Until: time.Unix(end, 0), Why: ReasonCaution, Rule: shared, By: met.by(all, now)}
-	case why == ReasonNoQuorum:
-		return Verdict{Action: Watch, Until: time.Unix(end, 0), Why: ReasonWatched, Rule: met.text, By: met.by(all, now)}
-	default:
-		return Verdict{Action: Watch, Until: time.Unix(min(end, until), 0), Why: why, Rule: rule, By: met.by(all, now)}
-	}
-	switch why {
-	case ReasonHeld:
+	case met != nil && why == ReasonNoQuorum:
+		return watch(all, met, end, ReasonWatched, met.text)
+	case met != nil:
+		return watch(all, met, min(end, until), why, rule)
+	case why == ReasonHeld:
 		return Verdict{Action: Hold, Until: time.Unix(until, 0), Why: why, Rule: rule}
-	case ReasonDisputed:
+	case why == ReasonDisputed:
 		return Verdict{Until: time.Unix(until, 0), Why: why, Rule: rule}
 	}
 	return Verdict{Why: why}

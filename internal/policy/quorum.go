@@ -69,10 +69,9 @@ func (n *node) lapse(r *rules, ballots []ballot, now int64) (*node, int64) {
 	if n == nil || len(ballots) == 0 {
 		return nil, 0
 	}
-	arrange(ballots, byEnd)
+	arrange(ballots, byConfirmedTTL)
 	_, confirmed := r.confirm.met(ballots, now)
 	if confirmed > now {
-		arrange(ballots, byConfirmedTTL)
 		if part, long := n.met(ballots, now); part == nil || long <= confirmed {
 			return part, long
 		}

@@ -1,0 +1,268 @@
+package policy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"banmesh/internal/ban"
+)
+
+var (
+	target   = ban.MustTarget("9.0.0.7")
+	everyone = []string{"alice", "bob", "carol", "dave", "x", "y", "z"}
+)
+
+func drawVotes(t *rapid.T) []Vote {
+	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Vote {
+		since := time.Duration(rapid.IntRange(-600, 0).Draw(t, "since")) * time.Minute
+		return Vote{
+			Operator: op(rapid.SampledFrom(everyone).Draw(t, "operator")),
+			On:       target,
+			Since:    t0.Add(since),
+			// A few minutes apart only, so that ties and equal times occur.
+			End:         t0.Add(time.Duration(rapid.IntRange(-10, 120).Draw(t, "end")) * time.Minute),
+			Hits:        uint8(rapid.IntRange(0, 5).Draw(t, "hits")),
+			Established: rapid.Bool().Draw(t, "established"),
+			Held:        rapid.IntRange(0, 5).Draw(t, "held") == 0,
+			Quarantined: rapid.IntRange(0, 7).Draw(t, "quarantined") == 0,
+		}
+	}), 0, 10).Draw(t, "votes")
+}
+
+func drawRule(t *rapid.T, depth int) string {
+	if depth > 0 && rapid.IntRange(0, 2).Draw(t, "nested") == 0 {
+		with := rapid.SampledFrom([]string{" or ", " and "}).Draw(t, "with")
+		return "(" + drawRule(t, depth-1) + with + drawRule(t, depth-1) + ")"
+	}
+	set := rapid.SampledFrom([]string{"core", "lp", "everyone", "alice, bob", "core, lp"}).Draw(t, "set")
+	within := rapid.SampledFrom([]string{"", " within 1h", " within 3h"}).Draw(t, "within")
+	if rapid.IntRange(0, 3).Draw(t, "weighted") == 0 {
+		return fmt.Sprintf("weight of %s >= %d%s", set, rapid.IntRange(1, 200).Draw(t, "weight"), within)
+	}
+	return fmt.Sprintf("%d of %s%s", rapid.IntRange(1, 2).Draw(t, "k"), set, within)
+}
+
+func drawPolicy(t *rapid.T) *Policy {
+	ttl, confirmed := Duration(time.Hour), Duration(90*time.Minute)
+	s := source(TopicSource{
+		Ban: drawRule(t, 2), Watch: drawRule(t, 1), TTL: &ttl, ConfirmedTTL: &confirmed,
+		Require: rapid.SampledFrom([]string{"", "hits >= 2", "tcp"}).Draw(t, "require"),
+	}, "alice", "bob", "carol")
+	bob := s.Operators["bob"]
+	bob.Since = t0.Add(-72*time.Hour + time.Duration(rapid.IntRange(-60, 60).Draw(t, "probation"))*time.Minute)
+	s.Operators["bob"] = bob
+	s.Groups["core"] = []string{"alice", "bob"}
+	s.Groups["lp"] = []string{"carol", "follow alice weight 40", "follow bob"}
+	p, err := Compile(s, Trust{
+		op("alice"): {Operators: []ban.Operator{op("x"), op("y"), op("carol")}},
+		op("bob"):   {Operators: []ban.Operator{op("y"), op("z"), op("alice")}},
+	})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return p
+}
+
+// TestAVerdictIsIndependentOfOrder: any permutation of the votes has the same
+// verdict, who made it included.
+func TestAVerdictIsIndependentOfOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, votes := drawPolicy(t), drawVotes(t)
+		q := Question{Topic: "sshd", Target: target, Votes: votes, Now: t0}
+		want := p.Judge(q)
+		rng := rand.New(rand.NewPCG(uint64(rapid.IntRange(0, 1<<30).Draw(t, "seed")), 1))
+		q.Votes = slices.Clone(votes)
+		rng.Shuffle(len(q.Votes), func(i, j int) { q.Votes[i], q.Votes[j] = q.Votes[j], q.Votes[i] })
+		got := p.Judge(q)
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("%v\nand shuffled\n%v", want, got)
+		}
+	})
+}
+
+// TestUntilIsExact: until the moment that a verdict names, asking again gives
+// the same action, and at that moment it gives a weaker one or a later end.
+// Without this the kernel would unban too early or too late.
+func TestUntilIsExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, votes := drawPolicy(t), drawVotes(t)
+		q := Question{Topic: "sshd", Target: target, Votes: votes, Now: t0}
+		v := p.Judge(q)
+		if v.Action != Ban {
+			return
+		}
+		if !v.Until.After(t0) {
+			t.Fatalf("a ban that ends before it begins: %v", v)
+		}
+		for _, at := range []time.Duration{v.Until.Sub(t0) / 2, v.Until.Sub(t0) - time.Second} {
+			q.Now = t0.Add(at)
+			if again := p.Judge(q); again.Action != Ban {
+				t.Fatalf("at %v: %v, before the end of %v", at, again, v)
+			}
+		}
+		// At the end the rule stops being met, except where a vote on probation
+		// or a lapsed and rearranged confirmation takes over.
+		q.Now = v.Until
+		if again := p.Judge(q); again.Action == Ban && !again.Until.After(v.Until) {
+			t.Fatalf("at its end %v is %v", v, again)
+		}
+	})
+}
+
+// TestFollowNeverAmplifies: whatever an operator publishes as its list, it and
+// all whom it lists together cannot do more than it can with one vote.
+func TestFollowNeverAmplifies(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := rapid.IntRange(2, 4).Draw(t, "k")
+		s := source(TopicSource{Ban: fmt.Sprintf("%d of lp", k)}, "alice", "bob", "carol", "dave")
+		s.Groups["lp"] = []string{"follow alice depth 2 most 1000", "alice", "bob", "carol", "dave", "follow bob"}
+		sybils := make([]ban.Operator, rapid.IntRange(1, 1000).Draw(t, "sybils"))
+		var votes []Vote
+		for i := range sybils {
+			name := fmt.Sprint("sybil", i)
+			sybils[i] = op(name)
+			votes = append(votes, vote(name, 0, time.Hour))
+		}
+		// Alice may also claim to trust those whom we name, and to follow others.
+		list := TrustList{Operators: append(slices.Clone(sybils), op("bob"), op("carol")), Follows: []ban.Operator{op("mallory")}}
+		p, err := Compile(s, Trust{op("alice"): list, op("mallory"): {Operators: sybils}})
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		votes = append(votes, vote("alice", 0, time.Hour), vote("mallory", 0, time.Hour))
+		honest := rapid.IntRange(0, 3).Draw(t, "honest")
+		for _, name := range []string{"bob", "carol", "dave"}[:honest] {
+			votes = append(votes, vote(name, 0, time.Hour))
+		}
+		v := p.Judge(Question{Topic: "sshd", Target: target, Votes: votes, Now: t0})
+		if want := honest+1 >= k; (v.Action == Ban) != want {
+			t.Fatalf("%d honest operators and one with %d keys: %v, want a ban: %v", honest, len(sybils), v, want)
+		}
+	})
+}
+
+// TestAThousandKeysUnderOneOperatorAreOneVote: nodes do not count.
+func TestAThousandKeysUnderOneOperatorAreOneVote(t *testing.T) {
+	p, err := Compile(source(TopicSource{Ban: "2 of everyone or weight of everyone >= 101"}, "alice", "bob"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var votes []Vote
+	for i := range 1000 {
+		votes = append(votes, vote("alice", time.Duration(-i)*time.Minute, time.Hour))
+	}
+	if v := p.Judge(Question{Topic: "sshd", Target: target, Votes: votes, Now: t0}); v.Action != Ignore {
+		t.Errorf("one operator is a quorum: %v", v)
+	}
+	votes = append(votes, vote("bob", 0, time.Hour))
+	if v := p.Judge(Question{Topic: "sshd", Target: target, Votes: votes, Now: t0}); v.Action != Ban {
+		t.Errorf("two operators are no quorum: %v", v)
+	}
+}
+
+// TestProtectionBeatsEverything: no votes at all make a protected target
+// banned.
+func TestProtectionBeatsEverything(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, votes := drawPolicy(t), drawVotes(t)
+		votes = append(votes, Vote{Own: true, On: target, Since: t0, End: t0.Add(time.Hour)})
+		q := Question{Topic: "sshd", Target: target, Votes: votes, Now: t0, NeverBan: shieldAll{}}
+		if v := p.Judge(q); v.Action != Ignore || v.Why != ReasonNeverBan {
+			t.Fatalf("never-ban: %v", v)
+		}
+		q.NeverBan, q.Allowed = nil, shieldAll{}
+		if v := p.Judge(q); v.Action != Ignore || v.Why != ReasonExempt {
+			t.Fatalf("allowed: %v", v)
+		}
+		q.Allowed, q.Exempt = nil, shieldAll{}
+		if v := p.Judge(q); v.Action != Ban || v.Why != ReasonLocal || len(v.By) > 0 {
+			t.Fatalf("unbanned, and banned here again: %v", v)
+		}
+		q.Exempt, q.NeverPeers = nil, shieldAll{}
+		if v := p.Judge(q); v.Action != Ban || v.Why != ReasonLocal || len(v.By) > 0 {
+			t.Fatalf("shielded from peers: %v", v)
+		}
+		q.NeverPeers, q.Caution = nil, shieldAll{}
+		q.Votes = votes[:len(votes)-1]
+		if v := p.Judge(q); v.Action == Ban || v.Action == Watch && v.Until.Sub(t0) > cautionTTL {
+			t.Fatalf("a shared address: %v", v)
+		}
+	})
+}
+
+type shieldAll struct{}
+
+func (shieldAll) Protects(ban.Target) (string, bool) { return "all", true }
+
+// TestBudgetsHoldUnderAnySchedule: whatever is asked for and returned when,
+// no hour grants more than the burst and the rate, and the live claims and
+// their addresses never exceed their limits.
+func TestBudgetsHoldUnderAnySchedule(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := Limits{
+			PerHour: rapid.IntRange(0, 50).Draw(t, "rate"), Burst: rapid.IntRange(0, 20).Draw(t, "burst"),
+			Live: rapid.IntRange(1, 60).Draw(t, "live"), Addresses: rapid.IntRange(1, 600).Draw(t, "addresses"),
+		}
+		var b Budget
+		var held []ban.Target
+		var granted []time.Time
+		now := t0
+		sizes := []ban.Target{target, ban.MustTarget("9.1.0.0/25"), ban.MustTarget("2a00::/62"), ban.MustTarget("2a00::1")}
+		for range rapid.IntRange(1, 300).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 600).Draw(t, "pause")) * time.Second)
+			if len(held) > 0 && rapid.IntRange(0, 3).Draw(t, "give") == 0 {
+				b.Give(held[0])
+				held = held[1:]
+				continue
+			}
+			what := rapid.SampledFrom(sizes).Draw(t, "target")
+			if b.Take(l, what, true, now) {
+				held = append(held, what)
+				granted = append(granted, now)
+			}
+			total := int64(0)
+			for _, h := range held {
+				total += Addresses(h)
+			}
+			if len(held) > l.Live || total > int64(l.Addresses) || b.Live != len(held) || b.Addresses != total {
+				t.Fatalf("%d live, %d addresses, counted as %d and %d, limits %+v", len(held), total, b.Live, b.Addresses, l)
+			}
+			for i := range granted {
+				span := granted[len(granted)-1].Sub(granted[i])
+				if n := len(granted) - i; float64(n) > float64(l.Burst)+span.Hours()*float64(l.PerHour)+1e-6 {
+					t.Fatalf("%d granted within %v, limits %+v", n, span, l)
+				}
+			}
+		}
+	})
+}
+
+// FuzzRules: no expression crashes the parser, a fault's excerpt lies inside
+// its text, and what compiles reads back.
+func FuzzRules(f *testing.F) {
+	for _, s := range []string{
+		"any of core or 2 of lp within 6h", "weight of everyone >= 100", "never", "((any of alice))", "2 off core", "all of core, bob and", "hits >= 3 and tcp",
+		"", "9999999999999 of core", "any of core within 1x", "anyy of core", "any of cor", "🙂 of core",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		src := source(TopicSource{Ban: s, Require: s}, "alice", "bob")
+		src.Groups["core"] = []string{"alice", s}
+		_, err := Compile(src, nil)
+		if err == nil {
+			return
+		}
+		for _, fault := range err.(Faults) {
+			if fault.Column < 0 || fault.Column > len(fault.Text)+1 || strings.Count(fault.Excerpt(), "\n") > 1 {
+				t.Fatalf("%+v\n%s", fault, fault.Excerpt())
+			}
+		}
+	})
+}
