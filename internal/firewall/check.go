@@ -62,8 +62,8 @@ func (n *NFTables) Check(ctx context.Context) (Drift, error) {
 	}
 	var d Drift
 	err := n.check(ctx, &d)
-	d.Owed, d.Bans = len(n.owed), n.state.size()
-	if n.reload != reloadNone {
+	d.Owed, d.Bans, d.Off = len(n.owed), n.state.size(), n.off
+	if n.reload != reloadNone && !n.off {
 		d.Owed = d.Bans
 	}
 	d.Cured = d.Changed && err == nil && d.Owed == 0
@@ -90,6 +90,15 @@ func (n *NFTables) check(ctx context.Context, d *Drift) error {
 		return errors.Join(n.explain("reading the generation", err), n.reopen())
 	}
 	moved := gen != n.gen || n.foreign
+	if moved {
+		if err := n.obeySwitch(d); err != nil {
+			return err
+		}
+	}
+	if n.off {
+		n.gen, n.foreign = gen, false
+		return nil
+	}
 	if !n.adopted {
 		return nil
 	}

@@ -141,8 +141,8 @@ type Firewall interface {
 
 // A Counter is what a topic's bans have met since the table was made.
 type Counter struct {
-	Packets uint64
-	Bytes   uint64
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
 }
 
 // A Drift says what [Firewall.Check] found.
@@ -157,6 +157,8 @@ type Drift struct {
 	Owed int
 	// Bans is how many prefixes are banned.
 	Bans int
+	// Off says that enforcement was switched off by hand ([Panic]).
+	Off bool
 }
 
 var (

@@ -688,3 +688,47 @@ func FuzzKernelMessagesAreReadWithoutPanic(f *testing.F) {
 		canonicalRead(find(m.attrs(), unix.NFTA_RULE_EXPRESSIONS))
 	})
 }
+
+func TestPanicEndsEnforcementAndResumeBringsItBack(t *testing.T) {
+	for _, owner := range []OwnerMode{OwnerNever, OwnerAlways} {
+		inNamespace(t)
+		ctx := testContext(t)
+		if c, _ := Probe(); owner == OwnerAlways && !c.Persist {
+			continue
+		}
+		n := newTest(t, Options{})
+		c := simple()
+		c.Owner = owner
+		mustDo(t, n.Configure(ctx, c))
+		mustDo(t, n.Replace(ctx, slices.Values(many(3_000, 1))))
+		s, err := Inspect("banmesh")
+		mustDo(t, err)
+		if !s.Present || s.Off || s.Owned != (owner == OwnerAlways) || len(s.Counters) != 2 || s.Maps[0].Known && s.Maps[0].Elements == 0 {
+			t.Errorf("%+v", s)
+		}
+		mustDo(t, Panic("banmesh"))
+		d, err := n.Check(ctx)
+		if err != nil || !d.Off || !d.Changed {
+			t.Errorf("%+v, %v", d, err)
+		}
+		if s, err := Inspect("banmesh"); err != nil || s.Present || !s.Off {
+			t.Errorf("%+v, %v", s, err)
+		}
+		// What comes meanwhile is kept for later.
+		mustDo(t, n.Apply(ctx, many(3_100, 1)[3_000:], nil))
+		mustDo(t, n.Configure(ctx, c))
+		if d, err := n.Check(ctx); err != nil || !d.Off || d.Changed {
+			t.Errorf("%+v, %v", d, err)
+		}
+		if got := run(t, "nft", "list", "tables"); strings.TrimSpace(got) != "table inet banmesh-off" {
+			t.Errorf("tables:\n%s", got)
+		}
+		mustDo(t, Resume("banmesh"))
+		if d, err := n.Check(ctx); err != nil || d.Off {
+			t.Errorf("%+v, %v", d, err)
+		}
+		inStep(t, n)
+		mustDo(t, n.Close())
+		mustDo(t, Remove("banmesh"))
+	}
+}

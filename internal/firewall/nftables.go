@@ -26,7 +26,8 @@ type NFTables struct {
 
 	mu     sync.Mutex
 	closed bool
-	lock   int // descriptor of the lock, -1 without
+	off    bool // by [Panic]
+	lock   int  // descriptor of the lock, -1 without
 	k      *kernel
 	config Config
 	ready  bool
@@ -39,7 +40,7 @@ type NFTables struct {
 
 	have    *ruleset // the table as last written or read; nil when unknown
 	gen     uint32   // the generation after our last write
-	foreign bool     // somebody else wrote since
+	foreign bool     // somebody else may have written since
 
 	state   *state
 	adopted bool // the kernel's bans are known to be those of state, but for owed
@@ -151,20 +152,28 @@ func (n *NFTables) Configure(ctx context.Context, c Config) error {
 	}
 	n.forced = n.forced || len(gone) > 0
 	n.have = nil
+	off, err := n.k.exists(n.config.Table + offSuffix)
+	if err != nil {
+		return n.explain("looking for the switch", err)
+	}
+	if n.off = off; off {
+		n.ready = true
+		return n.switchOff()
+	}
 	if !n.adopted {
 		// A table that an earlier process left stays in force as it is until the
 		// first Replace knows what to keep of it.
-		_, err := n.k.tableFlags()
+		_, err = n.k.tableFlags()
 		if err == nil || !errors.Is(err, errNoTable) {
 			n.ready = err == nil
 			return n.explain("looking for the table", err)
 		}
 	}
-	if _, err := n.structure(); err != nil {
+	if _, err = n.structure(); err != nil {
 		return err
 	}
 	n.ready = true
-	if n.adopted {
+	if n.adopted && !n.off {
 		return n.pay(ctx)
 	}
 	return nil
@@ -187,6 +196,9 @@ func (n *NFTables) open(c Config) (err error) {
 			return err
 		}
 		n.can = n.can.less(n.test.without)
+		if n.gen, err = n.k.generation(); err != nil {
+			return n.explain("reading the generation", err)
+		}
 		if n.owned, err = c.Owner.decide(n.can); err != nil {
 			return err
 		}
@@ -231,6 +243,9 @@ func (n *NFTables) Replace(ctx context.Context, bans iter.Seq[Ban]) error {
 	}
 	// With a reload due the kernel's maps are empty, or are written whole.
 	n.adopted = true
+	if n.off {
+		return refused.err(n.config.Cap)
+	}
 	n.sockets.due = n.state.size() > 0
 	return errors.Join(refused.err(n.config.Cap), n.pay(ctx), n.cut())
 }
@@ -270,6 +285,9 @@ func (n *NFTables) Apply(ctx context.Context, add []Ban, remove []Key) error {
 		if err == nil && n.state.get(b.Prefix) != old {
 			n.owe(b.Prefix, old)
 		}
+	}
+	if n.off {
+		return refused.err(n.config.Cap)
 	}
 	n.sockets.due = n.sockets.due || len(add) > 0
 	return errors.Join(refused.err(n.config.Cap), n.pay(ctx), n.cut())

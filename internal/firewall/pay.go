@@ -109,7 +109,9 @@ func (n *NFTables) structure() (what []string, err error) {
 	return what, nil
 }
 
-// flush commits and keeps account of the generation.
+// flush commits and keeps account of the generation, which each of our
+// transactions raises by one, so that the next Check sees whether anybody else
+// wrote.
 func (n *NFTables) flush() error {
 	if n.k.tx.empty() {
 		return nil
@@ -128,8 +130,8 @@ func (n *NFTables) flush() error {
 		if err != nil {
 			return err
 		}
-		// A write that changes nothing leaves the generation alone.
-		n.foreign = n.foreign || gen != n.gen && gen != n.gen+1 && n.gen != 0
+		// A transaction that changes nothing leaves the generation alone.
+		n.foreign = n.foreign || gen-n.gen > 1
 		n.gen = gen
 	}
 	return err
