@@ -2,27 +2,71 @@ package source
 
 import (
 	"context"
-	"slices"
+	"encoding/hex"
+	"errors"
+	"os/exec"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"banmesh/internal/detect/source/journalfile"
 )
 
-// journal reads the systemd journal: every directory by its own reader.
+// errNoNative says that a journal needs journalctl.
+var errNoNative = errors.New("the journal cannot be read directly")
+
+// journal reads the systemd journal: every set of directories by its own
+// reader.
 type journal struct {
 	matches []match
-	dirs    []string // "" is the journal of this system
+	dirs    []string // empty is the journal of this system
 	gate    *gate
 	o       Options
 	counters
 
-	mu   sync.Mutex
-	last []JournalPosition // one for each sequence
+	mu      sync.Mutex
+	last    []cursor // one for each sequence
+	resumed bool
+	streams map[string]Stream
+}
+
+// A cursor is a [JournalPosition] in the form that is quick to compare.
+type cursor struct {
+	sequence                    journalfile.ID
+	number, realtime, monotonic uint64
+	boot                        journalfile.ID
+	root                        string
+}
+
+func cursorOf(p JournalPosition) (cursor, bool) {
+	c := cursor{number: p.Sequence, realtime: p.Realtime, monotonic: p.Monotonic, root: p.Root}
+	if n, err := hex.Decode(c.sequence[:], []byte(p.SequenceID)); len(p.SequenceID) != 32 || err != nil || n != len(c.sequence) {
+		return cursor{}, false
+	}
+	if len(p.BootID) == 32 {
+		if _, err := hex.Decode(c.boot[:], []byte(p.BootID)); err != nil {
+			return cursor{}, false
+		}
+	}
+	return c, true
+}
+
+func (c cursor) position() JournalPosition {
+	p := JournalPosition{SequenceID: c.sequence.String(), Sequence: c.number, Realtime: c.realtime, Monotonic: c.monotonic, Root: c.root}
+	if c.boot != (journalfile.ID{}) {
+		p.BootID = c.boot.String()
+	}
+	return p
 }
 
 func newJournal(texts, dirs []string, resume []JournalPosition, g *gate, o Options) (part, error) {
-	j := &journal{dirs: dirs, gate: g, o: o, last: slices.Clone(resume)}
+	j := &journal{dirs: dirs, gate: g, o: o, streams: map[string]Stream{}}
+	for _, p := range resume {
+		if c, ok := cursorOf(p); ok {
+			j.last, j.resumed = append(j.last, c), true
+		}
+	}
 	for _, text := range texts {
 		m, err := parseMatch(text)
 		if err != nil {
@@ -30,18 +74,42 @@ func newJournal(texts, dirs []string, resume []JournalPosition, g *gate, o Optio
 		}
 		j.matches = append(j.matches, m)
 	}
-	if len(dirs) == 0 {
-		j.dirs = []string{""}
-	}
 	return j, nil
 }
 
 func (j *journal) run(ctx context.Context) error {
+	if !j.o.ForceJournalctl {
+		err := newNative(j).run(ctx)
+		if !errors.Is(err, errNoNative) {
+			return err
+		}
+		name := j.o.Journalctl
+		if name == "" {
+			name = "journalctl"
+		}
+		if _, missing := exec.LookPath(name); missing != nil {
+			return errors.Join(err, missing)
+		}
+		j.failed(err)
+		j.o.Log.Warn("reading the journal by journalctl, which is slower", "error", err)
+	}
+	dirs := j.dirs
+	if len(dirs) == 0 {
+		dirs = []string{""}
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, dir := range j.dirs {
+	for _, dir := range dirs {
+		j.stream("journal "+dir, Stream{Name: "journal", Reader: "journalctl"})
 		group.Go(func() error { return j.runJournalctl(ctx, dir) })
 	}
 	return group.Wait()
+}
+
+// stream notes the state of one stream for Status.
+func (j *journal) stream(key string, s Stream) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.streams[key] = s
 }
 
 // matched lists the matches that hold for an entry.
@@ -55,39 +123,60 @@ func (j *journal) matched(to []int, has func(term) bool) []int {
 }
 
 // advance notes that an entry was handled.
-func (j *journal) advance(p JournalPosition) {
+func (j *journal) advance(c cursor) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i := range j.last {
-		if j.last[i].SequenceID == p.SequenceID {
-			j.last[i] = p
+		if j.last[i].sequence == c.sequence {
+			j.last[i] = c
 			return
 		}
 	}
-	j.last = append(j.last, p)
+	j.last = append(j.last, c)
 }
 
-// handled reports whether an entry was handled before.
-func (j *journal) handled(p JournalPosition) bool {
+// lastOf gives the last handled entry of a sequence.
+func (j *journal) lastOf(sequence journalfile.ID) (cursor, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i := range j.last {
-		if j.last[i].SequenceID == p.SequenceID {
-			return p.Sequence <= j.last[i].Sequence
+		if j.last[i].sequence == sequence {
+			return j.last[i], true
 		}
 	}
-	return false
+	return cursor{}, false
+}
+
+// handled reports whether an entry was handled before.
+func (j *journal) handled(c cursor) bool {
+	last, ok := j.lastOf(c.sequence)
+	return ok && c.number <= last.number
 }
 
 func (j *journal) position(p *Position) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	p.Journal = append(p.Journal, j.last...)
+	for _, c := range j.last {
+		p.Journal = append(p.Journal, c.position())
+	}
 }
 
 func (j *journal) status(st *Status) {
 	j.addTo(st)
-	st.Streams = append(st.Streams, Stream{Name: "journal", Reader: "journalctl"})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range j.streams {
+		st.Streams = append(st.Streams, s)
+	}
+}
+
+// cutText cuts a message at MaxLine.
+func (j *journal) cutText(text []byte) []byte {
+	if len(text) > MaxLine {
+		j.cut.Add(1)
+		return text[:MaxLine]
+	}
+	return text
 }
 
 // microseconds makes a time of the journal's count since the Unix epoch.

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"banmesh/internal/detect/source/journalfile"
 )
 
 const (
@@ -91,16 +93,16 @@ func (j *journal) journalctlArguments(dir string, first bool) []string {
 		args = append(args, "--follow")
 	}
 	j.mu.Lock()
-	var newest JournalPosition
+	var newest cursor
 	for _, p := range j.last {
-		if p.Realtime >= newest.Realtime {
+		if p.realtime >= newest.realtime {
 			newest = p
 		}
 	}
 	j.mu.Unlock()
 	switch {
-	case newest.SequenceID != "":
-		args = append(args, "--no-tail", "--after-cursor="+newest.cursor())
+	case newest.sequence != (journalfile.ID{}):
+		args = append(args, "--no-tail", "--after-cursor="+newest.position().text())
 	case !first || j.o.Start == StartBeginning:
 		args = append(args, "--no-tail")
 	case j.o.Start == StartSince:
@@ -113,8 +115,8 @@ func (j *journal) journalctlArguments(dir string, first bool) []string {
 	return append(args, arguments(j.matches)...)
 }
 
-// cursor is the position as journalctl writes it.
-func (p JournalPosition) cursor() string {
+// text is the position as journalctl writes cursors.
+func (p JournalPosition) text() string {
 	s := fmt.Sprintf("s=%s;i=%x", p.SequenceID, p.Sequence)
 	if p.BootID != "" {
 		s += fmt.Sprintf(";b=%s;m=%x", p.BootID, p.Monotonic)
@@ -175,7 +177,9 @@ func (j *journal) journalctl(ctx context.Context, dir string, first bool) error 
 		return fmt.Errorf("running journalctl: %w", err)
 	}
 	err = j.readExport(bufio.NewReaderSize(out, 256<<10))
-	cancel()
+	if err != nil {
+		cancel() // it may wait for a reader for ever
+	}
 	if wait := cmd.Wait(); err == nil && wait != nil && j.o.Once {
 		err = fmt.Errorf("journalctl: %w: %s", wait, strings.TrimSpace(complaint.String()))
 	} else if err == nil && complaint.Len() > 0 {
@@ -201,7 +205,7 @@ func (l *limitedWriter) Write(b []byte) (int, error) {
 
 // An entry is one journal entry in the making.
 type entry struct {
-	position JournalPosition
+	position cursor
 	message  []byte
 	hasText  bool
 	source   uint64 // _SOURCE_REALTIME_TIMESTAMP
@@ -249,7 +253,9 @@ func (e *entry) set(name string, value []byte) {
 	switch name {
 	case "__CURSOR":
 		if p, err := parseCursor(string(value)); err == nil {
-			e.position = p
+			if c, ok := cursorOf(p); ok {
+				e.position = c
+			}
 		}
 	case "MESSAGE":
 		if !e.hasText {
@@ -280,7 +286,7 @@ func (e *entry) set(name string, value []byte) {
 
 // deliver hands on an entry, unless it was handled before.
 func (j *journal) deliver(e *entry) error {
-	if e.position.SequenceID == "" {
+	if e.position.sequence == (journalfile.ID{}) {
 		return nil
 	}
 	j.gate.Lock()
@@ -290,7 +296,7 @@ func (j *journal) deliver(e *entry) error {
 	}
 	e.line.Matched = j.matched(e.line.Matched[:0], func(t term) bool { return slices.Contains(e.fields[t.field], t.value) })
 	if e.hasText && len(e.line.Matched) > 0 {
-		at := e.position.Realtime
+		at := e.position.realtime
 		if e.source != 0 {
 			at = e.source
 		}
@@ -303,15 +309,6 @@ func (j *journal) deliver(e *entry) error {
 	}
 	j.advance(e.position)
 	return nil
-}
-
-// cutText cuts a message at MaxLine.
-func (j *journal) cutText(text []byte) []byte {
-	if len(text) > MaxLine {
-		j.cut.Add(1)
-		return text[:MaxLine]
-	}
-	return text
 }
 
 // readField reads one field; the empty name is the end of an entry. The value

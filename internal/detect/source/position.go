@@ -53,6 +53,8 @@ type JournalPosition struct {
 	// Monotonic its time since boot.
 	Realtime  uint64 `json:"realtime"`
 	Monotonic uint64 `json:"monotonic,omitempty"`
+	// Root is the directory that it was read from.
+	Root string `json:"root,omitempty"`
 }
 
 // fingerprint is the hash that positions hold.

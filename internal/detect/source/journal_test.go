@@ -1,0 +1,195 @@
+package source
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+const journalRemote = "/lib/systemd/systemd-journal-remote"
+
+// writeJournal makes a real journal file of an export stream.
+func writeJournal(t testing.TB, path, export string, compact, compress bool) {
+	t.Helper()
+	if _, err := os.Stat(journalRemote); err != nil {
+		t.Skip("systemd-journal-remote is not installed")
+	}
+	cmd := exec.Command(journalRemote, "--compress="+map[bool]string{true: "yes", false: "no"}[compress], "-o", path, "-")
+	cmd.Env = append(os.Environ(), "SYSTEMD_JOURNAL_COMPACT="+map[bool]string{true: "1", false: "0"}[compact])
+	cmd.Stdin = strings.NewReader(export)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("making a journal: %v\n%s", err, out)
+	}
+}
+
+// exportEntries writes entries from..to in the export format.
+func exportEntries(from, to int, boot byte) string {
+	var b strings.Builder
+	for i := from; i < to; i++ {
+		us := int64(1700000000000000 + i*1000)
+		message := fmt.Sprintf("Failed password for root from 203.0.113.%d port %d ssh2", i%250, i)
+		if i%17 == 0 {
+			message += strings.Repeat(fmt.Sprintf(" repeated %d", i), 100) // is compressed
+		}
+		unit, tag := "ssh.service", "sshd"
+		if i%3 == 0 {
+			unit, tag = "cron.service", "CRON"
+		}
+		fmt.Fprintf(&b, "__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=%d\n_BOOT_ID=%s\n", us, us-1690000000000000, strings.Repeat(string(boot), 32))
+		if i%29 == 0 { // a field with a newline has another form
+			message += "\nsecond line"
+			fmt.Fprintf(&b, "MESSAGE\n%s%s\n", string(binarySize(len(message))), message)
+		} else {
+			fmt.Fprintf(&b, "MESSAGE=%s\n", message)
+		}
+		fmt.Fprintf(&b, "SYSLOG_IDENTIFIER=%s\n_SYSTEMD_UNIT=%s\n_PID=%d\n_HOSTNAME=host\n_COMM=x\n_SOURCE_REALTIME_TIMESTAMP=%d\nPRIORITY=6\n_CMDLINE=%s\n\n", tag, unit, 100+i%7, us-7, strings.Repeat("argument ", 100))
+	}
+	return b.String()
+}
+
+func binarySize(n int) []byte {
+	b := make([]byte, 8)
+	for i := range b {
+		b[i] = byte(n >> (8 * i))
+	}
+	return b
+}
+
+// readOnce reads everything that there is.
+func readOnce(t testing.TB, spec Spec, resume Position, o Options) (*collector, Source) {
+	t.Helper()
+	o.Once = true
+	s, err := Open(spec, resume, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCollector()
+	if err := s.Run(t.Context(), c.handle); err != nil {
+		t.Fatal(err)
+	}
+	return c, s
+}
+
+// TestEveryKindOfJournalFileReadsAsJournalctlReadsIt compares whole lines.
+func TestEveryKindOfJournalFileReadsAsJournalctlReadsIt(t *testing.T) {
+	for _, compact := range []bool{false, true} {
+		for _, compress := range []bool{false, true} {
+			for _, match := range []string{"", "_SYSTEMD_UNIT=ssh.service", "SYSLOG_IDENTIFIER=CRON _PID=103 _PID=104 + _PID=101"} {
+				dir := t.TempDir()
+				writeJournal(t, filepath.Join(dir, "one.journal"), exportEntries(0, 2000, 'a'), compact, compress)
+				spec := Spec{Journal: []string{match, "PRIORITY=6"}, JournalDirs: []string{dir}}
+				want, _ := readOnce(t, spec, Position{}, Options{Start: StartBeginning, ForceJournalctl: true})
+				got, s := readOnce(t, spec, Position{}, Options{Start: StartBeginning})
+				if st := s.Status(); st.Errors != 0 || st.Dropped != 0 || st.Read != 2000 {
+					t.Errorf("compact %t compressed %t: %+v", compact, compress, st)
+				}
+				if len(want.texts) != 2000 || !reflect.DeepEqual(want.texts, got.texts) {
+					t.Fatalf("compact %t compressed %t match %q: %d texts, journalctl gives %d", compact, compress, match, len(got.texts), len(want.texts))
+				}
+				for i := range want.lines {
+					if !reflect.DeepEqual(want.lines[i], got.lines[i]) {
+						t.Fatalf("compact %t compressed %t match %q: line %d is\n%+v, journalctl gives\n%+v", compact, compress, match, i, got.lines[i], want.lines[i])
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestSeveralJournalFilesAreReadInOrderOfTime(t *testing.T) {
+	dir := t.TempDir()
+	for i, part := range []string{"c", "a", "b"} {
+		writeJournal(t, filepath.Join(dir, part+".journal"), exportEntries(i*100, i*100+100, 'a'+byte(i)), i == 1, true)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeJournal(t, filepath.Join(dir, "sub", "d.journal"), exportEntries(300, 400, 'd'), false, false)
+	rename(t, filepath.Join(dir, "sub", "d.journal"), filepath.Join(dir, "sub", "d.journal~"))
+	spec := Spec{Journal: []string{""}, JournalDirs: []string{dir}}
+	got, s := readOnce(t, spec, Position{}, Options{Start: StartBeginning})
+	if len(got.texts) != 400 {
+		t.Fatalf("%d lines", len(got.texts))
+	}
+	for i, text := range got.texts {
+		if !strings.Contains(text, fmt.Sprintf(" port %d ", i)) {
+			t.Fatalf("line %d is %q", i, text)
+		}
+	}
+	again, _ := readOnce(t, spec, s.Position(), Options{Start: StartBeginning})
+	if len(again.texts) != 0 {
+		t.Errorf("%d lines were read twice", len(again.texts))
+	}
+	since, _ := readOnce(t, spec, Position{}, Options{Start: StartSince, Since: time.UnixMicro(1700000000000000 + 350*1000)})
+	if len(since.texts) != 50 {
+		t.Errorf("%d lines since, want 50", len(since.texts))
+	}
+}
+
+// TestARestartGoesOnAfterTheLastEntry stops after every seventh entry, once
+// before it is counted, with each reader following the other.
+func TestARestartGoesOnAfterTheLastEntry(t *testing.T) {
+	dir := t.TempDir()
+	writeJournal(t, filepath.Join(dir, "one.journal"), exportEntries(0, 60, 'a'), false, true)
+	writeJournal(t, filepath.Join(dir, "two.journal"), exportEntries(60, 120, 'b'), true, true)
+	spec := Spec{Journal: []string{""}, JournalDirs: []string{dir}}
+	var position Position
+	var texts []string
+	stop := fmt.Errorf("stop")
+	for round := 0; len(texts) < 120 && round < 100; round++ {
+		s, err := Open(spec, position, Options{Start: StartBeginning, Once: true, ForceJournalctl: round%2 == 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		err = s.Run(t.Context(), func(l Line) error {
+			if n == 7 {
+				return stop
+			}
+			n++
+			texts = append(texts, string(l.Text))
+			return nil
+		})
+		if err != nil && err != stop {
+			t.Fatal(err)
+		}
+		position = s.Position()
+	}
+	for i, text := range texts {
+		if !strings.Contains(text, fmt.Sprintf(" port %d ", i)) {
+			t.Fatalf("line %d is %q", i, text)
+		}
+	}
+	if len(texts) != 120 {
+		t.Errorf("%d lines", len(texts))
+	}
+}
+
+func TestADamagedJournalFileIsLeftAndTheRestRead(t *testing.T) {
+	dir := t.TempDir()
+	writeJournal(t, filepath.Join(dir, "good.journal"), exportEntries(0, 100, 'a'), false, false)
+	writeJournal(t, filepath.Join(dir, "bad.journal"), exportEntries(100, 200, 'b'), false, false)
+	if err := os.Truncate(filepath.Join(dir, "bad.journal"), 20000); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "worse.journal"), []byte(strings.Repeat("not a journal ", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, s := readOnce(t, Spec{Journal: []string{""}, JournalDirs: []string{dir}}, Position{}, Options{Start: StartBeginning})
+	good := 0
+	for _, text := range got.texts {
+		for i := range 100 {
+			if strings.Contains(text, fmt.Sprintf(" port %d ", i)) {
+				good++
+			}
+		}
+	}
+	if st := s.Status(); good != 100 || st.Errors == 0 {
+		t.Errorf("%d lines of the good file, status %+v", good, st)
+	}
+}
