@@ -104,7 +104,7 @@ func (s *Session) refuse(reason string) { s.counts.Refused[reason]++ }
 // believable checks date and certificate of a verified message of a feed.
 func (s *Session) believable(m *Message, now time.Time) error {
 	h := m.Header
-	if h.Issued.After(now.Add(MaxAhead)) || h.Epoch>>epochShift > uint64(seconds(now.Add(MaxEpochAhead))) {
+	if h.Ahead(now) {
 		return ErrFuture
 	}
 	switch h.Kind {
