@@ -33,9 +33,10 @@ import (
 )
 
 const (
-	// DefaultDeadline bounds the lookup. A gateway gives an orchestrator 500 ms
-	// to answer its discovery and prefers those that answer early.
-	DefaultDeadline = 20 * time.Millisecond
+	// DefaultDeadline bounds the lookup, which takes microseconds. A gateway
+	// gives an orchestrator 500 ms to answer its discovery; less than 200 ms
+	// would admit denied wallets whenever the machine is too busy to run us.
+	DefaultDeadline = 200 * time.Millisecond
 	// DefaultUpstreamTimeout bounds the chained webhook: a gateway's refresh of
 	// a session gives up after 2.5 s.
 	DefaultUpstreamTimeout = 2 * time.Second
@@ -223,9 +224,6 @@ func (g *Gate) lookup(id [20]byte) (d Denial, denied, answered bool) {
 		return Denial{}, false, false
 	}
 }
-
-// wait waits for lookups that outlived their deadline.
-func (g *Gate) wait() { g.lookups.Wait() }
 
 // Counters say what the gate did since it started.
 func (g *Gate) Counters() Counters {

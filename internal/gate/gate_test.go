@@ -197,7 +197,7 @@ func TestALookupThatHangsAllowsAtTheDeadline(t *testing.T) {
 			t.Errorf("counted %+v", n)
 		}
 		close(s.release)
-		g.wait()
+		g.lookups.Wait()
 		if status, _ := call(t, g, `{"id":"`+bad+`"}`); status != 403 {
 			t.Errorf("once lookups answer again: %d", status)
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -143,15 +144,24 @@ func (g *Gate) URL(l net.Listener) string {
 // queue of systemd's socket is simply served by the next agent. A new
 // connection on loopback costs some 50 µs.
 func (g *Gate) Run(ctx context.Context, l net.Listener) error {
+	var open sync.WaitGroup // connections
 	s := &http.Server{
 		Handler:        g,
 		ReadTimeout:    requestTimeout,
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       slog.NewLogLogger(g.o.Log.Handler(), slog.LevelDebug),
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				open.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				open.Done()
+			}
+		},
 	}
 	s.SetKeepAlivesEnabled(false)
 	defer g.http.CloseIdleConnections()
-	defer g.wait()
+	defer g.lookups.Wait()
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	select {
@@ -160,14 +170,13 @@ func (g *Gate) Run(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serving the orchestrator: %w", err)
 	case <-ctx.Done():
 	}
-	// The listener first, and alone: Shutdown could miss a connection that was
-	// accepted and is not yet in the server's books.
+	// Not with Shutdown: it drops a connection whose request it has not read
+	// yet. Once Serve is back, every accepted one is counted.
 	l.Close()
 	<-failed
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	if s.Shutdown(grace) != nil {
-		s.Close()
-	}
+	cut := time.AfterFunc(stopTimeout, func() { s.Close() })
+	defer cut.Stop()
+	open.Wait()
+	s.Close()
 	return nil
 }
