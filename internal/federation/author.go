@@ -101,6 +101,7 @@ type authorState struct {
 	head                 *Head
 	headIssued           time.Time
 	headHash             Hash
+	public               publicity
 	stopped              string // why the author says nothing any more
 	writes               map[string][]byte
 	out                  []outgoing
@@ -183,7 +184,7 @@ func (a *author) taken() []outgoing {
 }
 
 // record is the state record: epoch u64, n u64, head number u64, gc u32,
-// fingerprint 16, limbo lists.
+// fingerprint 16, limbo lists, publicity u8.
 func (a *author) record() []byte {
 	b := binary.BigEndian.AppendUint64(nil, a.epoch)
 	b = binary.BigEndian.AppendUint64(b, a.n)
@@ -196,7 +197,7 @@ func (a *author) record() []byte {
 			b = binary.AppendUvarint(b, uint64(s))
 		}
 	}
-	return b
+	return append(b, byte(a.public))
 }
 
 // send signs a message and has it kept and published.
@@ -548,6 +549,48 @@ func (a *author) sendPieces(now time.Time) {
 	if !a.inline() {
 		a.send(0, a.headNumber+1, now, &Manifest{a.pieces})
 	}
+}
+
+// publicity says whether brokers know of the feed.
+type publicity uint8
+
+const (
+	private   publicity = iota // nothing of it ever left
+	published                  // as the operator asked
+	withdrawn                  // published once; its last head says that it is empty
+)
+
+// publicize makes the feed public, or withdraws it: a new epoch that says
+// nothing takes the place of all that was published, so that readers drop it.
+func (a *author) publicize(now time.Time, yes bool) ([]outgoing, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var f func()
+	switch {
+	case yes && a.public != published:
+		f = func() { a.public = published }
+	case !yes && a.public == published:
+		f = func() {
+			a.public = withdrawn
+			a.gather()
+			a.set = set{}
+			if a.own(KindDispute, 0) != nil {
+				a.erase(KindDispute, 0)
+			}
+			a.newEpoch(now, 0)
+		}
+	default:
+		return nil, nil
+	}
+	err := a.commit(f)
+	return a.taken(), err
+}
+
+// standing gives the feed's publicity.
+func (a *author) standing() publicity {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.public
 }
 
 // A sighting is what a message that our key signed says about us.

@@ -324,6 +324,7 @@ func (a *author) load() error {
 			a.slots[i].limbo = append(a.slots[i].limbo, int(d.uvarint(MaxSlot)))
 		}
 	}
+	a.public = publicity(d.u8())
 	if err := d.end(); err != nil {
 		return fmt.Errorf("%w: %w", errOwnRecords, err)
 	}

@@ -457,3 +457,138 @@ func (a *author) tickNow(now time.Time) ([]outgoing, error) {
 	err := a.commit(func() { a.advance(now, nil, nil) })
 	return a.taken(), err
 }
+
+func TestAWithdrawnFeedIsEmptyForItsFollowers(t *testing.T) {
+	b := mochiBroker(t)
+	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
+	f := alice.feed("sshd")
+	alice.s.Publish([]ban.Topic{"sshd"})
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	alice.run()
+	bob.run()
+	alice.say("sshd", "192.0.2.1")
+	await(t, "the ban", func() bool { return len(bob.has(f)) == 1 })
+	// Withdrawn while no broker is there: that is made up for later.
+	b.stop()
+	alice.s.Publish(nil)
+	await(t, "the withdrawal", func() bool { return alice.status(f).Status == StatusPrivate && alice.status(f).Claims == 0 })
+	alice.stop()
+	b.start()
+	alice.open()
+	alice.run()
+	await(t, "the empty feed", func() bool { return len(bob.has(f)) == 0 })
+	if err := alice.s.SaySnapshot("sshd", []ban.Claim{{Target: ban.MustTarget("192.0.2.2"), End: time.Now().Add(time.Hour)}}); err != nil {
+		t.Fatal(err)
+	}
+	alice.s.Publish([]ban.Topic{"sshd"})
+	await(t, "the feed again", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.2"}) })
+}
+
+func TestTwoBrokersAreOneNetwork(t *testing.T) {
+	one, two := mochiBroker(t), mochiBroker(t)
+	alice, bob := newNode(t, "alice", one.url, two.url), newNode(t, "bob", two.url, one.url)
+	f := alice.feed("sshd")
+	alice.s.Publish([]ban.Topic{"sshd"})
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	alice.run()
+	bob.run()
+	alice.say("sshd", "192.0.2.1")
+	await(t, "the first ban", func() bool { return len(bob.has(f)) == 1 })
+	one.stop()
+	alice.say("sshd", "192.0.2.2")
+	await(t, "a ban by the second broker", func() bool { return len(bob.has(f)) == 2 })
+	one.start()
+	await(t, "the first broker", func() bool { return alice.s.Brokers()[0].Connected && bob.s.Brokers()[1].Connected })
+	two.stop()
+	alice.say("sshd", "192.0.2.3")
+	await(t, "a ban by the first broker", func() bool { return len(bob.has(f)) == 3 })
+}
+
+func TestARevokedNodeIsPurged(t *testing.T) {
+	b := mochiBroker(t)
+	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
+	f := alice.feed("sshd")
+	alice.s.Publish([]ban.Topic{"sshd"})
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	alice.run()
+	bob.run()
+	alice.say("sshd", "192.0.2.1")
+	await(t, "the ban", func() bool { return len(bob.has(f)) == 1 })
+	// The operator finds that the key was stolen an hour ago.
+	card, _ := alice.id.Card()
+	next := nextCard(card, time.Now())
+	next.Certificates = nil
+	next.Revocations = []Revocation{{Node: f.Node, Since: time.Now().Add(-time.Hour)}}
+	raw, err := next.Sign(alice.id.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bob.s.AddCard(raw); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the purge", func() bool { return len(bob.has(f)) == 0 && bob.status(f).Status == StatusRevoked })
+	alice.say("sshd", "192.0.2.2")
+	bob.stop()
+	bob.open()
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	if err := bob.s.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bob.run()
+	await(t, "the refusal", func() bool { return bob.status(f).Status == StatusRevoked })
+	if got := bob.has(f); len(got) != 0 {
+		t.Errorf("a revoked node is heard: %v", got)
+	}
+}
+
+func TestARestoredBackupBeginsANewEpoch(t *testing.T) {
+	b := mochiBroker(t)
+	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
+	f := alice.feed("sshd")
+	alice.s.Publish([]ban.Topic{"sshd"})
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	alice.run()
+	bob.run()
+	alice.say("sshd", "192.0.2.1")
+	await(t, "the first ban", func() bool { return len(bob.has(f)) == 1 })
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	if err := alice.store.Backup(backup); err != nil {
+		t.Fatal(err)
+	}
+	alice.say("sshd", "192.0.2.2")
+	await(t, "the second ban", func() bool { return len(bob.has(f)) == 2 })
+	epoch := alice.status(f).Epoch
+	alice.stop()
+	if err := os.Rename(backup, filepath.Join(alice.dir, "agent.db")); err != nil {
+		t.Fatal(err)
+	}
+	alice.open()
+	alice.s.Publish([]ban.Topic{"sshd"})
+	alice.say("sshd", "192.0.2.3") // with a number that was used before
+	alice.run()
+	await(t, "the state of the backup and what was said since", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.1", "192.0.2.3"}) })
+	if v := alice.status(f); v.Epoch <= epoch || v.Status != StatusWriting {
+		t.Errorf("alice is at %+v", v)
+	}
+}
+
+func TestAClonedNodeStopsLoudly(t *testing.T) {
+	b := mochiBroker(t)
+	alice := newNode(t, "alice", b.url)
+	f := alice.feed("sshd")
+	// Two clients of one name push each other off a broker, so they meet only
+	// where a node listens to a broker that the other one writes to.
+	other := mochiBroker(t)
+	alice.stop()
+	alice.brokers = []string{b.url, other.url}
+	alice.open()
+	alice.s.Publish([]ban.Topic{"sshd"})
+	alice.run()
+	alice.say("sshd", "192.0.2.1")
+	await(t, "both brokers", func() bool { return alice.s.Brokers()[0].Connected && alice.s.Brokers()[1].Connected })
+	thief := &author{network: "testnet", feed: f, key: alice.id.node}
+	thief.epoch = alice.status(f).Epoch
+	payload := seal(thief.key, Header{Kind: KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: thief.epoch, Number: 99, Issued: time.Now().Add(2 * time.Second)}, (&Delta{GC: minutes(time.Now())}).append(nil))
+	alice.s.in <- packet{link: alice.s.links[1], topic: thief.name(KindDelta, 3).String(), payload: payload}
+	await(t, "the alarm", func() bool { return alice.status(f).Status == StatusCloned })
+}

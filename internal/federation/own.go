@@ -83,7 +83,7 @@ func (s *Session) fenceAll(l *link, now time.Time, wait time.Duration) {
 	if !l.alive() {
 		return
 	}
-	for t := range s.topics {
+	for t := range s.authors {
 		if v := s.sighting(l, t); v.until.IsZero() {
 			v.until = now.Add(wait)
 		}
@@ -94,7 +94,7 @@ func (s *Session) fenceAll(l *link, now time.Time, wait time.Duration) {
 func (s *Session) spread(a *author, out []outgoing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(out) == 0 || !s.topics[a.feed.Topic] || a.silence() != "" {
+	if len(out) == 0 || a.standing() == private || a.silence() != "" {
 		return
 	}
 	for _, l := range s.links {
@@ -129,16 +129,16 @@ func (s *Session) tick() error {
 	type job struct {
 		a     *author
 		links []*link
-		heard bool
+		wish  bool
 		again uint64
 	}
 	var jobs []job
 	for t, a := range s.authors {
-		j := job{a: a, heard: s.topics[t], again: s.restarts[t]}
+		j := job{a: a, wish: s.topics[t], again: s.restarts[t]}
 		delete(s.restarts, t)
 		for _, l := range s.links {
 			v := s.sighting(l, t)
-			if j.heard && l.alive() && (audit && v.done || !v.done && !v.until.IsZero() && !now.Before(v.until)) {
+			if l.alive() && (audit && v.done || !v.done && !v.until.IsZero() && !now.Before(v.until)) {
 				v.done = true
 				j.links = append(j.links, l)
 			}
@@ -148,7 +148,7 @@ func (s *Session) tick() error {
 	links := s.links
 	s.mu.Unlock()
 	for _, j := range jobs {
-		if err := s.serve(j.a, now, j.heard, j.again, j.links, audit); err != nil {
+		if err := s.serve(j.a, now, j.wish, j.again, j.links, audit); err != nil {
 			return err
 		}
 	}
@@ -174,7 +174,7 @@ func (s *Session) again(fx *effects) {
 
 // serve lets one author say what is due, and tells brokers that have just come
 // what they lack.
-func (s *Session) serve(a *author, now time.Time, heard bool, again uint64, links []*link, all bool) error {
+func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links []*link, all bool) error {
 	a.speaking.Lock()
 	defer a.speaking.Unlock()
 	if again > 0 {
@@ -185,12 +185,16 @@ func (s *Session) serve(a *author, now time.Time, heard bool, again uint64, link
 		}
 		s.spread(a, out)
 	}
-	out, err := a.tick(now, heard)
+	out, err := a.publicize(now, wish)
 	if err != nil {
 		return err
 	}
 	s.spread(a, out)
-	if a.silence() != "" {
+	if out, err = a.tick(now, wish); err != nil {
+		return err
+	}
+	s.spread(a, out)
+	if a.silence() != "" || a.standing() == private {
 		return nil
 	}
 	for _, l := range links {
@@ -254,9 +258,12 @@ func (s *Session) publishCard(links []*link, all bool) {
 		s.cards[s.own] = &cardState{card, raw}
 		s.dirty = true
 	}
-	published := len(s.topics) > 0
+	anything := false
+	for _, a := range s.authors {
+		anything = anything || a.standing() != private
+	}
 	s.mu.Unlock()
-	if !published {
+	if !anything {
 		return
 	}
 	name := Name{Network: s.o.Network, Kind: KindCard, Operator: s.own}

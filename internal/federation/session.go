@@ -300,8 +300,9 @@ func (s *Session) Follow(f []Following) {
 }
 
 // Publish sets the topics in which the node's own feeds are published: the
-// whole desired set. Publishing is an opt-in; a feed that is not published is
-// kept all the same.
+// whole desired set. Publishing is an opt-in. A feed that was published and is
+// no longer is withdrawn: it is empty for whoever follows it, and here; call
+// SaySnapshot before it is published again.
 func (s *Session) Publish(topics []ban.Topic) {
 	s.mu.Lock()
 	clear(s.topics)

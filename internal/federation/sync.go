@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -217,7 +218,7 @@ func (s *Session) reconcile(fx *effects) {
 		}
 		s.standing(w, fx)
 	}
-	for t := range s.topics {
+	for _, t := range s.written() {
 		if _, err := s.author(t); err != nil {
 			s.o.Log.Error("feed_not_opened", "topic", t, "error", err)
 		}
@@ -226,6 +227,25 @@ func (s *Session) reconcile(fx *effects) {
 		s.fenceAll(l, fx.now, 2*fenceWait)
 	}
 	s.rebase()
+}
+
+// written gives the topics of own feeds: those to publish, and those of which
+// the store has something, because they may have to be withdrawn.
+func (s *Session) written() []ban.Topic {
+	out := maps.Clone(s.topics)
+	prefix := s.o.Network + "/"
+	err := s.o.Store.View(func(tx store.Tx) error {
+		return tx.Each(bucketOwn, prefix, func(k string, _ []byte) error {
+			if t, ok := strings.CutSuffix(k[len(prefix):], "/state"); ok {
+				out[ban.Topic(t)] = true
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		s.o.Log.Error("own_feeds_not_listed", "error", err)
+	}
+	return slices.Collect(maps.Keys(out))
 }
 
 // feedsOf gives the feeds of all nodes that an operator certifies, or of which
@@ -337,8 +357,8 @@ func (s *Session) rebase() {
 			base[w.name(KindDispute, 0).String()] = 1
 		}
 	}
-	for t := range s.topics {
-		if a := s.authors[t]; a != nil {
+	for _, a := range s.authors {
+		if s.topics[a.feed.Topic] || a.standing() != private {
 			head := a.name(KindHead, 0).String()
 			base[head] = 1
 			base[strings.TrimSuffix(head, "head")+"delta/+"] = ring
