@@ -116,7 +116,7 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 		return ruling{}, refusedPlacement
 	case err != nil:
 		return ruling{}, refusedFormat
-	case h.Issued.After(now.Add(federation.MaxAhead)), h.Epoch > uint64(now.Add(federation.MaxEpochAhead).Unix()):
+	case h.Ahead(now):
 		return ruling{}, refusedFuture
 	}
 	old := a.store.Get(topic)

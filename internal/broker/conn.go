@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -60,6 +61,8 @@ type conn struct {
 	unacked atomic.Int32
 	// unsettled counts publications of this client that wait for the disk.
 	unsettled atomic.Int32
+
+	testingOnlyPanic atomic.Bool
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -133,6 +136,9 @@ func (c *conn) step() error {
 		return err
 	}
 	c.b.count.received.Inc()
+	if c.testingOnlyPanic.Load() {
+		panic("a test asked for it")
+	}
 	switch {
 	case h.Type == frame.Puback && frame.AckID(body) <= maxFastID && c.session != nil && c.session.clean:
 		c.acks++
@@ -148,19 +154,22 @@ func (c *conn) step() error {
 	return nil
 }
 
+// system begins the topics that are the broker's own.
+const system = "$SYS"
+
 // swallow takes a publication that the engine would drop without an
 // acknowledgement, so that its client would send it for ever: one to a topic
 // of the broker's own.
 func (c *conn) swallow(h frame.Header, body []byte) bool {
 	p, err := frame.ParsePublish(h, body)
-	if err != nil || p.Topic[0] != '$' {
+	if err != nil || len(p.Topic) < len(system) || !strings.EqualFold(string(p.Topic[:len(system)]), system) {
 		return false
 	}
 	c.b.count.refused.WithLabelValues(string(refusedTopic)).Inc()
 	if p.QoS == 2 {
 		// Exactly-once cannot be answered alone; the client breaks MQTT
 		// 3.1.1, section 4.7.2, and is told so in the only way there is.
-		c.kick("published to $")
+		c.kick("published to $SYS")
 		return true
 	}
 	if p.QoS == 1 {

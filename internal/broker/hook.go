@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -187,6 +188,8 @@ func (b *Broker) mayRead(c *conn, filter string) string {
 	switch {
 	case c.who.access < AccessRead:
 		return "access"
+	case slices.Contains(b.options.DenyRead, filter):
+		return "denied"
 	case len(filter) > maxFilter || strings.Count(filter, "/") >= maxLevels:
 		return "too deep"
 	case frame.CheckFilter([]byte(filter)) != nil:

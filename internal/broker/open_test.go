@@ -158,13 +158,19 @@ func TestTheNewConnectionTakesTheSessionOver(t *testing.T) {
 	}
 }
 
-func TestTopicsWithADollarAreTheBrokersOwn(t *testing.T) {
+func TestWildcardsDoNotMatchTopicsWithADollar(t *testing.T) {
 	b := open(t)
 	sub, pub := join(t, b, "sub"), join(t, b, "pub")
 	sub.subscribe("#", 1)
 	sub.subscribe("+/x", 1)
 	pub.publish("$SYS/x", "m", 1, false) // acknowledged, or it would come for ever
+	pub.publish("$x/x", "m", 2, false)
 	sub.wantNothing()
+	sub.subscribe("$x/#", 1)
+	pub.publish("$x/x", "named", 3, false)
+	if _, payload, _ := sub.message(); payload != "named" {
+		t.Errorf("got %q", payload)
+	}
 }
 
 func TestAKeepaliveIsEnforced(t *testing.T) {
@@ -195,4 +201,22 @@ func TestMosquittoClients(t *testing.T) {
 			t.Errorf("mosquitto_sub: %v\n%s", err, out)
 		}
 	}
+}
+
+func TestAFilterCanBeDenied(t *testing.T) {
+	b := start(t, Options{Open: true, Anonymous: AccessFull, DenyRead: []string{"secret"}})
+	c := join(t, b, "c")
+	if q := c.subscribe("secret", 1); q != 0x80 {
+		t.Errorf("granted %#x", q)
+	}
+}
+
+func TestAnEmptyIdentifierNeedsACleanSession(t *testing.T) {
+	b := open(t)
+	if got := dial(t, b).refusal(connecting{keepalive: 60}); got != frame.RefusedIdentifier {
+		t.Errorf("CONNACK %d", got)
+	}
+	c := dial(t, b)
+	c.connect(connecting{flags: frame.FlagClean})
+	c.wantNothing()
 }

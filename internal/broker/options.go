@@ -37,6 +37,9 @@ type Options struct {
 	// admitted.
 	Operators []ban.Operator
 
+	// DenyRead are filters that nobody may subscribe to, spelled exactly so.
+	DenyRead []string
+
 	// Open admits every topic and payload, not only signed feeds, and keeps
 	// sessions of clients that ask for it. For a private network among
 	// friends, an ingress that [Sidecar] guards, and conformance tests.

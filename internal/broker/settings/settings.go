@@ -31,6 +31,7 @@ type File struct {
 	Keys      *bool           `toml:"keys"`      // default true
 	Open      bool            `toml:"open"`
 	Operators []string        `toml:"operators"`
+	DenyRead  []string        `toml:"deny_read"`
 	Listeners []Listener      `toml:"listeners"`
 	Users     map[string]User `toml:"users"`
 	Limits    Limits          `toml:"limits"`
@@ -163,7 +164,7 @@ func (f *File) Options() (o broker.Options, err error) {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	o = broker.Options{
 		Network: f.Network, StateDir: f.StateDir, Keys: f.Keys == nil || *f.Keys, Names: f.Names, Open: f.Open,
-		LogAddresses: f.Log.Addresses, Users: map[string]broker.User{},
+		LogAddresses: f.Log.Addresses, DenyRead: f.DenyRead, Users: map[string]broker.User{},
 	}
 	if f.Network != "" {
 		if err := federation.CheckNetwork(f.Network); err != nil {

@@ -1,0 +1,259 @@
+package broker
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"banmesh/internal/broker/frame"
+)
+
+// alive wants that the broker still serves others, fully.
+func alive(t *testing.T, b *Broker) {
+	t.Helper()
+	a := newAuthor(t.Name())
+	pub, sub := a.join(t, b), newAuthor("reader of "+t.Name()).join(t, b)
+	topic, card := a.card(t, uint64(time.Now().UnixNano()))
+	sub.subscribe(topic, 1)
+	pub.publish(topic, card, 1, true)
+	if _, payload, _ := sub.message(); payload != card {
+		t.Error("a healthy client got something else")
+	}
+}
+
+// Malformed packets of every kind close their own connection and no other.
+func TestMalformedPacketsCostTheirSenderTheConnection(t *testing.T) {
+	b := community(t)
+	good := newAuthor("alice").connecting(time.Now().Add(time.Minute), "broker.example").bytes()
+	good = slices.Clip(good) // so that every append makes a copy
+	for name, sent := range map[string][]byte{
+		"no CONNECT first":              {0xc0, 0},
+		"a PUBLISH first":               publishBytes("a", "b", 1, 1, false),
+		"type 0":                        append(good, 0, 0),
+		"type 15":                       append(good, 0xf0, 0),
+		"a packet of a server":          append(good, 0xd0, 0),
+		"a second CONNECT":              append(good, good...),
+		"a length without end":          append(good, 0x30, 0x80, 0x80, 0x80, 0x80, 0x80),
+		"a length before login":         {0x10, 0xff, 0xff, 0xff, 0xff, 0xff},
+		"a huge CONNECT":                {0x10, 0xff, 0xff, 0xff, 0x7f},
+		"a huge packet":                 append(good, 0x30, 0xff, 0xff, 0xff, 0x7f),
+		"an empty SUBSCRIBE":            append(good, 0x82, 2, 0, 1),
+		"a SUBSCRIBE cut off":           append(good, 0x82, 5, 0, 1, 0, 0, 0),
+		"a SUBSCRIBE with identifier 0": append(good, whole(0x82, 0, 0, 0, 1, 'a', 0)...),
+		"wrong flags":                   append(good, 0x80, 6, 0, 1, 0, 1, 'a', 0),
+		"QoS 3":                         append(good, publishBytes("a", "b", 1, 3, false)...),
+		"a topic with a wildcard":       append(good, publishBytes("a/#", "b", 1, 1, false)...),
+		"a topic that is no text":       append(good, publishBytes("a\xff", "b", 1, 1, false)...),
+		"a topic with U+0000":           append(good, publishBytes("a\x00", "b", 1, 1, false)...),
+		"an empty topic":                append(good, publishBytes("", "b", 1, 1, false)...),
+		"a wildcard inside a level":     append(good, whole(0x82, append([]byte{0, 1}, append(text("a+/b"), 0)...)...)...),
+		"random bytes":                  []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+		"bytes after a CONNECT":         func() []byte { g := append([]byte(nil), good...); g[1]++; return append(g, 'x') }(),
+		"a PUBACK of three bytes":       append(good, 0x40, 3, 0, 1, 0),
+		"a PINGREQ with a body":         append(good, 0xc0, 1, 0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := dial(t, b)
+			_, _ = c.nc.Write(sent)
+			c.wantClosed()
+		})
+	}
+	alive(t, b)
+	if n := value(b.count.panics); n != 0 {
+		t.Errorf("the engine failed %d times", n)
+	}
+}
+
+func TestAConnectionWithoutALoginEnds(t *testing.T) {
+	b := community(t, func(o *Options) { o.Limits.ConnectTime = 100 * time.Millisecond })
+	idle, slow := dial(t, b), dial(t, b)
+	go func() { // one byte at a time earns no time
+		for range 1000 {
+			if _, err := slow.nc.Write([]byte{0x10}); err != nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	idle.wantClosed()
+	slow.wantClosed()
+	alive(t, b)
+}
+
+func TestConnectionsAreLimited(t *testing.T) {
+	b := community(t, func(o *Options) { o.Limits.Connections = 3 })
+	var held []*client
+	for i := range 3 {
+		held = append(held, newAuthor(fmt.Sprint(i)).join(t, b))
+	}
+	dial(t, b).wantClosed()
+	held[0].nc.Close()
+	eventually(t, "there is room", func() bool { return b.open.Load() == 2 })
+	alive2 := newAuthor("late").join(t, b)
+	alive2.wantNothing()
+}
+
+func TestTheGuardOutlivesTheLackOfDescriptors(t *testing.T) {
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	b := community(t)
+	first := newAuthor("first").join(t, b)
+	// A client that has its own descriptor already connects when the broker
+	// cannot get another.
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	none := before
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	restore := sync.OnceFunc(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })
+	defer restore()
+	to := b.Addr().(*net.TCPAddr)
+	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: to.Port, Addr: [4]byte(to.IP.To4())}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "accepting fails more than once", func() bool { return value(b.count.acceptErrors) > 1 })
+	first.wantNothing()
+	restore()
+	alive(t, b)
+}
+
+func TestAClientThatDoesNotReadStallsNobody(t *testing.T) {
+	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 256 << 10, StallTime: time.Second}})
+	stalled := join(t, b, "stalled")
+	stalled.subscribe("t", 1)
+	healthy, pub := join(t, b, "healthy"), join(t, b, "pub")
+	healthy.subscribe("t", 1)
+	payload := strings.Repeat("x", 3000)
+	var done sync.WaitGroup
+	const n = 5000 // 15 MB, more than any socket buffer
+	done.Go(func() {
+		for range n {
+			if _, got, _ := healthy.message(); got != payload {
+				t.Error("wrong payload")
+				return
+			}
+		}
+	})
+	for i := range n {
+		pub.publish("t", payload, uint16(i+1), false)
+	}
+	done.Wait()
+	stalled.wantClosed()
+	if value(b.count.kicked.WithLabelValues("slow reader"))+value(b.count.kicked.WithLabelValues("stalled reader")) == 0 {
+		t.Error("the stalled client was not cut for it")
+	}
+}
+
+func TestAClientThatDoesNotAcknowledgeIsCut(t *testing.T) {
+	b := open(t)
+	c, pub := join(t, b, "c"), join(t, b, "pub")
+	c.subscribe("t", 1)
+	go func() { _, _ = io.Copy(io.Discard, c.nc) }()
+	for i := range maxUnacked + 10 {
+		if _, err := pub.nc.Write(publishBytes("t", "x", uint16(i%60000+1), 1, false)); err != nil {
+			t.Fatal(err)
+		}
+		pub.want(frame.Puback)
+	}
+	eventually(t, "it was cut", func() bool { return value(b.count.kicked.WithLabelValues("does not acknowledge")) == 1 })
+}
+
+func TestAForeignAcknowledgementIsHarmless(t *testing.T) {
+	b := open(t)
+	c, pub := join(t, b, "c"), join(t, b, "pub")
+	c.subscribe("t", 1)
+	for id := range uint16(200) {
+		c.send(frame.AppendPuback(nil, id+1)...)
+	}
+	pub.publish("t", "m", 1, false)
+	if _, payload, _ := c.message(); payload != "m" {
+		t.Errorf("got %q", payload)
+	}
+}
+
+func TestAPublisherThatIsTooFastIsSlowedDown(t *testing.T) {
+	b := community(t, func(o *Options) { o.Limits.PublishRate, o.Limits.PublishBurst = 100, 10 })
+	pub := newAuthor("fast").join(t, b)
+	began := time.Now()
+	for range 30 {
+		pub.publish("not/a/feed", "x", 1, true)
+	}
+	if d := time.Since(began); d < 150*time.Millisecond {
+		t.Errorf("30 publications took %v at 100 a second and 10 at once", d)
+	}
+	if value(b.count.paced) == 0 {
+		t.Error("nothing was counted")
+	}
+}
+
+func TestWhatOneAddressMayHold(t *testing.T) {
+	w := newCrowd()
+	four, six, same, loop := addr("192.0.2.1"), addr("2001:db8::1"), addr("2001:db8::ffff"), addr("127.0.0.1")
+	now := time.Now()
+	for range 2 {
+		if !w.enter(four, 2) {
+			t.Error("refused below the limit")
+		}
+	}
+	if w.enter(four, 2) {
+		t.Error("a third connection from one address")
+	}
+	w.leave(four, now)
+	if !w.enter(four, 2) {
+		t.Error("refused after one left")
+	}
+	if !w.enter(six, 1) || w.enter(same, 1) {
+		t.Error("a /64 counts as one")
+	}
+	for range 100 {
+		if !w.enter(loop, 1) {
+			t.Error("loopback is not counted")
+		}
+	}
+	// Leaving does not refill the bucket.
+	l := Limits{AddressRate: 1, AddressBurst: 1}
+	who := identity{method: "anonymous"}
+	if d := w.wait(who, four, now, &l); d != 0 {
+		t.Errorf("the first waits %v", d)
+	}
+	w.leave(four, now)
+	w.leave(four, now)
+	w.enter(four, 2)
+	if d := w.wait(who, four, now, &l); d <= 0 {
+		t.Error("the bucket was refilled by leaving")
+	}
+}
+
+func TestAPanicCostsOneClientItsConnection(t *testing.T) {
+	b := open(t)
+	c := join(t, b, "victim")
+	c.subscribe("t", 1)
+	s := b.roster.get("victim")
+	s.c.testingOnlyPanic.Store(true)
+	c.send(frame.Pingreq<<4, 0)
+	c.wantClosed()
+	eventually(t, "it is forgotten", func() bool {
+		_, known := b.engine.Clients.Get("victim")
+		return b.roster.get("victim") == nil && !known && b.index.subscriptions() == 0
+	})
+	if value(b.count.panics) != 1 {
+		t.Error("not counted")
+	}
+	join(t, b, "victim").wantNothing()
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
