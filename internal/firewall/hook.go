@@ -1,0 +1,170 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// Hook is a [Firewall] that runs a program for every ban and unban, for routers,
+// load balancers and clouds that this package does not know. The program gets
+// fixed arguments and four more, never a shell and never a text from the wire:
+//
+//	PROGRAM ARGUMENT... ban   TOPIC PREFIX SECONDS
+//	PROGRAM ARGUMENT... unban TOPIC PREFIX 0
+//
+// PREFIX is canonical ("192.0.2.7/32"), SECONDS is 0 for a ban without end. It
+// must succeed when what it is asked is the case already, because bans are said
+// again after a restart and after a failure. The never-ban list is kept here: a
+// ban that overlaps it is not told.
+type Hook struct {
+	plain
+	argv    []string
+	timeout time.Duration
+}
+
+// Limits of a [Hook].
+const (
+	// HookTimeout ends a run that takes longer; nothing else is enforced
+	// meanwhile.
+	HookTimeout = 10 * time.Second
+	// hookFailures in a row end a round: the program is broken, and what is owed
+	// is tried again at the next Check.
+	hookFailures = 3
+)
+
+var _ Firewall = (*Hook)(nil)
+
+// NewHook gives a Hook that runs argv, whose first element is an absolute path.
+func NewHook(o Options, argv []string) (*Hook, error) {
+	if len(argv) == 0 || !filepath.IsAbs(argv[0]) {
+		return nil, errors.New("a hook is the absolute path of a program and its arguments")
+	}
+	info, err := os.Stat(argv[0])
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("hook: %w", err)
+	case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
+		return nil, fmt.Errorf("hook %s is not a program", argv[0])
+	case info.Mode()&0o022 != 0:
+		return nil, fmt.Errorf("hook %s can be written by others than its owner", argv[0])
+	}
+	h := &Hook{argv: slices.Clone(argv), timeout: HookTimeout}
+	h.begin(o)
+	return h, nil
+}
+
+// Configure implements [Firewall].
+func (h *Hook) Configure(ctx context.Context, c Config) error {
+	c, err := c.normal()
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.configure(c); err != nil {
+		return err
+	}
+	for k := range h.wanted {
+		if h.never(k.Prefix) {
+			h.owed[k] = true
+		}
+	}
+	return h.pay(ctx)
+}
+
+// Replace implements [Firewall].
+func (h *Hook) Replace(ctx context.Context, bans iter.Seq[Ban]) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.usable(); err != nil {
+		return err
+	}
+	return errors.Join(h.all(bans), h.pay(ctx))
+}
+
+// Apply implements [Firewall].
+func (h *Hook) Apply(ctx context.Context, add []Ban, remove []Key) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.usable(); err != nil {
+		return err
+	}
+	if !h.replaced {
+		return ErrNoState
+	}
+	return errors.Join(h.want(slices.Values(add), remove), h.pay(ctx))
+}
+
+// Check implements [Firewall]: it tells the program of bans that have ended,
+// and what it could not be told before.
+func (h *Hook) Check(ctx context.Context) (Drift, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.usable(); err != nil {
+		return Drift{}, err
+	}
+	for _, k := range h.ended() {
+		h.owed[k] = true
+	}
+	err := h.pay(ctx)
+	return Drift{Owed: len(h.owed), Bans: len(h.wanted)}, err
+}
+
+// Counters implements [Firewall]; a Hook sees no packets.
+func (h *Hook) Counters(context.Context) (map[ban.Topic]Counter, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return map[ban.Topic]Counter{}, h.usable()
+}
+
+func (h *Hook) pay(ctx context.Context) error {
+	var errs []error
+	for k := range h.owed {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if err := h.tell(ctx, k); err != nil {
+			if errs = append(errs, err); len(errs) == hookFailures {
+				break
+			}
+			continue
+		}
+		delete(h.owed, k)
+	}
+	return errors.Join(errs...)
+}
+
+// tell runs the program once.
+func (h *Hook) tell(ctx context.Context, k Key) error {
+	verb, seconds := "unban", int64(0)
+	until, wanted := h.wanted[k]
+	if wanted && !h.never(k.Prefix) && !h.scopes[k.Topic].Observe {
+		verb = "ban"
+		if until != never {
+			seconds = max(int64(until.time().Sub(h.now())/time.Second), 1)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.timeout)
+	defer cancel()
+	args := append(slices.Clone(h.argv[1:]), verb, string(k.Topic), k.Prefix.String(), strconv.FormatInt(seconds, 10))
+	cmd := exec.CommandContext(ctx, h.argv[0], args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
+	cmd.Dir = "/"
+	// A grandchild that keeps the pipe open must not keep us.
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("hook %s %s %s: %w: %.200q", verb, k.Topic, k.Prefix, err, out)
+	}
+	return nil
+}

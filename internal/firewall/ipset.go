@@ -1,0 +1,459 @@
+package firewall
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"iter"
+	"maps"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// IPSet is a [Firewall] for systems without nftables, or whose firewall is
+// iptables through and through: a pair of ipsets a topic and address family,
+// and a chain of iptables' raw table that asks them. Bans have their end in the
+// kernel here, too. It costs a process a call, so calls should carry many bans.
+type IPSet struct {
+	plain
+	legacy bool
+	looked time.Time // when the rules were last looked at
+}
+
+// Limits of [IPSet].
+const (
+	// ipsetMaxTimeout is ipset's longest, in seconds (2^32 milliseconds halved);
+	// a longer ban is renewed before it runs out.
+	ipsetMaxTimeout = 2_147_483
+	ipsetRenew      = 24 * time.Hour
+	// multiportMost is how many ports one iptables rule can name.
+	multiportMost = 15
+	// ipsetLook is how often Check looks at the rules, at a few processes each.
+	ipsetLook = 10 * time.Second
+)
+
+var _ Firewall = (*IPSet)(nil)
+
+// NewIPSet gives an IPSet enforcer. legacy chooses iptables-legacy where the
+// plain iptables is the one that writes nftables rules.
+func NewIPSet(o Options, legacy bool) *IPSet {
+	s := &IPSet{legacy: legacy}
+	s.begin(o)
+	return s
+}
+
+// families are the two that every set and rule exists for.
+var families = [...]struct{ suffix, family, iptables string }{{"4", "inet", "iptables"}, {"6", "inet6", "ip6tables"}}
+
+// setName gives a topic's set: at most 31 bytes, so the topic goes by its hash.
+func (s *IPSet) setName(t ban.Topic, four, host bool) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(t))
+	suffix := "6"
+	if four {
+		suffix = "4"
+	}
+	if !host {
+		suffix += "n"
+	}
+	return fmt.Sprintf("%s-%08x-%s", s.config.Table, h.Sum32(), suffix)
+}
+
+func (s *IPSet) neverName(suffix string) string { return s.config.Table + "-never-" + suffix }
+
+func (s *IPSet) chainName() string { return strings.ToUpper(s.config.Table) }
+
+// Configure implements [Firewall].
+func (s *IPSet) Configure(ctx context.Context, c Config) error {
+	c, err := c.normal()
+	if err != nil {
+		return err
+	}
+	for _, x := range c.Scopes {
+		if x.MaxConnections != 0 || x.Remember != 0 {
+			return fmt.Errorf("topic %s: connection limits and remembered peers need nftables: %w", x.Topic, ErrUnsupported)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.config
+	if err := s.configure(c); err != nil {
+		return err
+	}
+	if err := s.rules(ctx); err != nil {
+		s.ready = before.Table != ""
+		return err
+	}
+	return s.pay(ctx)
+}
+
+// rules makes the sets and the chains.
+func (s *IPSet) rules(ctx context.Context) error {
+	var b bytes.Buffer
+	for _, x := range s.config.Scopes {
+		for i, f := range families {
+			fmt.Fprintf(&b, "create %s hash:ip family %s timeout 0 maxelem %d\n", s.setName(x.Topic, i == 0, true), f.family, s.config.Cap)
+			fmt.Fprintf(&b, "create %s hash:net family %s timeout 0 maxelem %d\n", s.setName(x.Topic, i == 0, false), f.family, s.config.Cap)
+		}
+	}
+	for i, f := range families {
+		name := s.neverName(f.suffix)
+		fmt.Fprintf(&b, "create %s hash:net family %s maxelem %d\ncreate %s-t hash:net family %s maxelem %d\nflush %s-t\n", name, f.family, 2*MaxNever, name, f.family, 2*MaxNever, name)
+		for _, p := range s.config.Never {
+			if p.Addr().Is4() != (i == 0) {
+				continue
+			}
+			for _, q := range halves(p) {
+				fmt.Fprintf(&b, "add %s-t %s\n", name, q)
+			}
+		}
+		fmt.Fprintf(&b, "swap %s %s-t\ndestroy %s-t\n", name, name, name)
+	}
+	if err := s.run(ctx, b.Bytes(), "ipset", "-exist", "restore"); err != nil {
+		return err
+	}
+	for i, f := range families {
+		b.Reset()
+		fmt.Fprintf(&b, "*raw\n:%s - [0:0]\n", s.chainName())
+		for _, r := range s.chainRules(i == 0) {
+			fmt.Fprintln(&b, r)
+		}
+		b.WriteString("COMMIT\n")
+		if err := s.run(ctx, b.Bytes(), s.tool(f.iptables)+"-restore", "--noflush"); err != nil {
+			return err
+		}
+		if s.run(ctx, nil, s.tool(f.iptables), "-t", "raw", "-C", "PREROUTING", "-j", s.chainName()) != nil {
+			if err := s.run(ctx, nil, s.tool(f.iptables), "-t", "raw", "-I", "PREROUTING", "1", "-j", s.chainName()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// chainRules gives our chain as iptables-save prints it.
+func (s *IPSet) chainRules(four bool) []string {
+	suffix := "6"
+	if four {
+		suffix = "4"
+	}
+	head := "-A " + s.chainName() + " "
+	out := []string{head + "-i lo -j RETURN", head + "-m set --match-set " + s.neverName(suffix) + " src -j RETURN"}
+	for _, x := range s.config.Scopes {
+		target := " -j DROP"
+		if x.Observe {
+			target = ""
+		}
+		for _, host := range []bool{true, false} {
+			match := "-m set --match-set " + s.setName(x.Topic, four, host) + " src"
+			switch {
+			case len(x.Protocols) == 0:
+				out = append(out, head+match+target)
+			case len(x.Ports) == 0:
+				for _, p := range x.Protocols {
+					out = append(out, head+"-p "+p+" "+match+target)
+				}
+			default:
+				for _, p := range x.Protocols {
+					for chunk := range slices.Chunk(x.Ports, multiportMost) {
+						ports := make([]string, len(chunk))
+						for i, port := range chunk {
+							ports[i] = strconv.Itoa(int(port))
+						}
+						out = append(out, head+"-p "+p+" "+match+" -m multiport --dports "+strings.Join(ports, ",")+target)
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (s *IPSet) tool(name string) string {
+	if s.legacy {
+		return name + "-legacy"
+	}
+	return name
+}
+
+// halves splits the whole address space, which hash:net cannot hold.
+func halves(p netip.Prefix) []netip.Prefix {
+	if p.Bits() > 0 {
+		return []netip.Prefix{p}
+	}
+	low := netip.PrefixFrom(p.Addr(), 1)
+	return []netip.Prefix{low, netip.PrefixFrom(lastOf(low).Next(), 1)}
+}
+
+// Replace implements [Firewall]. Each set is filled beside the one in force and
+// swapped with it, so that nothing is open meanwhile.
+func (s *IPSet) Replace(ctx context.Context, bans iter.Seq[Ban]) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	refused := s.all(bans)
+	for k := range s.wanted {
+		s.owed[k] = true
+	}
+	return errors.Join(refused, s.reload(ctx))
+}
+
+func (s *IPSet) reload(ctx context.Context) error {
+	var b bytes.Buffer
+	for _, x := range s.config.Scopes {
+		for i, f := range families {
+			for _, kind := range []struct {
+				host bool
+				name string
+			}{{true, "hash:ip"}, {false, "hash:net"}} {
+				fmt.Fprintf(&b, "create %s-t %s family %s timeout 0 maxelem %d\nflush %s-t\n", s.setName(x.Topic, i == 0, kind.host), kind.name, f.family, s.config.Cap, s.setName(x.Topic, i == 0, kind.host))
+			}
+		}
+	}
+	for k, until := range s.wanted {
+		s.line(&b, k, until, "-t")
+	}
+	for _, x := range s.config.Scopes {
+		for i := range families {
+			for _, host := range []bool{true, false} {
+				name := s.setName(x.Topic, i == 0, host)
+				fmt.Fprintf(&b, "swap %s %s-t\ndestroy %s-t\n", name, name, name)
+			}
+		}
+	}
+	if err := s.run(ctx, b.Bytes(), "ipset", "-exist", "restore"); err != nil {
+		return err
+	}
+	clear(s.owed)
+	return nil
+}
+
+// line writes what makes one key right.
+func (s *IPSet) line(b *bytes.Buffer, k Key, until second, suffix string) {
+	host := k.Prefix.IsSingleIP()
+	name := s.setName(k.Topic, k.Prefix.Addr().Is4(), host) + suffix
+	for _, p := range halves(k.Prefix) {
+		text := p.String()
+		if host {
+			text = p.Addr().String()
+		}
+		if until == 0 {
+			fmt.Fprintf(b, "del %s %s\n", name, text)
+			continue
+		}
+		seconds := int64(0) // for ever
+		if until != never {
+			seconds = min(max(int64(until.time().Sub(s.now())/time.Second), 1), ipsetMaxTimeout)
+		}
+		fmt.Fprintf(b, "add %s %s timeout %d\n", name, text, seconds)
+	}
+}
+
+// Apply implements [Firewall].
+func (s *IPSet) Apply(ctx context.Context, add []Ban, remove []Key) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if !s.replaced {
+		return ErrNoState
+	}
+	return errors.Join(s.want(slices.Values(add), remove), s.pay(ctx))
+}
+
+// pay writes what is owed.
+func (s *IPSet) pay(ctx context.Context) error {
+	if len(s.owed) == 0 {
+		return nil
+	}
+	return s.write(ctx, slices.Collect(maps.Keys(s.owed)))
+}
+
+// write writes some keys, and where ipset refuses them, in ever smaller parts.
+func (s *IPSet) write(ctx context.Context, keys []Key) error {
+	var b bytes.Buffer
+	for _, k := range keys {
+		if _, ok := s.scopes[k.Topic]; ok {
+			s.line(&b, k, s.wanted[k], "")
+		}
+	}
+	err := s.run(ctx, b.Bytes(), "ipset", "-exist", "restore")
+	switch {
+	case err == nil:
+		for _, k := range keys {
+			delete(s.owed, k)
+		}
+		return nil
+	case len(keys) == 1 || ctx.Err() != nil:
+		return err
+	}
+	return errors.Join(s.write(ctx, keys[:len(keys)/2]), s.write(ctx, keys[len(keys)/2:]))
+}
+
+// Check implements [Firewall].
+func (s *IPSet) Check(ctx context.Context) (d Drift, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return d, err
+	}
+	s.ended()
+	renew := secondOf(s.now().Add(ipsetMaxTimeout*time.Second - ipsetRenew))
+	if now := s.now(); now.Sub(s.looked) >= ipsetLook {
+		last := s.looked
+		s.looked = now
+		if d.What, err = s.differs(ctx); err != nil {
+			return d, err
+		}
+		if d.Changed = len(d.What) > 0; d.Changed {
+			if err := errors.Join(s.rules(ctx), s.reload(ctx)); err != nil {
+				return d, err
+			}
+			s.log.Warn("firewall was changed by another program", "what", strings.Join(d.What, "; "))
+		}
+		if !last.IsZero() && now.Truncate(ipsetRenew) != last.Truncate(ipsetRenew) {
+			for k, until := range s.wanted {
+				if until > renew && until != never {
+					s.owed[k] = true
+				}
+			}
+		}
+	}
+	err = s.pay(ctx)
+	d.Owed, d.Bans = len(s.owed), len(s.wanted)
+	d.Cured = d.Changed && err == nil
+	return d, err
+}
+
+// differs looks for our rules and sets.
+func (s *IPSet) differs(ctx context.Context) (what []string, err error) {
+	for i, f := range families {
+		out, err := s.output(ctx, s.tool(f.iptables)+"-save", "-t", "raw")
+		if err != nil {
+			return nil, err
+		}
+		var have []string
+		jumps := false
+		for line := range strings.Lines(out) {
+			line = strings.TrimSpace(line)
+			if strings.HasPrefix(line, "-A "+s.chainName()+" ") {
+				have = append(have, line)
+			}
+			jumps = jumps || line == "-A PREROUTING -j "+s.chainName()
+		}
+		if !jumps {
+			what = append(what, f.iptables+" no longer asks our chain")
+		}
+		if !slices.Equal(have, s.chainRules(i == 0)) {
+			what = append(what, f.iptables+" had other rules")
+		}
+	}
+	out, err := s.output(ctx, "ipset", "list", "-name")
+	if err != nil {
+		return nil, err
+	}
+	names := strings.Fields(out)
+	slices.Sort(names)
+	for _, x := range s.config.Scopes {
+		for i := range families {
+			for _, host := range []bool{true, false} {
+				if _, ok := slices.BinarySearch(names, s.setName(x.Topic, i == 0, host)); !ok {
+					what = append(what, "ipset "+s.setName(x.Topic, i == 0, host)+" was gone")
+				}
+			}
+		}
+	}
+	return what, nil
+}
+
+// Counters implements [Firewall].
+func (s *IPSet) Counters(ctx context.Context) (map[ban.Topic]Counter, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	out := make(map[ban.Topic]Counter, len(s.config.Scopes))
+	topics := make(map[string]ban.Topic)
+	for _, x := range s.config.Scopes {
+		out[x.Topic] = Counter{}
+		for i := range families {
+			topics[s.setName(x.Topic, i == 0, true)] = x.Topic
+			topics[s.setName(x.Topic, i == 0, false)] = x.Topic
+		}
+	}
+	for _, f := range families {
+		text, err := s.output(ctx, s.tool(f.iptables)+"-save", "-c", "-t", "raw")
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(text) {
+			var c Counter
+			words := strings.Fields(line)
+			if len(words) < 3 || words[2] != s.chainName() {
+				continue
+			}
+			i := slices.Index(words, "--match-set")
+			if n, err := fmt.Sscanf(words[0], "[%d:%d]", &c.Packets, &c.Bytes); err != nil || n != 2 || i < 0 {
+				continue
+			}
+			if t, ok := topics[words[i+1]]; ok {
+				out[t] = Counter{out[t].Packets + c.Packets, out[t].Bytes + c.Bytes}
+			}
+		}
+	}
+	return out, nil
+}
+
+// Remove takes every set and rule of this enforcer away.
+func (s *IPSet) Remove(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range families {
+		t := s.tool(f.iptables)
+		for _, args := range [][]string{{"-D", "PREROUTING", "-j", s.chainName()}, {"-F", s.chainName()}, {"-X", s.chainName()}} {
+			errs = append(errs, s.run(ctx, nil, t, append([]string{"-t", "raw"}, args...)...))
+		}
+	}
+	var b bytes.Buffer
+	for i, f := range families {
+		fmt.Fprintf(&b, "destroy %s\n", s.neverName(f.suffix))
+		for _, x := range s.config.Scopes {
+			fmt.Fprintf(&b, "destroy %s\ndestroy %s\n", s.setName(x.Topic, i == 0, true), s.setName(x.Topic, i == 0, false))
+		}
+	}
+	return errors.Join(append(errs, s.run(ctx, b.Bytes(), "ipset", "restore"))...)
+}
+
+// run runs a tool with an input, in no shell.
+func (s *IPSet) run(ctx context.Context, stdin []byte, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("running %s: %w: %.300s", name, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func (s *IPSet) output(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, name, args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("running %s: %w", name, err)
+	}
+	return string(out), nil
+}

@@ -1,0 +1,156 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// plain is what the enforcers without a kernel state of their own share: the
+// wanted bans, one entry a key, and which of them were not carried out yet.
+type plain struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu       sync.Mutex
+	config   Config
+	scopes   map[ban.Topic]Scope
+	ready    bool
+	replaced bool
+	closed   bool
+	wanted   map[Key]second
+	owed     map[Key]bool
+}
+
+// begin fills in what the constructor was given.
+func (p *plain) begin(o Options) {
+	p.log, p.now, p.wanted, p.owed = o.Logger, o.Now, make(map[Key]second), make(map[Key]bool)
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+}
+
+func (p *plain) usable() error {
+	switch {
+	case p.closed:
+		return ErrClosed
+	case !p.ready:
+		return ErrNotConfigured
+	}
+	return nil
+}
+
+// configure takes a configuration over and owes the end of bans that no scope
+// knows any more.
+func (p *plain) configure(c Config) error {
+	if p.closed {
+		return ErrClosed
+	}
+	p.config, p.ready, p.scopes = c, true, make(map[ban.Topic]Scope, len(c.Scopes))
+	for _, s := range c.Scopes {
+		p.scopes[s.Topic] = s
+	}
+	for k := range p.wanted {
+		if _, ok := p.scopes[k.Topic]; !ok {
+			delete(p.wanted, k)
+			p.owed[k] = true
+		}
+	}
+	return nil
+}
+
+// want notes what is wanted from now on and owes every difference.
+func (p *plain) want(add iter.Seq[Ban], remove []Key) error {
+	now := secondOf(p.now())
+	var refused refusals
+	for _, k := range remove {
+		if _, ok := p.wanted[k]; ok {
+			delete(p.wanted, k)
+			p.owed[k] = true
+		}
+	}
+	for b := range add {
+		_, known := p.scopes[b.Topic]
+		until, k := secondOf(b.Until), b.Key()
+		old, present := p.wanted[k]
+		switch {
+		case !canonical(b.Prefix):
+			refused.note(b, ErrPrefix)
+		case !known:
+			refused.note(b, ErrNoScope)
+		case until <= now:
+		case !present && len(p.wanted) >= p.config.Cap:
+			refused.note(b, ErrFull)
+		case !present || old != until:
+			p.wanted[k] = until
+			p.owed[k] = true
+		}
+	}
+	return refused.err(p.config.Cap)
+}
+
+// all replaces what is wanted and owes every difference; unwanted keys too.
+func (p *plain) all(bans iter.Seq[Ban]) error {
+	old := p.wanted
+	p.wanted, p.replaced = make(map[Key]second), true
+	err := p.want(bans, nil)
+	for k, until := range p.wanted {
+		if old[k] == until {
+			delete(p.owed, k)
+		}
+	}
+	for k := range old {
+		if _, ok := p.wanted[k]; !ok {
+			p.owed[k] = true
+		}
+	}
+	return err
+}
+
+// ended takes out the bans that are over and gives them.
+func (p *plain) ended() []Key {
+	now := secondOf(p.now())
+	var out []Key
+	for k, until := range p.wanted {
+		if until <= now {
+			out = append(out, k)
+			delete(p.wanted, k)
+		}
+	}
+	return out
+}
+
+// never says whether a ban would hit the never-ban list, for enforcers that
+// cannot let it win packet by packet.
+func (p *plain) never(b netip.Prefix) bool {
+	for _, n := range p.config.Never {
+		if n.Overlaps(b) {
+			return true
+		}
+	}
+	return false
+}
+
+// Established implements [Firewall]: these enforcers remember nobody.
+func (p *plain) Established(context.Context, netip.Addr, uint16) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return false, errors.Join(p.usable(), ErrNotRemembered)
+}
+
+// Close implements [Firewall].
+func (p *plain) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	return nil
+}
