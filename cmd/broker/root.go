@@ -55,7 +55,7 @@ every byte again, so nobody has to trust it.
 	f.StringVar(&p.socket, "socket", place("BANMESH_BROKER_SOCKET", "RUNTIME_DIRECTORY", "broker.sock", "/run/banmesh-broker", userPath("XDG_STATE_HOME", ".local/state")), "control socket")
 	root.AddCommand(
 		newRunCommand(p), newInitCommand(p), newCheckCommand(p), newStatusCommand(p), newFeedsCommand(p),
-		newClientsCommand(p), newKickCommand(p), newBanKeyCommand(p), newBackupCommand(p), newHashCommand(),
+		newClientsCommand(p), newKickCommand(p), newBanKeyCommand(p), newBackupCommand(p), newHashCommand(), newAdmitCommand(),
 	)
 	return root
 }

@@ -1,0 +1,284 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/retained"
+	"banmesh/internal/federation"
+)
+
+// SidecarOptions say what a sidecar copies.
+type SidecarOptions struct {
+	// Ingress is an open broker, to which anybody may publish.
+	Ingress Endpoint
+	// Target is the network's broker, to which the sidecar alone may publish.
+	Target Endpoint
+	// Network is the network; required.
+	Network string
+	// Operators, if any are named, are the only ones that are copied.
+	Operators []ban.Operator
+	Limits    Limits
+	Log       *slog.Logger
+	Registry  *prometheus.Registry
+	Now       func() time.Time
+}
+
+// A Sidecar copies what is admitted from an open ingress to the network's
+// broker. That broker can then be any MQTT server that lets readers read and
+// the sidecar write: admission is here.
+type Sidecar struct {
+	options   SidecarOptions
+	admission *admission
+	log       *slog.Logger
+	now       func() time.Time
+	copied    prometheus.Counter
+	refused   *prometheus.CounterVec
+
+	// waiting are messages whose operator's card has not come yet.
+	waiting map[ban.Operator]map[string][]byte
+	held    int // of waiting, in bytes
+}
+
+// maxHeld bounds messages that wait for a card.
+const maxHeld = 64 << 20
+
+// Back-off of a sidecar between attempts: the first, and the longest. Half of
+// it is chance, so that many do not come back together.
+const (
+	backOffFirst = time.Second
+	backOffMost  = time.Minute
+)
+
+// NewSidecar checks the options; it starts nothing.
+func NewSidecar(o SidecarOptions) (*Sidecar, error) {
+	if err := federation.CheckNetwork(o.Network); err != nil {
+		return nil, fmt.Errorf("the network's name: %w", err)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+	store, err := retained.Open("", owner, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	none, err := openBanList("")
+	if err != nil {
+		return nil, err
+	}
+	s := &Sidecar{
+		options: o, log: o.Log, now: o.Now, waiting: map[ban.Operator]map[string][]byte{},
+		admission: &admission{
+			network: o.Network, limits: o.Limits.defaults(), store: store, banned: none, cards: map[ban.Operator]*federation.Card{},
+		},
+		copied: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "banmesh_admit", Name: "copied_total", Help: "Messages that were admitted and copied.",
+		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "banmesh_admit", Name: "refused_total", Help: "Messages that were refused, by reason.",
+		}, []string{"reason"}),
+	}
+	if len(o.Operators) > 0 {
+		s.admission.operators = map[ban.Operator]bool{}
+		for _, id := range o.Operators {
+			s.admission.operators[id] = true
+		}
+	}
+	o.Registry.MustRegister(s.copied, s.refused)
+	return s, nil
+}
+
+// Run copies until ctx ends. Brokers that are away are normal: it tries again,
+// and an ingress that comes back sends what it retains, so nothing is missed.
+func (s *Sidecar) Run(ctx context.Context) error {
+	delay := backOffFirst
+	for ctx.Err() == nil {
+		began := s.now()
+		err := s.copy(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if s.now().Sub(began) > backOffMost {
+			delay = backOffFirst
+		}
+		s.log.Warn("copying was interrupted", "error", err, "again_in", delay)
+		t := time.NewTimer(delay/2 + rand.N(delay/2))
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+		delay = min(2*delay, backOffMost)
+	}
+	return nil
+}
+
+// copy connects both ends and copies until one of them fails.
+func (s *Sidecar) copy(ctx context.Context) error {
+	target, err := connectLink(ctx, s.options.Target)
+	if err != nil {
+		return fmt.Errorf("connecting to the network: %w", err)
+	}
+	defer target.nc.Close()
+	ingress, err := connectLink(ctx, s.options.Ingress)
+	if err != nil {
+		return fmt.Errorf("connecting to the ingress: %w", err)
+	}
+	defer ingress.nc.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer cancel()
+	acks := make(chan uint16, 1)
+	helpers.Go(func() { ingress.keepAlive(ctx) })
+	helpers.Go(func() { target.keepAlive(ctx) })
+	helpers.Go(func() {
+		defer cancel()
+		for {
+			first, body, err := target.read()
+			if err != nil {
+				return
+			}
+			if first == frame.Puback<<4 && len(body) == 2 {
+				select {
+				case acks <- frame.AckID(body):
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	})
+	if err := ingress.subscribe(federation.Prefix + s.options.Network + "/#"); err != nil {
+		return err
+	}
+	s.log.Info("copying", "network", s.options.Network)
+	var id uint16
+	forward := func(m *retained.Message) error {
+		if id++; id == 0 {
+			id = 1
+		}
+		b, at := frame.AppendPublish(nil, m.Topic, m.Payload, 1, true)
+		b[at], b[at+1] = byte(id>>8), byte(id)
+		if err := target.write(b); err != nil {
+			return err
+		}
+		for {
+			select {
+			case got := <-acks:
+				if got == id {
+					return nil
+				}
+			case <-ctx.Done():
+				return errors.New("the network's broker closed the connection")
+			}
+		}
+	}
+	for {
+		first, body, err := ingress.read()
+		if err != nil {
+			return fmt.Errorf("reading from the ingress: %w", err)
+		}
+		h := frame.Header{Type: first >> 4, Flags: first & 15}
+		switch h.Type {
+		case frame.Suback:
+			if len(body) != 3 || body[2] > 2 {
+				return errors.New("the ingress does not let us subscribe")
+			}
+		case frame.Publish:
+			p, err := frame.ParsePublish(h, body)
+			if err != nil {
+				return err
+			}
+			if err := s.judge(string(p.Topic), p.Payload, forward); err != nil {
+				return err
+			}
+			if p.QoS == 1 {
+				if err := ingress.write(frame.AppendPuback(nil, p.ID)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// judge admits a message or not, forwards it, and then remembers it: what was
+// not acknowledged by the network is forwarded again when it comes again.
+func (s *Sidecar) judge(topic string, payload []byte, forward func(*retained.Message) error) error {
+	who := identity{method: "user", access: AccessFull}
+	r, why := s.admission.admit(who, topic, payload, 1, true, s.now())
+	switch {
+	case why == refusedCertificate:
+		s.hold(topic, payload)
+		return nil
+	case why != admitted:
+		s.refused.WithLabelValues(string(why)).Inc()
+		return nil
+	case r.same:
+		return nil
+	}
+	if err := forward(r.message); err != nil {
+		return fmt.Errorf("forwarding: %w", err)
+	}
+	s.copied.Inc()
+	if err := s.admission.store.Put(r.message, nil); err != nil {
+		return err
+	}
+	if r.card == nil {
+		return nil
+	}
+	for _, topic := range s.admission.learn(r.card) {
+		if err := forward(&retained.Message{Topic: topic}); err != nil { // erases it there
+			return fmt.Errorf("forwarding a revocation: %w", err)
+		}
+		if err := s.admission.store.Delete(topic, nil); err != nil {
+			return err
+		}
+	}
+	return s.release(r.card.Operator, forward)
+}
+
+// hold keeps a message until its operator's card comes.
+func (s *Sidecar) hold(topic string, payload []byte) {
+	name, err := federation.ParseTopicName(topic)
+	if err != nil || s.held+len(payload) > maxHeld {
+		s.refused.WithLabelValues(string(refusedCertificate)).Inc()
+		return
+	}
+	of := s.waiting[name.Operator]
+	if of == nil {
+		of = map[string][]byte{}
+		s.waiting[name.Operator] = of
+	}
+	s.held += len(payload) - len(of[topic])
+	of[topic] = payload
+}
+
+// release judges again what waited for a card.
+func (s *Sidecar) release(o ban.Operator, forward func(*retained.Message) error) error {
+	of := s.waiting[o]
+	delete(s.waiting, o)
+	for _, payload := range of {
+		s.held -= len(payload)
+	}
+	for topic, payload := range of {
+		if err := s.judge(topic, payload, forward); err != nil {
+			return err
+		}
+	}
+	return nil
+}
