@@ -197,34 +197,51 @@ func (d *Detector) Run(ctx context.Context) error {
 	for _, r := range d.readers {
 		group.Go(func() error { return r.run(running) })
 	}
-	group.Go(func() error {
-		wait := saveEvery
-		for {
-			timer := time.NewTimer(wait)
-			select {
-			case <-running.Done():
-				timer.Stop()
-				return nil
-			case <-timer.C:
-			}
-			for _, r := range d.readers {
-				r.noteCaughtUp()
-			}
-			d.offerPending(running)
-			d.sweep()
-			started := time.Now()
-			if err := d.Save(); err != nil {
-				d.o.Log.Error("saving the detection state failed", "error", err)
-			}
-			// A large state is saved less often: at most a twentieth of the time.
-			wait = max(saveEvery, 20*time.Since(started))
-		}
-	})
-	err := group.Wait()
+	read := make(chan struct{})
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		d.keep(running, read)
+	}()
+	err := group.Wait() // with Source.Once, sources end by themselves
+	close(read)
+	<-kept
+	if len(d.readers) == 0 {
+		<-ctx.Done()
+	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil
 	}
 	return errors.Join(err, d.Save())
+}
+
+// keep saves the state and lets go of what is old, again and again until all
+// is read.
+func (d *Detector) keep(ctx context.Context, read <-chan struct{}) {
+	wait := saveEvery
+	for {
+		timer := time.NewTimer(wait)
+		select {
+		case <-read:
+			timer.Stop()
+			return
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		for _, r := range d.readers {
+			r.noteCaughtUp()
+		}
+		d.offerPending(ctx)
+		d.sweep()
+		started := time.Now()
+		if err := d.Save(); err != nil {
+			d.o.Log.Error("saving the detection state failed", "error", err)
+		}
+		// A large state is saved less often: at most a twentieth of the time.
+		wait = max(saveEvery, 20*time.Since(started))
+	}
 }
 
 // decide carries a decision out, or keeps it.
