@@ -58,11 +58,14 @@ func (s *files) findCopy(p FilePosition) *file {
 			h.Close()
 			continue
 		}
-		f, err := s.follow(h, info, n.path, s.matching(p.Path), p.Offset, p.Cut)
+		f, err := s.follow(h, info, p.Path, s.matching(p.Path), p.Offset, p.Cut)
 		if err != nil {
 			s.failed(err)
 			continue
 		}
+		s.mu.Lock()
+		f.target = n.path
+		s.mu.Unlock()
 		f.rotated, f.leftAt = true, s.now
 		return f
 	}

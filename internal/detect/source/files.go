@@ -254,6 +254,9 @@ func (s *files) line(f *file, raw []byte) (whole bool, err error) {
 		s.dropped.Add(1)
 		return true, nil
 	}
+	if line.cut {
+		s.cut.Add(1)
+	}
 	if err := s.gate.handle(line); err != nil {
 		return false, err
 	}
@@ -300,9 +303,12 @@ func (s *files) position(p *Position) {
 	default:
 		p.Time = earlier(p.Time, s.resumeAt)
 	}
-	for _, f := range s.list {
-		if !f.fresh.Load() { // one that may be a copy is looked at again
-			*to = append(*to, f.position())
+	for _, rotated := range []bool{true, false} { // what is to be read first comes first
+		for _, f := range s.list {
+			// One that may be a copy is looked at again.
+			if f.rotated == rotated && !f.fresh.Load() {
+				*to = append(*to, f.position())
+			}
 		}
 	}
 	*to = append(*to, s.lost...)

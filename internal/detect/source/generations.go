@@ -115,11 +115,14 @@ func (s *files) missed(n found, before owner) []*file {
 		if p, ok := s.remembered(h, info); ok {
 			offset, cut = p.Offset, p.Cut
 		}
-		f, err := s.follow(h, info, sibling.path, n.matched, offset, cut)
+		f, err := s.follow(h, info, n.path, n.matched, offset, cut)
 		if err != nil {
 			s.failed(err)
 			continue
 		}
+		s.mu.Lock()
+		f.target = sibling.path
+		s.mu.Unlock()
 		f.rotated, f.leftAt = true, s.now
 		list = append(list, f)
 	}

@@ -289,6 +289,9 @@ func (s *files) restore(names []found) {
 
 // restoreOne reports whether a position is dealt with.
 func (s *files) restoreOne(p FilePosition, names []found) bool {
+	if len(s.matching(p.Path)) == 0 {
+		return true // of globs that are not asked for any more
+	}
 	want := fileID{p.Device, p.Inode}
 	paths := []string{p.Path, p.realPath()}
 	for _, n := range names {
@@ -312,15 +315,15 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 			h.Close()
 			continue
 		}
-		f, err := s.follow(h, info, path, s.matching(p.Path), p.Offset, p.Cut)
+		f, err := s.follow(h, info, p.Path, s.matching(p.Path), p.Offset, p.Cut)
 		if err != nil {
 			s.failed(err)
 			continue
 		}
-		if path == p.realPath() {
-			f.path, f.target = p.Path, p.Target
-		} else if path != p.Path {
-			f.rotated, f.leftAt = true, s.now
+		if path != p.Path {
+			s.mu.Lock()
+			f.target = path
+			s.mu.Unlock()
 		}
 		f.before = older
 		s.owners[p.Path] = owner{f: f, at: s.resumeAt}

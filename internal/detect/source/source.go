@@ -49,6 +49,8 @@ type Line struct {
 	// the line came through want it: indexes into Files, Journal or Docker.
 	// It is empty for syslog and standard input.
 	Matched []int
+
+	cut bool // Text is not the whole line
 }
 
 // A Source reads lines. Its methods may be called from several goroutines.
@@ -166,6 +168,23 @@ func Open(spec Spec, resume Position, o Options) (Source, error) {
 			return nil, err
 		}
 		parts = append(parts, j)
+	}
+	if len(spec.Docker) > 0 {
+		d, err := newDocker(spec.Docker, resume.Docker, resume.Time, g, o)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, d)
+	}
+	for _, address := range spec.Syslog {
+		l, err := newSyslog(address, g, o)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, l)
+	}
+	if spec.Stdin {
+		parts = append(parts, newStdin(g, o))
 	}
 	if len(parts) == 0 {
 		return nil, fmt.Errorf("%w: it names nothing to read", ErrSpec)
