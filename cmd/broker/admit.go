@@ -7,8 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -48,7 +46,6 @@ program alone write.
 				o.Operators = append(o.Operators, id)
 			}
 			o.Log = settings.Log{}.Logger(c.ErrOrStderr())
-			o.Registry = prometheus.NewRegistry()
 			s, err := broker.NewSidecar(o)
 			if err != nil {
 				return err
@@ -60,7 +57,7 @@ program alone write.
 					return err
 				}
 				g.Go(func() error {
-					return control.Serve(ctx, l, promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}), o.Log)
+					return control.Serve(ctx, l, s.Metrics(), o.Log)
 				})
 			}
 			g.Go(func() error { return s.Run(ctx) })

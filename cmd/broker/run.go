@@ -1,19 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"runtime/debug"
 	"strings"
-	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -89,9 +83,9 @@ func serve(c *cobra.Command, p *paths, f *settings.File) error {
 	g.Go(func() error { return b.Run(ctx) })
 	g.Go(func() error { return control.Serve(ctx, socket, commands(b), log) })
 	if web != nil {
-		g.Go(func() error { return control.Serve(ctx, web, public(b), log) })
+		g.Go(func() error { return control.Serve(ctx, web, b.Public(), log) })
 	}
-	g.Go(func() error { return tellSystemd(ctx, b, log) })
+	g.Go(func() error { return b.TellSystemd(ctx) })
 	return g.Wait()
 }
 
@@ -100,49 +94,4 @@ func networkText(name string) string {
 		return "every network"
 	}
 	return "network " + name
-}
-
-// public is what may be asked over HTTP without a password.
-func public(b *broker.Broker) http.Handler {
-	m := http.NewServeMux()
-	m.Handle("GET /metrics", promhttp.HandlerFor(b.Registry(), promhttp.HandlerOpts{}))
-	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := b.Healthy(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	return m
-}
-
-// tellSystemd says when the broker is ready, that it lives, and when it stops.
-// Without systemd it does nothing.
-func tellSystemd(ctx context.Context, b *broker.Broker, log *slog.Logger) error {
-	notify := func(state string) {
-		if _, err := daemon.SdNotify(false, state); err != nil {
-			log.Warn("telling systemd", "error", err)
-		}
-	}
-	notify(daemon.SdNotifyReady)
-	every, err := daemon.SdWatchdogEnabled(false)
-	if err != nil {
-		log.Warn("reading the watchdog's time", "error", err)
-	}
-	var tick <-chan time.Time
-	if every > 0 {
-		t := time.NewTicker(every / 2)
-		defer t.Stop()
-		tick = t.C
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			notify(daemon.SdNotifyStopping)
-			return nil
-		case <-tick:
-			b.Status() // takes every lock that a stuck broker would hold
-			notify(daemon.SdNotifyWatchdog)
-		}
-	}
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
@@ -101,6 +103,11 @@ func NewSidecar(o SidecarOptions) (*Sidecar, error) {
 	}
 	o.Registry.MustRegister(s.copied, s.refused)
 	return s, nil
+}
+
+// Metrics gives the handler of the sidecar's metrics.
+func (s *Sidecar) Metrics() http.Handler {
+	return promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{})
 }
 
 // Run copies until ctx ends. Brokers that are away are normal: it tries again,

@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 		"topics", "client", "internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/detect/span",
 		"internal/federation", "internal/firewall", "internal/ledger", "internal/policy", "internal/neverban", "internal/store", "internal/wallet",
 	},
-	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/federation"},
+	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/federation"},
 }
 
 // onlyIn confines each library that shapes a part to its home, so that it can
