@@ -39,13 +39,14 @@ func main() {
 	topics := flag.Int("topics", 1, "internal: over how many topics")
 	wide := flag.Bool("wide", false, "internal: prefixes instead of addresses")
 	singles := flag.Int("singles", 0, "internal: single bans after the load")
+	only := flag.String("only", "", "one part: loads, single, restart, prefixes or packets")
 	rounds := flag.Int("rounds", 7, "rounds of packets")
 	flag.Parse()
 	runtime.LockOSThread()
 	var err error
 	switch *role {
 	case "":
-		err = bench(*count, *rounds)
+		err = bench(*count, *rounds, *only)
 	case "load":
 		err = load(*count, *topics, *wide, *singles)
 	default:

@@ -41,19 +41,31 @@ func script(path string, write func(w *bufio.Writer)) error {
 	return f.Close()
 }
 
-func bench(count, rounds int) error {
+func bench(count, rounds int, only string) error {
 	dir, err := os.MkdirTemp("", "banmesh-bench")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	fmt.Printf("machine: %d CPUs, %s, load %s, date %s\n", runtime.NumCPU(), kernelRelease(), loadAverage(), time.Now().UTC().Format(time.DateOnly))
-	for _, step := range []func(string, int) error{loads, single, restart, prefixes} {
-		if err := step(dir, count); err != nil {
-			return err
+	for _, step := range []struct {
+		name string
+		run  func() error
+	}{
+		{"loads", func() error { return loads(dir, count) }},
+		{"single", func() error { return single(count) }},
+		{"restart", func() error { return restart(count) }},
+		{"prefixes", func() error { return prefixes(dir, count) }},
+		{"packets", func() error { return packets(count, rounds) }},
+	} {
+		if only != "" && only != step.name {
+			continue
+		}
+		if err := step.run(); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
-	return packets(count, rounds)
+	return nil
 }
 
 // loads compares loading everything: three rounds in turn, the best of each.
@@ -132,7 +144,7 @@ func loads(dir string, count int) error {
 }
 
 // single compares one more ban with everything present.
-func single(_ string, count int) error {
+func single(count int) error {
 	ns, err := fresh()
 	if err != nil {
 		return err
@@ -178,7 +190,7 @@ func single(_ string, count int) error {
 }
 
 // restart measures a second process that wants what is there.
-func restart(_ string, count int) error {
+func restart(count int) error {
 	ns, err := fresh()
 	if err != nil {
 		return err
