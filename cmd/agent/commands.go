@@ -15,5 +15,14 @@ func commands(p *paths) []*cobra.Command {
 		newExplainCommand(p),
 		newTopicsCommand(p),
 		newPeersCommand(p),
+		newFeedsCommand(p),
+		newTapCommand(p),
+		newNetworkCommand(p),
+		newKeyCommand(p),
+		newFirewallCommand(p),
+		newFilterCommand(p),
+		newExplainLineCommand(p),
+		newReplayCommand(p),
+		newFirewallCommand(p),
 	}
 }

@@ -119,9 +119,8 @@ func (s *Session) tick() error {
 			w.progress(&s.fx)
 		}
 	}
-	if !now.Before(s.nextCheck) {
-		s.dirty = true
-	}
+	check := !now.Before(s.nextCheck)
+	s.dirty = s.dirty || check
 	audit := !now.Before(s.nextAudit)
 	if audit {
 		s.nextAudit = now.Add(auditEvery)
@@ -147,9 +146,17 @@ func (s *Session) tick() error {
 	}
 	links := s.links
 	s.mu.Unlock()
+	// The card first: a broker that admits only certified nodes refuses a feed
+	// whose card it has not seen.
+	s.publishCard(links, audit)
 	for _, j := range jobs {
 		if err := s.serve(j.a, now, j.wish, j.again, j.links, audit); err != nil {
 			return err
+		}
+	}
+	if check {
+		if err := s.o.Identity.Refresh(); err != nil {
+			s.o.Log.Error("card_not_read", "error", err)
 		}
 	}
 	if renewed, err := s.o.Identity.Renew(now); err != nil {
@@ -157,7 +164,6 @@ func (s *Session) tick() error {
 	} else if renewed {
 		s.o.Log.Info("certificate_renewed", "until", s.o.Identity.Expires())
 	}
-	s.publishCard(links, audit)
 	return nil
 }
 

@@ -79,7 +79,12 @@ func demo(ctx context.Context, w io.Writer, agent, broker string) (r result, err
 	defer cancel()
 
 	fmt.Fprintln(w, "C: the community broker starts")
-	if _, err = n.start("c", "broker on C", broker, "run", "--listen", "198.51.100.130:1883", "--state-dir", filepath.Join(dir, "c"), "--network", "banmesh"); err != nil {
+	brokerConfig := filepath.Join(dir, "broker.toml")
+	text := fmt.Sprintf("network = \"banmesh\"\nstate_dir = %q\nkeys = true\n\n[[listeners]]\nkind = \"tcp\"\naddress = \"198.51.100.130:1883\"\n", filepath.Join(dir, "c"))
+	if err = os.WriteFile(brokerConfig, []byte(text), 0o600); err != nil {
+		return r, err
+	}
+	if _, err = n.start("c", "broker on C", broker, "--config", brokerConfig, "--socket", filepath.Join(dir, "broker.sock"), "run"); err != nil {
 		return r, err
 	}
 	if err = n.waitPort(ctx, "b", "198.51.100.130:1883"); err != nil {
@@ -124,6 +129,16 @@ func demo(ctx context.Context, w io.Writer, agent, broker string) (r result, err
 		return r, fmt.Errorf("the attacker cannot reach B before the attack: %w", err)
 	}
 	fmt.Fprintln(w, "   the attacker 203.0.113.66 reaches B's port 22")
+
+	// A ban by hand on A shows that the path stands, so that what is measured is
+	// the path and not its start.
+	if _, err := n.agent(ctx, "a", agent, "ban", marker); err != nil {
+		return r, err
+	}
+	if err = n.waitBan(ctx, "b", agent, marker); err != nil {
+		return r, err
+	}
+	fmt.Fprintf(w, "   a ban by hand on A, of %s, has arrived\n", marker)
 
 	fmt.Fprintf(w, "X: %d failed logins against A\n", attempts)
 	probes := make(chan dropped, 1)
@@ -190,6 +205,31 @@ func demo(ctx context.Context, w io.Writer, agent, broker string) (r result, err
 	fmt.Fprintf(w, "B: the attacker's connections die; %d packets dropped by the kernel\n   $ agent explain 203.0.113.66\n   %s\n", r.packets, strings.ReplaceAll(strings.TrimSpace(why), "\n", "\n   "))
 	fmt.Fprintf(w, "\nfrom the last failed login in A's log to the drop on B: %.1f ms\n", float64(r.drop.Microseconds())/1000)
 	return r, nil
+}
+
+// marker is an address that nobody has.
+const marker = "203.0.113.250"
+
+// waitBan waits until a target is banned on a host.
+func (n *network) waitBan(ctx context.Context, host, agent, target string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		var bans []control.Ban
+		if err := n.ask(ctx, host, agent, &bans, "bans", "--json"); err != nil {
+			return err
+		}
+		for _, b := range bans {
+			if b.Target.String() == target {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not banned on %s: %w", target, host, ctx.Err())
+		}
+	}
 }
 
 // dropped is when a connection first failed.
