@@ -71,8 +71,10 @@ func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 	// A target that nobody claims any longer is no entry of its own, whatever
 	// contains it.
 	if rec.votes != 0 {
-		var room [16]policy.Vote
-		verdict = l.policy.Judge(l.question(r, now, room[:0]))
+		q := l.question(r, now, l.scratch[:0])
+		q.Brief = true
+		l.scratch = q.Votes
+		verdict = l.policy.Judge(q)
 	}
 	if rec.action != verdict.Action || rec.since == 0 {
 		rec.since = seconds(now)

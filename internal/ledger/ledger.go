@@ -70,6 +70,7 @@ type Ledger struct {
 	wheel   wheel
 	nextAll time.Time // when every verdict is due again: a probation ends
 
+	scratch  []policy.Vote // of the last question, to be used again
 	dirty    []uint32      // records whose enforcement may have changed
 	changed  chan struct{} // capacity one: there is something to take
 	ownDirty map[place]struct{}
@@ -194,7 +195,7 @@ func (l *Ledger) Apply(c ban.Change) error {
 	if topic < 0 {
 		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
 	}
-	wide, quarantined, held := false, false, state.held
+	wide, quarantined, held, before := false, false, state.held, state.live
 	touch := func(r uint32) {
 		if l.isWide(r) {
 			wide = true
@@ -224,7 +225,7 @@ func (l *Ledger) Apply(c ban.Change) error {
 			touch(r)
 		}
 	}
-	if c.Reset && state.live > 0 {
+	if c.Reset && before > 0 {
 		l.sweep(topic, f, touch)
 	}
 	switch {

@@ -15,6 +15,17 @@ type group struct {
 	name    string
 	members map[ban.Operator][]seat
 	follows []follow
+	// simple says that nobody has more than one seat.
+	simple bool
+}
+
+// settle is called when a group is complete.
+func (g *group) settle() *group {
+	g.simple = true
+	for _, seats := range g.members {
+		g.simple = g.simple && len(seats) == 1
+	}
+	return g
 }
 
 // seat says as whom an operator's claim is counted. Two claims that sit in one
@@ -75,7 +86,7 @@ func Compile(s Source, trust Trust) (*Policy, error) {
 	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
 		c.group(name, s.Groups[name])
 	}
-	c.groups["everyone"] = everyone
+	c.groups["everyone"] = everyone.settle()
 	for _, name := range slices.Sorted(maps.Keys(s.Topics)) {
 		c.topic(name, s.Topics[name])
 	}
@@ -169,7 +180,7 @@ func (c *compiler) group(name string, entries []string) {
 		op := c.operators[id]
 		g.members[id] = []seat{{op, op.weight}}
 	}
-	c.groups[name] = g
+	c.groups[name] = g.settle()
 }
 
 // follow adds everyone whom op's list reaches, op included, in op's one seat.
@@ -315,5 +326,5 @@ func merge(name string, groups []*group) *group {
 			}
 		}
 	}
-	return union
+	return union.settle()
 }

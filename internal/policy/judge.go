@@ -12,7 +12,7 @@ const cautionTTL = time.Hour
 
 // usual is how many votes are judged without allocating: most targets have
 // fewer.
-const usual = 16
+const usual = 8
 
 // Judge gives the verdict. It is pure: the same question has the same answer,
 // in whatever order the votes are listed.
@@ -99,20 +99,6 @@ func (p *Policy) judgeRemote(q *Question, now int64) Verdict {
 	}
 
 	shared, cautious := protects(q.Caution, q.Target)
-	// watch is the verdict of a part of a rule that is met and does not ban. A
-	// shared address is watched for a short time only.
-	watch := func(ballots []ballot, met *node, end int64, why Reason, rule string) Verdict {
-		if cautious {
-			if end = min(end, newest(ballots)+int64(cautionTTL/time.Second)); end <= now {
-				return Verdict{Why: ReasonCaution, Rule: shared}
-			}
-			if why != ReasonDisputed && why != ReasonHeld {
-				why, rule = ReasonCaution, shared
-			}
-		}
-		return Verdict{Action: Watch, Until: time.Unix(end, 0), Why: why, Rule: rule, By: met.by(ballots, now)}
-	}
-
 	// why is the reason for not banning what the rule would ban; until bounds
 	// how long that reason can stand.
 	why, rule, until := ReasonNoQuorum, "", int64(0)
@@ -122,19 +108,19 @@ func (p *Policy) judgeRemote(q *Question, now int64) Verdict {
 		case disputed != nil:
 			why, rule, until = ReasonDisputed, disputed.text, settled
 		case cautious:
-			return watch(strong, met, end, ReasonCaution, shared)
+			return watch(q, strong, met, end, ReasonCaution, shared, cautious)
 		default:
-			return Verdict{Action: Ban, Until: time.Unix(end, 0), Why: ReasonQuorum, Rule: met.text, By: met.by(strong, now)}
+			return Verdict{Action: Ban, Until: time.Unix(end, 0), Why: ReasonQuorum, Rule: met.text, By: met.by(q, strong, now)}
 		}
 	} else if len(full) > len(strong) {
 		if held {
 			if met, end := r.ban.lapse(r, full, now); met != nil {
 				why, rule, until = ReasonHeld, met.text, end
 			}
-			full = without(full, func(b *ballot) bool { return b.held })
+			full = unheld(full)
 		}
 		if met, end := r.ban.lapse(r, full, now); met != nil {
-			return watch(full, met, end, ReasonProbation, met.text)
+			return watch(q, full, met, end, ReasonProbation, shared, cautious)
 		}
 	}
 
@@ -143,15 +129,34 @@ func (p *Policy) judgeRemote(q *Question, now int64) Verdict {
 	met, end := r.watch.lapse(r, all, now)
 	switch {
 	case met != nil && why == ReasonNoQuorum:
-		return watch(all, met, end, ReasonWatched, met.text)
+		return watch(q, all, met, end, ReasonWatched, shared, cautious)
 	case met != nil:
-		return watch(all, met, min(end, until), why, rule)
+		v := watch(q, all, met, min(end, until), why, shared, cautious)
+		if v.Why == why {
+			v.Rule = rule
+		}
+		return v
 	case why == ReasonHeld:
 		return Verdict{Action: Hold, Until: time.Unix(until, 0), Why: why, Rule: rule}
 	case why == ReasonDisputed:
 		return Verdict{Until: time.Unix(until, 0), Why: why, Rule: rule}
 	}
 	return Verdict{Why: why}
+}
+
+// watch is the verdict of a part of a rule that is met and does not ban. A
+// shared address is watched for a short time only.
+func watch(q *Question, ballots []ballot, met *node, end int64, why Reason, shared string, cautious bool) Verdict {
+	rule, now := met.text, q.Now.Unix()
+	if cautious {
+		if end = min(end, newest(ballots)+int64(cautionTTL/time.Second)); end <= now {
+			return Verdict{Why: ReasonCaution, Rule: shared}
+		}
+		if why != ReasonDisputed && why != ReasonHeld {
+			why, rule = ReasonCaution, shared
+		}
+	}
+	return Verdict{Action: Watch, Until: time.Unix(end, 0), Why: why, Rule: rule, By: met.by(q, ballots, now)}
 }
 
 // counts says what a remote vote is worth: [ReasonNone] for a ban,
@@ -236,10 +241,10 @@ func newest(ballots []ballot) (since int64) {
 	return since
 }
 
-func without(ballots []ballot, drop func(*ballot) bool) []ballot {
+func unheld(ballots []ballot) []ballot {
 	kept := ballots[:0]
 	for i := range ballots {
-		if !drop(&ballots[i]) {
+		if !ballots[i].held {
 			kept = append(kept, ballots[i])
 		}
 	}

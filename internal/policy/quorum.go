@@ -117,7 +117,10 @@ func (n *node) met(ballots []ballot, now int64) (*node, int64) {
 }
 
 // by lists the operators whose ballots meet n, a part that [node.lapse] gave.
-func (n *node) by(ballots []ballot, now int64) (list []ban.Operator) {
+func (n *node) by(q *Question, ballots []ballot, now int64) (list []ban.Operator) {
+	if q.Brief {
+		return nil
+	}
 	n.each(func(n *node) {
 		if n.group != nil {
 			var picked []ban.Operator
@@ -157,8 +160,10 @@ func (n *node) count(ballots []ballot, now int64, picked *[]ban.Operator) int64 
 // window counts the ballots that arrived from one time to another, both
 // included.
 func (n *node) window(ballots []ballot, now, from, to int64, picked *[]ban.Operator) int64 {
-	var room [8]claimed
-	taken := room[:0]
+	if n.kind == kindQuorum && n.group.simple && n.need <= fewSeats {
+		return n.fewSimple(ballots, now, from, to, picked)
+	}
+	var taken []claimed
 	sum := 0
 	for i := range ballots {
 		b := &ballots[i]
@@ -179,6 +184,44 @@ func (n *node) window(ballots []ballot, now, from, to int64, picked *[]ban.Opera
 			sum++
 		}
 		if sum > before && picked != nil {
+			*picked = append(*picked, b.operator)
+		}
+		if sum >= n.need {
+			return b.use
+		}
+	}
+	return 0
+}
+
+// fewSeats is the largest quorum that is counted without allocating.
+const fewSeats = 8
+
+// fewSimple is window for the quorums that nearly all rules have: small, of
+// operators with one seat each.
+func (n *node) fewSimple(ballots []ballot, now, from, to int64, picked *[]ban.Operator) int64 {
+	var taken [fewSeats]*operator
+	sum := 0
+next:
+	for i := range ballots {
+		b := &ballots[i]
+		if b.use <= now {
+			return 0 // the rest ended even earlier
+		}
+		if b.since < from || b.since > to {
+			continue
+		}
+		seats := n.group.members[b.operator]
+		if len(seats) == 0 {
+			continue
+		}
+		for _, seat := range taken[:sum] {
+			if seat == seats[0].of {
+				continue next
+			}
+		}
+		taken[sum] = seats[0].of
+		sum++
+		if picked != nil {
 			*picked = append(*picked, b.operator)
 		}
 		if sum >= n.need {

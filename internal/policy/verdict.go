@@ -179,4 +179,6 @@ type Question struct {
 	NeverBan, NeverPeers     Protection
 	Allowed, Exempt, Caution Protection
 	Now                      time.Time
+	// Brief leaves out who met the rule, for a caller that only acts.
+	Brief bool
 }

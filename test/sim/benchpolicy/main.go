@@ -1,0 +1,287 @@
+// Benchpolicy measures policy and ledger at a million claims: the time for one
+// changed claim until its verdict is known, loading from disk, and memory.
+//
+//	go run ./test/sim/benchpolicy [-claims 1000000] [-operators 100]
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/ledger"
+	"banmesh/internal/policy"
+	"banmesh/internal/store"
+)
+
+func main() {
+	claims := flag.Int("claims", 1_000_000, "claims in the ledger")
+	operators := flag.Int("operators", 100, "operators that make them")
+	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
+	events := flag.Int("events", 100_000, "changed claims to time")
+	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "benchpolicy: error:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
+	dir, err := os.MkdirTemp("", "benchpolicy")
+	if err == nil {
+		err = errors.Join(run(dir, *claims, *operators, *events), os.RemoveAll(dir))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchpolicy: error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(dir string, claims, operators, events int) error {
+	rng := rand.New(rand.NewPCG(2026, 3)) // a fixed seed: the same claims in every run
+	now := time.Now().Truncate(time.Second)
+	p, feeds, err := network(operators)
+	if err != nil {
+		return err
+	}
+	s, err := store.Open(filepath.Join(dir, "state"))
+	if err != nil {
+		return err
+	}
+	never := protection{ban.NewPrefixes(func(yield func(netip.Prefix, string) bool) {
+		for i := range 60 {
+			if !yield(netip.PrefixFrom(netip.AddrFrom4([4]byte{200, byte(i), 0, 1}), 32), "entry") {
+				return
+			}
+		}
+	})}
+	o := ledger.Options{Store: s, Policy: p, NeverBan: never, Now: func() time.Time { return now }}
+
+	// Each operator claims targets out of one pool, so that most targets are
+	// claimed by two or three.
+	pool := claims * 2 / 5
+	changes := make([]ban.Change, operators)
+	for i := range changes {
+		changes[i] = ban.Change{Feed: feeds[i], Reset: true}
+		seen := map[int]bool{}
+		for len(seen) < claims/operators {
+			n := rng.IntN(pool)
+			if !seen[n] {
+				seen[n] = true
+				changes[i].Claims = append(changes[i].Claims, claim(n, now, rng))
+			}
+		}
+		slices.SortFunc(changes[i].Claims, ban.Claim.Compare)
+	}
+
+	base := heap()
+	l, err := ledger.Open(o)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	for _, c := range changes {
+		if err := l.Apply(c); err != nil {
+			return err
+		}
+	}
+	joined := time.Since(start)
+	for range l.Desired() {
+	}
+	size := 0
+	for _, c := range changes {
+		size += len(c.Claims)
+	}
+	own := heap() - base
+	fmt.Printf("%d claims of %d operators on %d targets, rule: %s\n", l.Stats().Claims, operators, l.Stats().Targets, p.Source().Topics["sshd"].Ban)
+
+	// One changed claim at a time: new, withdrawn or renewed, as feeds bring them.
+	took := make([]time.Duration, 0, events)
+	for range events {
+		f := rng.IntN(operators)
+		c := ban.Change{Feed: feeds[f]}
+		if rng.IntN(3) == 0 {
+			c.Removed = []ban.Target{target(rng.IntN(pool))}
+		} else {
+			c.Claims = []ban.Claim{claim(rng.IntN(pool), now, rng)}
+		}
+		start := time.Now()
+		if err := l.Apply(c); err != nil {
+			return err
+		}
+		took = append(took, time.Since(start))
+		if len(took)%1000 == 0 {
+			l.Take(1 << 20)
+		}
+	}
+	slices.Sort(took)
+	total := time.Duration(0)
+	for _, d := range took {
+		total += d
+	}
+
+	start = time.Now()
+	l.SetPolicy(p)
+	all := time.Since(start)
+	if err := errors.Join(l.Close(), s.Close()); err != nil {
+		return err
+	}
+
+	// A restart: open the state, then the federation replays every feed.
+	if s, err = store.Open(filepath.Join(dir, "state")); err != nil {
+		return err
+	}
+	o.Store = s
+	start = time.Now()
+	if l, err = ledger.Open(o); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if err := l.Apply(c); err != nil {
+			return err
+		}
+	}
+	reload := time.Since(start)
+	if err := s.Close(); err != nil {
+		return err
+	}
+
+	// The same number of own bans, which the ledger itself stores.
+	if s, err = store.Open(filepath.Join(dir, "own")); err != nil {
+		return err
+	}
+	o.Store = s
+	if l, err = ledger.Open(o); err != nil {
+		return err
+	}
+	start = time.Now()
+	for from := 0; from < claims; from += 10_000 {
+		batch := make([]ledger.Local, 0, 10_000)
+		for n := from; n < min(claims, from+10_000); n++ {
+			batch = append(batch, ledger.Local{Topic: "sshd", Claim: claim(n, now, rng)})
+		}
+		if err := l.BanAll(batch); err != nil {
+			return err
+		}
+	}
+	banned := time.Since(start)
+	singles := 500
+	start = time.Now()
+	for n := range singles {
+		if err := l.BanLocal("sshd", claim(claims+n, now, rng), ledger.Evidence{By: "sshd"}); err != nil {
+			return err
+		}
+	}
+	single := time.Since(start) / time.Duration(singles)
+	disk := s.Size()
+	if err := s.Close(); err != nil {
+		return err
+	}
+	if s, err = store.Open(filepath.Join(dir, "own")); err != nil {
+		return err
+	}
+	defer s.Close()
+	o.Store = s
+	start = time.Now()
+	if l, err = ledger.Open(o); err != nil {
+		return err
+	}
+	open := time.Since(start)
+
+	figure("verdict_changed_claim_mean", micro(total/time.Duration(len(took))), "us", "20")
+	figure("verdict_changed_claim_p99", micro(took[len(took)*99/100]), "us", "20")
+	figure("verdicts_all_again", seconds(all), "s", "-")
+	figure("join_all_feeds", seconds(joined), "s", "-")
+	figure("load_after_restart", seconds(reload), "s", "2")
+	figure("load_own_claims", seconds(open), "s", "2")
+	figure("own_ban_batched", micro(banned/time.Duration(claims)), "us", "-")
+	figure("own_ban_single_durable", micro(single), "us", "-")
+	figure("own_claims_on_disk", fmt.Sprintf("%.1f", float64(disk)/float64(claims)), "B/claim", "-")
+	figure("memory_ledger", fmt.Sprintf("%.0f", float64(own)/(1<<20)), "MiB", "150")
+	return nil
+}
+
+// network makes operators and the policy that knows them.
+func network(operators int) (*policy.Policy, []ban.Feed, error) {
+	s := policy.Source{Operators: map[string]policy.OperatorSource{}, Groups: map[string][]string{}, Topics: map[string]policy.TopicSource{
+		"sshd": {Ban: "any of core or 2 of everyone within 6h", Watch: "any of everyone"},
+	}}
+	feeds := make([]ban.Feed, operators)
+	for i := range feeds {
+		name := "op" + strconv.Itoa(i)
+		id := ban.OperatorOf([]byte(name))
+		feeds[i] = ban.Feed{Topic: "sshd", Operator: id, Node: ban.NodeOf([]byte(name))}
+		s.Operators[name] = policy.OperatorSource{ID: id.String()}
+		if i < 5 {
+			s.Groups["core"] = append(s.Groups["core"], name)
+		}
+	}
+	p, err := policy.Compile(s, nil)
+	return p, feeds, err
+}
+
+type protection struct{ ban.Prefixes[string] }
+
+func (p protection) Protects(t ban.Target) (string, bool) {
+	q, ok := t.Prefix()
+	if !ok {
+		return "", false
+	}
+	_, why, ok := p.Overlaps(q)
+	return why, ok
+}
+
+// target gives the n-th target: nine IPv4 addresses to one IPv6 /64.
+func target(n int) ban.Target {
+	h := uint64(n) * 0x9e3779b97f4a7c15 // spread over the space, without a repeat
+	if n%10 == 0 {
+		t, err := ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16([16]byte{0x2a, 0, byte(h >> 56), byte(h >> 48), byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}), 64))
+		if err != nil {
+			panic(err)
+		}
+		return t
+	}
+	a := uint32(n)*2654435761%0xbf000000 + 0x01000000
+	t, err := ban.TargetOfAddr(netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}))
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func claim(n int, now time.Time, rng *rand.Rand) ban.Claim {
+	return ban.Claim{
+		Target: target(n), End: now.Add(time.Duration(10+rng.IntN(14400)) * time.Minute).Truncate(time.Minute).Add(time.Minute),
+		Class: ban.ClassAuth, Hits: uint8(3 + rng.IntN(20)), Established: true,
+	}
+}
+
+func figure(name, value, unit, aim string) {
+	fmt.Printf("figure %s %s %s aim %s\n", name, value, unit, aim)
+}
+
+func micro(d time.Duration) string   { return fmt.Sprintf("%.2f", float64(d)/float64(time.Microsecond)) }
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) }
+
+// heap is what is reachable, in bytes. The resident memory of a process is up
+// to twice that, as GOGC says.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
