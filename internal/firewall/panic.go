@@ -156,7 +156,11 @@ func Inspect(table string) (s Summary, err error) {
 			{Name: setNever4, Holds: "IPv4 ranges never banned"},
 			{Name: setNever6, Holds: "IPv6 ranges never banned"},
 		} {
-			if m.Elements, m.Known, err = k.count(m.Name); err != nil {
+			m.Elements, m.Known, err = k.count(m.Name)
+			if isGone(err) {
+				continue // a table of our name that somebody else made
+			}
+			if err != nil {
 				return fmt.Errorf("counting %s: %w", m.Name, err)
 			}
 			s.Maps = append(s.Maps, m)

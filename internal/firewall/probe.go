@@ -15,14 +15,14 @@ import (
 // A Capability says what this process may do here.
 type Capability struct {
 	// Enforce says that bans can be enforced in nftables.
-	Enforce bool
+	Enforce bool `json:"enforce"`
 	// MapGate, Destroy and Persist say that the kernel has what Linux 6.5, 6.3
 	// and 6.9 brought; without them the enforcer takes a longer way round.
-	MapGate bool
-	Destroy bool
-	Persist bool
+	MapGate bool `json:"map_gate"`
+	Destroy bool `json:"destroy"`
+	Persist bool `json:"persist"`
 	// Reason says, when Enforce is false, why not and what to do about it.
-	Reason string
+	Reason string `json:"reason,omitempty"`
 }
 
 // Probe says whether bans can be enforced here. It tries in a table of its own,
