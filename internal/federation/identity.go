@@ -359,6 +359,32 @@ func (id *Identity) InstallCard(raw []byte) error {
 	return id.install(raw)
 }
 
+// Refresh takes a newer card that another process put in the directory, as
+// `agent key` does.
+func (id *Identity) Refresh() error {
+	if id.dir == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(filepath.Join(id.dir, cardFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the card: %w", err)
+	}
+	card, err := OpenCard(raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(id.dir, cardFile), err)
+	}
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.card != nil && (card.Operator != id.card.Operator || card.Serial <= id.card.Serial) {
+		return nil
+	}
+	id.raw, id.card = raw, card
+	return nil
+}
+
 // install writes the card through a temporary file, so that a crash leaves the
 // old one or the new one.
 func (id *Identity) install(raw []byte) error {

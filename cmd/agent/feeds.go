@@ -1,0 +1,85 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/cli"
+	"banmesh/internal/federation"
+)
+
+func newFeedsCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "feeds", Short: "Show every feed that this node writes or reads, and how fresh it is",
+		Example: "  agent feeds\n  agent feeds --json | jq '.[] | select(.status != \"synced\")'",
+		Long: `Show every feed: what this node writes, and what it reads of the operators that its policy names.
+
+  synced        the reader has exactly what the author says
+  joining       pieces are on their way
+  unseen        no broker has anything of it
+  stale         nothing was heard within the author's own limit; its bans stay until they end
+  withheld      the author says that there is more, and no broker hands it out
+  equivocating  its key has signed two different stories; nothing more of them is believed
+  too-large     it is beyond the limits
+  revoked       the operator has revoked the node
+  uncertified   the operator's card does not certify the node, or no longer
+  writing       this node's own, published
+  private       this node's own, not published
+  cloned        this node's own: another machine writes with its key
+` + cli.ExitHelp,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var list []federation.FeedStatus
+			if err := p.client().Get(c.Context(), "/v1/feeds", nil, &list); err != nil {
+				return err
+			}
+			slices.SortFunc(list, func(a, b federation.FeedStatus) int {
+				return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Operator, b.Operator), cmp.Compare(a.Node, b.Node))
+			})
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), list)
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "this node writes no feed and reads none: see `agent topics` and `agent peers`")
+				return nil
+			}
+			t := cli.NewTable(c.OutOrStdout(), "TOPIC", "OPERATOR", "NODE", "STATUS", "BATCH", "CLAIMS", "SIZE", "HEARD")
+			for _, f := range list {
+				name, heard := f.Name, "never"
+				switch {
+				case f.Own:
+					name = "this node"
+				case name == "":
+					name = f.Operator
+				}
+				if !f.Issued.IsZero() {
+					heard = cli.Short(time.Since(f.Issued)) + " ago"
+				}
+				batch := fmt.Sprint(f.Batch)
+				if f.Newest > f.Batch {
+					batch = fmt.Sprintf("%d of %d", f.Batch, f.Newest)
+				}
+				t.Row(string(f.Topic), name, f.Node, f.Status, batch, fmt.Sprint(f.Claims), size(f.Bytes), heard)
+			}
+			return t.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// size says bytes as a person would.
+func size(n int) string {
+	switch {
+	case n < 10<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 10<<20:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}
