@@ -88,8 +88,9 @@ func (s shields) Protects(t ban.Target) (string, bool) {
 	return e.String(), true
 }
 
+func (x *exemptions) init() { x.of = map[string]Exemption{} }
+
 func (x *exemptions) load(tx store.Tx, now time.Time) error {
-	x.of = map[string]Exemption{}
 	err := tx.Each(exemptBucket, "", func(key string, value []byte) error {
 		var e Exemption
 		if err := json.Unmarshal(value, &e); err != nil || e.key() != key {
@@ -242,7 +243,7 @@ func (l *Ledger) RemoveExemption(target ban.Target, allow bool) error {
 	if _, ok := l.exempt.of[e.key()]; !ok {
 		return fmt.Errorf("%s: %w", target, ErrUnknown)
 	}
-	if err := l.store.Update(func(tx store.Tx) error { return tx.Delete(exemptBucket, e.key()) }); err != nil {
+	if err := l.update(func(tx store.Tx) error { return tx.Delete(exemptBucket, e.key()) }); err != nil {
 		return fmt.Errorf("removing an exemption: %w", err)
 	}
 	delete(l.exempt.of, e.key())

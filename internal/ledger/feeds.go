@@ -253,8 +253,8 @@ func (l *Ledger) save(now time.Time) error {
 			}
 		}
 	}
-	var next journal
-	err := l.store.Update(func(tx store.Tx) (err error) {
+	next := f.journal
+	err := l.update(func(tx store.Tx) (err error) {
 		for i := 1; i < len(f.list); i++ {
 			state := &f.list[i]
 			if !state.changed {
@@ -339,6 +339,9 @@ func (l *Ledger) tidy(now time.Time) {
 		if len(b.queue) > 0 {
 			l.release(key, b, now)
 		}
+	}
+	if err := l.history.flush(); err != nil {
+		l.log.Error("the history is not written", "error", err)
 	}
 	if len(f.pending) >= flushAt || now.Sub(f.saved) >= saveEvery {
 		if err := l.save(now); err != nil {

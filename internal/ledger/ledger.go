@@ -39,7 +39,7 @@ var (
 
 // Options are what [Open] needs.
 type Options struct {
-	Store    *store.Store
+	Store    *store.Store      // nil: nothing is kept, for a replay
 	Policy   *policy.Policy    // nil: [policy.Nothing]
 	NeverBan policy.Protection // what no claim can ban; nil: nothing
 	// NeverPeers is what the claims of others cannot ban and our own feeds do
@@ -48,14 +48,17 @@ type Options struct {
 	Caution    policy.Protection // addresses that many people share; nil: none
 	Now        func() time.Time  // nil: [time.Now]
 	Log        *slog.Logger      // nil: none
+	// History hears what happened, for a replay later; nil: nobody.
+	History *History
 }
 
 // A Ledger is safe for use from several goroutines. It starts none: the owner
 // calls [Ledger.Expire] about once a second.
 type Ledger struct {
-	store *store.Store
-	now   func() time.Time
-	log   *slog.Logger
+	store   *store.Store
+	now     func() time.Time
+	log     *slog.Logger
+	history *History
 
 	mu      sync.RWMutex
 	policy  *policy.Policy
@@ -117,7 +120,9 @@ func Open(o Options) (*Ledger, error) {
 	l.proof.init()
 	l.own.bucket = ownBucket
 	now := l.now()
-	err := l.store.View(func(tx store.Tx) error {
+	l.history = o.History
+	l.exempt.init()
+	err := l.view(func(tx store.Tx) error {
 		if err := l.exempt.load(tx, now); err != nil {
 			return err
 		}
@@ -138,7 +143,22 @@ func Open(o Options) (*Ledger, error) {
 func (l *Ledger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.save(l.now())
+	return errors.Join(l.save(l.now()), l.history.flush())
+}
+
+// view and update run f on the store, if there is one.
+func (l *Ledger) view(f func(store.Tx) error) error {
+	if l.store == nil {
+		return nil
+	}
+	return l.store.View(f)
+}
+
+func (l *Ledger) update(f func(store.Tx) error) error {
+	if l.store == nil {
+		return nil
+	}
+	return l.store.Update(f)
 }
 
 // SetPolicy puts new rules in force for every target.
@@ -217,11 +237,15 @@ func (l *Ledger) Apply(c ban.Change) error {
 			quarantined = l.strike(f, claim.Target, now) || quarantined
 		}
 		if l.upsert(r, f, claim, how, now) {
+			if how.known == nil {
+				l.history.claim(now, c.Feed, claim)
+			}
 			touch(r)
 		}
 	}
 	for _, target := range c.Removed {
 		if r, ok := l.table.find(topic, target); ok && l.withdraw(r, f) {
+			l.history.withdrawal(now, c.Feed, target)
 			touch(r)
 		}
 	}
@@ -277,6 +301,7 @@ func (l *Ledger) sweep(topic int, f uint16, touch func(uint32)) {
 		}
 	}
 	for _, r := range stale {
+		l.history.withdrawal(l.now(), l.feeds.list[f].feed, l.table.target(r))
 		l.withdraw(r, f)
 		touch(r)
 	}

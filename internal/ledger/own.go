@@ -125,8 +125,8 @@ func (l *Ledger) commitOwn(records []ownRecord, now time.Time, also func(store.T
 	for i := range records {
 		encoded[i] = records[i].append(nil)
 	}
-	var next journal
-	err := l.store.Update(func(tx store.Tx) (err error) {
+	next := l.own
+	err := l.update(func(tx store.Tx) (err error) {
 		if also != nil {
 			if err := also(tx); err != nil {
 				return err
@@ -192,6 +192,7 @@ func (l *Ledger) takeOwn(o *ownRecord, now time.Time, wide map[int]bool) error {
 		}
 		if l.table.vote(r, ownFeed) == nil {
 			l.credit(r, true)
+			l.history.own(now, o)
 		}
 		l.setOwn(r, o)
 		l.evaluate(r, now)
