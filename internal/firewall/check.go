@@ -47,6 +47,9 @@ const (
 	// countSlack is how long after its end an element may still be counted, and
 	// how exactly the kernel's timers and our clock agree.
 	countSlack = 3
+	// verifyEvery is how often the table is looked at though nobody seems to have
+	// written.
+	verifyEvery = 5 * time.Minute
 	// sampled is how many elements of each map a verification looks up.
 	sampled = 64
 )
@@ -89,7 +92,7 @@ func (n *NFTables) check(ctx context.Context, d *Drift) error {
 	if err != nil {
 		return errors.Join(n.explain("reading the generation", err), n.reopen())
 	}
-	moved := gen != n.gen || n.foreign
+	moved := gen != n.gen || n.foreign || n.clock.at.Sub(n.verified) > verifyEvery
 	if moved {
 		if err := n.obeySwitch(d); err != nil {
 			return err
@@ -115,12 +118,12 @@ func (n *NFTables) check(ctx context.Context, d *Drift) error {
 		}
 	}
 	if moved {
-		n.foreign = false
+		n.foreign, n.verified = false, n.clock.at
 		if n.gen, err = n.k.generation(); err != nil {
 			return n.explain("reading the generation", err)
 		}
 	}
-	return errors.Join(n.pay(ctx), n.cut())
+	return errors.Join(n.pay(ctx), n.writeSoiled(now), n.cut())
 }
 
 // verifyTable compares everything but the bans with what it ought to be, and

@@ -732,3 +732,30 @@ func TestPanicEndsEnforcementAndResumeBringsItBack(t *testing.T) {
 		mustDo(t, Remove("banmesh"))
 	}
 }
+
+func TestKilledAfterSingleChangesLittleIsWrittenAgain(t *testing.T) {
+	inNamespace(t)
+	ctx := testContext(t)
+	all := many(5_100, 1)
+	n := newTest(t, Options{})
+	mustDo(t, n.Configure(ctx, simple()))
+	mustDo(t, n.Replace(ctx, slices.Values(all[:5_000])))
+	for i := range 100 {
+		mustDo(t, n.Apply(ctx, all[5_000+i:5_001+i], nil))
+	}
+	// As the kernel does for a process that is killed.
+	n.closed = true
+	mustDo(t, n.k.close())
+	mustDo(t, unix.Close(n.lock))
+
+	var written int
+	o := Options{}
+	o.testing.stall = func(done, _ int) { written += done }
+	n = newTest(t, o)
+	mustDo(t, n.Configure(ctx, simple()))
+	mustDo(t, n.Replace(ctx, slices.Values(all)))
+	inStep(t, n)
+	if written == 0 || written > 2_500 {
+		t.Errorf("%d bans were written again", written)
+	}
+}

@@ -55,12 +55,17 @@ type NFTables struct {
 	suspectAt time.Time
 
 	stampsLost bool // the stamps in the kernel are to be written anew
-	wide       [2]wideMap
-	clock      clock
+	// soiled are buckets that changed since their stamps were written; those
+	// stamps were taken out by the first change.
+	soiled   map[uint32]bool
+	verified time.Time // when the table was last looked at whole
+	wide     [2]wideMap
+	clock    clock
 
 	sockets sockets
 
-	batch []op
+	batch      []op // reused
+	gone, came []op // reused
 }
 
 // reload says that every ban is owed.
@@ -102,7 +107,7 @@ type testingOnly struct {
 
 // NewNFTables gives an enforcer that has not touched the kernel yet.
 func NewNFTables(o Options) *NFTables {
-	n := &NFTables{log: o.Logger, now: o.Now, test: o.testing, lock: -1, state: newState(), owed: make(map[netip.Prefix]slot)}
+	n := &NFTables{log: o.Logger, now: o.Now, test: o.testing, lock: -1, state: newState(), owed: make(map[netip.Prefix]slot), soiled: make(map[uint32]bool)}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -247,7 +252,7 @@ func (n *NFTables) Replace(ctx context.Context, bans iter.Seq[Ban]) error {
 		return refused.err(n.config.Cap)
 	}
 	n.sockets.due = n.state.size() > 0
-	return errors.Join(refused.err(n.config.Cap), n.pay(ctx), n.cut())
+	return errors.Join(refused.err(n.config.Cap), n.pay(ctx), n.writeSoiled(now), n.cut())
 }
 
 // Apply implements [Firewall].
@@ -364,7 +369,11 @@ func (n *NFTables) Close() error {
 	n.closed = true
 	var err error
 	if n.k != nil {
-		err = n.k.close()
+		if n.adopted && !n.off {
+			n.clock.at = n.now()
+			err = n.writeSoiled(secondOf(n.clock.at))
+		}
+		err = errors.Join(err, n.k.close())
 	}
 	if n.sockets.conn != nil {
 		err = errors.Join(err, n.sockets.conn.close())
