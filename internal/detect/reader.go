@@ -38,6 +38,8 @@ type reader struct {
 	offsets []int
 	scanner *pattern.Scanner
 	cands   []uint64
+	// multiline says that a jail matches several lines together.
+	multiline bool
 	// wants maps entries of the spec to jails' indexes.
 	files, journal, docker [][]int
 
@@ -80,6 +82,7 @@ func newReader(d *Detector, group *readerGroup) *reader {
 	for i, j := range r.jails {
 		r.all = append(r.all, i)
 		r.offsets = append(r.offsets, len(literals)/wordBits)
+		r.multiline = r.multiline || j.filter.MaxLines() > 1
 		literals = append(literals, j.filter.Literals()...)
 		for len(literals)%wordBits != 0 {
 			literals = append(literals, none)
@@ -132,7 +135,7 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	text := r.text(l)
-	if !r.scanner.Scan(text, r.cands) {
+	if !r.scanner.Scan(text, r.cands) && !r.multiline {
 		r.missed.Add(1)
 		return
 	}
@@ -140,11 +143,22 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	result := &r.missed
 	for _, i := range r.wanted(l) {
 		c := filter.Candidates(r.cands[r.offsets[i]:r.offsets[i+1]])
-		if !slices.ContainsFunc(c, func(w uint64) bool { return w != 0 }) {
+		promising := slices.ContainsFunc(c, func(w uint64) bool { return w != 0 })
+		multiline := r.jails[i].filter.MaxLines() > 1
+		if !promising && !multiline {
 			continue
 		}
 		if st == nil {
 			st = r.stream(l.Stream)
+		}
+		if multiline {
+			if !promising && st.followers[i].Skip(text, l.Time) {
+				continue
+			}
+			if promising {
+				st.followers[i].CatchUp()
+			}
+			c = nil // what is looked for may stand in a line before
 		}
 		switch r.look(ctx, i, st, l, text, c) {
 		case lineMatched:

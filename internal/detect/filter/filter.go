@@ -162,11 +162,15 @@ func regexes(rules []*rule) []*pattern.Regex {
 	return out
 }
 
+// MaxLines is how many lines are matched together.
+func (f *Filter) MaxLines() int { return f.maxLines }
+
 // Literals gives, for each failregex, texts in lower case of which one stands
-// in every line that it matches; nil where a line cannot be judged alone.
+// in every line that it matches; nil where that cannot be said. With several
+// lines matched together, one of them holds it: see [Filter.MaxLines].
 func (f *Filter) Literals() [][]string {
 	out := make([][]string, len(f.failregex))
-	if f.maxLines > 1 || unbounded(f.datePattern) {
+	if unbounded(f.datePattern) {
 		return out
 	}
 	for i, r := range f.failregex {

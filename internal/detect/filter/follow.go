@@ -25,6 +25,13 @@ type Follower struct {
 	lastDate time.Time
 	lastText string
 	cut      []byte
+	skipped  []skippedLine
+	since    int // lines since one that was worth trying
+}
+
+type skippedLine struct {
+	text []byte
+	at   time.Time
 }
 
 // Follow starts following a stream.
@@ -74,4 +81,33 @@ func (f *Follower) Cut(line []byte, at time.Time) []byte {
 func (f *Follower) Line(line []byte, at time.Time, candidates Candidates) []Match {
 	rest := f.Cut(line, at)
 	return f.Process(string(rest), f.Date, f.At, candidates)
+}
+
+// Skip notes a line that holds nothing of what the filter looks for, where
+// several lines are matched together. It says false when the line must be
+// tried all the same, because one shortly before was worth it.
+func (f *Follower) Skip(line []byte, at time.Time) bool {
+	if f.since > 0 {
+		f.since--
+		return false
+	}
+	keep := f.f.maxLines - 1
+	if len(f.skipped) >= keep {
+		oldest := f.skipped[0].text
+		copy(f.skipped, f.skipped[1:])
+		f.skipped[keep-1] = skippedLine{append(oldest[:0], line...), at}
+		return true
+	}
+	f.skipped = append(f.skipped, skippedLine{append([]byte(nil), line...), at})
+	return true
+}
+
+// CatchUp puts skipped lines into the window before one that is worth trying.
+func (f *Follower) CatchUp() {
+	none := make(Candidates, (len(f.f.failregex)+63)/64)
+	for _, l := range f.skipped {
+		f.Line(l.text, l.at, none)
+	}
+	f.skipped = f.skipped[:0]
+	f.since = f.f.maxLines - 1
 }

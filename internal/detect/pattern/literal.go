@@ -165,8 +165,8 @@ func candidate(s literalSet) []string {
 		longest := ""
 		from := 0
 		for i := 1; i <= len(text); i++ {
-			if i == len(text) || !isWordByte(text[i-1]) && !isWordByte(text[i]) {
-				if i-from > len(longest) {
+			if i == len(text) || !isWordByte(text[i-1]) && !isWordByte(text[i]) || text[i-1] == '\n' || text[i] == '\n' {
+				if i-from > len(longest) && text[from:i] != "\n" {
 					longest = text[from:i]
 				}
 				from = i

@@ -62,6 +62,7 @@ type Regex struct {
 	ascii    *program
 	wide     func() *program
 	literals []string
+	machine  *machine
 
 	exact   func() (*regexp2.Regexp, error)
 	stats   counters
@@ -146,6 +147,7 @@ func compile(source, expanded string, o Options) (*Regex, error) {
 		}
 	}
 	r.literals = required(t.root)
+	r.machine = assemble(t)
 	return r, nil
 }
 
@@ -225,6 +227,17 @@ func (r *Regex) Find(s []byte, ascii bool, spans []int) []int {
 	p := r.ascii
 	if !ascii {
 		p = r.wide()
+	}
+	if ascii && r.machine != nil {
+		found, how := r.machine.find(s, spans)
+		switch how {
+		case outcomeFound:
+			r.stats.matched.Add(1)
+			return found
+		case outcomeNone:
+			return nil
+		}
+		spans = found
 	}
 	found := p.re.FindSubmatchIndex(s)
 	if found == nil {

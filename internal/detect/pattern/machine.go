@@ -1,0 +1,388 @@
+package pattern
+
+import "bytes"
+
+// The machine is what most lines run on: a backtracking matcher over bytes
+// that knows all of the syntax, look-around and back-references included, and
+// stops after so many steps as are in proportion to the line. A line that
+// takes more goes to the engines whose time is bounded otherwise. It reads
+// ASCII alone.
+
+// These bound one search: lines of fail2ban's samples take a tenth of it, and
+// the longest recursion stays within some megabytes of stack.
+const (
+	stepsPerByte = 24
+	stepsAtLeast = 2000
+	stepsAtMost  = 60_000
+)
+
+type instKind uint8
+
+const (
+	instMatch instKind = iota
+	instText
+	instTextFold
+	instSet
+	instSetLoop
+	instSplit
+	instLoop
+	instSave
+	instBegin
+	instEnd
+	instLineBegin
+	instLineEnd
+	instTextEnd
+	instWord
+	instNotWord
+	instLook
+	instBackref
+	instCond
+	instAtomic
+	instFail
+)
+
+type inst struct {
+	kind     instKind
+	lazy     bool
+	negative bool
+	fold     bool
+	text     []byte
+	set      *[256]bool
+	min, max int // max -1: no limit
+	slot     int // save, loop number, group
+	width    int // of a look-behind
+	next     *inst
+	subs     []*inst
+	after    byte // what must follow a greedy loop, where hasAfter
+	hasAfter bool
+}
+
+type machine struct {
+	entry    *inst
+	anchored bool // to the start of the text
+	first    *[256]bool
+	prefix   []byte // begins every match
+	slots    int
+	loops    int
+}
+
+// maxUnroll bounds the copies that {n,m} of something long becomes.
+const (
+	maxUnroll = 16
+	maxInsts  = 20_000
+)
+
+type assembler struct {
+	m      *machine
+	failed bool
+	count  int
+}
+
+// assemble builds a machine, or gives nil for what it does not know.
+func assemble(t *tree) *machine {
+	a := &assembler{m: &machine{slots: 2 * len(t.names)}}
+	m := a.m
+	m.entry = a.node(t.root, &inst{kind: instMatch})
+	if a.failed {
+		return nil
+	}
+	m.anchored = m.entry.leads(instBegin)
+	if at := m.entry.skipSaves(); at.kind == instText {
+		m.prefix = at.text
+	}
+	var first [256]bool
+	if firsts(m.entry, &first, 0) {
+		m.first = &first
+	}
+	return m
+}
+
+func (i *inst) skipSaves() *inst {
+	for i.kind == instSave {
+		i = i.next
+	}
+	return i
+}
+
+func (i *inst) leads(kind instKind) bool { return i.skipSaves().kind == kind }
+
+// firsts collects the bytes with which a match can begin; false when that is
+// not known.
+func firsts(i *inst, set *[256]bool, depth int) bool {
+	if depth > 40 {
+		return false
+	}
+	switch i.kind {
+	case instText:
+		set[i.text[0]] = true
+		return true
+	case instTextFold:
+		c := i.text[0]
+		set[c] = true
+		if c >= 'a' && c <= 'z' {
+			set[c-'a'+'A'] = true
+		}
+		return true
+	case instSet:
+		orSet(set, i.set)
+		return true
+	case instSetLoop:
+		orSet(set, i.set)
+		return i.min > 0 || firsts(i.next, set, depth+1)
+	case instSplit:
+		for _, s := range i.subs {
+			if !firsts(s, set, depth+1) {
+				return false
+			}
+		}
+		return true
+	case instSave, instWord:
+		return firsts(i.next, set, depth+1)
+	case instLook:
+		return firsts(i.next, set, depth+1)
+	}
+	return false
+}
+
+func orSet(to, from *[256]bool) {
+	for c := range from {
+		to[c] = to[c] || from[c]
+	}
+}
+
+func (a *assembler) new(i inst) *inst {
+	if a.count++; a.count > maxInsts {
+		a.failed = true
+	}
+	return &i
+}
+
+// node assembles n so that next follows it.
+func (a *assembler) node(n *node, next *inst) *inst {
+	if a.failed {
+		return next
+	}
+	switch n.op {
+	case opEmpty:
+		return next
+	case opLiteral:
+		return a.literal(string(n.r), n.fold, next)
+	case opClass, opAny:
+		return a.new(inst{kind: instSet, set: byteSet(n), next: next})
+	case opCat:
+		return a.cat(n, next)
+	case opAlt:
+		split := a.new(inst{kind: instSplit})
+		for _, s := range n.subs {
+			split.subs = append(split.subs, a.node(s, next))
+		}
+		return split
+	case opGroup:
+		if n.index == 0 {
+			return a.node(n.subs[0], next)
+		}
+		end := a.new(inst{kind: instSave, slot: 2*n.index + 1, next: next})
+		return a.new(inst{kind: instSave, slot: 2 * n.index, next: a.node(n.subs[0], end)})
+	case opRepeat:
+		return a.repeat(n, next)
+	case opBackref:
+		return a.new(inst{kind: instBackref, slot: n.index, fold: n.fold, next: next})
+	case opCond:
+		return a.new(inst{kind: instCond, slot: n.index, subs: []*inst{a.node(n.subs[0], next), a.node(n.subs[1], next)}})
+	case opAtomic:
+		return a.new(inst{kind: instAtomic, subs: []*inst{a.node(n.subs[0], &inst{kind: instMatch})}, next: next})
+	case opLook:
+		i := inst{kind: instLook, negative: n.negative, width: -1, next: next}
+		if n.behind {
+			if i.width = width(n.subs[0]); i.width < 0 {
+				a.failed = true
+			}
+		}
+		i.subs = []*inst{a.node(n.subs[0], &inst{kind: instMatch})}
+		return a.new(i)
+	}
+	kinds := map[op]instKind{opBegin: instBegin, opEnd: instEnd, opTextBegin: instBegin, opTextEnd: instTextEnd, opWord: instWord, opNotWord: instNotWord}
+	kind := kinds[n.op]
+	if n.multiline && n.op == opBegin {
+		kind = instLineBegin
+	}
+	if n.multiline && n.op == opEnd {
+		kind = instLineEnd
+	}
+	return a.new(inst{kind: kind, next: next})
+}
+
+func (a *assembler) literal(s string, fold bool, next *inst) *inst {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return a.new(inst{kind: instFail})
+		}
+	}
+	if fold && lower(s) != upper(s) {
+		return a.new(inst{kind: instTextFold, text: []byte(lower(s)), next: next})
+	}
+	return a.new(inst{kind: instText, text: []byte(s), next: next})
+}
+
+func upper(s string) string { return string(bytes.ToUpper([]byte(s))) }
+
+// cat assembles from the end and joins literals.
+func (a *assembler) cat(n *node, next *inst) *inst {
+	for i := len(n.subs) - 1; i >= 0; i-- {
+		s := n.subs[i]
+		if s.op != opLiteral {
+			next = a.node(s, next)
+			continue
+		}
+		j := i
+		for j > 0 && n.subs[j-1].op == opLiteral && n.subs[j-1].fold == s.fold {
+			j--
+		}
+		var text []rune
+		for _, l := range n.subs[j : i+1] {
+			text = append(text, l.r)
+		}
+		next = a.literal(string(text), s.fold, next)
+		i = j
+	}
+	return next
+}
+
+func single(n *node) *node {
+	for n.op == opGroup && n.index == 0 {
+		n = n.subs[0]
+	}
+	if n.op == opClass || n.op == opAny || n.op == opLiteral && n.r < 0x80 {
+		return n
+	}
+	return nil
+}
+
+func (a *assembler) repeat(n *node, next *inst) *inst {
+	if n.possessive {
+		copied := *n
+		copied.possessive = false
+		return a.node(&node{op: opAtomic, subs: []*node{&copied}}, next)
+	}
+	if s := single(n.subs[0]); s != nil {
+		i := inst{kind: instSetLoop, set: byteSet(s), min: n.min, max: n.max, lazy: n.lazy, next: next}
+		if at := next.skipSaves(); at.kind == instText {
+			i.after, i.hasAfter = at.text[0], true
+		}
+		return a.new(i)
+	}
+	if n.min > maxUnroll || n.max > maxUnroll {
+		a.failed = true
+		return next
+	}
+	out := next
+	if n.max < 0 {
+		loop := a.new(inst{kind: instLoop, lazy: n.lazy, slot: a.m.loops, next: next})
+		a.m.loops++
+		loop.subs = []*inst{a.node(n.subs[0], loop)}
+		out = loop
+	} else {
+		for range n.max - n.min {
+			body := a.node(n.subs[0], out)
+			split := a.new(inst{kind: instSplit, subs: []*inst{body, next}})
+			if n.lazy {
+				split.subs = []*inst{next, body}
+			}
+			out = split
+		}
+	}
+	for range n.min {
+		out = a.node(n.subs[0], out)
+	}
+	return out
+}
+
+// width gives the fixed number of bytes that n matches, -1 for none.
+func width(n *node) int {
+	switch n.op {
+	case opEmpty, opBegin, opEnd, opTextBegin, opTextEnd, opWord, opNotWord, opLook:
+		return 0
+	case opLiteral, opClass, opAny:
+		return 1
+	case opGroup, opAtomic:
+		return width(n.subs[0])
+	case opRepeat:
+		if w := width(n.subs[0]); n.min == n.max && w >= 0 {
+			return w * n.min
+		}
+	case opCat:
+		sum := 0
+		for _, s := range n.subs {
+			w := width(s)
+			if w < 0 {
+				return -1
+			}
+			sum += w
+		}
+		return sum
+	case opAlt:
+		w := width(n.subs[0])
+		for _, s := range n.subs[1:] {
+			if width(s) != w {
+				return -1
+			}
+		}
+		return w
+	}
+	return -1
+}
+
+// byteSet gives the ASCII characters that a one-character node matches.
+func byteSet(n *node) *[256]bool {
+	var set [256]bool
+	switch n.op {
+	case opAny:
+		for c := range 128 {
+			set[c] = n.dotAll || c != '\n'
+		}
+		return &set
+	case opLiteral:
+		set[n.r] = true
+		if n.fold {
+			set[lower(string(n.r))[0]], set[upper(string(n.r))[0]] = true, true
+		}
+		return &set
+	}
+	for _, r := range n.class.ranges {
+		for c := r.low; c <= r.high && c < 128; c++ {
+			set[c] = true
+			if n.fold {
+				set[lower(string(c))[0]], set[upper(string(c))[0]] = true, true
+			}
+		}
+	}
+	for _, e := range n.class.escapes {
+		for c := range 128 {
+			if asciiEscape(e, byte(c)) {
+				set[c] = true
+			}
+		}
+	}
+	if n.class.negative {
+		for c := range 128 {
+			set[c] = !set[c]
+		}
+	}
+	return &set
+}
+
+func asciiEscape(e, c byte) bool {
+	switch e {
+	case 'd':
+		return c >= '0' && c <= '9'
+	case 'D':
+		return c < '0' || c > '9'
+	case 'w':
+		return isNameByte(c)
+	case 'W':
+		return !isNameByte(c)
+	case 's':
+		return isSpace(rune(c))
+	}
+	return !isSpace(rune(c))
+}
