@@ -167,11 +167,20 @@ func (f *follower) onHead(m *Message, h *Head, fx *effects) {
 func (f *follower) checkHead(fx *effects) {
 	if f.head.GC > f.gc {
 		f.gc = f.head.GC
-		f.set.expire(f.gc)
+		f.expire(fx, f.gc)
 		f.storeMark(fx)
 	}
 	if f.gc == f.head.GC && f.set.fingerprint != f.head.Fingerprint {
 		f.unsound(fx)
+	}
+}
+
+// expire takes out what has ended by the author's clock. Where that is ahead
+// of ours, we say so: otherwise a claim that the author no longer makes would
+// be in force here until our clock gets there.
+func (f *follower) expire(fx *effects, gc uint32) {
+	if gone := f.set.expire(gc); gc > minutes(fx.now) {
+		f.emit(fx, nil, gone)
 	}
 }
 
@@ -284,6 +293,7 @@ func (f *follower) drain(fx *effects) {
 			break
 		}
 		t := m.Body.(*Delta)
+		f.expire(fx, t.GC)
 		f.set.apply(t.GC, t.up, t.down, minutes(fx.now))
 		f.n, f.gc = f.n+1, max(f.gc, t.GC)
 		f.remember(f.n, m.Hash)
@@ -399,6 +409,7 @@ func (f *follower) advanceSegments(fx *effects) bool {
 		}
 		m := f.segments[ref.Hash]
 		s := m.Body.(*Segment)
+		f.expire(fx, s.GC)
 		f.set.apply(s.GC, s.up, s.down, minutes(fx.now))
 		f.n, f.gc = s.To, max(f.gc, s.GC)
 		f.storeLog(fx, f.n, m)
@@ -460,7 +471,7 @@ type join struct {
 }
 
 func (f *follower) onChunk(m *Message) {
-	if f.join == nil {
+	if f.join == nil || f.join.built {
 		return
 	}
 	p := f.pieces()
