@@ -35,6 +35,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("BANMESH_SOCKET", e.WorkDir+"/agent.sock")
 			return nil
 		},
+		RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			// waitfor COUNT-FIELD: `waitup` waits until the agent answers;
 			// `waitban TARGET` until it is banned; both fail after a while.
@@ -58,11 +59,17 @@ func TestScripts(t *testing.T) {
 					return neg
 				})
 			},
-			// append FILE LINE adds a line to a file, as a log's writer does.
+			// expand FILE replaces ${WORK} and other variables in a file.
+			"expand": func(ts *testscript.TestScript, neg bool, args []string) {
+				b := ts.ReadFile(args[0])
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(os.Expand(b, ts.Getenv)), 0o644))
+			},
+			// append FILE LINE adds a line to a file, as a log's writer does; NOW
+			// in it becomes the time as classic syslog writes it.
 			"append": func(ts *testscript.TestScript, neg bool, args []string) {
 				f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
 				ts.Check(err)
-				_, err = f.WriteString(strings.Join(args[1:], " ") + "\n")
+				_, err = f.WriteString(strings.ReplaceAll(strings.Join(args[1:], " "), "NOW", time.Now().Format(time.Stamp)) + "\n")
 				ts.Check(err)
 				ts.Check(f.Close())
 			},
