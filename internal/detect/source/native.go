@@ -38,6 +38,7 @@ const (
 type journalFile struct {
 	*journalfile.File
 	born    time.Time
+	key     uint64 // the extractor's
 	path    string
 	id      fileID
 	root    string
@@ -60,7 +61,7 @@ type native struct {
 	horizon uint64
 	boots   map[journalfile.ID]bootMark
 	gapAt   time.Time
-	extract extractor
+	extract *extractor
 	watch   *watch
 	size    int64 // entries seen in files that are done
 }
@@ -268,7 +269,7 @@ func (n *native) add(path, root string) error {
 		return f.Close()
 	}
 	born, _ := birth(path)
-	n.files = append(n.files, &journalFile{born: born, File: f, path: path, id: id, root: root, old: !n.began, named: true})
+	n.files = append(n.files, &journalFile{born: born, key: n.extract.newKey(), File: f, path: path, id: id, root: root, old: !n.began, named: true})
 	return nil
 }
 
@@ -503,9 +504,10 @@ func (n *native) batch(ctx context.Context, f, bound *journalFile, count *int) e
 			n.j.lastLine.Store(n.j.o.Now().UnixNano())
 		}
 	}()
+	var line Line
 	for range batchSize {
 		e := &f.entry
-		line, ok, err := n.extract.line(f.File, e)
+		ok, err := n.extract.line(f, e, &line)
 		if err != nil {
 			n.j.dropped.Add(1)
 		}

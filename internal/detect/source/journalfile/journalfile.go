@@ -87,6 +87,13 @@ const (
 	maxItemsPerEntry = 1024 // journald allows as many fields (ENTRY_FIELD_COUNT_MAX)
 )
 
+// What the compressed fields of a file may decompress to, all together: enough
+// for any log, and a bound on what a hostile file costs.
+const (
+	inflateFree  = 64 << 20
+	inflateTimes = 256
+)
+
 // An ID is a 128-bit identifier.
 type ID [16]byte
 
@@ -110,6 +117,9 @@ type File struct {
 	array    uint64 // offset of the current entry array, 0 at the beginning
 	arrayLen uint64 // its items
 	arrayPos uint64 // the next of its items
+	entryAt  uint64 // offset of the last entry gone past
+	peeked   uint64 // offset of the entry that Peek gave
+	inflated uint64 // bytes that decompressing gave
 	decoder  decompressor
 }
 
@@ -358,10 +368,16 @@ func (f *File) Peek(e *Entry) (ok, skip bool, err error) {
 	if err != nil {
 		return false, false, err
 	}
+	// Entries are written one after the other; an array that refers to one
+	// twice could make a small file cost as much as a large one.
+	if at <= f.entryAt {
+		return false, true, corrupt("entry at %d follows one at %d", at, f.entryAt)
+	}
 	b, err := f.object(at, objectEntry, entryFixed)
 	if err != nil {
 		return false, true, err
 	}
+	f.peeked = at
 	e.Sequence = binary.LittleEndian.Uint64(b[16:])
 	e.Realtime = binary.LittleEndian.Uint64(b[24:])
 	e.Monotonic = binary.LittleEndian.Uint64(b[32:])
@@ -376,6 +392,7 @@ func (f *File) Peek(e *Entry) (ok, skip bool, err error) {
 
 // Skip goes past the entry that Peek gave.
 func (f *File) Skip() {
+	f.entryAt = max(f.entryAt, f.peeked)
 	f.read++
 	f.arrayPos++
 }
@@ -388,16 +405,20 @@ func (e *Entry) Items(f *File) int {
 	return len(e.items) / entryItem
 }
 
-// Field gives field i of an entry of f, "NAME=value": at most limit bytes of
-// it. The bytes lie in the mapping and are valid until the next Peek; those of
-// a field that was compressed, which is reported, until the next Field.
-func (f *File) Field(e *Entry, i, limit int) (value []byte, compressed bool, err error) {
-	var at uint64
+// Item is where field i of an entry of f lies: the same for all entries that
+// have it.
+func (f *File) Item(e *Entry, i int) uint64 {
 	if f.compact {
-		at = uint64(binary.LittleEndian.Uint32(e.items[i*entryItemCompact:]))
-	} else {
-		at = binary.LittleEndian.Uint64(e.items[i*entryItem:])
+		return uint64(binary.LittleEndian.Uint32(e.items[i*entryItemCompact:]))
 	}
+	return binary.LittleEndian.Uint64(e.items[i*entryItem:])
+}
+
+// Field gives the field that lies at an item's offset, "NAME=value": at most
+// limit bytes of it. The bytes lie in the mapping and are valid until the next
+// Peek; those of a field that was compressed, which is reported, until the
+// next Field.
+func (f *File) Field(at uint64, limit int) (value []byte, compressed bool, err error) {
 	fixed := uint64(dataFixed)
 	if f.compact {
 		fixed = dataFixedCompact
@@ -408,7 +429,11 @@ func (f *File) Field(e *Entry, i, limit int) (value []byte, compressed bool, err
 	}
 	payload := b[fixed:]
 	if flags := b[1] & (flagXZ | flagLZ4 | flagZSTD); flags != 0 {
+		if f.inflated > inflateFree+inflateTimes*uint64(len(f.m)) {
+			return nil, true, corrupt("its fields decompress to more than %d bytes", f.inflated)
+		}
 		value, err := f.decoder.decompress(flags, payload, limit)
+		f.inflated += uint64(len(value))
 		return value, true, err
 	}
 	return payload[:min(len(payload), limit)], false, nil
