@@ -1,0 +1,175 @@
+package livepeer
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+)
+
+// walletTopic is a topic of the test's own, so that it does not depend on what
+// the agent ships.
+const walletTopic = "test-wallets"
+
+// marker is a wallet that is denied first.
+const marker = "0x27b1fdb04752bbc536007a920d24acb045561c26"
+
+// node is a running agent.
+type node struct {
+	name, dir string
+	client    *control.Client
+	cmd       *exec.Cmd
+	out       bytes.Buffer
+}
+
+// agent gives a command of the agent for this node.
+func (n *node) agent(binary string, args ...string) *exec.Cmd {
+	return exec.Command(binary, append([]string{"--config-dir", filepath.Join(n.dir, "config"), "--state-dir", filepath.Join(n.dir, "state"), "--socket", filepath.Join(n.dir, "s")}, args...)...)
+}
+
+// newNode writes the configuration of a node.
+func newNode(t *testing.T, name, config string) *node {
+	t.Helper()
+	n := &node{name: name, dir: t.TempDir()}
+	n.client = control.NewClient(filepath.Join(n.dir, "s"))
+	for file, text := range map[string]string{
+		"agent.toml":                        "[firewall]\nmode = \"off\"\n" + config,
+		"topics.d/" + walletTopic + ".toml": "name = \"" + walletTopic + "\"\ntitle = \"Wallets of a test\"\ntarget = \"wallet\"\n",
+	} {
+		file = filepath.Join(n.dir, "config", file)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// run starts the agent and waits until it answers.
+func (n *node) run(t *testing.T, binary string) control.Status {
+	t.Helper()
+	n.cmd = n.agent(binary, "run")
+	n.cmd.Stdout, n.cmd.Stderr = &n.out, &n.out
+	if err := n.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = n.cmd.Process.Signal(syscall.SIGTERM)
+		cut := time.AfterFunc(20*time.Second, func() { _ = n.cmd.Process.Kill() })
+		defer cut.Stop()
+		err := n.cmd.Wait()
+		if err != nil || t.Failed() {
+			t.Logf("agent %s: %v\n%s", n.name, err, &n.out)
+		}
+	})
+	var s control.Status
+	eventually(t, n.name+" answers", 30*time.Second, func() bool { return n.client.Get(t.Context(), "/v1/status", nil, &s) == nil })
+	return s
+}
+
+// eventually waits until a claim holds and gives how long it took.
+func eventually(t *testing.T, claim string, most time.Duration, holds func() bool) time.Duration {
+	t.Helper()
+	began := time.Now()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		if time.Since(began) > most {
+			t.Fatalf("not within %s: %s", most, claim)
+		}
+		<-tick.C
+	}
+	return time.Since(began)
+}
+
+// freeAddress gives a loopback address that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestADenialOfOneOperatorIsEnforcedAtAnothersGate: A denies a wallet by hand,
+// B opted in and trusts A, so B's gate refuses it; A withdraws, B admits it.
+func TestADenialOfOneOperatorIsEnforcedAtAnothersGate(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "agent")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/agent")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the agent: %v\n%s", err, out)
+	}
+	broker, gateAddress := freeAddress(t), freeAddress(t)
+	a := newNode(t, "A", fmt.Sprintf("[embedded_broker]\nenabled = true\nlisten = %q\n[topics.%s]\npublish = true\n", broker, walletTopic))
+	b := newNode(t, "B", fmt.Sprintf("[[brokers]]\nurl = \"tcp://%s\"\n[gate]\nenabled = true\nlisten = %q\n", broker, gateAddress))
+	status := a.run(t, binary)
+	for _, args := range [][]string{{"peers", "trust", "alice", status.Operator}, {"topics", "subscribe", walletTopic}} {
+		if out, err := b.agent(binary, args...).CombinedOutput(); err != nil {
+			t.Fatalf("agent %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	b.run(t, binary)
+	eventually(t, "both are connected to the broker", 30*time.Second, func() bool {
+		var s control.Status
+		err := b.client.Get(t.Context(), "/v1/status", nil, &s)
+		return err == nil && len(s.Brokers) == 1 && s.Brokers[0].Connected
+	})
+	path, err := os.ReadFile(filepath.Join(b.dir, "state", "gate.path"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	o := Orchestrator{"http://" + gateAddress + "/" + strings.TrimSpace(string(path)), &http.Client{Transport: transport, Timeout: 10 * time.Second}}
+	refuses := func(wallet string) bool {
+		_, err := o.Authenticate(wallet)
+		if err != nil && err.Error() != "authentication failed: not served by this orchestrator\n" {
+			t.Fatal(err)
+		}
+		return err != nil
+	}
+	if refuses(bad) {
+		t.Fatal("the wallet is refused before anybody denied it")
+	}
+	post := func(path string, body any) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := a.client.Post(ctx, path, body, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	class := ban.ClassPayment
+	// Another wallet first shows that B has joined A's feed, so that what is
+	// measured is a denial and not the start.
+	post("/v1/bans", control.BanRequest{Target: ban.MustTarget(marker), Topic: walletTopic, For: 3600, Class: &class})
+	eventually(t, "B's gate refuses the first wallet", 30*time.Second, func() bool { return refuses(marker) })
+	if refuses(bad) {
+		t.Error("one wallet's denial refuses another")
+	}
+	post("/v1/bans", control.BanRequest{Target: ban.MustTarget(bad), Topic: walletTopic, For: 3600, Class: &class})
+	denied := eventually(t, "B's gate refuses what A denied", 20*time.Second, func() bool { return refuses(bad) })
+	if _, err := o.Authenticate(good); err != nil {
+		t.Errorf("another wallet: %v", err)
+	}
+	post("/v1/unban", control.UnbanRequest{Target: ban.MustTarget(bad), Topic: walletTopic})
+	admitted := eventually(t, "B's gate admits what A withdrew", 20*time.Second, func() bool { return !refuses(bad) })
+	t.Logf("refused after %s, admitted after %s", denied.Round(time.Millisecond), admitted.Round(time.Millisecond))
+	if denied > time.Second || admitted > time.Second {
+		t.Errorf("refused after %s, admitted after %s, want a second", denied, admitted)
+	}
+}
