@@ -270,7 +270,7 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, tex
 	}
 	result := lineMissed
 	f.OnIgnore = func(int) { result = lineIgnored }
-	matches := f.Process(string(rest), f.Date, at, c)
+	matches := f.Process(rest, f.Date, at, c)
 	for k := range matches {
 		result = lineMatched
 		r.offence(ctx, j, &matches[k], l, at)

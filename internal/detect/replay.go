@@ -135,7 +135,7 @@ func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, e
 		f.OnIgnore = func(n int) { ignored = n + 1 }
 		rest := f.Cut(text, l.Time)
 		e.Date, e.Rest, e.Time = f.Date, string(rest), f.At
-		j.explain(&e, r, f.Process(string(rest), f.Date, f.At, nil), ignored)
+		j.explain(&e, r, f.Process(rest, f.Date, f.At, nil), ignored)
 		if p := j.filter.Prefix(); e.Reached == "no failregex matches" && p != nil {
 			buffer := append([]byte(e.Rest), '\n')
 			if p.Find(buffer, false, nil) == nil {

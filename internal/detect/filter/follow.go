@@ -58,7 +58,11 @@ func (f *Follower) Cut(line []byte, at time.Time) []byte {
 	found := f.Dates.Find(line)
 	rest := line
 	if found.Matched {
-		f.Date = string(line[found.From:found.To])
+		if date := line[found.From:found.To]; string(date) != f.lastText {
+			f.Date = string(date)
+		} else {
+			f.Date = f.lastText
+		}
 		f.cut = append(append(f.cut[:0], line[:found.From]...), line[found.To:]...)
 		rest = f.cut
 	}
@@ -80,7 +84,7 @@ func (f *Follower) Cut(line []byte, at time.Time) []byte {
 // Line cuts a line and judges it.
 func (f *Follower) Line(line []byte, at time.Time, candidates Candidates) []Match {
 	rest := f.Cut(line, at)
-	return f.Process(string(rest), f.Date, f.At, candidates)
+	return f.Process(rest, f.Date, f.At, candidates)
 }
 
 // Skip notes a line that holds nothing of what the filter looks for, where

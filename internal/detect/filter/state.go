@@ -53,6 +53,8 @@ type State struct {
 	connections connections
 	window      []tuple // the last lines, when several are matched together
 	buffer      []byte
+	preBuffer   []byte
+	alone       [1]tuple
 	spans       []int
 	preSpans    []int
 	pre, work   Fields
@@ -73,39 +75,47 @@ func (c Candidates) has(i int) bool { return c == nil || c[i/64]&(1<<(i%64)) != 
 // Process looks at the next line: text is the line with its date cut out, date
 // what was cut, at when the line was written. The result is valid until the
 // next call.
-func (s *State) Process(text, date string, at time.Time, candidates Candidates) []Match {
+func (s *State) Process(text []byte, date string, at time.Time, candidates Candidates) []Match {
 	f := s.f
 	s.out = s.out[:0]
-	org := []tuple{{text, date}}
+	// The line alone becomes a string when something matched.
+	org := s.alone[:]
+	org[0] = tuple{}
+	lines := org
+	var buf []byte
 	if f.maxLines > 1 {
-		s.window = append(s.window, org[0])
+		s.window = append(s.window, tuple{string(text), date})
 		if drop := len(s.window) - f.maxLines; drop > 0 {
 			s.window = append(s.window[:0:0], s.window[drop:]...)
 		}
 		org = s.window
+		lines = org
+		buf = s.join(lines)
+	} else {
+		s.buffer = append(append(s.buffer[:0], text...), '\n')
+		buf = s.buffer
 	}
-	lines := org
-	buf := s.join(lines)
 	if f.ignoreFirst && s.ignored(buf, org, nil) >= 0 {
 		return nil
 	}
 	s.pre = s.pre[:0]
+	pre := false
 	if f.prefregex != nil {
 		spans := f.prefregex.Find(buf, pattern.IsASCII(buf), s.preSpans)
 		if spans == nil {
 			return nil
 		}
 		s.preSpans = spans
-		whole := string(buf)
-		s.pre = f.prefregex.fields(s.pre, whole, spans)
-		if content := s.pre.value("content"); content != "" {
-			lines = []tuple{{text: content}}
+		// The text that groups point into is made when something matched.
+		s.preBuffer = append(s.preBuffer[:0], buf...)
+		pre = true
+		if g := f.prefregex.content; g >= 0 && spans[2*g] >= 0 && spans[2*g+1] > spans[2*g] {
+			s.buffer = append(append(s.buffer[:0], s.preBuffer[spans[2*g]:spans[2*g+1]]...), '\n')
+			buf = s.buffer
 			if f.maxLines > 1 {
-				s.window = lines
+				s.window = []tuple{{text: string(buf[:len(buf)-1])}}
 			}
-			buf = s.join(lines)
 		}
-		s.pre.remove("content")
 	}
 	ascii := pattern.IsASCII(buf)
 	var whole string
@@ -125,6 +135,14 @@ func (s *State) Process(text, date string, at time.Time, candidates Candidates) 
 		s.spans = spans
 		if whole == "" {
 			whole = string(buf)
+		}
+		if pre {
+			pre = false
+			s.pre = f.prefregex.fields(s.pre, string(s.preBuffer), s.preSpans)
+			s.pre.remove("content")
+		}
+		if f.maxLines == 1 {
+			org[0] = tuple{string(text), date}
 		}
 		matched, unmatched := split(r, whole, spans, org)
 		if len(f.ignoreregex) > 0 && s.ignored(buf, matched, unmatched) >= 0 {
