@@ -57,8 +57,12 @@ type Explanation struct {
 // thisNode is the name of our own claims.
 const thisNode = "this node"
 
-// Explain answers who claims something of a target, or of a prefix around it,
-// what policy makes of it, since when, until when, and what would lift it.
+// maxInside bounds how many targets inside a prefix are explained.
+const maxInside = 1000
+
+// Explain answers who claims something of a target, of a prefix around it, or
+// of up to [maxInside] targets in it, what policy makes of it, since when,
+// until when, and what would lift it.
 func (l *Ledger) Explain(target ban.Target) Explanation {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -75,10 +79,11 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 	}
 	for topic := range l.table.byTopic {
 		var hits []uint32
-		if r, ok := l.table.find(topic, target); ok {
-			hits = append(hits, r)
-		}
-		l.table.around(topic, target, func(r uint32) { hits = append(hits, r) })
+		l.overlapping(topic, target, func(r uint32) {
+			if len(hits) < maxInside {
+				hits = append(hits, r)
+			}
+		})
 		for _, r := range hits {
 			if s := l.standing(r, now); len(s.Claims) > 0 {
 				e.Standings = append(e.Standings, s)

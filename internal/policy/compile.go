@@ -229,6 +229,8 @@ func (c *compiler) topic(name string, s TopicSource) {
 		n := p.rule()
 		if p.fault != nil {
 			c.faults = append(c.faults, *p.fault)
+		} else if p.warning != nil {
+			c.warnings = append(c.warnings, *p.warning)
 		}
 		return n
 	}

@@ -90,6 +90,8 @@ type parser struct {
 	at    int
 	names names
 	fault *Fault
+	// warning is something that is allowed and hardly meant.
+	warning *Fault
 }
 
 // names resolves the names that expressions use.
@@ -260,8 +262,11 @@ func (p *parser) term() *node {
 	if n.need < 0 {
 		n.need = max(1, seats)
 	}
-	if n.kind == kindQuorum && n.need > seats && seats > 0 {
-		p.fail(listFrom, fmt.Sprintf("%d of %d can never be reached", n.need, seats), "all that is reached through one follow counts as one")
+	if n.kind == kindQuorum && n.need > seats {
+		p.warning = &Fault{
+			Key: p.key, Text: p.text, Column: listFrom.column, Width: max(1, len(listFrom.text)),
+			Message: fmt.Sprintf("%d of %d can never be reached", n.need, seats), Hint: "name more operators; all that is reached through one follow counts as one",
+		}
 	}
 	return n
 }

@@ -29,6 +29,7 @@ type Policy struct {
 	topics    map[ban.Topic]*rules
 	groups    map[string]*group
 	trust     Trust
+	warnings  []Fault
 }
 
 // operator is a named operator.
@@ -72,6 +73,10 @@ func Nothing() *Policy {
 
 // Source gives the rules that the policy was compiled from.
 func (p *Policy) Source() Source { return p.source }
+
+// Warnings are what is allowed in the rules and hardly meant, such as a quorum
+// that can never be reached.
+func (p *Policy) Warnings() []Fault { return p.warnings }
 
 // WithTrust compiles the same rules against other published trust lists.
 func (p *Policy) WithTrust(t Trust) (*Policy, error) { return Compile(p.source, t) }

@@ -206,6 +206,52 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+func TestAQuorumThatCannotBeReachedIsAWarning(t *testing.T) {
+	p, err := Compile(source(TopicSource{Ban: "any of alice or 3 of alice, bob"}, "alice", "bob"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := p.Warnings(); len(w) != 1 || w[0].Column != 22 || w[0].Message != "3 of 2 can never be reached" {
+		t.Errorf("warnings are %+v", w)
+	}
+}
+
+func TestFaultsAreToldAtOnceWithPlaceAndHint(t *testing.T) {
+	s := source(TopicSource{Ban: "2 of cor within 6h", Watch: "anyy of core", Require: "hits > 3", Dispute: "any of core within soon", Prefix: []string{"v4/99"}}, "alice")
+	s.Groups["core"] = []string{"alice", "follow bob"}
+	s.Groups["any"] = []string{"alice"}
+	s.Operators["carol"] = OperatorSource{ID: "nonsense"}
+	_, err := Compile(s, nil)
+	want := "operators.carol.id: \"nonsense\": not an identity: want 26 characters\n" +
+		"  hint: `agent peers add` writes it; an operator's identity has 26 characters, shown by `agent key show`\n" +
+		"groups.any: \"any\" cannot be a name: it is a word of the rules\n" +
+		"groups.core[1]:8: no operator is called \"bob\"\n" +
+		"  follow bob\n" +
+		"         ^^^\n" +
+		"  hint: write `NAME` or `follow NAME depth 1 most 25`\n" +
+		"topics.sshd.ban:6: no group or operator is called \"cor\"\n" +
+		"  2 of cor within 6h\n" +
+		"       ^^^\n" +
+		"  hint: did you mean \"core\"?\n" +
+		"topics.sshd.watch:1: expected `any`, a number, `weight` or `(`, got \"anyy\"\n" +
+		"  anyy of core\n" +
+		"  ^^^^\n" +
+		"  hint: did you mean \"any\"?\n" +
+		"topics.sshd.dispute:20: expected a length of time, got \"soon\"\n" +
+		"  any of core within soon\n" +
+		"                     ^^^^\n" +
+		"  hint: write 90s, 10m, 6h, 7d or 2w\n" +
+		"topics.sshd.require:6: expected \">=\", got \">\"\n" +
+		"  hits > 3\n" +
+		"       ^\n" +
+		"  hint: write `hits >= 3`, `tcp`, or `hits >= 3 and tcp`\n" +
+		"topics.sshd.prefix: \"v4/99\" is not a prefix limit\n" +
+		"  hint: write \"v4/24\" (8 to 32) or \"v6/48\" (19 to 128)"
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
 func short(v Verdict) string {
 	s := v.Action.String() + "/" + v.Why.String()
 	if !v.Until.IsZero() {

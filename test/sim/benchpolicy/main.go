@@ -197,7 +197,7 @@ func run(dir string, claims, operators, events int) error {
 	defer s.Close()
 	o.Store = s
 	start = time.Now()
-	if l, err = ledger.Open(o); err != nil {
+	if _, err = ledger.Open(o); err != nil {
 		return err
 	}
 	open := time.Since(start)
