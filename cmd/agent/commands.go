@@ -15,6 +15,11 @@ func commands(p *paths) []*cobra.Command {
 		newExplainCommand(p),
 		newTopicsCommand(p),
 		newPeersCommand(p),
+		newAllowCommand(p),
+		newHoldCommand(p),
+		newUndoCommand(p),
+		newPolicyCommand(p),
+		newDoctorCommand(p),
 		newFeedsCommand(p),
 		newTapCommand(p),
 		newNetworkCommand(p),
@@ -23,6 +28,5 @@ func commands(p *paths) []*cobra.Command {
 		newFilterCommand(p),
 		newExplainLineCommand(p),
 		newReplayCommand(p),
-		newFirewallCommand(p),
 	}
 }

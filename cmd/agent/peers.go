@@ -19,7 +19,7 @@ import (
 
 func newPeersCommand(p *paths) *cobra.Command {
 	return group("peers", "Choose whose bans this node believes",
-		newPeersTrustCommand(p), newPeersListCommand(p), newPeersRemoveCommand(p))
+		newPeersTrustCommand(p), newPeersAddCommand(p), newPeersListCommand(p), newPeersShowCommand(p), newPeersRemoveCommand(p))
 }
 
 // maxName bounds an operator's name here.
@@ -27,15 +27,26 @@ const maxName = 32
 
 func newPeersTrustCommand(p *paths) *cobra.Command {
 	return &cobra.Command{
-		Use:     "trust NAME ID|CARD",
+		Use:     "trust NAME ID|CARD | trust NAME for TOPIC as ban|watch",
 		Short:   "Trust an operator: in topics that you subscribe to, its bans apply here",
-		Example: "  agent peers trust alice 6otxxr3xmzvq3wmhdzurq6ssnm\n  agent peers trust alice ./alice.card",
+		Example: "  agent peers trust alice 6otxxr3xmzvq3wmhdzurq6ssnm\n  agent peers trust alice ./alice.card\n  agent peers trust carol for livepeer as watch",
 		Long: `Trust an operator: in every topic that this node subscribes to and has no policy of its own for, its bans
 apply here. NAME is yours to choose. ID is the operator's identity, 26 characters; compare it with the
 operator over another channel, because nothing else says who it is. CARD is a file with the operator's card.
+
+The second form chooses for one topic whether the claims of an operator that is known already ban, or are watched: a
+watched target is banned at its first offence here, and is left alone if it does nothing.
 ` + cli.ExitHelp,
-		Args: exactly(2, "a name and an identity or card"),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 5 && args[1] == "for" && args[3] == "as" {
+				return nil
+			}
+			return exactly(2, "a name and an identity or card, or NAME for TOPIC as ban|watch")(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 5 {
+				return trustFor(c, p, args[0], args[2], args[4])
+			}
 			name := args[0]
 			if t, err := ban.ParseTopic(name); err != nil || len(t) > maxName {
 				return cli.Usage("%q is no name: want 1 to %d of a-z, 0-9 and '-'", name, maxName)

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"banmesh/internal/agent"
+	"banmesh/internal/ban"
+	"banmesh/internal/cli"
+	"banmesh/internal/control"
+	"banmesh/internal/ledger"
+	"banmesh/internal/neverban"
+)
+
+// finding is one thing that `agent doctor` looked at.
+type finding struct {
+	Check string `json:"check"`
+	OK    bool   `json:"ok"`
+	Text  string `json:"text"`
+	Fix   string `json:"fix,omitempty"` // a command, or what to write where
+}
+
+// examined is everything that the checks judge: facts, gathered before, so
+// that the checks are plain functions of them.
+type examined struct {
+	now      time.Time
+	settings error          // what is wrong with the configuration
+	running  error          // why nobody answers
+	status   control.Status // of the running agent
+	peers    []ledger.Peer
+	holds    []ledger.Hold
+	never    []neverban.Entry
+	exempt   []ledger.Exemption
+	admin    netip.Addr // from where whoever asks is logged in, or invalid
+	clock    clockState
+}
+
+// clockState is what the kernel says of its clock.
+type clockState struct {
+	known, synchronised bool
+}
+
+func newDoctorCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "doctor",
+		Short:   "Look for what is wrong with this node, and name the command that mends it",
+		Example: "  agent doctor",
+		Long: `Look at the configuration, the running agent, its logs and filters, the firewall, the clock, brokers and peers, and
+whether the address from which you are logged in is safe from bans. It changes nothing.
+` + "\nExit codes: 0 all well, 1 error, 2 wrong usage, 3 something is wrong",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			list := diagnose(examine(c, p))
+			bad := 0
+			for _, f := range list {
+				if !f.OK {
+					bad++
+				}
+			}
+			if asJSON {
+				if err := cli.JSON(c.OutOrStdout(), list); err != nil {
+					return err
+				}
+			} else {
+				for _, f := range list {
+					mark := "ok   "
+					if !f.OK {
+						mark = "WRONG"
+					}
+					fmt.Fprintf(c.OutOrStdout(), "%s  %-10s %s\n", mark, f.Check, cli.Printable(f.Text))
+					if f.Fix != "" {
+						fmt.Fprintf(c.OutOrStdout(), "       %-10s fix: %s\n", "", cli.Printable(f.Fix))
+					}
+				}
+			}
+			if bad > 0 {
+				return &cli.Error{Err: fmt.Errorf("%s wrong", things(bad)), Code: cli.ExitPartly}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func things(n int) string {
+	if n == 1 {
+		return "1 thing is"
+	}
+	return fmt.Sprintf("%d things are", n)
+}
+
+// examine gathers the facts. What cannot be asked is left empty.
+func examine(c *cobra.Command, p *paths) examined {
+	e := examined{now: time.Now(), clock: kernelClock(), admin: loggedInFrom(os.Getenv("SSH_CONNECTION"))}
+	_, e.settings = agent.LoadSettings(p.config)
+	client := p.client()
+	if e.running = client.Get(c.Context(), "/v1/status", nil, &e.status); e.running != nil {
+		return e
+	}
+	for path, into := range map[string]any{"/v1/peers": &e.peers, "/v1/hold": &e.holds, "/v1/never-ban": &e.never, "/v1/allow": &e.exempt} {
+		if err := client.Get(c.Context(), path, nil, into); err != nil {
+			e.running = errors.Join(e.running, err)
+		}
+	}
+	return e
+}
+
+// loggedInFrom reads the client's address out of sshd's SSH_CONNECTION.
+func loggedInFrom(s string) netip.Addr {
+	first, _, _ := strings.Cut(s, " ")
+	a, err := netip.ParseAddr(first)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap().WithZone("")
+}
+
+func kernelClock() clockState {
+	var t unix.Timex
+	if _, err := unix.Adjtimex(&t); err != nil {
+		return clockState{}
+	}
+	return clockState{known: true, synchronised: t.Status&unix.STA_UNSYNC == 0}
+}
+
+// quietFor is how long a log may be silent before that is worth a word; an
+// sshd on the Internet is tried more often.
+const quietFor = 24 * time.Hour
+
+// diagnose judges the facts, most important first.
+func diagnose(e examined) (list []finding) {
+	note := func(check string, ok bool, fix, format string, args ...any) {
+		if ok {
+			fix = ""
+		}
+		list = append(list, finding{check, ok, fmt.Sprintf(format, args...), fix})
+	}
+	if e.settings != nil {
+		note("config", false, "agent check", "%v", e.settings)
+	} else {
+		note("config", true, "", "the configuration is valid")
+	}
+	if e.clock.known {
+		if e.clock.synchronised {
+			note("clock", true, "", "the clock is synchronised")
+		} else {
+			note("clock", false, "timedatectl set-ntp true", "the kernel says that nobody synchronises the clock; feeds of peers look stale or from the future when it drifts")
+		}
+	}
+	if e.running != nil {
+		note("agent", false, "systemctl start banmesh-agent, or agent run", "%v", e.running)
+		return list
+	}
+	s := e.status
+	note("agent", true, "", "running for %s, version %s", cli.Short(e.now.Sub(s.Started)), s.Version)
+	if s.Enforcement == "nftables" {
+		note("firewall", true, "", "bans reach the kernel; %d in force", s.Bans)
+	} else {
+		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans do not reach the kernel (%s): %s", s.Enforcement, cmp.Or(s.Reason, "it was configured so"))
+	}
+	for _, w := range s.Warnings {
+		note(w.Code, false, w.Fix, "%s", w.Text)
+	}
+	e.sources(note)
+	e.reachable(note)
+	for _, b := range s.Brokers {
+		if b.Connected {
+			note("broker", true, "", "%s is connected", b.URL)
+		} else {
+			note("broker", false, "agent status; the broker's log", "%s is not connected: %s", b.URL, cmp.Or(b.Error, "no reason is known"))
+		}
+	}
+	subscribes := false
+	for _, t := range s.Topics {
+		subscribes = subscribes || t.Subscribe
+		if t.Subscribe && t.Policy == "" {
+			note("policy", false, "agent peers add NAME ID", "%s is accepted, but nobody is trusted in it", t.Topic)
+		}
+		if (t.Subscribe || t.Publish) && len(s.Brokers) == 0 {
+			note("broker", false, "agent network join URL", "%s is shared or accepted, but no broker is configured", t.Topic)
+		}
+	}
+	for _, x := range e.peers {
+		switch {
+		case x.Quarantine != nil:
+			note("peer", false, "agent peers show "+x.Name+"; agent undo "+x.Name+" --release", "%s is quarantined: %s", x.Name, x.Quarantine.Why)
+		case x.Strikes > 0:
+			note("peer", false, "agent peers show "+x.Name, "%s claimed what must never be banned, %d times within a day", x.Name, x.Strikes)
+		case subscribes && x.Feeds == 0:
+			note("peer", false, "agent feeds; ask "+x.Name+" whether its node publishes", "nothing is heard of %s", x.Name)
+		}
+	}
+	for _, h := range e.holds {
+		if h.Why == ledger.HoldGuard {
+			note("hold", false, "agent hold list; agent hold approve "+h.Name, "%s of %s in %s wait for a decision", plural(h.Claims, "claim"), h.Name, h.Topic)
+		}
+	}
+	return list
+}
+
+// sources judges the logs: is each read, does it say something, do the filters
+// match.
+func (e examined) sources(note func(string, bool, string, string, ...any)) {
+	for _, x := range e.status.Sources {
+		topics := make([]string, 0, len(x.Topics))
+		for _, t := range x.Topics {
+			topics = append(topics, string(t))
+		}
+		name := fmt.Sprintf("%s (for %s)", x.Name, strings.Join(topics, ", "))
+		switch {
+		case x.Error != "":
+			// Said by a warning of the status already.
+		case x.LastLine.IsZero():
+			note("log", false, "is it the right log? agent topics list, and files or journal in agent.toml", "%s: not a line was read yet", name)
+		case e.now.Sub(x.LastLine) > quietFor:
+			note("log", false, "is the service still logging there? rotated away?", "%s: silent for %s", name, cli.Short(e.now.Sub(x.LastLine)))
+		case x.Matched == 0 && x.Read > 10_000:
+			note("filter", false, "agent filter test", "%s: %d lines and no offence among them: the filter may not fit this version's log", name, x.Read)
+		default:
+			note("log", true, "", "%s: last line %s ago, %d of %d were offences", name, cli.Short(e.now.Sub(x.LastLine)), x.Matched, x.Read)
+		}
+	}
+}
+
+// reachable judges whether whoever asks could be locked out.
+func (e examined) reachable(note func(string, bool, string, string, ...any)) {
+	if len(e.never) == 0 {
+		note("never-ban", false, "agent reload", "the never-ban list is empty: not even this machine's gateway is on it")
+		return
+	}
+	if !e.admin.IsValid() {
+		note("never-ban", true, "", "%d entries found by themselves", len(e.never))
+		return
+	}
+	entry, ok := neverban.NewSet(e.never).Overlaps(netip.PrefixFrom(e.admin, e.admin.BitLen()))
+	for _, x := range e.exempt {
+		if target, err := ban.TargetOfAddr(e.admin); err == nil && x.Allow && x.Target == target {
+			ok, entry = true, neverban.Entry{Prefix: netip.PrefixFrom(e.admin, e.admin.BitLen()), Source: neverban.SourceManual, Reason: x.Comment}
+		}
+	}
+	if ok {
+		note("never-ban", true, "", "you are logged in from %s, which nobody can ban: %s", e.admin, entry)
+	} else {
+		note("never-ban", false, fmt.Sprintf("agent allow add %s --comment \"my own address\"", e.admin), "you are logged in from %s, and a ban of it could lock you out", e.admin)
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/ledger"
+	"banmesh/internal/neverban"
+)
+
+func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	well := func() examined {
+		return examined{
+			now: now, clock: clockState{true, true}, admin: netip.MustParseAddr("9.2.2.2"),
+			status: control.Status{
+				Version: "1", Started: now.Add(-time.Hour), Enforcement: "nftables",
+				Topics:  []control.TopicStatus{{Topic: "sshd", Subscribe: true, Policy: "any of alice"}},
+				Sources: []control.SourceStatus{{Name: "the journal", Topics: []ban.Topic{"sshd"}, Read: 20_000, Matched: 7, LastLine: now.Add(-time.Minute)}},
+				Brokers: []control.BrokerStatus{{URL: "tcp://broker", Connected: true}},
+			},
+			never: []neverban.Entry{{Prefix: netip.MustParsePrefix("9.2.2.2/32"), Source: neverban.SourceAdmin, Reason: "login"}},
+			peers: []ledger.Peer{{Name: "alice", Feeds: 1}},
+		}
+	}
+	for _, f := range diagnose(well()) {
+		if !f.OK || f.Fix != "" {
+			t.Errorf("a node that is well has %+v", f)
+		}
+	}
+	for name, c := range map[string]struct {
+		harm func(*examined)
+		fix  string
+	}{
+		"a faulty configuration":   {func(e *examined) { e.settings = errors.New("agent.toml:1:1: x") }, "agent check"},
+		"no agent":                 {func(e *examined) { e.running = control.ErrNotRunning }, "agent run"},
+		"a free-running clock":     {func(e *examined) { e.clock.synchronised = false }, "timedatectl"},
+		"no enforcement":           {func(e *examined) { e.status.Enforcement = "observe" }, "agent firewall check"},
+		"a silent log":             {func(e *examined) { e.status.Sources[0].LastLine = now.Add(-48 * time.Hour) }, "still logging"},
+		"a log without a line":     {func(e *examined) { e.status.Sources[0].LastLine = time.Time{} }, "right log"},
+		"a filter that never fits": {func(e *examined) { e.status.Sources[0].Matched = 0 }, "agent filter test"},
+		"a broker that is down":    {func(e *examined) { e.status.Brokers[0].Connected = false }, "agent status"},
+		"no broker":                {func(e *examined) { e.status.Brokers = nil }, "agent network join"},
+		"nobody trusted":           {func(e *examined) { e.status.Topics[0].Policy = "" }, "agent peers add"},
+		"an unsafe own address":    {func(e *examined) { e.admin = netip.MustParseAddr("9.9.9.9") }, "agent allow add 9.9.9.9"},
+		"an empty never-ban list":  {func(e *examined) { e.never = nil }, "agent reload"},
+		"a silent peer":            {func(e *examined) { e.peers[0].Feeds = 0 }, "agent feeds"},
+		"a peer with strikes":      {func(e *examined) { e.peers[0].Strikes = 1 }, "agent peers show alice"},
+		"a quarantined peer":       {func(e *examined) { e.peers[0].Quarantine = &ledger.Quarantine{Why: "strikes"} }, "agent undo alice --release"},
+		"claims that wait":         {func(e *examined) { e.holds = []ledger.Hold{{Name: "alice", Why: ledger.HoldGuard, Claims: 5}} }, "agent hold approve alice"},
+		"a warning of the agent's": {func(e *examined) { e.status.Warnings = []control.Warning{{Code: "x", Text: "y", Fix: "agent z"}} }, "agent z"},
+	} {
+		e := well()
+		c.harm(&e)
+		found := false
+		for _, f := range diagnose(e) {
+			found = found || !f.OK && strings.Contains(f.Fix, c.fix)
+		}
+		if !found {
+			t.Errorf("%s: no finding with the fix %q in %+v", name, c.fix, diagnose(e))
+		}
+	}
+	e := well()
+	e.admin = netip.MustParseAddr("9.9.9.9")
+	e.exempt = []ledger.Exemption{{Target: ban.MustTarget("9.9.9.9"), Allow: true}}
+	for _, f := range diagnose(e) {
+		if !f.OK {
+			t.Errorf("an allowed own address: %+v", f)
+		}
+	}
+}
+
+func TestTheAddressOfWhoAsksIsRead(t *testing.T) {
+	for s, want := range map[string]string{
+		"203.0.113.5 50000 198.51.100.1 22": "203.0.113.5", "::ffff:203.0.113.5 1 2 3": "203.0.113.5", "fe80::1%eth0 1 2 3": "fe80::1", "": "invalid IP", "x": "invalid IP",
+	} {
+		if got := loggedInFrom(s).String(); got != want {
+			t.Errorf("%q: %s, want %s", s, got, want)
+		}
+	}
+}

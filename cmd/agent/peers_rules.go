@@ -1,0 +1,225 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/agent"
+	"banmesh/internal/ban"
+	"banmesh/internal/cli"
+	"banmesh/internal/config"
+	"banmesh/internal/ledger"
+	"banmesh/internal/policy"
+)
+
+func newPeersAddCommand(p *paths) *cobra.Command {
+	var probation, comment string
+	c := &cobra.Command{
+		Use:     "add NAME ID|CARD",
+		Short:   "Get to know an operator: its bans are watched for 72 hours before they apply",
+		Example: "  agent peers add carol 6otxxr3xmzvq3wmhdzurq6ssnm\n  agent peers add carol ./carol.card --probation 7d",
+		Long: `Add an operator on probation: for 72 hours, or as long as --probation says, its bans are only watched (a target that it
+names is banned at its first offence here), and ` + "`agent peers show NAME`" + ` says what it would have banned. Afterwards it
+counts as the rules say. ` + "`agent peers trust`" + ` does the same without probation.
+` + cli.ExitHelp,
+		Args: exactly(2, "a name and an identity or card"),
+		RunE: func(c *cobra.Command, args []string) error {
+			name := args[0]
+			if t, err := ban.ParseTopic(name); err != nil || len(t) > maxName {
+				return cli.Usage("%q is no name: want 1 to %d of a-z, 0-9 and '-'", name, maxName)
+			}
+			operator, err := readOperator(args[1])
+			if err != nil {
+				return err
+			}
+			d, err := policy.ParseDuration(probation)
+			if err != nil {
+				return cli.Usage("--probation: %v", err)
+			}
+			set, err := agent.LoadSettings(p.config)
+			if err != nil {
+				return err
+			}
+			if _, ok := set.Policy().Operator(name); ok {
+				return cli.Hint(fmt.Errorf("an operator is called %s already", name), "see `agent peers list`")
+			}
+			if other, ok := set.Policy().Name(operator); ok {
+				return cli.Hint(fmt.Errorf("that operator is known as %s already", other), "see `agent peers show %s`", other)
+			}
+			since := time.Now().UTC().Truncate(time.Second)
+			path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+				o := config.Table(tree, "operators", name)
+				o["id"], o["since"], o["probation"] = operator.String(), since, policy.Duration(d).String()
+				if comment != "" {
+					o["comment"] = comment
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is operator %s, watched only until %s\n", name, operator, clock(since.Add(d)))
+			return reload(c, p, path)
+		},
+	}
+	c.Flags().StringVar(&probation, "probation", policy.Duration(policy.DefaultProbation).String(), "how long its bans are only watched")
+	c.Flags().StringVar(&comment, "comment", "", "who that is, for whoever reads the list")
+	return c
+}
+
+// trustFor is `agent peers trust NAME for TOPIC as ban|watch`: it changes the
+// topic's rules in the drop-in file.
+func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
+	topic, err := ban.ParseTopic(topicName)
+	if err != nil {
+		return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent topics list`"}
+	}
+	if as != "ban" && as != "watch" {
+		return cli.Usage("%q: an operator's claims ban or are watched: write `as ban` or `as watch`", as)
+	}
+	set, err := agent.LoadSettings(p.config)
+	if err != nil {
+		return err
+	}
+	if _, ok := set.Policy().Operator(name); !ok {
+		return cli.Hint(fmt.Errorf("no operator is called %q", name), "`agent peers add %s ID` first", name)
+	}
+	rules := set.Policy().Source().Topics[string(topic)]
+	bans, err1 := anyOf(rules.Ban)
+	watches, err2 := anyOf(rules.Watch)
+	if err := errors.Join(err1, err2); err != nil {
+		return cli.Hint(fmt.Errorf("the rules of %s are more than a list of names: %w", topic, err), "change them in agent.toml, below [topics.%s]", topic)
+	}
+	bans = slices.DeleteFunc(bans, func(s string) bool { return s == name })
+	watches = slices.DeleteFunc(watches, func(s string) bool { return s == name })
+	if as == "ban" {
+		bans = append(bans, name)
+	} else {
+		watches = append(watches, name)
+	}
+	ban, watch := rule(bans), rule(watches)
+	path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+		t := config.Table(tree, "topics", string(topic))
+		t["ban"], t["watch"] = ban, watch
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// agent.toml may say otherwise; then it is the one to change.
+	if set, err = agent.LoadSettings(p.config); err != nil {
+		return err
+	}
+	now := set.Policy().Source().Topics[string(topic)]
+	if now.Ban != ban || now.Watch != watch {
+		return cli.Hint(fmt.Errorf("agent.toml has rules of its own for %s", topic), "write there, below [topics.%s]: ban = %q, watch = %q", topic, ban, watch)
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s: ban = %q, watch = %q\n", topic, ban, watch)
+	if x := slices.IndexFunc(set.Topics(), func(t agent.TopicSetting) bool { return t.Topic == topic }); x < 0 || !set.Topics()[x].Subscribe {
+		fmt.Fprintf(c.OutOrStdout(), "%s is not accepted yet: `agent topics subscribe %s`\n", topic, topic)
+	}
+	return reload(c, p, path)
+}
+
+// anyOf reads the names of `any of a, b`; "" and `never` have none.
+func anyOf(rule string) ([]string, error) {
+	rule = strings.TrimSpace(rule)
+	if rule == "" || rule == "never" {
+		return nil, nil
+	}
+	list, ok := strings.CutPrefix(rule, "any of ")
+	if !ok {
+		return nil, fmt.Errorf("%q", rule)
+	}
+	var names []string
+	for name := range strings.SplitSeq(list, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" || strings.ContainsAny(name, " ()") {
+			return nil, fmt.Errorf("%q", rule)
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+func rule(names []string) string {
+	if len(names) == 0 {
+		return "never"
+	}
+	return "any of " + strings.Join(names, ", ")
+}
+
+func newPeersShowCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "show [NAME]",
+		Short:   "Show what peers say and of what use that was here",
+		Example: "  agent peers show\n  agent peers show alice",
+		Long: `Show what peers say and of what use that was: how many bans rest on them, how many offenders here they had named
+before, how much others say too, and what spoke against them: disputes, unbans by hand, strikes.
+` + cli.ExitHelp,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var list []ledger.Peer
+			if err := p.client().Get(c.Context(), "/v1/peers", nil, &list); err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				list = slices.DeleteFunc(list, func(x ledger.Peer) bool { return x.Name != args[0] && x.Operator.String() != args[0] })
+				if len(list) == 0 {
+					return cli.Hint(fmt.Errorf("no operator is called %q", args[0]), "see `agent peers list`")
+				}
+			}
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), list)
+			}
+			if len(args) == 1 {
+				printPeer(c.OutOrStdout(), list[0], time.Now())
+				return nil
+			}
+			t := cli.NewTable(c.OutOrStdout(), "NAME", "CLAIMS", "BANNING", "ALONE", "MET HERE", "ALSO OTHERS", "DISPUTED", "UNBANNED", "STRIKES", "STANDING")
+			for _, x := range list {
+				t.Row(x.Name, strconv.Itoa(x.Claims), strconv.Itoa(x.Banning), strconv.Itoa(x.Alone), strconv.Itoa(x.Met), strconv.Itoa(x.Corroborated),
+					strconv.Itoa(x.Disputed), strconv.Itoa(x.Overruled), strconv.Itoa(x.Strikes), peerStanding(x, time.Now()))
+			}
+			return t.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func peerStanding(x ledger.Peer, now time.Time) string {
+	switch {
+	case x.Quarantine != nil:
+		return "quarantined: " + x.Quarantine.Why
+	case x.Probation.After(now):
+		return "on probation, " + cli.Short(x.Probation.Sub(now)) + " more"
+	case x.Waiting > 0:
+		return plural(x.Waiting, "claim") + " waiting"
+	case x.Feeds == 0:
+		return "nothing heard"
+	}
+	return "in good standing"
+}
+
+func printPeer(w io.Writer, x ledger.Peer, now time.Time) {
+	fmt.Fprintf(w, "%s is operator %s, %s\n", cli.Printable(x.Name), x.Operator, cli.Printable(peerStanding(x, now)))
+	fmt.Fprintf(w, "  claims %s in %s; %d also made by others\n", plural(x.Claims, "target"), plural(x.Feeds, "feed"), x.Corroborated)
+	fmt.Fprintf(w, "  bans   %d in force rest on it, %d on it alone\n", x.Banning, x.Alone)
+	fmt.Fprintf(w, "  use    %s here had been named by it before they came\n", plural(x.Met, "offender"))
+	fmt.Fprintf(w, "  doubt  %d disputed, %d unbanned here by hand, %s\n", x.Disputed, x.Overruled, plural(x.Total, "strike"))
+	for _, s := range x.Recent {
+		fmt.Fprintf(w, "  strike %s claimed %s in %s: %s\n", clock(s.At), s.Target, s.Topic, cli.Printable(s.Why))
+	}
+	if x.Quarantine != nil {
+		fmt.Fprintf(w, "  since %s its claims count for nothing; `agent undo %s --release` ends that\n", clock(x.Quarantine.Since), cli.Printable(x.Name))
+	}
+}
