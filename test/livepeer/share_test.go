@@ -95,6 +95,10 @@ func eventually(t *testing.T, claim string, most time.Duration, holds func() boo
 	return time.Since(began)
 }
 
+// quiet waits until a feed that has just published publishes the next change
+// at once again: it gathers those that come within a second.
+func quiet() { <-time.After(1500 * time.Millisecond) }
+
 // freeAddress gives a loopback address that nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
@@ -161,11 +165,13 @@ func TestADenialOfOneOperatorIsEnforcedAtAnothersGate(t *testing.T) {
 	if refuses(bad) {
 		t.Error("one wallet's denial refuses another")
 	}
+	quiet()
 	post("/v1/bans", control.BanRequest{Target: ban.MustTarget(bad), Topic: walletTopic, For: 3600, Class: &class})
 	denied := eventually(t, "B's gate refuses what A denied", 20*time.Second, func() bool { return refuses(bad) })
 	if _, err := o.Authenticate(good); err != nil {
 		t.Errorf("another wallet: %v", err)
 	}
+	quiet()
 	post("/v1/unban", control.UnbanRequest{Target: ban.MustTarget(bad), Topic: walletTopic})
 	admitted := eventually(t, "B's gate admits what A withdrew", 20*time.Second, func() bool { return !refuses(bad) })
 	t.Logf("refused after %s, admitted after %s", denied.Round(time.Millisecond), admitted.Round(time.Millisecond))
