@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -40,7 +41,13 @@ func commands(b *broker.Broker) http.Handler {
 	get("/v1/status", func() any { return b.Status() })
 	get("/v1/feeds", func() any { return b.Feeds() })
 	get("/v1/clients", func() any { return b.Sessions() })
-	post("/v1/kick", func(q request) (any, error) { return answer{}, b.Kick(q.Client) })
+	post("/v1/kick", func(q request) (any, error) {
+		err := b.Kick(q.Client)
+		if errors.Is(err, broker.ErrUnknown) {
+			err = &control.RefusedError{Code: control.CodeMissing, Text: err.Error(), Hint: "`broker clients` lists them"}
+		}
+		return answer{}, err
+	})
 	post("/v1/ban-key", func(q request) (any, error) {
 		if q.Undo {
 			return answer{}, b.UnbanKey(q.Identity)

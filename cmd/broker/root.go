@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/broker"
 	"banmesh/internal/broker/retained"
 	"banmesh/internal/broker/settings"
 	"banmesh/internal/cli"
@@ -101,9 +100,12 @@ func (p *paths) read(c *cobra.Command) (*settings.File, error) {
 // explain turns errors of the parts into errors with advice.
 func explain(err error) error {
 	var e *cli.Error
+	var r *control.RefusedError
 	switch {
 	case err == nil || errors.As(err, &e):
 		return err
+	case errors.As(err, &r) && r.Hint != "":
+		return cli.Hint(err, "%s", r.Hint)
 	case errors.Is(err, control.ErrNotRunning):
 		return &cli.Error{Err: errors.New("the broker is not running: nobody answers on its control socket"), Hint: "start it with `broker run`, or name its socket with --socket", Code: cli.ExitNotRunning}
 	case errors.Is(err, control.ErrPermission):
@@ -112,8 +114,6 @@ func explain(err error) error {
 		return cli.Hint(err, "`broker status` shows it")
 	case errors.Is(err, retained.ErrCorrupt):
 		return cli.Hint(err, "put a backup in its place, or move it away: agents publish their feeds again")
-	case errors.Is(err, broker.ErrUnknown):
-		return cli.Hint(err, "`broker clients` lists them")
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.Contains(err.Error(), "arg(s)"):
 		return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `broker --help`"}
 	}
