@@ -1,0 +1,191 @@
+package pattern
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/dlclark/regexp2/v2.runClock"))
+}
+
+func TestTagsStandForWhatTheManualSays(t *testing.T) {
+	for _, c := range []struct{ source, line, group, want string }{
+		{`from <HOST>$`, "from ::ffff:192.0.2.1", "ip4", "192.0.2.1"},
+		{`from <HOST>$`, "from [2001:db8::1]", "ip6", "2001:db8::1"},
+		{`from <HOST>$`, "from mail.example.org", "dns", "mail.example.org"},
+		{`^<F-ID>\w+</F-ID>:`, "abc: x", "fid", "abc"},
+		{`^<F-ID/> x`, "a-b x", "fid", "a-b"},
+		{`port <F-PORT/>`, "port smtp", "fport", "smtp"},
+		{`<SUBNET>`, "2001:db8::/32", "cidr", "32"},
+		{`user <F-USER>.*?</F-USER> from <ADDR>`, "user a from b from 192.0.2.1", "user", "a from b"},
+		{`<F-ALT_USER_1>x</F-ALT_USER_1> <ADDR>`, "x 192.0.2.1", "alt_user_1", "x"},
+	} {
+		re, err := Compile(c.source, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		spans := re.Find([]byte(c.line+"\n"), true, nil)
+		if g := re.Group(c.group); spans == nil || g < 0 || spans[2*g] < 0 || c.line[spans[2*g]:spans[2*g+1]] != c.want {
+			t.Errorf("%s on %q: %v", c.source, c.line, spans)
+		}
+	}
+	for _, text := range []string{"<HOST", "<host>", "a<b>c", "</F-USER>", "<F-user>", "x < y > z", "<F->"} {
+		if got := Expand(text, false); got != text {
+			t.Errorf("Expand(%q) = %q", text, got)
+		}
+	}
+	if strings.Contains(Expand("<HOST>", true), "dns") {
+		t.Error("<HOST> takes names with usedns = no")
+	}
+}
+
+func TestBadExpressionsAreRefused(t *testing.T) {
+	for _, s := range []string{"(", ")", "[", "a**", "*a", "(?P<1>x)", "(?P=x)", `\`, `(?P<a>x)(?P<a>y)`, "(?z)", "x{3,2}", "(?(9)a|b)", "", "  ", strings.Repeat("(", 300), `\q`, "[z-a]"} {
+		if _, err := Compile(s, Options{}); err == nil {
+			t.Errorf("Compile(%.30q) took it", s)
+		}
+	}
+}
+
+// hard are expressions beyond RE2, each with lines.
+var hard = map[string][]string{
+	`^(?!bad)\w+ <ADDR>$`:                               {"good 192.0.2.1", "bad 192.0.2.1", "badly 192.0.2.1"},
+	`^(?P<q>["'])?x(?(q)(?P=q)|y) <ADDR>`:               {`"x" 192.0.2.1`, `xy 192.0.2.1`, `"xy 192.0.2.1`, `'x" 192.0.2.1`},
+	`for (?:(?! from ).)* from <ADDR>`:                  {"for a from 192.0.2.1", "for a from b from 192.0.2.1", "for  from 192.0.2.1"},
+	`^(\w+) \1 <ADDR>`:                                  {"a a 192.0.2.1", "a b 192.0.2.1", "ab a 192.0.2.1"},
+	`^(?P<i>invalid )?user (?(i)\S+|[^:]+) from <ADDR>`: {"invalid user x from 192.0.2.1", "user a b from 192.0.2.1", "invalid user a b from 192.0.2.1"},
+	`(?<=x: )<ADDR>`:                                    {"x: 192.0.2.1", "y: 192.0.2.1"},
+	`^(?>a+)b <ADDR>`:                                   {"aab 192.0.2.1", "aac 192.0.2.1"},
+	`^(?:a|ab)(?=b)b? <ADDR>`:                           {"ab 192.0.2.1", "abb 192.0.2.1"},
+}
+
+func TestEveryEngineGivesTheSameAnswer(t *testing.T) {
+	for source, lines := range hard {
+		re, err := Compile(source, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range lines {
+			sameEverywhere(t, re, []byte(line+"\n"))
+		}
+	}
+}
+
+// sameEverywhere compares the machine, RE2 with its checks, and the
+// backtracking engine.
+func sameEverywhere(t *testing.T, re *Regex, line []byte) {
+	t.Helper()
+	exact := re.backtrack(line, nil)
+	if re.stats.timeouts.Load() > 0 {
+		return
+	}
+	if re.machine != nil {
+		got, how := re.machine.find(line, nil)
+		if how != outcomeGaveUp && (how == outcomeFound) != (exact != nil) || how == outcomeFound && !slices.Equal(got[:2], exact[:2]) {
+			t.Errorf("%q on %q: the machine says %v (%v), want %v", re.source, line, got, how, exact)
+		}
+	}
+	m := re.machine
+	re.machine = nil
+	got := re.Find(line, true, nil)
+	re.machine = m
+	if (got == nil) != (exact == nil) {
+		t.Errorf("%q on %q: RE2 with checks says %v, want %v (%v)", re.source, line, got, exact, re.engine)
+	}
+	if exact != nil && re.ascii.re.Find(line) == nil {
+		t.Errorf("%q on %q: the relaxed form misses a match", re.source, line)
+	}
+	if exact != nil && len(re.Literals()) > 0 {
+		folded := lower(string(line))
+		if !slices.ContainsFunc(re.Literals(), func(l string) bool { return strings.Contains(folded, l) }) {
+			t.Errorf("%q on %q: none of the required %q is there", re.source, line, re.Literals())
+		}
+	}
+}
+
+func TestTheScannerFindsEveryExpressionWhoseLiteralIsThere(t *testing.T) {
+	s := NewScanner([][]string{{"failed", "invalid user"}, nil, {"user"}, {"led pass"}})
+	got := make([]uint64, s.Words())
+	for line, want := range map[string]uint64{"": 2, "FAILED password": 2 | 1 | 8, "Invalid User x": 2 | 1 | 4, "faile": 2} {
+		if s.Scan([]byte(line), got); got[0] != want {
+			t.Errorf("%q: %b, want %b", line, got[0], want)
+		}
+	}
+}
+
+func TestABacktrackingExpressionIsStoppedAndRests(t *testing.T) {
+	re, err := Compile(`^(?:\w+ ?)*(\w)\1x <ADDR>$`, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := []byte(strings.Repeat("a", 60) + "y 192.0.2.1x 192.0.2.1!\n")
+	line = append([]byte(strings.Repeat("ab ", 40)), line...)
+	started := time.Now()
+	for range 2 * breakAfter {
+		re.Find(line, true, nil)
+	}
+	if took := time.Since(started); took > 20*MatchTimeout {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestUnicodeLinesUseUnicodesClasses(t *testing.T) {
+	re, err := Compile(`^user (\w+)\s(\S+) <ADDR>$`, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if re.Find([]byte("user Jürgen\u00a0ß 192.0.2.1\n"), false, nil) == nil {
+		t.Error("no match")
+	}
+}
+
+// FuzzTranslation holds every engine against the others on lines and on
+// expressions that a fuzzer makes up.
+func FuzzTranslation(f *testing.F) {
+	for source, lines := range hard {
+		f.Add(source, lines[0])
+	}
+	f.Add(`^(?:a|b)*?c{2,3}[^x-z]\b$`, "abccq")
+	f.Fuzz(func(t *testing.T, source, line string) {
+		if len(source) > 60 || len(line) > 60 || !IsASCII([]byte(source)) || !IsASCII([]byte(line)) || strings.ContainsAny(line, "\n\x00") {
+			return
+		}
+		re, err := Compile(source, Options{})
+		if err != nil {
+			return
+		}
+		if re.engine == RE2 {
+			// RE2 and the machine must agree on what RE2 can say.
+			s := []byte(line + "\n")
+			want := re.ascii.re.FindIndex(s)
+			if re.machine == nil {
+				return
+			}
+			got, how := re.machine.find(s, nil)
+			if how == outcomeGaveUp {
+				return
+			}
+			if (how == outcomeFound) != (want != nil) {
+				t.Errorf("%q on %q: machine %v %v, RE2 %v", source, line, how, got, want)
+			}
+			return
+		}
+		if strings.Contains(source, `\b`) || strings.Contains(source, `\B`) || strings.Contains(source, "(?<") {
+			return // engines differ on words in what look-behind sees
+		}
+		_, how := func() ([]int, outcome) {
+			if re.machine == nil {
+				return nil, outcomeGaveUp
+			}
+			return re.machine.find([]byte(line+"\n"), nil)
+		}()
+		if how == outcomeFound && re.ascii.re.Find([]byte(line+"\n")) == nil {
+			t.Errorf("%q on %q: the relaxed form misses a match", source, line)
+		}
+	})
+}
