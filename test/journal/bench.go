@@ -46,7 +46,7 @@ func bench(ctx context.Context, entries int) error {
 	if err != nil {
 		return err
 	}
-	const turns = 3
+	const turns = 5
 	var export, ours, matching []time.Duration
 	for range turns {
 		d, _, err := journalctl("--output=export")
@@ -54,7 +54,7 @@ func bench(ctx context.Context, entries int) error {
 			return err
 		}
 		export = append(export, d)
-		d, n, sum, err := readAll(ctx, dir, "", true)
+		_, n, sum, err := readAll(ctx, dir, "", true)
 		if err != nil {
 			return err
 		}

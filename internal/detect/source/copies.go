@@ -64,9 +64,8 @@ func (s *files) findCopy(p FilePosition) *file {
 			continue
 		}
 		s.mu.Lock()
-		f.target = n.path
+		f.target, f.rotated, f.leftAt = n.path, true, s.now
 		s.mu.Unlock()
-		f.rotated, f.leftAt = true, s.now
 		return f
 	}
 	return nil

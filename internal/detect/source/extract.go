@@ -116,7 +116,6 @@ func (x *extractor) index(t term) int {
 // there twice the first counts.
 type fields struct {
 	message []byte
-	source  uint64
 	texts   [fieldKinds]string
 	numbers [fieldKinds]uint64
 	has     [fieldKinds]bool

@@ -246,3 +246,25 @@ func TestRotation(t *testing.T) {
 		}
 	}
 }
+
+func TestAGlobThatIsNewAfterARestartSkipsWhatExists(t *testing.T) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "app.log")
+	appendTo(t, log, numbered(0, 5))
+	if _, ok := birth(log); !ok {
+		t.Skip("this file system does not say when a file was made")
+	}
+	for _, tt := range []struct {
+		name string
+		at   time.Time
+		want int
+	}{
+		{"the file is older than the position", time.Now().Add(time.Hour), 0},
+		{"the file was made since", time.Now().Add(-time.Hour), 5},
+	} {
+		got, _ := readOnce(t, Spec{Files: []string{log}}, Position{Time: tt.at}, Options{})
+		if len(got.texts) != tt.want {
+			t.Errorf("%s: %d lines, want %d", tt.name, len(got.texts), tt.want)
+		}
+	}
+}

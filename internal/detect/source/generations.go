@@ -121,9 +121,8 @@ func (s *files) missed(n found, before owner) []*file {
 			continue
 		}
 		s.mu.Lock()
-		f.target = sibling.path
+		f.target, f.rotated, f.leftAt = sibling.path, true, s.now
 		s.mu.Unlock()
-		f.rotated, f.leftAt = true, s.now
 		list = append(list, f)
 	}
 	return list

@@ -16,6 +16,11 @@ import (
 // the kernel stamps files with the time of its last tick.
 const clockMargin = 50 * time.Millisecond
 
+// settleTime is more than it takes from a file's appearance until it is in
+// positions: until names are looked up again, and until it is clear that it is
+// no copy.
+const settleTime = rescanEvery + copyGrace + 5*time.Second
+
 // maxSiblings bounds how many files of one directory are looked at for older
 // generations of a log.
 const maxSiblings = 4096
@@ -191,7 +196,7 @@ func (s *files) add(n found, first bool) *file {
 	switch p, ok := s.remembered(h, info); {
 	case ok:
 		offset, cut = p.Offset, p.Cut
-	case before.at.IsZero() && s.virgin && (first || s.blocked[n.path]):
+	case before.at.IsZero() && (first || s.blocked[n.path]) && (s.virgin || s.unasked(n.path)):
 		offset, err = s.startOffset(h, info)
 		if err != nil {
 			h.Close()
@@ -220,6 +225,13 @@ func (s *files) add(n found, first bool) *file {
 		f.freshAt = s.now
 	}
 	return f
+}
+
+// unasked reports whether a file was there when the position was taken, and is
+// yet not in it: nobody asked for it then.
+func (s *files) unasked(path string) bool {
+	born, ok := birth(path)
+	return ok && born.Before(s.resumeAt.Add(-settleTime))
 }
 
 // startOffset is where a file is begun that was never read before.

@@ -29,7 +29,7 @@ const (
 	relistenEvery = 2 * time.Second
 	// receiveBuffer is what the kernel is asked to hold of datagrams.
 	receiveBuffer = 4 << 20
-	// maxLogged bounds complaints about one listener's messages.
+	// maxTag is the longest program name that is taken for one.
 	maxTag = 128
 )
 
@@ -42,7 +42,6 @@ type syslog struct {
 
 	mu    sync.Mutex
 	bound string // the address in use
-	open  int    // connections
 	texts map[string]string
 }
 
