@@ -43,7 +43,7 @@ func run(ctx context.Context) error {
 	sizes := flag.String("subscribers", "200,1000,5000", "numbers of subscribers")
 	duration := flag.Duration("duration", 4*time.Second, "of one load")
 	rounds := flag.Int("rounds", 1, "rounds, of which the median counts")
-	only := flag.String("only", "", "comma-separated parts: fanout, latency, connections, join, stalled, restart; empty is all")
+	only := flag.String("only", "", "comma-separated parts: fanout, latency, connections, join, stalled, restart, faults; empty is all")
 	flag.Parse()
 	raiseDescriptors()
 	b := &bench{servers: []server{ours(*brokerBinary), mosquitto()}, duration: *duration, rounds: *rounds}
@@ -62,7 +62,7 @@ func run(ctx context.Context) error {
 		name string
 		f    func(context.Context) error
 	}{
-		{"fanout", b.fanout}, {"latency", b.latency}, {"connections", b.connections}, {"join", b.join}, {"stalled", b.stalled}, {"restart", b.restart},
+		{"fanout", b.fanout}, {"latency", b.latency}, {"connections", b.connections}, {"join", b.join}, {"stalled", b.stalled}, {"restart", b.restart}, {"faults", b.faults},
 	} {
 		if *only != "" && !strings.Contains(","+*only+",", ","+part.name+",") {
 			continue

@@ -27,7 +27,7 @@ type process struct {
 
 func ours(binary string) server {
 	return server{"banmesh", func(dir string, port int) (*exec.Cmd, error) {
-		config := fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n", filepath.Join(dir, "state"), port)
+		config := fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n", filepath.Join(dir, "state"), port)
 		path := filepath.Join(dir, "broker.toml")
 		return exec.Command(binary, "run", "--config", path, "--socket", filepath.Join(dir, "s")), os.WriteFile(path, []byte(config), 0o600)
 	}}

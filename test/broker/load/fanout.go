@@ -207,11 +207,13 @@ func (f Fanout) read(c *Conn, count func(int64), samples *[]time.Duration, sampl
 				if err != nil {
 					return
 				}
-				seen++
+				if !p.Retain { // retained ones are of an earlier load
+					seen++
+				}
 				if p.QoS == 1 {
 					acks = frame.AppendPuback(acks, p.ID)
 				}
-				if sample {
+				if sample && !p.Retain {
 					if at, ok := Sent(p.Payload); ok {
 						*samples = append(*samples, now.Sub(at))
 					}

@@ -32,15 +32,37 @@ type Conn struct {
 	R *bufio.Reader
 }
 
-// Dial connects a client with a clean session.
+// Dial connects a client with a clean session and without a login.
 func Dial(address, id string, keepalive uint16) (*Conn, error) {
+	return dial(address, id, "", "", keepalive)
+}
+
+// DialKey connects as a node of the author's operator, by proof of its key.
+func (a *Author) DialKey(address string) (*Conn, error) {
+	node := ed25519.NewKeyFromSeed(a.root.Seed()[:ed25519.SeedSize])
+	operator := ban.OperatorOf(a.root.Public().(ed25519.PublicKey))
+	id := ban.NodeOf(node.Public().(ed25519.PublicKey))
+	return dial(address, id.String(), operator.String(), federation.LoginPassword(node, operator, "127.0.0.1", time.Now().Add(10*time.Minute)), 60)
+}
+
+func dial(address, id, user, password string, keepalive uint16) (*Conn, error) {
 	nc, err := net.DialTimeout("tcp", address, 30*time.Second)
 	if err != nil {
 		return nil, err
 	}
 	body := append([]byte{0, 4}, "MQTT"...)
-	body = append(body, frame.Level311, frame.FlagClean, byte(keepalive>>8), byte(keepalive), byte(len(id)>>8), byte(len(id)))
-	body = append(body, id...)
+	flags := frame.FlagClean
+	if user != "" {
+		flags |= 0xc0
+	}
+	body = append(body, frame.Level311, flags, byte(keepalive>>8), byte(keepalive))
+	texts := []string{id}
+	if user != "" {
+		texts = append(texts, user, password)
+	}
+	for _, s := range texts {
+		body = append(append(body, byte(len(s)>>8), byte(len(s))), s...)
+	}
 	c := &Conn{nc, bufio.NewReaderSize(nc, 16<<10)}
 	_ = nc.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := nc.Write(append(binary.AppendUvarint([]byte{frame.Connect << 4}, uint64(len(body))), body...)); err != nil {
@@ -71,8 +93,8 @@ func (c *Conn) Read() (first byte, body []byte, err error) {
 	return first, body, err
 }
 
-// Subscribe subscribes and waits for the answer. It expects nothing retained
-// under the filter.
+// Subscribe subscribes and waits for the answer. What was published before it
+// is thrown away.
 func (c *Conn) Subscribe(filter string, qos byte) error {
 	body := append([]byte{0, 1, byte(len(filter) >> 8), byte(len(filter))}, filter...)
 	body = append(body, qos)
@@ -81,6 +103,9 @@ func (c *Conn) Subscribe(filter string, qos byte) error {
 		return err
 	}
 	first, answer, err := c.Read()
+	for err == nil && first>>4 == frame.Publish {
+		first, answer, err = c.Read()
+	}
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"banmesh/internal/broker/frame"
+	"banmesh/test/broker/load"
+)
+
+// The steady load beside which faults happen: small, so that what is measured
+// is the broker and not the generator's own hunger.
+const (
+	steadySubscribers = 50
+	steadyRate        = 2000 // deliveries a second
+)
+
+// A disturbance misbehaves until ctx ends, and says what it did.
+type disturbance struct {
+	name string
+	run  func(ctx context.Context, p *process) (string, error)
+}
+
+// faults measures how others fare while somebody misbehaves.
+func (b *bench) faults(ctx context.Context) error {
+	s := b.servers[0]
+	steady := func(p *process, d time.Duration) (load.Result, error) {
+		return load.Fanout{
+			Address: p.address, Publishers: 4, Subscribers: steadySubscribers, Size: payload, Window: 1000, Rate: steadyRate, Duration: d, CPU: p.cpu,
+		}.Run(ctx)
+	}
+	for _, d := range []disturbance{
+		{"flood_10000_signed_per_second", flood}, {"garbage_1GB", garbage}, {"10000_connections", crowd}, {"slow_senders", slowSenders}, {"stalled_readers", stalledReaders},
+	} {
+		err := with(s, func(p *process) error {
+			idle, err := steady(p, b.duration)
+			if err != nil {
+				return err
+			}
+			within, stop := context.WithCancel(ctx)
+			defer stop()
+			said := make(chan string, 1)
+			go func() {
+				text, err := d.run(within, p)
+				if err != nil {
+					text += ": " + err.Error()
+				}
+				said <- text
+			}()
+			time.Sleep(200 * time.Millisecond)
+			r, err := steady(p, max(b.duration, 8*time.Second))
+			stop()
+			fmt.Printf("note: %s: %s\n", d.name, <-said)
+			if err != nil {
+				return err
+			}
+			figure("p99_idle_before_"+d.name, milliseconds(idle.P99), "ms", "-")
+			figure("p99_beside_"+d.name, milliseconds(r.P99), "ms", "-")
+			ratio("p99_ratio_beside_"+d.name, milliseconds(r.P99), milliseconds(idle.P99), "<=2")
+			figure("lost_beside_"+d.name, float64(r.Lost), "messages", "0")
+			return nil
+		})
+		if err != nil {
+			fmt.Printf("note: %v\n", err)
+		}
+	}
+	return nil
+}
+
+// flood publishes as fast as the broker lets it, by proof of a key.
+func flood(ctx context.Context, p *process) (string, error) {
+	author := load.NewAuthor(999_999)
+	c, err := author.DialKey(p.address)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	var acked atomic.Int64
+	go func() {
+		for {
+			if _, _, err := c.Read(); err != nil {
+				return
+			}
+			acked.Add(1)
+		}
+	}()
+	context.AfterFunc(ctx, func() { c.Close() })
+	sent := 0
+	began := time.Now()
+	for ctx.Err() == nil {
+		topic, body, err := author.Next(payload, time.Now())
+		if err != nil {
+			return "", err
+		}
+		m, at := frame.AppendPublish(nil, topic, body, 1, true)
+		id := uint16(sent%65535 + 1)
+		m[at], m[at+1] = byte(id>>8), byte(id)
+		if _, err := c.Write(m); err != nil {
+			break
+		}
+		if sent++; sent%10 == 0 { // 10,000 a second
+			time.Sleep(time.Until(began.Add(time.Duration(sent) * 100 * time.Microsecond)))
+		}
+	}
+	return fmt.Sprintf("%d sent, %d taken in %v", sent, acked.Load(), time.Since(began).Round(time.Millisecond)), nil
+}
+
+// garbage sends a gigabyte: large publications that no feed signed.
+func garbage(ctx context.Context, p *process) (string, error) {
+	body := make([]byte, 120<<10)
+	_, _ = rand.Read(body)
+	m, _ := frame.AppendPublish(nil, "banmesh/1/bench/operators/x/garbage", body, 0, true)
+	c, err := load.Dial(p.address, "garbage", 60)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	context.AfterFunc(ctx, func() { c.Close() })
+	sent := 0
+	for ctx.Err() == nil && sent < 1<<30 {
+		if _, err := c.Write(m); err != nil {
+			break
+		}
+		sent += len(m)
+	}
+	return fmt.Sprintf("%d MB sent", sent>>20), nil
+}
+
+// crowd makes 10,000 connections in 10 seconds.
+func crowd(ctx context.Context, p *process) (string, error) {
+	var mu sync.Mutex
+	var open []*load.Conn
+	defer func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}()
+	var wait sync.WaitGroup
+	var failed atomic.Int64
+	began := time.Now()
+	n := 0
+	for ; n < 10_000-200 && ctx.Err() == nil; n++ {
+		time.Sleep(time.Until(began.Add(time.Duration(n) * time.Millisecond)))
+		wait.Go(func() {
+			c, err := load.Dial(p.address, fmt.Sprint("crowd-", n), 600)
+			if err != nil {
+				failed.Add(1)
+				return
+			}
+			mu.Lock()
+			open = append(open, c)
+			mu.Unlock()
+		})
+	}
+	wait.Wait()
+	return fmt.Sprintf("%d connections in %v, %d failed", n, time.Since(began).Round(time.Millisecond), failed.Load()), nil
+}
+
+// slowSenders are 200 connections that send a byte of a packet now and then.
+func slowSenders(ctx context.Context, p *process) (string, error) {
+	var open []*load.Conn
+	for i := range 200 {
+		c, err := load.Dial(p.address, fmt.Sprint("slow-", i), 60)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		open = append(open, c)
+		if _, err := c.Write([]byte{frame.Publish << 4, 0xff, 0x7f}); err != nil {
+			return "", err
+		}
+	}
+	for ctx.Err() == nil {
+		for _, c := range open {
+			_, _ = c.Write([]byte{0})
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return "200 connections, 100 bytes a second each", nil
+}
+
+// stalledReaders are 20 connections that subscribe to everything and read
+// nothing.
+func stalledReaders(ctx context.Context, p *process) (string, error) {
+	for i := range 20 {
+		c, err := load.Dial(p.address, fmt.Sprint("stalled-", i), 60)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		if err := c.Subscribe(load.Filter, 1); err != nil {
+			return "", err
+		}
+	}
+	<-ctx.Done()
+	return "20 connections", nil
+}
