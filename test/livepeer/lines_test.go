@@ -1,0 +1,165 @@
+package livepeer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/detect"
+	"banmesh/topics"
+)
+
+// definition gives the topic livepeer as the agent ships it.
+func definition(t *testing.T) *topics.Definition {
+	t.Helper()
+	all, err := topics.Load(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(all, func(d *topics.Definition) bool { return d.Name == "livepeer" })
+	if i < 0 {
+		t.Fatal("the agent ships no topic livepeer")
+	}
+	return all[i]
+}
+
+// replay gives the decisions that a log makes, as "target class".
+func replay(t *testing.T, lines ...string) []string {
+	t.Helper()
+	var got []string
+	o := detect.Options{Jails: []detect.Jail{{Definition: definition(t)}}}
+	_, err := detect.Replay(t.Context(), o, strings.NewReader(strings.Join(lines, "\n")+"\n"), "log", time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC), func(d detect.Decision) error {
+		got = append(got, fmt.Sprintf("%s %s for %s", d.Target, d.Class, d.End.Sub(d.Last)))
+		return nil
+	})
+	if err != nil && t.Context().Err() == nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// tls is a line of Go's net/http about a peer, as go-livepeer's log has it.
+func tls(second int, peer, reason string) string {
+	return fmt.Sprintf("2026/11/21 08:19:%02d http: TLS handshake error from %s: %s", second, peer, reason)
+}
+
+const eof = "EOF"
+
+// reset is how net/http names a connection that the peer reset.
+func reset(peer string) string {
+	return "read tcp 198.51.100.1:8935->" + peer + ": read: connection reset by peer"
+}
+
+// TestEveryLineOfTheTablesHasItsWeight lets one line alone speak: how many of
+// it make a ban, and of which class. 0 is never.
+func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
+	const peer = "203.0.113.9:51234"
+	const at = "2026/11/21 08:19:58 "
+	const glog = "E1121 08:19:58.689960    9781 "
+	for _, c := range []struct {
+		claim, line string
+		lines       int
+		class       string
+	}{
+		{"another protocol", tls(1, peer, "tls: first record does not look like a TLS handshake"), 3, "scan"},
+		{"HTTP on the TLS port", tls(1, peer, "client sent an HTTP request to an HTTPS server"), 3, "scan"},
+		{"another protocol inside TLS", at + "http2: server: error reading preface from client " + peer + `: bogus greeting "GET / HTTP/1.1\r\nHost: x"`, 3, "scan"},
+		{"an old TLS", tls(1, peer, "tls: client offered only unsupported versions: [301]"), 5, "scan"},
+		{"no common cipher", tls(1, peer, "tls: no cipher suite supported by both client and server; client offered: [5]"), 5, "scan"},
+		{"a handshake cut off", tls(1, peer, "unexpected EOF"), 6, "scan-weak"},
+		{"a client that rejects the certificate", tls(1, peer, "remote error: tls: bad certificate"), 0, ""},
+		{"the same by its system unit in syslog", "Nov 21 08:19:58 node1 livepeer[390680]: " + tls(1, peer, "tls: first record does not look like a TLS handshake"), 3, "scan"},
+		{"a socket peer in IPv6", tls(1, "[2001:db8:7::9]:51234", "tls: first record does not look like a TLS handshake"), 3, "scan"},
+
+		// Where the address is what a header said.
+		{"a payment that cannot be read", glog + "segment_rpc.go:295] clientIP=203.0.113.9 Could not parse payment", 0, ""},
+		{"credentials that do not fit", glog + `segment_rpc.go:308] clientIP=203.0.113.9 sender=0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed Could not verify segment creds err="ErrSegSig"`, 0, ""},
+		{"a job without a header", glog + "job_orchestrator.go:131] generate token failed, invalid request remoteAddr=203.0.113.9", 0, ""},
+		{"a job that failed", glog + "job_orchestrator.go:224] client_ip=203.0.113.9 job failed verification: x", 0, ""},
+		{"a node without room", glog + "ai_http.go:1036] clientIP=203.0.113.9 request_id=x Insufficient capacity for pipeline=x", 0, ""},
+		// A wallet, or nobody at all.
+		{"a ticket that does not count", glog + "orchestrator.go:185] Error receiving ticket sessionID=x senderNonce=5: invalid ticket senderNonce sender=0xc3c7c4C8f7061B7d6A72766Eee5359fE4F36e61E nonce=5 highest=6", 0, ""},
+		{"a request's signature", glog + "rpc.go:681] orchestrator req sig check failed", 0, ""},
+		{"a cap of our own", glog + `segment_rpc.go:447] sender=0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed Cannot process manifest err="OrchestratorCapped"`, 0, ""},
+		// Texts of clients that look like a line.
+		{"a manifest id that looks like a line", glog + "segment_rpc.go:418] manifestID=x http: TLS handshake error from 203.0.113.9:1: tls: first record does not look like a TLS handshake", 0, ""},
+		{"a line that goes on", tls(1, peer, "EOF")[:60] + " EOF and more", 0, ""},
+		{"an address with a fifth part", tls(1, "203.0.113.9.1:51234", "tls: first record does not look like a TLS handshake"), 0, ""},
+		{"no address, as in the seed's own example", at + "http: TLS handshake error from EOF", 0, ""},
+	} {
+		var lines []string
+		made, class := 0, ""
+		for n := 1; n <= 40 && made == 0; n++ {
+			lines = append(lines, c.line)
+			if got := replay(t, lines...); len(got) > 0 {
+				made, class = n, strings.Fields(got[0])[1]
+			}
+		}
+		if made != c.lines || class != c.class {
+			t.Errorf("%s: %d lines make a ban of class %q, want %d of %q", c.claim, made, class, c.lines, c.class)
+		}
+	}
+}
+
+// TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow replays what gateways of
+// gRPC were seen to leave in the log of a slow orchestrator.
+func TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow(t *testing.T) {
+	const gateway = "203.0.113.20:40000"
+	repeat := func(n int, reason string) (lines []string) {
+		for i := range n {
+			lines = append(lines, tls(i%60, gateway, reason))
+		}
+		return lines
+	}
+	for claim, lines := range map[string][]string{
+		"20 discoveries given up early":       append(repeat(16, eof), repeat(3, reset(gateway))...),
+		"a monitor that connects and leaves":  repeat(5, eof),
+		"a dial that met its limit":           repeat(1, eof),
+		"a gateway that checks certificates":  repeat(100, "remote error: tls: bad certificate"),
+		"a segment and a discovery, too late": repeat(2, eof),
+	} {
+		if got := replay(t, lines...); len(got) > 0 {
+			t.Errorf("%s: %q", claim, got)
+		}
+	}
+}
+
+// TestBareEndsAloneMakeAShortBanOfLowConfidence is for who does it without end.
+func TestBareEndsAloneMakeAShortBanOfLowConfidence(t *testing.T) {
+	var lines []string
+	for i := range 60 {
+		lines = append(lines, tls(i, "203.0.113.21:40000", eof))
+	}
+	got := replay(t, lines...)
+	if len(got) == 0 || got[0] != "203.0.113.21 scan-weak for 1h0m0s" {
+		t.Errorf("60 of them make %q, want one hour as scan-weak", got)
+	}
+}
+
+// TestTheSeedsOwnSettingsCanBeExpressed applies what the first fail2ban jail of
+// orchestrators had: three lines of any reason in 1800 s, banned for 864000 s.
+func TestTheSeedsOwnSettingsCanBeExpressed(t *testing.T) {
+	d := *definition(t)
+	detection := *d.Detect
+	rules := slices.Clone(detection.Rules)
+	one := 1.0
+	for i := range rules {
+		rules[i].Weight = &one
+	}
+	detection.Rules, detection.MaxRetry = rules, 3
+	detection.FindTime, detection.BanTime = topics.Span(1800*time.Second), topics.Span(864000*time.Second)
+	d.Detect = &detection
+	var got []string
+	o := detect.Options{Jails: []detect.Jail{{Definition: &d}}}
+	log := strings.Join([]string{tls(1, "203.0.113.22:1", eof), tls(2, "203.0.113.22:2", "tls: first record does not look like a TLS handshake"), tls(3, "203.0.113.22:3", eof)}, "\n") + "\n"
+	_, err := detect.Replay(context.Background(), o, strings.NewReader(log), "log", time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC), func(d detect.Decision) error {
+		got = append(got, fmt.Sprintf("%s %s", d.Target, d.End.Sub(d.Last)))
+		return nil
+	})
+	if err != nil || !slices.Equal(got, []string{"203.0.113.22 240h0m0s"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
