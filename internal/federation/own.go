@@ -108,12 +108,7 @@ func (s *Session) spread(a *author, out []outgoing) {
 // tick does what is due by the clock.
 func (s *Session) tick() error {
 	s.mu.Lock()
-	now := s.o.Now()
-	s.fx.now = now
-	if now.Before(s.lastTick.Add(-clockStep)) {
-		s.again(&s.fx)
-	}
-	s.lastTick = now
+	now := s.look()
 	for _, w := range s.followers {
 		if w.halted == nil && w.retry(now) {
 			w.progress(&s.fx)
@@ -171,11 +166,18 @@ func (s *Session) tick() error {
 // ended by the clock before are in force again, so all is handed on again.
 const clockStep = time.Minute
 
-func (s *Session) again(fx *effects) {
-	s.o.Log.Warn("clock_stepped_back")
-	for _, w := range s.followers {
-		w.emitAll(fx)
+// look reads the clock for what follows. s.mu is held.
+func (s *Session) look() time.Time {
+	now := s.o.Now()
+	s.fx.now = now
+	if now.Before(s.lastLook.Add(-clockStep)) {
+		s.o.Log.Warn("clock_stepped_back", "by", s.lastLook.Sub(now))
+		for _, w := range s.followers {
+			w.emitAll(&s.fx)
+		}
 	}
+	s.lastLook = now
+	return now
 }
 
 // serve lets one author say what is due, and tells brokers that have just come

@@ -39,7 +39,7 @@ type Session struct {
 	base      map[string]int
 	baseGen   int
 	dirty     bool // what is followed, published or certified has changed
-	lastTick  time.Time
+	lastLook  time.Time
 	nextCheck time.Time
 	nextAudit time.Time
 }
@@ -161,7 +161,7 @@ func (s *Session) loadCards() error {
 // changes that begin with a Reset, without any network. Call Follow first.
 func (s *Session) Restore(ctx context.Context) error {
 	s.mu.Lock()
-	s.fx.now = s.o.Now()
+	s.look()
 	s.reconcile(&s.fx)
 	s.mu.Unlock()
 	return s.handOn(ctx)
@@ -211,7 +211,7 @@ func (s *Session) Run(ctx context.Context) error {
 func (s *Session) receive(p packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fx.now = s.o.Now()
+	s.look()
 	s.packet(p, &s.fx)
 	for range batchMost {
 		select {
@@ -227,7 +227,7 @@ func (s *Session) receive(p packet) {
 // brings the subscriptions up to date.
 func (s *Session) step(ctx context.Context) error {
 	s.mu.Lock()
-	s.fx.now = s.o.Now()
+	s.look()
 	if s.dirty {
 		s.reconcile(&s.fx)
 	}
