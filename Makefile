@@ -1,7 +1,9 @@
 # make run    builds everything and starts a node on embedded defaults
 # make test   all tests: unit, race, kernel, the demo path, a session for every command
 # make demo   three hosts in network namespaces, one attack, one ban (root)
-# make help   the rest
+# make install  installs binaries and units
+# make lint   what CI checks beside the tests
+# make help   this list
 
 GO := $(shell deploy/go.sh)
 export CGO_ENABLED ?= 0
@@ -11,9 +13,9 @@ BUILD = $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(
 TOOL = $(GO) tool -modfile=tools/go.mod
 # What the tests run for real: sshd, nftables, mosquitto, fail2ban's filters and samples, journald.
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
-	fail2ban sshguard systemd-journal-remote ipset iptables openssl python3 rsyslog conntrack procps libsystemd-dev
+	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps
 
-.PHONY: all build run test demo lint check deps-run deps-test clean help
+.PHONY: all build run install test demo lint check deps-run deps-test clean help
 
 all: build
 
@@ -37,6 +39,17 @@ test: deps-test build
 
 demo: deps-test build
 	@$(GO) run ./test/demo -agent bin/agent -broker bin/broker
+
+# Installs the agent as a service; it starts at the next boot, or with the command that is printed.
+DESTDIR ?=
+install: build
+	install -D -m 0755 bin/agent $(DESTDIR)/usr/local/bin/agent
+	install -D -m 0755 bin/broker $(DESTDIR)/usr/local/bin/broker
+	install -D -m 0644 deploy/systemd/banmesh-agent.service $(DESTDIR)/etc/systemd/system/banmesh-agent.service
+	install -D -m 0644 deploy/systemd/banmesh-agent-gate.socket $(DESTDIR)/etc/systemd/system/banmesh-agent-gate.socket
+	install -D -m 0644 deploy/broker/banmesh-broker.service $(DESTDIR)/etc/systemd/system/banmesh-broker.service
+	install -D -m 0644 deploy/systemd/banmesh.sysusers $(DESTDIR)/usr/lib/sysusers.d/banmesh.conf
+	@echo "next: systemd-sysusers && systemctl daemon-reload && systemctl enable --now banmesh-agent"
 
 lint:
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofumpt clean:"; echo "$$out"; exit 1; }

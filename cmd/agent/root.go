@@ -50,7 +50,7 @@ signed bans on topics that you opt into, and accepts bans from operators that yo
 	f := root.PersistentFlags()
 	f.StringVar(&p.config, "config-dir", place("BANMESH_CONFIG_DIR", "CONFIGURATION_DIRECTORY", "/etc/banmesh", userPath("XDG_CONFIG_HOME", ".config")), "directory of the configuration")
 	f.StringVar(&p.state, "state-dir", place("BANMESH_STATE_DIR", "STATE_DIRECTORY", "/var/lib/banmesh", userPath("XDG_STATE_HOME", ".local/state")), "directory of keys and state")
-	f.StringVar(&p.socket, "socket", place("BANMESH_SOCKET", "", "/run/banmesh/agent.sock", filepath.Join(userPath("XDG_STATE_HOME", ".local/state"), "agent.sock")), "control socket")
+	f.StringVar(&p.socket, "socket", socketPlace(), "control socket")
 	root.AddCommand(commands(p)...)
 	return root
 }
@@ -68,6 +68,20 @@ func place(ours, systemd, root, user string) string {
 		return root
 	}
 	return user
+}
+
+// socketPlace is in the runtime directory of a service, which is where root's
+// commands look for it.
+func socketPlace() string {
+	service := ""
+	if dir := os.Getenv("RUNTIME_DIRECTORY"); dir != "" {
+		service = filepath.Join(strings.Split(dir, ":")[0], "agent.sock")
+	}
+	user := filepath.Join(userPath("XDG_STATE_HOME", ".local/state"), "agent.sock")
+	if service != "" {
+		user = service
+	}
+	return place("BANMESH_SOCKET", "", "/run/banmesh/agent.sock", user)
 }
 
 func userPath(variable, below string) string {
