@@ -29,8 +29,9 @@ import (
 	"time"
 )
 
-// DefaultSocket is where the agent answers programs.
-const DefaultSocket = "/run/banmesh/query.sock"
+// DefaultSocket is where the agent answers programs and commands. Its
+// permissions say who may ask, report and command.
+const DefaultSocket = "/run/banmesh/agent.sock"
 
 // Options say how to reach the agent and what to keep of its bans.
 type Options struct {

@@ -44,6 +44,15 @@ type Counters struct {
 	Forgotten uint64 `json:"forgotten"`
 }
 
+// Status is what a person sees of a gate.
+type Status struct {
+	URL string `json:"url"` // for -authWebhookUrl
+	// Inherited says that systemd holds the socket, so that a restart of the
+	// agent refuses nobody.
+	Inherited bool `json:"inherited"`
+	Counters
+}
+
 // WalletCount is how often one wallet asked.
 type WalletCount struct {
 	Wallet  string    `json:"wallet"` // EIP-55
