@@ -50,6 +50,9 @@ func newCheckCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := s.CheckFilters(); err != nil {
+				return err
+			}
 			files := s.Files()
 			if len(files) == 0 {
 				fmt.Fprintf(c.OutOrStdout(), "no configuration in %s: the embedded defaults are used\n", p.config)

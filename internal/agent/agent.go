@@ -48,6 +48,7 @@ type agent struct {
 	detection *detection
 	sharing   *sharing
 	guard     *guard
+	gate      *walletGate
 
 	mu       sync.Mutex
 	settings *Settings
@@ -101,6 +102,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	group.Go(func() error { return a.guard.run(running) })
 	group.Go(func() error { return a.sharing.run(running) })
 	group.Go(func() error { return a.detection.run(running) })
+	group.Go(func() error { return a.gate.run(running) })
 	group.Go(func() error { return control.Serve(running, listener, handler, a.log) })
 	group.Go(func() error { return a.watchdog(running) })
 	group.Go(func() error { return a.serveOthers(running) })
@@ -146,7 +148,10 @@ func (a *agent) open(ctx context.Context) (err error) {
 	if a.enforcer, err = newEnforcer(ctx, a); err != nil {
 		return err
 	}
-	a.detection, err = newDetection(a)
+	if a.detection, err = newDetection(a); err != nil {
+		return err
+	}
+	a.gate, err = newWalletGate(a)
 	return err
 }
 
@@ -155,6 +160,9 @@ func (a *agent) close() error {
 	var errs []error
 	if a.enforcer != nil {
 		errs = append(errs, a.enforcer.close())
+	}
+	if a.ledger != nil {
+		errs = append(errs, a.ledger.Close())
 	}
 	if a.store != nil {
 		errs = append(errs, a.store.Close())
@@ -178,7 +186,7 @@ func (a *agent) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.detection.check(next); err != nil {
+	if err := next.CheckFilters(); err != nil {
 		return err
 	}
 	if changed := a.sharing.needsRestart(next); changed != "" {

@@ -35,20 +35,24 @@ func newDetection(a *agent) (*detection, error) {
 }
 
 func (d *detection) options(s *Settings, state string) detect.Options {
-	o := detect.Options{
-		StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Now: d.a.now, Log: d.a.log,
+	return detect.Options{
+		Jails: s.jails(), StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Now: d.a.now, Log: d.a.log,
 	}
-	for _, t := range s.topics {
-		if t.Detect {
-			o.Jails = append(o.Jails, detect.Jail{Definition: t.definition})
-		}
-	}
-	return o
 }
 
-// check compiles every filter of some settings, and keeps nothing.
-func (d *detection) check(s *Settings) error {
-	_, err := detect.New(d.options(s, ""))
+func (s *Settings) jails() (list []detect.Jail) {
+	for _, t := range s.topics {
+		if t.Detect {
+			list = append(list, detect.Jail{Definition: t.definition})
+		}
+	}
+	return list
+}
+
+// CheckFilters compiles every filter that the settings use and looks at their
+// sources, and keeps nothing.
+func (s *Settings) CheckFilters() error {
+	_, err := detect.New(detect.Options{Jails: s.jails(), Ban: func(context.Context, detect.Decision) error { return nil }})
 	return err
 }
 

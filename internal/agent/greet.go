@@ -51,6 +51,9 @@ func (a *agent) greet(w io.Writer) {
 	for _, b := range a.sharing.brokers {
 		fmt.Fprintf(w, "  broker     %s\n", b.URL)
 	}
+	if u := a.gate.url.Load(); u != nil {
+		fmt.Fprintf(w, "  gate       -authWebhookUrl %s\n", *u)
+	}
 	fmt.Fprintf(w, "  ask it     `agent status`, `agent bans`, `agent explain ADDRESS`\n")
 	fmt.Fprintln(w, "  stop it    Ctrl-C; bans stay in force until they end")
 }

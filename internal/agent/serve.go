@@ -30,6 +30,8 @@ func (a *agent) handler() (http.Handler, error) {
 	mux.HandleFunc("POST /v1/unban", control.Handle(a.unban))
 	mux.HandleFunc("GET /v1/explain", control.Handle(a.explain))
 	mux.HandleFunc("POST /v1/reload", control.Handle(func(r *http.Request) (any, error) { return struct{}{}, a.reload(r.Context()) }))
+	a.registerDecisions(mux)
+	mux.Handle("GET /metrics", a.metrics())
 	lists, err := a.exports(a.current())
 	if err != nil {
 		return nil, err
@@ -67,6 +69,7 @@ func (a *agent) serveOthers(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	h.Register(mux)
+	mux.Handle("GET /metrics", a.metrics())
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", s.config.HTTP.Listen)
 	if err != nil {
@@ -262,18 +265,13 @@ func (a *agent) unban(r *http.Request) (any, error) {
 	if q.Target.IsZero() {
 		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
 	}
-	answer := control.UnbanAnswer{Lifted: []control.Ban{}}
-	for _, s := range a.ledger.Explain(q.Target).Standings {
-		if s.Action == policy.Ban {
-			answer.Lifted = append(answer.Lifted, banOf(s))
-		}
-	}
+	answer := control.UnbanAnswer{Lifted: a.lifted(q.Target)}
 	lasts := ledger.DefaultUnban
 	if q.For > 0 {
 		lasts = time.Duration(min(q.For, int64(10*365*24*time.Hour/time.Second))) * time.Second
 	}
 	if _, err := a.ledger.Unban(q.Target, lasts, ""); err != nil {
-		return nil, err
+		return nil, refusal(err)
 	}
 	for _, b := range answer.Lifted {
 		a.detection.get().Forget(b.Topic, b.Target)
@@ -281,6 +279,18 @@ func (a *agent) unban(r *http.Request) (any, error) {
 	answer.Exempt = a.now().Add(lasts)
 	a.log.InfoContext(r.Context(), "unbanned by hand", slog.String("target", q.Target.String()))
 	return answer, nil
+}
+
+// lifted lists the bans that rest on a target or on what covers it, which an
+// exemption of it is about to lift.
+func (a *agent) lifted(t ban.Target) []control.Ban {
+	bans := []control.Ban{}
+	for _, s := range a.ledger.Explain(t).Standings {
+		if s.Action == policy.Ban {
+			bans = append(bans, banOf(s))
+		}
+	}
+	return bans
 }
 
 func (a *agent) explain(r *http.Request) (any, error) {

@@ -22,6 +22,7 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
+	"banmesh/internal/ledger"
 )
 
 // sharing is the node's part in the network: its session with the brokers, its
@@ -63,7 +64,14 @@ func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
 	}
 	s.session, err = federation.New(federation.Options{
 		Network: s.network, Brokers: brokers, Identity: s.identity, Store: a.store, Now: a.now, Log: a.log,
-		Apply:   func(_ context.Context, c ban.Change) error { return a.ledger.Apply(c) },
+		Apply: func(_ context.Context, c ban.Change) error { return a.ledger.Apply(c) },
+		Disputed: func(_ context.Context, f ban.Feed, claims []ban.Claim) error {
+			list := make([]ledger.Dispute, 0, len(claims))
+			for _, c := range claims {
+				list = append(list, ledger.Dispute{Target: c.Target, End: c.End})
+			}
+			return a.ledger.Dispute(f, list)
+		},
 		Trusted: func(o ban.Operator) (string, bool) { return a.current().policy.Name(o) },
 	})
 	if err != nil {

@@ -109,6 +109,35 @@ type UnbanAnswer struct {
 	Exempt time.Time `json:"exempt_until"`
 }
 
+// AllowRequest is the body of POST /v1/allow and /v1/allow/remove: no ban
+// touches the target, whoever makes it.
+type AllowRequest struct {
+	Target  ban.Target `json:"target"`
+	For     int64      `json:"for,omitempty"` // seconds; 0 means for good
+	Comment string     `json:"comment,omitempty"`
+}
+
+// PeerRequest is the body of POST /v1/hold/approve, /v1/hold/reject,
+// /v1/peers/undo and /v1/peers/release.
+type PeerRequest struct {
+	Peer  string    `json:"peer"` // a name, or an identity
+	Topic ban.Topic `json:"topic,omitempty"`
+	Why   string    `json:"why,omitempty"`
+}
+
+// CountAnswer says how many claims or bans were touched.
+type CountAnswer struct {
+	Count int `json:"count"`
+}
+
+// DisputeRequest is the body of POST /v1/dispute: all that this node disputes
+// in a topic from now on.
+type DisputeRequest struct {
+	Topic   ban.Topic    `json:"topic"`
+	Targets []ban.Target `json:"targets"`
+	For     int64        `json:"for"` // seconds
+}
+
 // ErrorAnswer is the body of every answer that is not 2xx.
 type ErrorAnswer struct {
 	Error string `json:"error"`

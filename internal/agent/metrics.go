@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// collector gives the node's state in Prometheus's terms when it is asked, from
+// what status shows, so that the two cannot disagree.
+type collector struct {
+	a *agent
+}
+
+var (
+	descBans     = prometheus.NewDesc("banmesh_bans", "Bans in force.", []string{"topic", "origin"}, nil)
+	descPackets  = prometheus.NewDesc("banmesh_dropped_packets_total", "Packets that bans met, observed topics too.", []string{"topic"}, nil)
+	descBytes    = prometheus.NewDesc("banmesh_dropped_bytes_total", "Bytes that bans met, observed topics too.", []string{"topic"}, nil)
+	descRead     = prometheus.NewDesc("banmesh_source_lines_total", "Lines read.", []string{"source"}, nil)
+	descMatched  = prometheus.NewDesc("banmesh_source_matched_total", "Lines that were offences.", []string{"source"}, nil)
+	descLast     = prometheus.NewDesc("banmesh_source_last_line_timestamp_seconds", "When a line was read last.", []string{"source"}, nil)
+	descBroker   = prometheus.NewDesc("banmesh_broker_up", "Whether a broker is connected.", []string{"broker"}, nil)
+	descEnforced = prometheus.NewDesc("banmesh_enforcing", "Whether bans reach the kernel.", nil, nil)
+	descWarnings = prometheus.NewDesc("banmesh_warnings", "Things wrong with the node, as `agent status` shows them.", []string{"code"}, nil)
+	descWatched  = prometheus.NewDesc("banmesh_watched", "Targets that their first offence here bans.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descBans, descPackets, descBytes, descRead, descMatched, descLast, descBroker, descEnforced, descWarnings, descWatched} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.a.status(context.Background())
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	for _, t := range s.Topics {
+		gauge(descBans, float64(t.Own), string(t.Topic), here)
+		gauge(descBans, float64(t.Bans-t.Own), string(t.Topic), "peers")
+		counter(descPackets, t.Packets, string(t.Topic))
+		counter(descBytes, t.Bytes, string(t.Topic))
+	}
+	for _, x := range s.Sources {
+		counter(descRead, x.Read, x.Name)
+		counter(descMatched, x.Matched, x.Name)
+		if !x.LastLine.IsZero() {
+			gauge(descLast, float64(x.LastLine.UnixMilli())/1000, x.Name)
+		}
+	}
+	for _, b := range s.Brokers {
+		gauge(descBroker, boolean(b.Connected), b.URL)
+	}
+	codes := map[string]int{}
+	for _, w := range s.Warnings {
+		codes[w.Code]++
+	}
+	for code, n := range codes {
+		gauge(descWarnings, float64(n), code)
+	}
+	gauge(descEnforced, boolean(s.Enforcement == "nftables"))
+	gauge(descWatched, float64(s.Watched))
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// metrics serves a registry of the node's own.
+func (a *agent) metrics() http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collector{a})
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
+}
