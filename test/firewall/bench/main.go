@@ -40,7 +40,7 @@ func main() {
 	wide := flag.Bool("wide", false, "internal: prefixes instead of addresses")
 	singles := flag.Int("singles", 0, "internal: single bans after the load")
 	only := flag.String("only", "", "one part: loads, single, restart, prefixes or packets")
-	rounds := flag.Int("rounds", 7, "rounds of packets")
+	rounds := flag.Int("rounds", 40, "rounds of packets")
 	flag.Parse()
 	runtime.LockOSThread()
 	var err error
@@ -90,6 +90,7 @@ func config(topics, limit int) firewall.Config {
 // report is what a child says of its load.
 type report struct {
 	CPU          float64 // milliseconds, of the load alone
+	Kernel       float64 // milliseconds of that in the kernel
 	Wall         float64 // milliseconds
 	RSS          int     // KiB, at most, of the process
 	Idle         int     // KiB before
@@ -123,11 +124,13 @@ func load(count, topics int, wide bool, singles int) error {
 	if err := n.Configure(ctx, config(topics, count+singles+1)); err != nil {
 		return err
 	}
-	before, cpu, began := generation(), cpuTime(), time.Now()
+	before, began := generation(), time.Now()
+	cpu, kernel := cpuTime()
 	if err := n.Replace(ctx, all); err != nil {
 		return err
 	}
-	r.CPU, r.Wall = ms(cpuTime()-cpu), ms(time.Since(began))
+	cpuAfter, kernelAfter := cpuTime()
+	r.CPU, r.Kernel, r.Wall = ms(cpuAfter-cpu), ms(kernelAfter-kernel), ms(time.Since(began))
 	r.Transactions = generation() - before
 	r.RSS = status("VmHWM:")
 	var m runtime.MemStats
@@ -173,12 +176,12 @@ func status(field string) int {
 	return 0
 }
 
-func cpuTime() time.Duration {
+func cpuTime() (all, kernel time.Duration) {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		return 0
+		return 0, 0
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), time.Duration(u.Stime.Nano())
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

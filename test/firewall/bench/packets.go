@@ -21,7 +21,7 @@ import (
 const (
 	frameSize   = 64
 	sources     = 65_536
-	perRound    = 200_000
+	perRound    = 50_000
 	firstSource = 0xc6000000 // 198.0.0.0/8, which is never banned here
 )
 
@@ -35,7 +35,9 @@ type receiver struct {
 	prepare func() error
 }
 
-// packets measures what a packet of an address that is not banned costs.
+// packets measures what a packet of an address that is not banned costs: the
+// least of many short rounds in turn, since other work on the machine only ever
+// adds.
 func packets(count, rounds int) error {
 	cases := []*receiver{
 		{name: "empty", prepare: func() error { return nil }},
@@ -65,19 +67,19 @@ func packets(count, rounds int) error {
 	}
 	base := cases[0]
 	for _, c := range cases {
-		figure("packet_"+c.name+"_hot", median(c.hot), "ns", "-")
-		figure("packet_"+c.name+"_random", median(c.random), "ns", "-")
+		figure("packet_"+c.name+"_hot", slices.Min(c.hot), "ns", "-")
+		figure("packet_"+c.name+"_random", slices.Min(c.random), "ns", "-")
 	}
 	for _, c := range cases[1:] {
-		figure("packet_"+c.name+"_hot_added", median(c.hot)-median(base.hot), "ns", "-")
-		figure("packet_"+c.name+"_random_added", median(c.random)-median(base.random), "ns", "-")
+		figure("packet_"+c.name+"_hot_added", slices.Min(c.hot)-slices.Min(base.hot), "ns", "-")
+		figure("packet_"+c.name+"_random_added", slices.Min(c.random)-slices.Min(base.random), "ns", "-")
 	}
 	one, ten, table := cases[1], cases[2], cases[3]
-	figure("clean_packet_hot_of_empty", median(one.hot)/median(base.hot), "ratio", "<=1.15")
-	figure("clean_packet_random_of_empty", median(one.random)/median(base.random), "ratio", "<=1.5")
-	figure("ten_topics_of_one_random", median(ten.random)/median(one.random), "ratio", "<=1.05")
-	figure("ten_topics_of_one_hot", median(ten.hot)/median(one.hot), "ratio", "<=1.05")
-	figure("iptables_1k_added_times_ours_random", (median(table.random)-median(base.random))/(median(one.random)-median(base.random)), "x", ">=15")
+	figure("clean_packet_hot_of_empty", slices.Min(one.hot)/slices.Min(base.hot), "ratio", "<=1.15")
+	figure("clean_packet_random_of_empty", slices.Min(one.random)/slices.Min(base.random), "ratio", "<=1.5")
+	figure("ten_topics_of_one_random", slices.Min(ten.random)/slices.Min(one.random), "ratio", "<=1.05")
+	figure("ten_topics_of_one_hot", slices.Min(ten.hot)/slices.Min(one.hot), "ratio", "<=1.05")
+	figure("iptables_1k_added_times_ours_random", (slices.Min(table.random)-slices.Min(base.random))/(slices.Min(one.random)-slices.Min(base.random)), "x", ">=15")
 	return nil
 }
 

@@ -129,10 +129,12 @@ func loads(dir string, count int) error {
 		}
 	}
 	figure("load_cpu", ours.CPU, "ms", "-")
+	figure("load_cpu_in_the_kernel", ours.Kernel, "ms", "-")
 	figure("load_wall", ours.Wall, "ms", "-")
 	figure("load_cpu_nft_f", nftCPU, "ms", "-")
 	figure("load_cpu_ipset_restore", ipsetCPU, "ms", "-")
 	figure("load_cpu_of_nft_f", ours.CPU/nftCPU, "ratio", "<=0.2")
+	figure("load_cpu_in_the_kernel_of_nft_f", ours.Kernel/nftCPU, "ratio", "-")
 	figure("load_rss", float64(ours.RSS)/1024, "MiB", "-")
 	figure("load_rss_state", float64(ours.State)/1024, "MiB", "-")
 	figure("load_rss_over_state_and_idle", float64(ours.RSS-ours.State-ours.Idle)/1024, "MiB", "<=16")
