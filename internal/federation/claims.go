@@ -240,12 +240,14 @@ func (d *decoder) group(kind ban.Kind, count int, put func(*key)) {
 // appendEntries writes sorted entries as columns:
 //
 //	keys | base u32 | per entry: end - base uvarint |
-//	pairs uvarint | pairs x (class u8, hits u8) | per entry: index u8
+//	pairs uvarint | pairs x (class u8, hits u8) | per entry: index
 //
 // All after the keys is missing where there are none. base is the least end.
-// The pairs are the distinct ones in order of first appearance; with a single
-// one the indexes are missing. With more than 256 distinct pairs the number is
-// 0 and each entry has its pair in place of an index.
+// The pairs are the distinct ones in order of first appearance. An index is a
+// byte; with at most 16 pairs it is half a byte, the first entry in the high
+// half and an odd end filled with zero; with a single pair it is missing. With
+// more than 256 distinct pairs the number is 0 and each entry has its pair in
+// place of an index.
 func appendEntries(b []byte, es []entry) []byte {
 	b = appendKeys(b, len(es), func(i int) *key { return &es[i].key })
 	if len(es) == 0 {
@@ -271,13 +273,26 @@ func appendEntries(b []byte, es []entry) []byte {
 	for _, p := range pairs {
 		b = append(b, p[:]...)
 	}
-	if len(pairs) > 1 {
+	switch {
+	case len(pairs) == 1:
+	case len(pairs) <= halfByte:
+		for i := 0; i < len(es); i += 2 {
+			two := index[es[i].meta] << 4
+			if i+1 < len(es) {
+				two |= index[es[i+1].meta]
+			}
+			b = append(b, two)
+		}
+	default:
 		for i := range es {
 			b = append(b, index[es[i].meta])
 		}
 	}
 	return b
 }
+
+// halfByte is how many pairs half a byte tells apart.
+const halfByte = 16
 
 // distinct gives the pairs in order of first appearance and their indexes, or
 // 257 pairs where there are more than 256.
@@ -303,13 +318,10 @@ func distinct(es []entry) (pairs []meta, index map[meta]uint8) {
 // entries reads what appendEntries wrote. That the coding is the only one is
 // checked by the message that contains it.
 func (d *decoder) entries(most int) []entry {
-	var es []entry
-	n := d.keys(most, func(k *key) {
-		if es == nil {
-			es = make([]entry, 0, min(most, 1+len(d.b)/2))
-		}
-		es = append(es, entry{key: *k})
-	})
+	// An entry costs 2 bytes at least, so this is paid for.
+	peek := *d
+	es := make([]entry, 0, min(peek.uvarint(uint64(most)), uint64(len(d.b)/2)))
+	n := d.keys(most, func(k *key) { es = append(es, entry{key: *k}) })
 	if n == 0 || d.err != nil {
 		return nil
 	}
@@ -332,14 +344,23 @@ func (d *decoder) entries(most int) []entry {
 		return nil
 	}
 	var index []byte
-	if pairs > 1 {
-		if index = d.take(n); index == nil {
-			return nil
-		}
+	switch {
+	case pairs == 1:
+	case pairs <= halfByte:
+		index = d.take((n + 1) / 2)
+	default:
+		index = d.take(n)
+	}
+	if d.err != nil {
+		return nil
 	}
 	for i := range es {
 		at := 0
-		if index != nil {
+		switch {
+		case pairs == 1:
+		case pairs <= halfByte:
+			at = int(index[i/2] >> (4 * (1 - i%2)) & 15)
+		default:
 			at = int(index[i])
 		}
 		if at >= pairs {

@@ -303,8 +303,8 @@ func TestColumnsReadBack(t *testing.T) {
 	})
 }
 
-func TestMoreThan256PairsOfClassAndHitsReadBack(t *testing.T) {
-	for _, n := range []int{1, 255, 256, 257, 1000} {
+func TestAnyNumberOfPairsOfClassAndHitsReadsBack(t *testing.T) {
+	for _, n := range []int{1, 2, 15, 16, 17, 255, 256, 257, 1000} {
 		var es []entry
 		for i := range n {
 			es = append(es, entry{key: keyOf(ban.MustTarget(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String())), end: uint32(i), meta: meta{byte(i >> 8), byte(i)}})

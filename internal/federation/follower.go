@@ -480,9 +480,27 @@ func (f *follower) onChunk(m *Message) {
 	}
 	for _, ref := range p.Chunks {
 		if ref.Hash == m.Hash {
-			f.join.chunks[m.Hash] = m
+			// Decoded again when it is used: a million claims, decoded and
+			// waiting, would take twice the memory of the state itself.
+			f.join.chunks[m.Hash] = &Message{Name: m.Name, Raw: m.Raw, Hash: m.Hash}
 		}
 	}
+}
+
+// chunk gives a gathered chunk; its signature and hash were checked.
+func (j *join) chunk(h Hash) (*Chunk, bool) {
+	m := j.chunks[h]
+	delete(j.chunks, h)
+	if c, ok := m.Body.(*Chunk); ok {
+		return c, true
+	}
+	_, text, err := inspect(m.Name, m.Raw)
+	if err != nil {
+		return nil, false
+	}
+	d := &decoder{b: text}
+	c := decodeChunk(d)
+	return c, d.end() == nil
 }
 
 func (f *follower) planJoin(p *Pieces, fx *effects) (out []Name) {
@@ -565,8 +583,8 @@ func (f *follower) build(p *Pieces, fx *effects) bool {
 	said := minutes(fx.now)
 	j.set = set{}
 	for i, ref := range p.Chunks {
-		c := j.chunks[ref.Hash].Body.(*Chunk)
-		if c.Lo != ref.Lo || c.Hi != hiOf(p, i) {
+		c, ok := j.chunk(ref.Hash)
+		if !ok || c.Lo != ref.Lo || c.Hi != hiOf(p, i) {
 			f.join = nil
 			return false
 		}

@@ -123,7 +123,15 @@ class Reader:
                 raise Refused("format", "there are few enough pairs for a table")
         else:
             table = [self.take(2) for _ in range(pairs)]
-            index = self.take(len(keys)) if pairs > 1 else bytes(len(keys))
+            if pairs == 1:
+                index = bytes(len(keys))
+            elif pairs <= 16:
+                halves = [h for c in self.take((len(keys) + 1) // 2) for h in (c >> 4, c & 15)]
+                index, rest = halves[:len(keys)], halves[len(keys):]
+                if any(rest):
+                    raise Refused("format", "the odd half byte is not zero")
+            else:
+                index = self.take(len(keys))
             if len(set(table)) != pairs or max(index) >= pairs or list(dict.fromkeys(index)) != list(range(pairs)):
                 raise Refused("format", "the table of pairs is not canonical")
             metas = [table[i] for i in index]

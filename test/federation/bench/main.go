@@ -141,8 +141,10 @@ func appendClaim(out []ban.Claim, next func() uint32, seen map[ban.Target]bool, 
 	}
 	seen[t] = true
 	classes := []ban.Class{ban.ClassAuth, ban.ClassAuth, ban.ClassInvalidUser, ban.ClassScan, ban.ClassExploit}
+	// A ban falls when the threshold is reached, so most have the same count.
+	hits := []uint8{5, 5, 5, 3}
 	return append(out, ban.Claim{
-		Target: t, End: now.Add(time.Duration(600+next()%13800) * time.Minute), Class: classes[next()%5], Hits: uint8(3 + next()%20), Established: true,
+		Target: t, End: now.Add(time.Duration(600+next()%13800) * time.Minute), Class: classes[next()%5], Hits: hits[next()%4], Established: true,
 	})
 }
 
