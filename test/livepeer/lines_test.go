@@ -1,36 +1,39 @@
 package livepeer
 
 import (
-	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"banmesh/internal/agent"
+	"banmesh/internal/ban"
 	"banmesh/internal/detect"
 	"banmesh/topics"
 )
 
-// definition gives the topic livepeer as the agent ships it.
-func definition(t *testing.T) *topics.Definition {
+// topic gives a topic that the agent ships or that a directory defines.
+func topic(t *testing.T, dir string, name ban.Topic) *topics.Definition {
 	t.Helper()
-	all, err := topics.Load(t.TempDir())
+	all, err := topics.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(all, func(d *topics.Definition) bool { return d.Name == "livepeer" })
+	i := slices.IndexFunc(all, func(d *topics.Definition) bool { return d.Name == name })
 	if i < 0 {
-		t.Fatal("the agent ships no topic livepeer")
+		t.Fatalf("there is no topic %s", name)
 	}
 	return all[i]
 }
 
 // replay gives the decisions that a log makes, as "target class".
-func replay(t *testing.T, lines ...string) []string {
+func replay(t *testing.T, d *topics.Definition, lines ...string) []string {
 	t.Helper()
 	var got []string
-	o := detect.Options{Jails: []detect.Jail{{Definition: definition(t)}}}
+	o := detect.Options{Jails: []detect.Jail{{Definition: d}}}
 	_, err := detect.Replay(t.Context(), o, strings.NewReader(strings.Join(lines, "\n")+"\n"), "log", time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC), func(d detect.Decision) error {
 		got = append(got, fmt.Sprintf("%s %s for %s", d.Target, d.Class, d.End.Sub(d.Last)))
 		return nil
@@ -58,6 +61,7 @@ func reset(peer string) string {
 func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 	const peer = "203.0.113.9:51234"
 	const at = "2026/11/21 08:19:58 "
+	shipped := topic(t, t.TempDir(), "livepeer")
 	const glog = "E1121 08:19:58.689960    9781 "
 	for _, c := range []struct {
 		claim, line string
@@ -94,7 +98,7 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 		made, class := 0, ""
 		for n := 1; n <= 40 && made == 0; n++ {
 			lines = append(lines, c.line)
-			if got := replay(t, lines...); len(got) > 0 {
+			if got := replay(t, shipped, lines...); len(got) > 0 {
 				made, class = n, strings.Fields(got[0])[1]
 			}
 		}
@@ -121,7 +125,7 @@ func TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow(t *testing.T) {
 		"a gateway that checks certificates":  repeat(100, "remote error: tls: bad certificate"),
 		"a segment and a discovery, too late": repeat(2, eof),
 	} {
-		if got := replay(t, lines...); len(got) > 0 {
+		if got := replay(t, topic(t, t.TempDir(), "livepeer"), lines...); len(got) > 0 {
 			t.Errorf("%s: %q", claim, got)
 		}
 	}
@@ -133,33 +137,91 @@ func TestBareEndsAloneMakeAShortBanOfLowConfidence(t *testing.T) {
 	for i := range 60 {
 		lines = append(lines, tls(i, "203.0.113.21:40000", eof))
 	}
-	got := replay(t, lines...)
+	got := replay(t, topic(t, t.TempDir(), "livepeer"), lines...)
 	if len(got) == 0 || got[0] != "203.0.113.21 scan-weak for 1h0m0s" {
 		t.Errorf("60 of them make %q, want one hour as scan-weak", got)
 	}
 }
 
-// TestTheSeedsOwnSettingsCanBeExpressed applies what the first fail2ban jail of
-// orchestrators had: three lines of any reason in 1800 s, banned for 864000 s.
-func TestTheSeedsOwnSettingsCanBeExpressed(t *testing.T) {
-	d := *definition(t)
-	detection := *d.Detect
-	rules := slices.Clone(detection.Rules)
-	one := 1.0
-	for i := range rules {
-		rules[i].Weight = &one
+// documented gives the TOML blocks of a document, each with the path that its
+// first line names below /etc/banmesh; blocks without one are for agent.toml.
+func documented(t *testing.T, file string) (blocks [][2]string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	detection.Rules, detection.MaxRetry = rules, 3
-	detection.FindTime, detection.BanTime = topics.Span(1800*time.Second), topics.Span(864000*time.Second)
-	d.Detect = &detection
-	var got []string
-	o := detect.Options{Jails: []detect.Jail{{Definition: &d}}}
-	log := strings.Join([]string{tls(1, "203.0.113.22:1", eof), tls(2, "203.0.113.22:2", "tls: first record does not look like a TLS handshake"), tls(3, "203.0.113.22:3", eof)}, "\n") + "\n"
-	_, err := detect.Replay(context.Background(), o, strings.NewReader(log), "log", time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC), func(d detect.Decision) error {
-		got = append(got, fmt.Sprintf("%s %s", d.Target, d.End.Sub(d.Last)))
-		return nil
-	})
-	if err != nil || !slices.Equal(got, []string{"203.0.113.22 240h0m0s"}) {
-		t.Errorf("%q, %v", got, err)
+	var block []string
+	inside := false
+	for line := range strings.Lines(string(b)) {
+		text := strings.TrimSpace(line)
+		switch {
+		case text == "```toml":
+			inside, block = true, nil
+		case text == "```" && inside:
+			inside = false
+			path := "agent.toml"
+			if named, ok := strings.CutPrefix(block[0], "# /etc/banmesh/"); ok {
+				path = named
+			}
+			blocks = append(blocks, [2]string{path, strings.Join(block, "\n") + "\n"})
+		case inside:
+			block = append(block, text)
+		}
+	}
+	return blocks
+}
+
+// TestTheDocumentedSettingsAreAccepted loads every block of the documents, in
+// the order in which a reader comes upon them.
+func TestTheDocumentedSettingsAreAccepted(t *testing.T) {
+	definitions := 0
+	for _, file := range []string{"../../docs/livepeer.md", "../../docs/client.md"} {
+		dir := t.TempDir()
+		blocks := documented(t, file)
+		if len(blocks) == 0 {
+			t.Fatalf("%s shows no settings", file)
+		}
+		for _, b := range blocks {
+			path := filepath.Join(dir, b[0])
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(b[1]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if b[0] != "agent.toml" {
+				definitions++
+			}
+			if _, err := agent.LoadSettings(dir); err != nil {
+				t.Errorf("%s: %v in\n%s", file, err, b[1])
+			}
+		}
+	}
+	if definitions != 1 {
+		t.Errorf("the documents define %d topics, want the jail's", definitions)
+	}
+}
+
+// TestTheSeedsOwnSettingsCanBeExpressed takes the topic that docs/livepeer.md
+// gives for what the first fail2ban jail of orchestrators had: three bare EOFs
+// in 1800 s, banned for 864000 s.
+func TestTheSeedsOwnSettingsCanBeExpressed(t *testing.T) {
+	dir := t.TempDir()
+	for _, b := range documented(t, "../../docs/livepeer.md") {
+		if strings.HasPrefix(b[0], "topics.d/") {
+			if err := os.WriteFile(filepath.Join(dir, filepath.Base(b[0])), []byte(b[1]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	jail := topic(t, dir, "livepeer-jail")
+	got := replay(t, jail, tls(1, "203.0.113.22:1", eof), tls(2, "203.0.113.20:2", eof), tls(3, "203.0.113.22:3", eof),
+		tls(4, "203.0.113.20:2", eof), "Nov 21 08:19:05 node1 livepeer[390680]: "+tls(5, "203.0.113.22:3", eof), tls(6, "203.0.113.20:2", eof))
+	if !slices.Equal(got, []string{"203.0.113.22 scan-weak for 240h0m0s"}) {
+		t.Errorf("three of them make %q", got)
+	}
+	if !slices.Equal(jail.Enforce.Ports, []string{"8935", "3000"}) {
+		t.Errorf("it closes %q", jail.Enforce.Ports)
 	}
 }

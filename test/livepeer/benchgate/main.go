@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -186,6 +187,14 @@ func measureGate(ctx context.Context, table *export.Table, count, calls int) err
 	return nil
 }
 
+// heap gives the bytes in use once what is not is gone.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
 // measureClient lets a client take the table over a unix socket and times its
 // checks.
 func measureClient(ctx context.Context, table *export.Table, count int) error {
@@ -209,6 +218,7 @@ func measureClient(ctx context.Context, table *export.Table, count int) error {
 	go func() { done <- s.Serve(l) }()
 	defer func() { s.Close(); <-done }()
 
+	before := heap()
 	began := time.Now()
 	c, err := client.Open(ctx, client.Options{Socket: filepath.Join(dir, "s")})
 	if err != nil {
@@ -222,6 +232,7 @@ func measureClient(ctx context.Context, table *export.Table, count int) error {
 	if got := c.Status().Bans; got != 2*count {
 		return fmt.Errorf("the client knows %d bans, want %d", got, 2*count)
 	}
+	fmt.Printf("figure client-memory-%d-bans %d MB aim -\n", 2*count, (heap()-before)>>20)
 	const asked = 1 << 13
 	var strangers, known [asked]netip.Addr
 	var strangeWallets, knownWallets [asked][20]byte
