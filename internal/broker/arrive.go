@@ -13,7 +13,7 @@ import (
 // arrive brings a connection to its login: TLS, the whole CONNECT, and who the
 // client is. Until then no byte has reached the engine.
 func (c *conn) arrive() error {
-	deadline := c.b.now().Add(c.b.limits.ConnectTime)
+	deadline := time.Now().Add(c.b.limits.ConnectTime)
 	if err := c.net.SetDeadline(deadline); err != nil {
 		return err
 	}

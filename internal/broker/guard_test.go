@@ -158,6 +158,37 @@ func TestAClientThatDoesNotReadStallsNobody(t *testing.T) {
 	}
 }
 
+func TestAFastPublisherWaitsForReadersThatRead(t *testing.T) {
+	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 128 << 10}})
+	const n = 3000
+	payload := strings.Repeat("x", 10_000) // 30 MB in all
+	var done sync.WaitGroup
+	for i := range 3 {
+		sub := join(t, b, fmt.Sprint("sub-", i))
+		sub.subscribe("t", 1)
+		done.Go(func() {
+			for j := range n {
+				if j%50 == 0 {
+					time.Sleep(2 * time.Millisecond) // slower than the publisher
+				}
+				sub.message()
+			}
+		})
+	}
+	pub := join(t, b, "pub")
+	go func() { _, _ = io.Copy(io.Discard, pub.nc) }() // acknowledgements
+	for i := range n {
+		pub.send(publishBytes("t", payload, uint16(i+1), 1, false)...)
+	}
+	done.Wait()
+	if got := value(b.count.kicked.WithLabelValues("slow reader")); got != 0 {
+		t.Errorf("%d readers were cut", got)
+	}
+	if value(b.count.heldUp) == 0 {
+		t.Error("the publisher never waited: the test shows nothing")
+	}
+}
+
 func TestAClientThatDoesNotAcknowledgeIsCut(t *testing.T) {
 	b := open(t)
 	c, pub := join(t, b, "c"), join(t, b, "pub")

@@ -26,6 +26,7 @@ type counters struct {
 	panics       prometheus.Counter
 	acceptErrors prometheus.Counter
 	paced        prometheus.Counter
+	heldUp       prometheus.Counter
 	collected    prometheus.Counter
 }
 
@@ -56,6 +57,7 @@ func newCounters(r prometheus.Registerer) *counters {
 		panics:       counter("recovered_panics_total", "Faults of the engine that cost one client its connection."),
 		acceptErrors: counter("accept_errors_total", "Errors of listeners that were survived."),
 		paced:        counter("publications_paced_total", "Publications that had to wait for their client's rate."),
+		heldUp:       counter("publishers_held_up_total", "Publications after which the publisher waited for most of its readers."),
 		collected:    counter("retained_collected_total", "Retained messages that were collected: old, revoked or banned."),
 	}
 }

@@ -20,6 +20,8 @@ const (
 	// writeChunk is what one blocking write takes, so that progress of a slow
 	// client is seen.
 	writeChunk = 64 << 10
+	// readingTime is for how long a client that took bytes counts as reading.
+	readingTime = time.Second
 	// bufferKept is the largest buffer that goes back to the pool.
 	bufferKept = 64 << 10
 )
@@ -42,6 +44,7 @@ type outbound struct {
 	nextID uint16
 	feed   []feedItem // retained messages owed, first first
 	waits  bool       // the feed waits for acknowledgements
+	took   time.Time  // when the client last took bytes
 }
 
 // A feedItem is a retained message that a client shall have, as it is when its
@@ -241,9 +244,7 @@ func (o *outbound) send(b []byte) {
 			_ = o.c.Close()
 			return
 		}
-		o.mu.Lock()
-		o.queued -= n
-		o.mu.Unlock()
+		o.taken(n)
 		if n < len(b) {
 			rest := append([]byte(nil), b[n:]...)
 			o.c.b.background(func() { o.drainFrom(rest) })
@@ -256,6 +257,22 @@ func (o *outbound) send(b []byte) {
 			return
 		}
 	}
+}
+
+// taken counts bytes that went to the socket.
+func (o *outbound) taken(n int) {
+	if n > 0 {
+		o.mu.Lock()
+		o.queued -= n
+		o.took = time.Now()
+		o.mu.Unlock()
+	}
+}
+
+// congested says whether much waits for a client that is reading all the same;
+// the caller holds mu.
+func (o *outbound) congested() bool {
+	return o.queued > o.c.b.limits.MaxQueued/4 && time.Since(o.took) < readingTime
 }
 
 // tryWrite writes what the socket takes now.
@@ -315,9 +332,7 @@ func (o *outbound) writeAll(b []byte) error {
 			return err
 		}
 		n, err := o.c.net.Write(b[:min(len(b), writeChunk)])
-		o.mu.Lock()
-		o.queued -= n
-		o.mu.Unlock()
+		o.taken(n)
 		if err != nil {
 			return err
 		}

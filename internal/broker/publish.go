@@ -151,7 +151,8 @@ func (b *Broker) fanOut(from *conn, topic string, payload []byte, qos byte, reta
 	f := encode(topic, payload, qos, false)
 	var bridge *encoded // bridges need the retain flag to pass it on
 	var ready [64]*conn
-	n, sent := 0, 0
+	var slow *conn
+	n, sent, congested := 0, 0, 0
 	for _, m := range members {
 		form := &f
 		if m.s.bridge {
@@ -165,8 +166,13 @@ func (b *Broker) fanOut(from *conn, topic string, payload []byte, qos byte, reta
 			form = bridge
 		}
 		sent++
-		if c := m.s.deliver(form, min(m.qos, qos)); c != nil {
-			ready[n] = c
+		d := m.s.deliver(form, min(m.qos, qos))
+		if d.congested != nil {
+			congested++
+			slow = d.congested
+		}
+		if d.flush != nil {
+			ready[n] = d.flush
 			if n++; n == len(ready) {
 				b.flush.addAll(ready[:n])
 				n = 0
@@ -175,4 +181,38 @@ func (b *Broker) fanOut(from *conn, topic string, payload []byte, qos byte, reta
 	}
 	b.flush.addAll(ready[:n])
 	b.count.delivered.Add(float64(sent))
+	if from != nil && congested > sent/2 {
+		b.holdUp(from, slow)
+	}
+}
+
+// maxHoldUp is how long one publication holds its publisher up at most. Ten
+// publications a second fill no buffer of a client that reads at all, and a
+// reader that is slow on purpose can do no more harm than that.
+const maxHoldUp = 100 * time.Millisecond
+
+// holdUp makes a publisher wait where most of its readers fall behind while
+// they do read: they, or this machine, are at their limit, and cutting them
+// would help nobody. A minority is not waited for.
+func (b *Broker) holdUp(from, slow *conn) {
+	b.count.heldUp.Inc()
+	end := time.NewTimer(maxHoldUp)
+	defer end.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			slow.out.mu.Lock()
+			still := slow.out.congested() && !slow.out.closed
+			slow.out.mu.Unlock()
+			if !still {
+				return
+			}
+		case <-end.C:
+			return
+		case <-from.closed:
+			return
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Packet identifiers of publications to a client. Those up to maxFastID are
@@ -32,6 +33,8 @@ type session struct {
 	clean  bool
 	bridge bool
 	who    identity
+	// dropped counts what there was no room for.
+	dropped prometheus.Counter
 
 	subsMu sync.Mutex
 	subs   map[string]byte
@@ -85,40 +88,48 @@ func (s *session) keep(f *encoded, qos byte) (id uint16, ok bool) {
 	return s.last, true
 }
 
+// A delivery is what became of a publication for one client.
+type delivery struct {
+	flush     *conn // somebody has to flush it
+	congested *conn // much waits for it, though it reads
+}
+
 // deliver queues a publication for the client, or keeps it for one that is
-// away. It gives the connection where somebody has to flush it.
-func (s *session) deliver(f *encoded, qos byte) *conn {
+// away.
+func (s *session) deliver(f *encoded, qos byte) delivery {
 	if !s.clean {
 		return s.deliverKept(f, qos)
 	}
 	return s.c.deliver(f, qos) // a clean session never changes its connection
 }
 
-func (c *conn) deliver(f *encoded, qos byte) *conn {
+func (c *conn) deliver(f *encoded, qos byte) (d delivery) {
 	o := &c.out
 	o.mu.Lock()
 	if o.closed {
 		o.mu.Unlock()
-		return nil
+		return d
 	}
 	if !o.room(len(f.topic) + len(f.payload)) {
 		o.mu.Unlock()
 		c.kick("slow reader")
-		return nil
+		return d
 	}
 	ok := o.publication(f, qos)
-	flush := ok && o.claim()
+	if ok && o.claim() {
+		d.flush = c
+	}
+	if ok && o.congested() {
+		d.congested = c
+	}
 	o.mu.Unlock()
 	if !ok {
 		c.kick("does not acknowledge")
 	}
-	if flush {
-		return c
-	}
-	return nil
+	return d
 }
 
-func (s *session) deliverKept(f *encoded, qos byte) *conn {
+func (s *session) deliverKept(f *encoded, qos byte) (d delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -126,16 +137,16 @@ func (s *session) deliverKept(f *encoded, qos byte) *conn {
 		if len(s.wait) < maxMoving {
 			s.wait = append(s.wait, waiting{f, qos})
 		} else {
-			s.c.b.count.dropped.Inc()
+			s.dropped.Inc()
 		}
-		return nil
+		return d
 	case s.c == nil:
 		if qos > 0 {
 			if _, ok := s.keep(f, qos); !ok {
-				s.cl.Stop(nil)
+				s.dropped.Inc()
 			}
 		}
-		return nil
+		return d
 	}
 	return s.c.deliver(f, qos)
 }
@@ -162,7 +173,7 @@ func (r *roster) begin(c *conn, cl *mqtt.Client, clean bool, x *index) *session 
 	if old != nil {
 		x.drop(old)
 	}
-	s := &session{id: cl.ID, clean: clean, bridge: c.connection.Bridge, who: c.who, subs: map[string]byte{}, c: c, cl: cl}
+	s := &session{id: cl.ID, clean: clean, bridge: c.connection.Bridge, who: c.who, subs: map[string]byte{}, c: c, cl: cl, dropped: c.b.count.dropped}
 	s.moving = !clean
 	r.byID[cl.ID] = s
 	return s
@@ -184,7 +195,7 @@ func (s *session) established(c *conn, cl *mqtt.Client) {
 	}
 	s.moving = false
 	for _, w := range s.wait {
-		if c.deliver(w.f, w.qos) != nil {
+		if c.deliver(w.f, w.qos).flush != nil {
 			c.b.flush.add(c)
 		}
 	}
