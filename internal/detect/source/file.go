@@ -87,7 +87,7 @@ type marks struct {
 func (f *file) position() FilePosition {
 	p := FilePosition{
 		Path: f.path, Target: f.target, Device: f.id.device, Inode: f.id.inode,
-		Offset: f.committed.Load(), Cut: f.cut.Load(),
+		Offset: f.committed.Load(), Cut: f.cut.Load(), New: f.fresh.Load(),
 	}
 	if m := f.marks.Load(); m != nil {
 		p.Head, p.HeadSize, p.Tail, p.TailSize, p.TailEnd = m.head, m.headSize, m.tail, m.tailSize, m.tailEnd

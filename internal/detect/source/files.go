@@ -71,7 +71,7 @@ func newFiles(globs []string, f format, resume []FilePosition, at time.Time, g *
 }
 
 func (s *files) run(ctx context.Context) error {
-	s.watch = newWatch(s.o.Log)
+	s.watch = newWatch(s.o)
 	s.buf = make([]byte, tailSize+chunkSize)
 	defer func() {
 		s.watch.close()
@@ -305,8 +305,7 @@ func (s *files) position(p *Position) {
 	}
 	for _, rotated := range []bool{true, false} { // what is to be read first comes first
 		for _, f := range s.list {
-			// One that may be a copy is looked at again.
-			if f.rotated == rotated && !f.fresh.Load() {
+			if f.rotated == rotated {
 				*to = append(*to, f.position())
 			}
 		}

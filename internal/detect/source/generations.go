@@ -97,7 +97,7 @@ func (s *files) missed(n found, before owner) []*file {
 	var list []*file
 	for _, sibling := range candidates {
 		id := idOf(sibling.info)
-		if id == idOf(n.info) || sibling.info.ModTime().Before(since) || sibling.info.Size() == 0 || s.find(id) != nil || !generation(sibling) {
+		if id == idOf(n.info) || sibling.info.ModTime().Before(since) || s.find(id) != nil || !generation(sibling) {
 			continue
 		}
 		if born, ok := birth(sibling.path); ok && born.Before(since) {
@@ -123,6 +123,10 @@ func (s *files) missed(n found, before owner) []*file {
 		s.mu.Lock()
 		f.target, f.rotated, f.leftAt = sibling.path, true, s.now
 		s.mu.Unlock()
+		if offset == 0 {
+			f.fresh.Store(true) // what is still empty may become a copy
+			f.freshAt = s.now
+		}
 		list = append(list, f)
 	}
 	return list

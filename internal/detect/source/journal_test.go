@@ -193,3 +193,54 @@ func TestADamagedJournalFileIsLeftAndTheRestRead(t *testing.T) {
 		t.Errorf("%d lines of the good file, status %+v", good, st)
 	}
 }
+
+func TestAJournalWithOtherFeaturesIsReadByJournalctl(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "one.journal")
+	writeJournal(t, path, exportEntries(0, 100, 'a'), false, false)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var features [1]byte
+	if _, err := f.ReadAt(features[:], 12); err != nil {
+		t.Fatal(err)
+	}
+	features[0] |= 1 // XZ, though nothing in it is compressed
+	if _, err := f.WriteAt(features[:], 12); err != nil {
+		t.Fatal(err)
+	}
+	spec := Spec{Journal: []string{"_SYSTEMD_UNIT=ssh.service"}, JournalDirs: []string{dir}}
+	got, s := readOnce(t, spec, Position{}, Options{Start: StartBeginning})
+	if st := s.Status(); len(got.texts) != 66 || len(st.Streams) != 1 || st.Streams[0].Reader != "journalctl" || !strings.Contains(st.LastError, "XZ") {
+		t.Errorf("%d lines, status %+v", len(got.texts), s.Status())
+	}
+	if again, _ := readOnce(t, spec, s.Position(), Options{Start: StartBeginning}); len(again.texts) != 0 {
+		t.Errorf("%d lines were read twice", len(again.texts))
+	}
+}
+
+func TestAJournalIsFollowedIntoNewFiles(t *testing.T) {
+	dir := t.TempDir()
+	writeJournal(t, filepath.Join(dir, "one.journal"), exportEntries(0, 10, 'a'), false, false)
+	later := t.TempDir()
+	writeJournal(t, filepath.Join(later, "two.journal"), exportEntries(10, 20, 'b'), true, true)
+	c := newCollector()
+	r := run(t, Spec{Journal: []string{""}, JournalDirs: []string{dir}}, Position{}, Options{}, c.handle)
+	r.ready(t, 1)
+	rename(t, filepath.Join(later, "two.journal"), filepath.Join(dir, "two.journal"))
+	if got := c.wait(t, 10); len(got) != 10 || !strings.Contains(got[0], " port 10 ") {
+		t.Errorf("%d lines, the first is %q", len(got), got[0])
+	}
+}
+
+func FuzzJournalMatch(f *testing.F) {
+	f.Add("_SYSTEMD_UNIT=ssh.service + _COMM=sshd \"A=b c\"")
+	f.Fuzz(func(t *testing.T, text string) {
+		m, err := parseMatch(text)
+		if err == nil && len(m) == 0 && strings.TrimSpace(text) != "" {
+			t.Fatalf("%q matches everything", text)
+		}
+	})
+}

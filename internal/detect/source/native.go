@@ -84,7 +84,7 @@ func newNative(j *journal) *native {
 }
 
 func (n *native) run(ctx context.Context) error {
-	n.watch = newWatch(n.j.o.Log)
+	n.watch = newWatch(n.j.o)
 	defer func() {
 		n.watch.close()
 		for _, f := range n.files {

@@ -34,6 +34,9 @@ type FilePosition struct {
 	Offset int64 `json:"offset"`
 	// Cut says that the line at Offset was handled already, cut at [MaxLine].
 	Cut bool `json:"cut,omitempty"`
+	// New says that nothing of the file was handled yet, because it may turn
+	// out to be a copy of another.
+	New bool `json:"new,omitempty"`
 	// Head is a hash of the first HeadSize bytes.
 	Head     string `json:"head,omitempty"`
 	HeadSize int    `json:"head_size,omitempty"`

@@ -17,9 +17,8 @@ import (
 const clockMargin = 50 * time.Millisecond
 
 // settleTime is more than it takes from a file's appearance until it is in
-// positions: until names are looked up again, and until it is clear that it is
-// no copy.
-const settleTime = rescanEvery + copyGrace + 5*time.Second
+// positions.
+const settleTime = 3 * rescanEvery
 
 // maxSiblings bounds how many files of one directory are looked at for older
 // generations of a log.
@@ -338,6 +337,10 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 			s.mu.Unlock()
 		}
 		f.before = older
+		if p.New {
+			f.fresh.Store(true)
+			f.freshAt = s.now
+		}
 		s.owners[p.Path] = owner{f: f, at: s.resumeAt}
 		return true
 	}

@@ -130,6 +130,8 @@ type Options struct {
 	LineTime func(text []byte) (time.Time, bool)
 	// Once makes Run return when everything there is has been read.
 	Once bool
+	// Poll looks at files and directories instead of being told by the kernel.
+	Poll bool
 	// Stdin replaces standard input.
 	Stdin io.Reader
 	// Journalctl is the command of the fall-back reader; "" is "journalctl".

@@ -29,7 +29,11 @@ type watch struct {
 	poll bool // some directory cannot be watched
 }
 
-func newWatch(log *slog.Logger) *watch {
+func newWatch(o Options) *watch {
+	log := o.Log
+	if o.Poll {
+		return &watch{log: log, dirs: map[string]bool{}, poll: true}
+	}
 	w, err := fsnotify.NewBufferedWatcher(256)
 	if err != nil {
 		log.Warn("no file notifications, polling instead", "error", err)

@@ -1,0 +1,119 @@
+package source
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestTorture writes as fast as it can while another goroutine rotates and the
+// reader stops and goes on with nothing but its position.
+func TestTorture(t *testing.T) {
+	for _, poll := range []bool{false, true} {
+		t.Run(fmt.Sprintf("poll %t", poll), func(t *testing.T) {
+			t.Parallel()
+			const lines, rotations = 100_000, 12
+			dir := t.TempDir()
+			log := filepath.Join(dir, "app.log")
+			spec := Spec{Files: []string{log}}
+			c := newCollector()
+			appendTo(t, log, "")
+			r := run(t, spec, Position{}, Options{Poll: poll}, c.handle)
+			r.ready(t, 1)
+
+			var mu sync.Mutex // the file that the writer has open
+			f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var group sync.WaitGroup
+			defer group.Wait()
+			var written atomic.Bool
+			group.Go(func() {
+				defer written.Store(true)
+				for i := 0; i < lines; i += 10 {
+					mu.Lock()
+					_, err := f.WriteString(numbered(i, i+10))
+					mu.Unlock()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+			random := rand.New(rand.NewPCG(7, 8))
+			for i := 1; i <= rotations && !written.Load(); i++ {
+				<-time.After(time.Duration(5+random.IntN(30)) * time.Millisecond)
+				old := fmt.Sprintf("%s.%d", log, i)
+				rename(t, log, old) // the writer goes on with the old file for a while
+				<-time.After(time.Duration(random.IntN(5)) * time.Millisecond)
+				next, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
+				if err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(time.Duration(random.IntN(5)) * time.Millisecond)
+				mu.Lock()
+				f.Close()
+				f = next
+				mu.Unlock()
+				if i%2 == 0 {
+					r.stop()
+					b, err := json.Marshal(r.Position())
+					if err != nil {
+						t.Fatal(err)
+					}
+					var p Position
+					if err := json.Unmarshal(b, &p); err != nil {
+						t.Fatal(err)
+					}
+					<-time.After(time.Duration(random.IntN(40)) * time.Millisecond)
+					r = run(t, spec, p, Options{Poll: poll}, c.handle)
+				}
+			}
+			group.Wait()
+			f.Close()
+			texts := c.wait(t, lines)
+			r.stop()
+			exactly(t, texts, 0, lines)
+		})
+	}
+}
+
+// TestACheckpointAgreesWithWhatWasCounted takes positions while lines come.
+func TestACheckpointAgreesWithWhatWasCounted(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "app.log")
+	const lines = 50_000
+	appendTo(t, log, numbered(0, lines))
+	size := int64(len(numbered(0, 1)))
+	count := int64(0)
+	done := make(chan struct{})
+	r := run(t, Spec{Files: []string{log}}, Position{}, Options{Start: StartBeginning}, func(Line) error {
+		if count++; count == lines {
+			close(done)
+		}
+		return nil
+	})
+	r.ready(t, 1)
+	checks := 0
+	for finished := false; !finished; checks++ {
+		select {
+		case <-done:
+			finished = true
+		case <-time.After(50 * time.Microsecond):
+		}
+		r.Checkpoint(func(p Position) {
+			if len(p.Files) != 1 || p.Files[0].Offset != count*size {
+				t.Fatalf("%d lines were counted, the position is %+v", count, p.Files)
+			}
+		})
+	}
+	if checks < 2 {
+		t.Errorf("only %d checkpoints", checks)
+	}
+}
