@@ -79,6 +79,9 @@ type Detect struct {
 	BanTime  Span `toml:"bantime"`
 	// Increment makes each further ban of a target longer.
 	Increment Increment `toml:"increment"`
+	// UseDNS takes host names in the log for offenders too, and resolves them.
+	// Whoever controls a name's zone then chooses whom it names.
+	UseDNS bool `toml:"usedns"`
 	// IgnoreIP are addresses and prefixes that are never offenders.
 	IgnoreIP []string `toml:"ignoreip"`
 	// Established says that lines are written over established connections

@@ -53,8 +53,6 @@ type Jail struct {
 	Definition *topics.Definition
 	// Simulate finds and counts, and decides nothing.
 	Simulate bool
-	// UseDNS resolves host names in logs through Options.Resolve.
-	UseDNS bool
 }
 
 // Options are what a detector needs. Jails and Ban are required.
@@ -70,7 +68,8 @@ type Options struct {
 	Watched func(ban.Topic, ban.Target) bool
 	// Ignored says that a target is never an offender.
 	Ignored func(ban.Target) bool
-	// Resolve gives a host name's addresses, for jails with UseDNS.
+	// Resolve gives a host name's addresses, for definitions with UseDNS; nil
+	// asks this machine's resolver.
 	Resolve func(context.Context, string) ([]string, error)
 	// Fail2banDir is where filters of definitions that name one are; "" is
 	// /etc/fail2ban.
@@ -99,6 +98,7 @@ type Detector struct {
 	jails   []*jail
 	readers []*reader
 	tracked *budget
+	names   nameCache
 
 	pendingMu sync.Mutex
 	pending   map[pendingKey]Decision
@@ -347,7 +347,7 @@ func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
 	}
-	out := &jail{topic: def.Name, def: def, simulate: j.Simulate, filter: f, useDNS: j.UseDNS, rules: meanings(def, len(c.Failregex))}
+	out := &jail{topic: def.Name, def: def, simulate: j.Simulate, filter: f, useDNS: def.Detect.UseDNS, rules: meanings(def, len(c.Failregex))}
 	if out.ignore, err = newIgnoreList(def.Detect.IgnoreIP); err != nil {
 		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
 	}
@@ -366,6 +366,9 @@ func FilterConfig(def *topics.Definition, dir string) (filter.Config, error) {
 	c := filter.Config{
 		Name: string(def.Name), Prefregex: d.Prefregex, Ignoreregex: d.Ignoreregex,
 		MaxLines: d.MaxLines, DatePattern: d.Datepattern, UseDNS: "no",
+	}
+	if d.UseDNS {
+		c.UseDNS = "yes"
 	}
 	if d.Fail2ban != "" {
 		return fail2banFilter(def, dir)

@@ -369,24 +369,3 @@ func sample(m *filter.Match) string {
 	}
 	return strings.ToValidUTF8(text, "\uFFFD")
 }
-
-// resolve gives a name's addresses.
-func (d *Detector) resolve(ctx context.Context, name string) []ban.Target {
-	if d.o.Resolve == nil {
-		return nil
-	}
-	const patience = 2 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	addresses, err := d.o.Resolve(ctx, name)
-	if err != nil {
-		return nil
-	}
-	var out []ban.Target
-	for _, a := range addresses {
-		if t, ok := targetOf(a); ok {
-			out = append(out, t)
-		}
-	}
-	return out
-}

@@ -136,6 +136,9 @@ func (c *config) build(name string, done, all map[string]string) (*Filter, error
 		Datepattern: lines(done["datepattern"]), Journalmatch: lines(done["journalmatch"]), Usedns: done["usedns"],
 		Files: c.files, Options: all,
 	}
+	for k, v := range done {
+		f.Options[k] = v
+	}
 	if s := strings.TrimSpace(done["maxlines"]); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 {

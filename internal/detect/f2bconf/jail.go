@@ -1,0 +1,255 @@
+package f2bconf
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A Jail is an enabled jail with everything replaced.
+type Jail struct {
+	Name    string
+	Backend string
+	// FilterSpec is the filter as the jail names it; Filter is what it comes
+	// to with the jail's own options over it.
+	FilterSpec string
+	Filter     *Filter
+	// Logpath are glob patterns.
+	Logpath []string
+	// Options are all other options that are set.
+	Options map[string]string
+	Actions []Action
+	Place   Place
+	// Warnings say what is not honoured, and where it stands.
+	Warnings []Warning
+}
+
+// An Action is what a jail does to an offender.
+type Action struct {
+	Name    string
+	Options map[string]string
+}
+
+// A Warning is something that was read and has no effect here.
+type Warning struct {
+	Place Place
+	What  string
+}
+
+func (w Warning) String() string { return fmt.Sprintf("%s: %s", w.Place, w.What) }
+
+// jailOptions are the options of a jail that are read; the rest are variables.
+var jailOptions = []string{
+	"maxretry", "maxmatches", "findtime", "bantime", "bantime.increment", "bantime.factor", "bantime.formula",
+	"bantime.multipliers", "bantime.maxtime", "bantime.rndtime", "bantime.overalljails", "ignorecommand", "ignoreself",
+	"ignoreip", "ignorecache", "logtimezone", "logencoding", "usedns", "skip_if_nologs", "systemd_if_nologs",
+}
+
+// knownJailOptions are those and the others that mean something by themselves.
+var knownJailOptions = append(append([]string{
+	"enabled", "backend", "filter", "action", "logpath", "mode", "port", "protocol", "chain", "banaction", "banaction_allports",
+	"mta", "sender", "sendername", "destemail", "blocktype", "returntype", "prefregex", "failregex", "ignoreregex", "maxlines",
+	"datepattern", "journalmatch", "fail2ban_agent", "logtype",
+}, jailOptions...), filterOptions...)
+
+// ReadJails reads DIR/jail.conf and what overrides it, and gives the enabled
+// jails. A jail that is wrong is reported with the others' faults, and left
+// out; the others are given all the same.
+func ReadJails(dir string) ([]*Jail, error) {
+	c, err := readNamed(filepath.Join(dir, "jail"))
+	if err != nil {
+		return nil, err
+	}
+	c.defaults["fail2ban_version"] = option{text: Version}
+	c.defaults["fail2ban_confpath"] = option{text: dir}
+	var out []*Jail
+	var faults []error
+	for _, name := range c.order {
+		if name == includeSection || strings.HasPrefix(name, knownPrefix) {
+			continue
+		}
+		enabled, err := c.get(name, "enabled", nil)
+		if errors.Is(err, errNoOption) || err == nil && !truth(enabled) {
+			continue
+		}
+		var j *Jail
+		if err == nil {
+			j, err = c.jail(dir, name)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("jail %s: %w", name, err))
+			continue
+		}
+		out = append(out, j)
+	}
+	return out, errors.Join(faults...)
+}
+
+func truth(s string) bool {
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "1", "on", "true", "yes":
+		return true
+	}
+	return false
+}
+
+func (c *config) jail(dir, name string) (*Jail, error) {
+	j := &Jail{Name: name, Options: map[string]string{}, Place: c.firstPlace(name)}
+	get := func(key string) (string, bool, error) {
+		v, err := c.get(name, key, nil)
+		if errors.Is(err, errNoOption) {
+			return "", false, nil
+		}
+		return v, err == nil, err
+	}
+	var err error
+	if j.Backend, _, err = get("backend"); err != nil {
+		return nil, err
+	}
+	if j.FilterSpec, _, err = get("filter"); err != nil {
+		return nil, err
+	}
+	if j.FilterSpec == "" {
+		return nil, fmt.Errorf("%s: %w: no filter is set", j.Place, ErrSyntax)
+	}
+	logtype := "file"
+	if strings.HasPrefix(j.Backend, "systemd") {
+		logtype = "journal"
+	}
+	base, err := ReadFilter(dir, j.FilterSpec, logtype, nil)
+	if err != nil {
+		return nil, err
+	}
+	// %(known/x)s in the jail is what the filter says of x.
+	for k, v := range base.Options {
+		if strings.HasPrefix(k, "known/") {
+			continue
+		}
+		c.sections[name]["known/"+k] = option{text: strings.ReplaceAll(v, "%", "%%")}
+	}
+	over := map[string]string{}
+	for _, k := range append([]string{"mode", "logtype"}, filterOptions...) {
+		if v, ok, err := get(k); err != nil {
+			return nil, err
+		} else if ok {
+			over[k] = v
+		}
+	}
+	if _, own := c.sections[name]["mode"]; !own {
+		delete(over, "mode") // that of [DEFAULT] is a default only
+	}
+	if j.Filter, err = ReadFilter(dir, j.FilterSpec, logtype, over); err != nil {
+		return nil, err
+	}
+	for _, k := range jailOptions {
+		if v, ok, err := get(k); err != nil {
+			return nil, err
+		} else if ok {
+			j.Options[k] = v
+		}
+	}
+	if err := c.logs(j, get); err != nil {
+		return nil, err
+	}
+	c.unknown(j)
+	return j, nil
+}
+
+func (c *config) logs(j *Jail, get func(string) (string, bool, error)) error {
+	paths, _, err := get("logpath")
+	if err != nil {
+		return err
+	}
+	for _, l := range lines(paths) {
+		l = strings.TrimSpace(l)
+		for _, word := range []string{" head", " tail"} {
+			l = strings.TrimSpace(strings.TrimSuffix(l, word))
+		}
+		if l != "" {
+			j.Logpath = append(j.Logpath, l)
+		}
+	}
+	actions, _, err := get("action")
+	if err != nil {
+		return err
+	}
+	for _, spec := range splitSpecs(actions) {
+		name, options, err := ParseSpec(spec)
+		if err != nil {
+			return fmt.Errorf("%s: action: %w", c.place(j.Name, "action"), err)
+		}
+		j.Actions = append(j.Actions, Action{Name: name, Options: options})
+	}
+	return nil
+}
+
+// unknown warns of options that nothing reads: most are misspelt.
+func (c *config) unknown(j *Jail) {
+	for k, o := range c.sections[j.Name] {
+		if slices.Contains(knownJailOptions, k) || strings.Contains(k, "/") || strings.HasPrefix(k, "action_") || strings.Contains(k, "?") {
+			continue
+		}
+		used := false
+		for _, other := range c.sections[j.Name] {
+			used = used || strings.Contains(other.text, "%("+k+")s") || strings.Contains(other.text, "<"+k+">")
+		}
+		for _, other := range c.defaults {
+			used = used || strings.Contains(other.text, "%("+k+")s")
+		}
+		if !used {
+			j.Warnings = append(j.Warnings, Warning{o.place, fmt.Sprintf("option %q is not known and has no effect", k)})
+		}
+	}
+	slices.SortFunc(j.Warnings, func(a, b Warning) int { return strings.Compare(a.String(), b.String()) })
+}
+
+func (c *config) firstPlace(name string) Place {
+	best := Place{}
+	for _, o := range c.sections[name] {
+		if best.Line == 0 || o.place.File == best.File && o.place.Line < best.Line {
+			best = o.place
+		}
+	}
+	return best
+}
+
+// Where tells where a jail's option was set, for warnings.
+func (j *Jail) Where() Place { return j.Place }
+
+// splitSpecs splits a list of specifications at spaces and line ends that
+// stand outside of brackets and quotes.
+func splitSpecs(s string) []string {
+	var out []string
+	depth, from := 0, -1
+	quote := byte(0)
+	for i := range len(s) {
+		ch := s[i]
+		switch {
+		case quote != 0:
+			if ch == quote {
+				quote = 0
+			}
+		case depth > 0 && (ch == '"' || ch == '\''):
+			quote = ch
+		case ch == '[':
+			depth++
+		case ch == ']' && depth > 0:
+			depth--
+		case depth == 0 && strings.IndexByte(" \t\n\r", ch) >= 0:
+			if from >= 0 {
+				out = append(out, s[from:i])
+			}
+			from = -1
+			continue
+		}
+		if from < 0 {
+			from = i
+		}
+	}
+	if from >= 0 {
+		out = append(out, s[from:])
+	}
+	return out
+}

@@ -1,0 +1,279 @@
+package detect
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect/f2bconf"
+	"banmesh/internal/detect/filter"
+	"banmesh/internal/detect/span"
+	"banmesh/topics"
+)
+
+// An Imported jail is what a fail2ban jail comes to here.
+type Imported struct {
+	Jail       string
+	Definition *topics.Definition
+	// Warnings say what could not be carried over, and why.
+	Warnings []string
+}
+
+// ImportJails reads fail2ban's enabled jails as definitions that stand by
+// themselves. Jails that are wrong are reported; the others are given.
+func ImportJails(dir string) ([]Imported, error) {
+	jails, err := f2bconf.ReadJails(dir)
+	faults := []error{err}
+	var out []Imported
+	for _, j := range jails {
+		i, err := importJail(j)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("jail %s: %w", j.Name, err))
+			continue
+		}
+		out = append(out, i)
+	}
+	return out, errors.Join(faults...)
+}
+
+func importJail(j *f2bconf.Jail) (Imported, error) {
+	out := Imported{Jail: j.Name}
+	for _, w := range j.Warnings {
+		out.Warnings = append(out.Warnings, w.String())
+	}
+	warn := func(format string, args ...any) {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", j.Place, fmt.Sprintf(format, args...)))
+	}
+	name, err := topicOf(j.Name)
+	if err != nil {
+		return out, err
+	}
+	d := &topics.Detect{
+		Prefregex: j.Filter.Prefregex, Ignoreregex: j.Filter.Ignoreregex, Datepattern: j.Filter.Datepattern, MaxLines: j.Filter.Maxlines,
+		Files: j.Logpath, MaxRetry: 5, FindTime: topics.Span(10 * time.Minute), BanTime: topics.Span(10 * time.Minute),
+		Rules: []topics.Rule{{Class: classOf(j.Filter.Name), Regex: j.Filter.Failregex}},
+	}
+	out.Definition = &topics.Definition{
+		Name: name, Title: "fail2ban jail " + j.Name, Description: fmt.Sprintf("Imported from %s.", j.Place.File), Target: "ip", Detect: d,
+	}
+	if strings.HasPrefix(j.Backend, "systemd") {
+		d.Files, d.Journal = nil, j.Filter.Journalmatch
+		if len(d.Journal) == 0 {
+			d.Journal = []string{""}
+			warn("the filter has no journalmatch: every message of the journal is read")
+		}
+	} else if len(d.Files) == 0 {
+		warn("it names no log file")
+	}
+	if len(j.Filter.Failregex) == 0 {
+		return out, fmt.Errorf("%s: %w: the filter %s has no failregex", j.Place, f2bconf.ErrSyntax, j.FilterSpec)
+	}
+	if err := limits(d, j, warn); err != nil {
+		return out, err
+	}
+	d.UseDNS = j.Options["usedns"] == "yes" || j.Options["usedns"] == "warn"
+	out.Definition.Enforce = enforcement(j, warn)
+	_, err = filter.Compile(filter.Config{
+		Name: j.Name, Prefregex: d.Prefregex, Failregex: j.Filter.Failregex, Ignoreregex: d.Ignoreregex, MaxLines: d.MaxLines, DatePattern: d.Datepattern,
+	})
+	return out, err
+}
+
+// topicOf spells a jail's name as a topic.
+func topicOf(jail string) (ban.Topic, error) {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(jail))
+	return ban.ParseTopic(strings.Trim(name[:min(len(name), ban.MaxTopic)], "-"))
+}
+
+// classOf tells what a fail2ban filter finds.
+func classOf(name string) ban.Class {
+	for _, c := range []struct {
+		class ban.Class
+		parts []string
+	}{
+		{ban.ClassRecidive, []string{"recidive"}},
+		{ban.ClassSpam, []string{"spam"}},
+		{ban.ClassExploit, []string{"shellshock", "overflows", "modsecurity", "suhosin", "php-url-fopen"}},
+		{ban.ClassScan, []string{"botsearch", "badbots", "noscript", "nohome", "bad-request", "portsentry", "scanlogd", "fakegooglebot", "xinetd-fail"}},
+		{ban.ClassFlood, []string{"limit-req", "named-refused", "counter-strike"}},
+	} {
+		for _, p := range c.parts {
+			if strings.Contains(name, p) {
+				return c.class
+			}
+		}
+	}
+	return ban.ClassAuth
+}
+
+// limits reads thresholds and times.
+func limits(d *topics.Detect, j *f2bconf.Jail, warn func(string, ...any)) error {
+	o := j.Options
+	if s := o["maxretry"]; s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%s: maxretry = %q is no count", j.Place, s)
+		}
+		d.MaxRetry = n
+	}
+	for _, t := range []struct {
+		option string
+		into   *topics.Span
+	}{{"findtime", &d.FindTime}, {"bantime", &d.BanTime}, {"bantime.maxtime", &d.Increment.MaxTime}, {"bantime.rndtime", &d.Increment.Random}} {
+		if s := strings.TrimSpace(o[t.option]); s != "" {
+			v, err := span.Duration(s)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", j.Place, t.option, err)
+			}
+			*t.into = topics.Span(v)
+		}
+	}
+	d.Increment.Enabled = truth(o["bantime.increment"])
+	d.Increment.Factor = 1
+	if s := o["bantime.factor"]; s != "" {
+		v, err := span.Seconds(s)
+		if err != nil {
+			return fmt.Errorf("%s: bantime.factor: %w", j.Place, err)
+		}
+		d.Increment.Factor = v
+	}
+	for _, s := range strings.Fields(o["bantime.multipliers"]) {
+		v, err := span.Seconds(s)
+		if err != nil {
+			return fmt.Errorf("%s: bantime.multipliers: %w", j.Place, err)
+		}
+		d.Increment.Multipliers = append(d.Increment.Multipliers, v)
+	}
+	if f := strings.ReplaceAll(o["bantime.formula"], " ", ""); f != "" && d.Increment.Enabled && f != "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor" {
+		warn("bantime.formula is not honoured: the default formula and bantime.multipliers are")
+	}
+	if truth(o["bantime.overalljails"]) {
+		warn("bantime.overalljails is not honoured: bans are counted for each topic")
+	}
+	if s := o["ignorecommand"]; s != "" {
+		warn("ignorecommand is not run: %.60q; use ignoreip or never_ban", s)
+	}
+	if s := o["logencoding"]; s != "" && s != "auto" && !strings.EqualFold(s, "utf-8") && !strings.EqualFold(s, "utf8") && !strings.EqualFold(s, "ascii") {
+		warn("logencoding = %s: lines are read as UTF-8", s)
+	}
+	d.Timezone = o["logtimezone"]
+	d.IgnoreIP = ignoreIPs(o["ignoreip"], warn)
+	return nil
+}
+
+func truth(s string) bool {
+	return slices.Contains([]string{"1", "on", "true", "yes"}, strings.ToLower(strings.TrimSpace(s)))
+}
+
+// ignoreIPs reads fail2ban's ignoreip: addresses, prefixes, names and files.
+// Names are resolved now, because a name whose owner changes must not decide.
+func ignoreIPs(s string, warn func(string, ...any)) []string {
+	var out []string
+	for _, item := range strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\n\t", r) }) {
+		if path, ok := strings.CutPrefix(item, "file:"); ok {
+			b, err := os.ReadFile(path)
+			if err != nil || len(b) > topics.MaxFile {
+				warn("ignoreip: %s cannot be read: %v", item, err)
+				continue
+			}
+			out = append(out, ignoreIPs(string(b), warn)...)
+			continue
+		}
+		if _, err := ban.ParseTarget(item); err == nil {
+			out = append(out, item)
+			continue
+		}
+		if base, mask, ok := strings.Cut(item, "/"); ok {
+			if m, err := netip.ParseAddr(mask); err == nil && m.Is4() {
+				bits, _ := net.IPMask(m.AsSlice()).Size()
+				out = append(out, fmt.Sprintf("%s/%d", base, bits))
+				continue
+			}
+		}
+		warn("ignoreip: %q is a name, and names are not honoured: write its addresses", item)
+	}
+	return out
+}
+
+// netfilter are the beginnings of the names of actions that close ports in the
+// packet filter, which the agent does itself.
+var netfilter = []string{"iptables", "nftables", "firewallcmd", "ufw", "shorewall", "pf", "ipfw", "ipfilter", "route", "npf", "bsd-ipfw"}
+
+// enforcement tells what a jail's packet filter actions close.
+func enforcement(j *f2bconf.Jail, warn func(string, ...any)) topics.Enforce {
+	var e topics.Enforce
+	found := false
+	for _, a := range j.Actions {
+		if !slices.ContainsFunc(netfilter, func(p string) bool { return strings.HasPrefix(a.Name, p) }) {
+			warn("action %s is not carried over: only packet filter actions are", a.Name)
+			continue
+		}
+		found = true
+		port := a.Options["port"]
+		if strings.Contains(a.Name, "allports") || port == "" || port == "0:65535" || port == "all" || strings.HasPrefix(a.Name, "route") {
+			e.AllPorts = true
+			continue
+		}
+		for _, p := range strings.FieldsFunc(port, func(r rune) bool { return r == ',' || r == ' ' || r == '{' || r == '}' }) {
+			r, err := portRange(p, a.Options["protocol"])
+			if err != nil {
+				warn("port %q is not known: %v; all ports are closed instead", p, err)
+				e.AllPorts = true
+				continue
+			}
+			if !slices.Contains(e.Ports, r) {
+				e.Ports = append(e.Ports, r)
+			}
+		}
+		for _, p := range strings.Split(a.Options["protocol"], ",") {
+			switch p = strings.TrimSpace(p); {
+			case p == "tcp" || p == "udp":
+				if !slices.Contains(e.Protocols, p) {
+					e.Protocols = append(e.Protocols, p)
+				}
+			case p == "all" || p == "":
+				e.Protocols = nil
+			default:
+				warn("protocol %q is not carried over", p)
+			}
+		}
+	}
+	if e.AllPorts {
+		e.Ports, e.Protocols = nil, nil
+	}
+	if !found {
+		warn("no packet filter action: offenders are banned on all ports")
+		e.AllPorts = true
+	}
+	return e
+}
+
+// portRange reads "ssh", "22" and "60000:61000".
+func portRange(s, protocol string) (string, error) {
+	if low, high, ok := strings.Cut(s, ":"); ok {
+		s = low + "-" + high
+	}
+	if _, err := (topics.Enforce{Ports: []string{s}}).PortRanges(); err == nil {
+		return s, nil
+	}
+	if protocol != "udp" {
+		protocol = "tcp"
+	}
+	n, err := net.LookupPort(protocol, s)
+	if err != nil {
+		return "", err
+	}
+	return strconv.Itoa(n), nil
+}
