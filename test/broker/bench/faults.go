@@ -92,7 +92,7 @@ func flood(ctx context.Context, p *process) (string, error) {
 	sent := 0
 	began := time.Now()
 	for ctx.Err() == nil {
-		topic, body, err := author.Next(payload, time.Now())
+		topic, body, err := author.NextTrust(time.Now())
 		if err != nil {
 			return "", err
 		}

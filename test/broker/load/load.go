@@ -147,6 +147,14 @@ func (a *Author) Next(size int, now time.Time) (topic string, payload []byte, er
 	return a.topic, payload, err
 }
 
+// NextTrust gives a publication that [Filter] does not match: a trust list.
+func (a *Author) NextTrust(now time.Time) (topic string, payload []byte, err error) {
+	a.serial++
+	name := federation.Name{Network: Network, Kind: federation.KindTrust, Operator: ban.OperatorOf(a.root.Public().(ed25519.PublicKey))}
+	payload, err = federation.SignTrust(a.root, Network, a.serial, now, federation.Trust{})
+	return name.String(), payload, err
+}
+
 // Sent reads the time in a payload.
 func Sent(payload []byte) (time.Time, bool) {
 	for i := max(0, len(payload)-400); i+len(mark)+19 <= len(payload); i++ {
