@@ -99,8 +99,8 @@ func measure(o options) error {
 	for i := range o.rounds {
 		source = source.Next()
 		p.source = source
-		if answered, err := p.probe(time.Second); err != nil || !answered {
-			return fmt.Errorf("%s is not answered before it did anything: %w", source, errors.Join(err, errors.New("is the way open, and the port closed?")))
+		if err := p.answered(); err != nil {
+			return fmt.Errorf("%s, before it did anything: %w", source, err)
 		}
 		var last time.Time
 		for range o.failures {
@@ -196,6 +196,17 @@ type prober struct {
 	port          uint16
 	source        netip.Addr
 	number        uint32 // of the SYN
+}
+
+// answered waits until a SYN is answered: a fresh cable takes its time.
+func (p *prober) answered() error {
+	const tries = 20
+	for range tries {
+		if ok, err := p.probe(500 * time.Millisecond); err != nil || ok {
+			return err
+		}
+	}
+	return errors.New("no answer; is the way open, and the port closed?")
 }
 
 // untilDropped sends SYNs until two in a row go unanswered, and gives the time
