@@ -331,21 +331,31 @@ func (l *Ledger) notify() {
 // Watched says whether a target's first offence should ban it: it, or a prefix
 // around it, is watched, or it is banned already.
 func (l *Ledger) Watched(topic ban.Topic, target ban.Target) bool {
+	return l.Action(topic, target) >= policy.Watch
+}
+
+// Action gives what is done about a target in a topic now: the strongest of
+// its own verdict and those of the prefixes around it.
+func (l *Ledger) Action(topic ban.Topic, target ban.Target) (action policy.Action) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	t, ok := l.table.topics[topic]
 	if !ok {
-		return false
+		return policy.Ignore
 	}
 	now := l.now().Unix()
-	watched := func(r uint32) bool {
-		rec := &l.table.all[r]
-		return rec.action >= policy.Watch && int64(rec.until) > now
+	look := func(r uint32) {
+		if rec := &l.table.all[r]; int64(rec.until) > now {
+			action = max(action, rec.action)
+		}
 	}
 	if r, ok := l.table.find(t, target); ok {
-		return watched(r)
+		look(r)
+		// A shield of the target itself stands above what surrounds it.
+		if why := l.table.all[r].why; why == policy.ReasonNeverBan || why == policy.ReasonExempt {
+			return action
+		}
 	}
-	found := false
-	l.table.around(t, target, func(r uint32) { found = found || watched(r) })
-	return found
+	l.table.around(t, target, look)
+	return action
 }

@@ -259,3 +259,17 @@ func short(v Verdict) string {
 	}
 	return s
 }
+
+func TestRecommendedRulesCompile(t *testing.T) {
+	for n := range 20 {
+		var names []string
+		for i := range n {
+			names = append(names, "op"+strconv.Itoa(i))
+		}
+		b, w, r := Recommended("everyone", n)
+		p, err := Compile(source(TopicSource{Ban: b, Watch: w, Require: r}, names...), nil)
+		if err != nil || len(p.Warnings()) > 0 || (len(p.Operators("sshd")) != n) {
+			t.Errorf("%d operators: %v, %v", n, err, p.Warnings())
+		}
+	}
+}
