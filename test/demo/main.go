@@ -163,7 +163,7 @@ func demo(ctx context.Context, w io.Writer, agent, broker string) (r result, err
 		d.err = ctx.Err()
 	}
 	if d.err != nil {
-		return r, fmt.Errorf("B never dropped the attacker: %w", d.err)
+		return r, fmt.Errorf("host B never dropped the attacker: %w", d.err)
 	}
 	var last time.Time
 	for _, at := range failures() {
@@ -172,7 +172,7 @@ func demo(ctx context.Context, w io.Writer, agent, broker string) (r result, err
 		}
 	}
 	if last.IsZero() {
-		return r, errors.New("B dropped the attacker before sshd logged a failed login")
+		return r, errors.New("host B dropped the attacker before sshd logged a failed login")
 	}
 	r.drop = d.at.Sub(last)
 
@@ -189,7 +189,7 @@ func demo(ctx context.Context, w io.Writer, agent, broker string) (r result, err
 		}
 	}
 	if r.packets == 0 {
-		return r, errors.New("B's kernel counted no dropped packet")
+		return r, errors.New("the kernel of B counted no dropped packet")
 	}
 	rules, err := n.run(ctx, "b", "nft", "list", "table", "inet", "banmesh")
 	if err != nil {
