@@ -73,12 +73,18 @@ func (s *files) scan() {
 		}
 	}
 	s.retire()
-	s.mu.Lock()
-	s.scanned, s.scannedAt = true, s.now
-	s.mu.Unlock()
 	maps.DeleteFunc(s.owners, func(path string, o owner) bool {
 		return s.now.Sub(o.at) > renamedGrace && !slices.ContainsFunc(names, func(n found) bool { return n.path == path })
 	})
+	// A name that is missing, in the middle of a rotation, was last looked up
+	// with success before: what comes after that is still to be found.
+	at := s.now
+	for _, o := range s.owners {
+		at = earlier(at, o.at)
+	}
+	s.mu.Lock()
+	s.scanned, s.scannedAt = true, at
+	s.mu.Unlock()
 	s.byEvent = map[string]*file{}
 	for _, n := range names {
 		if f := s.find(idOf(n.info)); f != nil {
