@@ -723,6 +723,18 @@ func TestPanicEndsEnforcementAndResumeBringsItBack(t *testing.T) {
 		if got := run(t, "nft", "list", "tables"); strings.TrimSpace(got) != "table inet banmesh-off" {
 			t.Errorf("tables:\n%s", got)
 		}
+		// An agent that starts meanwhile obeys, too.
+		mustDo(t, n.Close())
+		n = newTest(t, Options{})
+		mustDo(t, n.Configure(ctx, c))
+		mustDo(t, n.Replace(ctx, slices.Values(many(3_100, 1))))
+		mustDo(t, n.Apply(ctx, nil, []Key{many(1, 1)[0].Key()}))
+		if d, err := n.Check(ctx); err != nil || !d.Off {
+			t.Errorf("%+v, %v", d, err)
+		}
+		if got := run(t, "nft", "list", "tables"); strings.TrimSpace(got) != "table inet banmesh-off" {
+			t.Errorf("tables:\n%s", got)
+		}
 		mustDo(t, Resume("banmesh"))
 		if d, err := n.Check(ctx); err != nil || d.Off {
 			t.Errorf("%+v, %v", d, err)
@@ -758,4 +770,57 @@ func TestKilledAfterSingleChangesLittleIsWrittenAgain(t *testing.T) {
 	if written == 0 || written > 2_500 {
 		t.Errorf("%d bans were written again", written)
 	}
+}
+
+func TestATableThatIsNotOursIsMadeOurs(t *testing.T) {
+	for _, other := range []string{
+		"table inet banmesh { set mine { type ipv4_addr; elements = { 192.0.2.1 }; }; chain c { type filter hook input priority 0; drop; }; }",
+		"table inet banmesh { map deny4 { type ipv4_addr : verdict; }; chain prerouting { type filter hook input priority 0; }; }",
+		"table inet banmesh { map stamps { type mark : mark; elements = { 1 : 2 }; }; }",
+	} {
+		inNamespace(t)
+		ctx := testContext(t)
+		feed(t, other, "nft", "-f", "-")
+		n := newTest(t, Options{})
+		mustDo(t, n.Configure(ctx, simple()))
+		mustDo(t, n.Replace(ctx, slices.Values(many(500, 1))))
+		inStep(t, n)
+		if d, err := n.Check(ctx); err != nil || d.Changed {
+			t.Errorf("%+v, %v", d, err)
+		}
+		mustDo(t, n.Close())
+		mustDo(t, Remove("banmesh"))
+	}
+}
+
+func TestPrefixesThatKeepComingAreWrittenTogether(t *testing.T) {
+	inNamespace(t)
+	ctx := testContext(t)
+	start := time.Now()
+	now := start
+	o := Options{Now: func() time.Time { return now }}
+	o.testing.mono = func() time.Duration { return now.Sub(start) }
+	n := newTest(t, o)
+	c := simple()
+	mustDo(t, n.Configure(ctx, c))
+	wide := func(i int) Ban {
+		return Ban{netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 11), byte(i >> 3), byte(i << 5)}), 28), "sshd", start.Add(time.Hour)}
+	}
+	mustDo(t, n.Replace(ctx, func(yield func(Ban) bool) {
+		for i := range 30_000 {
+			if !yield(wide(i)) {
+				return
+			}
+		}
+	}))
+	inStep(t, n)
+	for i := range 50 {
+		mustDo(t, n.Apply(ctx, []Ban{wide(30_000 + i)}, []Key{wide(i).Key()}))
+	}
+	now = now.Add(wideRestMost)
+	d, err := n.Check(ctx)
+	if err != nil || d.Changed {
+		t.Errorf("%+v, %v", d, err)
+	}
+	inStep(t, n)
 }

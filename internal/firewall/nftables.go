@@ -82,7 +82,11 @@ type wideMap struct {
 	held    []segment
 	want    []segment
 	dirty   bool
-	unknown bool   // held is not known to be right
+	unknown bool // held is not known to be right
+	// planned says that want is worked out; dirty alone waits for the rest to
+	// end, since working it out for many prefixes takes a while.
+	planned bool
+	rest    time.Time
 	lapse   second // when a nested prefix ends before its outer one
 	live    bool   // the base chain looks it up
 }
@@ -241,7 +245,7 @@ func (n *NFTables) Replace(ctx context.Context, bans iter.Seq[Ban]) error {
 			}
 			return true
 		})
-	} else if n.reload == reloadNone {
+	} else if n.reload == reloadNone && !n.off {
 		if err := n.adopt(); err != nil {
 			return err
 		}

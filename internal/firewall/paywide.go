@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,17 +15,31 @@ func (n *NFTables) planWide(now second) error {
 		if w.lapse != 0 && w.lapse <= now {
 			w.dirty = true
 		}
-		if !w.dirty {
+		if !w.dirty || n.clock.at.Before(w.rest) {
 			continue
 		}
+		began := time.Now()
 		want, lapse, err := n.state.segments(i == 0, now)
 		if err != nil {
 			return err
 		}
-		w.want, w.lapse, w.live = want, lapse, len(want) > 0
+		if rest := min(wideRest*time.Since(began), wideRestMost); rest > wideSoon {
+			w.rest = n.clock.at.Add(rest)
+		}
+		w.want, w.lapse, w.live, w.planned = want, lapse, len(want) > 0, true
 	}
 	return nil
 }
+
+const (
+	// wideRest keeps working out segments to a tenth of the time; what changes
+	// meanwhile is written together by a later call, at the latest by the next
+	// Check but one.
+	wideRest     = 10
+	wideRestMost = 2 * time.Second
+	// wideSoon is how short a rest is not worth taking.
+	wideSoon = 5 * time.Millisecond
+)
 
 // payWide writes the interval maps that changed. The kernel walks the whole
 // tree for each transaction, so all changes of a map go into one: the
@@ -32,13 +47,13 @@ func (n *NFTables) planWide(now second) error {
 func (n *NFTables) payWide(now second) error {
 	for i := range n.wide {
 		w := &n.wide[i]
-		if !w.dirty {
+		if !w.planned {
 			continue
 		}
 		if err := n.writeWide(i, now); err != nil {
 			return n.explain("writing prefixes", err)
 		}
-		w.held, w.want, w.dirty = w.want, nil, false
+		w.held, w.want, w.dirty, w.planned = w.want, nil, false, false
 		n.stampsLost = true
 	}
 	return nil

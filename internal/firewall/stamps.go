@@ -132,6 +132,14 @@ func (n *NFTables) adopt() error {
 	now := n.second()
 	held := make(map[uint32][16]byte)
 	stamps, err := n.k.elements(mapStamps)
+	if isGone(err) {
+		// The table went meanwhile, or is one that no version of ours made.
+		n.have, n.reload = nil, reloadForced
+		for i := range n.wide {
+			n.wide[i].dirty, n.wide[i].unknown = true, true
+		}
+		return nil
+	}
 	if err != nil {
 		return n.explain("reading stamps", err)
 	}
