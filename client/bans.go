@@ -35,10 +35,13 @@ func (b *bans) len() int { return int(b.count.Load()) }
 // record is what one topic says of a target. The records of a target form a
 // list that is never changed once it is in a table.
 type record struct {
-	until                int64 // seconds since the Unix epoch
-	topic, class, origin string
-	next                 *record
+	until int64 // seconds since the Unix epoch
+	label *label
+	next  *record
 }
+
+// label is what many records have in common: a million of them share a few.
+type label struct{ topic, class, origin string }
 
 const (
 	shardBits = 12
@@ -82,7 +85,7 @@ func (r *record) inForce(now int64, target func() string, into *[]Ban) (found bo
 }
 
 func (r *record) ban(target string) Ban {
-	return Ban{Target: target, Topic: r.topic, Class: r.class, Origin: r.origin, Until: time.Unix(r.until, 0).UTC()}
+	return Ban{Target: target, Topic: r.label.topic, Class: r.label.class, Origin: r.label.origin, Until: time.Unix(r.until, 0).UTC()}
 }
 
 // wallet says whether a wallet is banned.

@@ -38,13 +38,13 @@ func TestTheTablesAgreeWithASimpleModel(t *testing.T) {
 	}
 	for round := range 4000 {
 		k := key{anyPrefix(), fmt.Sprint(random.IntN(2))}
-		u := update{target{prefix: k.prefix}, record{until: int64(random.IntN(100)), topic: k.topic}}
+		u := update{target{prefix: k.prefix}, record{until: int64(random.IntN(100)), label: &label{topic: k.topic}}}
 		// Few bans at a time, or everything is banned always.
 		if len(model) > 6 || random.IntN(3) == 0 {
 			for k = range model {
 				break
 			}
-			u = update{target{prefix: k.prefix}, record{topic: k.topic}}
+			u = update{target{prefix: k.prefix}, record{label: &label{topic: k.topic}}}
 			b.apply(nil, []update{u}, false)
 			delete(model, k)
 		} else {
@@ -68,7 +68,7 @@ func TestTheTablesAgreeWithASimpleModel(t *testing.T) {
 func TestReadersSeeOldOrNewWhileAWriterWrites(t *testing.T) {
 	b := newBans()
 	always := mustTarget(t, "192.0.2.7")
-	b.apply([]update{{always, record{until: 100, topic: "a"}}}, nil, true)
+	b.apply([]update{{always, record{until: 100, label: &label{topic: "a"}}}}, nil, true)
 	var readers sync.WaitGroup
 	stop := make(chan struct{})
 	for range 2 {
@@ -87,7 +87,7 @@ func TestReadersSeeOldOrNewWhileAWriterWrites(t *testing.T) {
 		})
 	}
 	for i := range 20_000 {
-		u := update{always, record{until: int64(100 + i), topic: "b"}}
+		u := update{always, record{until: int64(100 + i), label: &label{topic: "b"}}}
 		if i%2 == 0 {
 			b.apply([]update{u}, nil, false)
 		} else {
@@ -144,7 +144,7 @@ func TestALineThatMakesNoSenseEndsTheConnection(t *testing.T) {
 func testFollower() *follower {
 	c := &Client{ready: make(chan struct{}), listeners: map[int]func(Change){}}
 	c.bans.Store(newBans())
-	return &follower{c: c, names: map[string]string{}}
+	return &follower{c: c, labels: map[label]*label{}}
 }
 
 func FuzzAStreamNeverHalfApplies(f *testing.F) {
@@ -224,18 +224,18 @@ func million(b *testing.B) *Client {
 		var set []update
 		for range 1000 {
 			v := random.Uint32()
-			set = append(set, update{target{prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}), 32)}, record{until: 9, topic: "sshd"}})
+			set = append(set, update{target{prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}), 32)}, record{until: 9, label: &label{topic: "sshd"}}})
 			var w target
 			for i := range w.wallet {
 				w.wallet[i] = byte(random.Uint32())
 			}
-			set = append(set, update{w, record{until: 9, topic: "broadcaster-addresses"}})
+			set = append(set, update{w, record{until: 9, label: &label{topic: "broadcaster-addresses"}}})
 		}
 		c.bans.Load().apply(set, nil, true)
 	}
 	// What a real list has beside single addresses.
 	c.bans.Load().apply([]update{
-		{mustTarget(b, "192.0.2.0/24"), record{until: 9}}, {mustTarget(b, "198.18.0.0/15"), record{until: 9}}, {mustTarget(b, "2001:db8::/64"), record{until: 9}},
+		{mustTarget(b, "192.0.2.0/24"), record{until: 9, label: &label{}}}, {mustTarget(b, "198.18.0.0/15"), record{until: 9, label: &label{}}}, {mustTarget(b, "2001:db8::/64"), record{until: 9, label: &label{}}},
 	}, nil, true)
 	return c
 }

@@ -59,14 +59,14 @@ type follower struct {
 	// next is the snapshot that is being read, beside the state in use: a
 	// connection that breaks off in the middle changes nothing.
 	next *bans
-	// names holds each topic, class and origin once, because a million records
-	// would otherwise hold a million copies.
-	names map[string]string
+	// labels holds each label once, because a million records would otherwise
+	// hold a million copies.
+	labels map[label]*label
 }
 
 // follow keeps the state until ctx ends.
 func (c *Client) follow(ctx context.Context) {
-	f := &follower{c: c, names: make(map[string]string)}
+	f := &follower{c: c, labels: make(map[label]*label)}
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
 		progress, err := f.once(ctx)
 		if ctx.Err() != nil {
@@ -204,7 +204,7 @@ func (f *follower) change(l line) error {
 		if err != nil {
 			return fmt.Errorf("the agent lifted %.64q: %w", k.Target, err)
 		}
-		lift = append(lift, update{t, record{topic: f.name(k.Topic)}})
+		lift = append(lift, update{t, record{label: f.label(label{topic: k.Topic})}})
 	}
 	f.c.bans.Load().apply(set, lift, false)
 	f.serial = l.Serial
@@ -228,21 +228,22 @@ func (f *follower) updates(list []lineBan) ([]update, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the agent banned %.64q: %w", b.Target, err)
 		}
-		set = append(set, update{t, record{until: b.Until, topic: f.name(b.Topic), class: f.name(b.Class), origin: f.name(b.Origin)}})
+		set = append(set, update{t, record{until: b.Until, label: f.label(label{b.Topic, b.Class, b.Origin})}})
 	}
 	return set, nil
 }
 
-// name gives the one copy of a name. The agent has few; should it ever have
+// label gives the one copy of a label. The agent has few; should it ever have
 // many, they are simply not shared.
-func (f *follower) name(s string) string {
-	if one, ok := f.names[s]; ok {
+func (f *follower) label(l label) *label {
+	if one, ok := f.labels[l]; ok {
 		return one
 	}
-	if len(f.names) < 1024 {
-		f.names[s] = s
+	kept := &label{l.topic, l.class, l.origin}
+	if len(f.labels) < 1024 {
+		f.labels[l] = kept
 	}
-	return s
+	return kept
 }
 
 // heard notes that the agent lives and the state is right.

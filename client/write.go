@@ -12,10 +12,10 @@ import (
 func (b *bans) apply(set []update, lift []update, own bool) {
 	w := writer{b: b, filter: b.filter.Load(), own: own}
 	for _, u := range lift {
-		w.put(u.target, u.record.topic, nil)
+		w.put(u.target, u.record.label.topic, nil)
 	}
 	for _, u := range set {
-		w.put(u.target, u.record.topic, &u.record)
+		w.put(u.target, u.record.label.topic, &u.record)
 	}
 	w.publish()
 	if w.filter.full() {
@@ -138,7 +138,7 @@ func without(r *record, topic string) (list *record, removed int64) {
 	}
 	rest, removed := without(r.next, topic)
 	switch {
-	case r.topic == topic:
+	case r.label.topic == topic:
 		return rest, removed + 1
 	case removed == 0:
 		return r, 0
