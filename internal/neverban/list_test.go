@@ -1,0 +1,63 @@
+package neverban
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+func TestListsOfPrefixesAreRead(t *testing.T) {
+	list, err := ReadList(strings.NewReader(`
+# crawlers
+66.249.64.0/19          # a crawler
+2001:4860:4801::/48 until 2026-04-01T00:00:00Z # for a month
+203.0.113.7
+`), SourcePack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != 3 || list[0].Reason != "a crawler" || list[0].Source != SourcePack || list[1].Until.IsZero() || list[2].Prefix != netip.MustParsePrefix("203.0.113.7/32") {
+		t.Errorf("read %+v", list)
+	}
+	if got := Alive(list, time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)); len(got) != 2 {
+		t.Errorf("alive are %v", got)
+	}
+	set := NewSet(list)
+	p, _ := ban.MustTarget("66.249.64.0/20").Prefix()
+	if _, ok := set.Covers(p); !ok {
+		t.Error("a prefix inside is not covered")
+	}
+	if _, ok := set.Covers(netip.MustParsePrefix("66.249.0.0/16")); ok {
+		t.Error("a prefix around is covered")
+	}
+}
+
+func TestAFaultyListIsRefusedWithItsLines(t *testing.T) {
+	_, err := ReadList(strings.NewReader("1.2.3.4\n0.0.0.0/0\nhello\n1.2.3.4 until soon\n::/0\n0x52908400098527886E0F7030069857D2E4169EE7\n1.2.3.4 5.6.7.8\n"), SourcePack)
+	if err == nil {
+		t.Fatal("it was read")
+	}
+	for _, want := range []string{"line 2: 0.0.0.0/0 is too wide", "line 3: ", "line 4: ", "line 5: ", "line 6: ", "line 7: "} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+func FuzzReadList(f *testing.F) {
+	f.Add("1.2.3.4 until 2026-03-01T00:00:00Z # x\n2001:db8::/32")
+	f.Fuzz(func(t *testing.T, s string) {
+		list, err := ReadList(strings.NewReader(s), SourcePack)
+		if err != nil && list != nil {
+			t.Fatal("a faulty list is used")
+		}
+		for _, e := range list {
+			if e.Prefix.Bits() < shortest4 || len(e.Reason) > 400 {
+				t.Fatalf("%+v", e)
+			}
+		}
+	})
+}
