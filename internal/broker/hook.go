@@ -71,7 +71,21 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	c := guarded(cl)
+	if old := h.b.roster.get(cl.ID); old != nil && old.who != c.who {
+		h.b.evict(cl.ID)
+	}
 	c.session = h.b.roster.begin(c, cl, pk.Connect.Clean, &h.b.index)
+}
+
+// evict takes a client out of the engine with all that it was owed, so that
+// another identity inherits nothing.
+func (b *Broker) evict(id string) {
+	if old, ok := b.engine.Clients.Get(id); ok {
+		old.Stop(errKicked)
+		b.engine.UnsubscribeClient(old)
+		old.ClearInflights()
+		b.engine.Clients.Delete(id)
+	}
 }
 
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {

@@ -101,14 +101,15 @@ func (b *Broker) identify(c *conn, n frame.Connection) (identity, error) {
 	}
 	if b.options.Keys {
 		l, err := federation.VerifyLogin(string(n.ClientID), string(n.User), string(n.Password), b.known(), b.now())
-		if err != nil {
+		if err == nil {
+			return identity{method: "key", operator: l.Operator, node: l.Node, access: AccessFull}, nil
+		}
+		if !b.options.Open {
 			return identity{}, &errLogin{frame.RefusedPassword, "proof of key"}
 		}
-		return identity{method: "key", operator: l.Operator, node: l.Node, access: AccessFull}, nil
 	}
-	if b.options.Anonymous == AccessFull && b.options.Users == nil {
-		// A broker that lets everybody in does not mind a name: agents may
-		// send their proof of key to a broker that asks for none.
+	if b.options.Anonymous == AccessFull && len(b.options.Users) == 0 {
+		// A broker that lets everybody in does not mind a name.
 		return identity{method: "anonymous", access: AccessFull}, nil
 	}
 	return identity{}, &errLogin{frame.RefusedPassword, "password"}
@@ -186,11 +187,14 @@ func parseHash(hash string) (rounds int, salt, sum []byte, err error) {
 }
 
 // A passwords checks passwords, one at a time, so that guesses cannot take
-// more than one processor, and remembers what passed.
+// more than one processor, and remembers what passed, so that those who know
+// theirs do not wait for those who guess.
 type passwords struct {
-	mu     sync.Mutex
 	secret [32]byte
+
+	mu     sync.Mutex
 	passed map[[32]byte]struct{}
+	work   sync.Mutex
 }
 
 // maxPassed bounds what is remembered.
@@ -211,10 +215,13 @@ func (p *passwords) check(hash string, password []byte) bool {
 	mac.Write(password)
 	mark := [32]byte(mac.Sum(nil))
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, ok := p.passed[mark]; ok {
+	_, ok := p.passed[mark]
+	p.mu.Unlock()
+	if ok {
 		return true
 	}
+	p.work.Lock()
+	defer p.work.Unlock()
 	rounds, salt, want, err := parseHash(hash)
 	if err != nil {
 		return false
@@ -223,6 +230,8 @@ func (p *passwords) check(hash string, password []byte) bool {
 	if err != nil || !hmac.Equal(sum, want) {
 		return false
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if len(p.passed) >= maxPassed {
 		clear(p.passed)
 	}

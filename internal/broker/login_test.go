@@ -72,6 +72,32 @@ func TestASessionBelongsToItsIdentity(t *testing.T) {
 	reader.refusedFor(b, refusedAccess, topic, card, true)
 }
 
+func TestAnotherIdentityInheritsNothing(t *testing.T) {
+	b := start(t, Options{Open: true, Anonymous: AccessFull, Keys: true})
+	a := newAuthor("alice")
+	first := dial(t, b)
+	first.connect(connecting{id: a.feed.Node.String(), keepalive: 60}) // anonymous, wants a session
+	first.subscribe("secret", 1)
+	first.nc.Close()
+	eventually(t, "it is away", func() bool {
+		s := b.roster.get(a.feed.Node.String())
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.c == nil
+	})
+	join(t, b, "pub").publish("secret", "queued", 1, false)
+	n := a.connecting(a.now.Add(time.Minute), "any")
+	n.flags = 0
+	second := dial(t, b)
+	if second.connect(n) {
+		t.Error("there is a session")
+	}
+	second.wantNothing()
+	if b.index.subscriptions() != 0 {
+		t.Error("it inherited a subscription")
+	}
+}
+
 func TestACommunityBrokerKeepsNoSessions(t *testing.T) {
 	b := community(t)
 	a := newAuthor("alice")

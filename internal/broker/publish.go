@@ -32,15 +32,15 @@ func (b *Broker) publish(c *conn, topic string, payload []byte, id uint16, qos b
 
 // settle acknowledges a publication that needs no disk, after those before it.
 func (b *Broker) settle(c *conn, id uint16) {
-	ack := func(error) { b.ack(c, id) }
 	if c.unsettled.Load() > 0 {
 		c.unsettled.Add(1)
-		if b.store.After(func(error) { c.unsettled.Add(-1); ack(nil) }) == nil {
+		// The count falls after the acknowledgement, so that none overtakes it.
+		if b.store.After(func(error) { b.ack(c, id); c.unsettled.Add(-1) }) == nil {
 			return
 		}
 		c.unsettled.Add(-1)
 	}
-	ack(nil)
+	b.ack(c, id)
 }
 
 // ack sends a PUBACK by way of a flusher, so that the store is not held up by
@@ -66,7 +66,8 @@ func (b *Broker) take(c *conn, topic string, payload []byte, id uint16, qos byte
 	}
 	b.count.admitted.Inc()
 	if r.same {
-		b.fanOut(c, topic, r.message.Payload, qos, true)
+		// Everybody who listens was handed it when it came first; authors say
+		// everything again now and then, in case a broker forgot it.
 		return admitted, false
 	}
 	if r.card != nil { // before the acknowledgement
@@ -135,10 +136,10 @@ func (b *Broker) whenDurable(c *conn, id uint16, qos byte) func(error) {
 	}
 	c.unsettled.Add(1)
 	return func(err error) {
-		c.unsettled.Add(-1)
 		if err == nil {
 			b.ack(c, id)
 		}
+		c.unsettled.Add(-1)
 	}
 }
 

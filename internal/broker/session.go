@@ -163,11 +163,11 @@ func (r *roster) begin(c *conn, cl *mqtt.Client, clean bool, x *index) *session 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.byID[cl.ID]
-	if old != nil && !old.clean && !clean {
+	if old != nil && !old.clean && !clean && old.who == c.who {
 		old.mu.Lock()
 		old.moving, old.c = true, c
 		old.mu.Unlock()
-		old.who, old.bridge = c.who, c.connection.Bridge
+		old.bridge = c.connection.Bridge
 		return old
 	}
 	if old != nil {

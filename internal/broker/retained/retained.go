@@ -294,7 +294,9 @@ func (s *Store) commit() error {
 		s.mu.Unlock()
 		return err
 	}
-	s.commits++
+	if len(group) > 0 {
+		s.commits++
+	}
 	s.mu.Unlock()
 	for _, done := range waiting {
 		done(nil)
