@@ -18,8 +18,13 @@ func Format(d *Definition) []byte {
 			key    string
 			values []string
 		}{
-			{"journal", x.Journal}, {"files", x.Files}, {"docker", x.Docker}, {"syslog", x.Syslog},
-			{"ignoreregex", x.Ignoreregex}, {"datepattern", x.Datepattern}, {"ignoreip", x.IgnoreIP},
+			{"journal", x.Journal},
+			{"files", x.Files},
+			{"docker", x.Docker},
+			{"syslog", x.Syslog},
+			{"ignoreregex", x.Ignoreregex},
+			{"datepattern", x.Datepattern},
+			{"ignoreip", x.IgnoreIP},
 		} {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}

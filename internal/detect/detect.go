@@ -332,7 +332,7 @@ type banCount struct {
 	End   time.Time `json:"end"`
 }
 
-type jailCounts struct{ lines, found, ignored, banned, nofail uint64 }
+type jailCounts struct{ found, ignored, banned uint64 }
 
 func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 	def := j.Definition

@@ -10,7 +10,7 @@ func fast(line []byte, now time.Time, zone *time.Location) (to int, at time.Time
 		return 0, time.Time{}, false
 	}
 	if line[0] >= '0' && line[0] <= '9' {
-		return fastISO(line, zone)
+		return fastISO(line, now, zone)
 	}
 	return fastSyslog(line, now, zone)
 }
@@ -108,13 +108,13 @@ func fastSyslog(line []byte, now time.Time, zone *time.Location) (int, time.Time
 
 // fastISO reads "YYYY-MM-DD" and a T or space, the time, up to nine digits of
 // a fraction, and a zone.
-func fastISO(line []byte, zone *time.Location) (int, time.Time, bool) {
+func fastISO(line []byte, now time.Time, zone *time.Location) (int, time.Time, bool) {
 	if len(line) < 20 || line[4] != '-' || line[7] != '-' || line[10] != 'T' && line[10] != ' ' {
 		return 0, time.Time{}, false
 	}
 	y1, y2, month, day := two(line), two(line[2:]), two(line[5:]), two(line[8:])
 	h, m, s := clock(line[11:])
-	if y1 != 20 || y2 < 0 || month < 1 || month > 12 || day < 1 || day > 31 || !validClock(h, m, s) {
+	if y1 != 20 || y2 < 0 || y2/10 > (now.Year()+3)/10%10 || month < 1 || month > 12 || day < 1 || day > 31 || !validClock(h, m, s) {
 		return 0, time.Time{}, false
 	}
 	i := 19

@@ -161,20 +161,8 @@ func (c *config) getExtended(sec, name string, vars map[string]string) (string, 
 // tag is what <tags> look like.
 var tag = regexp.MustCompile(`<([^ <>]+)>`)
 
-// substitute replaces the <tags> in all options by other options, and by what
+// substituteOne replaces the <tags> in an option by other options, and by what
 // more gives for names that are none of them. Unknown tags stay.
-func substitute(options map[string]string, more func(name string) (string, bool)) (map[string]string, error) {
-	out := make(map[string]string, len(options))
-	for name, value := range options {
-		v, err := substituteOne(name, value, options, more)
-		if err != nil {
-			return nil, err
-		}
-		out[name] = v
-	}
-	return out, nil
-}
-
 func substituteOne(name, value string, options map[string]string, more func(string) (string, bool)) (string, error) {
 	counts := map[string]int{}
 	for changed := true; changed; {

@@ -59,7 +59,7 @@ type Regex struct {
 	names    []string
 	engine   Engine
 	tree     *tree
-	ascii    *program
+	ascii    func() *program // nil where RE2 cannot hold it
 	wide     func() *program
 	literals []string
 	machine  *machine
@@ -82,6 +82,7 @@ type Stats struct {
 
 // A program is one RE2 form of the expression.
 type program struct {
+	text   string
 	re     *regexp.Regexp
 	slots  []int
 	checks []check
@@ -112,24 +113,30 @@ func compile(source, expanded string, o Options) (*Regex, error) {
 		return nil, fmt.Errorf("%q: %w", clip(source), err)
 	}
 	r := &Regex{source: source, expanded: expanded, names: t.names, tree: t}
-	if r.ascii, err = r.program(false); err != nil {
+	r.machine = assemble(t)
+	printed, err := r.print(false)
+	if err != nil {
 		return nil, fmt.Errorf("%q: %w", clip(source), err)
 	}
 	switch {
-	case !r.ascii.hint:
+	case !printed.hint:
 		r.engine = RE2
-	case r.ascii.verified:
+	case printed.verified:
 		r.engine = CheckedRE2
 	default:
 		r.engine = Hybrid
 	}
+	// Most lines need the machine alone, so RE2's form waits until one does.
+	r.ascii = sync.OnceValue(func() *program { return printed.compile() })
 	r.wide = sync.OnceValue(func() *program {
-		p, err := r.program(true)
-		if err != nil { // larger than RE2 takes with Unicode's classes in it
-			return r.ascii
+		if p, err := r.print(true); err == nil {
+			return p.compile()
 		}
-		return p
+		return nil
 	})
+	if r.machine == nil && r.ascii() == nil {
+		return nil, fmt.Errorf("%q: %w: it is too large", clip(source), ErrSyntax)
+	}
 	r.exact = sync.OnceValues(func() (*regexp2.Regexp, error) {
 		p := printer{}
 		if err := p.node(t.root); err != nil {
@@ -141,18 +148,17 @@ func compile(source, expanded string, o Options) (*Regex, error) {
 		}
 		return re, err
 	})
-	if r.engine != RE2 {
+	if r.engine != RE2 && r.machine == nil {
 		if _, err := r.exact(); err != nil {
 			return nil, fmt.Errorf("%q: %w: %w", clip(source), ErrSyntax, err)
 		}
 	}
 	r.literals = required(t.root)
-	r.machine = assemble(t)
 	return r, nil
 }
 
-// program prints and compiles the RE2 form.
-func (r *Regex) program(wide bool) (*program, error) {
+// print writes the RE2 form.
+func (r *Regex) print(wide bool) (*program, error) {
 	p := printer{re2: true, unicode: wide}
 	err := p.node(r.tree.root)
 	hint := false
@@ -176,15 +182,21 @@ func (r *Regex) program(wide bool) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	re, err := regexp.Compile(p.b.String())
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSyntax, err)
-	}
 	if wide && p.wordBoundary {
 		// RE2's \b knows ASCII only.
 		hint, p.unverifiable = true, true
 	}
-	return &program{re: re, slots: p.slots, checks: p.checks, hint: hint, verified: hint && !p.unverifiable}, nil
+	return &program{text: p.b.String(), slots: p.slots, checks: p.checks, hint: hint, verified: hint && !p.unverifiable}, nil
+}
+
+// compile gives the program ready to run, or nil when RE2 finds it too large.
+func (p *program) compile() *program {
+	re, err := regexp.Compile(p.text)
+	if err != nil {
+		return nil
+	}
+	p.re = re
+	return p
 }
 
 // Source is the expression as it was written.
@@ -224,10 +236,6 @@ func (r *Regex) Stats() Stats {
 // no byte above 127. nil means no match.
 func (r *Regex) Find(s []byte, ascii bool, spans []int) []int {
 	r.stats.searched.Add(1)
-	p := r.ascii
-	if !ascii {
-		p = r.wide()
-	}
 	if ascii && r.machine != nil {
 		found, how := r.machine.find(s, spans)
 		switch how {
@@ -238,6 +246,14 @@ func (r *Regex) Find(s []byte, ascii bool, spans []int) []int {
 			return nil
 		}
 		spans = found
+	}
+	get := r.ascii
+	if !ascii {
+		get = r.wide
+	}
+	p := get()
+	if p == nil {
+		return r.backtrack(s, spans)
 	}
 	found := p.re.FindSubmatchIndex(s)
 	if found == nil {
