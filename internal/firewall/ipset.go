@@ -8,10 +8,8 @@ import (
 	"hash/fnv"
 	"iter"
 	"maps"
-	"net/netip"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -93,104 +91,6 @@ func (s *IPSet) Configure(ctx context.Context, c Config) error {
 		return err
 	}
 	return s.pay(ctx)
-}
-
-// rules makes the sets and the chains.
-func (s *IPSet) rules(ctx context.Context) error {
-	var b bytes.Buffer
-	for _, x := range s.config.Scopes {
-		for i, f := range families {
-			fmt.Fprintf(&b, "create %s hash:ip family %s timeout 0 maxelem %d\n", s.setName(x.Topic, i == 0, true), f.family, s.config.Cap)
-			fmt.Fprintf(&b, "create %s hash:net family %s timeout 0 maxelem %d\n", s.setName(x.Topic, i == 0, false), f.family, s.config.Cap)
-		}
-	}
-	for i, f := range families {
-		name := s.neverName(f.suffix)
-		fmt.Fprintf(&b, "create %s hash:net family %s maxelem %d\ncreate %s-t hash:net family %s maxelem %d\nflush %s-t\n", name, f.family, 2*MaxNever, name, f.family, 2*MaxNever, name)
-		for _, p := range s.config.Never {
-			if p.Addr().Is4() != (i == 0) {
-				continue
-			}
-			for _, q := range halves(p) {
-				fmt.Fprintf(&b, "add %s-t %s\n", name, q)
-			}
-		}
-		fmt.Fprintf(&b, "swap %s %s-t\ndestroy %s-t\n", name, name, name)
-	}
-	if err := s.run(ctx, b.Bytes(), "ipset", "-exist", "restore"); err != nil {
-		return err
-	}
-	for i, f := range families {
-		b.Reset()
-		fmt.Fprintf(&b, "*raw\n:%s - [0:0]\n", s.chainName())
-		for _, r := range s.chainRules(i == 0) {
-			fmt.Fprintln(&b, r)
-		}
-		b.WriteString("COMMIT\n")
-		if err := s.run(ctx, b.Bytes(), s.tool(f.iptables)+"-restore", "--noflush"); err != nil {
-			return err
-		}
-		if s.run(ctx, nil, s.tool(f.iptables), "-t", "raw", "-C", "PREROUTING", "-j", s.chainName()) != nil {
-			if err := s.run(ctx, nil, s.tool(f.iptables), "-t", "raw", "-I", "PREROUTING", "1", "-j", s.chainName()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// chainRules gives our chain as iptables-save prints it.
-func (s *IPSet) chainRules(four bool) []string {
-	suffix := "6"
-	if four {
-		suffix = "4"
-	}
-	head := "-A " + s.chainName() + " "
-	out := []string{head + "-i lo -j RETURN", head + "-m set --match-set " + s.neverName(suffix) + " src -j RETURN"}
-	for _, x := range s.config.Scopes {
-		target := " -j DROP"
-		if x.Observe {
-			target = ""
-		}
-		for _, host := range []bool{true, false} {
-			match := "-m set --match-set " + s.setName(x.Topic, four, host) + " src"
-			switch {
-			case len(x.Protocols) == 0:
-				out = append(out, head+match+target)
-			case len(x.Ports) == 0:
-				for _, p := range x.Protocols {
-					out = append(out, head+"-p "+p+" "+match+target)
-				}
-			default:
-				for _, p := range x.Protocols {
-					for chunk := range slices.Chunk(x.Ports, multiportMost) {
-						ports := make([]string, len(chunk))
-						for i, port := range chunk {
-							ports[i] = strconv.Itoa(int(port))
-						}
-						out = append(out, head+"-p "+p+" "+match+" -m multiport --dports "+strings.Join(ports, ",")+target)
-					}
-				}
-			}
-		}
-	}
-	return out
-}
-
-func (s *IPSet) tool(name string) string {
-	if s.legacy {
-		return name + "-legacy"
-	}
-	return name
-}
-
-// halves splits the whole address space, which hash:net cannot hold.
-func halves(p netip.Prefix) []netip.Prefix {
-	if p.Bits() > 0 {
-		return []netip.Prefix{p}
-	}
-	low := netip.PrefixFrom(p.Addr(), 1)
-	return []netip.Prefix{low, netip.PrefixFrom(lastOf(low).Next(), 1)}
 }
 
 // Replace implements [Firewall]. Each set is filled beside the one in force and

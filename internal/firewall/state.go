@@ -2,9 +2,6 @@ package firewall
 
 import (
 	"container/heap"
-	"encoding/binary"
-	"fmt"
-	"hash/fnv"
 	"math"
 	"net/netip"
 	"slices"
@@ -312,117 +309,6 @@ func (l *lapses) Pop() any {
 	last := (*l)[len(*l)-1]
 	*l = (*l)[:len(*l)-1]
 	return last
-}
-
-// maxClasses bounds the combinations of topics, each of them a chain.
-const maxClasses = 4_096
-
-// intern gives the class of some sorted topics. Its number in the kernel is a
-// hash of their names, so that it means the same to the next process.
-func (s *state) intern(topics []ban.Topic) (uint16, error) {
-	var name string
-	if len(topics) == 1 {
-		name = string(topics[0])
-	} else {
-		var b strings.Builder
-		for _, t := range topics {
-			b.WriteString(string(t))
-			b.WriteByte('+')
-		}
-		name = b.String()
-	}
-	if i, ok := s.byTopics[name]; ok {
-		return i, nil
-	}
-	if len(s.classes) >= maxClasses {
-		return 0, fmt.Errorf("%d combinations of topics are too many", maxClasses)
-	}
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(name))
-	id := h.Sum32()
-	// 0 is the mark of every other packet. Of two combinations with one hash,
-	// the later takes the next number.
-	for id == 0 || s.byID[id] != 0 {
-		id++
-	}
-	i := uint16(len(s.classes))
-	s.classes = append(s.classes, class{id, slices.Clone(topics)})
-	s.byTopics[name] = i
-	s.byID[id] = i
-	return i, nil
-}
-
-// A stamp sums up the bans that end within one bucket of time. Kept in the
-// kernel beside the bans, it lets the next process adopt them unread.
-type stamp struct {
-	sum   uint64
-	count uint32
-}
-
-const (
-	// bucketBits make buckets of 256 seconds: 10,000 of them for bans of a month,
-	// which is still quick to read back.
-	bucketBits = 8
-	// bucketWide marks the buckets of prefixes in interval maps, which are
-	// written apart.
-	bucketWide = 1 << 31
-)
-
-func bucketOf(p netip.Prefix, until second) uint32 {
-	b := uint32(until) >> bucketBits
-	if kindOf(p) == kindWide {
-		b |= bucketWide
-	}
-	return b
-}
-
-// bucketEnd is when every ban of a bucket is over.
-func bucketEnd(bucket uint32) second {
-	end := uint64(bucket&^bucketWide+1) << bucketBits
-	if end > uint64(never) {
-		return never
-	}
-	return second(end)
-}
-
-func (s *state) stamp(p netip.Prefix, v slot, in bool) {
-	b := bucketOf(p, v.until)
-	st := s.stamps[b]
-	a := p.Addr().As16()
-	h := mix(binary.BigEndian.Uint64(a[:8]) ^ 0x9e3779b97f4a7c15)
-	h = mix(h ^ binary.BigEndian.Uint64(a[8:]))
-	h = mix(h ^ uint64(s.classes[v.class].id)<<32 ^ uint64(v.until))
-	h = mix(h ^ uint64(p.Bits()))
-	if in {
-		st.sum += h
-		st.count++
-	} else {
-		st.sum -= h
-		st.count--
-	}
-	if st.count == 0 {
-		delete(s.stamps, b)
-	} else {
-		s.stamps[b] = st
-	}
-}
-
-// mix is the finaliser of splitmix64: every bit of the input moves every bit of
-// the output. It guards against accidents, not against an adversary, who could
-// gain nothing here.
-func mix(x uint64) uint64 {
-	x ^= x >> 30
-	x *= 0xbf58476d1ce4e5b9
-	x ^= x >> 27
-	x *= 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
-func (st stamp) bytes() [16]byte {
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:], st.sum)
-	binary.BigEndian.PutUint32(b[8:], st.count)
-	return b
 }
 
 // sweep lets go of bans that have ended and says how many, and whether one was
