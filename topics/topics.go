@@ -55,6 +55,10 @@ type Detect struct {
 	// Syslog are addresses to receive on, such as "udp://127.0.0.1:5140".
 	Syslog []string `toml:"syslog"`
 
+	// Decisions counts each ban that this node decides in another topic as an
+	// offence: who is banned again and again.
+	Decisions bool `toml:"decisions"`
+
 	// Fail2ban names a filter of fail2ban to use in place of Rules:
 	// "sshd[mode=aggressive]".
 	Fail2ban string `toml:"fail2ban"`

@@ -239,6 +239,30 @@ func TestRunFollowsALogAndStopsCleanly(t *testing.T) {
 	}
 }
 
+func TestWhoIsBannedAgainAndAgainIsBannedForLonger(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "auth.log")
+	write(t, log, failures(15, "192.0.2.1", time.Now().Add(-time.Minute))+failures(10, "192.0.2.2", time.Now().Add(-time.Minute)))
+	var recidive *topics.Definition
+	for _, d := range topics.Builtin() {
+		if d.Name == "recidive" {
+			recidive = d
+		}
+	}
+	recidive.Detect.Journal, recidive.Detect.Files, recidive.Detect.MaxRetry = nil, nil, 3
+	var got decisions
+	readOnce(t, Options{Jails: []Jail{{Definition: sshd(t, log)}, {Definition: recidive}}, Ban: got.ban})
+	list := got.all()
+	var again []Decision
+	for _, v := range list {
+		if v.Topic == "recidive" {
+			again = append(again, v)
+		}
+	}
+	if len(list) != 6 || len(again) != 1 || again[0].Target != ban.MustTarget("192.0.2.1") || again[0].Class != ban.ClassRecidive || again[0].Hits != 3 || again[0].End.Sub(again[0].Last) != 7*24*time.Hour {
+		t.Errorf("decisions = %+v", list)
+	}
+}
+
 func TestSlowOffendersAreScaledToTheirRate(t *testing.T) {
 	b := &budget{}
 	b.left.Store(10)

@@ -320,22 +320,46 @@ func (r *reader) count(ctx context.Context, j *jail, m *filter.Match, meaning ru
 		j.mu.Unlock()
 		return
 	}
-	v := Decision{
-		Topic: j.topic, Target: t, Class: meaning.class, Hits: max(1, int(math.Round(e.hits))), Established: e.established,
-		First: time.Unix(0, e.first).UTC(), Last: time.Unix(0, e.last).UTC(),
-		Filter: fmt.Sprintf("%s:%d", j.filter.Name, m.Rule+1), Source: l.Stream, Sample: sample(m),
-	}
-	v.End = j.end(t, v.Last)
-	j.window.remove(t)
-	expired := !v.End.After(r.d.o.Now())
-	if !expired {
-		j.counts.banned++
-	}
+	v := Decision{Class: meaning.class, Filter: j.filter.Name + ":" + strconv.Itoa(m.Rule+1), Source: l.Stream, Sample: sample(m)}
+	ok := j.conclude(&v, e, r.d.o.Now())
 	j.mu.Unlock()
-	if expired || j.simulate {
-		return
+	if ok {
+		r.d.decide(ctx, v)
+		r.d.recur(ctx, v)
 	}
-	r.d.decide(ctx, v)
+}
+
+// conclude fills in a decision about e's target and stops counting it. It says
+// whether the decision is to be carried out.
+func (j *jail) conclude(v *Decision, e *entry, now time.Time) bool {
+	v.Topic, v.Target, v.Hits, v.Established = j.topic, e.target, max(1, int(math.Round(e.hits))), e.established
+	v.First, v.Last = time.Unix(0, e.first).UTC(), time.Unix(0, e.last).UTC()
+	v.End = j.end(e.target, v.Last)
+	j.window.remove(e.target)
+	if !v.End.After(now) {
+		return false
+	}
+	j.counts.banned++
+	return !j.simulate
+}
+
+// recur counts a decision in the topics that look for who is banned again and
+// again.
+func (d *Detector) recur(ctx context.Context, v Decision) {
+	for _, j := range d.jails {
+		if !j.def.Detect.Decisions || j.topic == v.Topic || v.Class == ban.ClassRecidive || j.ignore.holds(v.Target) {
+			continue
+		}
+		again := Decision{Class: ban.ClassRecidive, Filter: string(j.topic), Source: "topic " + string(v.Topic), Sample: v.Sample}
+		j.mu.Lock()
+		j.counts.found++
+		e := j.window.add(v.Target, v.Last, 1, v.Established)
+		ok := e.hits >= j.window.limit && j.conclude(&again, e, d.o.Now())
+		j.mu.Unlock()
+		if ok {
+			d.decide(ctx, again)
+		}
+	}
 }
 
 // end says when a ban made now ends, and remembers it for the next one.

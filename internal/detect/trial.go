@@ -136,6 +136,9 @@ func (t *Trial) config(r *TrialReport) (filter.Config, []string, error) {
 	if logtype == "file" {
 		logtype = "" // what filters assume anyway; they may say otherwise
 	}
+	if _, options, err := f2bconf.ParseSpec(t.Spec); err == nil && t.Logtype == "" && options["logtype"] == "journal" {
+		t.Logtype = "journal"
+	}
 	f, err := f2bconf.ReadFilter(dir, t.Spec, logtype, nil)
 	if errors.Is(err, f2bconf.ErrMissing) {
 		return filter.Config{}, nil, fmt.Errorf("%q: %w: %w", t.Spec, ErrFilter, err)
