@@ -119,6 +119,9 @@ func (b Banaction) Scope(ctx context.Context, topic ban.Topic, port, protocol st
 	if b.Protocol != "" {
 		protocol = b.Protocol
 	}
+	if len(port) > maxBanaction || len(protocol) > maxBanaction {
+		return Scope{}, fmt.Errorf("topic %s: ports or protocols of more than %d bytes", topic, maxBanaction)
+	}
 	for _, p := range strings.FieldsFunc(protocol, func(r rune) bool { return r == ',' || r == ' ' }) {
 		if p == "all" {
 			s.Protocols = nil
@@ -138,6 +141,9 @@ func (b Banaction) Scope(ctx context.Context, topic ban.Topic, port, protocol st
 		if low == 0 && high == 65_535 || p == "all" || p == "any" {
 			s.Ports = nil
 			return s, s.normalise()
+		}
+		if int(high)-int(low) >= MaxPorts || len(s.Ports) > MaxPorts {
+			return Scope{}, fmt.Errorf("topic %s: more than %d ports; close all of them instead", topic, MaxPorts)
 		}
 		for n := int(low); n <= int(high); n++ {
 			s.Ports = append(s.Ports, uint16(n))

@@ -168,7 +168,7 @@ func TestFail2bansNetfilterActionsMapOntoOurs(t *testing.T) {
 			t.Errorf("%.40q is %+v", s, b)
 		}
 	}
-	for _, port := range []string{"", "nosuchservice", "70000", "30:20", "-1"} {
+	for _, port := range []string{"", "nosuchservice", "70000", "30:20", "-1", "1:60000", strings.Repeat("22,", 1_000), "1:1024,2000:3000"} {
 		if s, err := (Banaction{}).Scope(ctx, "sshd", port, "tcp"); err == nil {
 			t.Errorf("port %q: %+v", port, s)
 		}

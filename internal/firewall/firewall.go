@@ -95,6 +95,8 @@ const (
 	// MaxScopes bounds the topics, since every packet of a banned address runs
 	// through its topics' rules.
 	MaxScopes = 256
+	// MaxPorts bounds the ports of a scope; who closes more closes all of them.
+	MaxPorts = 1_024
 	// MaxNever bounds the never-ban list, which is read back and compared.
 	MaxNever = 20_000
 )
@@ -244,6 +246,9 @@ func (s *Scope) normalise() error {
 		if _, ok := protocols[p]; !ok {
 			return fmt.Errorf("topic %s: unknown protocol %.16q", s.Topic, p)
 		}
+	}
+	if len(s.Ports) > MaxPorts {
+		return fmt.Errorf("topic %s: %d ports are more than %d; close all of them instead", s.Topic, len(s.Ports), MaxPorts)
 	}
 	if len(s.Ports) > 0 && s.Ports[0] == 0 {
 		return fmt.Errorf("topic %s: 0 is not a port", s.Topic)
