@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +40,9 @@ opens no listener, no state, and changes nothing.
 	}
 }
 
+// soon is how long before its end a certificate should have been renewed.
+const soon = 14 * 24 * time.Hour
+
 // notes are what is allowed but worth a second thought.
 func notes(o broker.Options) (out []string) {
 	if o.Open {
@@ -44,6 +50,17 @@ func notes(o broker.Options) (out []string) {
 	}
 	if o.Keys && len(o.Names) == 0 {
 		out = append(out, "names is empty: a login that was made for another broker works here too")
+	}
+	for _, l := range o.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		if pair, err := l.TLS.GetCertificate(&tls.ClientHelloInfo{}); err == nil {
+			leaf, err := x509.ParseCertificate(pair.Certificate[0])
+			if left := time.Until(leaf.NotAfter); err == nil && left < soon {
+				out = append(out, fmt.Sprintf("the certificate of %s ends %s; is its renewal set up?", l.Address, leaf.NotAfter.Format(time.RFC3339)))
+			}
+		}
 	}
 	if o.StateDir == "" {
 		out = append(out, "state_dir is empty: retained messages are lost with the process")

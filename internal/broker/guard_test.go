@@ -266,6 +266,32 @@ func TestWhatOneAddressMayHold(t *testing.T) {
 	}
 }
 
+func TestAClockThatJumpsNeitherFreezesNorFloods(t *testing.T) {
+	var k bucket
+	now := time.Now()
+	for range 5 {
+		k.take(now, 10, 5)
+	}
+	if d := k.take(now, 10, 5); d != 100*time.Millisecond {
+		t.Errorf("the sixth of a burst of five waits %v", d)
+	}
+	back := now.Add(-24 * time.Hour)
+	if d := k.take(back, 10, 5); d != 200*time.Millisecond {
+		t.Errorf("after a jump back it waits %v", d)
+	}
+	if d := k.take(back.Add(time.Second), 10, 5); d != 0 {
+		t.Errorf("a second later it waits %v", d)
+	}
+	ahead := now.Add(1000 * time.Hour)
+	n := 0
+	for k.take(ahead, 10, 5) == 0 {
+		n++
+	}
+	if n != 5 {
+		t.Errorf("a jump ahead gave %d at once, want the burst", n)
+	}
+}
+
 func TestAPanicCostsOneClientItsConnection(t *testing.T) {
 	b := open(t)
 	c := join(t, b, "victim")
