@@ -3,6 +3,10 @@
 # make demo   three hosts in network namespaces, one attack, one ban (root)
 # make install  installs binaries and units
 # make lint   what CI checks beside the tests
+# make suite-fail2ban  fail2ban's own sample suite against our engine
+# make bench  every benchmark beside its peers; make bench-detect and so on for one
+# make sim    a federation with hostile operators, simulated
+# make soak   the property tests for hours; make fuzz  every parser of foreign bytes
 # make help   this list
 
 GO := $(shell deploy/go.sh)
@@ -15,7 +19,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
 	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps
 
-.PHONY: all build run install test demo lint check deps-run deps-test clean help
+.PHONY: all build run install test demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-gate sim soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -57,6 +61,50 @@ lint:
 	$(TOOL) staticcheck ./...
 	$(GO) mod tidy -diff
 	$(GO) mod verify >/dev/null
+
+# fail2ban's own sample suite, from Debian's package, against our engine.
+suite-fail2ban: deps-test
+	$(GO) test -count=1 -v -run 'Suite' ./test/detect
+
+# Each prints one line a figure at its end: figure NAME VALUE UNIT aim AIM. One at a time: they measure.
+bench-detect: deps-test
+	$(GO) run ./test/detect/bench
+bench-journal: deps-test
+	$(GO) run ./test/journal bench
+	$(GO) run ./test/journal latency
+bench-firewall: deps-test
+	$(GO) run ./test/firewall/bench
+bench-latency: deps-test build
+	$(GO) run ./test/firewall/latency
+bench-broker: deps-test build
+	$(GO) run ./test/broker/bench
+bench-federation: deps-test build bin/nats-server
+	$(GO) run ./test/federation/bench -nats bin/nats-server
+bench-policy:
+	$(GO) run ./test/sim/benchpolicy
+bench-gate:
+	$(GO) run ./test/livepeer/benchgate
+bench: bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-gate
+
+# Hundreds of agents' policy and ledger, a third of the operators hostile; writes docs/simulation.md.
+sim:
+	$(GO) run ./test/sim/federation
+
+# Hours of what the tests do for seconds.
+SOAK ?= 1h
+soak: deps-test
+	CGO_ENABLED=1 $(GO) test -race -timeout 24h -run Hostile ./internal/federation -soak $(SOAK)
+	$(GO) run ./test/journal torture
+
+bin/nats-server:
+	$(GO) build -C test/broker/nats -trimpath -o $(CURDIR)/$@ github.com/nats-io/nats-server/v2
+
+# Every fuzz target for a while.
+FUZZ ?= 10s
+fuzz:
+	@for p in $$($(GO) list ./internal/... ./topics ./client); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) -fuzzminimizetime 10x $$p || exit 1; done; done
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
