@@ -38,12 +38,21 @@ func (s *Session) sighting(l *link, t ban.Topic) *sightings {
 // onOwn takes a message of one of our own feeds. s.mu is held.
 func (s *Session) onOwn(n Name, p packet) {
 	a := s.authors[n.Topic]
-	if a == nil || len(p.payload) == 0 {
+	if a == nil {
+		return
+	}
+	if len(p.payload) == 0 {
+		s.erased(a, n, p)
 		return
 	}
 	m, err := Open(n, p.payload)
 	if err != nil {
 		s.refuse(reasonOf(err))
+		return
+	}
+	if m.Header.Ahead(s.fx.now) {
+		// Nobody takes it, so it is nothing to begin an epoch above.
+		s.refuse(refusedFuture)
 		return
 	}
 	if p.link != nil {
@@ -69,6 +78,31 @@ func (s *Session) onOwn(n Name, p packet) {
 				"hint", "stop the other machine and restart the agent, or make a new node key")
 		}
 	}
+}
+
+// eraseRepair is how long after somebody erased a message of ours everything
+// is published again. It bounds what a vandal can make us send.
+const eraseRepair = 5 * time.Second
+
+// erased notices that somebody else erased a message of ours at a broker.
+func (s *Session) erased(a *author, n Name, p packet) {
+	if p.link == nil || p.retained || !a.keeps(n) {
+		return
+	}
+	v := s.sighting(p.link, n.Topic)
+	v.head, v.manifest = nil, nil
+	clear(v.deltas)
+	if v.done {
+		s.o.Log.Warn("feed_erased_by_others", "topic", n.Topic, "broker", p.link.url.Redacted())
+		v.done, v.until = false, s.fx.now.Add(eraseRepair)
+	}
+}
+
+// keeps says whether a message is part of the feed now.
+func (a *author) keeps(n Name) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.own(n.Kind, n.Slot) != nil
 }
 
 // connected starts the fences of a link whose subscriptions stand.

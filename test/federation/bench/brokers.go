@@ -42,7 +42,7 @@ func start(name, dir, ours, nats string) (*broker, error) {
 		text = fmt.Sprintf("server_name: bench\nlisten: \"127.0.0.1:-1\"\njetstream { store_dir: %q }\nmqtt { listen: \"127.0.0.1:%d\" }\n", filepath.Join(dir, "js"), port)
 	case "banmesh":
 		program, args = ours, []string{"run", "--config", config, "--socket", filepath.Join(dir, "s")}
-		text = fmt.Sprintf("network = %q\nstate_dir = %q\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n", network, filepath.Join(dir, "state"), port)
+		text = fmt.Sprintf("network = %q\nstate_dir = %q\nanonymous = \"full\"\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n", network, filepath.Join(dir, "state"), port)
 	default:
 		return nil, errors.New("unknown broker")
 	}
