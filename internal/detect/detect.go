@@ -299,7 +299,34 @@ func (d *Detector) sweep() {
 	for _, j := range d.jails {
 		j.mu.Lock()
 		j.window.expire(now.Add(-j.window.findTime))
+		j.purge(now)
 		j.mu.Unlock()
+	}
+}
+
+// How long ended bans make the next one longer, how many are remembered, and
+// how often that is looked after.
+const (
+	rememberFor = 30 * 24 * time.Hour
+	maxBans     = 100_000
+	purgeEvery  = 10 * time.Minute
+)
+
+// purge forgets bans that ended long ago, and all that have ended when there
+// are too many.
+func (j *jail) purge(now time.Time) {
+	if len(j.bans) == 0 || now.Sub(j.purged) < purgeEvery && len(j.bans) < maxBans {
+		return
+	}
+	j.purged = now
+	limit := now.Add(-rememberFor)
+	if len(j.bans) >= maxBans {
+		limit = now
+	}
+	for t, b := range j.bans {
+		if b.End.Before(limit) {
+			delete(j.bans, t)
+		}
 	}
 }
 
@@ -317,6 +344,7 @@ type jail struct {
 	window *window
 	counts jailCounts
 	bans   map[ban.Target]banCount // with Increment
+	purged time.Time
 }
 
 // ruleMeaning is what one failregex says of the offence.

@@ -170,11 +170,25 @@ func (f *Filter) MaxLines() int { return f.maxLines }
 // lines matched together, one of them holds it: see [Filter.MaxLines].
 func (f *Filter) Literals() [][]string {
 	out := make([][]string, len(f.failregex))
-	if unbounded(f.datePattern) {
-		return out
-	}
+	anywhere := unbounded(f.datePattern)
 	for i, r := range f.failregex {
-		out[i] = r.Literals()
+		if out[i] = r.Literals(); anywhere {
+			out[i] = halves(out[i])
+		}
+	}
+	return out
+}
+
+// halves gives texts of which one is whole wherever a single cut splits one of
+// the texts given, or nil where they would say too little.
+func halves(texts []string) []string {
+	const shortest = 3
+	var out []string
+	for _, s := range texts {
+		if len(s) < 2*shortest {
+			return nil
+		}
+		out = append(out, s[:len(s)/2], s[len(s)/2:])
 	}
 	return out
 }
