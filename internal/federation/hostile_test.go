@@ -309,7 +309,7 @@ func (r *hostileReader) open() {
 		r.w.rt.Fatal(err)
 	}
 	r.ledger = map[ban.Target]ban.Claim{}
-	id := &Identity{node: testKey("reader"), root: testKey("reader-root")}
+	id := &Identity{dir: filepath.Dir(r.path), node: testKey("reader"), root: testKey("reader-root")}
 	r.s, err = New(Options{Network: "testnet", Identity: id, Store: r.store, Apply: r.apply, Now: func() time.Time { return r.w.now.Add(r.skew) }})
 	if err != nil {
 		r.w.rt.Fatal(err)
