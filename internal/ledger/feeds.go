@@ -25,6 +25,7 @@ type feeds struct {
 	away      time.Duration // how long this node heard nothing before Open
 	opened    time.Time
 	saved     time.Time // when changed feeds and peers were written last
+	urgent    bool      // something waits that is not written
 }
 
 // ownFeed is the number of this node's own claims, in every topic.
@@ -289,7 +290,7 @@ func (l *Ledger) save(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("writing what is known of peers: %w", err)
 	}
-	f.journal, f.pending, f.saved = next, nil, now
+	f.journal, f.pending, f.saved, f.urgent = next, nil, now, false
 	for i := range f.list {
 		f.list[i].changed = false
 	}
@@ -343,7 +344,7 @@ func (l *Ledger) tidy(now time.Time) {
 	if err := l.history.flush(); err != nil {
 		l.log.Error("the history is not written", "error", err)
 	}
-	if len(f.pending) >= flushAt || now.Sub(f.saved) >= saveEvery {
+	if len(f.pending) >= flushAt || f.urgent || now.Sub(f.saved) >= saveEvery {
 		if err := l.save(now); err != nil {
 			l.log.Error("what is known of peers is not written", "error", err)
 			f.saved = now // again in a while, not at every tick

@@ -259,8 +259,11 @@ func (l *Ledger) Apply(c ban.Change) error {
 		l.evaluateTopic(topic, now)
 	}
 	l.notify()
-	if quarantined || l.feeds.list[f].held > held || len(l.feeds.pending) >= flushAt {
-		// What was decided against a peer must not be forgotten in a crash.
+	// What was decided against a peer must not be forgotten in a crash. A flood
+	// is written about once a second: what a crash in between forgets is less
+	// than a guard lets pass, and is counted so at the replay.
+	l.feeds.urgent = l.feeds.urgent || l.feeds.list[f].held > held
+	if quarantined || len(l.feeds.pending) >= flushAt || l.feeds.urgent && (held == 0 || now.Sub(l.feeds.saved) >= time.Second) {
 		return l.save(now)
 	}
 	return nil
