@@ -25,6 +25,8 @@ func commands(p *paths) []*cobra.Command {
 		newNetworkCommand(p),
 		newKeyCommand(p),
 		newFirewallCommand(p),
+		newDenylistCommand(p),
+		newLivepeerCommand(p),
 		newFilterCommand(p),
 		newExplainLineCommand(p),
 		newReplayCommand(p),

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
+	"banmesh/internal/control"
 	"banmesh/internal/export"
 	"banmesh/internal/gate"
 )
@@ -24,7 +27,9 @@ type walletGate struct {
 	a        *agent
 	gate     *gate.Gate
 	listener net.Listener
-	url      atomic.Pointer[string]
+	// inherited says that systemd holds the socket.
+	inherited bool
+	url       atomic.Pointer[string]
 }
 
 // defaultGate is the gate's address: loopback only, beside go-livepeer's own
@@ -58,7 +63,7 @@ func newWalletGate(a *agent) (*walletGate, error) {
 	if g.gate, err = gate.New(o); err != nil {
 		return nil, err
 	}
-	g.listener, err = listenGate(c, files)
+	g.listener, g.inherited, err = listenGate(c, files)
 	if err != nil {
 		return nil, err
 	}
@@ -67,13 +72,19 @@ func newWalletGate(a *agent) (*walletGate, error) {
 	return g, nil
 }
 
-func listenGate(c config.Gate, files []*os.File) (net.Listener, error) {
-	address := c.Listen
-	if address == "" {
-		address = defaultGate
+func listenGate(c config.Gate, files []*os.File) (l net.Listener, inherited bool, err error) {
+	return gate.Listen(cmp.Or(c.Listen, defaultGate), files)
+}
+
+// status answers GET /v1/gate.
+func (g *walletGate) status(*http.Request) (any, error) {
+	if g.gate == nil {
+		return nil, &control.RefusedError{
+			Code: control.CodeMissing, Text: "the wallet gate is not open",
+			Hint: "set enabled = true in [gate] of agent.toml and restart the agent, or enable banmesh-agent-gate.socket",
+		}
 	}
-	l, _, err := gate.Listen(address, files)
-	return l, err
+	return gate.Status{URL: *g.url.Load(), Inherited: g.inherited, Counters: g.gate.Counters()}, nil
 }
 
 func (g *walletGate) run(ctx context.Context) error {

@@ -30,6 +30,7 @@ func (a *agent) handler() (http.Handler, error) {
 	mux.HandleFunc("POST /v1/unban", control.Handle(a.unban))
 	mux.HandleFunc("GET /v1/explain", control.Handle(a.explain))
 	mux.HandleFunc("POST /v1/reload", control.Handle(func(r *http.Request) (any, error) { return struct{}{}, a.reload(r.Context()) }))
+	mux.HandleFunc("GET /v1/gate", control.Handle(a.gate.status))
 	a.registerDecisions(mux)
 	mux.Handle("GET /metrics", a.metrics())
 	lists, err := a.exports(a.current())
