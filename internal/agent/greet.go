@@ -55,7 +55,11 @@ func (a *agent) greet(w io.Writer) {
 		fmt.Fprintf(w, "  gate       -authWebhookUrl %s\n", *u)
 	}
 	fmt.Fprintf(w, "  ask it     `agent status`, `agent bans`, `agent explain ADDRESS`\n")
-	fmt.Fprintln(w, "  stop it    Ctrl-C; bans stay in force until they end")
+	if a.enforcer.fw != nil {
+		fmt.Fprintln(w, "  stop it    Ctrl-C; bans stay in force until they end")
+	} else {
+		fmt.Fprintln(w, "  stop it    Ctrl-C; nothing stays behind but the state directory")
+	}
 }
 
 // farewell says what stays behind.
