@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"os"
@@ -151,18 +152,22 @@ func LoadSettings(dir string) (*Settings, error) {
 // DefaultNetwork is the network of a node that was told of none.
 const DefaultNetwork = "banmesh"
 
-// source is the policy that was written, with the default rule where a topic
-// is accepted and no rule is given: any operator that was trusted.
+// source is the policy that was written, with the default rules where a topic
+// is accepted and none is given: those of [policy.Recommended] for everyone
+// who was named.
 func (s *Settings) source() policy.Source {
 	src := s.config.Policy()
-	var names []string
-	for name := range src.Operators {
-		names = append(names, name)
+	everyone := "everyone"
+	if len(src.Operators) <= 3 { // so few are better read by name
+		everyone = strings.Join(slices.Sorted(maps.Keys(src.Operators)), ", ")
 	}
-	slices.Sort(names)
+	ban, watch, require := policy.Recommended(everyone, len(src.Operators))
 	for name, t := range src.Topics {
-		if on(s.config.Topics[name].Subscribe) && t.Ban == "" && t.Watch == "" && len(names) > 0 {
-			t.Ban = "any of " + strings.Join(names, ", ")
+		if on(s.config.Topics[name].Subscribe) && t.Ban == "" && t.Watch == "" {
+			t.Ban, t.Watch = ban, watch
+			if t.Require == "" {
+				t.Require = require
+			}
 			src.Topics[name] = t
 		}
 	}
