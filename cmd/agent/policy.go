@@ -22,10 +22,6 @@ func newPolicyCommand(p *paths) *cobra.Command {
 	return group("policy", "Try the rules of the configuration on what happened", newPolicyTestCommand(p))
 }
 
-// historyDirectory is where the agent keeps its history, below the state
-// directory.
-const historyDirectory = "history"
-
 // policyTest is the answer of `agent policy test`.
 type policyTest struct {
 	Configured ledger.Trial `json:"configured"`
@@ -56,7 +52,7 @@ history is kept by the agent for a week; a LOG is a file of it. Nothing is chang
 			}
 			feed := func(f func(ledger.Event) error) error {
 				if len(args) == 0 {
-					err := ledger.HistorySince(filepath.Join(p.state, historyDirectory), time.Now().Add(-d), f)
+					err := ledger.HistorySince(filepath.Join(p.state, agent.HistoryDirectory), time.Now().Add(-d), f)
 					if errors.Is(err, ledger.ErrUnknown) {
 						return cli.Hint(err, "a running agent writes it; or give the files of another one's history")
 					}

@@ -55,6 +55,10 @@ type agent struct {
 	reloads  sync.Mutex // one at a time
 }
 
+// HistoryDirectory holds what peers claimed and who offended here, below the
+// state directory, for `agent policy test`.
+const HistoryDirectory = "history"
+
 // files below the state directory.
 const (
 	storeFile  = "agent.db"
@@ -130,8 +134,12 @@ func (a *agent) open(ctx context.Context) (err error) {
 	if a.guard, err = newGuard(ctx, a); err != nil {
 		return err
 	}
+	history, err := ledger.OpenHistory(filepath.Join(a.o.StateDir, HistoryDirectory))
+	if err != nil {
+		return err
+	}
 	a.ledger, err = ledger.Open(ledger.Options{
-		Store: a.store, Policy: a.settings.policy, NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
+		History: history, Store: a.store, Policy: a.settings.policy, NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
 	})
 	if err != nil {
 		return err
