@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"banmesh/internal/ban"
 )
 
 func TestIPSetEnforcesAsNFTablesDoes(t *testing.T) {
@@ -23,7 +25,8 @@ func TestIPSetEnforcesAsNFTablesDoes(t *testing.T) {
 				[]string{"10.9.0.2/24", "10.9.0.3/24", "10.9.0.200/24", "2001:db8:9::2/64", "2001:db8:9:1::7/128"})
 			run(t, "ip", "route", "add", "2001:db8:9:1::7/128", "dev", "veth0")
 			now := time.Now()
-			s := NewIPSet(Options{Now: func() time.Time { return now }}, legacy)
+			sw := filepath.Join(t.TempDir(), "off")
+			s := NewIPSet(Options{Now: func() time.Time { return now }, Switch: sw}, legacy)
 			c := Config{
 				Scopes: []Scope{{Topic: "sshd", Ports: []uint16{22, 2222}}, {Topic: "all"}, {Topic: "watched", Observe: true}},
 				Never:  prefixes("10.9.0.3"),
@@ -85,7 +88,32 @@ func TestIPSetEnforcesAsNFTablesDoes(t *testing.T) {
 			if d, err := s.Check(ctx); err != nil || d.Changed {
 				t.Errorf("drift of nothing: %+v, %v", d, err)
 			}
-			mustDo(t, s.Remove(ctx))
+			sum, err := InspectIPSet(ctx, "", legacy, []ban.Topic{"sshd", "watched"})
+			if err != nil || !sum.Present || sum.Maps[0].Elements != 3 || sum.Maps[2].Elements != 1 || sum.Counters["sshd"].Packets == 0 {
+				t.Errorf("%+v, %v", sum, err)
+			}
+			if err := RemoveIPSet(ctx, "", legacy); !errors.Is(err, ErrBusy) {
+				t.Errorf("removed under a running enforcer: %v", err)
+			}
+			mustDo(t, os.WriteFile(sw, nil, 0o600))
+			mustDo(t, PanicIPSet(ctx, "", legacy))
+			check("panic", true)
+			if d, err := s.Check(ctx); err != nil || !d.Off {
+				t.Errorf("%+v, %v", d, err)
+			}
+			mustDo(t, s.Configure(ctx, c))
+			now = now.Add(time.Minute)
+			_, err = s.Check(ctx)
+			mustDo(t, err)
+			check("still off", true)
+			mustDo(t, os.Remove(sw))
+			if d, err := s.Check(ctx); err != nil || d.Off {
+				t.Errorf("%+v, %v", d, err)
+			}
+			check("resumed", false)
+			mustDo(t, s.Close())
+			mustDo(t, RemoveIPSet(ctx, "", legacy))
+			mustDo(t, RemoveIPSet(ctx, "", legacy))
 			if left := run(t, "ipset", "list", "-name"); left != "" {
 				t.Errorf("left: %s", left)
 			}
@@ -98,7 +126,8 @@ func TestAHookIsToldEverythingOnceAndOnlyFacts(t *testing.T) {
 	program, told, broken := filepath.Join(dir, "hook"), filepath.Join(dir, "told"), filepath.Join(dir, "broken")
 	mustDo(t, os.WriteFile(program, []byte("#!/bin/sh\n[ -e "+broken+" ] && exit 1\necho \"$@\" >> "+told+"\n"), 0o700))
 	now := time.Unix(1_800_000_000, 0)
-	h, err := NewHook(Options{Now: func() time.Time { return now }}, []string{program, "first argument"})
+	sw := filepath.Join(dir, "off")
+	h, err := NewHook(Options{Now: func() time.Time { return now }, Switch: sw}, []string{program, "first argument"})
 	mustDo(t, err)
 	ctx := testContext(t)
 	heard := func() string {
@@ -131,6 +160,22 @@ func TestAHookIsToldEverythingOnceAndOnlyFacts(t *testing.T) {
 	}
 	if _, err := h.Check(ctx); err != nil || heard() != "" {
 		t.Errorf("told again, %v", err)
+	}
+	// Switched off by hand, it is told that nothing is banned; and back again.
+	mustDo(t, os.WriteFile(sw, nil, 0o600))
+	if d, err := h.Check(ctx); err != nil || !d.Off {
+		t.Errorf("%+v, %v", d, err)
+	}
+	want = "first argument unban sshd 192.0.2.2/32 0\nfirst argument unban sshd 2001:db8::/32 0\nfirst argument unban watched 192.0.2.9/32 0"
+	if got := heard(); got != want {
+		t.Errorf("switched off: told:\n%s", got)
+	}
+	mustDo(t, os.Remove(sw))
+	if d, err := h.Check(ctx); err != nil || d.Off {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if got := heard(); !strings.Contains(got, "first argument ban sshd 192.0.2.2/32 3480") {
+		t.Errorf("switched on: told:\n%s", got)
 	}
 	for _, argv := range [][]string{nil, {"hook"}, {filepath.Join(dir, "none")}, {dir}, {told}} {
 		if _, err := NewHook(Options{}, argv); err == nil {

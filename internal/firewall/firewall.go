@@ -54,6 +54,9 @@ type Scope struct {
 	// Protocols are "tcp", "udp", "sctp" or "dccp". Empty with Ports means tcp
 	// and udp; empty without Ports means every protocol.
 	Protocols []string
+	// All closes everything though Ports are named, which then only say whose
+	// connections are limited and whose peers are remembered.
+	All bool
 	// Observe counts what would have been dropped and drops nothing.
 	Observe bool
 	// MaxConnections, when not 0, is how many TCP connections one address may

@@ -71,11 +71,12 @@ func (h *Hook) Configure(ctx context.Context, c Config) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	before := h.scopes
 	if err := h.configure(c); err != nil {
 		return err
 	}
 	for k := range h.wanted {
-		if h.never(k.Prefix) {
+		if h.never(k.Prefix) || before[k.Topic].Observe != h.scopes[k.Topic].Observe {
 			h.owed[k] = true
 		}
 	}
@@ -116,8 +117,17 @@ func (h *Hook) Check(ctx context.Context) (Drift, error) {
 	for _, k := range h.ended() {
 		h.owed[k] = true
 	}
-	err := h.pay(ctx)
-	return Drift{Owed: len(h.owed), Bans: len(h.wanted)}, err
+	turned, err := h.switched()
+	if err != nil {
+		return Drift{}, err
+	}
+	if turned {
+		for k := range h.wanted {
+			h.owed[k] = true
+		}
+	}
+	err = h.pay(ctx)
+	return Drift{Owed: len(h.owed), Bans: len(h.wanted), Off: h.off}, err
 }
 
 // Counters implements [Firewall]; a Hook sees no packets.
@@ -148,7 +158,7 @@ func (h *Hook) pay(ctx context.Context) error {
 func (h *Hook) tell(ctx context.Context, k Key) error {
 	verb, seconds := "unban", int64(0)
 	until, wanted := h.wanted[k]
-	if wanted && !h.never(k.Prefix) && !h.scopes[k.Topic].Observe {
+	if wanted && !h.off && !h.never(k.Prefix) && !h.scopes[k.Topic].Observe {
 		verb = "ban"
 		if until != never {
 			seconds = max(int64(until.time().Sub(h.now())/time.Second), 1)

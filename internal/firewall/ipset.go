@@ -209,14 +209,27 @@ func (s *IPSet) Check(ctx context.Context) (d Drift, err error) {
 		return d, err
 	}
 	s.ended()
-	renew := secondOf(s.now().Add(ipsetMaxTimeout*time.Second - ipsetRenew))
-	if now := s.now(); now.Sub(s.looked) >= ipsetLook {
-		last := s.looked
-		s.looked = now
-		if d.What, err = s.differs(ctx); err != nil {
+	turned, err := s.switched()
+	if err != nil {
+		return d, err
+	}
+	if turned {
+		d.Changed, d.What = true, []string{"enforcement was switched by hand"}
+		if err := s.rules(ctx); err != nil {
 			return d, err
 		}
-		if d.Changed = len(d.What) > 0; d.Changed {
+	}
+	d.Off = s.off
+	renew := secondOf(s.now().Add(ipsetMaxTimeout*time.Second - ipsetRenew))
+	if now := s.now(); now.Sub(s.looked) >= ipsetLook && !s.off {
+		last := s.looked
+		s.looked = now
+		what, err := s.differs(ctx)
+		if err != nil {
+			return d, err
+		}
+		if len(what) > 0 {
+			d.Changed, d.What = true, append(d.What, what...)
 			if err := errors.Join(s.rules(ctx), s.reload(ctx)); err != nil {
 				return d, err
 			}
@@ -316,32 +329,8 @@ func (s *IPSet) Counters(ctx context.Context) (map[ban.Topic]Counter, error) {
 	return out, nil
 }
 
-// Remove takes every set and rule of this enforcer away.
-func (s *IPSet) Remove(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
-		return err
-	}
-	var errs []error
-	for _, f := range families {
-		t := s.tool(f.iptables)
-		for _, args := range [][]string{{"-D", "PREROUTING", "-j", s.chainName()}, {"-F", s.chainName()}, {"-X", s.chainName()}} {
-			errs = append(errs, s.run(ctx, nil, t, append([]string{"-t", "raw"}, args...)...))
-		}
-	}
-	var b bytes.Buffer
-	for i, f := range families {
-		fmt.Fprintf(&b, "destroy %s\n", s.neverName(f.suffix))
-		for _, x := range s.config.Scopes {
-			fmt.Fprintf(&b, "destroy %s\ndestroy %s\n", s.setName(x.Topic, i == 0, true), s.setName(x.Topic, i == 0, false))
-		}
-	}
-	return errors.Join(append(errs, s.run(ctx, b.Bytes(), "ipset", "restore"))...)
-}
-
 // run runs a tool with an input, in no shell.
-func (s *IPSet) run(ctx context.Context, stdin []byte, name string, args ...string) error {
+func (*IPSet) run(ctx context.Context, stdin []byte, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -350,7 +339,7 @@ func (s *IPSet) run(ctx context.Context, stdin []byte, name string, args ...stri
 	return nil
 }
 
-func (s *IPSet) output(ctx context.Context, name string, args ...string) (string, error) {
+func (*IPSet) output(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {
 		return "", fmt.Errorf("running %s: %w", name, err)

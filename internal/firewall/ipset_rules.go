@@ -3,6 +3,7 @@ package firewall
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -35,6 +36,9 @@ func (s *IPSet) rules(ctx context.Context) error {
 	if err := s.run(ctx, b.Bytes(), "ipset", "-exist", "restore"); err != nil {
 		return err
 	}
+	if s.off {
+		return s.leave(ctx)
+	}
 	for i, f := range families {
 		b.Reset()
 		fmt.Fprintf(&b, "*raw\n:%s - [0:0]\n", s.chainName())
@@ -54,6 +58,24 @@ func (s *IPSet) rules(ctx context.Context) error {
 	return nil
 }
 
+// leave takes the jump to our chain out, so that nothing is enforced.
+func (s *IPSet) leave(ctx context.Context) error {
+	var errs []error
+	for _, f := range families {
+		out, err := s.output(ctx, s.tool(f.iptables)+"-save", "-t", "raw")
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for line := range strings.Lines(out) {
+			if strings.TrimSpace(line) == "-A PREROUTING -j "+s.chainName() {
+				errs = append(errs, s.run(ctx, nil, s.tool(f.iptables), "-t", "raw", "-D", "PREROUTING", "-j", s.chainName()))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // chainRules gives our chain as iptables-save prints it.
 func (s *IPSet) chainRules(four bool) []string {
 	suffix := "6"
@@ -70,7 +92,7 @@ func (s *IPSet) chainRules(four bool) []string {
 		for _, host := range []bool{true, false} {
 			match := "-m set --match-set " + s.setName(x.Topic, four, host) + " src"
 			switch {
-			case len(x.Protocols) == 0:
+			case x.All, len(x.Protocols) == 0:
 				out = append(out, head+match+target)
 			case len(x.Ports) == 0:
 				for _, p := range x.Protocols {

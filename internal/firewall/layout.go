@@ -215,6 +215,8 @@ func classChain(c Config, k class, f features) chain {
 		}
 		var r rule
 		switch {
+		case s.All:
+			ch.rules = append(ch.rules, r.count(s))
 		case len(s.Ports) > 0:
 			r.exprs = join(
 				[]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}},

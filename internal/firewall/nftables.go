@@ -91,12 +91,15 @@ type wideMap struct {
 	live    bool   // the base chain looks it up
 }
 
-// Options are what an [NFTables] needs from outside. The zero value will do.
+// Options are what an enforcer needs from outside. The zero value will do.
 type Options struct {
 	// Logger hears of drift and of what could not be done. nil means nobody.
 	Logger *slog.Logger
 	// Now is the clock. nil means [time.Now].
 	Now func() time.Time
+	// Switch is a file that switches an [IPSet] or a [Hook] off while it is
+	// there; "" is none. The switch of an [NFTables] is in the kernel ([Panic]).
+	Switch string
 
 	testing testingOnly
 }
@@ -382,9 +385,7 @@ func (n *NFTables) Close() error {
 	if n.sockets.conn != nil {
 		err = errors.Join(err, n.sockets.conn.close())
 	}
-	if n.lock >= 0 {
-		err = errors.Join(err, unix.Close(n.lock))
-	}
+	unlock(n.lock)
 	return err
 }
 

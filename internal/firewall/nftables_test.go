@@ -16,6 +16,7 @@ func exampleConfig() Config {
 		Scopes: []Scope{
 			{Topic: "sshd", Ports: []uint16{22, 2222}, Protocols: []string{"tcp", "udp"}, MaxConnections: 10, Remember: time.Hour},
 			{Topic: "livepeer"},
+			{Topic: "everything", Ports: []uint16{8935}, All: true, Remember: time.Minute},
 			{Topic: "watched", Observe: true},
 			{Topic: "dns", Protocols: []string{"udp"}},
 		},
@@ -33,7 +34,7 @@ func TestTheKernelPrintsTheTableAsTheFakeDumpsIt(t *testing.T) {
 		mustDo(t, fw.Replace(ctx, slices.Values(slices.Concat(
 			bans("sshd", until, "198.51.100.1", "2001:db8:1::1", "2001:db8:2::/64", "203.0.113.0/24"),
 			bans("livepeer", until.Add(time.Hour), "198.51.100.1", "2001:db8::/48"),
-			bans("dns", until, "198.51.100.7"), bans("watched", until, "198.51.100.7"),
+			bans("dns", until, "198.51.100.7"), bans("everything", until, "198.51.100.8"), bans("watched", until, "198.51.100.7"),
 		))))
 	}
 	listed := run(t, "nft", "-s", "-t", "list", "table", "inet", "banmesh")

@@ -3,9 +3,12 @@ package firewall
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"iter"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -26,11 +29,16 @@ type plain struct {
 	closed   bool
 	wanted   map[Key]second
 	owed     map[Key]bool
+
+	lock int    // descriptor of the lock, -1 without
+	sw   string // the switch's file, "" for none
+	off  bool   // switched off by hand
 }
 
 // begin fills in what the constructor was given.
 func (p *plain) begin(o Options) {
 	p.log, p.now, p.wanted, p.owed = o.Logger, o.Now, make(map[Key]second), make(map[Key]bool)
+	p.lock, p.sw = -1, o.Switch
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -54,6 +62,18 @@ func (p *plain) usable() error {
 func (p *plain) configure(c Config) error {
 	if p.closed {
 		return ErrClosed
+	}
+	if p.ready && p.config.Table != c.Table {
+		return fmt.Errorf("the table cannot change from %s to %s in a running agent", p.config.Table, c.Table)
+	}
+	if p.lock < 0 {
+		var err error
+		if p.lock, err = takeLock(c.Table); err != nil {
+			return err
+		}
+	}
+	if _, err := p.switched(); err != nil {
+		return err
 	}
 	p.config, p.ready, p.scopes = c, true, make(map[ban.Topic]Scope, len(c.Scopes))
 	for _, s := range c.Scopes {
@@ -140,6 +160,27 @@ func (p *plain) never(b netip.Prefix) bool {
 	return false
 }
 
+// switched looks for the switch and says whether it was thrown or taken away
+// since the last look.
+func (p *plain) switched() (changed bool, err error) {
+	if p.sw == "" {
+		return false, nil
+	}
+	_, err = os.Lstat(p.sw)
+	off := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("looking for the switch: %w", err)
+	}
+	changed, p.off = off != p.off, off
+	switch {
+	case changed && off:
+		p.log.Warn("enforcement was switched off by hand; `agent firewall resume` switches it on")
+	case changed:
+		p.log.Warn("enforcement was switched on again by hand")
+	}
+	return changed, nil
+}
+
 // Established implements [Firewall]: these enforcers remember nobody.
 func (p *plain) Established(context.Context, netip.Addr, uint16) (bool, error) {
 	p.mu.Lock()
@@ -152,5 +193,7 @@ func (p *plain) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	unlock(p.lock)
+	p.lock = -1
 	return nil
 }

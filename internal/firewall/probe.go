@@ -143,24 +143,6 @@ func nftUnderstandsPersist() bool {
 	return cmd.Run() == nil
 }
 
-// takeLock makes this process the only one that enforces with a table in this
-// network namespace. The lock is an abstract unix socket, which belongs to the
-// namespace and dies with the process.
-func takeLock(table string) (fd int, err error) {
-	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("taking the lock: %w", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@banmesh-firewall-" + table}); err != nil {
-		_ = unix.Close(fd)
-		if errors.Is(err, unix.EADDRINUSE) {
-			return -1, fmt.Errorf("table %s: %w", table, ErrBusy)
-		}
-		return -1, fmt.Errorf("taking the lock: %w", err)
-	}
-	return fd, nil
-}
-
 // Remove deletes the table and every ban in it. It refuses while an agent
 // enforces with it.
 func Remove(table string) error {
@@ -171,7 +153,7 @@ func Remove(table string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(lock) }()
+	defer unlock(lock)
 	k, err := openKernel(table)
 	if err != nil {
 		return err

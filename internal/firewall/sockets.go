@@ -144,7 +144,7 @@ func (n *NFTables) blocks(peer netip.Addr, port uint16) bool {
 
 // meets says whether the scope is about packets of a protocol to a port.
 func (s Scope) meets(protocol string, port uint16) bool {
-	return (len(s.Protocols) == 0 || slices.Contains(s.Protocols, protocol)) && (len(s.Ports) == 0 || slices.Contains(s.Ports, port))
+	return s.All || (len(s.Protocols) == 0 || slices.Contains(s.Protocols, protocol)) && (len(s.Ports) == 0 || slices.Contains(s.Ports, port))
 }
 
 // covering gives the slots that an address falls in: its own, its /64's and

@@ -1,0 +1,66 @@
+package firewall
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// takeLock makes this process the only one that enforces with a table in this
+// network namespace. The lock is an abstract unix socket, which belongs to the
+// namespace and dies with the process. Since any user may bind such a name, one
+// that a process holds which could not enforce is no lock: fd is -1 then, and
+// the caller goes on without.
+func takeLock(table string) (fd int, err error) {
+	name := &unix.SockaddrUnix{Name: "@banmesh-firewall-" + table}
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("taking the lock: %w", err)
+	}
+	if err = unix.Bind(fd, name); err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN) // tells whoever asks that it is us
+	}
+	if err == nil {
+		return fd, nil
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return -1, fmt.Errorf("taking the lock: %w", err)
+	}
+	if err := unix.Connect(fd, name); err != nil {
+		return -1, nil // it does not listen, so it is none of ours
+	}
+	holder, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return -1, fmt.Errorf("asking who holds the lock: %w", err)
+	}
+	if holder.Uid != 0 && int(holder.Uid) != os.Geteuid() && !mayEnforce(int(holder.Pid)) {
+		return -1, nil
+	}
+	return -1, fmt.Errorf("table %s: %w (process %d)", table, ErrBusy, holder.Pid)
+}
+
+func unlock(fd int) {
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+}
+
+// mayEnforce says whether a process of another user has CAP_NET_ADMIN.
+func mayEnforce(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(b) {
+		if hex, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
+			set, err := strconv.ParseUint(string(bytes.TrimSpace(hex)), 16, 64)
+			return err == nil && set&(1<<unix.CAP_NET_ADMIN) != 0
+		}
+	}
+	return false
+}
