@@ -64,6 +64,9 @@ type client struct {
 	t  testing.TB
 	nc net.Conn
 	r  *bufio.Reader
+	// early are publications that came before an answer that was waited for:
+	// they may overtake it (MQTT 3.1.1, section 3.8.4).
+	early []packet
 }
 
 func dial(t testing.TB, b *Broker) *client {
@@ -73,7 +76,7 @@ func dial(t testing.TB, b *Broker) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	return &client{t, nc, bufio.NewReader(nc)}
+	return &client{t: t, nc: nc, r: bufio.NewReader(nc)}
 }
 
 func (c *client) send(b ...byte) {
@@ -89,7 +92,18 @@ type packet struct {
 	body        []byte
 }
 
+// read gives the next packet.
 func (c *client) read() (packet, error) {
+	if len(c.early) > 0 {
+		p := c.early[0]
+		c.early = c.early[1:]
+		return p, nil
+	}
+	return c.receive()
+}
+
+// receive gives the next packet from the connection.
+func (c *client) receive() (packet, error) {
 	_ = c.nc.SetReadDeadline(time.Now().Add(patience))
 	first, err := c.r.ReadByte()
 	if err != nil {
@@ -113,6 +127,23 @@ func (c *client) want(kind byte) packet {
 	return p
 }
 
+// answer wants a packet that answers one of the client's, and keeps the
+// publications that overtake it.
+func (c *client) answer(kind byte) packet {
+	c.t.Helper()
+	for {
+		p, err := c.receive()
+		switch {
+		case err == nil && p.kind == frame.Publish && kind != frame.Publish:
+			c.early = append(c.early, p)
+		case err != nil || p.kind != kind:
+			c.t.Fatalf("got packet %d %x, %v; want type %d", p.kind, p.body, err, kind)
+		default:
+			return p
+		}
+	}
+}
+
 // wantClosed reads until the broker closes.
 func (c *client) wantClosed() {
 	c.t.Helper()
@@ -128,7 +159,7 @@ func (c *client) wantClosed() {
 	}
 }
 
-// silent says whether the broker sends nothing before it answers a ping.
+// wantNothing wants that the broker sends nothing before it answers a ping.
 func (c *client) wantNothing() {
 	c.t.Helper()
 	c.send(frame.Pingreq<<4, 0)
@@ -198,7 +229,7 @@ func (c *client) connect(n connecting) (present bool) {
 func (c *client) subscribe(filter string, qos byte) byte {
 	c.t.Helper()
 	c.send(whole(0x82, append([]byte{0, 77}, append(text(filter), qos)...)...)...)
-	return c.want(frame.Suback).body[2]
+	return c.answer(frame.Suback).body[2]
 }
 
 func publishBytes(topic, payload string, id uint16, qos byte, retain bool) []byte {
@@ -213,7 +244,7 @@ func publishBytes(topic, payload string, id uint16, qos byte, retain bool) []byt
 func (c *client) publish(topic, payload string, id uint16, retain bool) {
 	c.t.Helper()
 	c.send(publishBytes(topic, payload, id, 1, retain)...)
-	p := c.want(frame.Puback)
+	p := c.answer(frame.Puback)
 	if got := frame.AckID(p.body); got != id {
 		c.t.Fatalf("PUBACK %d, want %d", got, id)
 	}

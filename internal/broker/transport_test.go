@@ -89,7 +89,7 @@ func TestEveryTransportCarriesFeeds(t *testing.T) {
 			}
 			defer nc.Close()
 			a := newAuthor(name)
-			c := &client{t, nc, bufio.NewReader(nc)}
+			c := &client{t: t, nc: nc, r: bufio.NewReader(nc)}
 			c.connect(a.connecting(a.now.Add(time.Minute), "broker.example"))
 			reader := newAuthor("reader of "+name).join(t, b)
 			reader.subscribe("banmesh/1/net/sshd/+/+/chunk/+", 1)
@@ -130,7 +130,7 @@ func TestEveryTransportCarriesFeeds(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer nc.Close()
-		c := &client{t, nc, bufio.NewReader(nc)}
+		c := &client{t: t, nc: nc, r: bufio.NewReader(nc)}
 		c.connect(a.plain())
 		topic, card := a.card(t, 1)
 		c.publish(topic, card, 1, true)
@@ -145,7 +145,7 @@ func TestEveryTransportCarriesFeeds(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer nc.Close()
-		c = &client{t, nc, bufio.NewReader(nc)}
+		c = &client{t: t, nc: nc, r: bufio.NewReader(nc)}
 		if got := c.refusal(newAuthor("other").plain()); got != frame.RefusedAuthorized {
 			t.Errorf("CONNACK %d", got)
 		}
