@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -34,7 +36,14 @@ type sharing struct {
 	broker   *broker.Broker // nil when others are named
 	network  string
 	brokers  []config.Broker
+
+	mu    sync.Mutex
+	fault error // why our own feeds are not what they ought to be; nil when they are
 }
+
+// publishAgain is how soon our own feeds are tried again after they could not
+// be written. Detection and enforcement go on meanwhile.
+const publishAgain = 10 * time.Second
 
 // defaultListen is the embedded broker's address: MQTT's port, on loopback.
 const defaultListen = "127.0.0.1:1883"
@@ -158,10 +167,25 @@ func (s *sharing) restore(ctx context.Context) error {
 	if err := s.session.Restore(ctx); err != nil {
 		return fmt.Errorf("restoring the claims of others: %w", err)
 	}
-	if err := s.publish(s.a.settings); err != nil {
-		return err
-	}
+	// A full disk must not keep the bans out of the kernel: run tries again.
+	_ = s.publish(s.a.settings) // noted
 	return nil
+}
+
+// note keeps what is wrong with our own feeds for status and for run.
+func (s *sharing) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.a.log.Error("our own bans are not published", slog.Any("error", err))
+	}
+	s.fault = err
+}
+
+func (s *sharing) wrong() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fault
 }
 
 // follow tells the session whom the policy listens to.
@@ -180,7 +204,8 @@ func (s *sharing) follow(settings *Settings) {
 
 // publish makes the feeds of the topics that are opted in equal to the own
 // claims, and withdraws the others.
-func (s *sharing) publish(settings *Settings) error {
+func (s *sharing) publish(settings *Settings) (err error) {
+	defer func() { s.note(err) }()
 	var list []ban.Topic
 	for _, t := range settings.topics {
 		if !t.Publish {
@@ -204,14 +229,22 @@ func (s *sharing) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return s.session.Run(running) })
 	group.Go(func() error {
+		again := time.NewTicker(publishAgain)
+		defer again.Stop()
 		for {
 			select {
 			case <-running.Done():
 				return nil
 			case <-s.a.ledger.OwnChanged():
-			}
-			if err := s.say(); err != nil {
-				return err
+				if err := s.say(); err != nil {
+					s.note(err)
+				}
+			case <-again.C:
+				// What could not be written is owed: the feeds are made equal to
+				// the ledger as a whole.
+				if s.wrong() != nil {
+					_ = s.publish(s.a.current()) // noted
+				}
 			}
 		}
 	})
@@ -222,15 +255,16 @@ func (s *sharing) run(ctx context.Context) error {
 // does, and the ledger gives it nothing of others.
 func (s *sharing) say() error {
 	settings := s.a.current()
+	var errs []error
 	for _, c := range s.a.ledger.TakeOwn() {
 		if t, ok := settings.find(c.Topic); !ok || !t.Publish {
 			continue
 		}
 		if err := s.session.Say(c.Topic, c.Claims, c.Removed); err != nil {
-			return fmt.Errorf("publishing %s: %w", c.Topic, err)
+			errs = append(errs, fmt.Errorf("publishing %s: %w", c.Topic, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // needsRestart names a setting that a running session cannot take over, or "".
@@ -253,6 +287,9 @@ func (s *sharing) status() (list []control.BrokerStatus, warnings []control.Warn
 		if b.Connected {
 			up++
 		}
+	}
+	if err := s.wrong(); err != nil {
+		warnings = append(warnings, control.Warning{Code: "publish", Text: "this node's own bans are in force here but not published: " + err.Error(), Fix: "df -h; it is tried again every few seconds"})
 	}
 	if up == 0 && len(list) > 0 {
 		var urls []string
