@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -94,14 +93,6 @@ func Alive(entries []Entry, now time.Time) []Entry {
 		}
 	}
 	return list
-}
-
-// Covers says whether an entry of the set contains the whole of p: the
-// question of the caution list, where a prefix around a shared address is
-// another matter.
-func (s Set) Covers(p netip.Prefix) (Entry, bool) {
-	e, ok := s.Overlaps(p)
-	return e, ok && e.Prefix.Bits() <= p.Bits()
 }
 
 // clipText bounds foreign text and takes out what a terminal would obey.

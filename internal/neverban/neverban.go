@@ -5,6 +5,7 @@
 package neverban
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -52,41 +53,50 @@ func (e Entry) String() string {
 	return s
 }
 
-// A Set is an immutable set of entries that answers quickly. The zero Set is
-// empty.
+// A Set is an immutable set of entries that answers quickly, also where there
+// are a hundred thousand. The zero Set is empty.
 type Set struct {
-	prefixes ban.Prefixes[struct{}]
-	entries  []Entry
+	prefixes ban.Prefixes[span]
+	entries  []Entry // by address, those that contain others first
 }
+
+// span is the entries inside an outermost prefix, itself included.
+type span struct{ from, to int }
 
 // NewSet makes a set of entries.
 func NewSet(entries []Entry) Set {
-	return Set{
-		entries: slices.Clone(entries),
-		prefixes: ban.NewPrefixes(func(yield func(netip.Prefix, struct{}) bool) {
-			for _, e := range entries {
-				if !yield(e.Prefix, struct{}{}) {
-					return
-				}
+	s := Set{entries: slices.Clone(entries)}
+	slices.SortStableFunc(s.entries, func(a, b Entry) int {
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+	})
+	s.prefixes = ban.NewPrefixes(func(yield func(netip.Prefix, span) bool) {
+		for from := 0; from < len(s.entries); {
+			to := from + 1
+			for to < len(s.entries) && s.entries[from].Prefix.Overlaps(s.entries[to].Prefix) {
+				to++
 			}
-		}),
-	}
+			if !yield(s.entries[from].Prefix, span{from, to}) {
+				return
+			}
+			from = to
+		}
+	})
+	return s
 }
 
-// Overlaps finds an entry that contains p or that p contains. Of several it
-// gives the most telling: the longest prefix, and the first of equals.
+// Overlaps finds an entry that contains p or that p contains. Of several that
+// contain one another it gives the most telling: the longest prefix, and the
+// first of equals.
 func (s Set) Overlaps(p netip.Prefix) (Entry, bool) {
-	if _, _, ok := s.prefixes.Overlaps(p); !ok {
+	_, in, ok := s.prefixes.Overlaps(p)
+	if !ok {
 		return Entry{}, false
 	}
-	best := -1
-	for i, e := range s.entries {
-		if e.Prefix.Overlaps(p) && (best < 0 || e.Prefix.Bits() > s.entries[best].Prefix.Bits()) {
+	best := in.from
+	for i := in.from; i < in.to; i++ {
+		if e := s.entries[i]; e.Prefix.Overlaps(p) && e.Prefix.Bits() > s.entries[best].Prefix.Bits() {
 			best = i
 		}
-	}
-	if best < 0 {
-		return Entry{}, false
 	}
 	return s.entries[best], true
 }
