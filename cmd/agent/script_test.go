@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,6 +38,12 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		RequireUniqueNames: true,
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Getuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			// waitfor COUNT-FIELD: `waitup` waits until the agent answers;
 			// `waitban TARGET` until it is banned; both fail after a while.
@@ -59,6 +67,51 @@ func TestScripts(t *testing.T) {
 					return neg
 				})
 			},
+			// waitwarning CODE waits until status warns of it, waitnowarning until
+			// it warns of nothing.
+			"waitwarning": func(ts *testscript.TestScript, neg bool, args []string) {
+				poll(ts, "status warns of "+args[0], func(c *control.Client) bool {
+					return slices.Contains(warnings(c), args[0])
+				})
+			},
+			"waitnowarning": func(ts *testscript.TestScript, neg bool, args []string) {
+				poll(ts, "status warns of nothing", func(c *control.Client) bool { return len(warnings(c)) == 0 })
+			},
+			// attack FILE logs five failed logins from each of 600 addresses.
+			"attack": func(ts *testscript.TestScript, neg bool, args []string) {
+				var b strings.Builder
+				for _, net := range []string{"192.0.2", "198.51.100", "203.0.113"} {
+					for host := range 200 {
+						for range 5 {
+							fmt.Fprintf(&b, "%s web sshd[8]: Failed password for root from %s.%d port 4001 ssh2\n", time.Now().Format(time.Stamp), net, host)
+						}
+					}
+				}
+				f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_WRONLY, 0)
+				ts.Check(err)
+				_, err = f.WriteString(b.String())
+				ts.Check(err)
+				ts.Check(f.Close())
+			},
+			// smalldisk DIR SIZE mounts a file system of that size until the script
+			// ends; only root can.
+			"smalldisk": func(ts *testscript.TestScript, neg bool, args []string) {
+				dir := ts.MkAbs(args[0])
+				ts.Check(os.MkdirAll(dir, 0o700))
+				ts.Check(syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+args[1]))
+				ts.Defer(func() { ts.Check(syscall.Unmount(dir, syscall.MNT_DETACH)) })
+			},
+			// fill FILE writes zeros until the disk is full.
+			"fill": func(ts *testscript.TestScript, neg bool, args []string) {
+				f, err := os.Create(ts.MkAbs(args[0]))
+				ts.Check(err)
+				defer f.Close()
+				for size := 1 << 16; size > 0; {
+					if _, err := f.Write(make([]byte, size)); err != nil {
+						size /= 2 // the last bytes too
+					}
+				}
+			},
 			// expand FILE replaces ${WORK} and other variables in a file.
 			"expand": func(ts *testscript.TestScript, neg bool, args []string) {
 				b := ts.ReadFile(args[0])
@@ -75,6 +128,18 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// warnings gives the codes of what status warns of; one of them is "no answer".
+func warnings(c *control.Client) (codes []string) {
+	var s control.Status
+	if err := c.Get(context.Background(), "/v1/status", nil, &s); err != nil {
+		return []string{"no answer"}
+	}
+	for _, w := range s.Warnings {
+		codes = append(codes, w.Code)
+	}
+	return codes
 }
 
 // poll asks the script's agent until a condition holds.
