@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,10 +50,16 @@ type Sidecar struct {
 	// waiting are messages whose operator's card has not come yet.
 	waiting map[ban.Operator]map[string][]byte
 	held    int // of waiting, in bytes
+	// revoked are topics that a card voided, up to maxRevoked.
+	revoked map[string]struct{}
 }
 
 // maxHeld bounds messages that wait for a card.
 const maxHeld = 64 << 20
+
+// maxRevoked bounds the topics that are erased again in a network that comes
+// back. Readers do not believe revoked nodes either way.
+const maxRevoked = 1 << 16
 
 // Back-off of a sidecar between attempts: the first, and the longest. Half of
 // it is chance, so that many do not come back together.
@@ -84,7 +91,7 @@ func NewSidecar(o SidecarOptions) (*Sidecar, error) {
 		return nil, err
 	}
 	s := &Sidecar{
-		options: o, log: o.Log, now: o.Now, waiting: map[ban.Operator]map[string][]byte{},
+		options: o, log: o.Log, now: o.Now, waiting: map[ban.Operator]map[string][]byte{}, revoked: map[string]struct{}{},
 		admission: &admission{
 			network: o.Network, limits: o.Limits.defaults(), store: store, banned: none, cards: map[ban.Operator]*federation.Card{},
 		},
@@ -135,7 +142,54 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	return nil
 }
 
-// copy connects both ends and copies until one of them fails.
+// copyWindow is how many messages are on their way to the network at once: a
+// network that is far away acknowledges late.
+const copyWindow = 256
+
+// A forwarder writes to the network's broker.
+type forwarder struct {
+	to     *link
+	id     uint16
+	window chan struct{} // holds what is not acknowledged
+	ended  <-chan struct{}
+}
+
+var errTarget = errors.New("the network's broker closed the connection")
+
+// send forwards a message; without a payload it erases.
+func (f *forwarder) send(m *retained.Message) error {
+	select {
+	case f.window <- struct{}{}:
+	case <-f.ended:
+		return errTarget
+	}
+	if f.id++; f.id == 0 {
+		f.id = 1
+	}
+	b, at := frame.AppendPublish(nil, m.Topic, m.Payload, 1, true)
+	b[at], b[at+1] = byte(f.id>>8), byte(f.id)
+	return f.to.write(b)
+}
+
+// acknowledged reads acknowledgements until the connection ends.
+func (f *forwarder) acknowledged() {
+	for {
+		first, body, err := f.to.read()
+		if err != nil {
+			return
+		}
+		if first == frame.Puback<<4 && len(body) == 2 {
+			select {
+			case <-f.window:
+			default: // one too many
+			}
+		}
+	}
+}
+
+// copy connects both ends and copies until one of them fails. A network that
+// comes back is told everything again: it may have lost what it had, and what
+// it did not acknowledge may never have come.
 func (s *Sidecar) copy(ctx context.Context) error {
 	target, err := connectLink(ctx, s.options.Target)
 	if err != nil {
@@ -151,50 +205,20 @@ func (s *Sidecar) copy(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()
-	acks := make(chan uint16, 1)
+	f := &forwarder{to: target, window: make(chan struct{}, copyWindow), ended: ctx.Done()}
 	helpers.Go(func() { ingress.keepAlive(ctx) })
 	helpers.Go(func() { target.keepAlive(ctx) })
 	helpers.Go(func() {
 		defer cancel()
-		for {
-			first, body, err := target.read()
-			if err != nil {
-				return
-			}
-			if first == frame.Puback<<4 && len(body) == 2 {
-				select {
-				case acks <- frame.AckID(body):
-				case <-ctx.Done():
-					return
-				}
-			}
-		}
+		f.acknowledged()
 	})
+	if err := s.repeat(f.send); err != nil {
+		return fmt.Errorf("repeating to the network what it was told: %w", err)
+	}
 	if err := ingress.subscribe(federation.Prefix + s.options.Network + "/#"); err != nil {
 		return err
 	}
 	s.log.Info("copying", "network", s.options.Network)
-	var id uint16
-	forward := func(m *retained.Message) error {
-		if id++; id == 0 {
-			id = 1
-		}
-		b, at := frame.AppendPublish(nil, m.Topic, m.Payload, 1, true)
-		b[at], b[at+1] = byte(id>>8), byte(id)
-		if err := target.write(b); err != nil {
-			return err
-		}
-		for {
-			select {
-			case got := <-acks:
-				if got == id {
-					return nil
-				}
-			case <-ctx.Done():
-				return errors.New("the network's broker closed the connection")
-			}
-		}
-	}
 	for {
 		first, body, err := ingress.read()
 		if err != nil {
@@ -211,7 +235,7 @@ func (s *Sidecar) copy(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := s.judge(string(p.Topic), p.Payload, forward); err != nil {
+			if err := s.judge(string(p.Topic), p.Payload, f.send); err != nil {
 				return err
 			}
 			if p.QoS == 1 {
@@ -223,8 +247,28 @@ func (s *Sidecar) copy(ctx context.Context) error {
 	}
 }
 
-// judge admits a message or not, forwards it, and then remembers it: what was
-// not acknowledged by the network is forwarded again when it comes again.
+// repeat forwards all that was admitted, cards first, and what was revoked.
+func (s *Sidecar) repeat(forward func(*retained.Message) error) error {
+	all := s.admission.store.All()
+	card := func(m *retained.Message) int {
+		if name, err := federation.ParseTopicName(m.Topic); err == nil && name.Kind == federation.KindCard {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b *retained.Message) int { return card(a) - card(b) })
+	for topic := range s.revoked {
+		all = append(all, &retained.Message{Topic: topic})
+	}
+	for _, m := range all {
+		if err := forward(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// judge admits a message or not, remembers it, and forwards it.
 func (s *Sidecar) judge(topic string, payload []byte, forward func(*retained.Message) error) error {
 	who := identity{method: "user", access: AccessFull}
 	r, why := s.admission.admit(who, topic, payload, 1, true, s.now())
@@ -238,23 +282,32 @@ func (s *Sidecar) judge(topic string, payload []byte, forward func(*retained.Mes
 	case r.same:
 		return nil
 	}
-	if err := forward(r.message); err != nil {
-		return fmt.Errorf("forwarding: %w", err)
-	}
-	s.copied.Inc()
 	if err := s.admission.store.Put(r.message, nil); err != nil {
 		return err
 	}
+	delete(s.revoked, topic)
+	s.copied.Inc()
+	// All that is remembered comes before anything that can fail: what is
+	// retained already is not judged again.
+	out := []*retained.Message{r.message}
+	if r.card != nil {
+		for _, topic := range s.admission.learn(r.card) {
+			if len(s.revoked) < maxRevoked {
+				s.revoked[topic] = struct{}{}
+			}
+			if err := s.admission.store.Delete(topic, nil); err != nil {
+				return err
+			}
+			out = append(out, &retained.Message{Topic: topic}) // erases it there
+		}
+	}
+	for _, m := range out {
+		if err := forward(m); err != nil {
+			return fmt.Errorf("forwarding: %w", err)
+		}
+	}
 	if r.card == nil {
 		return nil
-	}
-	for _, topic := range s.admission.learn(r.card) {
-		if err := forward(&retained.Message{Topic: topic}); err != nil { // erases it there
-			return fmt.Errorf("forwarding a revocation: %w", err)
-		}
-		if err := s.admission.store.Delete(topic, nil); err != nil {
-			return err
-		}
 	}
 	return s.release(r.card.Operator, forward)
 }

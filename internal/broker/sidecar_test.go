@@ -3,7 +3,32 @@ package broker
 import (
 	"context"
 	"testing"
+	"time"
+
+	"banmesh/internal/federation"
 )
+
+// copying runs a sidecar between two addresses until the test ends.
+func copying(t *testing.T, ingress, network string) {
+	t.Helper()
+	s, err := NewSidecar(SidecarOptions{
+		Network: "net",
+		Ingress: Endpoint{URL: "tcp://" + ingress, ClientID: "sidecar"},
+		Target:  Endpoint{URL: "tcp://" + network, ClientID: "sidecar"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 func TestASidecarCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
 	ingress := open(t)
@@ -16,27 +41,11 @@ func TestASidecarCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
 	anybody.publish(headTopic, head, 1, true)
 	anybody.publish(cardTopic, card, 2, true)
 	anybody.publish("banmesh/1/net/garbage", "x", 3, true)
-	s, err := NewSidecar(SidecarOptions{
-		Network: "net",
-		Ingress: Endpoint{URL: "tcp://" + ingress.Addr().String(), ClientID: "sidecar"},
-		Target:  Endpoint{URL: "tcp://" + network.Addr().String(), ClientID: "sidecar"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
 	reader := join(t, network, "reader")
 	reader.subscribe("#", 1)
+	copying(t, ingress.Addr().String(), network.Addr().String())
 	got := map[string]string{}
-	for len(got) < 2 {
+	for range 2 {
 		topic, payload, _ := reader.message()
 		got[topic] = payload
 	}
@@ -55,12 +64,58 @@ func TestASidecarCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
 	if topic, payload, _ := reader.message(); topic != headTopic || payload != next {
 		t.Errorf("copied something else: %s", topic)
 	}
-	// A network that comes back gets what it lacks.
-	network.Kick("sidecar")
-	_, last := a.head(7)
-	anybody.publish(headTopic, last, 8, true)
-	if _, payload, _ := reader.message(); payload != last {
-		t.Error("copied something else after an interruption")
+	// A revocation erases in the network what the node said.
+	_, revoking := a.card(t, 2, federation.Revocation{Node: a.feed.Node, Since: a.now.Add(-time.Minute)})
+	anybody.publish(cardTopic, revoking, 8, true)
+	if _, payload, _ := reader.message(); payload != revoking {
+		t.Error("the revoking card was not copied")
+	}
+	if topic, payload, _ := reader.message(); topic != headTopic || payload != "" {
+		t.Errorf("the revoked node's head was not erased: %s", topic)
 	}
 	reader.wantNothing()
+}
+
+func TestANetworkThatLostEverythingIsToldAgain(t *testing.T) {
+	ingress := open(t)
+	a, e := newAuthor("alice"), newAuthor("eve")
+	anybody := join(t, ingress, "anybody")
+	cardTopic, card := a.card(t, 1)
+	headTopic, head := a.head(5)
+	anybody.publish(cardTopic, card, 1, true)
+	anybody.publish(headTopic, head, 2, true)
+	for i := range 300 { // more than are on their way at once
+		topic, chunk := a.chunk(i, 1)
+		anybody.publish(topic, chunk, 3, true)
+	}
+	eveCardTopic, eveCard := e.card(t, 1)
+	eveTopic, eveHead := e.head(1)
+	anybody.publish(eveCardTopic, eveCard, 4, true)
+	anybody.publish(eveTopic, eveHead, 5, true)
+
+	// The network's broker checks for itself: whoever comes before its card
+	// would be refused there.
+	o := Options{Network: "net", Anonymous: AccessFull, Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}}}
+	first, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, first)
+	address := first.Addr().String()
+	copying(t, ingress.Addr().String(), address)
+	eventually(t, "everything is there", func() bool { return first.store.Status().Messages == 304 })
+	_, revoking := e.card(t, 2, federation.Revocation{Node: e.feed.Node, Since: e.now.Add(-time.Minute)})
+	anybody.publish(eveCardTopic, revoking, 6, true)
+	eventually(t, "the revocation is there", func() bool { return first.store.Status().Messages == 303 })
+	stop()
+	o.Listeners[0].Address = address
+	second, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run(t, second)()
+	eventually(t, "everything is there again", func() bool { return second.store.Status().Messages == 303 })
+	if m := second.store.Get(headTopic); m == nil || string(m.Payload) != head {
+		t.Error("the head differs")
+	}
 }
