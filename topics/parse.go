@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -158,8 +159,8 @@ func (d *Definition) check(name string, b []byte) error {
 		fault("enforce.ports", "%v", err)
 	}
 	for _, p := range d.Enforce.Protocols {
-		if p != "tcp" && p != "udp" {
-			fault("enforce.protocols", `%q is neither "tcp" nor "udp"`, p)
+		if !slices.Contains([]string{"tcp", "udp", "sctp", "dccp"}, p) {
+			fault("enforce.protocols", `%q is none of "tcp", "udp", "sctp", "dccp"`, p)
 		}
 	}
 	for i, s := range d.Samples {

@@ -30,5 +30,6 @@ func commands(p *paths) []*cobra.Command {
 		newFilterCommand(p),
 		newExplainLineCommand(p),
 		newReplayCommand(p),
+		newImportCommand(p),
 	}
 }

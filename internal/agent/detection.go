@@ -5,18 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/detect"
+	"banmesh/internal/detect/source"
 	"banmesh/internal/ledger"
 )
 
 // detection runs a detector, and another one when the configuration changes.
 type detection struct {
-	a *agent
+	a     *agent
+	input *source.Input // standard input, over restarts
 
 	mu       sync.Mutex
 	detector *detect.Detector
@@ -25,7 +28,7 @@ type detection struct {
 }
 
 func newDetection(a *agent) (*detection, error) {
-	d := &detection{a: a, restarts: make(chan chan error)}
+	d := &detection{a: a, input: source.NewInput(os.Stdin), restarts: make(chan chan error)}
 	var err error
 	d.detector, err = detect.New(d.options(a.current(), filepath.Join(a.o.StateDir, detectFile)))
 	if err != nil {
@@ -37,13 +40,14 @@ func newDetection(a *agent) (*detection, error) {
 func (d *detection) options(s *Settings, state string) detect.Options {
 	return detect.Options{
 		Jails: s.jails(), StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Now: d.a.now, Log: d.a.log,
+		Source: source.Options{Stdin: d.input},
 	}
 }
 
 func (s *Settings) jails() (list []detect.Jail) {
 	for _, t := range s.topics {
 		if t.Detect {
-			list = append(list, detect.Jail{Definition: t.definition})
+			list = append(list, detect.Jail{Definition: t.definition, Simulate: t.Simulate})
 		}
 	}
 	return list

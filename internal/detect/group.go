@@ -12,13 +12,15 @@ type readerGroup struct {
 	jails                  []*jail
 	spec                   source.Spec
 	files, journal, docker [][]int
+	syslog                 [][]int
+	stdin                  []int
 }
 
 // inputs are what a jail reads on this machine: the journal where there is
 // one, else files; both where its definition says so.
 func (j *jail) inputs(journalPresent bool) source.Spec {
 	d := j.def.Detect
-	s := source.Spec{Docker: d.Docker, Syslog: d.Syslog}
+	s := source.Spec{Docker: d.Docker, Syslog: d.Syslog, Stdin: d.Stdin}
 	useJournal := len(d.Journal) > 0 && (journalPresent || len(d.Files) == 0)
 	if useJournal {
 		s.Journal = d.Journal
@@ -71,10 +73,10 @@ func groups(jails []*jail, journalPresent bool) []*readerGroup {
 		g.spec.Files, g.files = join(g.spec.Files, g.files, specs[i].Files, index)
 		g.spec.Journal, g.journal = join(g.spec.Journal, g.journal, specs[i].Journal, index)
 		g.spec.Docker, g.docker = join(g.spec.Docker, g.docker, specs[i].Docker, index)
-		for _, a := range specs[i].Syslog {
-			if !slices.Contains(g.spec.Syslog, a) {
-				g.spec.Syslog = append(g.spec.Syslog, a)
-			}
+		g.spec.Syslog, g.syslog = join(g.spec.Syslog, g.syslog, specs[i].Syslog, index)
+		if specs[i].Stdin {
+			g.spec.Stdin = true
+			g.stdin = append(g.stdin, index)
 		}
 	}
 	return out
@@ -93,6 +95,9 @@ func keys(s source.Spec) []string {
 	}
 	for _, a := range s.Syslog {
 		out = append(out, "syslog "+a)
+	}
+	if s.Stdin {
+		out = append(out, "stdin")
 	}
 	return out
 }

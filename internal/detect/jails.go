@@ -21,7 +21,14 @@ import (
 // An Imported jail is what a fail2ban jail comes to here.
 type Imported struct {
 	Jail       string
+	// Definition is the topic that it becomes. What it closes to offenders is
+	// not filled in: Actions, Port and Protocol say it in fail2ban's words.
 	Definition *topics.Definition
+	// Actions are what fail2ban does to an offender, as its configuration
+	// writes them: `nftables[port="ssh", protocol="tcp"]`.
+	Actions []string
+	// Place is where the jail stands, as file:line.
+	Place string
 	// Warnings say what could not be carried over, and why.
 	Warnings []string
 }
@@ -44,7 +51,7 @@ func ImportJails(dir string) ([]Imported, error) {
 }
 
 func importJail(j *f2bconf.Jail) (Imported, error) {
-	out := Imported{Jail: j.Name}
+	out := Imported{Jail: j.Name, Place: j.Place.String()}
 	for _, w := range j.Warnings {
 		out.Warnings = append(out.Warnings, w.String())
 	}
@@ -63,14 +70,21 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 	out.Definition = &topics.Definition{
 		Name: name, Title: "fail2ban jail " + j.Name, Description: fmt.Sprintf("Imported from %s.", j.Place.File), Target: "ip", Detect: d,
 	}
+	switch {
+	case strings.HasPrefix(j.Filter.Name, "recidive"):
+		// fail2ban's own log says who it banned; where fail2ban is gone, that is
+		// known here first hand.
+		d.Decisions = true
+		warn("bans of this node's topics are counted, beside those in fail2ban's log")
+	case len(d.Files) == 0 && !strings.HasPrefix(j.Backend, "systemd"):
+		warn("it names no log file")
+	}
 	if strings.HasPrefix(j.Backend, "systemd") {
 		d.Files, d.Journal = nil, j.Filter.Journalmatch
 		if len(d.Journal) == 0 {
 			d.Journal = []string{""}
 			warn("the filter has no journalmatch: every message of the journal is read")
 		}
-	} else if len(d.Files) == 0 {
-		warn("it names no log file")
 	}
 	if len(j.Filter.Failregex) == 0 {
 		return out, fmt.Errorf("%s: %w: the filter %s has no failregex", j.Place, f2bconf.ErrSyntax, j.FilterSpec)
@@ -79,7 +93,9 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 		return out, err
 	}
 	d.UseDNS = j.Options["usedns"] == "yes" || j.Options["usedns"] == "warn"
-	out.Definition.Enforce = enforcement(j, warn)
+	for _, a := range j.Actions {
+		out.Actions = append(out.Actions, a.String())
+	}
 	_, err = filter.Compile(filter.Config{
 		Name: j.Name, Prefregex: d.Prefregex, Failregex: j.Filter.Failregex, Ignoreregex: d.Ignoreregex, MaxLines: d.MaxLines, DatePattern: d.Datepattern,
 	})
@@ -205,75 +221,4 @@ func ignoreIPs(s string, warn func(string, ...any)) []string {
 		warn("ignoreip: %q is a name, and names are not honoured: write its addresses", item)
 	}
 	return out
-}
-
-// netfilter are the beginnings of the names of actions that close ports in the
-// packet filter, which the agent does itself.
-var netfilter = []string{"iptables", "nftables", "firewallcmd", "ufw", "shorewall", "pf", "ipfw", "ipfilter", "route", "npf", "bsd-ipfw"}
-
-// enforcement tells what a jail's packet filter actions close.
-func enforcement(j *f2bconf.Jail, warn func(string, ...any)) topics.Enforce {
-	var e topics.Enforce
-	found := false
-	for _, a := range j.Actions {
-		if !slices.ContainsFunc(netfilter, func(p string) bool { return strings.HasPrefix(a.Name, p) }) {
-			warn("action %s is not carried over: only packet filter actions are", a.Name)
-			continue
-		}
-		found = true
-		port := a.Options["port"]
-		if strings.Contains(a.Name, "allports") || port == "" || port == "0:65535" || port == "all" || strings.HasPrefix(a.Name, "route") {
-			e.AllPorts = true
-			continue
-		}
-		for _, p := range strings.FieldsFunc(port, func(r rune) bool { return r == ',' || r == ' ' || r == '{' || r == '}' }) {
-			r, err := portRange(p, a.Options["protocol"])
-			if err != nil {
-				warn("port %q is not known: %v; all ports are closed instead", p, err)
-				e.AllPorts = true
-				continue
-			}
-			if !slices.Contains(e.Ports, r) {
-				e.Ports = append(e.Ports, r)
-			}
-		}
-		for _, p := range strings.Split(a.Options["protocol"], ",") {
-			switch p = strings.TrimSpace(p); {
-			case p == "tcp" || p == "udp":
-				if !slices.Contains(e.Protocols, p) {
-					e.Protocols = append(e.Protocols, p)
-				}
-			case p == "all" || p == "":
-				e.Protocols = nil
-			default:
-				warn("protocol %q is not carried over", p)
-			}
-		}
-	}
-	if e.AllPorts {
-		e.Ports, e.Protocols = nil, nil
-	}
-	if !found {
-		warn("no packet filter action: offenders are banned on all ports")
-		e.AllPorts = true
-	}
-	return e
-}
-
-// portRange reads "ssh", "22" and "60000:61000".
-func portRange(s, protocol string) (string, error) {
-	if low, high, ok := strings.Cut(s, ":"); ok {
-		s = low + "-" + high
-	}
-	if _, err := (topics.Enforce{Ports: []string{s}}).PortRanges(); err == nil {
-		return s, nil
-	}
-	if protocol != "udp" {
-		protocol = "tcp"
-	}
-	n, err := net.LookupPort(protocol, s)
-	if err != nil {
-		return "", err
-	}
-	return strconv.Itoa(n), nil
 }

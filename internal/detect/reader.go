@@ -41,7 +41,8 @@ type reader struct {
 	// multiline says that a jail matches several lines together.
 	multiline bool
 	// wants maps entries of the spec to jails' indexes.
-	files, journal, docker [][]int
+	files, journal, docker, syslog [][]int
+	stdin                          []int
 
 	mu      sync.Mutex // held while a line is handled
 	streams map[string]*stream
@@ -74,7 +75,8 @@ func newReaders(d *Detector, resume source.Position) ([]*reader, error) {
 // newReader builds the scanner of a group's jails. Each jail's expressions
 // begin at a word of their own.
 func newReader(d *Detector, group *readerGroup) *reader {
-	r := &reader{d: d, jails: group.jails, spec: group.spec, files: group.files, journal: group.journal, docker: group.docker, streams: map[string]*stream{}}
+	r := &reader{d: d, jails: group.jails, spec: group.spec, files: group.files, journal: group.journal, docker: group.docker,
+		syslog: group.syslog, stdin: group.stdin, streams: map[string]*stream{}}
 	r.spec.JournalDirs = d.o.JournalDirs
 	const wordBits = 64
 	none := []string{"\x00"} // stands in no line
@@ -183,7 +185,7 @@ const (
 // text is the line as fail2ban's filters see it: "HOST TAG[PID]: MESSAGE"
 // where the source tells these apart from the message.
 func (r *reader) text(l source.Line) []byte {
-	if l.Tag == "" || !l.Journal && !strings.HasPrefix(l.Stream, "udp:") && !strings.HasPrefix(l.Stream, "tcp:") {
+	if l.Tag == "" || !l.Journal && !received(l.Stream) {
 		return l.Text
 	}
 	b := append(r.prefix[:0], l.Host...)
@@ -202,16 +204,25 @@ func (r *reader) text(l source.Line) []byte {
 	return b
 }
 
+// received says that a stream's lines came as syslog messages.
+func received(stream string) bool {
+	return strings.HasPrefix(stream, "udp:") || strings.HasPrefix(stream, "tcp:")
+}
+
 // wanted gives the jails that want a line.
 func (r *reader) wanted(l source.Line) []int {
 	table := r.files
 	switch {
+	case l.Stream == "stdin" && r.stdin != nil:
+		return r.stdin
+	case len(l.Matched) == 0:
+		return r.all // a replay's line, or one that a person asks about
 	case l.Journal:
 		table = r.journal
 	case strings.HasPrefix(l.Stream, "docker:"):
 		table = r.docker
-	case len(l.Matched) == 0:
-		return r.all
+	case received(l.Stream):
+		table = r.syslog
 	}
 	if len(l.Matched) == 1 && l.Matched[0] < len(table) {
 		return table[l.Matched[0]]
@@ -323,14 +334,17 @@ func (r *reader) count(ctx context.Context, j *jail, m *filter.Match, meaning ru
 	v := Decision{Class: meaning.class, Filter: j.filter.Name + ":" + strconv.Itoa(m.Rule+1), Source: l.Stream, Sample: sample(m)}
 	ok := j.conclude(&v, e, r.d.o.Now())
 	j.mu.Unlock()
-	if ok {
+	switch {
+	case ok && j.simulate:
+		r.d.o.Log.InfoContext(ctx, "an offender would be banned", "topic", v.Topic, "target", v.Target, "class", v.Class, "hits", v.Hits, "until", v.End)
+	case ok:
 		r.d.decide(ctx, v)
 		r.d.recur(ctx, v)
 	}
 }
 
 // conclude fills in a decision about e's target and stops counting it. It says
-// whether the decision is to be carried out.
+// whether the ban that is decided is in force still.
 func (j *jail) conclude(v *Decision, e *entry, now time.Time) bool {
 	v.Topic, v.Target, v.Hits, v.Established = j.topic, e.target, max(1, int(math.Round(e.hits))), e.established
 	v.First, v.Last = time.Unix(0, e.first).UTC(), time.Unix(0, e.last).UTC()
@@ -340,7 +354,7 @@ func (j *jail) conclude(v *Decision, e *entry, now time.Time) bool {
 		return false
 	}
 	j.counts.banned++
-	return !j.simulate
+	return true
 }
 
 // recur counts a decision in the topics that look for who is banned again and
@@ -356,7 +370,7 @@ func (d *Detector) recur(ctx context.Context, v Decision) {
 		e := j.window.add(v.Target, v.Last, 1, v.Established)
 		ok := e.hits >= j.window.limit && j.conclude(&again, e, d.o.Now())
 		j.mu.Unlock()
-		if ok {
+		if ok && !j.simulate {
 			d.decide(ctx, again)
 		}
 	}

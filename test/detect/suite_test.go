@@ -66,7 +66,7 @@ type variant struct {
 	used     map[int]bool
 }
 
-func TestFail2bansOwnSamplesMatchAsAnnotated(t *testing.T) {
+func TestFail2bansOwnSampleSuitePassesAsAnnotated(t *testing.T) {
 	config, tests := places(t)
 	zone, err := time.LoadLocation("Europe/Zurich")
 	if err != nil {

@@ -3,6 +3,7 @@ package f2bconf
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,6 +31,22 @@ type Jail struct {
 type Action struct {
 	Name    string
 	Options map[string]string
+}
+
+// String writes an action as a jail does: name[key="value", ...].
+func (a Action) String() string {
+	if len(a.Options) == 0 {
+		return a.Name
+	}
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(a.Options)) {
+		quote := `"`
+		if strings.Contains(a.Options[k], quote) {
+			quote = "'"
+		}
+		parts = append(parts, k+"="+quote+a.Options[k]+quote)
+	}
+	return a.Name + "[" + strings.Join(parts, ", ") + "]"
 }
 
 // A Warning is something that was read and has no effect here.

@@ -46,8 +46,8 @@ type Line struct {
 	// "docker:NAME", "udp:ADDRESS", "tcp:ADDRESS" or "stdin".
 	Stream string
 	// Matched lists, ascending, which entries of the part of the [Spec] that
-	// the line came through want it: indexes into Files, Journal or Docker.
-	// It is empty for syslog and standard input.
+	// the line came through want it: indexes into Files, Journal, Docker or
+	// Syslog. It is empty for standard input.
 	Matched []int
 
 	cut bool // Text is not the whole line
@@ -132,7 +132,8 @@ type Options struct {
 	Once bool
 	// Poll looks at files and directories instead of being told by the kernel.
 	Poll bool
-	// Stdin replaces standard input.
+	// Stdin replaces standard input. An [*Input] is left open and may be read
+	// by another source afterwards.
 	Stdin io.Reader
 	// Journalctl is the command of the fall-back reader; "" is "journalctl".
 	Journalctl string
@@ -178,8 +179,8 @@ func Open(spec Spec, resume Position, o Options) (Source, error) {
 		}
 		parts = append(parts, d)
 	}
-	for _, address := range spec.Syslog {
-		l, err := newSyslog(address, g, o)
+	for i, address := range spec.Syslog {
+		l, err := newSyslog(address, i, g, o)
 		if err != nil {
 			return nil, err
 		}

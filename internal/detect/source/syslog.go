@@ -36,6 +36,7 @@ const (
 // syslog receives messages on one address.
 type syslog struct {
 	network, address string
+	matched          []int // which entry of the spec it is
 	gate             *gate
 	o                Options
 	counters
@@ -47,7 +48,7 @@ type syslog struct {
 
 // newSyslog reads "udp://ADDRESS" or "tcp://ADDRESS", where ADDRESS is an IP
 // address and a port.
-func newSyslog(spec string, g *gate, o Options) (part, error) {
+func newSyslog(spec string, index int, g *gate, o Options) (part, error) {
 	u, err := url.Parse(spec)
 	if err != nil || u.Scheme != "udp" && u.Scheme != "tcp" || u.Host == "" || u.Path != "" {
 		return nil, fmt.Errorf("%w: syslog address %s is not udp://ADDRESS:PORT or tcp://ADDRESS:PORT", ErrSpec, quoted(spec))
@@ -55,7 +56,7 @@ func newSyslog(spec string, g *gate, o Options) (part, error) {
 	if _, err := netip.ParseAddrPort(u.Host); err != nil {
 		return nil, fmt.Errorf("%w: syslog address %s: %w", ErrSpec, quoted(spec), err)
 	}
-	return &syslog{network: u.Scheme, address: u.Host, gate: g, o: o, texts: map[string]string{}}, nil
+	return &syslog{network: u.Scheme, address: u.Host, matched: []int{index}, gate: g, o: o, texts: map[string]string{}}, nil
 }
 
 func (s *syslog) run(ctx context.Context) error {
@@ -248,7 +249,7 @@ func (s *syslog) hand(message []byte, cut, spoofable bool, stream, from string) 
 		m.text = m.text[:min(len(m.text), MaxLine)]
 		s.cut.Add(1)
 	}
-	line := Line{Text: m.text, Time: m.time, Tag: s.text(m.tag), Host: s.text(m.host), PID: m.pid, Spoofable: spoofable, Stream: stream}
+	line := Line{Text: m.text, Time: m.time, Tag: s.text(m.tag), Host: s.text(m.host), PID: m.pid, Spoofable: spoofable, Stream: stream, Matched: s.matched}
 	if line.Host == "" {
 		line.Host = from
 	}

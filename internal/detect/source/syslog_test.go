@@ -3,8 +3,10 @@ package source
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -103,4 +105,40 @@ func FuzzSyslog(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestStandardInputIsReadOnWhereTheSourceBeforeStopped(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	in := NewInput(r)
+	read := func(write, until string) (got []string) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		s, err := Open(Spec{Stdin: true}, Position{}, Options{Stdin: in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteString(write); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Run(ctx, func(l Line) error {
+			got = append(got, string(l.Text))
+			if string(l.Text) == until {
+				stop()
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	first := read("one\ntwo\nthree ha", "two")
+	second := read("lf\nfour\n", "four")
+	if got := strings.Join(append(first, second...), ","); got != "one,two,three half,four" {
+		t.Errorf("got %s", got)
+	}
 }

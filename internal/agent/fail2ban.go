@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect"
+	"banmesh/internal/firewall"
+	"banmesh/topics"
+)
+
+// Fail2banJails reads the enabled jails of a fail2ban directory as topics that
+// find the same offenders and close the same ports to them. Jails that are
+// wrong are in the error, joined; the others are given all the same.
+func Fail2banJails(dir string) ([]detect.Imported, error) {
+	jails, err := detect.ImportJails(dir)
+	for i := range jails {
+		j := &jails[i]
+		var said []string
+		j.Definition.Enforce, said = closes(j)
+		for _, w := range said {
+			j.Warnings = append(j.Warnings, j.Place+": "+w)
+		}
+	}
+	return jails, err
+}
+
+// closes tells what a jail's packet filter actions close, and what of its
+// actions is lost.
+func closes(j *detect.Imported) (e topics.Enforce, warnings []string) {
+	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+	found := false
+	for _, spec := range j.Actions {
+		action, err := firewall.ParseBanaction(spec)
+		if err != nil {
+			name, _, _ := strings.Cut(spec, "[")
+			warn("action %s is not carried over: only packet filter actions are", name)
+			continue
+		}
+		found = true
+		if chain := argument(spec, "chain"); chain != "" && !slices.Contains(usualChains, chain) {
+			warn("chain %s: bans are looked at before any chain, also for containers and forwarded traffic", chain)
+		}
+		scope, err := action.Scope(context.Background(), j.Definition.Name, "", "")
+		switch {
+		case err != nil:
+			warn("%v: all ports are closed instead", err)
+			e.AllPorts = true
+		case len(scope.Ports) == 0:
+			e.AllPorts = true
+		}
+		e.Ports = append(e.Ports, ranges(scope.Ports)...)
+		for _, p := range scope.Protocols {
+			if !slices.Contains(e.Protocols, p) {
+				e.Protocols = append(e.Protocols, p)
+			}
+		}
+	}
+	if !found {
+		warn("no packet filter action: offenders are banned on all ports")
+		e.AllPorts = true
+	}
+	slices.Sort(e.Ports)
+	e.Ports = slices.Compact(e.Ports)
+	if e.AllPorts {
+		e.Ports, e.Protocols = nil, nil
+	}
+	return e, warnings
+}
+
+// usualChains are those that stand for "what comes to this machine".
+var usualChains = []string{"INPUT", "input", "<known/chain>", "f2b-chain"}
+
+// argument gives an action's argument as it was written, or "".
+func argument(spec, name string) string {
+	_, rest, ok := strings.Cut(spec, name+`="`)
+	if !ok {
+		return ""
+	}
+	value, _, _ := strings.Cut(rest, `"`)
+	return value
+}
+
+// ranges writes sorted ports as definitions do.
+func ranges(ports []uint16) (out []string) {
+	for i := 0; i < len(ports); {
+		j := i
+		for j+1 < len(ports) && ports[j+1] == ports[j]+1 {
+			j++
+		}
+		switch text := strconv.Itoa(int(ports[i])); {
+		case j > i:
+			out = append(out, text+"-"+strconv.Itoa(int(ports[j])))
+		default:
+			out = append(out, text)
+		}
+		i = j + 1
+	}
+	return out
+}
+
+// An included jail is a topic because `include` names a directory of
+// fail2ban's that enables it.
+type included struct {
+	from    string // the directory
+	jail    string
+	opaque  bool // a definition of the operator's own has its name
+	defined *topics.Definition
+}
+
+// include lays the jails of the directories that the configuration includes
+// over the shipped definitions. Definitions below dir that the operator wrote
+// stand, and so do jails that came first; what is left out is a warning, and a
+// directory that cannot be read a fault.
+func (s *Settings) include(dir string, directories []string) (faults []error) {
+	for _, from := range directories {
+		if !filepath.IsAbs(from) {
+			faults = append(faults, s.config.At("include", "%q is no absolute path", from))
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(from, "jail.conf")); err != nil {
+			faults = append(faults, s.config.At("include", "%s is no configuration of fail2ban: %v", from, errors.Unwrap(err)))
+			continue
+		}
+		jails, err := Fail2banJails(from)
+		for _, e := range flatten(err) {
+			s.warn("left out: %v", e)
+		}
+		if len(jails) == 0 && err == nil {
+			s.warn("%s enables no jail", from)
+		}
+		for _, j := range jails {
+			for _, w := range j.Warnings {
+				s.warn("jail %s: %s", j.Jail, w)
+			}
+			name := j.Definition.Name
+			in := included{from: from, jail: j.Jail, defined: j.Definition}
+			if before, ok := s.included[name]; ok {
+				s.warn("left out: jail %s of %s: the topic %s is jail %s of %s already", j.Jail, from, name, before.jail, before.from)
+				continue
+			}
+			if own := filepath.Join(dir, TopicDirectory, string(name)+".toml"); exists(own) {
+				s.warn("left out: jail %s: %s defines the topic", j.Jail, own)
+				in.opaque = true
+			} else {
+				s.definitions[name] = j.Definition
+			}
+			s.included[name] = in
+		}
+	}
+	return faults
+}
+
+// warn notes something that was read and has no effect.
+func (s *Settings) warn(format string, args ...any) {
+	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
+}
+
+// Warnings say, with file and line, what the configuration asks for and does
+// not get.
+func (s *Settings) Warnings() []string { return s.warnings }
+
+// tell logs the warnings, so that nothing is left out silently.
+func (s *Settings) tell(log *slog.Logger) {
+	for _, w := range s.warnings {
+		log.Warn("the configuration asks for what is not done", slog.String("what", w))
+	}
+}
+
+// Included says from which fail2ban directory a topic's detection comes, ""
+// for none.
+func (s *Settings) Included(topic ban.Topic) string {
+	if in, ok := s.included[topic]; ok && !in.opaque {
+		return in.from
+	}
+	return ""
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// flatten gives the errors that were joined.
+func flatten(err error) (list []error) {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			list = append(list, flatten(e)...)
+		}
+		return list
+	}
+	return []error{err}
+}
