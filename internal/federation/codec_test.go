@@ -82,7 +82,7 @@ func testMessages(tb testing.TB) map[Name][]byte {
 		tb.Fatal(err)
 	}
 	out[Name{Network: "livepeer", Kind: KindCard, Operator: f.Operator}] = b
-	b, err = SignTrust(root, "livepeer", 2, testTime, Trust{[]Trusted{{Operator: ban.OperatorOf([]byte("bob")), Weight: 60, Name: "bob"}}})
+	b, err = SignTrust(root, "livepeer", 2, testTime, Trust{[]Trusted{{Operator: ban.OperatorOf([]byte("bob")), Weight: 60, Name: "bob"}, {Operator: ban.OperatorOf([]byte("carol")), Weight: 100, Follows: true, Name: "carol"}}})
 	if err != nil {
 		tb.Fatal(err)
 	}

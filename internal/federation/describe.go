@@ -83,6 +83,7 @@ type DescribedNode struct {
 type DescribedTrust struct {
 	Operator string `json:"operator"`
 	Weight   uint8  `json:"weight"`
+	Follows  bool   `json:"follows,omitempty"`
 	Name     string `json:"name"`
 }
 
@@ -176,6 +177,6 @@ func (d *Description) card(c *Card) {
 
 func (d *Description) trust(list []Trusted) {
 	for _, o := range list {
-		d.Trusted = append(d.Trusted, DescribedTrust{o.Operator.String(), o.Weight, o.Name})
+		d.Trusted = append(d.Trusted, DescribedTrust{o.Operator.String(), o.Weight, o.Follows, o.Name})
 	}
 }

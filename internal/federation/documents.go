@@ -16,14 +16,21 @@ import (
 // those who follow it. The root key signs; the header's number counts versions.
 //
 //	operators uvarint | each: operator 16, weight u8, name text
+//
+// The high bit of the weight says that the author follows that operator's own
+// list in turn.
 type Trust struct{ Operators []Trusted }
 
 // Trusted is one operator of a [Trust], in order of the operator.
 type Trusted struct {
-	Operator ban.Operator
-	Weight   uint8 // 0 to 100
-	Name     string
+	Operator ban.Operator `json:"operator"`
+	Weight   uint8        `json:"weight"` // 0 to 100
+	Follows  bool         `json:"follows,omitempty"`
+	Name     string       `json:"name"` // what the author calls it; foreign text
 }
+
+// followsBit is the high bit of a [Trusted]'s weight on the wire.
+const followsBit = 0x80
 
 func (*Trust) kind() Kind { return KindTrust }
 
@@ -31,7 +38,11 @@ func (t *Trust) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.Operators)))
 	for _, o := range t.Operators {
 		b = append(b, o.Operator[:]...)
-		b = append(b, o.Weight)
+		w := o.Weight
+		if o.Follows {
+			w |= followsBit
+		}
+		b = append(b, w)
 		b = appendText(b, o.Name)
 	}
 	return b
@@ -42,7 +53,8 @@ func decodeTrust(d *decoder) *Trust {
 	for i, n := 0, int(d.uvarint(MaxTrusted)); i < n && d.err == nil; i++ {
 		var o Trusted
 		copy(o.Operator[:], d.take(len(o.Operator)))
-		o.Weight, o.Name = d.u8(), d.line(MaxCardName)
+		w := d.u8()
+		o.Weight, o.Follows, o.Name = w&^followsBit, w&followsBit != 0, d.line(MaxCardName)
 		if o.Weight > 100 || i > 0 && string(o.Operator[:]) <= string(t.Operators[i-1].Operator[:]) {
 			d.fail(errors.New("operators are not in order, or a weight is above 100"))
 		}

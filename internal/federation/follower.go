@@ -53,9 +53,8 @@ type follower struct {
 	replays  int
 	badState int
 
-	tokens   float64 // of the rate at which messages are verified
-	refilled time.Time
-	via      *link // where the feed was last heard
+	allowed allowance // of messages that are verified
+	via     *link     // where the feed was last heard
 
 	disputeEpoch, disputeNumber uint64
 	disputeClaims               []ban.Claim
@@ -82,6 +81,7 @@ type effects struct {
 	writes   map[place][]byte // nil deletes
 	changes  []ban.Change
 	disputes []disputed
+	news     bool // a document has changed
 }
 
 // place is a key of the store.
@@ -463,6 +463,7 @@ func (f *follower) purge(since time.Time, fx *effects) {
 type join struct {
 	chunks map[Hash]*Message
 	built  bool
+	epoch  uint64
 	from   Hash // identifies the list that was built from
 	set    set
 	n      uint64
@@ -515,7 +516,7 @@ func (f *follower) planJoin(p *Pieces, fx *effects) (out []Name) {
 		f.tooLarge = true
 		return nil
 	}
-	if f.join == nil || f.join.from != hashOf(p.append(nil)) {
+	if f.join == nil || f.join.epoch != f.headEpoch || f.join.from != hashOf(p.append(nil)) {
 		f.startJoin(p)
 	}
 	j := f.join
@@ -542,7 +543,7 @@ func (f *follower) planJoin(p *Pieces, fx *effects) (out []Name) {
 
 // startJoin begins a join, with the pieces of one before that still count.
 func (f *follower) startJoin(p *Pieces) {
-	j := &join{chunks: map[Hash]*Message{}, from: hashOf(p.append(nil))}
+	j := &join{chunks: map[Hash]*Message{}, epoch: f.headEpoch, from: hashOf(p.append(nil))}
 	old := map[Hash]*Message{}
 	if f.join != nil {
 		old = f.join.chunks

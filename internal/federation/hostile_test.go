@@ -33,7 +33,11 @@ func TestAHostileNetworkDelaysAndNeverDeceives(t *testing.T) {
 		dir = memory
 		t.Cleanup(func() { os.RemoveAll(memory) })
 	}
-	rapid.Check(t, func(rt *rapid.T) { hostile(rt, dir) })
+	for range hostileRounds {
+		if rapid.Check(t, func(rt *rapid.T) { hostile(rt, dir) }); t.Failed() {
+			return
+		}
+	}
 	for deadline := time.Now().Add(*soak); time.Now().Before(deadline) && !t.Failed(); {
 		rapid.Check(t, func(rt *rapid.T) { hostile(rt, dir) })
 	}
@@ -81,6 +85,7 @@ type hostileWorld struct {
 	said    map[ban.Claim]bool
 	feed    ban.Feed
 	card    []byte
+	checked verified // by the author
 }
 
 // A hostileReader is a session that is never run: the test hands it messages.
@@ -217,9 +222,7 @@ func (w *hostileWorld) step() {
 	case 10: // the author finds out what a broker holds, and fills it
 		w.look(b.holds())
 		if !b.down && w.author.silence() == "" {
-			if err := w.author.retained(func(o outgoing) { b.take(o) }); err != nil {
-				rt.Fatal(err)
-			}
+			w.fill(b)
 		}
 	case 11: // a broker forgets, or goes back to what it held
 		b.before = append(b.before, maps.Clone(b.retained))
@@ -279,6 +282,17 @@ func (w *hostileWorld) step() {
 	}
 }
 
+// fill gives a broker everything of the feed; that too is said.
+func (w *hostileWorld) fill(b *hostileBroker) {
+	err := w.author.retained(func(o outgoing) {
+		w.history = append(w.history, packet{topic: o.name.String(), payload: o.payload})
+		b.take(o)
+	})
+	if err != nil {
+		w.rt.Fatal(err)
+	}
+}
+
 // look shows the author what a broker holds of its feed.
 func (w *hostileWorld) look(holds []packet) {
 	seen := uint64(0)
@@ -287,7 +301,7 @@ func (w *hostileWorld) look(holds []packet) {
 		if err != nil {
 			w.rt.Fatal(err)
 		}
-		m, err := Open(n, p.payload)
+		m, err := w.checked.open(n, p.payload)
 		if err != nil || n.Kind != KindHead && n.Kind != KindDelta {
 			continue
 		}
@@ -375,6 +389,16 @@ func (r *hostileReader) check() {
 	r.epoch, r.n = f.epoch, f.n
 }
 
+// synced says whether the reader has what its author says now.
+func (r *hostileReader) synced() bool {
+	for _, f := range r.s.Feeds() {
+		if f.Feed == r.w.feed {
+			return f.Status == StatusSynced && f.Epoch == r.w.author.epoch && f.Batch == r.w.author.n
+		}
+	}
+	return false
+}
+
 // fetch lets the reader subscribe: to all that it listens to and all it wants.
 func (r *hostileReader) fetch(b *hostileBroker, lost func() bool) {
 	if err := r.s.tick(); err != nil {
@@ -412,9 +436,7 @@ func (w *hostileWorld) heal() {
 	w.look(w.brokers[1].holds())
 	w.look(w.brokers[0].holds())
 	for range 2 {
-		if err := w.author.retained(func(o outgoing) { w.brokers[0].take(o) }); err != nil {
-			w.rt.Fatal(err)
-		}
+		w.fill(w.brokers[0])
 		w.now = w.now.Add(time.Second)
 		w.publish(w.author.tick(w.authorNow(), true))
 	}
@@ -431,10 +453,13 @@ func (w *hostileWorld) heal() {
 	})
 	for i, r := range w.readers {
 		r.skew = 0
-		for range 40 {
+		for i, synced := 0, 0; i < 40 && synced < 3; i++ {
 			w.now = w.now.Add(time.Minute)
 			r.fetch(w.brokers[1], func() bool { return false })
 			r.fetch(w.brokers[0], func() bool { return false })
+			if r.synced() {
+				synced++ // and it stays so
+			}
 		}
 		got := map[ban.Target]ban.Claim{}
 		for t, c := range r.ledger {

@@ -87,8 +87,8 @@ type link struct {
 	cut        chan struct{} // closed to give the connection up
 	generation int
 	sent       uint64
-	card       []byte // our card as the broker last showed it
-	cardSent   time.Time
+	shown      map[Name][]byte // our card and documents as the broker last showed them
+	offered    map[Name]offer
 	wanted     map[string]int
 }
 
@@ -169,7 +169,7 @@ func (l *link) session(ctx context.Context) error {
 	l.mu.Lock()
 	l.generation++
 	l.connected, l.since, l.lastError, l.out, l.cut = true, l.now(), "", nil, make(chan struct{})
-	l.card, l.cardSent, l.wanted = nil, time.Time{}, nil
+	l.shown, l.offered, l.wanted = map[Name][]byte{}, map[Name]offer{}, nil
 	cut := l.cut
 	l.mu.Unlock()
 	l.log.Info("broker_connected", "broker", l.url.Redacted())
@@ -471,24 +471,36 @@ func (l *link) connection() int {
 	return l.generation
 }
 
-// cardPatience is how long a broker has to show our card after it was sent.
-const cardPatience = 10 * time.Second
-
-func (l *link) sawCard(raw []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.card = raw
+// An offer is what was last sent of our card or a document, and when.
+type offer struct {
+	raw []byte
+	at  time.Time
 }
 
-// lacksCard says whether our card should be published to the broker now: it
-// has shown none or another one for a while.
-func (l *link) lacksCard(raw []byte, again bool, now time.Time) bool {
+// showPatience is how long a broker has to show what was sent to it.
+const showPatience = 10 * time.Second
+
+// saw notes what the broker shows of our card and documents.
+func (l *link) saw(n Name, raw []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.connected || now.Sub(l.since) < fenceWait || !again && bytes.Equal(l.card, raw) || now.Sub(l.cardSent) < cardPatience {
+	if l.shown != nil {
+		l.shown[n] = raw
+	}
+}
+
+// lacks says whether our card or a document of ours should be published to the
+// broker now: it has shown none or another one for a while.
+func (l *link) lacks(n Name, raw []byte, again bool, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.connected || now.Sub(l.since) < fenceWait || !again && bytes.Equal(l.shown[n], raw) {
 		return false
 	}
-	l.cardSent = now
+	if o := l.offered[n]; bytes.Equal(o.raw, raw) && now.Sub(o.at) < showPatience {
+		return false
+	}
+	l.offered[n] = offer{raw, now}
 	return true
 }
 

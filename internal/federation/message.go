@@ -42,6 +42,11 @@ type Hash [16]byte
 // payload.
 func Open(name Name, payload []byte) (*Message, error) {
 	m, err := openAnySlot(name, payload)
+	return placed(m, name, err)
+}
+
+// placed checks the slot in a message's body.
+func placed(m *Message, name Name, err error) (*Message, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +62,11 @@ func openAnySlot(name Name, payload []byte) (*Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	return decodeMessage(name, payload, h, text)
+}
+
+// decodeMessage makes a message of a payload whose signature matches.
+func decodeMessage(name Name, payload []byte, h Header, text []byte) (*Message, error) {
 	body, err := decodeBody(h, text)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v: %w", ErrFormat, h.Kind, err)

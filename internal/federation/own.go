@@ -2,6 +2,7 @@ package federation
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"banmesh/internal/ban"
@@ -45,7 +46,7 @@ func (s *Session) onOwn(n Name, p packet) {
 		s.erased(a, n, p)
 		return
 	}
-	m, err := Open(n, p.payload)
+	m, err := s.verified.open(n, p.payload)
 	if err != nil {
 		s.refuse(reasonOf(err))
 		return
@@ -150,6 +151,7 @@ func (s *Session) tick() error {
 	}
 	check := !now.Before(s.nextCheck)
 	s.dirty = s.dirty || check
+	check, s.refresh = check || s.refresh, false
 	audit := !now.Before(s.nextAudit)
 	if audit {
 		s.nextAudit = now.Add(auditEvery)
@@ -177,7 +179,7 @@ func (s *Session) tick() error {
 	s.mu.Unlock()
 	// The card first: a broker that admits only certified nodes refuses a feed
 	// whose card it has not seen.
-	s.publishCard(links, audit)
+	s.publishDocuments(links, audit)
 	for _, j := range jobs {
 		if err := s.serve(j.a, now, j.wish, j.again, j.links, audit); err != nil {
 			return err
@@ -186,6 +188,9 @@ func (s *Session) tick() error {
 	if check {
 		if err := s.o.Identity.Refresh(); err != nil {
 			s.o.Log.Error("card_not_read", "error", err)
+		}
+		if err := s.takeOwnDocuments(); err != nil {
+			s.o.Log.Error("documents_not_read", "error", err)
 		}
 	}
 	if renewed, err := s.o.Identity.Renew(now); err != nil {
@@ -289,12 +294,14 @@ func (s *Session) lacks(a *author, l *link, all bool) (out []outgoing, err error
 	return out, err
 }
 
-// publishCard publishes our card to brokers that lack the newest one.
-func (s *Session) publishCard(links []*link, all bool) {
+// publishDocuments publishes our card and documents to brokers that lack the
+// newest ones.
+func (s *Session) publishDocuments(links []*link, all bool) {
 	card, raw := s.o.Identity.Card()
 	if card == nil {
 		return
 	}
+	var out []outgoing
 	s.mu.Lock()
 	if c := s.cards[s.own]; c == nil || c.card.Serial < card.Serial {
 		s.cards[s.own] = &cardState{card, raw}
@@ -304,14 +311,21 @@ func (s *Session) publishCard(links []*link, all bool) {
 	for _, a := range s.authors {
 		anything = anything || a.standing() != private
 	}
+	for n, m := range s.library.held {
+		if n.Operator == s.own {
+			out = append(out, outgoing{n, m.Raw})
+		}
+	}
 	s.mu.Unlock()
-	if !anything {
+	if !anything && len(out) == 0 {
 		return
 	}
-	name := Name{Network: s.o.Network, Kind: KindCard, Operator: s.own}
+	out = slices.Insert(out, 0, outgoing{Name{Network: s.o.Network, Kind: KindCard, Operator: s.own}, raw})
 	for _, l := range links {
-		if l.lacksCard(raw, all, s.o.Now()) {
-			l.publish([]outgoing{{name, raw}})
+		for _, x := range out {
+			if l.lacks(x.name, x.payload, all, s.o.Now()) {
+				l.publish([]outgoing{x})
+			}
 		}
 	}
 }

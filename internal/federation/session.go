@@ -32,6 +32,8 @@ type Session struct {
 	authors   map[ban.Topic]*author
 	followers map[ban.Feed]*follower
 	cards     map[ban.Operator]*cardState
+	library   library
+	verified  verified
 	fences    map[fence]*sightings
 	restarts  map[ban.Topic]uint64 // epochs of ours that we forgot
 	counts    Counts
@@ -39,6 +41,7 @@ type Session struct {
 	base      map[string]int
 	baseGen   int
 	dirty     bool // what is followed, published or certified has changed
+	refresh   bool // what lies beside the keys is to be read again
 	lastLook  time.Time
 	nextCheck time.Time
 	nextAudit time.Time
@@ -121,7 +124,7 @@ func New(o Options) (*Session, error) {
 	s := &Session{
 		o: o, in: make(chan packet, inMost), up: make(chan *link, len(o.Brokers)), kick: make(chan struct{}, 1),
 		own: o.Identity.Operator(), node: o.Identity.Node(), topics: map[ban.Topic]bool{}, authors: map[ban.Topic]*author{},
-		followers: map[ban.Feed]*follower{}, cards: map[ban.Operator]*cardState{},
+		followers: map[ban.Feed]*follower{}, cards: map[ban.Operator]*cardState{}, library: newLibrary(),
 		fences: map[fence]*sightings{}, restarts: map[ban.Topic]uint64{}, counts: Counts{Refused: map[string]uint64{}},
 	}
 	for i, b := range o.Brokers {
@@ -132,7 +135,10 @@ func New(o Options) (*Session, error) {
 		l.login, l.now, l.log, l.in, l.up = o.Identity.Login, o.Now, o.Log, s.in, s.up
 		s.links = append(s.links, l)
 	}
-	return s, s.loadCards()
+	if err := s.loadCards(); err != nil {
+		return nil, err
+	}
+	return s, s.loadDocuments()
 }
 
 func (s *Session) loadCards() error {
@@ -176,7 +182,7 @@ func (s *Session) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	s.mu.Lock()
-	s.dirty = true
+	s.dirty, s.refresh = true, true
 	s.nextAudit = s.o.Now().Add(auditEvery)
 	s.mu.Unlock()
 	for _, l := range s.links {
@@ -271,7 +277,10 @@ func (s *Session) handOn(ctx context.Context) error {
 		}
 	}
 	s.mu.Lock()
-	s.fx.writes, s.fx.changes, s.fx.disputes = nil, nil, nil
+	if s.fx.news {
+		s.tellNews()
+	}
+	s.fx.writes, s.fx.changes, s.fx.disputes, s.fx.news = nil, nil, nil, false
 	s.counts.Applied += uint64(len(changes))
 	s.mu.Unlock()
 	for _, c := range changes {
@@ -311,6 +320,14 @@ func (s *Session) Publish(topics []ban.Topic) {
 	}
 	s.mu.Unlock()
 	s.changed()
+}
+
+// Refresh looks at once for a card and documents that commands have put beside
+// the node's keys; without it that takes up to a minute.
+func (s *Session) Refresh() {
+	s.mu.Lock()
+	s.refresh = true
+	s.mu.Unlock()
 }
 
 func (s *Session) changed() {

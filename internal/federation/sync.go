@@ -53,6 +53,9 @@ func (s *Session) packet(p packet, fx *effects) {
 	case n.Kind == KindCard:
 		s.onCard(n, p, fx)
 		return
+	case n.Kind == KindTrust || n.Kind == KindDefinition:
+		s.onDocument(n, p, fx)
+		return
 	case !n.OfNode():
 		s.refuse(refusedUnknown)
 		return
@@ -75,11 +78,11 @@ func (s *Session) packet(p packet, fx *effects) {
 		// says nothing about the feed.
 		s.refuse(refusedEmpty)
 		return
-	case !w.allow(fx.now):
+	case !w.allowed.take(fx.now):
 		s.refuse(refusedRate)
 		return
 	}
-	m, err := Open(n, p.payload)
+	m, err := s.verified.open(n, p.payload)
 	if err != nil {
 		s.refuse(reasonOf(err))
 		return
@@ -141,15 +144,19 @@ func (s *Session) onCard(n Name, p packet, fx *effects) {
 		s.refuse(refusedUnknown)
 		return
 	}
+	if !s.allowDocument(n.Operator, fx.now) {
+		s.refuse(refusedRate)
+		return
+	}
 	old := s.cards[n.Operator]
 	if n.Operator == s.own && p.link != nil {
-		p.link.sawCard(p.payload)
+		p.link.saw(n, p.payload)
 	}
 	if len(p.payload) == 0 {
 		s.refuse(refusedEmpty)
 		return
 	}
-	m, err := Open(n, p.payload)
+	m, err := s.verified.open(n, p.payload)
 	if err != nil {
 		s.refuse(reasonOf(err))
 		return
@@ -282,14 +289,19 @@ func (s *Session) feedsOf(f Following) (out []ban.Feed) {
 	return out
 }
 
+func newFollower(network string, feed ban.Feed) *follower {
+	return &follower{network: network, feed: feed, allowed: allowance{burst: rateBurst, second: rateSecond}}
+}
+
 // newFollower begins to follow a feed with what the store has of it.
 func (s *Session) newFollower(feed ban.Feed, fx *effects) *follower {
-	w := &follower{network: s.o.Network, feed: feed}
+	w := newFollower(s.o.Network, feed)
 	err := s.o.Store.View(func(tx store.Tx) error { return w.load(tx) })
 	if err != nil {
 		s.o.Log.Error("stored_feed_damaged", "feed", feed, "error", err)
 		stored := w.stored
-		*w = follower{network: s.o.Network, feed: feed, stored: stored}
+		*w = *newFollower(s.o.Network, feed)
+		w.stored = stored
 		w.headEpoch, w.headNumber, w.headHash, w.frozen = stored.headEpoch, stored.headNumber, stored.headHash, stored.frozen
 		w.forget(fx)
 	}
@@ -349,6 +361,15 @@ func (s *Session) rebase() {
 	for _, f := range s.following {
 		base[Name{Network: s.o.Network, Kind: KindCard, Operator: f.Operator}.String()] = 1
 	}
+	own := Name{Network: s.o.Network, Kind: KindTrust, Operator: s.own}
+	base[own.String()] = 1
+	base[definitionsFilter(own)] = MaxDefinitions / 4
+	for o := range s.library.trust {
+		base[Name{Network: s.o.Network, Kind: KindTrust, Operator: o}.String()] = 1
+	}
+	for o := range s.library.definitions {
+		base[definitionsFilter(Name{Network: s.o.Network, Operator: o})] = MaxDefinitions / 4
+	}
 	for _, w := range s.followers {
 		if w.halted == nil {
 			head := w.name(KindHead, 0).String()
@@ -369,6 +390,12 @@ func (s *Session) rebase() {
 		s.base = base
 		s.baseGen++
 	}
+}
+
+// definitionsFilter is the filter for all topic definitions of an operator.
+func definitionsFilter(n Name) string {
+	n.Kind, n.Topic = KindDefinition, "x"
+	return strings.TrimSuffix(n.String(), "x") + "+"
 }
 
 // subscriptions tells the links what to listen to. s.mu is held.
@@ -404,19 +431,26 @@ func (s *Session) subscriptions() {
 	}
 }
 
-// allow takes a token of the feed's bucket.
-func (f *follower) allow(now time.Time) bool {
-	if f.refilled.IsZero() {
-		f.tokens, f.refilled = rateBurst, now
+// An allowance says how many messages may be verified: a token bucket.
+type allowance struct {
+	burst, second float64
+	tokens        float64
+	refilled      time.Time
+}
+
+// take takes a token if there is one.
+func (a *allowance) take(now time.Time) bool {
+	if a.refilled.IsZero() {
+		a.tokens, a.refilled = a.burst, now
 	}
-	if d := now.Sub(f.refilled); d > 0 {
-		f.tokens = min(rateBurst, f.tokens+d.Seconds()*rateSecond)
-		f.refilled = now
+	if d := now.Sub(a.refilled); d > 0 {
+		a.tokens = min(a.burst, a.tokens+d.Seconds()*a.second)
+		a.refilled = now
 	}
-	if f.tokens < 1 {
+	if a.tokens < 1 {
 		return false
 	}
-	f.tokens--
+	a.tokens--
 	return true
 }
 

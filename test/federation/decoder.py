@@ -310,11 +310,25 @@ def body(kind, r, m, place):
         put("nodes", nodes)
         put("revoked", [{"node": base32(r.take(10)), "since": r.uint(4)} for _ in range(r.uvarint(256))])
     elif kind == "trust":
-        put("trusted", [{"operator": base32(r.take(16)), "weight": r.uint(1), "name": r.line(64)} for _ in range(r.uvarint(1024))])
+        put("trusted", trusted(r))
     elif kind == "topics":
         put("text", r.line(MAX_CARD))
     if m.get("slot", place["slot"]) != place["slot"]:
         raise Refused("misplaced", "another slot")
+
+
+def trusted(r):
+    """Reads a trust list; the high bit of a weight says that the list is followed in turn."""
+    out, last = [], b""
+    for _ in range(r.uvarint(1024)):
+        operator, weight, name = r.take(16), r.uint(1), r.line(64)
+        if operator <= last or weight & 0x7F > 100:
+            raise Refused("format", "operators out of order, or a weight above 100")
+        one, last = {"operator": base32(operator), "weight": weight & 0x7F, "name": name}, operator
+        if weight & 0x80:
+            one["follows"] = True
+        out.append(one)
+    return out
 
 
 def check_login(v):

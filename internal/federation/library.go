@@ -1,0 +1,378 @@
+package federation
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/store"
+)
+
+// A library holds the newest trust list and topic definitions of each operator
+// that is read, and of our own. What was read once is never replaced by
+// something older, whatever a broker serves.
+type library struct {
+	held map[Name]*Message
+	// Whose lists and definitions are wanted; our own always are.
+	trust, definitions map[ban.Operator]bool
+	allowances         map[ban.Operator]*allowance
+	news               chan struct{} // capacity one: something has changed
+}
+
+// bucketDocuments keeps the newest document of each name, verbatim, by its
+// MQTT topic.
+const bucketDocuments = "documents"
+
+// MaxDefinitions bounds the topic definitions that are kept of one operator.
+const MaxDefinitions = 64
+
+// Rates at which cards and documents of one operator are verified: they change
+// rarely, and are retained.
+const (
+	documentBurst  = 256
+	documentSecond = 8
+)
+
+func newLibrary() library {
+	return library{
+		held: map[Name]*Message{}, trust: map[ban.Operator]bool{}, definitions: map[ban.Operator]bool{},
+		allowances: map[ban.Operator]*allowance{}, news: make(chan struct{}, 1),
+	}
+}
+
+// TrustList is an operator's published list as it is held here.
+type TrustList struct {
+	Operator ban.Operator `json:"operator"`
+	Number   uint64       `json:"number"`
+	Issued   time.Time    `json:"issued"`
+	Trusted  []Trusted    `json:"trusted"`
+}
+
+// PublishedDefinition is a topic definition that an operator publishes. Text
+// is foreign: it is shown to a person before anything is done with it.
+type PublishedDefinition struct {
+	Operator ban.Operator `json:"operator"`
+	Topic    ban.Topic    `json:"topic"`
+	Number   uint64       `json:"number"`
+	Issued   time.Time    `json:"issued"`
+	Text     string       `json:"text"`
+}
+
+// ReadDocuments sets whose trust lists and whose topic definitions are read:
+// the whole desired sets.
+func (s *Session) ReadDocuments(trust, definitions []ban.Operator) {
+	s.mu.Lock()
+	s.library.trust, s.library.definitions = setOf(trust), setOf(definitions)
+	s.mu.Unlock()
+	s.changed()
+}
+
+func setOf(list []ban.Operator) map[ban.Operator]bool {
+	out := make(map[ban.Operator]bool, len(list))
+	for _, o := range list {
+		out[o] = true
+	}
+	return out
+}
+
+// News is told when a document that is read has changed.
+func (s *Session) News() <-chan struct{} { return s.library.news }
+
+// TrustLists gives the lists of those whose lists are read, sorted.
+func (s *Session) TrustLists() (out []TrustList) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n, m := range s.library.held {
+		if t, ok := m.Body.(*Trust); ok && s.library.trust[n.Operator] {
+			out = append(out, TrustList{n.Operator, m.Header.Number, m.Header.Issued, t.Operators})
+		}
+	}
+	slices.SortFunc(out, func(a, b TrustList) int { return slices.Compare(a.Operator[:], b.Operator[:]) })
+	return out
+}
+
+// Definitions gives the topic definitions of those whose are read, without
+// those that were withdrawn, sorted by topic and operator.
+func (s *Session) Definitions() (out []PublishedDefinition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n, m := range s.library.held {
+		if t, ok := m.Body.(*Definition); ok && s.library.definitions[n.Operator] && t.Text != "" {
+			out = append(out, PublishedDefinition{n.Operator, n.Topic, m.Header.Number, m.Header.Issued, t.Text})
+		}
+	}
+	slices.SortFunc(out, func(a, b PublishedDefinition) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), slices.Compare(a.Operator[:], b.Operator[:]))
+	})
+	return out
+}
+
+// reads says whether a document of this name is wanted. s.mu is held.
+func (s *Session) reads(n Name) bool {
+	if n.Operator == s.own {
+		return true
+	}
+	if n.Kind == KindTrust {
+		return s.library.trust[n.Operator]
+	}
+	return s.library.definitions[n.Operator]
+}
+
+// onDocument takes a trust list or topic definition if it is newer than the
+// one at hand. s.mu is held.
+func (s *Session) onDocument(n Name, p packet, fx *effects) {
+	switch {
+	case !s.reads(n):
+		s.refuse(refusedUnknown)
+		return
+	case !s.allowDocument(n.Operator, fx.now):
+		s.refuse(refusedRate)
+		return
+	}
+	if n.Operator == s.own && p.link != nil {
+		p.link.saw(n, p.payload)
+	}
+	if len(p.payload) == 0 {
+		s.refuse(refusedEmpty)
+		return
+	}
+	m, err := s.verified.open(n, p.payload)
+	if err != nil {
+		s.refuse(reasonOf(err))
+		return
+	}
+	old := s.library.held[n]
+	switch {
+	case m.Header.Ahead(fx.now):
+		s.refuse(refusedFuture)
+	case old != nil && m.Header.Number < old.Header.Number:
+		s.refuse(refusedReplay)
+	case old != nil && m.Header.Number == old.Header.Number:
+		if m.Hash != old.Hash {
+			s.o.Log.Error("operator_signed_two_documents", "document", n, "number", m.Header.Number)
+		}
+	case old == nil && n.Kind == KindDefinition && s.countDefinitions(n.Operator) >= MaxDefinitions:
+		s.refuse(refusedSize)
+	default:
+		s.library.held[n] = m
+		fx.write(bucketDocuments, n.String(), p.payload)
+		fx.news = true
+		s.o.Log.Info("document_accepted", "document", n, "number", m.Header.Number)
+	}
+}
+
+func (s *Session) countDefinitions(o ban.Operator) (count int) {
+	for n := range s.library.held {
+		if n.Operator == o && n.Kind == KindDefinition {
+			count++
+		}
+	}
+	return count
+}
+
+// allowDocument takes a token of the operator's bucket. s.mu is held.
+func (s *Session) allowDocument(o ban.Operator, now time.Time) bool {
+	a := s.library.allowances[o]
+	if a == nil {
+		a = &allowance{burst: documentBurst, second: documentSecond}
+		s.library.allowances[o] = a
+	}
+	return a.take(now)
+}
+
+// loadDocuments reads what is held of this network.
+func (s *Session) loadDocuments() error {
+	err := s.o.Store.View(func(tx store.Tx) error {
+		return tx.Each(bucketDocuments, Prefix+s.o.Network+"/", func(k string, v []byte) error {
+			n, err := ParseTopicName(k)
+			if err == nil {
+				var m *Message
+				if m, err = Open(n, slices.Clone(v)); err == nil {
+					s.library.held[n] = m
+				}
+			}
+			if err != nil {
+				s.o.Log.Error("stored_document_damaged", "document", k, "error", err)
+			}
+			return nil // the brokers have it
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("reading the documents: %w", err)
+	}
+	return nil
+}
+
+// takeOwnDocuments takes over what commands have signed since the last look.
+func (s *Session) takeOwnDocuments() error {
+	offered, err := s.o.Identity.Documents()
+	var faults []error
+	for _, m := range offered {
+		if m.Name.Network != s.o.Network {
+			continue
+		}
+		s.mu.Lock()
+		old := s.library.held[m.Name]
+		s.mu.Unlock()
+		if old != nil && old.Header.Number >= m.Header.Number {
+			continue
+		}
+		if err := s.o.Store.Update(func(tx store.Tx) error { return tx.Put(bucketDocuments, m.Name.String(), m.Raw) }); err != nil {
+			faults = append(faults, fmt.Errorf("keeping %v: %w", m.Name, err))
+			continue
+		}
+		s.mu.Lock()
+		s.library.held[m.Name] = m
+		s.mu.Unlock()
+		s.tellNews()
+	}
+	return errors.Join(append(faults, err)...)
+}
+
+func (s *Session) tellNews() {
+	select {
+	case s.library.news <- struct{}{}:
+	default:
+	}
+}
+
+// documentsDirectory holds what this operator has signed, below the directory
+// of its keys; files end in documentSuffix.
+const (
+	documentsDirectory = "documents"
+	documentSuffix     = ".signed"
+	maxDocumentFiles   = 256
+)
+
+// Documents gives the trust lists and topic definitions of this operator that
+// lie beside its keys. What cannot be read is in the error, the others are
+// given all the same.
+func (id *Identity) Documents() (out []*Message, err error) {
+	if id.dir == "" {
+		return nil, nil
+	}
+	dir := filepath.Join(id.dir, documentsDirectory)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the documents: %w", err)
+	}
+	var faults []error
+	for _, e := range entries[:min(len(entries), maxDocumentFiles)] {
+		if !strings.HasSuffix(e.Name(), documentSuffix) {
+			continue
+		}
+		m, err := readDocument(filepath.Join(dir, e.Name()))
+		if err == nil && m.Header.Operator != id.Operator() {
+			err = fmt.Errorf("%s is of another operator, %s", e.Name(), m.Header.Operator)
+		}
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		out = append(out, m)
+	}
+	return out, errors.Join(faults...)
+}
+
+func readDocument(path string) (*Message, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a document: %w", err)
+	}
+	if info.Size() > MaxPayload {
+		return nil, fmt.Errorf("%s: %w", path, ErrSize)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a document: %w", err)
+	}
+	m, err := OpenDocument(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// OpenDocument reads a trust list or topic definition wherever it was found.
+func OpenDocument(raw []byte) (*Message, error) {
+	h, err := Peek(raw)
+	if err != nil {
+		return nil, err
+	}
+	if h.Kind != KindTrust && h.Kind != KindDefinition {
+		return nil, fmt.Errorf("%w: it is a %v", ErrMisplaced, h.Kind)
+	}
+	return Open(Name{Network: h.Network, Kind: h.Kind, Topic: h.Topic, Operator: h.Operator}, raw)
+}
+
+// KeepDocument puts a document that the operator signed into the directory of
+// a node's keys, from which a running agent publishes it. It refuses one that
+// is older than what lies there.
+func KeepDocument(dir string, raw []byte) (*Message, error) {
+	m, err := OpenDocument(raw)
+	if err != nil {
+		return nil, err
+	}
+	path := documentPath(dir, m.Name)
+	if old, err := readDocument(path); err == nil && old.Header.Number > m.Header.Number {
+		return nil, fmt.Errorf("the document has number %d; the one here has %d", m.Header.Number, old.Header.Number)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("keeping a document: %w", err)
+	}
+	if err := writeFile(path, raw, 0o644); err != nil {
+		return nil, fmt.Errorf("keeping a document: %w", err)
+	}
+	return m, nil
+}
+
+func documentPath(dir string, n Name) string {
+	file := n.Network + "." + n.Kind.String()
+	if n.Topic != "" {
+		file += "." + string(n.Topic)
+	}
+	return filepath.Join(dir, documentsDirectory, file+documentSuffix)
+}
+
+// PublishTrust signs the operator's next trust list for a network.
+func (o *Office) PublishTrust(network string, now time.Time, list []Trusted) ([]byte, error) {
+	n := Name{Network: network, Kind: KindTrust, Operator: o.Operator()}
+	raw, err := SignTrust(o.root, network, o.nextNumber(n, now), now, Trust{list})
+	return o.kept(raw, err)
+}
+
+// PublishDefinition signs the operator's next definition of a topic for a
+// network; an empty text withdraws it.
+func (o *Office) PublishDefinition(network string, topic ban.Topic, now time.Time, text string) ([]byte, error) {
+	n := Name{Network: network, Kind: KindDefinition, Topic: topic, Operator: o.Operator()}
+	raw, err := SignDefinition(o.root, network, topic, o.nextNumber(n, now), now, text)
+	return o.kept(raw, err)
+}
+
+func (o *Office) kept(raw []byte, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	_, err = KeepDocument(o.dir, raw)
+	return raw, err
+}
+
+// nextNumber is above that of the last version, and above what a lost
+// directory may have signed: numbers are Unix seconds where the clock allows.
+func (o *Office) nextNumber(n Name, now time.Time) uint64 {
+	next := uint64(seconds(now))
+	if old, err := readDocument(documentPath(o.dir, n)); err == nil {
+		next = max(next, old.Header.Number+1)
+	}
+	return next
+}

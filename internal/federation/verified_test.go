@@ -1,0 +1,50 @@
+package federation
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+)
+
+func TestWhatWasVerifiedOnceIsStillCheckedForAllButItsSignature(t *testing.T) {
+	var v verified
+	for n, b := range testMessages(t) {
+		if _, err := v.open(n, b); err != nil {
+			t.Fatal(err)
+		}
+		m, err := v.open(n, bytes.Clone(b))
+		if err != nil || m.Name != n || m.Body == nil {
+			t.Errorf("the same again: %v, %v", m, err)
+		}
+		bad := bytes.Clone(b)
+		bad[len(bad)-1] ^= 1
+		for range 2 { // a refusal is not remembered as anything
+			if _, err := v.open(n, bad); !errors.Is(err, ErrSignature) {
+				t.Errorf("%v: %v", n, err)
+			}
+		}
+		elsewhere := n
+		elsewhere.Operator[0] ^= 1
+		if _, err := v.open(elsewhere, b); !errors.Is(err, ErrMisplaced) {
+			t.Errorf("%v elsewhere: %v", n, err)
+		}
+	}
+	if _, err := v.open(Name{}, make([]byte, MaxPayload+1)); !errors.Is(err, ErrSize) {
+		t.Errorf("a huge payload: %v", err)
+	}
+}
+
+func TestTheMemoryOfVerifiedMessagesIsBounded(t *testing.T) {
+	var v verified
+	key, f := testKey("node"), testFeed("sshd", testKey("root"), testKey("node"))
+	for i := range 2*verifiedMost + 10 {
+		n := FeedName("testnet", f, KindDispute, 0)
+		b := seal(key, Header{Kind: n.Kind, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 1, Number: uint64(i), Issued: testTime}, (&Dispute{}).append(nil))
+		if _, err := v.open(n, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(v.young) > verifiedMost || len(v.old) > verifiedMost {
+		t.Errorf("%d and %d are remembered", len(v.young), len(v.old))
+	}
+}
