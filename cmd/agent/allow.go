@@ -15,7 +15,7 @@ import (
 
 func newAllowCommand(p *paths) *cobra.Command {
 	return group("allow", "Choose what is never banned here, whoever asks for it",
-		newAllowAddCommand(p), newAllowListCommand(p), newAllowRemoveCommand(p))
+		newAllowAddCommand(p), newAllowListCommand(p), newAllowRemoveCommand(p), newAllowPackCommand(p))
 }
 
 func newAllowAddCommand(p *paths) *cobra.Command {
@@ -68,7 +68,8 @@ func newAllowListCommand(p *paths) *cobra.Command {
 		Use: "list", Short: "List what is never banned here, and why",
 		Example: "  agent allow list",
 		Long: `List what is never banned here: what a person allowed or unbanned, and what the agent found by itself (its own
-addresses, gateways, resolvers, brokers, who is logged in).
+addresses, gateways, resolvers, brokers, who is logged in), and what lists say. Of a "shared" address, behind which
+many people are, what peers claim is watched for an hour and bans nothing by itself; this node's own detection still does.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -163,10 +164,10 @@ func diagnose(e examined) (list []finding) {
 	}
 	s := e.status
 	note("agent", true, "", "running for %s, version %s", cli.Short(e.now.Sub(s.Started)), s.Version)
-	if s.Enforcement == "nftables" {
-		note("firewall", true, "", "bans reach the kernel; %d in force", s.Bans)
+	if s.Enforcement != "observe" && s.Enforcement != "off" {
+		note("firewall", true, "", "bans are enforced with %s; %d in force", s.Enforcement, s.Bans)
 	} else {
-		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans do not reach the kernel (%s): %s", s.Enforcement, cmp.Or(s.Reason, "it was configured so"))
+		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans are not enforced (%s): %s", s.Enforcement, cmp.Or(s.Reason, "it was configured so"))
 	}
 	for _, w := range s.Warnings {
 		note(w.Code, false, w.Fix, "%s", w.Text)
@@ -234,6 +235,7 @@ func (e examined) sources(note func(string, bool, string, string, ...any)) {
 
 // reachable judges whether whoever asks could be locked out.
 func (e examined) reachable(note func(string, bool, string, string, ...any)) {
+	e.never = slices.DeleteFunc(slices.Clone(e.never), func(x neverban.Entry) bool { return x.Source == neverban.SourceCaution })
 	if len(e.never) == 0 {
 		note("never-ban", false, "agent reload", "the never-ban list is empty: not even this machine's gateway is on it")
 		return

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -21,6 +22,9 @@ func newPeersCommand(p *paths) *cobra.Command {
 	return group("peers", "Choose whose bans this node believes",
 		newPeersTrustCommand(p), newPeersAddCommand(p), newPeersListCommand(p), newPeersShowCommand(p), newPeersRemoveCommand(p))
 }
+
+// peersDropIn is the drop-in file of these commands.
+const peersDropIn = "peers"
 
 // maxName bounds an operator's name here.
 const maxName = 32
@@ -65,7 +69,7 @@ watched target is banned at its first offence here, and is left alone if it does
 			if other, ok := set.Policy().Name(operator); ok && other != name {
 				return cli.Hint(fmt.Errorf("that operator is already trusted as %s", other), "`agent peers remove %s` first", other)
 			}
-			path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+			path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
 				config.Table(tree, "operators", name)["id"] = operator.String()
 				return nil
 			})
@@ -149,14 +153,23 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 		Args: exactly(1, "an operator's name"),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := args[0]
-			path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+			set, before := agent.LoadSettings(p.config)
+			var known []agent.Peer
+			if before == nil {
+				known = set.Peers()
+			}
+			var old []byte
+			path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
 				operators := config.Table(tree, "operators")
 				if _, ok := operators[name]; !ok {
 					return errNotOurs
 				}
 				delete(operators, name)
+				forgetPeer(tree, name, known)
 				config.Prune(tree)
-				return nil
+				var err error
+				old, err = os.ReadFile(filepath.Join(p.config, config.DropInDirectory, peersDropIn+".toml"))
+				return err
 			})
 			if errors.Is(err, errNotOurs) {
 				return cli.Hint(fmt.Errorf("no operator %q was trusted by this command", name), "see `agent peers list`; what you wrote into agent.toml, you remove there")
@@ -164,9 +177,29 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// A rule or group that a person wrote and that names the operator would
+			// keep the agent from starting.
+			if _, err := agent.LoadSettings(p.config); err != nil && before == nil {
+				return cli.Hint(errors.Join(fmt.Errorf("%s is still named elsewhere, so nothing was changed", name), err, config.WriteAtomic(path, old, 0o644)), "take %s out of those rules and groups first; `agent undo %s` drops what it caused at once", name, name)
+			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is no longer trusted\n", name)
 			return reload(c, p, path)
 		},
+	}
+}
+
+// forgetPeer takes an operator out of the rules of a drop-in file.
+func forgetPeer(tree map[string]any, name string, known []agent.Peer) {
+	topics, _ := tree["topics"].(map[string]any)
+	for _, t := range topics {
+		rules, _ := t.(map[string]any)
+		for _, key := range []string{"ban", "watch"} {
+			text, _ := rules[key].(string)
+			if r, err := readRule(text, known); err == nil && text != "" {
+				r.forget(name)
+				rules[key] = r.String()
+			}
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,7 +55,7 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 				return cli.Hint(fmt.Errorf("that operator is known as %s already", other), "see `agent peers show %s`", other)
 			}
 			since := time.Now().UTC().Truncate(time.Second)
-			path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+			path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
 				o := config.Table(tree, "operators", name)
 				o["id"], o["since"], o["probation"] = operator.String(), since, policy.Duration(d).String()
 				if comment != "" {
@@ -92,22 +93,31 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
 		return cli.Hint(fmt.Errorf("no operator is called %q", name), "`agent peers add %s ID` first", name)
 	}
 	rules := set.Policy().Source().Topics[string(topic)]
-	bans, err1 := anyOf(rules.Ban)
-	watches, err2 := anyOf(rules.Watch)
+	everyone := set.Peers()
+	bans, err1 := readRule(rules.Ban, everyone)
+	watches, err2 := readRule(rules.Watch, everyone)
+	file := set.RuleFile(topic)
+	if file != "" && filepath.Base(file) != peersDropIn+".toml" && len(bans.several)+len(watches.several) > 0 {
+		err1 = fmt.Errorf("%q", rules.Ban) // a quorum that a person wrote
+	}
 	if err := errors.Join(err1, err2); err != nil {
 		return cli.Hint(fmt.Errorf("the rules of %s are more than a list of names: %w", topic, err), "change them in agent.toml, below [topics.%s]", topic)
 	}
-	bans = slices.DeleteFunc(bans, func(s string) bool { return s == name })
-	watches = slices.DeleteFunc(watches, func(s string) bool { return s == name })
+	bans.forget(name)
 	if as == "ban" {
-		bans = append(bans, name)
+		watches.one = slices.DeleteFunc(watches.one, func(s string) bool { return s == name })
+		bans.add(name)
 	} else {
-		watches = append(watches, name)
+		watches.forget(name)
+		watches.one = append(watches.one, name)
 	}
-	ban, watch := rule(bans), rule(watches)
-	path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+	ban, watch := bans.String(), watches.String()
+	path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
 		t := config.Table(tree, "topics", string(topic))
 		t["ban"], t["watch"] = ban, watch
+		if rules.Require != "" {
+			t["require"] = rules.Require
+		}
 		return nil
 	})
 	if err != nil {
@@ -128,32 +138,76 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
 	return reload(c, p, path)
 }
 
-// anyOf reads the names of `any of a, b`; "" and `never` have none.
-func anyOf(rule string) ([]string, error) {
-	rule = strings.TrimSpace(rule)
-	if rule == "" || rule == "never" {
-		return nil, nil
-	}
-	list, ok := strings.CutPrefix(rule, "any of ")
-	if !ok {
-		return nil, fmt.Errorf("%q", rule)
-	}
-	var names []string
-	for name := range strings.SplitSeq(list, ",") {
-		name = strings.TrimSpace(name)
-		if name == "" || strings.ContainsAny(name, " ()") {
-			return nil, fmt.Errorf("%q", rule)
-		}
-		names = append(names, name)
-	}
-	return names, nil
+// nameRule is a rule that names operators and nothing else: some of several,
+// or any one of others: "3 of alice, bob, carol or any of dave".
+type nameRule struct {
+	need    int
+	several []string
+	one     []string
 }
 
-func rule(names []string) string {
-	if len(names) == 0 {
+// readRule reads such a rule; "" and `never` name nobody.
+func readRule(rule string, known []agent.Peer) (r nameRule, err error) {
+	if rule = strings.TrimSpace(rule); rule == "" || rule == "never" {
+		return r, nil
+	}
+	for term := range strings.SplitSeq(rule, " or ") {
+		count, list, ok := strings.Cut(strings.TrimSpace(term), " of ")
+		var names []string
+		for name := range strings.SplitSeq(list, ",") {
+			switch name = strings.TrimSpace(name); {
+			case name == "everyone":
+				for _, x := range known {
+					names = append(names, x.Name)
+				}
+			case !slices.ContainsFunc(known, func(x agent.Peer) bool { return x.Name == name }):
+				return r, fmt.Errorf("%q", rule)
+			default:
+				names = append(names, name)
+			}
+		}
+		need, err := strconv.Atoi(count)
+		switch {
+		case ok && count == "any" && r.one == nil:
+			r.one = names
+		case ok && err == nil && need > 0 && r.several == nil:
+			r.need, r.several = need, names
+		default:
+			return r, fmt.Errorf("%q", rule)
+		}
+	}
+	return r, nil
+}
+
+// add lets a name count as the rule's others do.
+func (r *nameRule) add(name string) {
+	if r.several != nil {
+		r.several = append(r.several, name)
+	} else {
+		r.one = append(r.one, name)
+	}
+}
+
+// forget takes a name out. A rule that so many could never meet asks for all
+// that are left.
+func (r *nameRule) forget(name string) {
+	is := func(s string) bool { return s == name }
+	r.one, r.several = slices.DeleteFunc(r.one, is), slices.DeleteFunc(r.several, is)
+	r.need = min(r.need, len(r.several))
+}
+
+func (r *nameRule) String() string {
+	var terms []string
+	if len(r.several) > 0 {
+		terms = append(terms, fmt.Sprintf("%d of %s", r.need, strings.Join(r.several, ", ")))
+	}
+	if len(r.one) > 0 {
+		terms = append(terms, "any of "+strings.Join(r.one, ", "))
+	}
+	if terms == nil {
 		return "never"
 	}
-	return "any of " + strings.Join(names, ", ")
+	return strings.Join(terms, " or ")
 }
 
 func newPeersShowCommand(p *paths) *cobra.Command {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,7 +18,6 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/detect/span"
 	"banmesh/internal/ledger"
-	"banmesh/internal/neverban"
 )
 
 func newPolicyCommand(p *paths) *cobra.Command {
@@ -117,11 +119,13 @@ func try(c *cobra.Command, config string, feed func(func(ledger.Event) error) er
 	if err != nil {
 		return ledger.Trial{}, err
 	}
-	never, _, err := neverban.Discover(c.Context(), neverban.Options{})
+	never, shared, err := set.NeverBan(c.Context(), time.Now(), func(ctx context.Context, name string) ([]netip.Addr, error) {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	})
 	if err != nil {
 		fmt.Fprintf(c.ErrOrStderr(), "agent: warning: the never-ban list may lack entries: %s\n", cli.Printable(err.Error()))
 	}
-	r, err := ledger.NewReplay(set.Policy(), never)
+	r, err := ledger.NewReplay(set.Policy(), never, shared)
 	if err != nil {
 		return ledger.Trial{}, err
 	}

@@ -20,6 +20,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/export"
 	"banmesh/internal/ledger"
+	"banmesh/internal/neverban"
 	"banmesh/internal/store"
 )
 
@@ -53,6 +54,9 @@ type agent struct {
 	mu       sync.Mutex
 	settings *Settings
 	reloads  sync.Mutex // one at a time
+
+	// network gives addresses and routes; nil: the kernel's.
+	network func() (neverban.Network, error)
 }
 
 // HistoryDirectory holds what peers claimed and who offended here, below the

@@ -23,7 +23,7 @@ func (a *agent) registerDecisions(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/peers", control.Handle(func(*http.Request) (any, error) { return list(a.ledger.Peers()), nil }))
 	mux.HandleFunc("POST /v1/peers/undo", control.Handle(a.undo))
 	mux.HandleFunc("POST /v1/peers/release", control.Handle(a.release))
-	mux.HandleFunc("GET /v1/never-ban", control.Handle(func(*http.Request) (any, error) { return list(a.guard.list()), nil }))
+	mux.HandleFunc("GET /v1/never-ban", control.Handle(func(*http.Request) (any, error) { return list(a.guard.everything()), nil }))
 	mux.HandleFunc("GET /v1/feeds", control.Handle(func(*http.Request) (any, error) { return list(a.sharing.session.Feeds()), nil }))
 	mux.HandleFunc("POST /v1/dispute", control.Handle(a.dispute))
 }

@@ -6,12 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/control"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
 )
@@ -25,65 +25,49 @@ type guard struct {
 	set     neverban.Set // against everyone's bans
 	peers   neverban.Set // against the bans of others: private ranges too
 	entries []neverban.Entry
+	shared  neverban.Set // what many people share: watched only
+	sharing []neverban.Entry
+	packs   []PackSetting
 	fault   error
-}
 
-// documentation prefixes exist nowhere on the Internet, so banning them harms
-// nobody, and examples and tests use them (RFC 5737, RFC 3849).
-var documentation = []netip.Prefix{
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"),
-	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32"),
+	names   names
+	network func() (neverban.Network, error) // nil: the kernel's
 }
 
 func newGuard(ctx context.Context, a *agent) (*guard, error) {
-	g := &guard{a: a}
+	g := &guard{a: a, network: a.network}
+	g.names = names{now: a.now, lookUp: func(ctx context.Context, name string) ([]netip.Addr, error) {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	}}
 	g.discover(ctx)
 	return g, nil
 }
 
 // discover looks around. What cannot be read is a warning: a set that lacks an
 // entry is better than none, and a node that does not start protects nobody.
-func (g *guard) discover(ctx context.Context) (changed bool) {
-	s := g.a.current()
-	o := neverban.Options{
-		Lab: slices.Clone(documentation), Now: g.a.now(),
-		Resolve: func(ctx context.Context, name string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-		},
-	}
-	for _, p := range s.config.MayBan {
-		o.Lab = append(o.Lab, netip.MustParsePrefix(p)) // checked by LoadSettings
-	}
-	for _, b := range s.config.Brokers {
-		if u, err := url.Parse(b.URL); err == nil && u.Hostname() != "" {
-			o.Brokers = append(o.Brokers, u.Hostname())
-		}
-	}
-	for _, n := range s.config.NeverBan {
-		t, err := ban.ParseTarget(n.Target)
-		p, ok := t.Prefix()
-		if err != nil || !ok {
-			continue
-		}
-		e := neverban.Entry{Prefix: p, Source: neverban.SourceManual, Reason: n.Comment}
-		if n.Until != "" {
-			e.Until, _ = time.Parse(time.RFC3339, n.Until) // checked by LoadSettings
-		}
-		o.Extra = append(o.Extra, e)
-	}
+func (g *guard) discover(ctx context.Context) (never, shared bool) {
+	s, now := g.a.current(), g.a.now()
+	o := s.neverBan(now)
+	o.Resolve, o.Network = g.names.resolve, g.network
 	set, entries, err := neverban.Discover(ctx, o)
+	sharing := neverban.Alive(s.shields.shared, now)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	changed = !slices.Equal(g.entries, entries)
+	never, shared = !slices.Equal(g.entries, entries), !slices.Equal(g.sharing, sharing)
 	// A neighbour in a private network can attack, and this node can see it;
 	// what a peer calls 192.168.1.7 is another machine.
 	g.set, g.peers, g.entries, g.fault = neverban.NewSet(neverban.WithoutPrivate(entries)), set, entries, err
-	return changed
+	g.shared, g.sharing, g.packs = neverban.NewSet(sharing), sharing, s.Packs()
+	return never, shared
 }
 
 // refresh looks around again and passes on what is new.
 func (g *guard) refresh(ctx context.Context) error {
-	if !g.discover(ctx) {
+	never, shared := g.discover(ctx)
+	if shared {
+		g.a.ledger.SetCaution(g.caution())
+	}
+	if !never {
 		return nil
 	}
 	g.a.ledger.SetNeverBan(g.protection(), g.peersProtection())
@@ -144,7 +128,38 @@ func (g *guard) peersProtection() policy.Protection {
 }
 
 // caution gives the addresses that many people share.
-func (g *guard) caution() policy.Protection { return nil }
+func (g *guard) caution() policy.Protection {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.shared
+}
+
+// packSoon is how long before its end a pack is worth a word.
+const packSoon = 7 * 24 * time.Hour
+
+// warnings says what is wrong with the lists.
+func (g *guard) warnings() (list []control.Warning) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.fault != nil {
+		list = append(list, control.Warning{Code: "never-ban", Text: "the never-ban list may lack entries: " + g.fault.Error()})
+	}
+	for _, p := range g.packs {
+		if left := p.Expires.Sub(g.a.now()); left <= 0 {
+			list = append(list, control.Warning{Code: "pack", Text: fmt.Sprintf("the pack %s has ended and shields nothing", p.Name), Fix: "agent allow pack add FILE, with a newer one; or agent allow pack remove " + p.Name})
+		} else if left < packSoon {
+			list = append(list, control.Warning{Code: "pack", Text: fmt.Sprintf("the pack %s ends on %s", p.Name, p.Expires.Format(time.DateOnly)), Fix: "agent allow pack add FILE, with a newer one"})
+		}
+	}
+	return list
+}
+
+// everything lists what shields here, shared addresses last.
+func (g *guard) everything() []neverban.Entry {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return slices.Concat(g.entries, g.sharing)
+}
 
 // kernel gives the prefixes that the kernel checks before any ban.
 func (g *guard) kernel() []netip.Prefix {

@@ -131,11 +131,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 	if d.SaveError != "" {
 		warnings = append(warnings, control.Warning{Code: "detect-state", Text: "positions in the logs cannot be saved: " + d.SaveError})
 	}
-	a.guard.mu.RLock()
-	if a.guard.fault != nil {
-		warnings = append(warnings, control.Warning{Code: "never-ban", Text: "the never-ban list may lack entries: " + a.guard.fault.Error()})
-	}
-	a.guard.mu.RUnlock()
+	warnings = append(warnings, a.guard.warnings()...)
 	s.Warnings = append(s.Warnings, warnings...)
 	return s
 }

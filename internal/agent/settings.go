@@ -31,6 +31,7 @@ type Settings struct {
 	config      *config.Loaded
 	definitions map[ban.Topic]*topics.Definition
 	policy      *policy.Policy
+	shields     shields
 	topics      []TopicSetting
 }
 
@@ -124,6 +125,9 @@ func LoadSettings(dir string) (*Settings, error) {
 			fault("may_ban", "%v", err)
 		}
 	}
+	var unread []error
+	s.shields, unread = loadShields(dir, loaded)
+	faults = append(faults, unread...)
 	s.policy, err = policy.Compile(s.source(), nil)
 	if list, ok := errors.AsType[policy.Faults](err); ok {
 		for _, f := range list {
@@ -172,6 +176,19 @@ func (s *Settings) source() policy.Source {
 		}
 	}
 	return src
+}
+
+// RuleFile is the file in which a person or a command wrote the topic's ban or
+// watch rule, or "" where the default applies.
+func (s *Settings) RuleFile(topic ban.Topic) string {
+	key, t := "topics."+string(topic), s.config.Topics[string(topic)]
+	switch {
+	case t.Ban != "":
+		return s.config.At(key+".ban", "").File
+	case t.Watch != "":
+		return s.config.At(key+".watch", "").File
+	}
+	return ""
 }
 
 func on(b *bool) bool { return b != nil && *b }

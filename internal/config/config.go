@@ -41,6 +41,11 @@ type Config struct {
 	// MayBan are prefixes of private ranges that may be banned all the same:
 	// laboratories, and networks in which neighbours are not friends.
 	MayBan []string `toml:"may_ban"`
+	// Packs are the signed lists in use, by name.
+	Packs map[string]Pack `toml:"packs"`
+	// Shared says whether the shipped list of addresses that many people share
+	// is used; default true.
+	Shared *bool `toml:"shared"`
 	// Include names directories of other programs whose configuration is used
 	// in place: "/etc/fail2ban".
 	Include []string `toml:"include"`
@@ -90,6 +95,11 @@ type Topic struct {
 	Ports          []uint16 `toml:"ports"`
 	AllPorts       *bool    `toml:"all_ports"`
 	MaxConnections *int     `toml:"max_connections"`
+}
+
+// Pack is a signed list that is believed.
+type Pack struct {
+	Operator string `toml:"operator"` // whose key signs it: an identity
 }
 
 // NeverBan is an entry written by hand.

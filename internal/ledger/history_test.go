@@ -34,7 +34,7 @@ func TestAChangedPolicyCanBeTriedOnWhatHappened(t *testing.T) {
 	}
 	try := func(p *policy.Policy) Trial {
 		t.Helper()
-		r, err := NewReplay(p, gateway)
+		r, err := NewReplay(p, gateway, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestAHistoryKeepsAWeek(t *testing.T) {
 func FuzzHistory(f *testing.F) {
 	f.Add("C 1 sshd/fpmansl7byak6gq7ymzi7j3dve/fpmansl7byak6gq7 1.2.3.4 5 2 3 true\nO 1 sshd 1.2.3.4 5 2 3 true\nR")
 	f.Fuzz(func(t *testing.T, s string) {
-		r, err := NewReplay(policy.Nothing(), nil)
+		r, err := NewReplay(policy.Nothing(), nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,11 +53,12 @@ type Replay struct {
 	seen    map[Conflict]bool
 }
 
-// NewReplay begins a trial.
-func NewReplay(p *policy.Policy, never policy.Protection) (*Replay, error) {
+// NewReplay begins a trial with what must never be banned and the addresses
+// that many people share; both may be nil.
+func NewReplay(p *policy.Policy, never, shared policy.Protection) (*Replay, error) {
 	r := &Replay{never: never, banned: map[ban.Target]bool{}, watched: map[ban.Target]bool{}, seen: map[Conflict]bool{}}
 	var err error
-	r.l, err = Open(Options{Policy: p, NeverBan: never, Now: func() time.Time { return r.now }})
+	r.l, err = Open(Options{Policy: p, NeverBan: never, Caution: shared, Now: func() time.Time { return r.now }})
 	return r, err
 }
 

@@ -34,9 +34,10 @@ type scenario struct {
 func scenarios(n int) []scenario {
 	base := scenario{
 		operators: n, attackers: 120, innocents: 1500,
-		ban: "3 of core", watch: "2 of core", require: "hits >= 3", coreSize: 10, coreHostile: 1,
+		coreSize: 10, coreHostile: 1,
 		neverBan: true, probation: true, shared: true,
 	}
+	base.ban, base.watch, base.require = policy.Recommended("core", base.coreSize)
 	unlimited := &policy.LimitsSource{
 		PerHour: number(1 << 20), Burst: number(1 << 24), Live: number(1 << 24), Addresses: number(1 << 31),
 		HoldChange: number(0), HoldRate: number(0), Strikes: number(1000),
@@ -50,7 +51,10 @@ func scenarios(n int) []scenario {
 	anyone := func(s *scenario) { s.ban, s.watch, s.require = "any of everyone", "", "" }
 	bare := func(s *scenario) { s.limits, s.probation = unlimited, false }
 	return []scenario{
-		with(recommended, "`ban = \"3 of core\"`, `watch = \"2 of core\"`, `require = \"hits >= 3\"`; core is ten operators that one knows, one of whom is hostile", func(*scenario) {}),
+		with(recommended, fmt.Sprintf("what applies where no rule is written, with ten operators that one knows, one of whom is hostile: `ban = %q`, `watch = %q`, `require = %q`", base.ban, base.watch, base.require), func(*scenario) {}),
+		with(everybody, "the same rules for who knows nobody and names the whole network, the hostile third too: more than a third must agree", func(s *scenario) {
+			s.ban, s.watch, s.require = policy.Recommended("everyone", s.operators-1)
+		}),
 		with("alone", "nothing is shared", func(s *scenario) { s.shared = false }),
 		with("anyone bans, no defence", "`ban = \"any of everyone\"` and nothing else: a shared secret, or a plain list", func(s *scenario) {
 			anyone(s)
@@ -66,16 +70,17 @@ func scenarios(n int) []scenario {
 			anyone(s)
 			s.ban = "2 of everyone"
 		}),
-		with("a majority", "a quorum that is greater than the hostile third", func(s *scenario) {
+		with("more than a third, no watch", "a quorum that is greater than the hostile third, and nothing else", func(s *scenario) {
 			anyone(s)
 			s.ban = fmt.Sprintf("%d of everyone", s.operators/3+1)
 		}),
 		with("recommended, no watch", "without the watch rule", func(s *scenario) { s.watch = "" }),
 		with("recommended, weak evidence", "without `require`", func(s *scenario) { s.require = "" }),
 		with("recommended, 2 traitors", "two of the ten are hostile", func(s *scenario) { s.coreHostile = 2 }),
-		with("recommended, 3 traitors", "three of the ten are hostile, as many as the rule needs", func(s *scenario) { s.coreHostile = 3 }),
-		with("3 traitors, no budgets", "the same without budgets, holds, strikes and probation", func(s *scenario) {
-			s.coreHostile = 3
+		with("recommended, 3 traitors", "three of the ten are hostile, as many as the rules bear", func(s *scenario) { s.coreHostile = 3 }),
+		with("recommended, 4 traitors", "four of the ten are hostile, as many as the ban rule needs", func(s *scenario) { s.coreHostile = 4 }),
+		with("4 traitors, no budgets", "the same without budgets, holds, strikes and probation", func(s *scenario) {
+			s.coreHostile = 4
 			bare(s)
 		}),
 		with("watch anyone of core", "`watch = \"any of core\"`: one hostile operator is enough to have innocents watched", func(s *scenario) { s.watch = "any of core" }),

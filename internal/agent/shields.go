@@ -1,0 +1,243 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/config"
+	"banmesh/internal/neverban"
+	"banmesh/internal/policy"
+)
+
+// Directories of lists, below the configuration directory.
+const (
+	// PackDirectory holds the signed packs that the configuration names.
+	PackDirectory = "packs.d"
+	// SharedDirectory holds lists of addresses that many people share, *.list.
+	SharedDirectory = "shared.d"
+)
+
+// PackSetting is a signed pack in use.
+type PackSetting struct {
+	Name     string            `json:"name"`
+	Kind     neverban.PackKind `json:"kind"`
+	Operator ban.Operator      `json:"operator"`
+	Signer   string            `json:"signer,omitempty"` // the operator's name here
+	Serial   uint64            `json:"serial"`
+	Issued   time.Time         `json:"issued"`
+	Expires  time.Time         `json:"expires"`
+	Entries  int               `json:"entries"`
+}
+
+// shields are what a configuration adds to what the node finds by itself.
+type shields struct {
+	never  []neverban.Entry // of the file and of packs
+	shared []neverban.Entry // shipped, of lists and of packs
+	packs  []PackSetting
+}
+
+// loadShields reads never-ban entries, lists and packs. A list with a faulty
+// line is not used in part.
+func loadShields(dir string, c *config.Loaded) (x shields, faults []error) {
+	if len(c.NeverBan) > neverban.MaxPackEntries {
+		faults = append(faults, c.At("never_ban", "%d entries are more than %d", len(c.NeverBan), neverban.MaxPackEntries))
+	}
+	for _, n := range c.NeverBan {
+		t, err := ban.ParseTarget(n.Target)
+		p, ok := t.Prefix()
+		if err != nil || !ok {
+			continue // LoadSettings has said so
+		}
+		e := neverban.Entry{Prefix: p, Source: neverban.SourceManual, Reason: n.Comment}
+		if n.Until != "" {
+			e.Until, _ = time.Parse(time.RFC3339, n.Until)
+		}
+		x.never = append(x.never, e)
+	}
+	if c.Shared == nil || *c.Shared {
+		list, err := neverban.Shared()
+		if err != nil {
+			faults = append(faults, err)
+		}
+		x.shared = list
+	}
+	names, err := filepath.Glob(filepath.Join(dir, SharedDirectory, "*.list"))
+	if err != nil {
+		faults = append(faults, err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		list, err := readShared(name)
+		if err != nil {
+			faults = append(faults, &config.Fault{File: name, Text: err.Error(), Hint: "write a prefix a line, perhaps `until 2026-03-01T00:00:00Z`, perhaps a comment after #"})
+		}
+		x.shared = append(x.shared, list...)
+	}
+	if len(c.Packs) > neverban.MaxPacks {
+		faults = append(faults, c.At("packs", "%d packs are more than %d", len(c.Packs), neverban.MaxPacks))
+		return x, faults
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Packs)) {
+		p, err := readPack(dir, name, c.Packs[name].Operator)
+		if err != nil {
+			at := c.At("packs."+name, "%v", err)
+			at.Hint = fmt.Sprintf("`agent allow pack add FILE` puts a good one there, `agent allow pack remove %s` goes without it", name)
+			faults = append(faults, at)
+			continue
+		}
+		x.packs = append(x.packs, PackSetting{
+			Name: name, Kind: p.Kind, Operator: p.Operator, Serial: p.Serial, Issued: p.Issued, Expires: p.Expires, Entries: len(p.Entries),
+		})
+		if p.Kind == neverban.PackShared {
+			x.shared = append(x.shared, p.Entries...)
+		} else {
+			x.never = append(x.never, p.Entries...)
+		}
+	}
+	return x, faults
+}
+
+func readShared(name string) ([]neverban.Entry, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return neverban.ReadList(f, neverban.SourceCaution)
+}
+
+// PackFile is where a pack of a name is.
+func PackFile(dir, name string) string { return filepath.Join(dir, PackDirectory, name+".pack") }
+
+// readPack reads the pack that a configuration names, of the operator that it
+// names.
+func readPack(dir, name, operator string) (*neverban.Pack, error) {
+	if _, err := ban.ParseTopic(name); err != nil { // it becomes a path
+		return nil, err
+	}
+	by, err := ban.ParseOperator(operator)
+	if err != nil {
+		return nil, fmt.Errorf("operator: %w", err)
+	}
+	f, err := os.Open(PackFile(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, neverban.MaxPack+1))
+	if err != nil {
+		return nil, err
+	}
+	p, err := neverban.OpenPack(b)
+	switch {
+	case err != nil:
+		return nil, err
+	case p.Name != name:
+		return nil, fmt.Errorf("it is the pack %q", p.Name)
+	case p.Operator != by:
+		return nil, fmt.Errorf("it is signed by %s, and not by %s", p.Operator, by)
+	}
+	return p, nil
+}
+
+// Packs gives the signed packs in use, by name.
+func (s *Settings) Packs() []PackSetting {
+	list := slices.Clone(s.shields.packs)
+	for i := range list {
+		list[i].Signer, _ = s.policy.Name(list[i].Operator)
+	}
+	return list
+}
+
+// documentation prefixes exist nowhere on the Internet, so banning them harms
+// nobody, and examples and tests use them (RFC 5737, RFC 3849).
+var documentation = []netip.Prefix{
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"),
+	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32"),
+}
+
+// neverBan says where to look for what must stay reachable.
+func (s *Settings) neverBan(now time.Time) neverban.Options {
+	o := neverban.Options{Lab: slices.Clone(documentation), Extra: s.shields.never, Now: now}
+	for _, p := range s.config.MayBan {
+		o.Lab = append(o.Lab, netip.MustParsePrefix(p)) // checked by LoadSettings
+	}
+	for _, b := range s.config.Brokers {
+		if u, err := url.Parse(b.URL); err == nil && u.Hostname() != "" {
+			o.Brokers = append(o.Brokers, u.Hostname())
+		}
+	}
+	return o
+}
+
+// NeverBan finds what peers cannot ban on this machine, and the addresses that
+// many people share, as a running agent would: for trying rules without one.
+// Both are usable also with an error, which says what is missing.
+func (s *Settings) NeverBan(ctx context.Context, now time.Time, resolve func(context.Context, string) ([]netip.Addr, error)) (never, shared policy.Protection, err error) {
+	o := s.neverBan(now)
+	o.Resolve = resolve
+	set, _, err := neverban.Discover(ctx, o)
+	return set, neverban.NewSet(neverban.Alive(s.shields.shared, now)), err
+}
+
+// names remembers what names resolved to, so that the never-ban list neither
+// asks for them every few seconds nor loses a broker's addresses in the very
+// moment in which name servers do not answer.
+type names struct {
+	lookUp func(context.Context, string) ([]netip.Addr, error)
+	now    func() time.Time
+
+	mu    sync.Mutex
+	known map[string]resolved
+}
+
+type resolved struct {
+	addrs []netip.Addr
+	err   error // of the last attempt
+	next  time.Time
+}
+
+// How long an answer is used, and how soon a name without one is asked for
+// again.
+const (
+	nameKept  = 5 * time.Minute
+	nameAgain = 30 * time.Second
+)
+
+// resolve gives a name's addresses: those of the last answer while it is fresh
+// or while there is no newer one.
+func (n *names) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
+	n.mu.Lock()
+	old, ok := n.known[name]
+	n.mu.Unlock()
+	if ok && n.now().Before(old.next) {
+		return old.addrs, old.err
+	}
+	addrs, err := n.lookUp(ctx, name)
+	r := resolved{addrs: addrs, next: n.now().Add(nameKept)}
+	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return old.addrs, err
+		}
+		r = resolved{addrs: old.addrs, err: err, next: n.now().Add(nameAgain)}
+	}
+	slices.SortFunc(r.addrs, netip.Addr.Compare)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.known == nil {
+		n.known = map[string]resolved{}
+	}
+	n.known[name] = r
+	return r.addrs, r.err
+}
