@@ -54,6 +54,8 @@ type Detect struct {
 	Docker []string `toml:"docker"`
 	// Syslog are addresses to receive on, such as "udp://127.0.0.1:5140".
 	Syslog []string `toml:"syslog"`
+	// Stdin reads the agent's standard input.
+	Stdin bool `toml:"stdin"`
 
 	// Decisions counts each ban that this node decides in another topic as an
 	// offence: who is banned again and again.
@@ -86,6 +88,10 @@ type Detect struct {
 	// UseDNS takes host names in the log for offenders too, and resolves them.
 	// Whoever controls a name's zone then chooses whom it names.
 	UseDNS bool `toml:"usedns"`
+	// Corroborate makes a line count only if the kernel remembers that its
+	// address finished a TCP handshake with a port of the topic so recently, so
+	// that a forged line frames nobody. 0 believes the line.
+	Corroborate Span `toml:"corroborate"`
 	// IgnoreIP are addresses and prefixes that are never offenders.
 	IgnoreIP []string `toml:"ignoreip"`
 	// Established says that lines are written over established connections
@@ -121,7 +127,7 @@ type Increment struct {
 type Enforce struct {
 	// Ports are numbers or ranges: "22", "60000-61000". Ignored with AllPorts.
 	Ports     []string `toml:"ports"`
-	Protocols []string `toml:"protocols"`
+	Protocols []string `toml:"protocols"` // tcp, udp, sctp, dccp
 	AllPorts  bool     `toml:"all_ports"`
 }
 

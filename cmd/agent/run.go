@@ -53,6 +53,9 @@ func newCheckCommand(p *paths) *cobra.Command {
 			if err := s.CheckFilters(); err != nil {
 				return err
 			}
+			for _, w := range s.Warnings() {
+				fmt.Fprintf(c.OutOrStdout(), "warning: %s\n", cli.Printable(w))
+			}
 			files := s.Files()
 			if len(files) == 0 {
 				fmt.Fprintf(c.OutOrStdout(), "no configuration in %s: the embedded defaults are used\n", p.config)

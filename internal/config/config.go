@@ -46,11 +46,11 @@ type Config struct {
 	// Shared says whether the shipped list of addresses that many people share
 	// is used; default true.
 	Shared *bool `toml:"shared"`
-	// Include names directories of other programs whose configuration is used
-	// in place: "/etc/fail2ban".
-	Include []string `toml:"include"`
-	Gate    Gate     `toml:"gate"`
-	HTTP    HTTP     `toml:"http"`
+	// Include names directories of fail2ban whose jails run in place as
+	// topics: "/etc/fail2ban", or a list; [Config.Includes] reads it.
+	Include any  `toml:"include"`
+	Gate    Gate `toml:"gate"`
+	HTTP    HTTP `toml:"http"`
 }
 
 // Broker is an MQTT broker, which nobody has to trust.
@@ -72,9 +72,21 @@ type EmbeddedBroker struct {
 
 // Firewall says how bans reach the kernel.
 type Firewall struct {
-	Mode   string `toml:"mode"` // "enforce" (default), "observe" or "off"
-	Table  string `toml:"table"`
-	MaxBan int    `toml:"max_bans"`
+	Mode string `toml:"mode"` // "enforce" (default), "observe" or "off"
+	// Enforcer is "nftables" (default), "ipset" or "hook".
+	Enforcer string `toml:"enforcer"`
+	// Hook is the absolute path of the program that the hook enforcer runs, and
+	// its first arguments.
+	Hook []string `toml:"hook"`
+	// IPTablesLegacy makes the ipset enforcer use iptables-legacy.
+	IPTablesLegacy bool   `toml:"iptables_legacy"`
+	Table          string `toml:"table"`
+	MaxBan         int    `toml:"max_bans"`
+	// Owner says whether the nftables table is the agent's own: "auto"
+	// (default), "never" or "always".
+	Owner string `toml:"owner"`
+	// KeepSockets leaves local connections of newly banned addresses open.
+	KeepSockets bool `toml:"keep_sockets"`
 }
 
 // Topic is what the node does with one topic.
@@ -85,6 +97,7 @@ type Topic struct {
 	Subscribe *bool `toml:"subscribe"` // accept from trusted operators
 	Publish   *bool `toml:"publish"`   // share our own bans
 	Observe   *bool `toml:"observe"`   // count, do not drop
+	Simulate  *bool `toml:"simulate"`  // find offenders, ban none of them
 	// Thresholds that replace the definition's.
 	MaxRetry       *int     `toml:"maxretry"`
 	FindTime       string   `toml:"findtime"`
@@ -92,9 +105,19 @@ type Topic struct {
 	IgnoreIP       []string `toml:"ignoreip"`
 	Files          []string `toml:"files"`
 	Journal        []string `toml:"journal"`
+	Both           *bool    `toml:"both"`
+	Docker         []string `toml:"docker"`
+	Syslog         []string `toml:"syslog"`
+	Stdin          *bool    `toml:"stdin"`
+	UseDNS         *bool    `toml:"usedns"`
 	Ports          []uint16 `toml:"ports"`
 	AllPorts       *bool    `toml:"all_ports"`
+	Protocols      []string `toml:"protocols"`
 	MaxConnections *int     `toml:"max_connections"`
+	// Corroborate replaces the definition's: a time, or "off".
+	Corroborate string `toml:"corroborate"`
+	// Reports takes offences that programs of this machine report.
+	Reports *bool `toml:"reports"`
 }
 
 // Pack is a signed list that is believed.
@@ -115,6 +138,9 @@ type Gate struct {
 	Listen  string `toml:"listen"`
 	DryRun  bool   `toml:"dry_run"`
 	Chain   string `toml:"chain"`
+	// ChainFailure is what a chained webhook that fails or is late means:
+	// "refuse" (default) or "allow".
+	ChainFailure string `toml:"chain_failure"`
 }
 
 // HTTP serves checks, lists and metrics to other programs.
@@ -270,6 +296,27 @@ func decode(name string, data []byte) (map[string]any, []error) {
 		return nil, []error{&Fault{File: name, Text: err.Error()}}
 	}
 	return tree, nil
+}
+
+// Includes gives the directories that Include names.
+func (c *Config) Includes() ([]string, error) {
+	switch v := c.Include.(type) {
+	case nil:
+		return nil, nil
+	case string:
+		return []string{v}, nil
+	case []any:
+		var list []string
+		for _, x := range v {
+			s, ok := x.(string)
+			if !ok {
+				return nil, fmt.Errorf("%v is no directory's name", x)
+			}
+			list = append(list, s)
+		}
+		return list, nil
+	}
+	return nil, fmt.Errorf("it is a directory's name or a list of them, not %v", c.Include)
 }
 
 // Policy gives the sections that [policy.Compile] reads.
