@@ -12,8 +12,9 @@ import (
 // Limits of what a client is owed.
 const (
 	// feedRound is how many bytes of retained messages are encoded ahead of
-	// the socket: enough to keep it full, little for a thousand joiners.
-	feedRound = 128 << 10
+	// the socket: enough to keep it full and for the largest message, little
+	// for a thousand joiners.
+	feedRound = 128<<10 + 1<<10
 	// feedWindow is how many publications a client may leave unacknowledged
 	// before retained messages wait for it.
 	feedWindow = 1024
@@ -22,7 +23,8 @@ const (
 	writeChunk = 64 << 10
 	// readingTime is for how long a client that took bytes counts as reading.
 	readingTime = time.Second
-	// bufferKept is the largest buffer that goes back to the pool.
+	// bufferKept is the largest buffer that goes back to the pool of small
+	// ones.
 	bufferKept = 64 << 10
 )
 
@@ -63,8 +65,14 @@ var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); retu
 
 func takeBuffer() []byte { return (*writeBuffers.Get().(*[]byte))[:0] }
 
+var feedBuffers = sync.Pool{New: func() any { b := make([]byte, 0, feedRound); return &b }}
+
 func giveBuffer(b []byte) {
-	if cap(b) > 0 && cap(b) <= bufferKept {
+	switch n := cap(b); {
+	case n == feedRound:
+		b = b[:0]
+		feedBuffers.Put(&b)
+	case n > 0 && n <= bufferKept:
 		b = b[:0]
 		writeBuffers.Put(&b)
 	}
@@ -101,7 +109,7 @@ func (o *outbound) write(p []byte) bool {
 	o.busy = true
 	o.queued += len(p)
 	o.mu.Unlock()
-	o.send(p)
+	o.send(p, false)
 	return true
 }
 
@@ -151,8 +159,7 @@ func (o *outbound) flush() {
 		return
 	}
 	if b := o.next(); b != nil {
-		o.send(b)
-		giveBuffer(b)
+		o.send(b, true)
 	}
 }
 
@@ -170,6 +177,8 @@ func (o *outbound) next() []byte {
 	}
 	if len(o.buf) == 0 {
 		o.busy = false
+		giveBuffer(o.buf)
+		o.buf = nil
 		return nil
 	}
 	b := o.buf
@@ -179,19 +188,26 @@ func (o *outbound) next() []byte {
 
 // fill encodes retained messages that the client is owed.
 func (o *outbound) fill() {
-	for len(o.feed) > 0 && len(o.buf) < feedRound {
+	if cap(o.buf) < feedRound {
+		small := o.buf
+		o.buf = append((*feedBuffers.Get().(*[]byte))[:0], small...)
+		giveBuffer(small)
+	}
+	for len(o.feed) > 0 {
 		if o.c.unacked.Load() >= feedWindow {
 			o.waits = true
 			return
 		}
 		item := o.feed[0]
-		o.feed = o.feed[1:]
 		m := o.c.b.store.Get(item.topic)
+		if m != nil && len(o.buf) > 0 && len(o.buf)+frame.MaxHeader+4+len(m.Topic)+len(m.Payload) > feedRound {
+			return // the next round
+		}
+		o.feed = o.feed[1:]
 		if m == nil {
 			continue
 		}
-		f := encode(m.Topic, m.Payload, m.QoS, true)
-		if !o.publication(&f, min(item.qos, m.QoS)) {
+		if !o.owed(m, min(item.qos, m.QoS)) {
 			return
 		}
 	}
@@ -233,9 +249,10 @@ func (o *outbound) windowOpened() {
 }
 
 // send writes b without blocking, then whatever came meanwhile. What the
-// socket does not take now is left to a drain; b is the caller's again.
-func (o *outbound) send(b []byte) {
-	for first := true; ; first = false {
+// socket does not take now is left to a drain. A buffer that is owned goes
+// back to its pool; another is the caller's again.
+func (o *outbound) send(b []byte, owned bool) {
+	for {
 		n, err := o.tryWrite(b)
 		if err != nil {
 			o.mu.Lock()
@@ -246,16 +263,19 @@ func (o *outbound) send(b []byte) {
 		}
 		o.taken(n)
 		if n < len(b) {
-			rest := append([]byte(nil), b[n:]...)
-			o.c.b.background(func() { o.drainFrom(rest) })
+			if !owned {
+				b, n = append(takeBuffer(), b[n:]...), 0
+			}
+			o.c.b.background(func() { o.drainFrom(b, n) })
 			return
 		}
-		if !first {
+		if owned {
 			giveBuffer(b)
 		}
 		if b = o.next(); b == nil {
 			return
 		}
+		owned = true
 	}
 }
 
@@ -303,13 +323,13 @@ func (o *outbound) writeReady(fd uintptr) bool {
 	return true
 }
 
-func (o *outbound) drain() { o.drainFrom(nil) }
+func (o *outbound) drain() { o.drainFrom(nil, 0) }
 
-// drainFrom writes b and what waits, blocking, until nothing is left or the
-// client takes nothing for the time that a stalled client gets.
-func (o *outbound) drainFrom(b []byte) {
+// drainFrom writes b from an offset on and what waits, blocking, until nothing
+// is left or the client takes nothing for the time that a stalled client gets.
+func (o *outbound) drainFrom(b []byte, from int) {
 	for {
-		if err := o.writeAll(b); err != nil {
+		if err := o.writeAll(b[from:]); err != nil {
 			if isTimeout(err) {
 				o.c.kick("stalled reader")
 			}
@@ -319,7 +339,8 @@ func (o *outbound) drainFrom(b []byte) {
 			_ = o.c.Close()
 			return
 		}
-		if b = o.next(); b == nil {
+		giveBuffer(b)
+		if b, from = o.next(), 0; b == nil {
 			return
 		}
 	}
@@ -351,45 +372,74 @@ func (o *outbound) close() {
 // publication queues a publication for the session with an identifier of its
 // own. The caller holds mu. It gives false where nothing more can be queued.
 func (o *outbound) publication(f *encoded, qos byte) bool {
-	s := o.c.session
-	if s == nil {
-		return false
+	id, v := o.identify(f, qos)
+	if v == queue {
+		if o.buf == nil {
+			o.buf = takeBuffer()
+		}
+		e, at := f.as(qos), len(o.buf)
+		o.buf = append(o.buf, e.bytes...)
+		o.numbered(at, e.id, id)
 	}
-	if qos > 0 && (qos == 2 || !s.clean) {
+	return v != stop
+}
+
+// owed queues a retained message. It is encoded in place: it is large, and
+// nobody else gets the same bytes now. The caller holds mu.
+func (o *outbound) owed(m *retained.Message, qos byte) bool {
+	f := encode(m.Topic, m.Payload, m.QoS, true)
+	id, v := o.identify(&f, qos)
+	if v == queue {
+		at := len(o.buf)
+		var place int
+		o.buf, place = frame.AppendPublish(o.buf, m.Topic, m.Payload, qos, true)
+		o.numbered(at, place, id)
+	}
+	return v != stop
+}
+
+// numbered counts the publication that begins at an offset of buf, and sets
+// its identifier, which is at a place in it, or nowhere (-1).
+func (o *outbound) numbered(at, place int, id uint16) {
+	o.queued += len(o.buf) - at
+	if place >= 0 {
+		o.buf[at+place], o.buf[at+place+1] = byte(id>>8), byte(id)
+	}
+}
+
+// What becomes of a publication.
+type verdict byte
+
+const (
+	queue verdict = iota
+	skip          // there is no room for it in the session
+	stop          // the client is owed too much
+)
+
+// identify gives a publication its identifier, and keeps it where the session
+// outlives the connection.
+func (o *outbound) identify(f *encoded, qos byte) (id uint16, v verdict) {
+	s := o.c.session
+	switch {
+	case s == nil:
+		return 0, stop
+	case qos == 0:
+		return 0, queue
+	case qos == 2 || !s.clean:
 		id, ok := s.keep(f, qos)
 		if !ok {
 			o.c.b.count.dropped.Inc()
-			return true
+			return 0, skip
 		}
-		o.frame(f.as(qos), id)
-		return true
+		return id, queue
+	case o.c.unacked.Add(1) > maxUnacked:
+		return 0, stop
 	}
-	var id uint16
-	if qos > 0 {
-		if o.c.unacked.Add(1) > maxUnacked {
-			return false
-		}
-		o.nextID++
-		if o.nextID > maxFastID {
-			o.nextID = 1
-		}
-		id = o.nextID
+	o.nextID++
+	if o.nextID > maxFastID {
+		o.nextID = 1
 	}
-	o.frame(f.as(qos), id)
-	return true
-}
-
-// frame appends one encoded publication with its identifier set.
-func (o *outbound) frame(e wire, id uint16) {
-	if o.buf == nil {
-		o.buf = takeBuffer()
-	}
-	at := len(o.buf)
-	o.buf = append(o.buf, e.bytes...)
-	o.queued += len(e.bytes)
-	if e.id >= 0 {
-		o.buf[at+e.id], o.buf[at+e.id+1] = byte(id>>8), byte(id)
-	}
+	return o.nextID, queue
 }
 
 // An encoded publication is made once for all who receive it, in each quality
