@@ -32,6 +32,8 @@ type Settings struct {
 	definitions map[ban.Topic]*topics.Definition
 	policy      *policy.Policy
 	shields     shields
+	included    map[ban.Topic]included
+	warnings    []string
 	topics      []TopicSetting
 }
 
@@ -42,6 +44,8 @@ type TopicSetting struct {
 	Detect    bool      `json:"detect"`
 	Subscribe bool      `json:"subscribe"`
 	Publish   bool      `json:"publish"`
+	// Simulate finds and counts offenders, and bans none of them.
+	Simulate bool `json:"simulate"`
 	Observe   bool      `json:"observe"`
 	// Detectable says that the topic's definition has a filter.
 	Detectable bool `json:"detectable"`
@@ -51,6 +55,10 @@ type TopicSetting struct {
 	Policy string `json:"policy"`
 
 	definition *topics.Definition
+	// corroborate says that a line counts only if the kernel saw its address.
+	corroborate bool
+	// reports says that programs of this machine may report offences.
+	reports bool
 	scope      firewall.Scope
 }
 
@@ -77,11 +85,16 @@ func LoadSettings(dir string) (*Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Settings{config: loaded, definitions: map[ban.Topic]*topics.Definition{}}
+	s := &Settings{config: loaded, definitions: map[ban.Topic]*topics.Definition{}, included: map[ban.Topic]included{}}
 	for _, d := range definitions {
 		s.definitions[d.Name] = d
 	}
 	var faults []error
+	directories, err := loaded.Includes()
+	if err != nil {
+		fault("include", "%v", err)
+	}
+	faults = append(faults, s.include(dir, directories)...)
 	fault := func(path, format string, args ...any) { faults = append(faults, loaded.At(path, format, args...)) }
 
 	if loaded.Network == "" {
@@ -142,7 +155,7 @@ func LoadSettings(dir string) (*Settings, error) {
 		slices.SortStableFunc(faults, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 		return nil, errors.Join(faults...)
 	}
-	for _, d := range definitions {
+	for _, d := range s.definitions {
 		setting, err := s.setting(d)
 		if err != nil {
 			return nil, loaded.At("topics."+string(d.Name), "%v", err)
@@ -213,7 +226,13 @@ func (s *Settings) setting(d *topics.Definition) (TopicSetting, error) {
 		slices.Sort(t.Operators)
 	}
 	var err error
-	t.scope, err = scopeOf(d, c, t.Observe)
+	t.scope, err = scopeOf(d, c, s.config.Firewall, t.Observe)
+	if !t.Detect {
+		// Remembering makes the kernel track connections, so only who asks pays.
+		t.scope.Remember = 0
+	}
+	t.corroborate = t.Detect && d.Detect.Corroborate > 0
+	t.reports = t.Detect && on(c.Reports)
 	return t, err
 }
 
@@ -234,6 +253,17 @@ func scopeOf(d *topics.Definition, c config.Topic, observe bool) (firewall.Scope
 	if all {
 		return scope, nil
 	}
+	switch c.Corroborate {
+	case "":
+	case "off":
+		x.Corroborate = 0
+	default:
+		if err := x.Corroborate.UnmarshalText([]byte(c.Corroborate)); err != nil {
+			faults["corroborate"] = fmt.Errorf("%w; it is a time, or \"off\"", err)
+		} else if x.Corroborate.Duration() < time.Second {
+			faults["corroborate"] = errors.New("peers are remembered for a second or more; \"off\" asks nobody")
+		}
+	}
 	scope.Ports, scope.Protocols = c.Ports, d.Enforce.Protocols
 	if len(scope.Ports) == 0 {
 		for _, p := range d.Enforce.Ports {
@@ -246,6 +276,21 @@ func scopeOf(d *topics.Definition, c config.Topic, observe bool) (firewall.Scope
 			if err := errors.Join(err1, err2); err != nil || from > to {
 				return scope, fmt.Errorf("ports: %q is neither a port nor a range", p)
 			}
+	if c.Docker != nil {
+		x.Docker = c.Docker
+	}
+	if c.Syslog != nil {
+		x.Syslog = c.Syslog
+	}
+	if c.Both != nil {
+		x.Both = *c.Both
+	}
+	if c.Stdin != nil {
+		x.Stdin = *c.Stdin
+	}
+	if c.UseDNS != nil {
+		x.UseDNS = *c.UseDNS
+	}
 			for port := from; port <= to; port++ {
 				scope.Ports = append(scope.Ports, uint16(port))
 			}
@@ -269,7 +314,7 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 	faults := map[string]error{}
 	x := d.Detect
 	if x == nil {
-		if on(c.Detect) || c.MaxRetry != nil || c.FindTime != "" || len(c.Files)+len(c.Journal) > 0 {
+		if on(c.Detect) || c.MaxRetry != nil || c.FindTime != "" || len(c.Files)+len(c.Journal)+len(c.Docker)+len(c.Syslog) > 0 || on(c.Stdin) || on(c.Reports) || c.Corroborate != "" {
 			faults["detect"] = errors.New("the topic's definition has no filter, so nothing in a log shows its offenders")
 		}
 		if c.BanTime != "" {
