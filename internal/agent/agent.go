@@ -93,8 +93,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: settings}
 	defer func() { err = errors.Join(err, a.close()) }()
-	if err := a.open(ctx); err != nil {
 	settings.tell(a.log)
+	if err := a.open(ctx); err != nil {
 		return err
 	}
 	listener, err := control.Listen(o.Socket)
@@ -209,8 +209,8 @@ func (a *agent) reload(ctx context.Context) error {
 	a.mu.Lock()
 	a.settings = next
 	a.mu.Unlock()
-	// Order matters where a topic is new: its scope before its bans.
 	next.tell(a.log)
+	// Order matters where a topic is new: its scope before its bans.
 	err = errors.Join(
 		a.guard.refresh(ctx),
 		a.enforcer.configure(ctx),

@@ -125,10 +125,10 @@ func (a *agent) status(ctx context.Context) control.Status {
 	if len(d.Sources) == 0 && len(d.Jails) > 0 {
 		warnings = append(warnings, control.Warning{Code: "no-source", Text: "no log is read, so nothing is detected", Fix: "name the log in agent.toml: [topics.sshd] files = [\"/var/log/auth.log\"]"})
 	}
-	if d.Pending > 0 {
 	if n := len(settings.Warnings()); n > 0 {
 		warnings = append(warnings, control.Warning{Code: "config", Text: fmt.Sprintf("%d things that the configuration asks for are not done", n), Fix: "agent check lists them"})
 	}
+	if d.Pending > 0 {
 		warnings = append(warnings, control.Warning{Code: "pending", Text: fmt.Sprintf("%d decisions could not be recorded and are kept", d.Pending)})
 	}
 	if d.SaveError != "" {

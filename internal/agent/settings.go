@@ -32,9 +32,9 @@ type Settings struct {
 	definitions map[ban.Topic]*topics.Definition
 	policy      *policy.Policy
 	shields     shields
+	topics      []TopicSetting
 	included    map[ban.Topic]included
 	warnings    []string
-	topics      []TopicSetting
 }
 
 // TopicSetting is what a node does with one topic.
@@ -44,9 +44,9 @@ type TopicSetting struct {
 	Detect    bool      `json:"detect"`
 	Subscribe bool      `json:"subscribe"`
 	Publish   bool      `json:"publish"`
+	Observe   bool      `json:"observe"`
 	// Simulate finds and counts offenders, and bans none of them.
 	Simulate bool `json:"simulate"`
-	Observe   bool      `json:"observe"`
 	// Detectable says that the topic's definition has a filter.
 	Detectable bool `json:"detectable"`
 	// Operators are the names of those whose claims count here.
@@ -55,11 +55,11 @@ type TopicSetting struct {
 	Policy string `json:"policy"`
 
 	definition *topics.Definition
+	scope      firewall.Scope
 	// corroborate says that a line counts only if the kernel saw its address.
 	corroborate bool
 	// reports says that programs of this machine may report offences.
 	reports bool
-	scope      firewall.Scope
 }
 
 // Topics gives every topic that is defined, by name.
@@ -90,12 +90,12 @@ func LoadSettings(dir string) (*Settings, error) {
 		s.definitions[d.Name] = d
 	}
 	var faults []error
+	fault := func(path, format string, args ...any) { faults = append(faults, loaded.At(path, format, args...)) }
 	directories, err := loaded.Includes()
 	if err != nil {
 		fault("include", "%v", err)
 	}
 	faults = append(faults, s.include(dir, directories)...)
-	fault := func(path, format string, args ...any) { faults = append(faults, loaded.At(path, format, args...)) }
 
 	if loaded.Network == "" {
 		loaded.Network = DefaultNetwork
@@ -253,17 +253,6 @@ func scopeOf(d *topics.Definition, c config.Topic, observe bool) (firewall.Scope
 	if all {
 		return scope, nil
 	}
-	switch c.Corroborate {
-	case "":
-	case "off":
-		x.Corroborate = 0
-	default:
-		if err := x.Corroborate.UnmarshalText([]byte(c.Corroborate)); err != nil {
-			faults["corroborate"] = fmt.Errorf("%w; it is a time, or \"off\"", err)
-		} else if x.Corroborate.Duration() < time.Second {
-			faults["corroborate"] = errors.New("peers are remembered for a second or more; \"off\" asks nobody")
-		}
-	}
 	scope.Ports, scope.Protocols = c.Ports, d.Enforce.Protocols
 	if len(scope.Ports) == 0 {
 		for _, p := range d.Enforce.Ports {
@@ -276,21 +265,6 @@ func scopeOf(d *topics.Definition, c config.Topic, observe bool) (firewall.Scope
 			if err := errors.Join(err1, err2); err != nil || from > to {
 				return scope, fmt.Errorf("ports: %q is neither a port nor a range", p)
 			}
-	if c.Docker != nil {
-		x.Docker = c.Docker
-	}
-	if c.Syslog != nil {
-		x.Syslog = c.Syslog
-	}
-	if c.Both != nil {
-		x.Both = *c.Both
-	}
-	if c.Stdin != nil {
-		x.Stdin = *c.Stdin
-	}
-	if c.UseDNS != nil {
-		x.UseDNS = *c.UseDNS
-	}
 			for port := from; port <= to; port++ {
 				scope.Ports = append(scope.Ports, uint16(port))
 			}
@@ -338,6 +312,17 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 			}
 		}
 	}
+	switch c.Corroborate {
+	case "":
+	case "off":
+		x.Corroborate = 0
+	default:
+		if err := x.Corroborate.UnmarshalText([]byte(c.Corroborate)); err != nil {
+			faults["corroborate"] = fmt.Errorf("%w; it is a time, or \"off\"", err)
+		} else if x.Corroborate.Duration() < time.Second {
+			faults["corroborate"] = errors.New("peers are remembered for a second or more; \"off\" asks nobody")
+		}
+	}
 	for _, s := range c.IgnoreIP {
 		if _, err := ban.ParseTarget(s); err != nil {
 			faults["ignoreip"] = err
@@ -349,6 +334,21 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 	}
 	if c.Journal != nil {
 		x.Journal = c.Journal
+	}
+	if c.Docker != nil {
+		x.Docker = c.Docker
+	}
+	if c.Syslog != nil {
+		x.Syslog = c.Syslog
+	}
+	if c.Both != nil {
+		x.Both = *c.Both
+	}
+	if c.Stdin != nil {
+		x.Stdin = *c.Stdin
+	}
+	if c.UseDNS != nil {
+		x.UseDNS = *c.UseDNS
 	}
 	return faults
 }
