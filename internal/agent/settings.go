@@ -191,6 +191,19 @@ func (s *Settings) source() policy.Source {
 	return src
 }
 
+// RuleFile is the file in which a person or a command wrote the topic's ban or
+// watch rule, or "" where the default applies.
+func (s *Settings) RuleFile(topic ban.Topic) string {
+	key, t := "topics."+string(topic), s.config.Topics[string(topic)]
+	switch {
+	case t.Ban != "":
+		return s.config.At(key+".ban", "").File
+	case t.Watch != "":
+		return s.config.At(key+".watch", "").File
+	}
+	return ""
+}
+
 func on(b *bool) bool { return b != nil && *b }
 
 func (s *Settings) setting(d *topics.Definition) (TopicSetting, error) {
@@ -213,13 +226,7 @@ func (s *Settings) setting(d *topics.Definition) (TopicSetting, error) {
 		slices.Sort(t.Operators)
 	}
 	var err error
-	t.scope, err = scopeOf(d, c, s.config.Firewall, t.Observe)
-	if !t.Detect {
-		// Remembering makes the kernel track connections, so only who asks pays.
-		t.scope.Remember = 0
-	}
-	t.corroborate = t.Detect && d.Detect.Corroborate > 0
-	t.reports = t.Detect && on(c.Reports)
+	t.scope, err = scopeOf(d, c, t.Observe)
 	return t, err
 }
 
