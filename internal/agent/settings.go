@@ -33,6 +33,7 @@ type Settings struct {
 	policy      *policy.Policy
 	shields     shields
 	topics      []TopicSetting
+	trusting    trusting
 	included    map[ban.Topic]included
 	warnings    []string
 }
@@ -189,19 +190,6 @@ func (s *Settings) source() policy.Source {
 		}
 	}
 	return src
-}
-
-// RuleFile is the file in which a person or a command wrote the topic's ban or
-// watch rule, or "" where the default applies.
-func (s *Settings) RuleFile(topic ban.Topic) string {
-	key, t := "topics."+string(topic), s.config.Topics[string(topic)]
-	switch {
-	case t.Ban != "":
-		return s.config.At(key+".ban", "").File
-	case t.Watch != "":
-		return s.config.At(key+".watch", "").File
-	}
-	return ""
 }
 
 func on(b *bool) bool { return b != nil && *b }
