@@ -205,6 +205,9 @@ func (a *agent) reload(ctx context.Context) error {
 	if changed := a.sharing.needsRestart(next); changed != "" {
 		return &control.RefusedError{Code: control.CodeRefused, Text: changed + " changed, which needs a restart", Hint: "restart the agent"}
 	}
+	if next, err = a.sharing.takeTrust(next); err != nil {
+		return err
+	}
 	a.notifySystemd(daemon.SdNotifyReloading)
 	a.mu.Lock()
 	a.settings = next

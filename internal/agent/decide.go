@@ -26,6 +26,7 @@ func (a *agent) registerDecisions(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/never-ban", control.Handle(func(*http.Request) (any, error) { return list(a.guard.everything()), nil }))
 	mux.HandleFunc("GET /v1/feeds", control.Handle(func(*http.Request) (any, error) { return list(a.sharing.session.Feeds()), nil }))
 	mux.HandleFunc("POST /v1/dispute", control.Handle(a.dispute))
+	a.registerSharing(mux)
 }
 
 // list makes an empty listing an empty array and not null.

@@ -298,7 +298,7 @@ func (a *agent) explain(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, &control.RefusedError{Code: control.CodeBad, Text: err.Error()}
 	}
-	return a.ledger.Explain(target), nil
+	return a.current().explained(a.ledger.Explain(target)), nil
 }
 
 // sourceName names a source for people.

@@ -81,7 +81,11 @@ func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
 			}
 			return a.ledger.Dispute(f, list)
 		},
-		Trusted: func(o ban.Operator) (string, bool) { return a.current().policy.Name(o) },
+		Trusted: func(o ban.Operator) (string, bool) {
+			settings := a.current()
+			name := settings.nameOf(o)
+			return name, name != o.String()
+		},
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("joining the network: %w", err), s.close())
@@ -163,7 +167,13 @@ func brokerOf(b config.Broker) (federation.Broker, error) {
 
 // restore gives the ledger what the feeds said when they were last heard.
 func (s *sharing) restore(ctx context.Context) error {
-	s.follow(s.a.settings)
+	settings, err := s.takeTrust(s.a.settings)
+	if err != nil {
+		return err
+	}
+	s.a.settings = settings
+	s.a.ledger.SetPolicy(settings.policy)
+	s.follow(settings)
 	if err := s.session.Restore(ctx); err != nil {
 		return fmt.Errorf("restoring the claims of others: %w", err)
 	}
@@ -200,6 +210,8 @@ func (s *sharing) follow(settings *Settings) {
 		}
 	}
 	s.session.Follow(list)
+	// Commands may have signed something, too.
+	s.session.Refresh()
 }
 
 // publish makes the feeds of the topics that are opted in equal to the own
@@ -228,6 +240,7 @@ func (s *sharing) run(ctx context.Context) error {
 		group.Go(func() error { return s.broker.Run(running) })
 	}
 	group.Go(func() error { return s.session.Run(running) })
+	group.Go(func() error { return s.heed(running) })
 	group.Go(func() error {
 		again := time.NewTicker(publishAgain)
 		defer again.Stop()
