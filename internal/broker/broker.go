@@ -235,6 +235,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	stored := make(chan error, 1)
 	go func() { stored <- b.store.Run(background) }()
 	helpers.Go(func() { b.collect(background) })
+	helpers.Go(func() { b.relieve(background) })
 	var accepting sync.WaitGroup
 	for _, l := range b.listeners {
 		accepting.Go(func() { l.serve(b) })

@@ -59,6 +59,9 @@ type conn struct {
 	out outbound
 	// unacked counts publications that a clean session did not acknowledge.
 	unacked atomic.Int32
+	// unfinished is the size of the buffer that holds the beginning of a
+	// packet, where it is more than a small one.
+	unfinished atomic.Int32
 	// unsettled counts publications of this client that wait for the disk.
 	unsettled atomic.Int32
 
@@ -202,7 +205,8 @@ func (c *conn) fill(want int) error {
 	c.settleAcks()
 	c.refresh()
 	if held := len(c.in) - c.place; held > 0 || c.raw == nil {
-		c.makeRoom(max(want, readSmall))
+		// A length that is announced earns no memory before its bytes come.
+		c.makeRoom(max(min(want, 2*held+readChunk), readSmall))
 	}
 	if c.raw == nil {
 		n, err := c.net.Read(c.in[len(c.in):cap(c.in)])
@@ -267,6 +271,9 @@ func (c *conn) makeRoom(size int) {
 	grown := append(make([]byte, 0, max(size, 2*len(held))), held...)
 	c.release()
 	c.in = grown
+	if cap(grown) > readChunk {
+		c.unfinished.Store(int32(cap(grown)))
+	}
 }
 
 // release gives the buffer back.
@@ -279,6 +286,7 @@ func (c *conn) release() {
 		c.in = nil
 	}
 	c.in, c.place = c.in[:0], 0
+	c.unfinished.Store(0)
 }
 
 // refresh gives the client one and a half keepalives from now (section

@@ -114,6 +114,10 @@ type Limits struct {
 	// MaxQueued is how many bytes wait for a client that reads slowly. The
 	// client is cut beyond it: it can resume, the others need not wait.
 	MaxQueued int
+	// TotalQueued is how many bytes wait for all clients together, and of
+	// them in packets that have not come to their end. Beyond it those who
+	// hold most are cut.
+	TotalQueued int
 	// Subscriptions of one client.
 	Subscriptions int
 	// FeedBytes and FeedMessages bound what one node's retained messages use,
@@ -166,6 +170,7 @@ func (l Limits) defaults() Limits {
 	set(&l.MaxConnect, 4<<10)
 	set(&l.MaxPacket, 128<<10+maxFilter+frame.MaxHeader+4) // the protocol's largest payload
 	set(&l.MaxQueued, 1<<20)
+	set(&l.TotalQueued, 256<<20)
 	set(&l.Subscriptions, 8192)
 	set(&l.FeedBytes, 16<<20) // a million bans take 6
 	set(&l.FeedMessages, 4096)

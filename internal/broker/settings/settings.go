@@ -63,6 +63,7 @@ type Limits struct {
 	StallTime     string  `toml:"stall_time"`
 	MaxKeepalive  string  `toml:"max_keepalive"`
 	MaxQueued     int     `toml:"max_queued_bytes"`
+	TotalQueued   int     `toml:"total_queued_bytes"`
 	Subscriptions int     `toml:"subscriptions"`
 	FeedBytes     int     `toml:"node_bytes"`
 	FeedMessages  int     `toml:"node_messages"`
@@ -291,7 +292,7 @@ func (l Limits) options(fault func(string, ...any)) broker.Limits {
 		return d
 	}
 	for name, n := range map[string]int{
-		"connections": l.Connections, "connections_per_address": l.PerAddress, "arriving": l.Arriving, "max_queued_bytes": l.MaxQueued,
+		"connections": l.Connections, "connections_per_address": l.PerAddress, "arriving": l.Arriving, "max_queued_bytes": l.MaxQueued, "total_queued_bytes": l.TotalQueued,
 		"subscriptions": l.Subscriptions, "node_bytes": l.FeedBytes, "node_messages": l.FeedMessages, "total_bytes": l.TotalBytes,
 		"publish_burst": l.PublishBurst, "address_burst": l.AddressBurst,
 	} {
@@ -305,7 +306,7 @@ func (l Limits) options(fault func(string, ...any)) broker.Limits {
 	return broker.Limits{
 		Connections: l.Connections, PerAddress: l.PerAddress, Arriving: l.Arriving,
 		ConnectTime: duration("connect_time", l.ConnectTime), StallTime: duration("stall_time", l.StallTime),
-		MaxKeepalive: duration("max_keepalive", l.MaxKeepalive), MaxQueued: l.MaxQueued, Subscriptions: l.Subscriptions,
+		MaxKeepalive: duration("max_keepalive", l.MaxKeepalive), MaxQueued: l.MaxQueued, TotalQueued: l.TotalQueued, Subscriptions: l.Subscriptions,
 		FeedBytes: l.FeedBytes, FeedMessages: l.FeedMessages, TotalBytes: l.TotalBytes,
 		PublishRate: l.PublishRate, PublishBurst: l.PublishBurst, AddressRate: l.AddressRate, AddressBurst: l.AddressBurst,
 		FeedAge: duration("feed_age", l.FeedAge), DrainTime: duration("drain_time", l.DrainTime),
