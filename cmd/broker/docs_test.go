@@ -1,0 +1,11 @@
+package main
+
+import (
+	"testing"
+
+	"banmesh/internal/cli/clitest"
+)
+
+func TestTheDocumentationNamesCommandsThatExist(t *testing.T) {
+	clitest.CheckCommands(t, newRootCommand(), []string{"../../docs/broker.md", "../../README.md"})
+}
