@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,8 +66,26 @@ func notes(o broker.Options) (out []string) {
 	if o.StateDir == "" {
 		out = append(out, "state_dir is empty: retained messages are lost with the process")
 	}
-	if o.Anonymous == broker.AccessFull {
+	switch {
+	case o.Anonymous == broker.AccessFull && o.Open:
+		out = append(out, `anonymous = "full": everybody may publish anything`)
+	case o.Anonymous == broker.AccessFull:
 		out = append(out, `anonymous = "full": everybody may publish what its key signed`)
 	}
+	for _, l := range o.Listeners {
+		if (l.Kind == broker.TCP || l.Kind == broker.WebSocket) && !local(l.Address) {
+			out = append(out, fmt.Sprintf("listener %s is not encrypted: passwords and who follows whom can be read on the way", l.Address))
+		}
+	}
 	return out
+}
+
+// local says whether an address is one of this machine alone.
+func local(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -17,7 +17,9 @@ import (
 )
 
 func newRunCommand(p *paths) *cobra.Command {
-	var network, state string
+	var network, state, listen string
+	var open bool
+	var deny []string
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Serve until a signal comes",
@@ -26,8 +28,12 @@ durable, clients are told to go elsewhere. A second signal cuts that short.
 
 Without a configuration file it serves plain MQTT on 127.0.0.1:1883 to everybody on this
 machine and keeps its state in memory.
+
+--open serves as any MQTT server would: every topic and payload, sessions, wills and QoS 2,
+without admission. It is for private networks, for the ingress of ` + "`broker admit`" + ` and for
+conformance suites.
 ` + exitHelp,
-		Example: "  broker run\n  broker run --config /etc/banmesh-broker/broker.toml",
+		Example: "  broker run\n  broker run --config /etc/banmesh-broker/broker.toml\n  broker run --open --listen 127.0.0.1:1884 --deny-read nosubscribe",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := p.read(c)
@@ -40,11 +46,19 @@ machine and keeps its state in memory.
 			if state != "" {
 				f.StateDir = state
 			}
+			if listen != "" {
+				f.Listeners = []settings.Listener{{Kind: "tcp", Address: listen}}
+			}
+			f.Open = f.Open || open
+			f.DenyRead = append(f.DenyRead, deny...)
 			return serve(c, p, f)
 		},
 	}
 	c.Flags().StringVar(&network, "network", "", "serve this network only")
 	c.Flags().StringVar(&state, "state-dir", "", "keep retained messages in this directory")
+	c.Flags().StringVar(&listen, "listen", "", "serve plain MQTT on this address, in place of the configured listeners")
+	c.Flags().BoolVar(&open, "open", false, "admit every topic and payload, signed or not")
+	c.Flags().StringArrayVar(&deny, "deny-read", nil, "refuse subscriptions to exactly this filter; may be repeated")
 	return c
 }
 
@@ -79,6 +93,9 @@ func serve(c *cobra.Command, p *paths, f *settings.File) error {
 	}
 	s := b.Status()
 	fmt.Fprintf(c.ErrOrStderr(), "broker: serving %s on %s; Ctrl-C stops it\n", networkText(s.Network), strings.Join(s.Listeners, ", "))
+	if s.Open {
+		log.Warn("this broker is open: it admits every topic and payload, signed or not; for private networks only")
+	}
 	g, ctx := errgroup.WithContext(c.Context())
 	g.Go(func() error { return b.Run(ctx) })
 	g.Go(func() error { return control.Serve(ctx, socket, commands(b), log) })

@@ -2,16 +2,21 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/broker"
 	"banmesh/internal/control"
+	"banmesh/internal/federation"
 )
 
 // The test binary is the command: scripts run `broker` as people do.
@@ -36,6 +41,34 @@ func TestScripts(t *testing.T) {
 		},
 		RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// card writes an operator's signed card to NAME.card, and its topic
+			// and the operator into the variables NAME_topic and NAME_operator.
+			"card": func(ts *testscript.TestScript, _ bool, args []string) {
+				seed := sha256.Sum256([]byte(args[0]))
+				root, now := ed25519.NewKeyFromSeed(seed[:]), time.Now()
+				b, err := (&federation.Card{Serial: uint64(now.UnixNano()), Issued: now, Name: args[0]}).Sign(root)
+				ts.Check(err)
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]+".card"), b, 0o600))
+				name := federation.Name{Network: "net", Kind: federation.KindCard, Operator: ban.OperatorOf(root.Public().(ed25519.PublicKey))}
+				ts.Setenv(args[0]+"_topic", name.String())
+				ts.Setenv(args[0]+"_operator", name.Operator.String())
+			},
+			// waitclient waits until a client is connected.
+			"waitclient": func(ts *testscript.TestScript, gone bool, args []string) {
+				c := control.NewClient(ts.Getenv("BANMESH_BROKER_SOCKET"))
+				deadline := time.Now().Add(20 * time.Second)
+				for {
+					var all []broker.Session
+					ts.Check(c.Get(context.Background(), "/v1/clients", nil, &all))
+					if slices.ContainsFunc(all, func(s broker.Session) bool { return s.ID == args[0] }) != gone {
+						return
+					}
+					if time.Now().After(deadline) {
+						ts.Fatalf("%s: connected the other way round for too long", args[0])
+					}
+					<-time.After(10 * time.Millisecond)
+				}
+			},
 			// waitup waits until the broker answers.
 			"waitup": func(ts *testscript.TestScript, _ bool, _ []string) {
 				c := control.NewClient(ts.Getenv("BANMESH_BROKER_SOCKET"))

@@ -28,6 +28,9 @@ func newStatusCommand(p *paths) *cobra.Command {
 				return cli.JSON(out, s)
 			}
 			fmt.Fprintf(out, "serving    %s for %s\n", networkText(s.Network), cli.Short(time.Since(s.Since).Round(time.Second)))
+			if s.Open {
+				fmt.Fprintln(out, "open       every topic and payload, signed or not")
+			}
 			for _, l := range s.Listeners {
 				fmt.Fprintf(out, "listener   %s\n", l)
 			}

@@ -16,6 +16,7 @@ import (
 // A Status is how a broker does.
 type Status struct {
 	Network       string          `json:"network"`
+	Open          bool            `json:"open"` // admits what nobody signed
 	Since         time.Time       `json:"since"`
 	Listeners     []string        `json:"listeners"`
 	Connections   int             `json:"connections"`
@@ -30,7 +31,7 @@ type Status struct {
 // Status gives how the broker does.
 func (b *Broker) Status() Status {
 	s := Status{
-		Network: b.options.Network, Since: b.started, Connections: int(b.open.Load()), MaxConnection: b.limits.Connections,
+		Network: b.options.Network, Open: b.options.Open, Since: b.started, Connections: int(b.open.Load()), MaxConnection: b.limits.Connections,
 		Sessions: b.roster.len(), Subscriptions: b.index.subscriptions(), Retained: b.store.Status(), BannedKeys: b.banned.all(),
 	}
 	for _, l := range b.listeners {

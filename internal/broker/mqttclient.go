@@ -41,8 +41,32 @@ const linkKeepalive = 60 * time.Second
 // more is lying or not ours.
 const linkPacket = 256 << 10
 
-func connectLink(ctx context.Context, e Endpoint) (l *link, err error) {
+// parse gives what to dial.
+func (e Endpoint) parse() (network, address string, encrypted bool, err error) {
 	u, err := url.Parse(e.URL)
+	if err != nil {
+		return "", "", false, err
+	}
+	switch u.Scheme {
+	case "tcp", "mqtt":
+		network, address = "tcp", u.Host
+	case "ssl", "tls", "mqtts":
+		network, address, encrypted = "tcp", u.Host, true
+	case "unix":
+		if network, address = "unix", u.Opaque+u.Host+u.Path; address == "" {
+			err = fmt.Errorf("%s: no path", e.URL)
+		}
+	default:
+		err = fmt.Errorf("%s: the scheme is none of tcp, ssl and unix", e.URL)
+	}
+	if network == "tcp" {
+		_, _, err = net.SplitHostPort(address)
+	}
+	return network, address, encrypted, err
+}
+
+func connectLink(ctx context.Context, e Endpoint) (l *link, err error) {
+	network, address, encrypted, err := e.parse()
 	if err != nil {
 		return nil, err
 	}
@@ -50,19 +74,14 @@ func connectLink(ctx context.Context, e Endpoint) (l *link, err error) {
 	defer cancel()
 	var d net.Dialer
 	var nc net.Conn
-	switch u.Scheme {
-	case "tcp", "mqtt":
-		nc, err = d.DialContext(ctx, "tcp", u.Host)
-	case "ssl", "tls", "mqtts":
+	if encrypted {
 		config := e.TLS
 		if config == nil {
 			config = &tls.Config{}
 		}
-		nc, err = (&tls.Dialer{NetDialer: &d, Config: config}).DialContext(ctx, "tcp", u.Host)
-	case "unix":
-		nc, err = d.DialContext(ctx, "unix", u.Path)
-	default:
-		err = fmt.Errorf("%q is none of tcp, ssl and unix", u.Scheme)
+		nc, err = (&tls.Dialer{NetDialer: &d, Config: config}).DialContext(ctx, network, address)
+	} else {
+		nc, err = d.DialContext(ctx, network, address)
 	}
 	if err != nil {
 		return nil, err

@@ -73,6 +73,11 @@ func NewSidecar(o SidecarOptions) (*Sidecar, error) {
 	if err := federation.CheckNetwork(o.Network); err != nil {
 		return nil, fmt.Errorf("the network's name: %w", err)
 	}
+	for name, e := range map[string]Endpoint{"ingress": o.Ingress, "network's broker": o.Target} {
+		if _, _, _, err := e.parse(); err != nil {
+			return nil, fmt.Errorf("the URL of the %s: %w", name, err)
+		}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
