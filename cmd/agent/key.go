@@ -17,7 +17,7 @@ import (
 
 func newKeyCommand(p *paths) *cobra.Command {
 	c := group("key", "Manage the keys of this node and its operator",
-		newKeyShowCommand(p), newKeyCardCommand(p), newKeyBackupCommand(p), newKeyOperatorCommand(p), newKeyNodeCommand(p))
+		newKeyShowCommand(p), newKeyCardCommand(p), newKeyBackupCommand(p), newKeyOperatorCommand(p), newKeyNodeCommand(p), newKeyInstallDocumentCommand(p))
 	c.Long = `An operator, a person or a group, has a root key; each of its machines, a node, has a key of its own that
 the root key certifies for at most 90 days. An agent that starts for the first time makes both.
 

@@ -20,7 +20,8 @@ import (
 
 func newPeersCommand(p *paths) *cobra.Command {
 	return group("peers", "Choose whose bans this node believes",
-		newPeersTrustCommand(p), newPeersAddCommand(p), newPeersListCommand(p), newPeersShowCommand(p), newPeersRemoveCommand(p))
+		newPeersTrustCommand(p), newPeersAddCommand(p), newPeersListCommand(p), newPeersShowCommand(p), newPeersRemoveCommand(p),
+		newPeersCardCommand(p), newPeersSucceedCommand(p), newPeersFollowCommand(p), newPeersUnfollowCommand(p), newPeersListsCommand(p), newPeersPublishTrustCommand(p))
 }
 
 // peersDropIn is the drop-in file of these commands.

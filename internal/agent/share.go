@@ -293,7 +293,11 @@ func (s *sharing) needsRestart(next *Settings) string {
 
 // status gives the brokers and what is wrong with them.
 func (s *sharing) status() (list []control.BrokerStatus, warnings []control.Warning) {
-	list = []control.BrokerStatus{}
+	list, warnings = []control.BrokerStatus{}, []control.Warning{}
+	if len(s.session.Published()) > 0 {
+		warnings = standing(s.identity).warn(s.a.now())
+	}
+	warnings = append(warnings, warnFeeds(s.session.Feeds(), s.a.now())...)
 	up := 0
 	for _, b := range s.session.Brokers() {
 		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error})

@@ -67,12 +67,13 @@ type outgoing struct {
 // An author writes one feed: the node's own in one topic. What it says is
 // durable before it says it. Its methods may be called from several goroutines.
 type author struct {
-	network  string
-	feed     ban.Feed
-	key      ed25519.PrivateKey
-	store    *store.Store
-	started  time.Time // of this process
-	restarts int
+	network   string
+	feed      ban.Feed
+	key       ed25519.PrivateKey
+	store     *store.Store
+	started   time.Time // of this process
+	restarts  int
+	restarted time.Time // when last
 
 	// speaking is held over a change and handing its messages to the links, so
 	// that they leave in order. It is taken before the session's lock.
@@ -635,6 +636,7 @@ func (a *author) restart(now time.Time, seen uint64) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.restarts++
+	a.restarted = now
 	err := a.commit(func() { a.newEpoch(now, seen) })
 	return a.taken(), err
 }

@@ -383,6 +383,7 @@ type FeedStatus struct {
 	Replays     int       `json:"replays"`
 	Mismatches  int       `json:"mismatches"` // states that were not the author's
 	Disputes    int       `json:"disputes"`
+	Restarted   time.Time `json:"restarted,omitzero"` // own: when this process had to begin the feed again
 	Fingerprint string    `json:"fingerprint"`
 }
 
@@ -427,7 +428,7 @@ func (a *author) statusNow(published bool) FeedStatus {
 	defer a.mu.Unlock()
 	v := FeedStatus{
 		Feed: a.feed, Own: true, Status: StatusWriting, Epoch: a.epoch, Batch: a.n, Newest: a.n, Claims: a.set.count, Issued: a.headIssued,
-		FreshUntil: a.headIssued.Add(headTTL), Fingerprint: fmt.Sprintf("%x", a.set.fingerprint), Bytes: a.base(), Missing: len(a.pending),
+		FreshUntil: a.headIssued.Add(headTTL), Fingerprint: fmt.Sprintf("%x", a.set.fingerprint), Bytes: a.base(), Missing: len(a.pending), Restarted: a.restarted,
 	}
 	switch {
 	case a.stopped != "":

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -328,6 +329,13 @@ func (s *Session) Refresh() {
 	s.mu.Lock()
 	s.refresh = true
 	s.mu.Unlock()
+}
+
+// Published gives the topics in which the node's own feeds are published.
+func (s *Session) Published() []ban.Topic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.topics))
 }
 
 func (s *Session) changed() {
