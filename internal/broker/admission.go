@@ -186,21 +186,33 @@ func (a *admission) room(topic string, old *retained.Message, size int) bool {
 }
 
 // learn takes a card into account and gives the topics of messages that it
-// voids: those of nodes that it revokes.
-func (a *admission) learn(card *federation.Card) (void []string) {
+// voids: those of nodes that it revokes. visited is what the search cost.
+func (a *admission) learn(card *federation.Card) (void []string, visited int) {
 	a.mu.Lock()
 	if old := a.cards[card.Operator]; old == nil || old.Serial <= card.Serial {
 		a.cards[card.Operator] = card
 	}
 	a.mu.Unlock()
+	if len(card.Revocations) == 0 {
+		return nil, 0
+	}
+	since := make(map[ban.Node]time.Time, len(card.Revocations))
 	for _, r := range card.Revocations {
-		filter := federation.Prefix + a.networks() + "/+/" + card.Operator.String() + "/" + r.Node.String() + "/#"
-		for _, m := range a.store.Match(filter) {
-			h, err := federation.Peek(m.Payload)
-			if err != nil || !h.Issued.Before(r.Since) {
-				void = append(void, m.Topic)
-			}
+		since[r.Node] = r.Since
+	}
+	found, visited := a.store.Search(federation.Prefix + a.networks() + "/+/" + card.Operator.String() + "/#")
+	for _, m := range found {
+		name, err := federation.ParseTopicName(m.Topic)
+		if err != nil || !name.OfNode() {
+			continue
+		}
+		from, revoked := since[name.Node]
+		if !revoked {
+			continue
+		}
+		if h, err := federation.Peek(m.Payload); err != nil || !h.Issued.Before(from) {
+			void = append(void, m.Topic)
 		}
 	}
-	return void
+	return void, visited
 }

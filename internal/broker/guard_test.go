@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/retained"
 )
 
 // alive wants that the broker still serves others, fully.
@@ -228,6 +229,40 @@ func TestAPublisherThatIsTooFastIsSlowedDown(t *testing.T) {
 	}
 }
 
+// A filter with wildcards may look at everything and find nothing, thousands
+// of times in one packet.
+func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
+	b := community(t, func(o *Options) { o.Limits.PublishRate, o.Limits.PublishBurst = 1e6, 1e6 })
+	for i := range 20_000 {
+		m := &retained.Message{Topic: fmt.Sprintf("banmesh/1/net/sshd/operator%d/node/head", i), Payload: []byte("x")}
+		if err := b.store.Put(m, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once := newAuthor("once").join(t, b)
+	if q := once.subscribe("banmesh/1/net/+/+/+/nothing", 1); q != 1 {
+		t.Errorf("granted %#x", q)
+	}
+	once.wantNothing()
+	who := b.roster.get(newAuthor("once").feed.Node.String()).who
+	b.crowd.mu.Lock()
+	if paid := 1e6 - b.crowd.keys[who].rate.level; paid < 20_000/searchPrice {
+		t.Errorf("it paid %v", paid)
+	}
+	b.crowd.mu.Unlock()
+	greedy := newAuthor("greedy").join(t, b)
+	body := []byte{0, 1}
+	for range 4000 {
+		body = append(append(body, text("banmesh/1/net/+/+/+/nothing")...), 1)
+	}
+	greedy.send(whole(0x82, body...)...)
+	greedy.wantClosed()
+	if value(b.count.kicked.WithLabelValues("asks for too much")) != 1 {
+		t.Error("it was cut for something else")
+	}
+	once.wantNothing()
+}
+
 func TestWhatOneAddressMayHold(t *testing.T) {
 	w := newCrowd()
 	four, six, same, loop := addr("192.0.2.1"), addr("2001:db8::1"), addr("2001:db8::ffff"), addr("127.0.0.1")
@@ -255,13 +290,13 @@ func TestWhatOneAddressMayHold(t *testing.T) {
 	// Leaving does not refill the bucket.
 	l := Limits{AddressRate: 1, AddressBurst: 1}
 	who := identity{method: "anonymous"}
-	if d := w.wait(who, four, now, &l); d != 0 {
+	if d := w.wait(who, four, 1, now, &l); d != 0 {
 		t.Errorf("the first waits %v", d)
 	}
 	w.leave(four, now)
 	w.leave(four, now)
 	w.enter(four, 2)
-	if d := w.wait(who, four, now, &l); d <= 0 {
+	if d := w.wait(who, four, 1, now, &l); d <= 0 {
 		t.Error("the bucket was refilled by leaving")
 	}
 }
@@ -270,21 +305,21 @@ func TestAClockThatJumpsNeitherFreezesNorFloods(t *testing.T) {
 	var k bucket
 	now := time.Now()
 	for range 5 {
-		k.take(now, 10, 5)
+		k.take(now, 1, 10, 5)
 	}
-	if d := k.take(now, 10, 5); d != 100*time.Millisecond {
+	if d := k.take(now, 1, 10, 5); d != 100*time.Millisecond {
 		t.Errorf("the sixth of a burst of five waits %v", d)
 	}
 	back := now.Add(-24 * time.Hour)
-	if d := k.take(back, 10, 5); d != 200*time.Millisecond {
+	if d := k.take(back, 1, 10, 5); d != 200*time.Millisecond {
 		t.Errorf("after a jump back it waits %v", d)
 	}
-	if d := k.take(back.Add(time.Second), 10, 5); d != 0 {
+	if d := k.take(back.Add(time.Second), 1, 10, 5); d != 0 {
 		t.Errorf("a second later it waits %v", d)
 	}
 	ahead := now.Add(1000 * time.Hour)
 	n := 0
-	for k.take(ahead, 10, 5) == 0 {
+	for k.take(ahead, 1, 10, 5) == 0 {
 		n++
 	}
 	if n != 5 {

@@ -120,8 +120,13 @@ func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) 
 		return
 	}
 	if c := guarded(cl); c != nil && c.session != nil {
+		all := 0
 		for _, f := range pk.Filters {
-			h.b.oweRetained(c, f.Filter)
+			visited, ok := h.b.oweRetained(c, f.Filter)
+			if all += visited; !ok || all > maxSearch {
+				c.kick("asks for too much")
+				return
+			}
 		}
 	}
 }
@@ -222,15 +227,18 @@ func (b *Broker) mayRead(c *conn, filter string) string {
 }
 
 // oweRetained owes a client what is retained under a filter that it was
-// granted.
-func (b *Broker) oweRetained(c *conn, filter string) {
+// granted. It is false where the client asks for more than it may: a search is
+// paid for by the levels of topics that it visits, found or not.
+func (b *Broker) oweRetained(c *conn, filter string) (visited int, ok bool) {
 	c.session.subsMu.Lock()
 	qos, granted := c.session.subs[filter]
 	c.session.subsMu.Unlock()
 	if !granted {
-		return
+		return 0, true
 	}
-	if found := b.store.Match(filter); len(found) > 0 && !c.out.owe(found, qos) {
-		c.kick("asks for too much")
+	found, visited := b.store.Search(filter)
+	if len(found) > 0 && !c.out.owe(found, qos) {
+		return visited, false
 	}
+	return visited, visited < searchPrice || b.charge(c, float64(visited)/searchPrice, b.now())
 }

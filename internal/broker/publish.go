@@ -71,7 +71,9 @@ func (b *Broker) take(c *conn, topic string, payload []byte, id uint16, qos byte
 		return admitted, false
 	}
 	if r.card != nil { // before the acknowledgement
-		for _, topic := range b.admission.learn(r.card) {
+		void, visited := b.admission.learn(r.card)
+		b.charge(c, float64(visited)/searchPrice, now)
+		for _, topic := range void {
 			if b.store.Delete(topic, nil) == nil {
 				b.count.collected.Inc()
 			}

@@ -13,8 +13,8 @@ type bucket struct {
 	at    time.Time
 }
 
-// take takes one event and says how long it has to wait.
-func (k *bucket) take(now time.Time, rate float64, burst int) time.Duration {
+// take takes n events and says how long they have to wait.
+func (k *bucket) take(now time.Time, n, rate float64, burst int) time.Duration {
 	if k.at.IsZero() {
 		k.level, k.at = float64(burst), now
 	}
@@ -22,7 +22,7 @@ func (k *bucket) take(now time.Time, rate float64, burst int) time.Duration {
 		k.level = min(float64(burst), k.level+dt*rate)
 	}
 	k.at = now
-	k.level--
+	k.level -= n
 	if k.level >= 0 {
 		return 0
 	}
@@ -133,17 +133,17 @@ func leave[K comparable](m map[K]*origin, k K, now time.Time) {
 	}
 }
 
-// wait takes one event of an identity and address, and says how long it has to
-// wait for both.
-func (w *crowd) wait(who identity, a netip.Addr, now time.Time, l *Limits) (d time.Duration) {
+// wait takes n events of an identity and address, and says how long they have
+// to wait for both.
+func (w *crowd) wait(who identity, a netip.Addr, n float64, now time.Time, l *Limits) (d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if o := w.keys[who]; o != nil && who.method == "key" {
-		d = o.rate.take(now, l.PublishRate, l.PublishBurst)
+		d = o.rate.take(now, n, l.PublishRate, l.PublishBurst)
 	}
 	if p, counts := originOf(a); counts {
 		if o := w.origins[p]; o != nil {
-			d = max(d, o.rate.take(now, l.AddressRate, l.AddressBurst))
+			d = max(d, o.rate.take(now, n, l.AddressRate, l.AddressBurst))
 		}
 	}
 	return d
@@ -151,8 +151,22 @@ func (w *crowd) wait(who identity, a netip.Addr, now time.Time, l *Limits) (d ti
 
 // pace holds a client up that is faster than its rate; false means that it is
 // too fast even for that. Only its own goroutine waits.
-func (b *Broker) pace(c *conn, now time.Time) bool {
-	d := b.crowd.wait(c.who, c.remote.Addr(), now, &b.limits)
+func (b *Broker) pace(c *conn, now time.Time) bool { return b.charge(c, 1, now) }
+
+// searchPrice is how many levels of topics a search may look at for what one
+// publication costs: both take some 20 microseconds.
+const searchPrice = 256
+
+// maxSearch is how many levels of topics one SUBSCRIBE may look at: all of a
+// network of 100,000 feeds ten times over, in a quarter of a second.
+const maxSearch = 4 << 20
+
+// charge is pace for what costs as much as n publications.
+func (b *Broker) charge(c *conn, n float64, now time.Time) bool {
+	if n <= 0 {
+		return true
+	}
+	d := b.crowd.wait(c.who, c.remote.Addr(), n, now, &b.limits)
 	if d <= 0 {
 		return true
 	}

@@ -296,7 +296,8 @@ func (s *Sidecar) judge(topic string, payload []byte, forward func(*retained.Mes
 	// retained already is not judged again.
 	out := []*retained.Message{r.message}
 	if r.card != nil {
-		for _, topic := range s.admission.learn(r.card) {
+		void, _ := s.admission.learn(r.card)
+		for _, topic := range void {
 			if len(s.revoked) < maxRevoked {
 				s.revoked[topic] = struct{}{}
 			}

@@ -111,11 +111,18 @@ func (s *Store) Get(topic string) *Message {
 }
 
 // Match gives the messages whose topics a filter matches.
-func (s *Store) Match(filter string) (found []*Message) {
+func (s *Store) Match(filter string) []*Message {
+	found, _ := s.Search(filter)
+	return found
+}
+
+// Search gives the messages whose topics a filter matches, and how many levels
+// of topics it looked at for them.
+func (s *Store) Search(filter string) (found []*Message, visited int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	s.topics.Matched(filter, func(m *Message) { found = append(found, m) })
-	return found
+	visited = s.topics.Matched(filter, func(m *Message) { found = append(found, m) })
+	return found, visited
 }
 
 // All gives every message.

@@ -119,10 +119,13 @@ func (n *node[V]) give(f func(V)) {
 }
 
 // Matched calls f for the value of every topic of the tree that filter
-// matches, in no particular order.
-func (t *Tree[V]) Matched(filter string, f func(V)) { t.root.matched(filter, true, f) }
+// matches, in no particular order. It gives how many levels it looked at, which
+// is what it cost: a filter with wildcards may look at all and match nothing.
+func (t *Tree[V]) Matched(filter string, f func(V)) (visited int) {
+	return t.root.matched(filter, true, f)
+}
 
-func (n *node[V]) matched(filter string, top bool, f func(V)) {
+func (n *node[V]) matched(filter string, top bool, f func(V)) (visited int) {
 	level, rest, more := strings.Cut(filter, "/")
 	switch level {
 	case "#":
@@ -131,35 +134,38 @@ func (n *node[V]) matched(filter string, top bool, f func(V)) {
 		}
 		for name, child := range n.children {
 			if !top || !strings.HasPrefix(name, "$") {
-				child.all(f)
+				visited += child.all(f)
 			}
 		}
 	case "+":
 		for name, child := range n.children {
 			if !top || !strings.HasPrefix(name, "$") {
-				child.into(rest, more, f)
+				visited += child.into(rest, more, f)
 			}
 		}
 	default:
 		if child := n.children[level]; child != nil {
-			child.into(rest, more, f)
+			visited = child.into(rest, more, f)
 		}
 	}
+	return visited
 }
 
-func (n *node[V]) into(rest string, more bool, f func(V)) {
+func (n *node[V]) into(rest string, more bool, f func(V)) (visited int) {
 	if more {
-		n.matched(rest, false, f)
-	} else {
-		n.give(f)
+		return 1 + n.matched(rest, false, f)
 	}
+	n.give(f)
+	return 1
 }
 
-func (n *node[V]) all(f func(V)) {
+func (n *node[V]) all(f func(V)) (visited int) {
 	n.give(f)
+	visited = 1
 	for _, child := range n.children {
-		child.all(f)
+		visited += child.all(f)
 	}
+	return visited
 }
 
 // Each calls f for every value.
