@@ -57,8 +57,9 @@ type Broker struct {
 	arriving  chan struct{}
 	started   time.Time
 
-	open   atomic.Int64
-	serial atomic.Uint64
+	open     atomic.Int64 // connections that may become clients
+	accepted atomic.Int64 // those of listeners, before that
+	serial   atomic.Uint64
 
 	connsMu sync.Mutex
 	conns   map[*conn]struct{}

@@ -84,13 +84,23 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		delay = retryFirst
+		if l.b.accepted.Load() >= int64(l.b.limits.Connections) {
+			// Those that speak HTTP and never ask for MQTT count too.
+			l.b.count.turnedAway.WithLabelValues("full").Inc()
+			_ = nc.Close()
+			continue
+		}
 		from := addrPort(nc.RemoteAddr()).Addr()
 		if !l.b.crowd.enter(from, l.b.limits.PerAddress) {
 			l.b.count.turnedAway.WithLabelValues("too many from its address").Inc()
 			_ = nc.Close()
 			continue
 		}
-		return &counted{Conn: nc, leave: func() { l.b.crowd.leave(from, l.b.now()) }}, nil
+		l.b.accepted.Add(1)
+		return &counted{Conn: nc, leave: func() {
+			l.b.crowd.leave(from, l.b.now())
+			l.b.accepted.Add(-1)
+		}}, nil
 	}
 }
 

@@ -44,6 +44,7 @@ func (l *listener) serveWeb() {
 			l.b.serveConn(&webConn{Conn: ws.NetConn(), ws: ws})
 		}),
 	}
+	server.SetKeepAlivesEnabled(false) // one request, one answer, or MQTT
 	l.mu.Lock()
 	select {
 	case <-l.closed:

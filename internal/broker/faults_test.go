@@ -1,0 +1,229 @@
+package broker
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"banmesh/internal/broker/frame"
+)
+
+// Faults of MQTT servers that others have published or that we met, as the
+// bytes of a hostile client. docs/broker.md says which test is for which.
+
+// secure is a broker with every transport that speaks over TCP.
+func secure(t *testing.T, change func(*Options)) *Broker {
+	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t, "broker.example", nil)}}
+	return community(t, func(o *Options) {
+		o.Listeners = []Listener{
+			{Kind: TCP, Address: "127.0.0.1:0"}, {Kind: TLS, Address: "127.0.0.1:0", TLS: config},
+			{Kind: WebSocket, Address: "127.0.0.1:0"}, {Kind: SecureWS, Address: "127.0.0.1:0", TLS: config},
+		}
+		change(o)
+	})
+}
+
+func TestEveryTransportEndsWhoDoesNotLogIn(t *testing.T) {
+	b := secure(t, func(o *Options) { o.Limits.ConnectTime = 200 * time.Millisecond })
+	trust := &tls.Config{InsecureSkipVerify: true}
+	for name, connect := range map[string]func() (net.Conn, error){
+		"TCP, silent":           func() (net.Conn, error) { return net.Dial("tcp", b.Addrs()[0].String()) },
+		"TLS, no handshake":     func() (net.Conn, error) { return net.Dial("tcp", b.Addrs()[1].String()) },
+		"TLS, no CONNECT":       func() (net.Conn, error) { return tls.Dial("tcp", b.Addrs()[1].String(), trust) },
+		"WebSocket, no request": func() (net.Conn, error) { return net.Dial("tcp", b.Addrs()[2].String()) },
+		"WebSocket, half a request": func() (net.Conn, error) {
+			nc, err := net.Dial("tcp", b.Addrs()[2].String())
+			if err == nil {
+				_, err = nc.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n"))
+			}
+			return nc, err
+		},
+		"WebSocket, no CONNECT": func() (net.Conn, error) {
+			ws, _, err := (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial("ws://"+b.Addrs()[2].String(), nil)
+			if err != nil {
+				return nil, err
+			}
+			return ws.NetConn(), nil
+		},
+		"secure WebSocket, no handshake": func() (net.Conn, error) { return net.Dial("tcp", b.Addrs()[3].String()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			nc, err := connect()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			(&client{t: t, nc: nc, r: bufio.NewReader(nc)}).wantClosed()
+		})
+	}
+	eventually(t, "nothing is left of them", func() bool { return b.accepted.Load() == 0 && b.open.Load() == 0 })
+	alive(t, b)
+}
+
+func TestHTTPIsNoWayAroundTheLimitOfConnections(t *testing.T) {
+	b := secure(t, func(o *Options) { o.Limits.Connections = 3 })
+	for range 3 {
+		nc, err := net.Dial("tcp", b.Addrs()[2].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	eventually(t, "they are in", func() bool { return b.accepted.Load() == 3 })
+	dial(t, b).wantClosed()
+	if value(b.count.turnedAway.WithLabelValues("full")) != 1 {
+		t.Error("not counted")
+	}
+}
+
+// What MQTT 5 adds is not understood, and does no harm before the refusal or
+// after it.
+func TestMQTT5IsRefusedBeforeAnythingOfItIsRead(t *testing.T) {
+	b := community(t)
+	connect := append(text("MQTT"), 5, frame.FlagClean, 0, 60)
+	for name, sent := range map[string][]byte{
+		"properties":            whole(0x10, append(append(append([]byte(nil), connect...), 3, 0x21, 0, 10), text("x")...)...),
+		"properties cut off":    whole(0x10, append(append([]byte(nil), connect...), 0xff, 0xff, 0xff, 0x7f)...),
+		"nothing else":          whole(0x10, connect...),
+		"and a SUBSCRIBE of it": append(whole(0x10, append(append(append([]byte(nil), connect...), 0), text("x")...)...), 0x82, 5, 0, 1, 0, 0, 0),
+		"and a topic alias":     append(whole(0x10, append(append(append([]byte(nil), connect...), 0), text("x")...)...), 0x30, 6, 0, 0, 3, 0x23, 0xff, 0xff),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := dial(t, b)
+			_, _ = c.nc.Write(sent)
+			p := c.want(frame.Connack)
+			if len(p.body) != 3 || p.body[1] != frame.RefusedVersion5 || p.body[2] != 0 {
+				t.Errorf("CONNACK %x, want one of MQTT 5 that says unsupported protocol version", p.body)
+			}
+			c.wantClosed()
+		})
+	}
+	alive(t, b)
+}
+
+func TestDepthCostsNothing(t *testing.T) {
+	b := open(t)
+	c := join(t, b, "deep")
+	deep := strings.Repeat("/", 32_000)
+	for i := range 50 {
+		c.send(publishBytes(deep, "x", uint16(i+1), 1, true)...)
+		c.want(frame.Puback)
+	}
+	if got := b.refusals(refusedTopic); got != 50 {
+		t.Errorf("%d of 50 were refused", got)
+	}
+	if q := c.subscribe(deep, 1); q != 0x80 {
+		t.Errorf("granted %#x", q)
+	}
+	if q := c.subscribe(strings.Repeat("+/", 9)+"+", 1); q != 1 {
+		t.Errorf("ten levels: %#x", q)
+	}
+	c.publish(strings.Repeat("a/", 9)+"a", "x", 1, false)
+	c.message()
+}
+
+func TestAStalledReaderIsCutOnEncryptedTransportsToo(t *testing.T) {
+	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t, "broker.example", nil)}}
+	for _, kind := range []Kind{TLS, WebSocket} {
+		t.Run(string(kind), func(t *testing.T) {
+			b := start(t, Options{
+				Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 256 << 10, StallTime: time.Second},
+				Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}, {Kind: kind, Address: "127.0.0.1:0", TLS: config}},
+			})
+			var nc net.Conn
+			var err error
+			if kind == TLS {
+				nc, err = tls.Dial("tcp", b.Addrs()[1].String(), &tls.Config{InsecureSkipVerify: true})
+			} else {
+				var ws *websocket.Conn
+				ws, _, err = (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial("ws://"+b.Addrs()[1].String(), nil)
+				if err == nil {
+					nc = &webConn{Conn: ws.NetConn(), ws: ws}
+				}
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			stalled := &client{t: t, nc: nc, r: bufio.NewReader(nc)}
+			stalled.connect(connecting{id: "stalled", flags: frame.FlagClean, keepalive: 60})
+			stalled.subscribe("t", 1)
+			healthy, pub := join(t, b, "healthy"), join(t, b, "pub")
+			healthy.subscribe("t", 1)
+			payload := strings.Repeat("x", 100_000)
+			for i := 0; b.roster.get("stalled") != nil; i++ {
+				if i == 2000 {
+					t.Fatal("it was never cut")
+				}
+				pub.publish("t", payload, uint16(i+1), false)
+				if _, got, _ := healthy.message(); got != payload {
+					t.Fatal("wrong payload")
+				}
+			}
+		})
+	}
+}
+
+func TestWhatWaitsForAnAbsentClientIsBoundedAndCounted(t *testing.T) {
+	b := open(t)
+	c, _ := stay(t, b, "away")
+	c.subscribe("t", 1)
+	c.leave(b, "away")
+	pub := join(t, b, "pub")
+	const n = maxInflight + 100
+	go func() {
+		for i := range n {
+			if _, err := pub.nc.Write(publishBytes("t", fmt.Sprint(i), uint16(i%60000+1), 1, false)); err != nil {
+				return
+			}
+		}
+	}()
+	for range n {
+		pub.want(frame.Puback)
+	}
+	if got := value(b.count.dropped); got != 100 {
+		t.Errorf("%d are counted as dropped, want 100", got)
+	}
+	c, _ = stay(t, b, "away")
+	for i := range maxInflight {
+		if _, payload, _ := c.message(); payload != fmt.Sprint(i) {
+			t.Fatalf("message %d is %s", i, payload)
+		}
+	}
+	c.wantNothing()
+}
+
+func TestAnExpiredSessionLeavesNothing(t *testing.T) {
+	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{SessionTime: time.Second}})
+	c, _ := stay(t, b, "old")
+	c.subscribe("t", 1)
+	c.leave(b, "old")
+	join(t, b, "pub").publish("t", "queued", 1, false)
+	eventually(t, "the session is forgotten", func() bool {
+		_, known := b.engine.Clients.Get("old")
+		return !known && b.roster.get("old") == nil && b.index.subscriptions() == 0
+	})
+	if _, present := stay(t, b, "old"); present {
+		t.Error("it came back")
+	}
+}
+
+// Bridges of mosquitto say so in the protocol level.
+func TestABridgeHearsTheRetainFlagAndNotItself(t *testing.T) {
+	b := open(t)
+	bridge := dial(t, b)
+	bridge.connect(connecting{id: "bridge", flags: frame.FlagClean, keepalive: 60, level: 0x84})
+	bridge.subscribe("t/#", 1)
+	bridge.publish("t/own", "echo", 1, true)
+	bridge.wantNothing()
+	join(t, b, "pub").publish("t/other", "m", 1, true)
+	if topic, _, p := bridge.message(); topic != "t/other" || p.flags&1 == 0 {
+		t.Errorf("heard %s with flags %x", topic, p.flags)
+	}
+}
