@@ -89,6 +89,9 @@ many people are, what peers claim is watched for an hour and bans nothing by its
 				if e.Allow {
 					source = "allow"
 				}
+				if e.Topic != "" {
+					source += " in " + string(e.Topic)
+				}
 				t.Row(e.Target.String(), source, end(e.Until), cmp.Or(e.Comment, "by hand"))
 			}
 			for _, e := range s.NeverBan {

@@ -61,14 +61,15 @@ on the never-ban list is refused. Times read as fail2ban's: 90s, 10m, 6h, 2d, 1w
 }
 
 func newUnbanCommand(p *paths) *cobra.Command {
-	var asJSON bool
-	var topic, lasts string
+	var asJSON, dispute bool
+	var topic, lasts, comment string
 	c := &cobra.Command{
 		Use:     "unban TARGET",
 		Short:   "Lift a ban, and keep peers from bringing it back",
-		Example: "  agent unban 203.0.113.7\n  agent unban 203.0.113.7 --for 30d",
+		Example: "  agent unban 203.0.113.7\n  agent unban 203.0.113.7 --for 30d --dispute",
 		Long: `Lift a ban here: this node's own claims are withdrawn, and the target is exempt from every peer's for
-7 days or as long as --for says. A peer cannot overrule it; a new offence here can be banned again once it ends.
+7 days or as long as --for says. A peer cannot overrule it; a new offence here bans it again. --dispute tells others
+so, signed, in the topics that this node publishes: those whose dispute rule listens to it lift the ban too.
 ` + cli.ExitHelp,
 		Args: exactly(1, "the target to unban"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -76,7 +77,7 @@ func newUnbanCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			request := control.UnbanRequest{Target: target, Topic: ban.Topic(topic)}
+			request := control.UnbanRequest{Target: target, Topic: ban.Topic(topic), Dispute: dispute, Comment: comment}
 			if request.For, err = seconds("--for", lasts); err != nil {
 				return err
 			}
@@ -93,13 +94,19 @@ func newUnbanCommand(p *paths) *cobra.Command {
 			for _, b := range a.Lifted {
 				fmt.Fprintf(c.OutOrStdout(), "unbanned %s in %s\n", b.Target, b.Topic)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "no peer can ban it here before %s\n", clock(a.Exempt))
+			in := ""
+			if topic != "" {
+				in = " in " + topic
+			}
+			fmt.Fprintf(c.OutOrStdout(), "no peer can ban it here%s before %s\n", in, clock(a.Exempt))
 			return nil
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&topic, "topic", "", "only this topic (default: all)")
 	c.Flags().StringVar(&lasts, "for", "", "how long no peer can ban it (default: 7d)")
+	c.Flags().BoolVar(&dispute, "dispute", false, "tell others that it should not be banned")
+	c.Flags().StringVar(&comment, "comment", "", "why, for whoever asks later")
 	return c
 }
 

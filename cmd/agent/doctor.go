@@ -17,6 +17,8 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/federation"
+	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 )
@@ -40,8 +42,17 @@ type examined struct {
 	holds    []ledger.Hold
 	never    []neverban.Entry
 	exempt   []ledger.Exemption
+	feeds    []federation.FeedStatus
+	table    tableState
 	admin    netip.Addr // from where whoever asks is logged in, or invalid
 	clock    clockState
+}
+
+// tableState is what the kernel says of our table; known is false where this
+// user may not ask, or something else than nftables enforces.
+type tableState struct {
+	known, present, off bool
+	ahead               []firewall.Neighbour // chains of others that see packets before ours
 }
 
 // clockState is what the kernel says of its clock.
@@ -108,12 +119,34 @@ func examine(c *cobra.Command, p *paths) examined {
 	if e.running = client.Get(c.Context(), "/v1/status", nil, &e.status); e.running != nil {
 		return e
 	}
-	for path, into := range map[string]any{"/v1/peers": &e.peers, "/v1/hold": &e.holds, "/v1/never-ban": &e.never, "/v1/allow": &e.exempt} {
+	for path, into := range map[string]any{"/v1/peers": &e.peers, "/v1/hold": &e.holds, "/v1/never-ban": &e.never, "/v1/allow": &e.exempt, "/v1/feeds": &e.feeds} {
 		if err := client.Get(c.Context(), path, nil, into); err != nil {
 			e.running = errors.Join(e.running, err)
 		}
 	}
+	if e.status.Enforcement == "nftables" {
+		e.table = kernelTable(firewallTable(p))
+	}
 	return e
+}
+
+func kernelTable(name string) (t tableState) {
+	s, err := firewall.Inspect(name)
+	if err != nil {
+		return t
+	}
+	chains, err := firewall.Neighbours(name)
+	if err != nil {
+		return t
+	}
+	t = tableState{known: true, present: s.Present, off: s.Off}
+	ours := slices.IndexFunc(chains, func(n firewall.Neighbour) bool { return n.Ours && n.Hook == "prerouting" })
+	for i, n := range chains {
+		if ours >= 0 && i < ours && n.Hook == "prerouting" {
+			t.ahead = append(t.ahead, n)
+		}
+	}
+	return t
 }
 
 // loggedInFrom reads the client's address out of sshd's SSH_CONNECTION.
@@ -169,6 +202,7 @@ func diagnose(e examined) (list []finding) {
 	} else {
 		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans are not enforced (%s): %s", s.Enforcement, cmp.Or(s.Reason, "it was configured so"))
 	}
+	e.firewall(note)
 	for _, w := range s.Warnings {
 		note(w.Code, false, w.Fix, "%s", w.Text)
 	}
@@ -201,12 +235,48 @@ func diagnose(e examined) (list []finding) {
 			note("peer", false, "agent feeds; ask "+x.Name+" whether its node publishes", "nothing is heard of %s", x.Name)
 		}
 	}
+	e.freshness(note)
 	for _, h := range e.holds {
 		if h.Why == ledger.HoldGuard {
 			note("hold", false, "agent hold list; agent hold approve "+h.Name, "%s of %s in %s wait for a decision", plural(h.Claims, "claim"), h.Name, h.Topic)
 		}
 	}
 	return list
+}
+
+// firewall judges the table: is it there, and before everybody else's.
+func (e examined) firewall(note func(string, bool, string, string, ...any)) {
+	switch t := e.table; {
+	case !t.known:
+	case t.off:
+		note("table", false, "agent firewall resume", "enforcement was switched off by hand")
+	case !t.present:
+		note("table", false, "agent status; agent reload", "the table is not in the kernel, though the agent enforces")
+	case len(t.ahead) > 0:
+		note("table", false, "agent firewall check", "chain %s of table %s %s sees packets before ours", t.ahead[0].Chain, t.ahead[0].Family, t.ahead[0].Table)
+	default:
+		note("table", true, "", "the table is in place, and before every other chain")
+	}
+}
+
+// freshness judges the feeds that are read.
+func (e examined) freshness(note func(string, bool, string, string, ...any)) {
+	for _, f := range e.feeds {
+		name, heard := cmp.Or(f.Name, f.Operator), "never"
+		if !f.Issued.IsZero() {
+			heard = cli.Short(e.now.Sub(f.Issued)) + " ago"
+		}
+		switch f.Status {
+		case federation.StatusStale:
+			note("feed", false, "agent feeds; ask "+name+" whether its node runs", "%s of %s is stale, last heard %s; its bans stay until they end", f.Topic, name, heard)
+		case federation.StatusWithheld:
+			note("feed", false, "agent feeds; another broker may have it", "%s of %s: a broker holds something back", f.Topic, name)
+		case federation.StatusEquivocating, federation.StatusRevoked, federation.StatusUncertified, federation.StatusTooLarge:
+			note("feed", false, "agent feeds; ask "+name, "%s of %s, node %s, is not believed: %s", f.Topic, name, f.Node, f.Status)
+		case federation.StatusCloned:
+			note("feed", false, "agent key node rotate", "another machine publishes %s with this node's key", f.Topic)
+		}
+	}
 }
 
 // sources judges the logs: is each read, does it say something, do the filters

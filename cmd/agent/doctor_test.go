@@ -9,6 +9,8 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
+	"banmesh/internal/federation"
+	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 )
@@ -26,6 +28,8 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 			},
 			never: []neverban.Entry{{Prefix: netip.MustParsePrefix("9.2.2.2/32"), Source: neverban.SourceAdmin, Reason: "login"}},
 			peers: []ledger.Peer{{Name: "alice", Feeds: 1}},
+			table: tableState{known: true, present: true},
+			feeds: []federation.FeedStatus{{Topic: "sshd", Name: "alice", Status: federation.StatusSynced}},
 		}
 	}
 	for _, f := range diagnose(well()) {
@@ -53,6 +57,20 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		"a peer with strikes":      {func(e *examined) { e.peers[0].Strikes = 1 }, "agent peers show alice"},
 		"a quarantined peer":       {func(e *examined) { e.peers[0].Quarantine = &ledger.Quarantine{Why: "strikes"} }, "agent undo alice --release"},
 		"claims that wait":         {func(e *examined) { e.holds = []ledger.Hold{{Name: "alice", Why: ledger.HoldGuard, Claims: 5}} }, "agent hold approve alice"},
+		"a stale feed": {func(e *examined) {
+			e.feeds = []federation.FeedStatus{{Topic: "sshd", Name: "alice", Status: federation.StatusStale}}
+		}, "ask alice whether its node runs"},
+		"a key that was cloned": {func(e *examined) {
+			e.feeds = []federation.FeedStatus{{Topic: "sshd", Own: true, Status: federation.StatusCloned}}
+		}, "agent key node rotate"},
+		"a feed of a revoked node": {func(e *examined) {
+			e.feeds = []federation.FeedStatus{{Topic: "sshd", Name: "alice", Status: federation.StatusRevoked}}
+		}, "ask alice"},
+		"a table that is gone": {func(e *examined) { e.table = tableState{known: true} }, "agent reload"},
+		"a table that is off":  {func(e *examined) { e.table = tableState{known: true, off: true} }, "agent firewall resume"},
+		"a chain before ours": {func(e *examined) {
+			e.table = tableState{known: true, present: true, ahead: []firewall.Neighbour{{Table: "x"}}}
+		}, "agent firewall check"},
 		"a warning of the agent's": {func(e *examined) { e.status.Warnings = []control.Warning{{Code: "x", Text: "y", Fix: "agent z"}} }, "agent z"},
 	} {
 		e := well()

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"banmesh/internal/agent"
 	"banmesh/internal/cli"
+	"banmesh/internal/control"
 	"banmesh/internal/ledger"
 	"banmesh/internal/policy"
 )
@@ -20,8 +25,9 @@ func newExplainCommand(p *paths) *cobra.Command {
 		Use:     "explain TARGET",
 		Short:   "Why is this address, prefix or wallet banned, or not?",
 		Example: "  agent explain 203.0.113.7",
-		Long: `Say why a target is banned or not: who claims it, which rule is met, since when, until when, and what would lift
-it. The log line is shown for this node's own bans only; it never leaves the node.
+		Long: `Say why a target is banned or not: who claims it, which rule is met, since when, until when, whether the kernel has it,
+what the topic's bans have met, and what would lift it. Without a running agent the answer comes from what it left on
+disk. The log line is shown for this node's own bans only; it never leaves the node.
 ` + cli.ExitHelp,
 		Args: exactly(1, "the target to explain"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -29,8 +35,12 @@ it. The log line is shown for this node's own bans only; it never leaves the nod
 			if err != nil {
 				return err
 			}
-			var e ledger.Explanation
-			if err := p.client().Get(c.Context(), "/v1/explain", url.Values{"target": {target.String()}}, &e); err != nil {
+			var e agent.Explanation
+			err = p.client().Get(c.Context(), "/v1/explain", url.Values{"target": {target.String()}}, &e)
+			if errors.Is(err, control.ErrNotRunning) {
+				e, err = agent.ExplainOffline(c.Context(), agent.Options{ConfigDir: p.config, StateDir: p.state}, target)
+			}
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -44,7 +54,11 @@ it. The log line is shown for this node's own bans only; it never leaves the nod
 	return c
 }
 
-func printExplanation(w io.Writer, e ledger.Explanation, now time.Time) {
+func printExplanation(w io.Writer, e agent.Explanation, now time.Time) {
+	if e.Offline {
+		fmt.Fprintln(w, "no agent runs; this is what it left on disk, as of now")
+	}
+	defer printKernel(w, e)
 	if e.Shield != "" {
 		fmt.Fprintf(w, "%s is shielded: %s\n", e.Target, cli.Printable(e.Shield))
 	}
@@ -84,6 +98,25 @@ func printExplanation(w io.Writer, e ledger.Explanation, now time.Time) {
 		for _, l := range s.Lifts {
 			fmt.Fprintf(w, "  lift   %s\n", cli.Printable(l))
 		}
+	}
+}
+
+// printKernel says what the kernel does about the target.
+func printKernel(w io.Writer, e agent.Explanation) {
+	if k := e.Kernel; k != nil {
+		switch {
+		case k.Never:
+			fmt.Fprintln(w, "  kernel lets it pass before any ban")
+		case k.Banned && k.Left > 0:
+			fmt.Fprintf(w, "  kernel holds it in %s, for %s more\n", k.Map, cli.Short(k.Left))
+		case k.Banned:
+			fmt.Fprintf(w, "  kernel holds it in %s\n", k.Map)
+		default:
+			fmt.Fprintln(w, "  kernel does not hold it")
+		}
+	}
+	for _, topic := range slices.Sorted(maps.Keys(e.Met)) {
+		fmt.Fprintf(w, "  met    the bans in %s have met %d packets\n", topic, e.Met[topic].Packets)
 	}
 }
 

@@ -1,15 +1,21 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"banmesh/internal/agent"
+	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
@@ -21,13 +27,46 @@ func newFirewallCommand(p *paths) *cobra.Command {
 		newFirewallPanicCommand(p), newFirewallResumeCommand(p))
 }
 
-// firewallTable gives the table that the configuration names. An emergency
-// command must work with a broken configuration, too.
-func firewallTable(p *paths) string {
-	if l, err := config.Load(p.config); err == nil && l.Firewall.Table != "" {
-		return l.Firewall.Table
+// enforcing is how the configuration has bans enforced. An emergency command
+// must work with a broken configuration, too, so nothing more of it is read.
+type enforcing struct {
+	config.Firewall
+	sw string // the switch of the enforcers without one in the kernel
+}
+
+func (p *paths) enforcing() enforcing {
+	e := enforcing{sw: agent.SwitchFile(p.state)}
+	if l, err := config.Load(p.config); err == nil {
+		e.Firewall = l.Firewall
 	}
-	return firewall.DefaultTable
+	e.Table = cmp.Or(e.Table, firewall.DefaultTable)
+	e.Enforcer = cmp.Or(e.Enforcer, "nftables")
+	return e
+}
+
+// switched says whether the switch file is there.
+func (e enforcing) switched() bool {
+	_, err := os.Lstat(e.sw)
+	return err == nil
+}
+
+// inspect gives what is enforced, without an agent.
+func (p *paths) inspect(ctx context.Context, e enforcing) (firewall.Summary, error) {
+	switch e.Enforcer {
+	case "nftables":
+		return firewall.Inspect(e.Table)
+	case "hook":
+		return firewall.Summary{}, cli.Hint(fmt.Errorf("what the hook %s did is its own to show", e.Hook[0]), "`agent bans` lists what it was told")
+	}
+	var topics []ban.Topic
+	if set, err := agent.LoadSettings(p.config); err == nil {
+		for _, t := range set.Topics() {
+			topics = append(topics, t.Topic)
+		}
+	}
+	s, err := firewall.InspectIPSet(ctx, e.Table, e.IPTablesLegacy, topics)
+	s.Off = e.switched()
+	return s, err
 }
 
 func newFirewallShowCommand(p *paths) *cobra.Command {
@@ -41,26 +80,31 @@ nft's own listing of a million bans takes a minute; ` + "`nft -t list table inet
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := firewall.Inspect(firewallTable(p))
+			e := p.enforcing()
+			s, err := p.inspect(c.Context(), e)
 			if err != nil {
 				return firewallError(err)
 			}
 			if asJSON {
 				return cli.JSON(c.OutOrStdout(), s)
 			}
-			return printFirewall(c.OutOrStdout(), s)
+			return printFirewall(c.OutOrStdout(), e, s)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func printFirewall(w io.Writer, s firewall.Summary) error {
+func printFirewall(w io.Writer, e enforcing, s firewall.Summary) error {
+	what := "table inet " + s.Table
+	if e.Enforcer == "ipset" {
+		what = "set " + s.Table + "-*"
+	}
 	switch {
 	case s.Off:
 		fmt.Fprintf(w, "enforcement was switched off by hand; `agent firewall resume` switches it on\n")
 	case !s.Present:
-		fmt.Fprintf(w, "the kernel has no table inet %s: nothing is enforced\n", s.Table)
+		fmt.Fprintf(w, "the kernel has no %s: nothing is enforced\n", what)
 	}
 	if !s.Present {
 		return nil
@@ -69,7 +113,7 @@ func printFirewall(w io.Writer, s firewall.Summary) error {
 	if s.Owned {
 		owner = ", owned by the running agent"
 	}
-	fmt.Fprintf(w, "table inet %s%s\n\n", s.Table, owner)
+	fmt.Fprintf(w, "%s%s\n\n", what, owner)
 	t := cli.NewTable(w, "SET", "HOLDS", "ENTRIES")
 	for _, m := range s.Maps {
 		entries := "unknown"
@@ -100,20 +144,22 @@ packets meet this and other programs' chains. It changes nothing.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			can, err := firewall.Probe()
+			e := p.enforcing()
+			can, err := e.capability(c.Context())
 			if err != nil {
 				return err
 			}
-			var others []firewall.Neighbour
-			if can.Enforce {
-				if others, err = firewall.Neighbours(firewallTable(p)); err != nil {
+			others := []firewall.Neighbour{}
+			if can.Enforce && e.Enforcer != "hook" {
+				// The neighbours are of interest to ipset, too, where there are any.
+				if others, err = firewall.Neighbours(e.Table); err != nil && e.Enforcer == "nftables" {
 					return firewallError(err)
 				}
 			}
 			if asJSON {
-				err = cli.JSON(c.OutOrStdout(), map[string]any{"capability": can, "chains": others})
+				err = cli.JSON(c.OutOrStdout(), map[string]any{"enforcer": e.Enforcer, "capability": can, "chains": others})
 			} else {
-				err = printCapability(c.OutOrStdout(), can, others)
+				err = printCapability(c.OutOrStdout(), e, can, others)
 			}
 			if err == nil && !can.Enforce {
 				err = errors.New("bans cannot be enforced here: " + can.Reason)
@@ -125,9 +171,29 @@ packets meet this and other programs' chains. It changes nothing.
 	return c
 }
 
-func printCapability(w io.Writer, can firewall.Capability, chains []firewall.Neighbour) error {
+// capability says whether the enforcer can work here.
+func (e enforcing) capability(ctx context.Context) (firewall.Capability, error) {
+	switch e.Enforcer {
+	case "ipset":
+		return firewall.ProbeIPSet(ctx, e.IPTablesLegacy), nil
+	case "hook":
+		_, err := firewall.NewHook(firewall.Options{}, e.Hook)
+		return firewall.Capability{Enforce: err == nil}, err
+	}
+	return firewall.Probe()
+}
+
+func printCapability(w io.Writer, e enforcing, can firewall.Capability, chains []firewall.Neighbour) error {
 	if !can.Enforce {
 		return nil
+	}
+	if e.Enforcer != "nftables" {
+		fmt.Fprintf(w, "bans can be enforced here with %s\n", e.Enforcer)
+		if len(chains) == 0 {
+			return nil
+		}
+		fmt.Fprintln(w)
+		return printChains(w, chains)
 	}
 	fmt.Fprintln(w, "bans can be enforced here")
 	for _, f := range []struct {
@@ -141,6 +207,10 @@ func printCapability(w io.Writer, can firewall.Capability, chains []firewall.Nei
 		fmt.Fprintf(w, "  %-4s %s\n", yes(f.have), f.what)
 	}
 	fmt.Fprintln(w)
+	return printChains(w, chains)
+}
+
+func printChains(w io.Writer, chains []firewall.Neighbour) error {
 	t := cli.NewTable(w, "HOOK", "PRIORITY", "FAMILY", "TABLE", "CHAIN", "")
 	for _, n := range chains {
 		note := ""
@@ -162,14 +232,23 @@ enforces: stop that first, or use ` + "`agent firewall panic`" + `.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			table := firewallTable(p)
-			if err := firewall.Remove(table); err != nil {
-				if errors.Is(err, firewall.ErrBusy) {
-					return cli.Hint(err, "stop the agent first, or use `agent firewall panic`")
-				}
+			e := p.enforcing()
+			err, gone := error(nil), "table inet "+e.Table+" is gone"
+			switch e.Enforcer {
+			case "nftables":
+				err = firewall.Remove(e.Table)
+			case "ipset":
+				err, gone = firewall.RemoveIPSet(c.Context(), e.Table, e.IPTablesLegacy), "every ipset "+e.Table+"-* is gone"
+			default:
+				return cli.Hint(fmt.Errorf("what the hook %s did is its own to undo", e.Hook[0]), "`agent firewall panic` makes a running agent tell it to lift every ban")
+			}
+			if errors.Is(err, firewall.ErrBusy) {
+				return cli.Hint(err, "stop the agent first, or use `agent firewall panic`")
+			}
+			if err != nil {
 				return firewallError(err)
 			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "table inet %s is gone\n", table)
+			_, err = fmt.Fprintln(c.OutOrStdout(), gone)
 			return err
 		},
 	}
@@ -182,14 +261,18 @@ func newFirewallPanicCommand(p *paths) *cobra.Command {
 		Example: "  agent firewall panic",
 		Long: `End all enforcement now and until ` + "`agent firewall resume`" + ` or a reboot, whether an agent runs or not. The agent
 goes on detecting and sharing. The switch is an empty table, inet banmesh-off, that ` + "`nft list tables`" + ` shows.
+With another enforcer than nftables it is a file in the state directory, which a reboot does not take away.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			table := firewallTable(p)
-			if err := firewall.Panic(table); err != nil {
+			e := p.enforcing()
+			if e.Enforcer != "nftables" {
+				return e.panic(c)
+			}
+			if err := firewall.Panic(e.Table); err != nil {
 				return firewallError(err)
 			}
-			s, err := firewall.Inspect(table)
+			s, err := firewall.Inspect(e.Table)
 			if err != nil {
 				return firewallError(err)
 			}
@@ -203,6 +286,26 @@ goes on detecting and sharing. The switch is an empty table, inet banmesh-off, t
 	}
 }
 
+// panic ends the enforcement of enforcers that have no switch in the kernel.
+func (e enforcing) panic(c *cobra.Command) error {
+	f, err := os.OpenFile(e.sw, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return cli.Hint(err, "run it as root")
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	when := "a running agent tells the hook within seconds to lift every ban; without one, each ends on its time"
+	if e.Enforcer == "ipset" {
+		if err := firewall.PanicIPSet(c.Context(), e.Table, e.IPTablesLegacy); err != nil {
+			return err
+		}
+		when = "no ban is enforced any more"
+	}
+	_, err = fmt.Fprintf(c.OutOrStdout(), "enforcement is off: %s\n", when)
+	return err
+}
+
 func newFirewallResumeCommand(p *paths) *cobra.Command {
 	return &cobra.Command{
 		Use:     "resume",
@@ -211,8 +314,13 @@ func newFirewallResumeCommand(p *paths) *cobra.Command {
 		Long:    "Enforce again after `agent firewall panic`. A running agent puts its bans back within seconds.\n" + cli.ExitHelp,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := firewall.Resume(firewallTable(p)); err != nil {
-				return firewallError(err)
+			e := p.enforcing()
+			if e.Enforcer == "nftables" {
+				if err := firewall.Resume(e.Table); err != nil {
+					return firewallError(err)
+				}
+			} else if err := os.Remove(e.sw); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
 			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "enforcement is on")
 			return err

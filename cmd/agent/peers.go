@@ -19,9 +19,14 @@ import (
 )
 
 func newPeersCommand(p *paths) *cobra.Command {
-	return group("peers", "Choose whose bans this node believes",
+	c := group("peers", "Choose whose bans this node believes, and see of what use they were",
 		newPeersTrustCommand(p), newPeersAddCommand(p), newPeersListCommand(p), newPeersShowCommand(p), newPeersRemoveCommand(p),
 		newPeersCardCommand(p), newPeersSucceedCommand(p), newPeersFollowCommand(p), newPeersUnfollowCommand(p), newPeersListsCommand(p), newPeersPublishTrustCommand(p))
+	show := newPeersShowCommand(p)
+	c.Flags().AddFlagSet(show.Flags())
+	c.Long = show.Long
+	c.RunE = func(c *cobra.Command, _ []string) error { return show.RunE(c, nil) }
+	return c
 }
 
 // peersDropIn is the drop-in file of these commands.

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -202,7 +203,7 @@ func (a *agent) reload(ctx context.Context) error {
 	if err := next.CheckFilters(); err != nil {
 		return err
 	}
-	if changed := a.sharing.needsRestart(next); changed != "" {
+	if changed := cmp.Or(a.sharing.needsRestart(next), needsRestart(a.current(), next)); changed != "" {
 		return &control.RefusedError{Code: control.CodeRefused, Text: changed + " changed, which needs a restart", Hint: "restart the agent"}
 	}
 	if next, err = a.sharing.takeTrust(next); err != nil {

@@ -25,7 +25,6 @@ func (a *agent) registerDecisions(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/peers/release", control.Handle(a.release))
 	mux.HandleFunc("GET /v1/never-ban", control.Handle(func(*http.Request) (any, error) { return list(a.guard.everything()), nil }))
 	mux.HandleFunc("GET /v1/feeds", control.Handle(func(*http.Request) (any, error) { return list(a.sharing.session.Feeds()), nil }))
-	mux.HandleFunc("POST /v1/dispute", control.Handle(a.dispute))
 	a.registerSharing(mux)
 }
 
@@ -37,6 +36,9 @@ func list[T any](s []T) []T {
 	return s
 }
 
+// maxExempt bounds an exemption that ends, in seconds: ten years.
+const maxExempt = int64(10 * 365 * 24 * time.Hour / time.Second)
+
 func (a *agent) allow(r *http.Request) (any, error) {
 	var q control.AllowRequest
 	if err := control.Decode(r, &q); err != nil {
@@ -47,9 +49,9 @@ func (a *agent) allow(r *http.Request) (any, error) {
 	}
 	var until time.Time
 	if q.For > 0 {
-		until = a.now().Add(time.Duration(q.For) * time.Second)
+		until = a.now().Add(time.Duration(min(q.For, maxExempt)) * time.Second)
 	}
-	answer := control.UnbanAnswer{Lifted: a.lifted(q.Target), Exempt: until}
+	answer := control.UnbanAnswer{Lifted: a.lifted(q.Target, ""), Exempt: until}
 	if _, err := a.ledger.Allow(q.Target, until, q.Comment); err != nil {
 		return nil, refusal(err)
 	}
@@ -65,6 +67,9 @@ func (a *agent) allowRemove(r *http.Request) (any, error) {
 	err := a.ledger.RemoveExemption(q.Target, true)
 	if err2 := a.ledger.RemoveExemption(q.Target, false); err != nil && err2 == nil {
 		err = nil
+	}
+	if err == nil {
+		err = a.dispute()
 	}
 	return struct{}{}, refusal(err)
 }
@@ -111,22 +116,6 @@ func (a *agent) peerRequest(r *http.Request) (q control.PeerRequest, o ban.Opera
 		return q, o, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no operator %.64q is known", q.Peer), Hint: "see `agent peers list`"}
 	}
 	return q, o, nil
-}
-
-// dispute sets all that this node disputes in a topic.
-func (a *agent) dispute(r *http.Request) (any, error) {
-	var q control.DisputeRequest
-	if err := control.Decode(r, &q); err != nil {
-		return nil, err
-	}
-	if _, ok := a.current().find(q.Topic); !ok {
-		return nil, &control.RefusedError{Code: control.CodeMissing, Text: "no such topic is defined", Hint: "see `agent topics list`"}
-	}
-	var claims []ban.Claim
-	for _, t := range q.Targets {
-		claims = append(claims, ban.Claim{Target: t, End: a.now().Add(time.Duration(q.For) * time.Second), Class: ban.ClassManual})
-	}
-	return struct{}{}, a.sharing.session.Dispute(q.Topic, claims)
 }
 
 // refusal turns what the ledger will not do into an answer.

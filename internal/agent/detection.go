@@ -39,7 +39,7 @@ func newDetection(a *agent) (*detection, error) {
 
 func (d *detection) options(s *Settings, state string) detect.Options {
 	return detect.Options{
-		Jails: s.jails(), StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Now: d.a.now, Log: d.a.log,
+		Jails: s.jails(), StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Corroborated: d.a.enforcer.corroborated, Now: d.a.now, Log: d.a.log,
 		Source: source.Options{Stdin: d.input},
 	}
 }

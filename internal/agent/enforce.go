@@ -20,10 +20,9 @@ import (
 // enforcer keeps the firewall and the exported table equal to the ledger's
 // verdicts.
 type enforcer struct {
-	a    *agent
-	fw   firewall.Firewall // nil when nothing is enforced
-	mode string            // "nftables", "observe" or "off"
-	why  string            // why it is not nftables, in words
+	a   *agent
+	fw  firewall.Firewall // nil when nothing is enforced
+	why string            // why there is none, in words
 
 	mu    sync.Mutex
 	drift firewall.Drift
@@ -41,23 +40,12 @@ const (
 // newEnforcer finds out what may be done here, and puts the whole wanted state
 // in force before anything else of the node runs.
 func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
-	e := &enforcer{a: a, mode: "nftables"}
-	switch mode := a.settings.config.Firewall.Mode; mode {
-	case "off":
-		e.mode, e.why = "off", "firewall.mode is off"
-	case "observe":
-		e.why = "firewall.mode is observe: packets are counted, none is dropped"
-	}
-	if e.mode != "off" {
-		can, err := firewall.Probe()
-		switch {
-		case err != nil || !can.Enforce:
-			e.mode, e.why = "observe", can.Reason
-			if e.why == "" {
-				e.why = err.Error()
-			}
-		default:
-			e.fw = firewall.NewNFTables(firewall.Options{Logger: a.log, Now: a.now})
+	e := &enforcer{a: a}
+	if a.settings.config.Firewall.Mode != "off" {
+		var err error
+		e.fw, e.why, err = openFirewall(ctx, a.settings, firewall.Options{Logger: a.log, Now: a.now, Switch: SwitchFile(a.o.StateDir)})
+		if err != nil {
+			return e, err
 		}
 	}
 	if err := e.configure(ctx); err != nil {
@@ -97,13 +85,8 @@ func (e *enforcer) configure(ctx context.Context) error {
 	if e.fw == nil {
 		return nil
 	}
-	s := e.a.current()
-	c := firewall.Config{Table: s.config.Firewall.Table, Cap: s.config.Firewall.MaxBan, Never: e.a.guard.kernel()}
-	for _, t := range s.topics {
-		if t.definition.Target == "ip" {
-			c.Scopes = append(c.Scopes, t.scope)
-		}
-	}
+	c := e.a.current().firewallConfig()
+	c.Never = e.a.guard.kernel()
 	if err := e.fw.Configure(ctx, c); err != nil {
 		return fmt.Errorf("setting up the firewall: %w", err)
 	}
@@ -154,6 +137,8 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 			lifted = append(lifted, export.Key{Target: c.Target, Topic: c.Topic})
 		}
 	}
+	// Readers of lists and the wallet gate first: an enforcer can be slow.
+	e.toTable(bans, lifted)
 	var err error
 	if e.fw != nil && len(add)+len(remove) > 0 {
 		err = e.fw.Apply(ctx, add, remove)
@@ -162,10 +147,10 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 		e.a.log.ErrorContext(ctx, "some bans could not be written and stay owed", slog.Any("error", err))
 	}
 	e.note(err)
-	e.toTable(bans, lifted)
+	mode, _ := e.enforcement()
 	for _, b := range bans {
 		e.a.log.InfoContext(ctx, "ban", slog.String("target", b.Target.String()), slog.String("topic", string(b.Topic)),
-			slog.Time("until", b.Until), slog.String("enforcement", e.mode))
+			slog.Time("until", b.Until), slog.String("enforcement", mode))
 	}
 }
 
@@ -207,7 +192,7 @@ func (e *enforcer) note(err error) {
 // status gives the counters and what is wrong.
 func (e *enforcer) status(ctx context.Context) (counters map[ban.Topic]firewall.Counter, warnings []control.Warning) {
 	if e.fw == nil {
-		if e.mode != "off" {
+		if mode, _ := e.enforcement(); mode != "off" {
 			warnings = append(warnings, control.Warning{Code: "not-enforcing", Text: "bans are not enforced: " + e.why, Fix: "run the agent as root, or with CAP_NET_ADMIN as its systemd unit does"})
 		}
 		return nil, warnings
@@ -218,6 +203,9 @@ func (e *enforcer) status(ctx context.Context) (counters map[ban.Topic]firewall.
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.drift.Off {
+		warnings = append(warnings, control.Warning{Code: "firewall-off", Text: "enforcement was switched off by hand: no ban is in force", Fix: "agent firewall resume"})
+	}
 	switch {
 	case errors.Is(e.fault, firewall.ErrFull):
 		warnings = append(warnings, control.Warning{Code: "firewall-full", Text: e.fault.Error(), Fix: "raise max_bans in [firewall], or accept from fewer operators"})

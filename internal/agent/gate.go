@@ -54,7 +54,7 @@ func newWalletGate(a *agent) (*walletGate, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := gate.Options{Wallets: denied{a.table}, Log: a.log.With(slog.String("part", "gate")), Path: path, DryRun: c.DryRun}
+	o := gate.Options{Wallets: denied{a.table}, Log: a.log.With(slog.String("part", "gate")), Path: path, DryRun: c.DryRun, UpstreamAllow: c.ChainFailure == "allow"}
 	if c.Chain != "" {
 		if o.Upstream, err = url.Parse(c.Chain); err != nil {
 			return nil, a.settings.config.At("gate.chain", "%v", err)

@@ -37,11 +37,11 @@ func (a *agent) greet(w io.Writer) {
 	default:
 		fmt.Fprintf(w, "  watches    for %s in %s\n", strings.Join(detect, ", "), strings.Join(logs, "; "))
 	}
-	switch a.enforcer.mode {
-	case "nftables":
-		fmt.Fprintf(w, "  bans       in nftables, table inet %s%s\n", a.tableName(), brackets(a.enforcer.why))
+	switch mode, why := a.enforcer.enforcement(); mode {
+	case "observe", "off":
+		fmt.Fprintf(w, "  bans       nobody, only says whom it would ban: %s\n", why)
 	default:
-		fmt.Fprintf(w, "  bans       nobody, only says whom it would ban: %s\n", a.enforcer.why)
+		fmt.Fprintf(w, "  bans       %s\n", a.enforcer.where())
 	}
 	fmt.Fprintf(w, "  publishes  %s\n", orElse(publish, "nothing, until asked: `agent topics publish sshd`"))
 	fmt.Fprintf(w, "  accepts    %s\n", orElse(accept, "nothing, until asked: `agent topics subscribe sshd`"))
@@ -64,8 +64,12 @@ func (a *agent) greet(w io.Writer) {
 
 // farewell says what stays behind.
 func (a *agent) farewell(w io.Writer) {
-	if a.enforcer.mode == "nftables" && a.enforcer.fw != nil {
-		fmt.Fprintf(w, "stopped. The bans in table inet %s stay in force until each of them ends; `agent firewall flush` removes them all now.\n", a.tableName())
+	switch mode, _ := a.enforcer.enforcement(); {
+	case mode == enforceHook:
+		fmt.Fprintln(w, "stopped. The hook's program ends each ban when the seconds are over that it was told.")
+		return
+	case a.enforcer.fw != nil:
+		fmt.Fprintf(w, "stopped. The bans %s stay in force until each of them ends; `agent firewall flush` removes them all now.\n", a.enforcer.where())
 		return
 	}
 	fmt.Fprintln(w, "stopped. Nothing stays behind but the state directory.")
@@ -76,13 +80,6 @@ func (a *agent) tableName() string {
 		return t
 	}
 	return firewall.DefaultTable
-}
-
-func brackets(s string) string {
-	if s == "" {
-		return ""
-	}
-	return " (" + s + ")"
 }
 
 func orNobody(list []string) string { return orElse(list, "nobody yet") }

@@ -66,7 +66,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for code, n := range codes {
 		gauge(descWarnings, float64(n), code)
 	}
-	gauge(descEnforced, boolean(s.Enforcement == "nftables"))
+	gauge(descEnforced, boolean(s.Enforcement != "observe" && s.Enforcement != "off"))
 	gauge(descWatched, float64(s.Watched))
 }
 

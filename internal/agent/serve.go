@@ -43,7 +43,7 @@ func (a *agent) handler() (http.Handler, error) {
 
 // exports answers programs that ask who is banned.
 func (a *agent) exports(s *Settings) (*export.Handler, error) {
-	o := export.Options{Bans: a.table, Log: a.log, ClientHeader: s.config.HTTP.ClientHeader}
+	o := export.Options{Bans: a.table, Offences: reports{a}, Log: a.log, ClientHeader: s.config.HTTP.ClientHeader}
 	for _, p := range s.config.HTTP.TrustedProxies {
 		prefix, err := netip.ParsePrefix(p)
 		if err != nil {
@@ -86,10 +86,11 @@ func (a *agent) status(ctx context.Context) control.Status {
 	counters, warnings := a.enforcer.status(ctx)
 	brokers, more := a.sharing.status()
 	warnings = append(warnings, more...)
+	mode, why := a.enforcer.enforcement()
 	s := control.Status{
 		Version: a.o.Version, Started: a.started, PID: os.Getpid(), Network: settings.config.Network,
 		Operator: a.sharing.identity.Operator().String(), Node: a.sharing.identity.Node().String(),
-		Enforcement: a.enforcer.mode, Reason: a.enforcer.why, Bans: stats.Banned, Watched: stats.Watched,
+		Enforcement: mode, Reason: why, Bans: stats.Banned, Watched: stats.Watched,
 		Topics: []control.TopicStatus{}, Sources: []control.SourceStatus{}, Brokers: brokers, Warnings: []control.Warning{},
 	}
 	if a.sharing.broker != nil {
@@ -128,6 +129,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 	if n := len(settings.Warnings()); n > 0 {
 		warnings = append(warnings, control.Warning{Code: "config", Text: fmt.Sprintf("%d things that the configuration asks for are not done", n), Fix: "agent check lists them"})
 	}
+	warnings = append(warnings, a.doubts(d)...)
 	if d.Pending > 0 {
 		warnings = append(warnings, control.Warning{Code: "pending", Text: fmt.Sprintf("%d decisions could not be recorded and are kept", d.Pending)})
 	}
@@ -265,13 +267,23 @@ func (a *agent) unban(r *http.Request) (any, error) {
 	if q.Target.IsZero() {
 		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
 	}
-	answer := control.UnbanAnswer{Lifted: a.lifted(q.Target)}
+	if q.Topic != "" {
+		if _, ok := a.current().find(q.Topic); !ok {
+			return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", q.Topic), Hint: "see `agent topics list`"}
+		}
+	}
+	answer := control.UnbanAnswer{Lifted: a.lifted(q.Target, q.Topic)}
 	lasts := ledger.DefaultUnban
 	if q.For > 0 {
-		lasts = time.Duration(min(q.For, int64(10*365*24*time.Hour/time.Second))) * time.Second
+		lasts = time.Duration(min(q.For, maxExempt)) * time.Second
 	}
-	if _, err := a.ledger.Unban(q.Target, lasts, ""); err != nil {
+	if _, err := a.ledger.Exempt(ledger.Exemption{Target: q.Target, Topic: q.Topic, Comment: q.Comment, Dispute: q.Dispute}, lasts); err != nil {
 		return nil, refusal(err)
+	}
+	if q.Dispute {
+		if err := a.dispute(); err != nil {
+			return nil, err
+		}
 	}
 	for _, b := range answer.Lifted {
 		a.detection.get().Forget(b.Topic, b.Target)
@@ -281,24 +293,16 @@ func (a *agent) unban(r *http.Request) (any, error) {
 	return answer, nil
 }
 
-// lifted lists the bans that rest on a target or on what covers it, which an
-// exemption of it is about to lift.
-func (a *agent) lifted(t ban.Target) []control.Ban {
+// lifted lists the bans in a topic ("": in any) that rest on a target or on what
+// covers it, which an exemption of it is about to lift.
+func (a *agent) lifted(t ban.Target, topic ban.Topic) []control.Ban {
 	bans := []control.Ban{}
 	for _, s := range a.ledger.Explain(t).Standings {
-		if s.Action == policy.Ban {
+		if s.Action == policy.Ban && (topic == "" || s.Topic == topic) {
 			bans = append(bans, banOf(s))
 		}
 	}
 	return bans
-}
-
-func (a *agent) explain(r *http.Request) (any, error) {
-	target, err := ban.ParseTarget(r.URL.Query().Get("target"))
-	if err != nil {
-		return nil, &control.RefusedError{Code: control.CodeBad, Text: err.Error()}
-	}
-	return a.current().explained(a.ledger.Explain(target)), nil
 }
 
 // sourceName names a source for people.

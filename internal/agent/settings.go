@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -109,11 +108,8 @@ func LoadSettings(dir string) (*Settings, error) {
 			fault("brokers", "%v", err)
 		}
 	}
-	switch loaded.Firewall.Mode {
-	case "", "enforce", "observe", "off":
-	default:
-		fault("firewall.mode", "%q is none of enforce, observe, off", loaded.Firewall.Mode)
-	}
+	checkFirewall(loaded.Firewall, fault)
+	checkGate(loaded.Gate, fault)
 	for name, t := range loaded.Topics {
 		d := s.definitions[ban.Topic(name)]
 		if d == nil {
@@ -198,71 +194,33 @@ func (s *Settings) setting(d *topics.Definition) (TopicSetting, error) {
 	c := s.config.Topics[string(d.Name)]
 	t := TopicSetting{
 		Topic: d.Name, Title: d.Title, Detectable: d.Detect != nil,
-		Detect:    d.Detect != nil && (on(c.Detect) || c.Detect == nil && d.Name == DefaultTopic),
+		Detect:    d.Detect != nil && (on(c.Detect) || c.Detect == nil && (d.Name == DefaultTopic || s.Included(d.Name) != "")),
+		Simulate:  on(c.Simulate),
 		Subscribe: on(c.Subscribe), Publish: on(c.Publish), Observe: on(c.Observe) || s.config.Firewall.Mode == "observe",
 		Operators: []string{}, definition: d,
 	}
 	if t.Subscribe {
 		t.Policy = s.policy.Source().Topics[string(d.Name)].Ban
 		for _, o := range s.policy.Operators(d.Name) {
-			name, ok := s.policy.Name(o)
-			if !ok {
-				name = o.String()
-			}
-			t.Operators = append(t.Operators, name)
+			t.Operators = append(t.Operators, s.nameOf(o))
 		}
 		slices.Sort(t.Operators)
 	}
 	var err error
-	t.scope, err = scopeOf(d, c, t.Observe)
+	t.scope, err = scopeOf(d, c, s.config.Firewall, t.Observe)
+	if !t.Detect {
+		// Remembering makes the kernel track connections, so only who asks pays.
+		t.scope.Remember = 0
+	}
+	t.corroborate = t.Detect && d.Detect.Corroborate > 0
+	if t.reports = on(c.Reports); t.reports && !t.Detect {
+		return t, errors.New("reports: what is reported is counted where offenders are looked for: detect = true")
+	}
 	return t, err
 }
 
 // DefaultTopic is what a node detects when it was told nothing.
 const DefaultTopic ban.Topic = "sshd"
-
-// maxPorts bounds what ranges of ports expand to: each is an element of a set
-// that the kernel keeps.
-const maxPorts = 4096
-
-// scopeOf says what a ban in a topic closes.
-func scopeOf(d *topics.Definition, c config.Topic, observe bool) (firewall.Scope, error) {
-	scope := firewall.Scope{Topic: d.Name, Observe: observe}
-	all := d.Enforce.AllPorts
-	if c.AllPorts != nil {
-		all = *c.AllPorts
-	}
-	if all {
-		return scope, nil
-	}
-	scope.Ports, scope.Protocols = c.Ports, d.Enforce.Protocols
-	if len(scope.Ports) == 0 {
-		for _, p := range d.Enforce.Ports {
-			first, last, ranged := strings.Cut(p, "-")
-			if !ranged {
-				last = first
-			}
-			from, err1 := strconv.ParseUint(first, 10, 16)
-			to, err2 := strconv.ParseUint(last, 10, 16)
-			if err := errors.Join(err1, err2); err != nil || from > to {
-				return scope, fmt.Errorf("ports: %q is neither a port nor a range", p)
-			}
-			for port := from; port <= to; port++ {
-				scope.Ports = append(scope.Ports, uint16(port))
-			}
-		}
-	}
-	if len(scope.Ports) > maxPorts {
-		return scope, fmt.Errorf("ports: more than %d; use all_ports = true", maxPorts)
-	}
-	if c.MaxConnections != nil {
-		if *c.MaxConnections < 1 || *c.MaxConnections > 1<<20 {
-			return scope, fmt.Errorf("max_connections: %d is not within 1 and %d", *c.MaxConnections, 1<<20)
-		}
-		scope.MaxConnections = uint32(*c.MaxConnections)
-	}
-	return scope, nil
-}
 
 // override lays what the configuration says of a topic over its definition.
 // The result holds a fault for each key that is wrong.

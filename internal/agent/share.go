@@ -39,6 +39,8 @@ type sharing struct {
 
 	mu    sync.Mutex
 	fault error // why our own feeds are not what they ought to be; nil when they are
+	// disputing are the topics in which something was disputed since the start.
+	disputing map[ban.Topic]bool
 }
 
 // publishAgain is how soon our own feeds are tried again after they could not
@@ -71,6 +73,15 @@ func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
 		}
 		brokers = append(brokers, federation.Broker{URL: "tcp://" + s.broker.Addr().String()})
 	}
+	if err := s.open(brokers); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// open makes the session of an identity.
+func (s *sharing) open(brokers []federation.Broker) (err error) {
+	a := s.a
 	s.session, err = federation.New(federation.Options{
 		Network: s.network, Brokers: brokers, Identity: s.identity, Store: a.store, Now: a.now, Log: a.log,
 		Apply: func(_ context.Context, c ban.Change) error { return a.ledger.Apply(c) },
@@ -88,9 +99,9 @@ func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
 		},
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("joining the network: %w", err), s.close())
+		return fmt.Errorf("joining the network: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 // embed opens the broker on loopback. Where the usual port is taken, any other
@@ -165,8 +176,19 @@ func brokerOf(b config.Broker) (federation.Broker, error) {
 	return x, nil
 }
 
-// restore gives the ledger what the feeds said when they were last heard.
+// restore gives the ledger what the feeds said when they were last heard, and
+// makes our own feeds say what the ledger has.
 func (s *sharing) restore(ctx context.Context) error {
+	if err := s.recall(ctx); err != nil {
+		return err
+	}
+	// A full disk must not keep the bans out of the kernel: run tries again.
+	_ = s.publish(s.a.settings) // noted
+	return nil
+}
+
+// recall gives the ledger what the feeds said when they were last heard.
+func (s *sharing) recall(ctx context.Context) error {
 	settings, err := s.takeTrust(s.a.settings)
 	if err != nil {
 		return err
@@ -177,8 +199,6 @@ func (s *sharing) restore(ctx context.Context) error {
 	if err := s.session.Restore(ctx); err != nil {
 		return fmt.Errorf("restoring the claims of others: %w", err)
 	}
-	// A full disk must not keep the bans out of the kernel: run tries again.
-	_ = s.publish(s.a.settings) // noted
 	return nil
 }
 
@@ -229,7 +249,7 @@ func (s *sharing) publish(settings *Settings) (err error) {
 		}
 	}
 	s.session.Publish(list)
-	return nil
+	return s.a.dispute()
 }
 
 // run publishes own claims as they change, and holds the session and the

@@ -21,8 +21,8 @@ type Status struct {
 	Operator string    `json:"operator"` // our operator's identity
 	Node     string    `json:"node"`
 	Network  string    `json:"network"`
-	// Enforcement is "nftables", "observe" or "off", Reason why it is not
-	// nftables, in words.
+	// Enforcement is "nftables", "ipset" or "hook", "observe" where bans drop
+	// nothing, or "off"; Reason is why it is one of these two, in words.
 	Enforcement string         `json:"enforcement"`
 	Reason      string         `json:"reason,omitempty"`
 	Bans        int            `json:"bans"`    // in force
@@ -101,6 +101,9 @@ type UnbanRequest struct {
 	Target ban.Target `json:"target"`
 	Topic  ban.Topic  `json:"topic,omitempty"` // "" means every topic
 	For    int64      `json:"for,omitempty"`   // seconds; 0 means 7 days
+	// Dispute tells others, in the topics that this node publishes.
+	Dispute bool   `json:"dispute,omitempty"`
+	Comment string `json:"comment,omitempty"`
 }
 
 // UnbanAnswer says what an unban lifted.
@@ -128,14 +131,6 @@ type PeerRequest struct {
 // CountAnswer says how many claims or bans were touched.
 type CountAnswer struct {
 	Count int `json:"count"`
-}
-
-// DisputeRequest is the body of POST /v1/dispute: all that this node disputes
-// in a topic from now on.
-type DisputeRequest struct {
-	Topic   ban.Topic    `json:"topic"`
-	Targets []ban.Target `json:"targets"`
-	For     int64        `json:"for"` // seconds
 }
 
 // ErrorAnswer is the body of every answer that is not 2xx.

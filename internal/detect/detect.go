@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -66,6 +67,10 @@ type Options struct {
 	Ban func(context.Context, Decision) error
 	// Watched says that one offence of a target is enough: others said so.
 	Watched func(ban.Topic, ban.Target) bool
+	// Corroborated says whether the kernel saw that an address was really
+	// connected. It is asked about each line of a topic whose definition wants
+	// that; where it is nil the line is believed.
+	Corroborated func(context.Context, ban.Topic, netip.Addr) bool
 	// Ignored says that a target is never an offender.
 	Ignored func(ban.Target) bool
 	// Resolve gives a host name's addresses, for definitions with UseDNS; nil
@@ -360,7 +365,12 @@ type banCount struct {
 	End   time.Time `json:"end"`
 }
 
-type jailCounts struct{ found, ignored, banned uint64 }
+type jailCounts struct {
+	found, ignored, banned, uncorroborated uint64
+
+	doubted   netip.Addr // the address of the last line that was not believed
+	doubtedAt time.Time
+}
 
 func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 	def := j.Definition

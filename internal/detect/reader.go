@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -308,38 +309,16 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l source
 		targets = []ban.Target{t}
 	}
 	for _, t := range targets {
-		r.count(ctx, j, m, meaning, t, l, at)
-	}
-}
-
-func (r *reader) count(ctx context.Context, j *jail, m *filter.Match, meaning ruleMeaning, t ban.Target, l source.Line, at time.Time) {
-	if j.ignore.holds(t) || r.d.o.Ignored != nil && r.d.o.Ignored(t) {
-		j.mu.Lock()
-		j.counts.ignored++
-		j.mu.Unlock()
-		return
-	}
-	watched := r.d.o.Watched != nil && meaning.weight > 0 && r.d.o.Watched(j.topic, t)
-	j.mu.Lock()
-	j.counts.found++
-	if meaning.weight == 0 {
-		j.mu.Unlock()
-		return
-	}
-	e := j.window.add(t, at, meaning.weight, meaning.established && !l.Spoofable)
-	if e.hits < j.window.limit && !watched {
-		j.mu.Unlock()
-		return
-	}
-	v := Decision{Class: meaning.class, Filter: j.filter.Name + ":" + strconv.Itoa(m.Rule+1), Source: l.Stream, Sample: sample(m)}
-	ok := j.conclude(&v, e, r.d.o.Now())
-	j.mu.Unlock()
-	switch {
-	case ok && j.simulate:
-		r.d.o.Log.InfoContext(ctx, "an offender would be banned", "topic", v.Topic, "target", v.Target, "class", v.Class, "hits", v.Hits, "until", v.End)
-	case ok:
-		r.d.decide(ctx, v)
-		r.d.recur(ctx, v)
+		o := offence{target: t, class: meaning.class, weight: meaning.weight, established: meaning.established && !l.Spoofable, at: at}
+		// IPv6 counts by /64, and the kernel knows single addresses.
+		if o.addr, _ = netip.ParseAddr(id); !o.addr.IsValid() {
+			if p, ok := t.Prefix(); ok && p.IsSingleIP() {
+				o.addr = p.Addr()
+			}
+		}
+		r.d.count(ctx, j, o, func() (filter, source, text string) {
+			return j.filter.Name + ":" + strconv.Itoa(m.Rule+1), l.Stream, sample(m)
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"net/netip"
 	"time"
 
 	"banmesh/internal/ban"
@@ -28,6 +29,12 @@ type JailStatus struct {
 	Found   uint64 `json:"found"`
 	Ignored uint64 `json:"ignored"`
 	Banned  uint64 `json:"banned"`
+	// Uncorroborated counts offences of log lines that were not believed,
+	// because the kernel knew no connection of the address; Doubted is the last
+	// such address and DoubtedAt when that was.
+	Uncorroborated uint64     `json:"uncorroborated,omitempty"`
+	Doubted        netip.Addr `json:"doubted,omitzero"`
+	DoubtedAt      time.Time  `json:"doubted_at,omitzero"`
 	// Evicted counts targets that were let go of because memory is bounded.
 	Evicted uint64 `json:"evicted"`
 	// Rules is how many expressions it has, Backtracking how many of them may
@@ -62,6 +69,7 @@ func (d *Detector) Status() Status {
 		s := JailStatus{
 			Topic: j.topic, Simulate: j.simulate, Tracked: len(j.window.entries), Found: j.counts.found,
 			Ignored: j.counts.ignored, Banned: j.counts.banned, Evicted: j.window.evicted,
+			Uncorroborated: j.counts.uncorroborated, Doubted: j.counts.doubted, DoubtedAt: j.counts.doubtedAt,
 		}
 		j.mu.Unlock()
 		for _, re := range j.filter.Rules() {

@@ -199,7 +199,7 @@ func (c Config) normal() (Config, error) {
 	if c.Table == "" {
 		c.Table = DefaultTable
 	}
-	if err := checkTable(c.Table); err != nil {
+	if err := CheckTable(c.Table); err != nil {
 		errs = append(errs, err)
 	}
 	if c.Cap == 0 {
@@ -235,6 +235,9 @@ func (c Config) normal() (Config, error) {
 	return c, errors.Join(errs...)
 }
 
+// Check says what is wrong with the scope.
+func (s Scope) Check() error { return s.normalise() }
+
 // normalise sorts the scope's lists and fills in the default protocols.
 func (s *Scope) normalise() error {
 	if _, err := ban.ParseTopic(string(s.Topic)); err != nil {
@@ -265,9 +268,9 @@ func (s *Scope) normalise() error {
 	return nil
 }
 
-// checkTable refuses names that would need quoting in nft, ipset or iptables.
+// CheckTable refuses names that would need quoting in nft, ipset or iptables.
 // 16 bytes leave room for a suffix in ipset's 31.
-func checkTable(name string) error {
+func CheckTable(name string) error {
 	const most = 16
 	ok := len(name) > 0 && len(name) <= most && name[0] >= 'a' && name[0] <= 'z'
 	for i := range len(name) {

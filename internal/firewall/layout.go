@@ -283,7 +283,8 @@ func (r *ruleset) tracking(c Config) {
 				})
 				// A packet of the side that dialled, in a connection that both
 				// sides have spoken in, with neither SYN nor RST nor FIN: the
-				// handshake is over, so the source address is not forged.
+				// handshake is over, so the source address is not forged. It is
+				// remembered from its last packet on.
 				ch.rules = append(ch.rules, rule{
 					join(conntrackState(expr.CtStateBitESTABLISHED), []expr.Any{
 						&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
@@ -292,8 +293,8 @@ func (r *ruleset) tracking(c Config) {
 						&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1, DestRegister: 1},
 						&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x17}, Xor: []byte{0}},
 						&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x10}},
-					}, key, []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_ADD}}),
-					"ct state established ct direction original " + tcpText + " tcp flags ack / fin,syn,rst,ack add @" + name + " { " + v.from.text + " . tcp dport }",
+					}, key, []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_UPDATE}}),
+					"ct state established ct direction original " + tcpText + " tcp flags ack / fin,syn,rst,ack update @" + name + " { " + v.from.text + " . tcp dport }",
 				})
 			}
 			if s.MaxConnections > 0 {

@@ -93,10 +93,16 @@ func (n *NFTables) wants(t testing.TB) string {
 	return b.String()
 }
 
-// inStep fails the test unless the kernel has what n wants.
+// inStep fails the test unless the kernel has what n wants. While the kernel
+// resizes a set behind our back it may list one element twice and leave another
+// out, so what differs is looked at again.
 func inStep(t testing.TB, n *NFTables) {
 	t.Helper()
-	if have, want := kernelBans(t), n.wants(t); have != want {
+	have, want := kernelBans(t), n.wants(t)
+	for deadline := time.Now().Add(5 * time.Second); have != want && time.Now().Before(deadline); {
+		have, want = kernelBans(t), n.wants(t)
+	}
+	if have != want {
 		t.Fatalf("the kernel has %d lines, want %d; first difference:\n%s", strings.Count(have, "\n"), strings.Count(want, "\n"), firstDifference(have, want))
 	}
 }

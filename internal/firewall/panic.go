@@ -43,7 +43,7 @@ func Resume(table string) error {
 
 // onTable does something to a table in the name of a person.
 func onTable(table string, do func(k *kernel) error) error {
-	if err := checkTable(table); err != nil {
+	if err := CheckTable(table); err != nil {
 		return err
 	}
 	k, err := openKernel(table)

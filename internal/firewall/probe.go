@@ -146,7 +146,7 @@ func nftUnderstandsPersist() bool {
 // Remove deletes the table and every ban in it. It refuses while an agent
 // enforces with it.
 func Remove(table string) error {
-	if err := checkTable(table); err != nil {
+	if err := CheckTable(table); err != nil {
 		return err
 	}
 	lock, err := takeLock(table)

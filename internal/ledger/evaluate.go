@@ -26,7 +26,7 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 		NeverBan:   l.never,
 		NeverPeers: l.peers,
 		Allowed:    l.exempt.allowed,
-		Exempt:     l.exempt.unbanned,
+		Exempt:     l.exempt.exempt(l.table.topicName(r)),
 		Caution:    l.caution,
 		Now:        now,
 	}

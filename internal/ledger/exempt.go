@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/policy"
 	"banmesh/internal/store"
 )
 
@@ -16,10 +18,14 @@ const exemptBucket = "ledger.exempt"
 // An Exemption shields a target, and everything that overlaps it.
 type Exemption struct {
 	Target ban.Target `json:"target"`
+	// Topic is the only topic that an unban is about; "" is all of them.
+	Topic ban.Topic `json:"topic,omitempty"`
 	// Allow shields from every claim, this node's own detection included. An
 	// unban (Allow false) shields from the claims of others: a new offence here
 	// still bans.
 	Allow bool `json:"allow"`
+	// Dispute says that others are told, as a signed dispute.
+	Dispute bool `json:"dispute,omitempty"`
 	// Until is the end; the zero time is never.
 	Until   time.Time `json:"until,omitzero"`
 	Since   time.Time `json:"since"`
@@ -39,6 +45,9 @@ func (e Exemption) key() string {
 	if e.Allow {
 		return "allow " + e.Target.String()
 	}
+	if e.Topic != "" {
+		return "unban " + e.Target.String() + " " + string(e.Topic)
+	}
 	return "unban " + e.Target.String()
 }
 
@@ -48,6 +57,9 @@ func (e Exemption) String() string {
 		s = "allowed here"
 	}
 	s += ": " + e.Target.String()
+	if e.Topic != "" {
+		s += " in " + string(e.Topic)
+	}
 	if !e.Until.IsZero() {
 		s += " until " + e.Until.UTC().Format(time.RFC3339)
 	}
@@ -63,7 +75,8 @@ func (e Exemption) over(now time.Time) bool { return !e.Until.IsZero() && !e.Unt
 type exemptions struct {
 	of                map[string]Exemption
 	unbanned, allowed shields
-	next              time.Time // the first end, or zero
+	inTopic           map[ban.Topic]shields // unbanned in one topic only
+	next              time.Time             // the first end, or zero
 }
 
 // shields find an exemption by target.
@@ -113,11 +126,11 @@ func (x *exemptions) build(now time.Time) {
 			x.next = e.Until
 		}
 	}
-	pick := func(allow bool) shields {
+	pick := func(allow bool, topic ban.Topic) shields {
 		s := shields{others: map[ban.Target]Exemption{}}
 		s.prefixes = ban.NewPrefixes(func(yield func(netip.Prefix, Exemption) bool) {
 			for _, e := range x.of {
-				if e.Allow != allow {
+				if e.Allow != allow || e.Topic != topic {
 					continue
 				}
 				if p, ok := e.Target.Prefix(); !ok {
@@ -129,7 +142,35 @@ func (x *exemptions) build(now time.Time) {
 		})
 		return s
 	}
-	x.unbanned, x.allowed = pick(false), pick(true)
+	x.unbanned, x.allowed = pick(false, ""), pick(true, "")
+	x.inTopic = nil
+	for _, e := range x.of {
+		if _, ok := x.inTopic[e.Topic]; !ok && e.Topic != "" {
+			if x.inTopic == nil {
+				x.inTopic = map[ban.Topic]shields{}
+			}
+			x.inTopic[e.Topic] = pick(false, e.Topic)
+		}
+	}
+}
+
+// exempt gives what was unbanned in a topic, or everywhere.
+func (x *exemptions) exempt(topic ban.Topic) policy.Protection {
+	if s, ok := x.inTopic[topic]; ok {
+		return both{s, x.unbanned}
+	}
+	return x.unbanned
+}
+
+// both shields what either does.
+type both [2]shields
+
+// Protects implements policy.Protection.
+func (b both) Protects(t ban.Target) (string, bool) {
+	if why, ok := b[0].Protects(t); ok {
+		return why, true
+	}
+	return b[1].Protects(t)
 }
 
 // expire reports whether an exemption ended.
@@ -141,16 +182,22 @@ func (x *exemptions) expire(now time.Time) bool {
 	return true
 }
 
-// Unban lifts this node's own bans of a target, of what lies in it and of what
-// it lies in, and shields it from the claims of others for a while
-// ([DefaultUnban] if duration is 0). It gives the own bans that were lifted. It is
-// durable when nil is returned.
+// Unban is [Ledger.Exempt] for every topic.
 func (l *Ledger) Unban(target ban.Target, duration time.Duration, comment string) (lifted []Local, err error) {
+	return l.Exempt(Exemption{Target: target, Comment: comment}, duration)
+}
+
+// Exempt lifts this node's own bans of a target in the exemption's topic, of
+// what lies in it and of what it lies in, and shields it from the claims of
+// others for a while ([DefaultUnban] if duration is 0). It gives the own bans
+// that were lifted. It is durable when nil is returned.
+func (l *Ledger) Exempt(e Exemption, duration time.Duration) (lifted []Local, err error) {
 	if duration <= 0 {
 		duration = DefaultUnban
 	}
 	now := l.now()
-	return l.shield(Exemption{Target: target, Until: now.Add(duration), Comment: comment}, now)
+	e.Allow, e.Until = false, now.Add(duration)
+	return l.shield(e, now)
 }
 
 // Allow shields a target from every ban, those in force included, until a time
@@ -181,6 +228,9 @@ func (l *Ledger) shield(e Exemption, now time.Time) (lifted []Local, err error) 
 	}
 	var records []ownRecord
 	for topic, x := range l.table.byTopic {
+		if e.Topic != "" && e.Topic != x.name {
+			continue
+		}
 		l.overlapping(topic, e.Target, func(r uint32) {
 			if v := l.table.vote(r, ownFeed); v != nil {
 				p := place{x.name, l.table.target(r)}
@@ -194,7 +244,10 @@ func (l *Ledger) shield(e Exemption, now time.Time) (lifted []Local, err error) 
 	}
 	l.exempt.of[e.key()] = e
 	l.exempt.build(now)
-	for topic := range l.table.byTopic {
+	for topic, x := range l.table.byTopic {
+		if e.Topic != "" && e.Topic != x.name {
+			continue
+		}
 		l.overlapping(topic, e.Target, func(r uint32) {
 			l.credit(r, false)
 			l.evaluate(r, now)
@@ -234,19 +287,33 @@ func (l *Ledger) overlapping(topic int, target ban.Target, f func(uint32)) {
 	}
 }
 
-// RemoveExemption ends an exemption: allow says which of the two kinds. It fails with
-// [ErrUnknown] if there is none.
+// RemoveExemption ends the exemptions of a target, allow says of which of the two
+// kinds, an unban in whatever topic. It fails with [ErrUnknown] if there is none.
 func (l *Ledger) RemoveExemption(target ban.Target, allow bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := Exemption{Target: target, Allow: allow}
-	if _, ok := l.exempt.of[e.key()]; !ok {
+	var keys []string
+	for key, e := range l.exempt.of {
+		if e.Target == target && e.Allow == allow {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == 0 {
 		return fmt.Errorf("%s: %w", target, ErrUnknown)
 	}
-	if err := l.update(func(tx store.Tx) error { return tx.Delete(exemptBucket, e.key()) }); err != nil {
+	if err := l.update(func(tx store.Tx) error {
+		for _, key := range keys {
+			if err := tx.Delete(exemptBucket, key); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
 		return fmt.Errorf("removing an exemption: %w", err)
 	}
-	delete(l.exempt.of, e.key())
+	for _, key := range keys {
+		delete(l.exempt.of, key)
+	}
 	now := l.now()
 	l.exempt.build(now)
 	for topic := range l.table.byTopic {
@@ -271,10 +338,13 @@ func (l *Ledger) Exemptions() []Exemption {
 		if c := a.Target.Compare(b.Target); c != 0 {
 			return c
 		}
-		if a.Allow {
-			return -1
+		if a.Allow != b.Allow {
+			if a.Allow {
+				return -1
+			}
+			return 1
 		}
-		return 1
+		return strings.Compare(string(a.Topic), string(b.Topic))
 	})
 	return list
 }

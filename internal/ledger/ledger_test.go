@@ -163,6 +163,36 @@ func TestAnUnbanBeatsPeersAndSurvivesAKill(t *testing.T) {
 	w.wantDesired("sshd 198.51.100.1 3h0m0s", "sshd 198.51.100.2 3h0m0s")
 }
 
+func TestAnUnbanOfOneTopicLeavesTheOthersAlone(t *testing.T) {
+	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of everyone"}, "alice")})
+	w.must(w.BanLocal("sshd", claim("9.1.1.1", time.Hour), Evidence{}))
+	w.must(w.BanLocal("mail", claim("9.1.1.1", time.Hour), Evidence{}))
+	lifted, err := w.Exempt(Exemption{Target: ban.MustTarget("9.1.1.1"), Topic: "mail", Dispute: true}, 2*time.Hour)
+	if w.must(err); len(lifted) != 1 || lifted[0].Topic != "mail" {
+		t.Errorf("lifted %+v", lifted)
+	}
+	if w.Action("sshd", ban.MustTarget("9.1.1.1")) != policy.Ban || w.Action("mail", ban.MustTarget("9.1.1.1")) == policy.Ban {
+		t.Error("it is not lifted in the one topic alone")
+	}
+	// A peer cannot bring it back there, over a restart neither, and can here.
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("9.1.1.1", 3*time.Hour), claim("9.1.1.2", 3*time.Hour)}}))
+	w.restart()
+	list := w.Exemptions()
+	if len(list) != 1 || list[0].Topic != "mail" || !list[0].Dispute {
+		t.Errorf("exemptions %+v", list)
+	}
+	if _, ok := w.exempt.exempt("mail").Protects(ban.MustTarget("9.1.1.1")); !ok {
+		t.Error("nothing shields it in the topic")
+	}
+	if _, ok := w.exempt.exempt("sshd").Protects(ban.MustTarget("9.1.1.1")); ok {
+		t.Error("it is shielded in another topic")
+	}
+	w.must(w.RemoveExemption(ban.MustTarget("9.1.1.1"), false))
+	if len(w.Exemptions()) != 0 {
+		t.Error("it is still there")
+	}
+}
+
 func TestAllowIsRetroactiveAndRefusesLocalBans(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", Prefix: []string{"v4/24"}}, "alice")})
 	w.must(w.BanLocal("sshd", claim("198.51.100.1", time.Hour), Evidence{}))

@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"fmt"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
+)
+
+// dispute publishes what people unbanned here and said that others should know,
+// in every topic that is published. A policy with a dispute rule listens.
+func (a *agent) dispute() error {
+	now := a.now()
+	for _, t := range a.current().topics {
+		if !t.Publish {
+			continue
+		}
+		var claims []ban.Claim
+		for _, e := range a.ledger.Exemptions() {
+			if !e.Dispute || e.Topic != "" && e.Topic != t.Topic || (e.Target.Kind() == ban.KindWallet) != (t.definition.Target == "wallet") {
+				continue
+			}
+			end := now.Add(policy.MaxTTL)
+			if e.Until.Before(end) && !e.Until.IsZero() {
+				end = e.Until
+			}
+			claims = append(claims, ban.Claim{Target: e.Target, End: end.Truncate(time.Minute), Class: ban.ClassManual})
+		}
+		if !a.sharing.disputes(t.Topic, len(claims) > 0) {
+			continue
+		}
+		if err := a.sharing.session.Dispute(t.Topic, claims); err != nil {
+			return fmt.Errorf("publishing what is disputed in %s: %w", t.Topic, err)
+		}
+	}
+	return nil
+}
+
+// disputes says whether there is something to say in a topic: who never
+// disputed anything need not say so.
+func (s *sharing) disputes(topic ban.Topic, something bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if something {
+		if s.disputing == nil {
+			s.disputing = map[ban.Topic]bool{}
+		}
+		s.disputing[topic] = true
+	}
+	return s.disputing[topic]
+}

@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/firewall"
+	"banmesh/internal/ledger"
+)
+
+// An Explanation answers why a target is banned or not, and what the kernel
+// does about it.
+type Explanation struct {
+	ledger.Explanation
+	// Kernel is nil where the kernel cannot be asked: for a wallet, without the
+	// right to, or where something else than nftables enforces.
+	Kernel *firewall.Held `json:"kernel,omitempty"`
+	// Met is what the bans of each topic in question have met since the table
+	// was made. The kernel counts by topic: a counter an address would cost more
+	// memory than the bans.
+	Met map[ban.Topic]firewall.Counter `json:"met,omitempty"`
+	// Offline says that no agent runs: this is what it left.
+	Offline bool `json:"offline,omitempty"`
+}
+
+func (a *agent) explain(r *http.Request) (any, error) {
+	target, err := ban.ParseTarget(r.URL.Query().Get("target"))
+	if err != nil {
+		return nil, &control.RefusedError{Code: control.CodeBad, Text: err.Error()}
+	}
+	return a.explanation(r.Context(), target), nil
+}
+
+func (a *agent) explanation(ctx context.Context, target ban.Target) Explanation {
+	s := a.current()
+	x := Explanation{Explanation: s.explained(a.ledger.Explain(target))}
+	if a.enforcer == nil || a.enforcer.fw == nil {
+		return x
+	}
+	if _, ip := target.Prefix(); !ip {
+		return x
+	}
+	if held, ok := s.kernelHolds(target); ok {
+		x.Kernel = &held
+	}
+	if counters, err := a.enforcer.fw.Counters(ctx); err == nil {
+		x.met(counters)
+	}
+	return x
+}
+
+// kernelHolds asks the kernel, where it can be asked.
+func (s *Settings) kernelHolds(target ban.Target) (firewall.Held, bool) {
+	table := s.config.Firewall.Table
+	if table == "" {
+		table = firewall.DefaultTable
+	}
+	if _, ip := target.Prefix(); !ip || s.config.Firewall.Mode == "off" || !s.nftables() {
+		return firewall.Held{}, false
+	}
+	held, err := firewall.HoldsTarget(table, target)
+	return held, err == nil
+}
+
+// nftables says whether it is nftables that enforces.
+func (s *Settings) nftables() bool {
+	return s.config.Firewall.Enforcer == "" || s.config.Firewall.Enforcer == "nftables"
+}
+
+// met picks the counters of the topics that the explanation is about.
+func (x *Explanation) met(counters map[ban.Topic]firewall.Counter) {
+	for _, s := range x.Standings {
+		if c, ok := counters[s.Topic]; ok {
+			if x.Met == nil {
+				x.Met = map[ban.Topic]firewall.Counter{}
+			}
+			x.Met[s.Topic] = c
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+
+	"banmesh/internal/config"
+	"banmesh/internal/firewall"
+	"banmesh/topics"
+)
+
+// faulter notes a fault of the value at a dotted path.
+type faulter func(path, format string, args ...any)
+
+// enforcers that [firewall] can name.
+const (
+	enforceNFTables = "nftables"
+	enforceIPSet    = "ipset"
+	enforceHook     = "hook"
+)
+
+// owners are the values of firewall.owner.
+var owners = map[string]firewall.OwnerMode{"": firewall.OwnerAuto, "auto": firewall.OwnerAuto, "never": firewall.OwnerNever, "always": firewall.OwnerAlways}
+
+// checkFirewall finds what is wrong with [firewall]. It looks at the hook's
+// program and runs nothing.
+func checkFirewall(c config.Firewall, fault faulter) {
+	switch c.Mode {
+	case "", "enforce", "observe", "off":
+	default:
+		fault("firewall.mode", "%q is none of enforce, observe, off", c.Mode)
+	}
+	switch c.Enforcer {
+	case "", enforceNFTables, enforceIPSet, enforceHook:
+	default:
+		fault("firewall.enforcer", "%q is none of nftables, ipset, hook", c.Enforcer)
+	}
+	if _, ok := owners[c.Owner]; !ok {
+		fault("firewall.owner", "%q is none of auto, never, always", c.Owner)
+	}
+	if c.MaxBan < 0 || c.MaxBan > firewall.MaxCap {
+		fault("firewall.max_bans", "%d is not within 1 and %d", c.MaxBan, firewall.MaxCap)
+	}
+	if c.Table != "" {
+		if err := firewall.CheckTable(c.Table); err != nil {
+			fault("firewall.table", "%v", err)
+		}
+	}
+	switch {
+	case c.Enforcer == enforceHook:
+		if _, err := firewall.NewHook(firewall.Options{}, c.Hook); err != nil {
+			fault("firewall.hook", "%v", err)
+		}
+	case len(c.Hook) > 0:
+		fault("firewall.hook", "it is for the hook enforcer: enforcer = \"hook\"")
+	}
+	if c.IPTablesLegacy && c.Enforcer != enforceIPSet {
+		fault("firewall.iptables_legacy", "it is for the ipset enforcer: enforcer = \"ipset\"")
+	}
+	for _, x := range []struct {
+		key string
+		set bool
+	}{{"owner", c.Owner != ""}, {"keep_sockets", c.KeepSockets}} {
+		if x.set && c.Enforcer != "" && c.Enforcer != enforceNFTables {
+			fault("firewall."+x.key, "it is for the nftables enforcer, and this is %s", c.Enforcer)
+		}
+	}
+}
+
+// checkGate finds what is wrong with [gate].
+func checkGate(c config.Gate, fault faulter) {
+	if c.Chain != "" {
+		if u, err := url.Parse(c.Chain); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			fault("gate.chain", "it is not an http or https URL")
+		}
+	}
+	switch c.ChainFailure {
+	case "", "refuse", "allow":
+	default:
+		fault("gate.chain_failure", "%q is none of refuse, allow", c.ChainFailure)
+	}
+}
+
+// scopeOf says what a ban in a topic closes, what is limited and whom the
+// kernel remembers.
+func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bool) (firewall.Scope, error) {
+	scope := firewall.Scope{Topic: d.Name, Observe: observe, All: d.Enforce.AllPorts, Ports: c.Ports, Protocols: d.Enforce.Protocols}
+	if c.AllPorts != nil {
+		scope.All = *c.AllPorts
+	}
+	if c.Protocols != nil {
+		scope.Protocols = c.Protocols
+	}
+	if len(scope.Ports) == 0 {
+		ranges, err := d.Enforce.PortRanges()
+		if err != nil {
+			return scope, fmt.Errorf("ports: %w", err)
+		}
+		for _, r := range ranges {
+			if int(r[1])-int(r[0])+len(scope.Ports) >= firewall.MaxPorts {
+				return scope, fmt.Errorf("ports: more than %d; use all_ports = true", firewall.MaxPorts)
+			}
+			for port := int(r[0]); port <= int(r[1]); port++ {
+				scope.Ports = append(scope.Ports, uint16(port))
+			}
+		}
+	}
+	kernel := f.Enforcer == "" || f.Enforcer == enforceNFTables
+	if c.MaxConnections != nil {
+		if *c.MaxConnections < 1 || *c.MaxConnections > 1<<20 {
+			return scope, fmt.Errorf("max_connections: %d is not within 1 and %d", *c.MaxConnections, 1<<20)
+		}
+		if !kernel {
+			return scope, fmt.Errorf("max_connections: only the nftables enforcer limits connections, and this is %s", f.Enforcer)
+		}
+		scope.MaxConnections = uint32(*c.MaxConnections)
+	}
+	if d.Detect != nil && d.Detect.Corroborate > 0 {
+		if len(scope.Ports) == 0 {
+			return scope, errors.New("corroborate: the topic names no port whose peers could be remembered; corroborate = \"off\" believes the log")
+		}
+		if kernel {
+			scope.Remember = d.Detect.Corroborate.Duration()
+		}
+	}
+	if scope.All && scope.MaxConnections == 0 && scope.Remember == 0 {
+		scope.Ports, scope.Protocols = nil, nil
+	}
+	return scope, scope.Check()
+}

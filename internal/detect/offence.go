@@ -1,0 +1,125 @@
+package detect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// An offence is one observation of a target, by a log line or by a program.
+type offence struct {
+	target      ban.Target
+	addr        netip.Addr // the single address, where it is known
+	class       ban.Class
+	weight      float64
+	established bool
+	at          time.Time
+}
+
+// count adds an offence to a jail's window and decides. evidence says where it
+// comes from; it is asked only for decisions.
+func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func() (filter, source, sample string)) {
+	now := d.o.Now()
+	if j.ignore.holds(o.target) || d.o.Ignored != nil && d.o.Ignored(o.target) {
+		j.mu.Lock()
+		j.counts.ignored++
+		j.mu.Unlock()
+		return
+	}
+	if o.weight > 0 && j.def.Detect.Corroborate > 0 && d.o.Corroborated != nil {
+		if !o.addr.IsValid() || !d.o.Corroborated(ctx, j.topic, o.addr) {
+			j.mu.Lock()
+			j.counts.uncorroborated++
+			j.counts.doubted, j.counts.doubtedAt = o.addr, now
+			j.mu.Unlock()
+			return
+		}
+		o.established = true // the kernel saw the handshake
+	}
+	watched := d.o.Watched != nil && o.weight > 0 && d.o.Watched(j.topic, o.target)
+	j.mu.Lock()
+	j.counts.found++
+	if o.weight == 0 {
+		j.mu.Unlock()
+		return
+	}
+	e := j.window.add(o.target, o.at, o.weight, o.established)
+	if e.hits < j.window.limit && !watched {
+		j.mu.Unlock()
+		return
+	}
+	v := Decision{Class: o.class}
+	v.Filter, v.Source, v.Sample = evidence()
+	ok := j.conclude(&v, e, now)
+	j.mu.Unlock()
+	switch {
+	case ok && j.simulate:
+		d.o.Log.InfoContext(ctx, "an offender would be banned", "topic", v.Topic, "target", v.Target, "class", v.Class, "hits", v.Hits, "until", v.End)
+	case ok:
+		d.decide(ctx, v)
+		d.recur(ctx, v)
+	}
+}
+
+// An Observation is an offence that a program on this machine reports instead
+// of writing a log line.
+type Observation struct {
+	Topic  ban.Topic
+	Target ban.Target // one address
+	Class  ban.Class
+	// Established says that it came over an established connection.
+	Established bool
+	At          time.Time
+}
+
+var (
+	// ErrNotDetected says that the topic's offenders are not looked for here.
+	ErrNotDetected = errors.New("the topic is not detected here")
+	// ErrNotOneAddress says that a report names something else than one address.
+	ErrNotOneAddress = errors.New("a report names one IP address")
+)
+
+// Report counts an observation as the topic's log lines are counted. It weighs
+// as much as the topic's lightest rule of its class, or 1 where none has it.
+func (d *Detector) Report(ctx context.Context, o Observation) error {
+	p, ok := o.Target.Prefix()
+	if !ok || !p.IsSingleIP() {
+		return fmt.Errorf("%s: %w", o.Target, ErrNotOneAddress)
+	}
+	target, ok := targetOf(p.Addr().String())
+	if !ok {
+		return fmt.Errorf("%s: %w", o.Target, ErrNotOneAddress)
+	}
+	for _, j := range d.jails {
+		if j.topic != o.Topic {
+			continue
+		}
+		at := o.At
+		if now := d.o.Now(); at.After(now) {
+			at = now
+		}
+		d.count(ctx, j, offence{target, p.Addr(), o.Class, j.weightOf(o.Class), o.Established, at}, func() (filter, source, sample string) {
+			return string(j.topic) + ":report", "a program's report", ""
+		})
+		return nil
+	}
+	return ErrNotDetected
+}
+
+// weightOf gives what an offence of a class counts that no line was matched for.
+func (j *jail) weightOf(c ban.Class) float64 {
+	least := 0.0
+	for _, r := range j.rules {
+		if r.class == c && r.weight > 0 && (least == 0 || r.weight < least) {
+			least = r.weight
+		}
+	}
+	if least == 0 {
+		return 1
+	}
+	return least
+}

@@ -1,0 +1,113 @@
+package detect
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/topics"
+)
+
+// doubting gives the topic sshd, which takes a line's word only where the
+// kernel agrees, and one for who is banned again and again.
+func doubting(t *testing.T, path string) []Jail {
+	d := sshd(t, path)
+	d.Detect.Corroborate = topics.Span(10 * time.Minute)
+	d.Detect.Established = false
+	again := &topics.Definition{Name: "again", Target: "ip", Detect: &topics.Detect{
+		Decisions: true, Rules: []topics.Rule{{Regex: []string{`^never <ADDR>$`}}}, MaxRetry: 1,
+		FindTime: topics.Span(time.Hour), BanTime: topics.Span(time.Hour),
+	}}
+	return []Jail{{Definition: d}, {Definition: again}}
+}
+
+func TestALineCountsOnlyIfItsAddressWasConnected(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "auth.log")
+	start := time.Now().Add(-time.Minute).Truncate(time.Second)
+	write(t, log, failures(9, "192.0.2.1", start)+failures(5, "192.0.2.2", start)+failures(9, "2001:db8::1", start)+failures(5, "2001:db8:1::2", start))
+	connected := []string{"192.0.2.2", "2001:db8:1::2"}
+	var asked []string
+	var got decisions
+	d := readOnce(t, Options{
+		Jails: doubting(t, log), Ban: got.ban,
+		// Even a watched target's first offence must be one.
+		Watched: func(_ ban.Topic, target ban.Target) bool { return target == ban.MustTarget("192.0.2.1") },
+		Corroborated: func(_ context.Context, topic ban.Topic, a netip.Addr) bool {
+			asked = append(asked, string(topic)+" "+a.String())
+			return slices.Contains(connected, a.String())
+		},
+	})
+	var said []string
+	for _, v := range got.all() {
+		if !v.Established {
+			t.Errorf("%v is not said to be established", v.Target)
+		}
+		said = append(said, string(v.Topic)+" "+v.Target.String())
+	}
+	// Nobody who was framed is banned again and again, either.
+	want := []string{"sshd 192.0.2.2", "again 192.0.2.2", "sshd 2001:db8:1::/64", "again 2001:db8:1::/64"}
+	if !slices.Equal(said, want) {
+		t.Errorf("decided %q, want %q", said, want)
+	}
+	if !slices.Contains(asked, "sshd 2001:db8::1") || len(asked) != 28 {
+		t.Errorf("the kernel was asked %d times, of %q", len(asked), slices.Compact(slices.Sorted(slices.Values(asked))))
+	}
+	for _, j := range d.Status().Jails {
+		if j.Topic == "sshd" && (j.Uncorroborated != 18 || j.Found != 10 || j.Doubted.String() != "2001:db8::1" || j.DoubtedAt.IsZero()) {
+			t.Errorf("%+v", j)
+		}
+	}
+}
+
+func TestAProgramsReportsCountAsItsTopicsLinesDo(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "auth.log")
+	write(t, log, "")
+	now := time.Now()
+	var got decisions
+	jails := []Jail{{Definition: sshd(t, log)}}
+	d := readOnce(t, Options{Jails: jails, Ban: got.ban, Now: func() time.Time { return now }, Ignored: func(x ban.Target) bool { return x == ban.MustTarget("192.0.2.9") }})
+	report := func(n int, topic ban.Topic, target string, class ban.Class, established bool) (err error) {
+		for range n {
+			err = errors.Join(err, d.Report(t.Context(), Observation{topic, ban.MustTarget(target), class, established, now.Add(time.Hour)}))
+		}
+		return err
+	}
+	for target, want := range map[string]error{
+		"192.0.2.0/24": ErrNotOneAddress, "2001:db8::/64": ErrNotOneAddress, "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed": ErrNotOneAddress,
+	} {
+		if err := report(1, "sshd", target, ban.ClassAuth, true); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", target, err, want)
+		}
+	}
+	if err := report(1, "nginx", "192.0.2.1", ban.ClassAuth, true); !errors.Is(err, ErrNotDetected) {
+		t.Errorf("another topic: %v", err)
+	}
+	if err := errors.Join(report(4, "sshd", "192.0.2.1", ban.ClassInvalidUser, true), report(99, "sshd", "192.0.2.9", ban.ClassExploit, true)); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.all()) != 0 {
+		t.Fatalf("decided %+v", got.all())
+	}
+	// Reports and lines count together. A scan-weak one counts half, as the
+	// topic's own, and one over no connection makes the whole unestablished.
+	if err := report(1, "sshd", "192.0.2.1", ban.ClassInvalidUser, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := report(10, "sshd", "2001:db8::7", ban.ClassScanWeak, false); err != nil {
+		t.Fatal(err)
+	}
+	list := got.all()
+	if len(list) != 2 || list[0].Target != ban.MustTarget("192.0.2.1") || !list[0].Established || list[0].Class != ban.ClassInvalidUser || list[0].Hits != 5 ||
+		list[1].Target != ban.MustTarget("2001:db8::/64") || list[1].Established || list[1].Hits != 5 {
+		t.Errorf("decided %+v", list)
+	}
+	if v := list[0]; v.Last.After(now) || v.Source != "a program's report" || strings.Contains(v.Sample, "192.0.2.1") {
+		t.Errorf("evidence %+v", v)
+	}
+}
