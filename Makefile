@@ -76,8 +76,8 @@ bench-firewall: deps-test
 	$(GO) run ./test/firewall/bench
 bench-latency: deps-test build
 	$(GO) run ./test/firewall/latency
-bench-broker: deps-test build
-	$(GO) run ./test/broker/bench
+bench-broker: deps-test build bin/nats-server
+	$(GO) run ./test/broker/bench -nats bin/nats-server
 bench-federation: deps-test build bin/nats-server
 	$(GO) run ./test/federation/bench -nats bin/nats-server
 bench-policy:

@@ -22,8 +22,10 @@ func secure(t *testing.T, change func(*Options)) *Broker {
 	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t, "broker.example", nil)}}
 	return community(t, func(o *Options) {
 		o.Listeners = []Listener{
-			{Kind: TCP, Address: "127.0.0.1:0"}, {Kind: TLS, Address: "127.0.0.1:0", TLS: config},
-			{Kind: WebSocket, Address: "127.0.0.1:0"}, {Kind: SecureWS, Address: "127.0.0.1:0", TLS: config},
+			{Kind: TCP, Address: "127.0.0.1:0"},
+			{Kind: TLS, Address: "127.0.0.1:0", TLS: config},
+			{Kind: WebSocket, Address: "127.0.0.1:0"},
+			{Kind: SecureWS, Address: "127.0.0.1:0", TLS: config},
 		}
 		change(o)
 	})
