@@ -125,7 +125,7 @@ func examine(c *cobra.Command, p *paths) examined {
 		}
 	}
 	if e.status.Enforcement == "nftables" {
-		e.table = kernelTable(firewallTable(p))
+		e.table = kernelTable(p.enforcing().Table)
 	}
 	return e
 }
