@@ -31,5 +31,6 @@ func commands(p *paths) []*cobra.Command {
 		newExplainLineCommand(p),
 		newReplayCommand(p),
 		newImportCommand(p),
+		newSimulateCommand(p),
 	}
 }

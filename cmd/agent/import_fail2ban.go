@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,11 +17,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
+	"banmesh/internal/detect/f2bbans"
+	"banmesh/internal/detect/f2bconf"
 	"banmesh/internal/detect/span"
 	"banmesh/topics"
 )
@@ -39,14 +44,16 @@ func newImportFail2banCommand(p *paths) *cobra.Command {
 		Short: "Turn fail2ban's enabled jails into topics, and take over its bans",
 		Long: `Read fail2ban's configuration and show what each enabled jail becomes: its topic, where its log is,
 its thresholds, what is closed to offenders; and what cannot be carried over, and why. Then write
-one definition for each jail, switch detection on for it, and take over the bans in force when
-both fail2ban and the agent are running. fail2ban itself is left as it is: stop it afterwards.
+one definition for each jail, switch detection on for it, tell a running agent, and give it the
+bans in force: fail2ban's server is asked for them, or its database is read where it does not run.
+A definition that you wrote yourself is never replaced. fail2ban itself is left as it is: stop it
+afterwards. To run its jails in place instead, set include = "` + detect.DefaultFail2banDir + `" in agent.toml.
 ` + cli.ExitHelp,
-		Example: "  agent import fail2ban --dry-run\n  sudo agent import fail2ban && sudo agent reload && sudo systemctl disable --now fail2ban",
+		Example: "  agent import fail2ban --dry-run\n  sudo agent import fail2ban && sudo systemctl disable --now fail2ban",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
-			all, err := detect.ImportJails(dir)
+			all, err := agent.Fail2banJails(dir)
 			if len(all) == 0 && err == nil {
 				err = cli.Hint(fmt.Errorf("%s enables no jail", dir), "set enabled = true for the jails that you want in %s/jail.local", dir)
 			}
@@ -54,16 +61,17 @@ both fail2ban and the agent are running. fail2ban itself is left as it is: stop 
 			if dryRun || len(all) == 0 {
 				return err
 			}
-			if writing := writeImported(out, p, all); writing != nil {
-				return errors.Join(err, writing)
+			written, path, writing := writeImported(out, p, all)
+			if len(written) > 0 {
+				writing = errors.Join(writing, reload(c, p, path))
 			}
-			if !noBans {
-				takeOverBans(c.Context(), out, p, all)
+			if !noBans && writing == nil {
+				writing = takeOverBans(c.Context(), out, p, dir, written)
 			}
-			fmt.Fprintln(out, "\nNext: `agent reload`, and stop fail2ban when `agent status` shows what you expect.")
-			if err != nil {
-				return &cli.Error{Err: err, Code: cli.ExitPartly, Hint: "the other jails were imported"}
+			if err = errors.Join(err, writing); err != nil {
+				return &cli.Error{Err: err, Code: cli.ExitPartly, Hint: "what is named above as written was imported"}
 			}
+			fmt.Fprintln(out, "\nNext: see `agent status`, and stop fail2ban when it shows what you expect: systemctl disable --now fail2ban")
 			return nil
 		},
 	}
@@ -79,14 +87,17 @@ func printImported(w io.Writer, all []detect.Imported) {
 		d := i.Definition.Detect
 		fmt.Fprintf(w, "jail %s -> topic %s\n", i.Jail, i.Definition.Name)
 		if len(d.Journal) > 0 {
-			fmt.Fprintf(w, "  journal    %s\n", strings.Join(d.Journal, " | "))
+			fmt.Fprintf(w, "  journal    %s\n", cli.Printable(strings.Join(d.Journal, " | ")))
 		}
 		for _, path := range d.Files {
 			note := ""
 			if found, err := filepath.Glob(path); err == nil && len(found) == 0 {
 				note = "   (no such file yet; it is waited for)"
 			}
-			fmt.Fprintf(w, "  file       %s%s\n", path, note)
+			fmt.Fprintf(w, "  file       %s%s\n", cli.Printable(path), note)
+		}
+		if d.Decisions {
+			fmt.Fprintln(w, "  counts     the bans that this node decides in other topics")
 		}
 		fmt.Fprintf(w, "  offences   %d expressions (%s)\n", len(d.Rules[0].Regex), d.Rules[0].Class)
 		fmt.Fprintf(w, "  ban        after %d within %s, for %s\n", d.MaxRetry, span.Format(d.FindTime.Duration()), banTimeText(d))
@@ -115,38 +126,62 @@ func closesText(e topics.Enforce) string {
 	if e.AllPorts {
 		return "all ports"
 	}
-	return strings.Join(e.Protocols, ",") + " " + strings.Join(e.Ports, ",")
+	protocols := e.Protocols
+	if len(protocols) == 0 {
+		protocols = []string{"tcp", "udp"}
+	}
+	return strings.Join(protocols, ",") + " " + strings.Join(e.Ports, ",")
 }
 
-// writeImported writes a definition for each jail, and switches detection on.
-func writeImported(w io.Writer, p *paths, all []detect.Imported) error {
-	dir := filepath.Join(p.config, "topics.d")
+// importHead begins each definition that the import writes, so that a later
+// import knows it for its own.
+const importHead = "# Written by `agent import fail2ban`, which replaces it when it is run again. Own settings belong into agent.toml.\n"
+
+// errOwn says that a file of the operator's own is in the way.
+var errOwn = errors.New("it was not written by `agent import fail2ban` and is left as it is")
+
+// writeImported writes a definition for each jail, and switches detection on
+// for those. Files that a person wrote are left alone and reported.
+func writeImported(w io.Writer, p *paths, all []detect.Imported) (written []detect.Imported, path string, err error) {
+	dir := filepath.Join(p.config, agent.TopicDirectory)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("writing definitions: %w", err)
+		return nil, "", fmt.Errorf("writing definitions: %w", err)
 	}
 	const mode = 0o644
+	var faults []error
 	for _, i := range all {
-		text := topics.Format(i.Definition)
+		text := append([]byte(importHead), topics.Format(i.Definition)...)
 		path := filepath.Join(dir, string(i.Definition.Name)+".toml")
 		if _, err := topics.Parse(path, text); err != nil {
-			return fmt.Errorf("jail %s: %w", i.Jail, err)
+			faults = append(faults, fmt.Errorf("jail %s: %w", i.Jail, err))
+			continue
+		}
+		before, err := os.ReadFile(path)
+		switch {
+		case err == nil && !bytes.HasPrefix(before, []byte(importHead)):
+			faults = append(faults, fmt.Errorf("jail %s: %s: %w", i.Jail, path, errOwn))
+			continue
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			faults = append(faults, fmt.Errorf("jail %s: %w", i.Jail, err))
+			continue
 		}
 		if err := config.WriteAtomic(path, text, mode); err != nil {
-			return err
+			faults = append(faults, err)
+			continue
 		}
 		fmt.Fprintf(w, "wrote %s\n", path)
+		written = append(written, i)
 	}
-	path, err := config.EditDropIn(p.config, "fail2ban", func(tree map[string]any) error {
-		for _, i := range all {
+	if len(written) == 0 {
+		return nil, "", errors.Join(faults...)
+	}
+	path, err = config.EditDropIn(p.config, "fail2ban", func(tree map[string]any) error {
+		for _, i := range written {
 			config.Table(tree, "topics", string(i.Definition.Name))["detect"] = true
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "wrote %s\n", path)
-	return nil
+	return written, path, errors.Join(append(faults, err)...)
 }
 
 // A ban in force, as `fail2ban-client get JAIL banip --with-time` prints it:
@@ -170,9 +205,8 @@ func bansInForce(r io.Reader, now time.Time) (list []control.BanRequest) {
 			continue
 		}
 		left := end.Sub(now)
-		const longest = 10 * 365 * 24 * time.Hour
-		if m[2] == "-1" || left > longest {
-			left = longest
+		if m[2] == "-1" || left > f2bbans.Longest {
+			left = f2bbans.Longest
 		}
 		if left > 0 {
 			list = append(list, control.BanRequest{Target: target, For: int64(left.Seconds())})
@@ -181,31 +215,83 @@ func bansInForce(r io.Reader, now time.Time) (list []control.BanRequest) {
 	return list
 }
 
-// takeOverBans asks fail2ban for its bans and gives them to the agent.
-func takeOverBans(ctx context.Context, w io.Writer, p *paths, all []detect.Imported) {
-	if _, err := exec.LookPath("fail2ban-client"); err != nil {
-		fmt.Fprintln(w, "no bans taken over: fail2ban-client is not installed")
-		return
+// takeOverBans gives fail2ban's bans to the agent. What its server says comes
+// first; where it does not run, its database says the same.
+func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []detect.Imported) error {
+	now := time.Now()
+	of, from, err := currentBans(ctx, dir, all, now)
+	if err != nil {
+		fmt.Fprintf(w, "no bans taken over: %v\n", err)
+		return nil
 	}
-	taken := 0
+	taken, refused := 0, 0
 	for _, i := range all {
-		if strings.HasPrefix(i.Jail, "-") {
-			continue
-		}
-		out, err := exec.CommandContext(ctx, "fail2ban-client", "get", i.Jail, "banip", "--with-time").Output()
-		if err != nil {
-			fmt.Fprintf(w, "no bans taken over from jail %s: fail2ban is not running, or has no such jail\n", i.Jail)
-			continue
-		}
 		class := i.Definition.Detect.Rules[0].Class
-		for _, request := range bansInForce(strings.NewReader(string(out)), time.Now()) {
+		for _, request := range of[i.Jail] {
 			request.Topic, request.Class = i.Definition.Name, &class
-			if err := p.client().Post(ctx, "/v1/bans", request, nil); err != nil {
-				fmt.Fprintf(w, "bans not taken over: %v; run this again while the agent runs\n", err)
-				return
+			err := p.client().Post(ctx, "/v1/bans", request, nil)
+			var no *control.RefusedError
+			switch {
+			case errors.Is(err, control.ErrNotRunning):
+				fmt.Fprintln(w, "no bans taken over: the agent is not running; import again when it is")
+				return nil
+			case errors.As(err, &no):
+				fmt.Fprintf(w, "ban of %s not taken over: %s\n", request.Target, no.Text)
+				refused++
+			case err != nil:
+				return fmt.Errorf("taking over bans: %w", err)
+			default:
+				taken++
 			}
-			taken++
 		}
 	}
-	fmt.Fprintf(w, "took over %d bans\n", taken)
+	fmt.Fprintf(w, "took over %d bans from %s", taken, from)
+	if refused > 0 {
+		fmt.Fprintf(w, ", %d refused", refused)
+	}
+	fmt.Fprintln(w)
+	return nil
+}
+
+// currentBans gives the bans in force by jail, and who says so.
+func currentBans(ctx context.Context, dir string, all []detect.Imported, now time.Time) (of map[string][]control.BanRequest, from string, err error) {
+	of = map[string][]control.BanRequest{}
+	if dir == detect.DefaultFail2banDir && clientAnswers(ctx) {
+		for _, i := range all {
+			if strings.HasPrefix(i.Jail, "-") {
+				continue // would be an option
+			}
+			out, err := exec.CommandContext(ctx, fail2banClient, "get", i.Jail, "banip", "--with-time").Output()
+			if err == nil {
+				of[i.Jail] = bansInForce(bytes.NewReader(out), now)
+			}
+		}
+		return of, "fail2ban's server", nil
+	}
+	path, err := f2bconf.Database(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	list, err := f2bbans.Read(path)
+	if err != nil {
+		return nil, "", fmt.Errorf("fail2ban does not run, and its database tells nothing: %w", err)
+	}
+	for _, b := range list {
+		if left, ok := b.Left(now); ok {
+			if target, err := ban.ParseTarget(b.IP); err == nil {
+				of[b.Jail] = append(of[b.Jail], control.BanRequest{Target: target, For: int64(left.Seconds())})
+			}
+		}
+	}
+	return of, path, nil
+}
+
+// fail2banClient asks fail2ban's server.
+const fail2banClient = "fail2ban-client"
+
+// clientAnswers says that fail2ban's server runs.
+func clientAnswers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return exec.CommandContext(ctx, fail2banClient, "ping").Run() == nil
 }

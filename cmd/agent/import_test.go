@@ -37,7 +37,7 @@ func fail2banTree(t *testing.T) string {
 
 func TestImportShowsWhatJailsBecomeAndWhatIsLost(t *testing.T) {
 	dir := fail2banTree(t)
-	p := &paths{config: t.TempDir()}
+	p := &paths{config: t.TempDir(), socket: filepath.Join(t.TempDir(), "none.sock")}
 	out := runCommand(t, newImportCommand(p), "", "fail2ban", "--dir", dir, "--dry-run")
 	for _, want := range []string{
 		"jail door -> topic door", "file       /var/log/door*.log   (no such file yet", "2 expressions (auth)",
@@ -54,7 +54,7 @@ func TestImportShowsWhatJailsBecomeAndWhatIsLost(t *testing.T) {
 }
 
 func TestImportWritesDefinitionsThatFindTheSameOffenders(t *testing.T) {
-	p := &paths{config: t.TempDir()}
+	p := &paths{config: t.TempDir(), socket: filepath.Join(t.TempDir(), "none.sock")}
 	runCommand(t, newImportCommand(p), "", "fail2ban", "--dir", fail2banTree(t), "--no-bans")
 	all, err := topics.Load(filepath.Join(p.config, "topics.d"))
 	if err != nil {

@@ -18,12 +18,23 @@ import (
 func newStatusCommand(p *paths) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "status",
+		Use:     "status [TOPIC]",
 		Short:   "Show what the running agent watches, bans, publishes and accepts, and what is wrong with it",
-		Example: "  agent status\n  agent status --json | jq .bans",
-		Long:    "Show what the running agent watches, bans, publishes and accepts, and what is wrong with it.\n" + cli.ExitHelp,
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Example: "  agent status\n  agent status sshd\n  agent status --json | jq .bans",
+		Long: `Show what the running agent watches, bans, publishes and accepts, and what is wrong with it. With
+a topic, show what fail2ban-client shows of a jail, in the same form. Counters of sources are
+those since the configuration was last read; those of topics outlive restarts.
+` + cli.ExitHelp,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return exactly(1, "at most one topic")(c, args)
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return topicStatus(c, p, args[0], asJSON)
+			}
 			var s control.Status
 			if err := p.client().Get(c.Context(), "/v1/status", nil, &s); err != nil {
 				return err
@@ -49,20 +60,21 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 
 	t := cli.NewTable(w, "TOPIC", "DETECT", "ACCEPT", "PUBLISH", "OWN", "BANS", "PACKETS", "POLICY")
 	for _, x := range s.Topics {
-		t.Row(string(x.Topic), yes(x.Detect), yes(x.Subscribe), yes(x.Publish), strconv.Itoa(x.Own), strconv.Itoa(x.Bans),
+		t.Row(string(x.Topic), detects(x), yes(x.Subscribe), yes(x.Publish), strconv.Itoa(x.Own), strconv.Itoa(x.Bans),
 			strconv.FormatUint(x.Packets, 10), x.Policy)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
-	t = cli.NewTable(w, "SOURCE", "READ", "MATCHED", "IGNORED", "LAST LINE", "")
+	t = cli.NewTable(w, "SOURCE", "READ", "MATCHED", "IGNORED", "UNMATCHED", "UNREAD", "LAST LINE", "")
 	for _, x := range s.Sources {
 		last := "never"
 		if !x.LastLine.IsZero() {
 			last = cli.Short(now.Sub(x.LastLine)) + " ago"
 		}
-		t.Row(x.Name, strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), strconv.FormatUint(x.Ignored, 10), last, x.Error)
+		t.Row(x.Name, strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), strconv.FormatUint(x.Ignored, 10), strconv.FormatUint(x.Unmatched, 10),
+			unread(x.Backlog), last, x.Error)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -89,6 +101,21 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+func detects(x control.TopicStatus) string {
+	if x.Simulate {
+		return "simulated"
+	}
+	return yes(x.Detect)
+}
+
+// unread says how much of a source waits, where that can be known.
+func unread(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func yes(b bool) string {

@@ -25,6 +25,7 @@ import (
 func (a *agent) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", control.Handle(func(r *http.Request) (any, error) { return a.status(r.Context()), nil }))
+	mux.HandleFunc("GET /v1/jail", control.Handle(a.jail))
 	mux.HandleFunc("GET /v1/bans", control.Handle(a.bans))
 	mux.HandleFunc("POST /v1/bans", control.Handle(a.banByHand))
 	mux.HandleFunc("POST /v1/unban", control.Handle(a.unban))
@@ -103,7 +104,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 		}
 		c := counters[t.Topic]
 		s.Topics = append(s.Topics, control.TopicStatus{
-			Topic: t.Topic, Detect: t.Detect, Subscribe: t.Subscribe, Publish: t.Publish, Policy: t.Policy,
+			Topic: t.Topic, Detect: t.Detect, Simulate: t.Simulate, Subscribe: t.Subscribe, Publish: t.Publish, Policy: t.Policy,
 			Own: own[t.Topic], Bans: bans[t.Topic], Packets: c.Packets, Bytes: c.Bytes,
 		})
 	}
@@ -111,7 +112,10 @@ func (a *agent) status(ctx context.Context) control.Status {
 	for i, x := range d.Sources {
 		src := control.SourceStatus{
 			Name: sourceName(x.Spec), Topics: []ban.Topic{}, Read: x.Status.Read, Matched: x.Matched, Ignored: x.Ignored,
-			LastLine: x.Status.LastLine, Error: x.Status.LastError,
+			Unmatched: x.Unmatched, Cut: x.Status.Cut, Dropped: x.Status.Dropped, LastLine: x.Status.LastLine, Error: x.Status.LastError,
+		}
+		for _, stream := range x.Status.Streams {
+			src.Backlog += stream.Backlog
 		}
 		for _, j := range d.Jails {
 			if slices.Contains(j.Sources, i) {

@@ -47,6 +47,7 @@ type Warning struct {
 type TopicStatus struct {
 	Topic     ban.Topic `json:"topic"`
 	Detect    bool      `json:"detect"`
+	Simulate  bool      `json:"simulate,omitempty"`
 	Subscribe bool      `json:"subscribe"`
 	Publish   bool      `json:"publish"`
 	Policy    string    `json:"policy,omitempty"` // the ban expression
@@ -58,13 +59,20 @@ type TopicStatus struct {
 
 // SourceStatus is one log that the node reads.
 type SourceStatus struct {
-	Name     string      `json:"name"`
-	Topics   []ban.Topic `json:"topics"`
-	Read     uint64      `json:"read"`
-	Matched  uint64      `json:"matched"`
-	Ignored  uint64      `json:"ignored"`
-	LastLine time.Time   `json:"last_line,omitzero"`
-	Error    string      `json:"error,omitempty"`
+	Name    string      `json:"name"`
+	Topics  []ban.Topic `json:"topics"`
+	Read    uint64      `json:"read"`
+	Matched uint64      `json:"matched"`
+	Ignored uint64      `json:"ignored"`
+	// Unmatched lines are nothing to any topic; Cut ones were longer than a
+	// line may be; Dropped is what could not be read as lines.
+	Unmatched uint64 `json:"unmatched"`
+	Cut       uint64 `json:"cut"`
+	Dropped   uint64 `json:"dropped"`
+	// Backlog is what is known to be unread, in bytes, or entries of a journal.
+	Backlog  int64     `json:"backlog"`
+	LastLine time.Time `json:"last_line,omitzero"`
+	Error    string    `json:"error,omitempty"`
 }
 
 // BrokerStatus is one broker that the node uses.

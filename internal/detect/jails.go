@@ -20,14 +20,14 @@ import (
 
 // An Imported jail is what a fail2ban jail comes to here.
 type Imported struct {
-	Jail       string
+	Jail string
 	// Definition is the topic that it becomes. What it closes to offenders is
 	// not filled in: Actions, Port and Protocol say it in fail2ban's words.
 	Definition *topics.Definition
 	// Actions are what fail2ban does to an offender, as its configuration
 	// writes them: `nftables[port="ssh", protocol="tcp"]`.
 	Actions []string
-	// Place is where the jail stands, as file:line.
+	// Place is where they stand, as file:line.
 	Place string
 	// Warnings say what could not be carried over, and why.
 	Warnings []string
@@ -51,12 +51,12 @@ func ImportJails(dir string) ([]Imported, error) {
 }
 
 func importJail(j *f2bconf.Jail) (Imported, error) {
-	out := Imported{Jail: j.Name, Place: j.Place.String()}
+	out := Imported{Jail: j.Name, Place: j.Where("action").String()}
 	for _, w := range j.Warnings {
 		out.Warnings = append(out.Warnings, w.String())
 	}
-	warn := func(format string, args ...any) {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", j.Place, fmt.Sprintf(format, args...)))
+	warn := func(option, format string, args ...any) {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", j.Where(option), fmt.Sprintf(format, args...)))
 	}
 	name, err := topicOf(j.Name)
 	if err != nil {
@@ -75,15 +75,15 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 		// fail2ban's own log says who it banned; where fail2ban is gone, that is
 		// known here first hand.
 		d.Decisions = true
-		warn("bans of this node's topics are counted, beside those in fail2ban's log")
+		warn("filter", "bans of this node's topics are counted, beside those in fail2ban's log")
 	case len(d.Files) == 0 && !strings.HasPrefix(j.Backend, "systemd"):
-		warn("it names no log file")
+		warn("logpath", "it names no log file")
 	}
 	if strings.HasPrefix(j.Backend, "systemd") {
 		d.Files, d.Journal = nil, j.Filter.Journalmatch
 		if len(d.Journal) == 0 {
 			d.Journal = []string{""}
-			warn("the filter has no journalmatch: every message of the journal is read")
+			warn("filter", "the filter has no journalmatch: every message of the journal is read")
 		}
 	}
 	if len(j.Filter.Failregex) == 0 {
@@ -135,7 +135,7 @@ func classOf(name string) ban.Class {
 }
 
 // limits reads thresholds and times.
-func limits(d *topics.Detect, j *f2bconf.Jail, warn func(string, ...any)) error {
+func limits(d *topics.Detect, j *f2bconf.Jail, warn func(option, format string, args ...any)) error {
 	o := j.Options
 	if s := o["maxretry"]; s != "" {
 		n, err := strconv.Atoi(s)
@@ -173,16 +173,16 @@ func limits(d *topics.Detect, j *f2bconf.Jail, warn func(string, ...any)) error 
 		d.Increment.Multipliers = append(d.Increment.Multipliers, v)
 	}
 	if f := strings.ReplaceAll(o["bantime.formula"], " ", ""); f != "" && d.Increment.Enabled && f != "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor" {
-		warn("bantime.formula is not honoured: the default formula and bantime.multipliers are")
+		warn("bantime.formula", "bantime.formula is not honoured: the default formula and bantime.multipliers are")
 	}
 	if truth(o["bantime.overalljails"]) {
-		warn("bantime.overalljails is not honoured: bans are counted for each topic")
+		warn("bantime.overalljails", "bantime.overalljails is not honoured: bans are counted for each topic")
 	}
 	if s := o["ignorecommand"]; s != "" {
-		warn("ignorecommand is not run: %.60q; use ignoreip or never_ban", s)
+		warn("ignorecommand", "ignorecommand is not run: %.60q; use ignoreip or never_ban", s)
 	}
 	if s := o["logencoding"]; s != "" && s != "auto" && !strings.EqualFold(s, "utf-8") && !strings.EqualFold(s, "utf8") && !strings.EqualFold(s, "ascii") {
-		warn("logencoding = %s: lines are read as UTF-8", s)
+		warn("logencoding", "logencoding = %s: lines are read as UTF-8", s)
 	}
 	d.Timezone = o["logtimezone"]
 	d.IgnoreIP = ignoreIPs(o["ignoreip"], warn)
@@ -195,13 +195,13 @@ func truth(s string) bool {
 
 // ignoreIPs reads fail2ban's ignoreip: addresses, prefixes, names and files.
 // Names are resolved now, because a name whose owner changes must not decide.
-func ignoreIPs(s string, warn func(string, ...any)) []string {
+func ignoreIPs(s string, warn func(option, format string, args ...any)) []string {
 	var out []string
 	for _, item := range strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\n\t", r) }) {
 		if path, ok := strings.CutPrefix(item, "file:"); ok {
 			b, err := os.ReadFile(path)
 			if err != nil || len(b) > topics.MaxFile {
-				warn("ignoreip: %s cannot be read: %v", item, err)
+				warn("ignoreip", "ignoreip: %s cannot be read: %v", item, err)
 				continue
 			}
 			out = append(out, ignoreIPs(string(b), warn)...)
@@ -218,7 +218,7 @@ func ignoreIPs(s string, warn func(string, ...any)) []string {
 				continue
 			}
 		}
-		warn("ignoreip: %q is a name, and names are not honoured: write its addresses", item)
+		warn("ignoreip", "ignoreip: %q is a name, and names are not honoured: write its addresses", item)
 	}
 	return out
 }

@@ -25,6 +25,8 @@ type Jail struct {
 	Place   Place
 	// Warnings say what is not honoured, and where it stands.
 	Warnings []Warning
+
+	places map[string]Place // of Options, logpath, filter and action
 }
 
 // An Action is what a jail does to an offender.
@@ -113,7 +115,7 @@ func truth(s string) bool {
 }
 
 func (c *config) jail(dir, name string) (*Jail, error) {
-	j := &Jail{Name: name, Options: map[string]string{}, Place: c.firstPlace(name)}
+	j := &Jail{Name: name, Options: map[string]string{}, Place: c.firstPlace(name), places: map[string]Place{}}
 	get := func(key string) (string, bool, error) {
 		v, err := c.get(name, key, nil)
 		if errors.Is(err, errNoOption) {
@@ -166,6 +168,9 @@ func (c *config) jail(dir, name string) (*Jail, error) {
 		} else if ok {
 			j.Options[k] = v
 		}
+	}
+	for _, k := range append([]string{"logpath", "filter", "action", "backend"}, jailOptions...) {
+		j.places[k] = c.place(name, k)
 	}
 	if err := c.logs(j, get); err != nil {
 		return nil, err
@@ -232,8 +237,14 @@ func (c *config) firstPlace(name string) Place {
 	return best
 }
 
-// Where tells where a jail's option was set, for warnings.
-func (j *Jail) Where() Place { return j.Place }
+// Where tells where an option that the jail uses was set; the jail's own place
+// when nothing sets it.
+func (j *Jail) Where(option string) Place {
+	if p, ok := j.places[option]; ok && p.File != "" {
+		return p
+	}
+	return j.Place
+}
 
 // splitSpecs splits a list of specifications at spaces and line ends that
 // stand outside of brackets and quotes.
@@ -269,4 +280,21 @@ func splitSpecs(s string) []string {
 		out = append(out, s[from:])
 	}
 	return out
+}
+
+// Database gives the path of the database that DIR/fail2ban.conf and what
+// overrides it name.
+func Database(dir string) (string, error) {
+	c, err := readNamed(filepath.Join(dir, "fail2ban"))
+	if err != nil {
+		return "", err
+	}
+	path, err := c.get("Definition", "dbfile", nil)
+	if err != nil && !errors.Is(err, errNoOption) {
+		return "", err
+	}
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("%s: fail2ban keeps no database (dbfile = %.60q)", filepath.Join(dir, "fail2ban.conf"), path)
+	}
+	return path, nil
 }
