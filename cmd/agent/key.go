@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -321,8 +322,12 @@ func changeCard(c *cobra.Command, p *paths, dir string, change func(*federation.
 		return err
 	}
 	card, _ := o.Card()
-	fmt.Fprintf(c.ErrOrStderr(), "card number %d is signed; an agent that runs on it publishes it within a minute\n", card.Serial)
-	return nil
+	fmt.Fprintf(c.ErrOrStderr(), "card number %d is signed\n", card.Serial)
+	if dir != p.state {
+		fmt.Fprintf(c.ErrOrStderr(), "next, on a node that it certifies: agent key node install %s\n", filepath.Join(dir, "operator.card"))
+		return nil
+	}
+	return reload(c, p, p.state)
 }
 
 func newKeyNodeCommand(p *paths) *cobra.Command {
@@ -401,7 +406,7 @@ func newKeyNodeInstallCommand(p *paths) *cobra.Command {
 				return keyAdvice(err)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "this node speaks for operator %s (%s)\n", card.Operator, federation.SpokenFingerprint(card.Operator))
-			return nil
+			return reload(c, p, p.state)
 		},
 	}
 }
