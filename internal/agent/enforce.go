@@ -26,7 +26,8 @@ type enforcer struct {
 
 	mu    sync.Mutex
 	drift firewall.Drift
-	fault error // of the last write or check
+	fault error     // of the last write or check
+	said  time.Time // when the fault was logged
 }
 
 const (
@@ -173,12 +174,15 @@ func (e *enforcer) check(ctx context.Context) {
 		return
 	}
 	e.mu.Lock()
+	// A fault that stays is said again once a minute, not with every check.
+	again := err != nil && (e.fault == nil || e.fault.Error() != err.Error() || e.a.now().Sub(e.said) >= time.Minute)
+	if again {
+		e.said = e.a.now()
+	}
 	e.drift, e.fault = drift, err
 	e.mu.Unlock()
-	if drift.Changed {
-		e.a.log.WarnContext(ctx, "somebody changed our firewall table", slog.Any("what", drift.What), slog.Bool("cured", drift.Cured))
-	}
-	if err != nil {
+	// What was changed is said by the enforcer.
+	if again {
 		e.a.log.ErrorContext(ctx, "checking the firewall", slog.Any("error", err))
 	}
 }
