@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,17 +114,26 @@ func TestScripts(t *testing.T) {
 					}
 				}
 			},
+			// waitbanned TOPIC N waits until detection decided N bans in a topic,
+			// simulated ones included.
+			"waitbanned": func(ts *testscript.TestScript, neg bool, args []string) {
+				poll(ts, strings.Join(args, " ")+" decisions", func(c *control.Client) bool {
+					var s control.JailStatus
+					return c.Get(context.Background(), "/v1/jail", url.Values{"topic": {args[0]}}, &s) == nil && strconv.FormatUint(s.TotalBanned, 10) == args[1]
+				})
+			},
 			// expand FILE replaces ${WORK} and other variables in a file.
 			"expand": func(ts *testscript.TestScript, neg bool, args []string) {
 				b := ts.ReadFile(args[0])
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(os.Expand(b, ts.Getenv)), 0o644))
 			},
 			// append FILE LINE adds a line to a file, as a log's writer does; NOW
-			// in it becomes the time as classic syslog writes it.
+			// in it becomes the time as classic syslog writes it, ISO as Docker does.
 			"append": func(ts *testscript.TestScript, neg bool, args []string) {
 				f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
 				ts.Check(err)
-				_, err = f.WriteString(strings.ReplaceAll(strings.Join(args[1:], " "), "NOW", time.Now().Format(time.Stamp)) + "\n")
+				line := strings.NewReplacer("NOW", time.Now().Format(time.Stamp), "ISO", time.Now().Format(time.RFC3339Nano)).Replace(strings.Join(args[1:], " "))
+				_, err = f.WriteString(line + "\n")
 				ts.Check(err)
 				ts.Check(f.Close())
 			},

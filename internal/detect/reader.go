@@ -264,13 +264,15 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, tex
 	f := st.followers[i]
 	rest := f.Cut(text, l.Time)
 	at := f.At
+	// What is sent here is written now; a log may hold the past.
+	live := r.caught.Load() || l.Stream == "stdin" || received(l.Stream)
 	if at.IsZero() {
-		if !r.caught.Load() {
+		if !live {
 			return lineMissed // of unknown age, from before this node looked
 		}
 		at = now
 	}
-	if r.caught.Load() {
+	if live {
 		if delta := at.Sub(now); delta > oddTime || delta < -oddTime {
 			at = now
 		}
