@@ -66,7 +66,7 @@ func (c *conn) readConnect() error {
 			// anew each time, which it hears in the CONNACK.
 			body[n.FlagsAt] |= frame.FlagClean
 		}
-		c.ready = whole
+		c.ready, c.whole = whole, true
 		c.limit = c.b.limits.MaxPacket
 		return nil
 	}

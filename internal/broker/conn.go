@@ -47,6 +47,8 @@ type conn struct {
 	borrowed *[]byte
 	limit    int // largest packet
 	acks     int32
+	whole    bool // a packet came to its end since the deadline was set
+	dribbles int  // small pieces of the packet at hand
 	readFn   func(fd uintptr) bool
 	readN    int
 	readErr  error
@@ -139,6 +141,7 @@ func (c *conn) step() error {
 		return err
 	}
 	c.b.count.received.Inc()
+	c.whole, c.dribbles = true, 0
 	if c.testingOnlyPanic.Load() {
 		panic("a test asked for it")
 	}
@@ -203,14 +206,24 @@ func (c *conn) settleAcks() {
 // fill reads more bytes, at least one, with room for a packet of want bytes.
 func (c *conn) fill(want int) error {
 	c.settleAcks()
-	c.refresh()
+	if c.whole && c.session != nil { // until then the deadline of the login holds
+		c.refresh()
+		c.whole = false
+	}
+	if err := c.dribble(); err != nil {
+		return err
+	}
 	if held := len(c.in) - c.place; held > 0 || c.raw == nil {
 		// A length that is announced earns no memory before its bytes come.
-		c.makeRoom(max(min(want, 2*held+readChunk), readSmall))
+		c.makeRoom(max(min(want, max(2*held, readChunk)), readSmall))
+		if held > 0 {
+			c.unfinished.Store(int32(cap(c.in)))
+		}
 	}
 	if c.raw == nil {
 		n, err := c.net.Read(c.in[len(c.in):cap(c.in)])
 		c.in = c.in[:len(c.in)+n]
+		c.readN = n
 		if n > 0 {
 			return nil
 		}
@@ -227,6 +240,33 @@ func (c *conn) fill(want int) error {
 		return io.EOF
 	}
 	return nil
+}
+
+// A client that sends a packet in many pieces of a few bytes costs a system
+// call a byte. The first dribblesFree of them are read as they come, the rest
+// after a pause in which more of them gather.
+const (
+	dribble      = 64
+	dribblesFree = 8
+	dribblePause = 50 * time.Millisecond
+)
+
+// dribble waits where the packet at hand came in pieces so far.
+func (c *conn) dribble() error {
+	if c.readN == 0 || c.readN >= dribble || len(c.in) == c.place {
+		return nil
+	}
+	if c.dribbles++; c.dribbles <= dribblesFree {
+		return nil
+	}
+	t := time.NewTimer(dribblePause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.closed:
+		return net.ErrClosed
+	}
 }
 
 // readReady reads once without blocking; false means wait for bytes. While it
@@ -268,18 +308,27 @@ func (c *conn) makeRoom(size int) {
 		c.place = 0
 		return
 	}
-	grown := append(make([]byte, 0, max(size, 2*len(held))), held...)
-	c.release()
-	c.in = grown
-	if cap(grown) > readChunk {
-		c.unfinished.Store(int32(cap(grown)))
+	size = max(size, 2*len(held))
+	if size <= readChunk || size > feedRound {
+		grown := append(make([]byte, 0, size), held...)
+		c.release()
+		c.in = grown
+		return
 	}
+	large := feedBuffers.Get().(*[]byte) // holds the largest packet by default
+	grown := append((*large)[:0], held...)
+	c.release()
+	c.in, c.borrowed = grown, large
 }
 
 // release gives the buffer back.
 func (c *conn) release() {
 	if c.borrowed != nil {
-		readBuffers.Put(c.borrowed)
+		if cap(*c.borrowed) == feedRound {
+			feedBuffers.Put(c.borrowed)
+		} else {
+			readBuffers.Put(c.borrowed)
+		}
 		c.borrowed = nil
 		c.in = nil
 	} else if c.raw != nil || cap(c.in) > readSmall {
@@ -290,11 +339,8 @@ func (c *conn) release() {
 }
 
 // refresh gives the client one and a half keepalives from now (section
-// 3.1.2.10). Bytes alone earn nothing: a packet has to come to its end.
+// 3.1.2.10). It follows the end of a packet: bytes alone earn nothing.
 func (c *conn) refresh() {
-	if c.session == nil {
-		return // the deadline of the login holds
-	}
 	var at time.Time
 	if c.keepalive > 0 {
 		at = time.Now().Add(c.keepalive + c.keepalive/2)

@@ -68,6 +68,46 @@ func TestEveryTransportEndsWhoDoesNotLogIn(t *testing.T) {
 	alive(t, b)
 }
 
+func TestBytesAloneEarnNoTime(t *testing.T) {
+	b := open(t)
+	c := dial(t, b)
+	c.connect(connecting{id: "slow", flags: frame.FlagClean, keepalive: 1})
+	c.send(frame.Publish<<4, 0xff, 0x7f) // and then byte by byte
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for range 16_000 { // a second more than the packet takes
+			<-tick.C
+			if _, err := c.nc.Write([]byte{0}); err != nil {
+				return
+			}
+		}
+	}()
+	c.wantClosed()
+	c.nc.Close()
+	<-ended
+	if value(b.count.broken.WithLabelValues("keepalive")) != 1 {
+		t.Error("it was not the keepalive that ended it")
+	}
+}
+
+// A packet in many small pieces is taken all the same, and whole ones in one
+// stream whose reads end anywhere keep the connection alive.
+func TestAPacketMayComeInPieces(t *testing.T) {
+	b := open(t)
+	c := join(t, b, "c")
+	c.subscribe("t", 1)
+	for _, x := range publishBytes("t", "in pieces", 1, 1, false) {
+		c.send(x)
+	}
+	c.answer(frame.Puback)
+	if _, payload, _ := c.message(); payload != "in pieces" {
+		t.Errorf("got %q", payload)
+	}
+}
+
 func TestHTTPIsNoWayAroundTheLimitOfConnections(t *testing.T) {
 	b := secure(t, func(o *Options) { o.Limits.Connections = 3 })
 	for range 3 {

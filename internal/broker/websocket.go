@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"slices"
@@ -28,6 +29,7 @@ func (l *listener) serveWeb() {
 		ReadHeaderTimeout: l.b.limits.ConnectTime,
 		IdleTimeout:       l.b.limits.ConnectTime,
 		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          log.New(io.Discard, "", 0), // it says addresses
 		TLSConfig:         l.tls,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !slices.Contains(websocket.Subprotocols(r), "mqtt") {
