@@ -152,7 +152,7 @@ func (c *conn) step() error {
 			c.settleAcks()
 		}
 		c.skip(whole)
-	case h.Type == frame.Publish && c.swallow(h, body):
+	case h.Type == frame.Publish && c.session != nil && c.publication(h, body):
 		c.skip(whole)
 	default:
 		c.ready = whole
@@ -163,14 +163,23 @@ func (c *conn) step() error {
 // system begins the topics that are the broker's own.
 const system = "$SYS"
 
-// swallow takes a publication that the engine would drop without an
-// acknowledgement, so that its client would send it for ever: one to a topic
-// of the broker's own.
-func (c *conn) swallow(h frame.Header, body []byte) bool {
+// publication takes a publication in place of the engine, which would copy it
+// several times to hand it back to us. Only exactly-once needs the engine: it
+// remembers what was received.
+func (c *conn) publication(h frame.Header, body []byte) bool {
 	p, err := frame.ParsePublish(h, body)
-	if err != nil || len(p.Topic) < len(system) || !strings.EqualFold(string(p.Topic[:len(system)]), system) {
+	if err != nil {
 		return false
 	}
+	own := len(p.Topic) >= len(system) && strings.EqualFold(string(p.Topic[:len(system)]), system)
+	if !own {
+		if p.QoS < 2 {
+			c.b.publish(c, string(p.Topic), p.Payload, p.ID, p.QoS, p.Retain)
+		}
+		return p.QoS < 2
+	}
+	// One to a topic of the broker's own: the engine would drop it without an
+	// acknowledgement, so that its client would send it for ever.
 	c.b.count.refused.WithLabelValues(string(refusedTopic)).Inc()
 	if p.QoS == 2 {
 		// Exactly-once cannot be answered alone; the client breaks MQTT

@@ -149,7 +149,7 @@ func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 	return pk
 }
 
-// OnPublish takes every publication out of the engine's hands: it neither
+// OnPublish takes what still comes to the engine out of its hands: it neither
 // retains nor delivers. With QoS 1 it does not acknowledge either, because
 // that waits for the disk; [Broker.publish] does.
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
