@@ -56,5 +56,84 @@ until nft list map inet banmesh deny4 2>/dev/null | grep -q 203.0.113.10; do
 	sleep 0.1
 done
 echo "a flushed ruleset was cured"
+
+# Someone logs in over ssh. The service may not look into other users'
+# processes, and finds the session through logind; no trusted peer can end it.
+ip netns add admin
+ip link add host0 type veth peer name eth0 netns admin
+ip addr add 45.80.20.2/24 dev host0
+ip link set host0 up
+ip -n admin addr add 45.80.20.7/24 dev eth0
+ip -n admin addr add 45.80.20.66/24 dev eth0
+ip -n admin link set eth0 up
+mkdir -p /run/sshd /root/.ssh
+ssh-keygen -q -t ed25519 -N '' -f /root/user_key
+ssh-keygen -q -t ed25519 -N '' -f /root/host_key
+cp /root/user_key.pub /root/.ssh/authorized_keys
+/usr/sbin/sshd -f /dev/null -h /root/host_key -o UsePAM=yes -o PermitRootLogin=yes -o StrictModes=no -o PidFile=none
+login() { ip netns exec admin ssh -b "$1" -i /root/user_key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout="$2" root@45.80.20.2 "$3"; }
+mkfifo /root/in
+login 45.80.20.7 20 cat </root/in >/root/out &
+exec 9>/root/in
+alive() {
+	echo "$1" >&9
+	i=0
+	until grep -q "^$1\$" /root/out; do
+		i=$((i + 1))
+		[ $i -lt 300 ] || fail "the administrator's session is dead: $1"
+		sleep 0.1
+	done
+}
+alive hello
+i=0
+until agent allow list | grep -q '^45.80.20.7/32 *administrator'; do
+	i=$((i + 1))
+	[ $i -lt 300 ] || { loginctl list-sessions; cat /run/systemd/sessions/* || true; fail "the administrator's session was not found"; }
+	sleep 0.1
+done
+agent allow list | grep administrator
+
+broker run --listen 127.0.0.1:1884 --network banmesh --state-dir /root/broker &
+mkfifo /root/claims
+hostile-peer -broker tcp://127.0.0.1:1884 -state /root/hostile </root/claims >/root/hostile.out &
+exec 8>/root/claims
+i=0
+until [ -s /root/hostile.out ]; do
+	i=$((i + 1))
+	[ $i -lt 100 ] || fail "the peer does not start"
+	sleep 0.1
+done
+cat >/etc/banmesh/agent.toml <<END
+[[brokers]]
+url = "tcp://127.0.0.1:1884"
+[operators.mallory]
+id = "$(head -1 /root/hostile.out)"
+[topics.sshd]
+subscribe = true
+ban = "any of mallory"
+prefix = ["v4/8"]
+END
+chmod 644 /etc/banmesh/agent.toml
+systemctl restart banmesh-agent
+printf '45.80.20.66\n\n' >&8
+i=0
+until agent bans | grep -q '^45.80.20.66 '; do
+	i=$((i + 1))
+	[ $i -lt 300 ] || fail "the peer's bans do not arrive"
+	sleep 0.1
+done
+login 45.80.20.66 3 true && fail "a banned address was let in"
+printf '45.80.20.7\n45.80.20.2\n45.0.0.0/8\n127.0.0.0/8\n\n' >&8
+i=0
+until agent peers | grep -q 'quarantined: strikes'; do
+	i=$((i + 1))
+	[ $i -lt 300 ] || fail "the peer is not quarantined"
+	sleep 0.1
+done
+alive "still here"
+login 45.80.20.7 20 true || fail "the administrator cannot log in again"
+login 45.80.20.66 20 true || fail "what the quarantined peer banned is banned still"
+agent peers show mallory
+echo "the administrator was not locked out"
 systemd-analyze security --no-pager banmesh-agent | tail -1
 echo "all is well"

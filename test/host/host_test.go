@@ -52,6 +52,11 @@ func TestTheServiceRunsHardenedOnABootedHost(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
+	build = exec.CommandContext(t.Context(), goCommand(t), "build", "-o", filepath.Join(root, "usr/local/bin/hostile-peer"), "./hostile")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the hostile peer: %v\n%s", err, out)
+	}
 	units := filepath.Join(root, "etc/systemd/system")
 	for _, name := range masked {
 		path := filepath.Join(units, name)
@@ -64,7 +69,7 @@ func TestTheServiceRunsHardenedOnABootedHost(t *testing.T) {
 	}
 	write("usr/local/bin/check.sh", check, 0o755)
 	write("etc/systemd/system/check.service", "[Unit]\nAfter=multi-user.target banmesh-agent.service\n[Service]\nType=oneshot\nStandardOutput=file:/check.out\nStandardError=file:/check.err\n"+
-		"ExecStart=/bin/sh /usr/local/bin/check.sh\nExecStopPost=/bin/systemctl poweroff --no-block\nTimeoutStartSec=60\n", 0o644)
+		"ExecStart=/bin/sh /usr/local/bin/check.sh\nExecStopPost=/bin/systemctl poweroff --no-block\nTimeoutStartSec=110\n", 0o644)
 	write("etc/machine-id", "", 0o444)
 	mustDo(t, os.MkdirAll(filepath.Join(units, "default.target.wants"), 0o755))
 	for _, name := range []string{"check.service", "banmesh-agent.service"} {
