@@ -84,7 +84,7 @@ var (
 )
 
 // Report counts an observation as the topic's log lines are counted. It weighs
-// as much as the topic's lightest rule of its class, or 1 where none has it.
+// as much as the topic's heaviest rule of its class, or 1 where none has it.
 func (d *Detector) Report(ctx context.Context, o Observation) error {
 	p, ok := o.Target.Prefix()
 	if !ok || !p.IsSingleIP() {
@@ -112,14 +112,14 @@ func (d *Detector) Report(ctx context.Context, o Observation) error {
 
 // weightOf gives what an offence of a class counts that no line was matched for.
 func (j *jail) weightOf(c ban.Class) float64 {
-	least := 0.0
+	most := 0.0
 	for _, r := range j.rules {
-		if r.class == c && r.weight > 0 && (least == 0 || r.weight < least) {
-			least = r.weight
+		if r.class == c {
+			most = max(most, r.weight)
 		}
 	}
-	if least == 0 {
+	if most == 0 {
 		return 1
 	}
-	return least
+	return most
 }
