@@ -97,6 +97,9 @@ func (d *Detector) Find(line []byte) Found {
 		return Found{}
 	}
 	d.hits[t.name]++
+	if len(spans) < 4 { // "(?)" and the like have no group to cut out
+		return Found{From: spans[0], To: spans[0], Matched: true}
+	}
 	f := Found{From: spans[2], To: spans[3], Matched: true}
 	if f.From < 0 { // a group of the pattern's own that took no part
 		f.From, f.To = spans[0], spans[0]
