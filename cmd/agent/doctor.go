@@ -259,23 +259,20 @@ func (e examined) firewall(note func(string, bool, string, string, ...any)) {
 	}
 }
 
-// freshness judges the feeds that are read.
+// freshness says that the feeds that are read are fresh; what is wrong with one
+// is a warning of the agent's.
 func (e examined) freshness(note func(string, bool, string, string, ...any)) {
+	read, fresh := 0, 0
 	for _, f := range e.feeds {
-		name, heard := cmp.Or(f.Name, f.Operator), "never"
-		if !f.Issued.IsZero() {
-			heard = cli.Short(e.now.Sub(f.Issued)) + " ago"
+		if !f.Own {
+			read++
 		}
-		switch f.Status {
-		case federation.StatusStale:
-			note("feed", false, "agent feeds; ask "+name+" whether its node runs", "%s of %s is stale, last heard %s; its bans stay until they end", f.Topic, name, heard)
-		case federation.StatusWithheld:
-			note("feed", false, "agent feeds; another broker may have it", "%s of %s: a broker holds something back", f.Topic, name)
-		case federation.StatusEquivocating, federation.StatusRevoked, federation.StatusUncertified, federation.StatusTooLarge:
-			note("feed", false, "agent feeds; ask "+name, "%s of %s, node %s, is not believed: %s", f.Topic, name, f.Node, f.Status)
-		case federation.StatusCloned:
-			note("feed", false, "agent key node rotate", "another machine publishes %s with this node's key", f.Topic)
+		if f.Status == federation.StatusSynced {
+			fresh++
 		}
+	}
+	if read > 0 && fresh == read {
+		note("feed", true, "", "all %s that are read are fresh", plural(read, "feed"))
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"banmesh/internal/control"
 	"banmesh/internal/export"
+	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/store"
@@ -34,6 +35,12 @@ type Options struct {
 	Log       *slog.Logger
 	Out       io.Writer        // for the words to a person at start and stop
 	Now       func() time.Time // nil means [time.Now]
+
+	testing struct {
+		network  func() (neverban.Network, error) // nil: what the kernel says
+		firewall firewall.Firewall                // nil: what the configuration names
+		opened   func(*agent)
+	}
 }
 
 // An agent is a running node.
@@ -55,9 +62,6 @@ type agent struct {
 	mu       sync.Mutex
 	settings *Settings
 	reloads  sync.Mutex // one at a time
-
-	// network gives addresses and routes; nil: the kernel's.
-	network func() (neverban.Network, error)
 }
 
 // HistoryDirectory holds what peers claimed and who offended here, below the
@@ -97,6 +101,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	settings.tell(a.log)
 	if err := a.open(ctx); err != nil {
 		return err
+	}
+	if o.testing.opened != nil {
+		o.testing.opened(a)
 	}
 	listener, err := control.Listen(o.Socket)
 	if err != nil {

@@ -42,7 +42,7 @@ const (
 // in force before anything else of the node runs.
 func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
 	e := &enforcer{a: a}
-	if a.settings.config.Firewall.Mode != "off" {
+	if e.fw = a.o.testing.firewall; e.fw == nil && a.settings.config.Firewall.Mode != "off" {
 		var err error
 		e.fw, e.why, err = openFirewall(ctx, a.settings, firewall.Options{Logger: a.log, Now: a.now, Switch: SwitchFile(a.o.StateDir)})
 		if err != nil {

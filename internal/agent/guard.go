@@ -35,7 +35,7 @@ type guard struct {
 }
 
 func newGuard(ctx context.Context, a *agent) (*guard, error) {
-	g := &guard{a: a, network: a.network}
+	g := &guard{a: a, network: a.o.testing.network}
 	g.names = names{now: a.now, lookUp: func(ctx context.Context, name string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	}}
