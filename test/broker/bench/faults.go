@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,10 +24,59 @@ const (
 	steadyRate        = 2000 // deliveries a second
 )
 
-// A disturbance misbehaves until ctx ends, and says what it did.
+// A disturbance misbehaves until ctx ends, and says what it did. It runs in a
+// process of its own, whose garbage is not collected at the cost of those who
+// are measured.
 type disturbance struct {
 	name string
-	run  func(ctx context.Context, p *process) (string, error)
+	run  func(ctx context.Context, address string) (string, error)
+}
+
+var disturbances = []disturbance{
+	{"flood_10000_signed_per_second", flood}, {"garbage_1GB", garbage}, {"10000_connections", crowd}, {"slow_senders", slowSenders}, {"stalled_readers", stalledReaders},
+}
+
+// disturb is the other process: it runs one disturbance until its standard
+// input ends.
+func disturb(ctx context.Context, name, address string) error {
+	ctx, stop := context.WithCancel(ctx)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		stop()
+	}()
+	for _, d := range disturbances {
+		if d.name == name {
+			text, err := d.run(ctx, address)
+			fmt.Println(text)
+			return err
+		}
+	}
+	return fmt.Errorf("no disturbance %q", name)
+}
+
+// start starts a disturbance in a process; what it gives ends it.
+func (d disturbance) start(p *process) (end func() string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, "-disturb", d.name, "-address", p.address)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() string {
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			return strings.TrimSpace(out.String()) + ": " + err.Error()
+		}
+		return strings.TrimSpace(out.String())
+	}, nil
 }
 
 // faults measures how others fare while somebody misbehaves.
@@ -33,28 +87,19 @@ func (b *bench) faults(ctx context.Context) error {
 			Address: p.address, Publishers: 4, Subscribers: steadySubscribers, Size: payload, Window: 1000, Rate: steadyRate, Duration: d, CPU: p.cpu,
 		}.Run(ctx)
 	}
-	for _, d := range []disturbance{
-		{"flood_10000_signed_per_second", flood}, {"garbage_1GB", garbage}, {"10000_connections", crowd}, {"slow_senders", slowSenders}, {"stalled_readers", stalledReaders},
-	} {
+	for _, d := range disturbances {
 		err := with(s, func(p *process) error {
 			idle, err := steady(p, b.duration)
 			if err != nil {
 				return err
 			}
-			within, stop := context.WithCancel(ctx)
-			defer stop()
-			said := make(chan string, 1)
-			go func() {
-				text, err := d.run(within, p)
-				if err != nil {
-					text += ": " + err.Error()
-				}
-				said <- text
-			}()
+			end, err := d.start(p)
+			if err != nil {
+				return err
+			}
 			time.Sleep(200 * time.Millisecond)
 			r, err := steady(p, max(b.duration, 8*time.Second))
-			stop()
-			fmt.Printf("note: %s: %s\n", d.name, <-said)
+			fmt.Printf("note: %s: %s\n", d.name, end())
 			if err != nil {
 				return err
 			}
@@ -72,9 +117,9 @@ func (b *bench) faults(ctx context.Context) error {
 }
 
 // flood publishes as fast as the broker lets it, by proof of a key.
-func flood(ctx context.Context, p *process) (string, error) {
+func flood(ctx context.Context, address string) (string, error) {
 	author := load.NewAuthor(999_999)
-	c, err := author.DialKey(p.address)
+	c, err := author.DialKey(address)
 	if err != nil {
 		return "", err
 	}
@@ -110,11 +155,11 @@ func flood(ctx context.Context, p *process) (string, error) {
 }
 
 // garbage sends a gigabyte: large publications that no feed signed.
-func garbage(ctx context.Context, p *process) (string, error) {
+func garbage(ctx context.Context, address string) (string, error) {
 	body := make([]byte, 120<<10)
 	_, _ = rand.Read(body)
 	m, _ := frame.AppendPublish(nil, "banmesh/1/bench/operators/x/garbage", body, 0, true)
-	c, err := load.Dial(p.address, "garbage", 60)
+	c, err := load.Dial(address, "garbage", 60)
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +176,7 @@ func garbage(ctx context.Context, p *process) (string, error) {
 }
 
 // crowd makes 10,000 connections in 10 seconds.
-func crowd(ctx context.Context, p *process) (string, error) {
+func crowd(ctx context.Context, address string) (string, error) {
 	var mu sync.Mutex
 	var open []*load.Conn
 	defer func() {
@@ -145,8 +190,9 @@ func crowd(ctx context.Context, p *process) (string, error) {
 	n := 0
 	for ; n < 10_000-200 && ctx.Err() == nil; n++ {
 		time.Sleep(time.Until(began.Add(time.Duration(n) * time.Millisecond)))
+		id := fmt.Sprint("crowd-", n)
 		wait.Go(func() {
-			c, err := load.Dial(p.address, fmt.Sprint("crowd-", n), 600)
+			c, err := load.Dial(address, id, 600)
 			if err != nil {
 				failed.Add(1)
 				return
@@ -161,10 +207,10 @@ func crowd(ctx context.Context, p *process) (string, error) {
 }
 
 // slowSenders are 200 connections that send a byte of a packet now and then.
-func slowSenders(ctx context.Context, p *process) (string, error) {
+func slowSenders(ctx context.Context, address string) (string, error) {
 	var open []*load.Conn
 	for i := range 200 {
-		c, err := load.Dial(p.address, fmt.Sprint("slow-", i), 60)
+		c, err := load.Dial(address, fmt.Sprint("slow-", i), 60)
 		if err != nil {
 			return "", err
 		}
@@ -185,9 +231,9 @@ func slowSenders(ctx context.Context, p *process) (string, error) {
 
 // stalledReaders are 20 connections that subscribe to everything and read
 // nothing.
-func stalledReaders(ctx context.Context, p *process) (string, error) {
+func stalledReaders(ctx context.Context, address string) (string, error) {
 	for i := range 20 {
-		c, err := load.Dial(p.address, fmt.Sprint("stalled-", i), 60)
+		c, err := load.Dial(address, fmt.Sprint("stalled-", i), 60)
 		if err != nil {
 			return "", err
 		}

@@ -31,6 +31,7 @@ func main() {
 }
 
 type bench struct {
+	open     server
 	servers  []server
 	sizes    []int
 	duration time.Duration
@@ -43,10 +44,15 @@ func run(ctx context.Context) error {
 	sizes := flag.String("subscribers", "200,1000,5000", "numbers of subscribers")
 	duration := flag.Duration("duration", 4*time.Second, "of one load")
 	rounds := flag.Int("rounds", 1, "rounds, of which the median counts")
-	only := flag.String("only", "", "comma-separated parts: fanout, latency, connections, join, stalled, restart, faults; empty is all")
+	only := flag.String("only", "", "comma-separated parts: fanout, latency, admission, connections, join, stalled, restart, faults; empty is all")
+	other := flag.String("disturb", "", "run only this disturbance, against -address, until standard input ends")
+	address := flag.String("address", "", "of -disturb")
 	flag.Parse()
 	raiseDescriptors()
-	b := &bench{servers: []server{ours(*brokerBinary), mosquitto()}, duration: *duration, rounds: *rounds}
+	if *other != "" {
+		return disturb(ctx, *other, *address)
+	}
+	b := &bench{open: withoutAdmission(*brokerBinary), servers: []server{ours(*brokerBinary), mosquitto()}, duration: *duration, rounds: *rounds}
 	if *natsBinary != "" {
 		b.servers = append(b.servers, nats(*natsBinary))
 	}
@@ -62,7 +68,7 @@ func run(ctx context.Context) error {
 		name string
 		f    func(context.Context) error
 	}{
-		{"fanout", b.fanout}, {"latency", b.latency}, {"connections", b.connections}, {"join", b.join}, {"stalled", b.stalled}, {"restart", b.restart}, {"faults", b.faults},
+		{"fanout", b.fanout}, {"latency", b.latency}, {"admission", b.admission}, {"connections", b.connections}, {"join", b.join}, {"stalled", b.stalled}, {"restart", b.restart}, {"faults", b.faults},
 	} {
 		if *only != "" && !strings.Contains(","+*only+",", ","+part.name+",") {
 			continue
@@ -136,6 +142,32 @@ func (b *bench) fanout(ctx context.Context) error {
 		ratio(fmt.Sprintf("throughput_to_mosquitto_%d", n), rate["banmesh"], rate["mosquitto"], ">=1.0")
 		ratio(fmt.Sprintf("cpu_to_mosquitto_%d", n), cost["banmesh"], cost["mosquitto"], "<=1.0")
 		ratio(fmt.Sprintf("throughput_to_nats_%d", n), rate["banmesh"], rate["nats"], ">=3.0")
+	}
+	return nil
+}
+
+// admission measures how much of the processor time goes into deciding what is
+// let in: signatures, certificates, quotas.
+func (b *bench) admission(ctx context.Context) error {
+	for _, n := range b.sizes {
+		cost := map[string]float64{}
+		for _, s := range []server{b.servers[0], b.open} {
+			var costs []float64
+			for range max(3, b.rounds) {
+				err := with(s, func(p *process) error {
+					r, err := load.Fanout{
+						Address: p.address, Publishers: publishers, Subscribers: n, Size: payload, Window: window, Duration: b.duration, CPU: p.cpu,
+					}.Run(ctx)
+					costs = append(costs, float64(r.CPUPerDelivery())/float64(time.Microsecond))
+					return err
+				})
+				if err != nil {
+					return err
+				}
+			}
+			cost[s.name] = median(costs)
+		}
+		figure(fmt.Sprintf("admission_share_of_cpu_%d", n), 100*(cost["banmesh"]-cost["open"])/cost["banmesh"], "percent", "<=15")
 	}
 	return nil
 }

@@ -25,9 +25,15 @@ type process struct {
 	dir     string
 }
 
-func ours(binary string) server {
-	return server{"banmesh", func(dir string, port int) (*exec.Cmd, error) {
-		config := fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n", filepath.Join(dir, "state"), port)
+func ours(binary string) server { return banmesh(binary, "banmesh", "") }
+
+// withoutAdmission is the community broker as it would be if it trusted
+// everybody: what it costs less is what admission costs.
+func withoutAdmission(binary string) server { return banmesh(binary, "open", "open = true\n") }
+
+func banmesh(binary, name, more string) server {
+	return server{name, func(dir string, port int) (*exec.Cmd, error) {
+		config := more + fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n", filepath.Join(dir, "state"), port)
 		path := filepath.Join(dir, "broker.toml")
 		return exec.Command(binary, "run", "--config", path, "--socket", filepath.Join(dir, "s")), os.WriteFile(path, []byte(config), 0o600)
 	}}
