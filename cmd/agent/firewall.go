@@ -129,6 +129,10 @@ func printFirewall(w io.Writer, e enforcing, s firewall.Summary) error {
 	t = cli.NewTable(w, "TOPIC", "PACKETS", "BYTES")
 	for _, topic := range slices.Sorted(maps.Keys(s.Counters)) {
 		t.Row(topic, strconv.FormatUint(s.Counters[topic].Packets, 10), strconv.FormatUint(s.Counters[topic].Bytes, 10))
+		by := s.Operators[ban.Topic(topic)]
+		for _, name := range slices.Sorted(maps.Keys(by)) {
+			t.Row("  by "+cli.Printable(name), strconv.FormatUint(by[name].Packets, 10), strconv.FormatUint(by[name].Bytes, 10))
+		}
 	}
 	return t.Flush()
 }

@@ -66,6 +66,11 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	for _, x := range s.Topics {
+		for _, o := range x.Operators {
+			fmt.Fprintf(w, "%s is observed: by the word of %s, %s (%d bytes) would have been dropped\n", x.Topic, cli.Printable(o.Name), plural(int(o.Packets), "packet"), o.Bytes)
+		}
+	}
 	fmt.Fprintln(w)
 	t = cli.NewTable(w, "SOURCE", "READ", "MATCHED", "IGNORED", "UNMATCHED", "UNREAD", "LAST LINE", "")
 	for _, x := range s.Sources {

@@ -61,20 +61,30 @@ func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
 	if e.fw == nil {
 		return e, nil
 	}
-	if err := e.fw.Replace(ctx, bansOf(list)); err != nil {
-		if errors.Is(err, firewall.ErrFull) {
-			e.note(err)
-			return e, nil
+	if err := e.fw.Replace(ctx, e.bansOf(list)); err != nil {
+		if ctx.Err() != nil {
+			return e, fmt.Errorf("putting the bans in force: %w", err)
 		}
-		return e, fmt.Errorf("putting the bans in force: %w", err)
+		// What could not be written is owed: a node that does not start for one
+		// ban's sake enforces none.
+		e.note(err)
+		a.log.ErrorContext(ctx, "some bans could not be put in force and stay owed", slog.Any("error", err))
 	}
 	return e, nil
 }
 
-func bansOf(list []ledger.Enforced) iter.Seq[firewall.Ban] {
+func (e *enforcer) bansOf(list []ledger.Enforced) iter.Seq[firewall.Ban] {
 	return func(yield func(firewall.Ban) bool) {
 		for _, x := range list {
-			if p, ok := x.Target.Prefix(); ok && !yield(firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until}) {
+			p, ok := x.Target.Prefix()
+			if !ok {
+				continue
+			}
+			b := firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until}
+			if len(list) <= mostNamed {
+				b.By = e.onWhoseWord(x.Topic, x.Target)
+			}
+			if !yield(b) {
 				return
 			}
 		}
@@ -127,7 +137,7 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 	for _, c := range changes {
 		if p, ok := c.Target.Prefix(); ok {
 			if c.Ban {
-				add = append(add, firewall.Ban{Prefix: p, Topic: c.Topic, Until: c.Until})
+				add = append(add, firewall.Ban{Prefix: p, Topic: c.Topic, Until: c.Until, By: e.onWhoseWord(c.Topic, c.Target)})
 			} else {
 				remove = append(remove, firewall.Key{Prefix: p, Topic: c.Topic})
 			}

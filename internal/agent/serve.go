@@ -88,6 +88,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 	brokers, more := a.sharing.status()
 	warnings = append(warnings, more...)
 	mode, why := a.enforcer.enforcement()
+	operators := a.enforcer.operators(ctx)
 	s := control.Status{
 		Version: a.o.Version, Started: a.started, PID: os.Getpid(), Network: settings.config.Network,
 		Operator: a.sharing.identity.Operator().String(), Node: a.sharing.identity.Node().String(),
@@ -106,6 +107,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 		s.Topics = append(s.Topics, control.TopicStatus{
 			Topic: t.Topic, Detect: t.Detect, Simulate: t.Simulate, Subscribe: t.Subscribe, Publish: t.Publish, Policy: t.Policy,
 			Own: own[t.Topic], Bans: bans[t.Topic], Packets: c.Packets, Bytes: c.Bytes,
+			Observe: t.Observe, Operators: operators[t.Topic],
 		})
 	}
 	d := a.detection.get().Status()

@@ -55,6 +55,18 @@ type TopicStatus struct {
 	Bans      int       `json:"bans"`             // bans in force, whoever made them
 	Packets   uint64    `json:"packets"`          // dropped (or counted, when observing)
 	Bytes     uint64    `json:"bytes"`
+	// Observe says that bans are counted and drop nothing; Operators then says
+	// whose bans met how much.
+	Observe   bool            `json:"observe,omitempty"`
+	Operators []OperatorCount `json:"operators,omitempty"`
+}
+
+// OperatorCount is what the bans of an observed topic met that rest on one
+// operator's word: what believing it would have dropped.
+type OperatorCount struct {
+	Name    string `json:"name"` // "here" for this node
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
 }
 
 // SourceStatus is one log that the node reads.

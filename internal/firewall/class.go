@@ -12,9 +12,13 @@ import (
 // maxClasses bounds the combinations of topics, each of them a chain.
 const maxClasses = 4_096
 
-// intern gives the class of some sorted topics. Its number in the kernel is a
-// hash of their names, so that it means the same to the next process.
-func (s *state) intern(topics []ban.Topic) (uint16, error) {
+// intern gives the class of some sorted topics; by says for each of them whose
+// word counts ([Ban.By]), nil for nobody's. Its number in the kernel is a hash of
+// the names, so that it means the same to the next process.
+func (s *state) intern(topics []ban.Topic, by []string) (uint16, error) {
+	if !slices.ContainsFunc(by, func(s string) bool { return s != "" }) {
+		by = nil
+	}
 	var name string
 	if len(topics) == 1 {
 		name = string(topics[0])
@@ -26,8 +30,18 @@ func (s *state) intern(topics []ban.Topic) (uint16, error) {
 		}
 		name = b.String()
 	}
+	plain := name
+	if by != nil {
+		name += "/" + strings.Join(by, "/")
+	}
 	if i, ok := s.byTopics[name]; ok {
 		return i, nil
+	}
+	if by != nil && len(s.classes) >= maxLabelled {
+		if i, ok := s.byTopics[plain]; ok {
+			return i, nil
+		}
+		name, by = plain, nil
 	}
 	if len(s.classes) >= maxClasses {
 		return 0, fmt.Errorf("%d combinations of topics are too many", maxClasses)
@@ -41,7 +55,7 @@ func (s *state) intern(topics []ban.Topic) (uint16, error) {
 		id++
 	}
 	i := uint16(len(s.classes))
-	s.classes = append(s.classes, class{id, slices.Clone(topics)})
+	s.classes = append(s.classes, class{id, slices.Clone(topics), slices.Clone(by)})
 	s.byTopics[name] = i
 	s.byID[id] = i
 	return i, nil

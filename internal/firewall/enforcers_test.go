@@ -333,7 +333,7 @@ func TestTheFakeDecidesAboutPackets(t *testing.T) {
 	if counters["sshd"] != (Counter{2, 120}) || counters["watched"] != (Counter{2, 120}) {
 		t.Errorf("%+v", counters)
 	}
-	want := []Ban{{pfx("192.0.2.0/24"), "sshd", now.Add(time.Minute)}, {pfx("192.0.2.1"), "watched", time.Time{}}, {pfx("2001:db8::/64"), "sshd", now.Add(time.Minute)}}
+	want := []Ban{{Prefix: pfx("192.0.2.0/24"), Topic: "sshd", Until: now.Add(time.Minute)}, {Prefix: pfx("192.0.2.1"), Topic: "watched"}, {Prefix: pfx("2001:db8::/64"), Topic: "sshd", Until: now.Add(time.Minute)}}
 	if got := f.Bans(); !slices.EqualFunc(got, want, func(a, b Ban) bool { return a.Key() == b.Key() && a.Until.Equal(b.Until) }) {
 		t.Errorf("%+v", got)
 	}

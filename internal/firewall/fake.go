@@ -28,8 +28,10 @@ type Fake struct {
 	scopes   map[ban.Topic]Scope
 	state    *state
 	counters map[ban.Topic]Counter
-	peers    map[netip.AddrPort]time.Time
-	fail     error
+	// operators has the counters of operators by their names in the kernel.
+	operators map[string]Counter
+	peers     map[netip.AddrPort]time.Time
+	fail      error
 }
 
 // NewFake gives a Fake with a clock; nil means [time.Now].
@@ -37,7 +39,7 @@ func NewFake(now func() time.Time) *Fake {
 	if now == nil {
 		now = time.Now
 	}
-	return &Fake{now: now, state: newState(), counters: make(map[ban.Topic]Counter), peers: make(map[netip.AddrPort]time.Time)}
+	return &Fake{now: now, state: newState(), counters: make(map[ban.Topic]Counter), operators: make(map[string]Counter), peers: make(map[netip.AddrPort]time.Time)}
 }
 
 var _ Firewall = (*Fake)(nil)
@@ -112,7 +114,11 @@ func (f *Fake) Apply(_ context.Context, add []Ban, remove []Key) error {
 func (f *Fake) add(b Ban) error {
 	now := secondOf(f.now())
 	until := secondOf(b.Until)
-	_, known := f.scopes[b.Topic]
+	scope, known := f.scopes[b.Topic]
+	by := ""
+	if scope.Observe {
+		by = label(b.By)
+	}
 	switch {
 	case !canonical(b.Prefix):
 		return ErrPrefix
@@ -125,7 +131,7 @@ func (f *Fake) add(b Ban) error {
 			return ErrFull
 		}
 	}
-	_, err := f.state.add(b.Prefix, b.Topic, until, now)
+	_, err := f.state.add(b.Prefix, b.Topic, by, until, now)
 	return err
 }
 
@@ -261,6 +267,11 @@ func (f *Fake) Packet(addr netip.Addr, protocol string, port uint16, size int) (
 			f.counters[t] = Counter{c.Packets + 1, c.Bytes + uint64(size)}
 			if !s.Observe {
 				return true
+			}
+			for _, name := range f.state.classes[v.class].names(t) {
+				key := operatorCounter(t, name)
+				o := f.operators[key]
+				f.operators[key] = Counter{o.Packets + 1, o.Bytes + uint64(size)}
 			}
 		}
 	}

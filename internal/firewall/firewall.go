@@ -33,6 +33,10 @@ type Ban struct {
 	Topic ban.Topic
 	// Until is when it ends. The zero time means never.
 	Until time.Time
+	// By names those on whose word it rests, "alice,bob": while the topic is
+	// only observed, what it meets is counted for each of them, too
+	// ([ByOperator]). What is not such a list counts for nobody.
+	By string
 }
 
 // Key gives the ban's key.
@@ -142,6 +146,14 @@ type Firewall interface {
 	Established(ctx context.Context, addr netip.Addr, port uint16) (bool, error)
 	// Close lets go and leaves the bans in force.
 	Close() error
+}
+
+// ByOperator is a [Firewall] that counts what observed bans meet for each of
+// those on whose word they rest, so that one can see what believing somebody
+// would do.
+type ByOperator interface {
+	// Operators gives the counters of observed topics by the names in [Ban.By].
+	Operators(ctx context.Context) (map[ban.Topic]map[string]Counter, error)
 }
 
 // A Counter is what a topic's bans have met since the table was made.

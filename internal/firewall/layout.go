@@ -117,6 +117,7 @@ const trackSize = 65_535
 type class struct {
 	id     uint32
 	topics []ban.Topic // sorted
+	by     []string    // for each topic whose word counts; nil for nobody's
 }
 
 func (c class) chain() string { return fmt.Sprintf("class_%08x", c.id) }
@@ -138,6 +139,16 @@ func build(c Config, classes []class, wide4, wide6 bool, f features, owned bool)
 	r := &ruleset{comment: tableNote + c.Table, owned: owned}
 	for _, s := range c.Scopes {
 		r.counters = append(r.counters, counterHead+string(s.Topic))
+	}
+	for _, k := range classes {
+		for _, s := range c.Scopes {
+			if !s.Observe {
+				continue
+			}
+			for _, name := range k.names(s.Topic) {
+				r.counters = append(r.counters, operatorCounter(s.Topic, name))
+			}
+		}
 	}
 	timeouts, intervals := uint32(unix.NFT_SET_MAP|unix.NFT_SET_TIMEOUT), uint32(unix.NFT_SET_INTERVAL)
 	r.sets = []set{
@@ -200,6 +211,7 @@ func build(c Config, classes []class, wide4, wide6 bool, f features, owned bool)
 	slices.SortFunc(r.sets, func(a, b set) int { return strings.Compare(a.name, b.name) })
 	slices.SortFunc(r.chains, func(a, b chain) int { return strings.Compare(a.name, b.name) })
 	slices.Sort(r.counters)
+	r.counters = slices.Compact(r.counters)
 	return r
 }
 
@@ -216,14 +228,14 @@ func classChain(c Config, k class, f features) chain {
 		var r rule
 		switch {
 		case s.All:
-			ch.rules = append(ch.rules, r.count(s))
+			ch.rules = append(ch.rules, r.count(s, k.names(s.Topic)))
 		case len(s.Ports) > 0:
 			r.exprs = join(
 				[]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}},
 				[]expr.Any{&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: 9}},
 				lookup(portsHead+string(s.Topic)))
 			r.text = "meta l4proto . th dport @" + portsHead + string(s.Topic) + " "
-			ch.rules = append(ch.rules, r.count(s))
+			ch.rules = append(ch.rules, r.count(s, k.names(s.Topic)))
 		case len(s.Protocols) > 0:
 			for _, p := range s.Protocols {
 				r.exprs = []expr.Any{
@@ -231,10 +243,10 @@ func classChain(c Config, k class, f features) chain {
 					&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocols[p]}},
 				}
 				r.text = "meta l4proto " + p + " "
-				ch.rules = append(ch.rules, r.count(s))
+				ch.rules = append(ch.rules, r.count(s, k.names(s.Topic)))
 			}
 		default:
-			ch.rules = append(ch.rules, r.count(s))
+			ch.rules = append(ch.rules, r.count(s, k.names(s.Topic)))
 		}
 	}
 	// What passes leaves with the mark that packets have here: none.
@@ -245,11 +257,17 @@ func classChain(c Config, k class, f features) chain {
 	return ch
 }
 
-// count completes a rule with the topic's counter and what follows it.
-func (r rule) count(s Scope) rule {
+// count completes a rule with the topic's counter, those of operators where it
+// is only observed, and what follows.
+func (r rule) count(s Scope, operators []string) rule {
 	r.exprs = append(slices.Clone(r.exprs), &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counterHead + string(s.Topic)})
 	r.text += fmt.Sprintf("counter name %q", counterHead+string(s.Topic))
-	if !s.Observe {
+	if s.Observe {
+		for _, name := range operators {
+			r.exprs = append(r.exprs, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: operatorCounter(s.Topic, name)})
+			r.text += fmt.Sprintf(" counter name %q", operatorCounter(s.Topic, name))
+		}
+	} else {
 		r.exprs = append(r.exprs, verdict(expr.VerdictDrop, "")...)
 		r.text += " drop"
 	}
@@ -307,7 +325,7 @@ func (r *ruleset) tracking(c Config) {
 					}}),
 					fmt.Sprintf("ct state new %s add @%s { %s . tcp dport ct count over %d } ", tcpText, name, v.from.text, s.MaxConnections),
 				}
-				limits = append(limits, limit.count(s))
+				limits = append(limits, limit.count(s, nil))
 			}
 		}
 	}

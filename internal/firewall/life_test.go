@@ -40,7 +40,7 @@ func many(n int, seed uint64) []Ban {
 		if i%3 == 0 {
 			topic = "all"
 		}
-		out = append(out, Ban{p, topic, base.Add(time.Duration(r.IntN(86_400)) * time.Second)})
+		out = append(out, Ban{Prefix: p, Topic: topic, Until: base.Add(time.Duration(r.IntN(86_400)) * time.Second)})
 	}
 	return out
 }

@@ -32,7 +32,7 @@ func TestAnySequenceOfChangesEndsInTheWantedState(t *testing.T) {
 		mustDo(t, n.Configure(ctx, c))
 		mustDo(t, n.Replace(ctx, func(func(Ban) bool) {}))
 		random := func() Ban {
-			return Ban{pool[r.IntN(len(pool))], topics[r.IntN(3)], start.Add(time.Duration(1+r.IntN(50)) * time.Hour)}
+			return Ban{Prefix: pool[r.IntN(len(pool))], Topic: topics[r.IntN(3)], Until: start.Add(time.Duration(1+r.IntN(50)) * time.Hour)}
 		}
 		for step := range 60 {
 			switch r.IntN(12) {

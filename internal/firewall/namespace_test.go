@@ -220,7 +220,7 @@ func pfx(s string) netip.Prefix {
 func bans(topic ban.Topic, until time.Time, prefixes ...string) []Ban {
 	var out []Ban
 	for _, s := range prefixes {
-		out = append(out, Ban{pfx(s), topic, until})
+		out = append(out, Ban{Prefix: pfx(s), Topic: topic, Until: until})
 	}
 	return out
 }

@@ -33,7 +33,7 @@ type NFTables struct {
 	ready  bool
 	can    features
 	owned  bool
-	scopes map[ban.Topic]bool
+	scopes map[ban.Topic]Scope
 
 	configured int
 	shape      shape // of have
@@ -149,13 +149,13 @@ func (n *NFTables) Configure(ctx context.Context, c Config) error {
 	if err := n.open(c); err != nil {
 		return err
 	}
-	scopes := make(map[ban.Topic]bool, len(c.Scopes))
+	scopes := make(map[ban.Topic]Scope, len(c.Scopes))
 	for _, s := range c.Scopes {
-		scopes[s.Topic] = true
+		scopes[s.Topic] = s
 	}
 	n.config, n.scopes = c, scopes
 	n.configured++
-	gone, err := n.state.forget(func(t ban.Topic) bool { return scopes[t] }, n.second())
+	gone, err := n.state.forget(func(t ban.Topic) bool { _, ok := scopes[t]; return ok }, n.second())
 	if err != nil {
 		return err
 	}
@@ -310,8 +310,13 @@ func (n *NFTables) addTo(s *state, b Ban, now second) error {
 	if !canonical(b.Prefix) {
 		return ErrPrefix
 	}
-	if !n.scopes[b.Topic] {
+	scope, ok := n.scopes[b.Topic]
+	if !ok {
 		return ErrNoScope
+	}
+	by := ""
+	if scope.Observe {
+		by = label(b.By)
 	}
 	until := secondOf(b.Until)
 	if until <= now {
@@ -322,7 +327,7 @@ func (n *NFTables) addTo(s *state, b Ban, now second) error {
 			return ErrFull
 		}
 	}
-	_, err := s.add(b.Prefix, b.Topic, until, now)
+	_, err := s.add(b.Prefix, b.Topic, by, until, now)
 	return err
 }
 

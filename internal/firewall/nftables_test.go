@@ -34,7 +34,7 @@ func TestTheKernelPrintsTheTableAsTheFakeDumpsIt(t *testing.T) {
 		mustDo(t, fw.Replace(ctx, slices.Values(slices.Concat(
 			bans("sshd", until, "198.51.100.1", "2001:db8:1::1", "2001:db8:2::/64", "203.0.113.0/24"),
 			bans("livepeer", until.Add(time.Hour), "198.51.100.1", "2001:db8::/48"),
-			bans("dns", until, "198.51.100.7"), bans("everything", until, "198.51.100.8"), bans("watched", until, "198.51.100.7"),
+			[]Ban{{Prefix: pfx("198.51.100.9"), Topic: "watched", Until: until, By: "carol,alice"}}, bans("dns", until, "198.51.100.7"), bans("everything", until, "198.51.100.8"), bans("watched", until, "198.51.100.7"),
 		))))
 	}
 	listed := run(t, "nft", "-s", "-t", "list", "table", "inet", "banmesh")
@@ -59,7 +59,9 @@ func TestTheKernelPrintsTheTableAsTheFakeDumpsIt(t *testing.T) {
 // order of their making.
 func blocks(table string) string {
 	head, rest, _ := strings.Cut(strings.TrimSuffix(table, "\n}\n"), "\n\t")
-	parts := strings.Split("\t"+rest, "\n\n")
+	comment, rest, _ := strings.Cut(rest, "\n") // with no empty line behind it
+	head += "\n\t" + comment
+	parts := strings.Split(rest, "\n\n")
 	slices.Sort(parts)
 	return head + "\n" + strings.Join(parts, "\n\n")
 }

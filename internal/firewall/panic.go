@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"banmesh/internal/ban"
 )
 
 // offSuffix names the switch: an empty table beside ours, which an operator
@@ -122,6 +124,8 @@ type Summary struct {
 	Owned    bool               `json:"owned"` // by the agent that runs
 	Maps     []MapSummary       `json:"maps,omitempty"`
 	Counters map[string]Counter `json:"counters,omitempty"` // by topic
+	// Operators has the counters of observed topics by operator.
+	Operators map[ban.Topic]map[string]Counter `json:"operators,omitempty"`
 }
 
 // A MapSummary is how full a map is.
@@ -169,6 +173,7 @@ func Inspect(table string) (s Summary, err error) {
 		if err != nil {
 			return err
 		}
+		s.Operators = operatorsOf(counters)
 		s.Counters = make(map[string]Counter, len(counters))
 		for name, c := range counters {
 			if topic, ok := strings.CutPrefix(name, counterHead); ok {

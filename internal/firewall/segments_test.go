@@ -71,7 +71,7 @@ func TestSegmentsAreDisjointAndComplete(t *testing.T) {
 			e := entry{p, topics[r.IntN(3)], second(100 + r.IntN(3)*100)}
 			all = slices.DeleteFunc(all, func(x entry) bool { return x.p == e.p && x.t == e.t })
 			all = append(all, e)
-			if _, err := s.add(e.p, e.t, e.u, 50); err != nil {
+			if _, err := s.add(e.p, e.t, "", e.u, 50); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -149,7 +149,7 @@ func TestPrefixesThatKeepComingAreWrittenTogether(t *testing.T) {
 	c := simple()
 	mustDo(t, n.Configure(ctx, c))
 	wide := func(i int) Ban {
-		return Ban{netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 11), byte(i >> 3), byte(i << 5)}), 28), "sshd", start.Add(time.Hour)}
+		return Ban{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 11), byte(i >> 3), byte(i << 5)}), 28), Topic: "sshd", Until: start.Add(time.Hour)}
 	}
 	mustDo(t, n.Replace(ctx, func(yield func(Ban) bool) {
 		for i := range 30_000 {

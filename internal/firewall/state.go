@@ -40,6 +40,7 @@ type slot struct {
 // A part is one topic of a prefix that is banned in several.
 type part struct {
 	topic ban.Topic
+	by    string
 	until second
 }
 
@@ -202,15 +203,20 @@ func (s *state) partsOf(p netip.Prefix, v slot) []part {
 	if more, ok := s.parts[p]; ok {
 		return more
 	}
-	return []part{{s.classes[v.class].topics[0], v.until}}
+	one := part{topic: s.classes[v.class].topics[0], until: v.until}
+	if by := s.classes[v.class].by; by != nil {
+		one.by = by[0]
+	}
+	return []part{one}
 }
 
 // add makes a ban wanted and says whether the kernel's element changes.
-func (s *state) add(p netip.Prefix, topic ban.Topic, until, now second) (changed bool, err error) {
+// by is whose word it rests on, as [label] gives it.
+func (s *state) add(p netip.Prefix, topic ban.Topic, by string, until, now second) (changed bool, err error) {
 	old := s.get(p)
 	if _, several := s.parts[p]; !several {
 		if old.class == 0 || (len(s.classes[old.class].topics) == 1 && s.classes[old.class].topics[0] == topic) {
-			c, err := s.intern([]ban.Topic{topic})
+			c, err := s.intern([]ban.Topic{topic}, []string{by})
 			if err != nil {
 				return false, err
 			}
@@ -223,9 +229,9 @@ func (s *state) add(p netip.Prefix, topic ban.Topic, until, now second) (changed
 	}
 	parts := slices.Clone(s.partsOf(p, old))
 	if i := slices.IndexFunc(parts, func(q part) bool { return q.topic == topic }); i >= 0 {
-		parts[i].until = until
+		parts[i].until, parts[i].by = until, by
 	} else {
-		parts = append(parts, part{topic, until})
+		parts = append(parts, part{topic, by, until})
 	}
 	return s.setParts(p, old, parts, now)
 }
@@ -248,14 +254,14 @@ func (s *state) setParts(p netip.Prefix, old slot, parts []part, now second) (ch
 	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(string(a.topic), string(b.topic)) })
 	var v slot
 	if len(parts) > 0 {
-		topics := make([]ban.Topic, len(parts))
+		topics, by := make([]ban.Topic, len(parts)), make([]string, len(parts))
 		first := never
 		for i, q := range parts {
-			topics[i] = q.topic
+			topics[i], by[i] = q.topic, q.by
 			v.until = max(v.until, q.until)
 			first = min(first, q.until)
 		}
-		if v.class, err = s.intern(topics); err != nil {
+		if v.class, err = s.intern(topics, by); err != nil {
 			return false, err
 		}
 		if first < v.until {

@@ -42,9 +42,9 @@ func (s *state) segments(four bool, now second) (out []segment, lapse second, er
 			return nil
 		}
 		var v slot
-		topics := make([]ban.Topic, 0, len(l.parts))
+		topics, by := make([]ban.Topic, 0, len(l.parts)), make([]string, 0, len(l.parts))
 		for _, q := range l.parts {
-			topics = append(topics, q.topic)
+			topics, by = append(topics, q.topic), append(by, q.by)
 			v.until = max(v.until, q.until)
 		}
 		for _, q := range l.parts {
@@ -53,7 +53,7 @@ func (s *state) segments(four bool, now second) (out []segment, lapse second, er
 			}
 		}
 		var err error
-		if v.class, err = s.intern(topics); err != nil {
+		if v.class, err = s.intern(topics, by); err != nil {
 			return err
 		}
 		out = append(out, segment{at, to, v})
