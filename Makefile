@@ -88,7 +88,7 @@ bench: bench-detect bench-journal bench-firewall bench-latency bench-broker benc
 
 # Hundreds of agents' policy and ledger, a third of the operators hostile; writes docs/simulation.md.
 sim:
-	$(GO) run ./test/sim/federation
+	$(GO) run ./test/sim/federation -out docs -check
 
 # Hours of what the tests do for seconds.
 SOAK ?= 1h

@@ -57,8 +57,8 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		"a peer with strikes":      {func(e *examined) { e.peers[0].Strikes = 1 }, "agent peers show alice"},
 		"a quarantined peer":       {func(e *examined) { e.peers[0].Quarantine = &ledger.Quarantine{Why: "strikes"} }, "agent undo alice --release"},
 		"claims that wait":         {func(e *examined) { e.holds = []ledger.Hold{{Name: "alice", Why: ledger.HoldGuard, Claims: 5}} }, "agent hold approve alice"},
-		"a table that is gone": {func(e *examined) { e.table = tableState{known: true} }, "agent reload"},
-		"a table that is off":  {func(e *examined) { e.table = tableState{known: true, off: true} }, "agent firewall resume"},
+		"a table that is gone":     {func(e *examined) { e.table = tableState{known: true} }, "agent reload"},
+		"a table that is off":      {func(e *examined) { e.table = tableState{known: true, off: true} }, "agent firewall resume"},
 		"a chain before ours": {func(e *examined) {
 			e.table = tableState{known: true, present: true, ahead: []firewall.Neighbour{{Table: "x"}}}
 		}, "agent firewall check"},
