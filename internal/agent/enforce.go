@@ -28,6 +28,8 @@ type enforcer struct {
 	drift firewall.Drift
 	fault error     // of the last write or check
 	said  time.Time // when the fault was logged
+
+	observed map[ban.Topic]bool // as configured last; nil at first
 }
 
 const (
@@ -101,7 +103,7 @@ func (e *enforcer) configure(ctx context.Context) error {
 	if err := e.fw.Configure(ctx, c); err != nil {
 		return fmt.Errorf("setting up the firewall: %w", err)
 	}
-	return nil
+	return e.relabel(ctx, c.Scopes)
 }
 
 // run carries changes of verdicts to the kernel as they come, and looks every

@@ -9,6 +9,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/firewall"
+	"banmesh/internal/ledger"
 )
 
 // mostNamed is how many bans at a start are looked up for those on whose word
@@ -25,14 +26,49 @@ func (e *enforcer) onWhoseWord(topic ban.Topic, target ban.Target) string {
 	if _, ok := e.fw.(firewall.ByOperator); !ok {
 		return ""
 	}
-	var names []string
 	for _, s := range e.a.ledger.Explain(target).Standings {
-		if s.Topic != topic || s.Target != target {
+		if s.Topic == topic && s.Target == target {
+			return e.names(s)
+		}
+	}
+	return ""
+}
+
+// relabel tells the firewall on whose word the bans of topics rest that have
+// just come to be observed; as long as they were enforced nobody asked.
+func (e *enforcer) relabel(ctx context.Context, scopes []firewall.Scope) error {
+	e.mu.Lock()
+	before := e.observed
+	e.observed = map[ban.Topic]bool{}
+	for _, s := range scopes {
+		e.observed[s.Topic] = s.Observe
+	}
+	e.mu.Unlock()
+	if before == nil {
+		return nil // the bans come next
+	}
+	var add []firewall.Ban
+	for _, s := range scopes {
+		if !s.Observe || before[s.Topic] {
 			continue
 		}
-		for _, name := range banOf(s).Origin {
-			names = append(names, strings.Map(plainName, name))
+		for x := range e.a.ledger.Bans(ledger.Filter{Topic: s.Topic}) {
+			if p, ok := x.Target.Prefix(); ok && len(add) < mostNamed {
+				add = append(add, firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until, By: e.names(x)})
+			}
 		}
+	}
+	if len(add) == 0 {
+		return nil
+	}
+	return e.fw.Apply(ctx, add, nil)
+}
+
+// names gives those on whose word a ban rests, as [firewall.Ban] has them.
+func (e *enforcer) names(s ledger.Standing) string {
+	names := banOf(s).Origin
+	for i := range names {
+		names[i] = strings.Map(plainName, names[i])
 	}
 	return strings.Join(names, ",")
 }
