@@ -3,7 +3,11 @@
 // on its way to a hundred readers, and what the simpler designs cost in the
 // same run. Each figure is a line: figure NAME VALUE UNIT aim AIM.
 //
-//	bench -brokers mosquitto,banmesh,nats -broker bin/broker -nats path/to/nats-server
+//	bench -brokers mosquitto,banmesh,nats -broker bin/broker -agent bin/agent -nats path/to/nats-server
+//
+// Two measurements are of whole agents: the memory of one that enforces the
+// large feed, and the way of a ban from `agent ban` at one to nftables at
+// another, in a network namespace of their own (root).
 package main
 
 import (
@@ -41,10 +45,15 @@ func main() {
 	missed := flag.Int("missed", 50_000, "changes that a reader misses")
 	readers := flag.Int("readers", 100, "readers of one ban")
 	dir := flag.String("dir", "", "directory for state (default: a temporary one)")
+	agents := flag.String("agent", "bin/agent", "our agent's program")
+	inside := flag.String("inside", "", "internal: measure from ban to kernel in this directory, in a network namespace")
 	reader := flag.String("reader", "", "internal: be a reader, as this JSON says")
 	flag.Parse()
 	if *reader != "" {
 		exit(read(*reader))
+	}
+	if *inside != "" {
+		exit(fromBanToKernel(*inside, *ours, *agents, *readers))
 	}
 	if *dir == "" {
 		d, err := os.MkdirTemp("", "federation-bench")
@@ -54,7 +63,10 @@ func main() {
 		defer os.RemoveAll(d)
 		*dir = d
 	}
-	for _, name := range strings.Split(*names, ",") {
+	for name := range strings.SplitSeq(*names, ",") {
+		if name == "" {
+			continue
+		}
 		b, err := start(name, filepath.Join(*dir, name), *ours, *nats)
 		if err != nil {
 			exit(fmt.Errorf("%s: %w", name, err))
@@ -65,6 +77,41 @@ func main() {
 			exit(fmt.Errorf("%s: %w", name, err))
 		}
 	}
+	for _, x := range []struct {
+		name string
+		n    int
+	}{{"100k", 100_000}, {"1M", 1_000_000}} {
+		where := filepath.Join(*dir, "memory-"+x.name)
+		b, err := start("banmesh", where, *ours, "")
+		if err == nil {
+			err = memory(b, where, *agents, min(x.n, *n), x.name)
+			b.kill()
+		}
+		if err != nil {
+			exit(fmt.Errorf("an agent with %s claims: %w", x.name, err))
+		}
+	}
+	if err := inNamespace("-inside", filepath.Join(*dir, "kernel"), "-broker", absolute(*ours), "-agent", absolute(*agents), "-readers", fmt.Sprint(*readers)); err != nil {
+		exit(fmt.Errorf("from ban to kernel: %w", err))
+	}
+}
+
+// absolute keeps a program's path good wherever it is run from.
+func absolute(path string) string {
+	if a, err := filepath.Abs(path); err == nil {
+		return a
+	}
+	return path
+}
+
+// fromBanToKernel runs inside a network namespace of its own.
+func fromBanToKernel(dir, ours, program string, readers int) error {
+	b, err := start("banmesh", filepath.Join(dir, "broker"), ours, "")
+	if err != nil {
+		return err
+	}
+	defer b.kill()
+	return kernel(b, dir, program, readers)
 }
 
 func exit(err error) {
