@@ -35,6 +35,7 @@ type Detector struct {
 type entry struct {
 	*template
 	hits     int
+	fitted   bool // it matched a line, whether it won or not
 	lastUsed time.Time
 	distance int
 }
@@ -135,8 +136,8 @@ func (d *Detector) fast(line []byte) (Found, bool) {
 }
 
 // match runs one template on a part of a line.
-func (d *Detector) match(t *template, line []byte, from, to int) []int {
-	re, err := t.compiled()
+func (d *Detector) match(e *entry, line []byte, from, to int) []int {
+	re, err := e.compiled()
 	if err != nil || from > to {
 		return nil
 	}
@@ -145,6 +146,7 @@ func (d *Detector) match(t *template, line []byte, from, to int) []int {
 	if spans == nil {
 		return nil
 	}
+	e.fitted = true
 	d.spans = spans
 	for i := range spans {
 		if spans[i] >= 0 {
@@ -165,11 +167,11 @@ func (d *Detector) search(line []byte) (*template, []int) {
 		e := d.entries[d.last]
 		switch {
 		case e.anchored:
-			found, skip = d.match(e.template, line, 0, len(line)), d.last
+			found, skip = d.match(e, line, 0, len(line)), d.last
 		case d.samePlace(line):
-			found = d.match(e.template, line, d.place.from, min(d.place.to, len(line)))
+			found = d.match(e, line, d.place.from, min(d.place.to, len(line)))
 		default:
-			found, skip = d.match(e.template, line, 0, len(line)), d.last
+			found, skip = d.match(e, line, 0, len(line)), d.last
 		}
 		if found != nil {
 			if len(d.entries) == 1 || e.anchored || found[0] == d.place.from && found[1] == d.place.to {
@@ -184,13 +186,13 @@ func (d *Detector) search(line []byte) (*template, []int) {
 			if i == skip {
 				continue
 			}
-			found = d.match(e.template, line, 0, len(line))
+			found = d.match(e, line, 0, len(line))
 			if found == nil {
 				continue
 			}
 			at := found[0]
 			winner = i
-			if i+1 >= len(d.entries) || e.anchored || at == 0 && e.hits > 0 && d.entries[i+1].hits == 0 {
+			if i+1 >= len(d.entries) || e.anchored || at == 0 && e.hits > 0 && !d.entries[i+1].fitted {
 				break
 			}
 			if at > e.distance || at > d.place.from {
