@@ -135,5 +135,6 @@ login 45.80.20.7 20 true || fail "the administrator cannot log in again"
 login 45.80.20.66 20 true || fail "what the quarantined peer banned is banned still"
 agent peers show mallory
 echo "the administrator was not locked out"
+/bin/sh /usr/local/bin/gate.sh || fail "the wallet gate"
 systemd-analyze security --no-pager banmesh-agent | tail -1
 echo "all is well"

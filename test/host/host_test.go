@@ -21,6 +21,9 @@ import (
 //go:embed check.sh
 var check string
 
+//go:embed gate.sh
+var gate string
+
 // masked services would only slow the boot down or need a network.
 var masked = []string{
 	"apt-daily.timer", "apt-daily-upgrade.timer", "fail2ban.service", "mosquitto.service", "ssh.service", "rsyslog.service", "nftables.service",
@@ -68,6 +71,7 @@ func TestTheServiceRunsHardenedOnABootedHost(t *testing.T) {
 		mustDo(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), mode))
 	}
 	write("usr/local/bin/check.sh", check, 0o755)
+	write("usr/local/bin/gate.sh", gate, 0o755)
 	write("etc/systemd/system/check.service", "[Unit]\nAfter=multi-user.target banmesh-agent.service\n[Service]\nType=oneshot\nStandardOutput=file:/check.out\nStandardError=file:/check.err\n"+
 		"ExecStart=/bin/sh /usr/local/bin/check.sh\nExecStopPost=/bin/systemctl poweroff --no-block\nTimeoutStartSec=110\n", 0o644)
 	write("etc/machine-id", "", 0o444)
