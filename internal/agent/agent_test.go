@@ -16,6 +16,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/firewall"
+	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
 )
@@ -313,6 +314,33 @@ func TestWrongRequestsAreRefusedWithTheirReason(t *testing.T) {
 	}
 	if len(n.fake.Bans()) != 0 {
 		t.Errorf("something was banned: %v", n.fake.Bans())
+	}
+}
+
+func TestAFloodWaitsForAPerson(t *testing.T) {
+	n := newNode(t, quiet+"watch = \"any of alice\"\nban = \"any of alice\"\n"+trusts("alice", alice)+"[topics.sshd.limits]\nhold_floor = 2\n")
+	n.hear(alice, "45.1.1.1", "45.1.1.2", "45.1.1.3", "45.1.1.4")
+	n.eventually("the first two are enforced", func() bool { return n.drops("45.1.1.1") && n.drops("45.1.1.2") })
+	var holds []ledger.Hold
+	if err := n.client.Get(t.Context(), "/v1/hold", nil, &holds); err != nil || len(holds) != 1 || holds[0].Name != "alice" || holds[0].Claims != 2 || holds[0].Why != ledger.HoldGuard {
+		t.Fatalf("what waits: %+v, %v", holds, err)
+	}
+	if x := n.explain("45.1.1.3"); n.drops("45.1.1.3") || x.Standings[0].Action != policy.Watch {
+		t.Errorf("what waits is not watched: %+v", x)
+	}
+	n.restart()
+	n.hear(alice, "45.1.1.1", "45.1.1.2", "45.1.1.3", "45.1.1.4")
+	if n.drops("45.1.1.4") {
+		t.Error("after a restart it does not wait")
+	}
+	var count control.CountAnswer
+	n.post("/v1/hold/approve", control.PeerRequest{Peer: "alice", Topic: "sshd"}, &count)
+	n.eventually("what was approved is enforced", func() bool { return n.drops("45.1.1.3") && n.drops("45.1.1.4") })
+	n.hear(alice, "45.1.1.5", "45.1.1.6", "45.1.1.7")
+	n.post("/v1/hold/reject", control.PeerRequest{Peer: alice.String()}, &count)
+	n.hear(alice, "45.1.1.7")
+	if n.drops("45.1.1.7") {
+		t.Error("what was rejected is enforced")
 	}
 }
 

@@ -20,13 +20,13 @@ var (
 
 func drawVotes(t *rapid.T) []Vote {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Vote {
-		since := time.Duration(rapid.IntRange(-600, 0).Draw(t, "since")) * time.Minute
+		since := time.Duration(rapid.OneOf(rapid.IntRange(-600, 0), rapid.SampledFrom([]int{-70, -60, 0})).Draw(t, "since")) * time.Minute
 		return Vote{
 			Operator: op(rapid.SampledFrom(everyone).Draw(t, "operator")),
 			On:       target,
 			Since:    t0.Add(since),
-			// A few minutes apart only, so that ties and equal times occur.
-			End:         t0.Add(time.Duration(rapid.IntRange(-10, 120).Draw(t, "end")) * time.Minute),
+			// Ties must occur: whom a verdict names then must not depend on order.
+			End:         t0.Add(time.Duration(rapid.OneOf(rapid.IntRange(-10, 120), rapid.SampledFrom([]int{30, 60})).Draw(t, "end")) * time.Minute),
 			Hits:        uint8(rapid.IntRange(0, 5).Draw(t, "hits")),
 			Established: rapid.Bool().Draw(t, "established"),
 			Held:        rapid.IntRange(0, 5).Draw(t, "held") == 0,
@@ -166,11 +166,38 @@ func TestAThousandKeysUnderOneOperatorAreOneVote(t *testing.T) {
 	}
 }
 
+// TestWhoIsReachedTwiceIsOneVote: an operator whom two followed lists name can
+// sit in either one's seat, and in one of them only, however many nodes it has.
+func TestWhoIsReachedTwiceIsOneVote(t *testing.T) {
+	s := source(TopicSource{Ban: "2 of lp"}, "alice", "bob")
+	s.Groups["lp"] = []string{"follow alice", "follow bob"}
+	p, err := Compile(s, Trust{op("alice"): {Operators: []ban.Operator{op("x"), op("y")}}, op("bob"): {Operators: []ban.Operator{op("x")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := Question{Topic: "sshd", Target: target, Now: t0}
+	for range 50 {
+		q.Votes = append(q.Votes, vote("x", 0, time.Hour))
+	}
+	if v := p.Judge(q); v.Action == Ban {
+		t.Errorf("one operator filled two seats: %v", v)
+	}
+	// With another, who can only take the seat that it first sat in.
+	q.Votes = append(q.Votes, vote("y", 0, time.Hour))
+	if v := p.Judge(q); v.Action != Ban || len(v.By) != 2 {
+		t.Errorf("two operators are two votes: %v", v)
+	}
+}
+
 // TestProtectionBeatsEverything: no votes at all make a protected target
 // banned.
 func TestProtectionBeatsEverything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, votes := drawPolicy(t), drawVotes(t)
+		target := ban.MustTarget(rapid.SampledFrom([]string{"9.0.0.7", "9.0.0.0/24", "2a01::7", "2a01::/64", "2a01::/48", "0x52908400098527886e0f7030069857d2e4169ee7"}).Draw(t, "target"))
+		for i := range votes {
+			votes[i].On = target
+		}
 		votes = append(votes, Vote{Own: true, On: target, Since: t0, End: t0.Add(time.Hour)})
 		q := Question{Topic: "sshd", Target: target, Votes: votes, Now: t0, NeverBan: shieldAll{}}
 		if v := p.Judge(q); v.Action != Ignore || v.Why != ReasonNeverBan {

@@ -284,6 +284,17 @@ strikes = 1000
 	}
 	t.Logf("\n%s", strikes)
 
+	// What is over its limits waits for a person, who sees it.
+	if held := ask("hold", "list"); !strings.Contains(held, "over budget") || !strings.Contains(held, "agent hold approve PEER") {
+		t.Errorf("hold list:\n%s", held)
+	}
+	if out := ask("hold", "reject", "mallory"); !strings.Contains(out, "rejected ") {
+		t.Errorf("hold reject: %s", out)
+	}
+	if held := ask("hold", "list"); !strings.Contains(held, "rejected") {
+		t.Errorf("hold list:\n%s", held)
+	}
+
 	// With the default limits the same peer is quarantined, and nothing of it is
 	// left.
 	config := l.write("config/agent.toml", strings.Replace(read(t, filepath.Join(l.dir, "config/agent.toml")), "strikes = 1000\n", "", 1), 0o600)
