@@ -106,6 +106,22 @@ func TestADropInIsEditedAtomicallyAndUndone(t *testing.T) {
 	}
 }
 
+func TestAFileOfAPersonIsNotRewritten(t *testing.T) {
+	dir := t.TempDir()
+	const own = "# mine\n[topics.sshd]\nsubscribe = false\n"
+	write(t, dir, map[string]string{"conf.d/topics.toml": own})
+	_, err := EditDropIn(dir, "topics", func(tree map[string]any) error {
+		Table(tree, "topics", "sshd")["subscribe"] = true
+		return nil
+	})
+	if !errors.Is(err, ErrOwn) {
+		t.Errorf("got %v", err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "conf.d", "topics.toml")); err != nil || string(b) != own {
+		t.Errorf("the file is now %q, %v", b, err)
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	f.Add("[topics.sshd]\nban='any of a'\n[[brokers]]\nurl='x'\n")
 	f.Fuzz(func(t *testing.T, s string) {

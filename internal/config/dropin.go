@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -16,6 +17,10 @@ const DropInDirectory = "conf.d"
 
 // dropInHead begins each file that a command writes.
 const dropInHead = "# Written by `agent`; later commands change it. Your own settings belong into agent.toml.\n\n"
+
+// ErrOwn says that a file in the way was written by a person: the program
+// changes none of those.
+var ErrOwn = errors.New("this file was not written by `agent`: move its settings into agent.toml or a file of another name")
 
 // EditDropIn changes one file that the program itself keeps: it reads
 // conf.d/name.toml if it is there, lets edit change the tree, and replaces the
@@ -28,6 +33,8 @@ func EditDropIn(dir, name string, edit func(tree map[string]any) error) (path st
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return path, fmt.Errorf("reading %s: %w", path, err)
+	case !strings.HasPrefix(string(data), dropInHead[:strings.IndexByte(dropInHead, ';')]):
+		return path, fmt.Errorf("%s: %w", path, ErrOwn)
 	default:
 		if err := toml.Unmarshal(data, &tree); err != nil {
 			return path, fmt.Errorf("reading %s: %w", path, err)
