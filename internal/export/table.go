@@ -32,6 +32,7 @@ type Table struct {
 	now    func() time.Time
 	seed   maphash.Seed
 	shards [shardCount]shard
+	names  names
 	// lengths4 and lengths6 count the entries of each prefix length, so that
 	// Check looks only where something is.
 	lengths4 [33]atomic.Int64
@@ -41,12 +42,6 @@ type Table struct {
 	serial  uint64
 	changes []change      // a ring once it is full
 	waiting chan struct{} // closed by the next change
-}
-
-// shard holds the entries of some targets.
-type shard struct {
-	mu      sync.RWMutex
-	entries map[ban.Target][]record
 }
 
 // record is what one topic says of a target.
@@ -70,7 +65,7 @@ func NewTable(now func() time.Time) *Table {
 	}
 	t := &Table{now: now, seed: maphash.MakeSeed(), waiting: make(chan struct{})}
 	for i := range t.shards {
-		t.shards[i].entries = make(map[ban.Target][]record)
+		t.shards[i] = newShard()
 	}
 	return t
 }
@@ -109,13 +104,11 @@ func (t *Table) Expire() int {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.RLock()
-		for target, records := range s.entries {
-			for _, r := range records {
-				if r.until <= now {
-					ended = append(ended, Key{target, r.topic})
-				}
+		s.all(&t.names, func(target ban.Target, r record) {
+			if r.until <= now {
+				ended = append(ended, Key{target, r.topic})
 			}
-		}
+		})
 		s.mu.RUnlock()
 	}
 	// Apply decides again, under its lock: a ban may have been renewed between.
@@ -146,44 +139,30 @@ func (t *Table) set(e Entry) bool {
 	r := record{e.Topic, e.Until.UnixNano(), e.Class, e.Here}
 	s := t.shard(e.Target)
 	s.mu.Lock()
-	records := s.entries[e.Target]
-	i := slices.IndexFunc(records, func(r record) bool { return r.topic == e.Topic })
-	switch {
-	case i >= 0 && records[i] == r:
-		s.mu.Unlock()
-		return false
-	case i >= 0:
-		records[i] = r
-	default:
-		if len(records) == 0 {
-			t.count(e.Target, 1)
-		}
-		s.entries[e.Target] = append(records, r)
+	changed, added := s.put(&t.names, e.Target, r)
+	if added {
+		t.count(e.Target, 1)
 	}
 	s.mu.Unlock()
-	t.log(e)
-	return true
+	if changed {
+		t.log(e)
+	}
+	return changed
 }
 
 // lift removes an entry; t.mu is held.
 func (t *Table) lift(k Key) bool {
 	s := t.shard(k.Target)
 	s.mu.Lock()
-	records := s.entries[k.Target]
-	i := slices.IndexFunc(records, func(r record) bool { return r.topic == k.Topic })
-	if i < 0 {
-		s.mu.Unlock()
-		return false
-	}
-	if len(records) == 1 {
-		delete(s.entries, k.Target)
+	removed, last := s.remove(&t.names, k.Target, k.Topic)
+	if last {
 		t.count(k.Target, -1)
-	} else {
-		s.entries[k.Target] = slices.Delete(records, i, i+1)
 	}
 	s.mu.Unlock()
-	t.log(Entry{Target: k.Target, Topic: k.Topic})
-	return true
+	if removed {
+		t.log(Entry{Target: k.Target, Topic: k.Topic})
+	}
+	return removed
 }
 
 // until gives the end of an entry.
@@ -191,12 +170,12 @@ func (t *Table) until(k Key) (until int64, ok bool) {
 	s := t.shard(k.Target)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, r := range s.entries[k.Target] {
+	s.each(&t.names, k.Target, func(r record) {
 		if r.topic == k.Topic {
-			return r.until, true
+			until, ok = r.until, true
 		}
-	}
-	return 0, false
+	})
+	return until, ok
 }
 
 // log appends to the history; t.mu is held.
@@ -254,11 +233,11 @@ func (t *Table) exact(target ban.Target, now int64, found []Match) []Match {
 	s := t.shard(target)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, r := range s.entries[target] {
+	s.each(&t.names, target, func(r record) {
 		if r.until > now {
 			found = append(found, r.entry(target))
 		}
-	}
+	})
 	return found
 }
 
@@ -272,7 +251,7 @@ func (t *Table) Snapshot() (serial uint64, entries iter.Seq[Entry]) {
 	return t.Serial(), func(yield func(Entry) bool) {
 		var copied []Entry
 		for i := range t.shards {
-			copied = t.shards[i].copy(t.now().UnixNano(), copied[:0])
+			copied = t.shards[i].copy(&t.names, t.now().UnixNano(), copied[:0])
 			for _, e := range copied {
 				if !yield(e) {
 					return
@@ -282,16 +261,14 @@ func (t *Table) Snapshot() (serial uint64, entries iter.Seq[Entry]) {
 	}
 }
 
-func (s *shard) copy(now int64, into []Entry) []Entry {
+func (s *shard) copy(n *names, now int64, into []Entry) []Entry {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for target, records := range s.entries {
-		for _, r := range records {
-			if r.until > now {
-				into = append(into, r.entry(target))
-			}
+	s.all(n, func(target ban.Target, r record) {
+		if r.until > now {
+			into = append(into, r.entry(target))
 		}
-	}
+	})
 	return into
 }
 
