@@ -45,6 +45,15 @@ type node struct {
 
 func newNode(t testing.TB, name string, urls ...string) *node {
 	t.Helper()
+	var brokers []federation.Broker
+	for _, u := range urls {
+		brokers = append(brokers, federation.Broker{URL: u})
+	}
+	return connect(t, name, brokers...)
+}
+
+func connect(t testing.TB, name string, brokers ...federation.Broker) *node {
+	t.Helper()
 	dir := t.TempDir()
 	n := &node{t: t, bans: map[ban.Target]bool{}}
 	var err error
@@ -55,10 +64,7 @@ func newNode(t testing.TB, name string, urls ...string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := federation.Options{Network: "net", Identity: n.id, Store: st, Apply: n.apply}
-	for _, u := range urls {
-		o.Brokers = append(o.Brokers, federation.Broker{URL: u})
-	}
+	o := federation.Options{Network: "net", Identity: n.id, Store: st, Apply: n.apply, Brokers: brokers}
 	if n.s, err = federation.New(o); err != nil {
 		t.Fatal(err)
 	}
@@ -241,16 +247,23 @@ func deployed(t *testing.T, name string, replace ...string) string {
 	return path
 }
 
-func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it builds nats-server")
-	}
+// natsServer builds nats-server, as its module has it.
+func natsServer(t *testing.T) string {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "nats-server")
 	build := exec.Command("go", "build", "-o", binary, "github.com/nats-io/nats-server/v2")
 	build.Dir = "nats"
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Skipf("nats-server cannot be built here: %v\n%s", err, out)
 	}
+	return binary
+}
+
+func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds nats-server")
+	}
+	binary := natsServer(t)
 	var replace []string
 	ports := map[string]int{}
 	for i := 1; i <= 3; i++ {

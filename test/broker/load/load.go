@@ -37,6 +37,11 @@ func Dial(address, id string, keepalive uint16) (*Conn, error) {
 	return dial(address, id, "", "", keepalive)
 }
 
+// DialUser connects a client that has an account.
+func DialUser(address, id, user, password string, keepalive uint16) (*Conn, error) {
+	return dial(address, id, user, password, keepalive)
+}
+
 // DialKey connects as a node of the author's operator, by proof of its key.
 func (a *Author) DialKey(address string) (*Conn, error) {
 	node := ed25519.NewKeyFromSeed(a.root.Seed()[:ed25519.SeedSize])
