@@ -123,6 +123,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	group.Go(func() error { return control.Serve(running, listener, handler, a.log) })
 	group.Go(func() error { return a.watchdog(running) })
 	group.Go(func() error { return a.serveOthers(running) })
+	group.Go(func() error { return giveBack(running) })
 
 	a.greet(o.Out)
 	a.notifySystemd(daemon.SdNotifyReady)

@@ -1,0 +1,41 @@
+package agent
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestIdleMemoryIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- giveBack(ctx) }()
+		synctest.Wait()
+		waste := make([][]byte, 0, 64)
+		for range 64 {
+			b := make([]byte, 2<<20)
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = 1
+			}
+			waste = append(waste, b)
+		}
+		runtime.KeepAlive(waste)
+		runtime.GC() // nothing is live of it any more, and all of it is held
+		_, before := heap()
+		if before < 64<<20 {
+			t.Fatalf("only %d bytes are held", before)
+		}
+		time.Sleep(giveBackEvery + time.Second) // in a bubble: at once
+		synctest.Wait()
+		if _, after := heap(); after > before/2 {
+			t.Errorf("%d bytes of %d are still held", after, before)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
