@@ -44,9 +44,12 @@ func InspectIPSet(ctx context.Context, table string, legacy bool, topics []ban.T
 		return sum, err
 	}
 	holds := []MapSummary{
-		{Name: "4", Holds: "IPv4 addresses"}, {Name: "4n", Holds: "IPv4 prefixes"},
-		{Name: "6", Holds: "IPv6 addresses"}, {Name: "6n", Holds: "IPv6 prefixes"},
-		{Name: "never-4", Holds: "IPv4 ranges never banned"}, {Name: "never-6", Holds: "IPv6 ranges never banned"},
+		{Name: "4", Holds: "IPv4 addresses"},
+		{Name: "4n", Holds: "IPv4 prefixes"},
+		{Name: "6", Holds: "IPv6 addresses"},
+		{Name: "6n", Holds: "IPv6 prefixes"},
+		{Name: "never-4", Holds: "IPv4 ranges never banned"},
+		{Name: "never-6", Holds: "IPv6 ranges never banned"},
 	}
 	kind := -1
 	for line := range strings.Lines(text) {
