@@ -38,6 +38,7 @@ func Fail2banJails(dir string) ([]detect.Imported, error) {
 func closes(j *detect.Imported) (e topics.Enforce, warnings []string) {
 	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
 	found := false
+	var ports []uint16
 	for _, spec := range j.Actions {
 		action, err := firewall.ParseBanaction(spec)
 		if err != nil {
@@ -57,7 +58,7 @@ func closes(j *detect.Imported) (e topics.Enforce, warnings []string) {
 		case len(scope.Ports) == 0:
 			e.AllPorts = true
 		}
-		e.Ports = append(e.Ports, ranges(scope.Ports)...)
+		ports = append(ports, scope.Ports...)
 		for _, p := range scope.Protocols {
 			if !slices.Contains(e.Protocols, p) {
 				e.Protocols = append(e.Protocols, p)
@@ -68,8 +69,8 @@ func closes(j *detect.Imported) (e topics.Enforce, warnings []string) {
 		warn("no packet filter action: offenders are banned on all ports")
 		e.AllPorts = true
 	}
-	slices.Sort(e.Ports)
-	e.Ports = slices.Compact(e.Ports)
+	slices.Sort(ports)
+	e.Ports = ranges(slices.Compact(ports))
 	if e.AllPorts {
 		e.Ports, e.Protocols = nil, nil
 	}

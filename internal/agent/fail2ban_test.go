@@ -100,7 +100,7 @@ func TestWhatActionsClose(t *testing.T) {
 		"every port":              {[]string{`nftables[port="0:65535"]`}, topics.Enforce{AllPorts: true}, 0},
 		"an unknown port":         {[]string{`nftables[port="no-such-service"]`}, topics.Enforce{AllPorts: true}, 1},
 		"udp":                     {[]string{`nftables[port="53", protocol="udp"]`}, topics.Enforce{Ports: []string{"53"}, Protocols: []string{"udp"}}, 0},
-		"two actions":             {[]string{`nftables[port="80", protocol="tcp"]`, `nftables[port="443", protocol="tcp"]`, `sendmail[dest="x"]`}, topics.Enforce{Ports: []string{"443", "80"}, Protocols: []string{"tcp"}}, 1},
+		"two actions":             {[]string{`nftables[port="80", protocol="tcp"]`, `nftables[port="443", protocol="tcp"]`, `sendmail[dest="x"]`}, topics.Enforce{Ports: []string{"80", "443"}, Protocols: []string{"tcp"}}, 1},
 		"no packet filter":        {[]string{`cloudflare[cfuser="x"]`}, topics.Enforce{AllPorts: true}, 2},
 		"a chain of Docker's":     {[]string{`nftables[port="80", protocol="tcp", chain="DOCKER-USER"]`}, topics.Enforce{Ports: []string{"80"}, Protocols: []string{"tcp"}}, 1},
 	} {

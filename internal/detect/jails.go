@@ -75,7 +75,6 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 		// fail2ban's own log says who it banned; where fail2ban is gone, that is
 		// known here first hand.
 		d.Decisions = true
-		warn("filter", "bans of this node's topics are counted, beside those in fail2ban's log")
 	case len(d.Files) == 0 && !strings.HasPrefix(j.Backend, "systemd"):
 		warn("logpath", "it names no log file")
 	}
@@ -179,7 +178,7 @@ func limits(d *topics.Detect, j *f2bconf.Jail, warn func(option, format string, 
 		warn("bantime.overalljails", "bantime.overalljails is not honoured: bans are counted for each topic")
 	}
 	if s := o["ignorecommand"]; s != "" {
-		warn("ignorecommand", "ignorecommand is not run: %.60q; use ignoreip or never_ban", s)
+		warn("ignorecommand", "ignorecommand is not run: %.200q; use ignoreip or never_ban", s)
 	}
 	if s := o["logencoding"]; s != "" && s != "auto" && !strings.EqualFold(s, "utf-8") && !strings.EqualFold(s, "utf8") && !strings.EqualFold(s, "ascii") {
 		warn("logencoding", "logencoding = %s: lines are read as UTF-8", s)
