@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banmesh/internal/agent"
 	"banmesh/internal/cli"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/dates"
@@ -135,9 +136,15 @@ func parseZone(s string) (*time.Location, error) {
 	return time.FixedZone(s, offset), nil
 }
 
-// loadTopics gives the shipped definitions with the operator's over them.
+// loadTopics gives the definitions as the agent uses them: shipped ones, those
+// of included directories, the operator's, and agent.toml's changes. With a
+// fault in agent.toml the definitions alone are given: filters can be tried
+// all the same.
 func loadTopics(p *paths) ([]*topics.Definition, error) {
-	return topics.Load(filepath.Join(p.config, "topics.d"))
+	if s, err := agent.LoadSettings(p.config); err == nil {
+		return s.Definitions(), nil
+	}
+	return topics.Load(filepath.Join(p.config, agent.TopicDirectory))
 }
 
 // printTrial prints the report of fail2ban-regex, and more of each expression.

@@ -185,6 +185,15 @@ func (s *Settings) Included(topic ban.Topic) string {
 	return ""
 }
 
+// Definitions gives the definition of every topic with the configuration's
+// changes laid over it, by name.
+func (s *Settings) Definitions() (list []*topics.Definition) {
+	for _, t := range s.topics {
+		list = append(list, t.definition)
+	}
+	return list
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
