@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"banmesh/internal/ban"
 )
@@ -15,6 +18,12 @@ import (
 // ProbeIPSet says whether an [IPSet] can enforce here: whether its tools are
 // installed and this process may use them. It changes nothing.
 func ProbeIPSet(ctx context.Context, legacy bool) Capability {
+	// iptables asks ipset about its sets over a raw socket.
+	for name, c := range map[string]uint{"CAP_NET_ADMIN": unix.CAP_NET_ADMIN, "CAP_NET_RAW": unix.CAP_NET_RAW} {
+		if !hasCapability(os.Getpid(), c) {
+			return Capability{Reason: "this process lacks " + name + ", which iptables and ipset need; run as root or give it to the service"}
+		}
+	}
 	s := NewIPSet(Options{}, legacy)
 	tools := [][]string{{"ipset", "list", "-name"}}
 	for _, f := range families {
@@ -25,7 +34,7 @@ func ProbeIPSet(ctx context.Context, legacy bool) Capability {
 			return Capability{Reason: argv[0] + " is not installed"}
 		}
 		if _, err := s.output(ctx, argv[0], argv[1:]...); err != nil {
-			return Capability{Reason: fmt.Sprintf("%v; run as root or with CAP_NET_ADMIN and CAP_NET_RAW", err)}
+			return Capability{Reason: fmt.Sprintf("%v; run as root", err)}
 		}
 	}
 	return Capability{Enforce: true}

@@ -38,7 +38,7 @@ func takeLock(table string) (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("asking who holds the lock: %w", err)
 	}
-	if holder.Uid != 0 && int(holder.Uid) != os.Geteuid() && !mayEnforce(int(holder.Pid)) {
+	if holder.Uid != 0 && int(holder.Uid) != os.Geteuid() && !hasCapability(int(holder.Pid), unix.CAP_NET_ADMIN) {
 		return -1, nil
 	}
 	return -1, fmt.Errorf("table %s: %w (process %d)", table, ErrBusy, holder.Pid)
@@ -50,8 +50,8 @@ func unlock(fd int) {
 	}
 }
 
-// mayEnforce says whether a process of another user has CAP_NET_ADMIN.
-func mayEnforce(pid int) bool {
+// hasCapability says whether a process has a capability in effect.
+func hasCapability(pid int, capability uint) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return false
@@ -59,7 +59,7 @@ func mayEnforce(pid int) bool {
 	for line := range bytes.Lines(b) {
 		if hex, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
 			set, err := strconv.ParseUint(string(bytes.TrimSpace(hex)), 16, 64)
-			return err == nil && set&(1<<unix.CAP_NET_ADMIN) != 0
+			return err == nil && set&(1<<capability) != 0
 		}
 	}
 	return false
