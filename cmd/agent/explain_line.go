@@ -109,6 +109,9 @@ func printExplanations(w io.Writer, list []detect.Explanation, all bool) {
 		}
 		if e.Reached == "offence" {
 			fmt.Fprintf(w, "  counts   %g of %d within %s, then banned for %s\n", e.Weight, e.MaxRetry, span.Format(e.FindTime), span.Format(e.BanTime))
+			if e.Corroborate > 0 {
+				fmt.Fprintf(w, "  believed only if the kernel saw the address finish a handshake with the topic's ports within %s\n", span.Format(e.Corroborate))
+			}
 		}
 	}
 	if shown == 0 {

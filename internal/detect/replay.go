@@ -94,6 +94,9 @@ type Explanation struct {
 	MaxRetry int           `json:"maxretry"`
 	FindTime time.Duration `json:"findtime"`
 	BanTime  time.Duration `json:"bantime"`
+	// Corroborate is how recently the kernel must have seen the address
+	// connect for the line to count; 0 believes it.
+	Corroborate time.Duration `json:"corroborate,omitempty"`
 }
 
 // Explain says what each jail makes of a line, without reading or changing
@@ -119,6 +122,7 @@ func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, e
 		e := Explanation{
 			Topic: j.topic, MaxRetry: j.def.Detect.MaxRetry,
 			FindTime: j.def.Detect.FindTime.Duration(), BanTime: j.def.Detect.BanTime.Duration(),
+			Corroborate: j.def.Detect.Corroborate.Duration(),
 		}
 		any := uint64(0)
 		for _, w := range r.cands[r.offsets[i]:r.offsets[i+1]] {
