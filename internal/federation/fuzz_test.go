@@ -50,6 +50,8 @@ func FuzzManifest(f *testing.F)   { fuzzBody(f, KindManifest) }
 func FuzzCard(f *testing.F)       { fuzzBody(f, KindCard) }
 func FuzzTrust(f *testing.F)      { fuzzBody(f, KindTrust) }
 func FuzzInvitation(f *testing.F) { fuzzBody(f, KindInvitation) }
+func FuzzDispute(f *testing.F)    { fuzzBody(f, KindDispute) }
+func FuzzDefinition(f *testing.F) { fuzzBody(f, KindDefinition) }
 
 func FuzzEnvelope(f *testing.F) {
 	for n, b := range testMessages(f) {
