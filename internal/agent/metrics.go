@@ -25,11 +25,13 @@ var (
 	descEnforced = prometheus.NewDesc("banmesh_enforcing", "Whether bans reach the kernel.", nil, nil)
 	descWarnings = prometheus.NewDesc("banmesh_warnings", "Things wrong with the node, as `agent status` shows them.", []string{"code"}, nil)
 	descWatched  = prometheus.NewDesc("banmesh_watched", "Targets that their first offence here bans.", nil, nil)
+	descDoubted  = prometheus.NewDesc("banmesh_uncorroborated_total", "Offences of log lines that did not count, because the kernel knew no connection of the address.", []string{"topic"}, nil)
+	descGate     = prometheus.NewDesc("banmesh_gate_answers_total", "Calls of the wallet gate, by what became of them.", []string{"answer"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descBans, descPackets, descBytes, descRead, descMatched, descLast, descBroker, descEnforced, descWarnings, descWatched} {
+	for _, d := range []*prometheus.Desc{descBans, descPackets, descBytes, descRead, descMatched, descLast, descBroker, descEnforced, descWarnings, descWatched, descDoubted, descGate} {
 		ch <- d
 	}
 }
@@ -68,6 +70,18 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descEnforced, boolean(s.Enforcement != "observe" && s.Enforcement != "off"))
 	gauge(descWatched, float64(s.Watched))
+	for _, j := range c.a.detection.get().Status().Jails {
+		counter(descDoubted, j.Uncorroborated, string(j.Topic))
+	}
+	if g := c.a.gate.gate; g != nil {
+		n := g.Counters()
+		for answer, v := range map[string]uint64{
+			"allowed": n.Allowed, "refused": n.Refused, "unanswered": n.Unanswered, "unread": n.Unread, "stray": n.Stray,
+			"upstream-refused": n.UpstreamRefused, "upstream-failed": n.UpstreamFailed,
+		} {
+			counter(descGate, v, answer)
+		}
+	}
 }
 
 func boolean(b bool) float64 {

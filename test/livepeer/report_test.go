@@ -1,6 +1,7 @@
 package livepeer
 
 import (
+	"io"
 	"net/http"
 	"net/netip"
 	"path/filepath"
@@ -19,7 +20,7 @@ import (
 func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 	binary := buildAgent(t)
 	lists := freeAddress(t)
-	a := newNode(t, "A", "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \""+lists+"\"\n"+
+	a := newNode(t, "A", "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \""+lists+"\"\n[gate]\nenabled = true\nlisten = \"127.0.0.1:0\"\n"+
 		"[topics.sshd]\nfiles = []\njournal = []\nreports = true\n[topics.nginx]\ndetect = true\nfiles = []\njournal = []\n")
 	a.run(t, binary)
 	c, err := client.Open(t.Context(), client.Options{Socket: filepath.Join(a.dir, "s")})
@@ -54,8 +55,19 @@ func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 	if len(bans) != 1 || bans[0].Topic != "sshd" || bans[0].Class != ban.ClassExploit || bans[0].Hits != 5 {
 		t.Errorf("banned: %+v", bans)
 	}
+	resp, err := http.Get("http://" + lists + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	for _, want := range []string{`banmesh_uncorroborated_total{topic="sshd"} 0`, `banmesh_gate_answers_total{answer="refused"} 0`, `banmesh_bans{origin="here",topic="sshd"} 1`} {
+		if err != nil || !strings.Contains(string(metrics), want) {
+			t.Errorf("%v; the metrics lack %s:\n%s", err, want, metrics)
+		}
+	}
 	// What others reach over TCP takes no reports at all.
-	resp, err := http.Post("http://"+lists+"/v1/offences", "application/json", strings.NewReader(`{"offences":[{"topic":"sshd","target":"203.0.113.10","class":"auth"}]}`))
+	resp, err = http.Post("http://"+lists+"/v1/offences", "application/json", strings.NewReader(`{"offences":[{"topic":"sshd","target":"203.0.113.10","class":"auth"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
