@@ -74,7 +74,7 @@ func TestAContainersPublishedPortIsClosedToo(t *testing.T) {
 	host4 := listenTCP(t, "10.9.0.1:8080")
 
 	n := newTest(t, Options{})
-	mustDo(t, n.Configure(ctx, Config{Owner: OwnerNever, Scopes: []Scope{{Topic: "sshd", Ports: []uint16{2222}}, {Topic: "all"}}}))
+	mustDo(t, n.Configure(ctx, Config{Owner: OwnerNever, Scopes: []Scope{{Topic: "sshd", Ports: []uint16{2222}, Remember: time.Hour}, {Topic: "all"}}}))
 	mustDo(t, n.Replace(ctx, func(func(Ban) bool) {}))
 	for _, v := range []struct {
 		from, to string
@@ -84,6 +84,10 @@ func TestAContainersPublishedPortIsClosedToo(t *testing.T) {
 		mustDo(t, err)
 		if err := hears(c, s); err != nil {
 			t.Fatalf("before the ban: %v", err)
+		}
+		// Peers of a container are remembered by the port that they dialled.
+		if known, err := n.Established(ctx, netip.MustParseAddr(v.from), 2222); err != nil || !known {
+			t.Errorf("%s is not remembered: %v", v.from, err)
 		}
 		mustDo(t, n.Apply(ctx, bans("sshd", time.Now().Add(time.Hour), v.from), nil))
 		// The connection that stood dies, though everybody accepts established ones.
