@@ -154,6 +154,7 @@ func (a *agent) open(ctx context.Context) (err error) {
 	}
 	a.ledger, err = ledger.Open(ledger.Options{
 		History: history, Store: a.store, Policy: a.settings.policy, NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
+		Loading: true,
 	})
 	if err != nil {
 		return err
@@ -167,6 +168,7 @@ func (a *agent) open(ctx context.Context) (err error) {
 	if err := a.sharing.restore(ctx); err != nil {
 		return err
 	}
+	a.ledger.Loaded()
 	if a.enforcer, err = newEnforcer(ctx, a); err != nil {
 		return err
 	}

@@ -54,8 +54,10 @@ func (o *ownRecord) append(b []byte) []byte {
 	return b
 }
 
+// damaged is made once: a journal has a million records.
+var damaged = fmt.Errorf("an own claim: %w", ErrCorrupt)
+
 func (o *ownRecord) decode(b []byte) error {
-	damaged := fmt.Errorf("an own claim: %w", ErrCorrupt)
 	if len(b) < 2 || b[0] != recordAdd && b[0] != recordRemove || len(b) < 2+int(b[1]) {
 		return damaged
 	}

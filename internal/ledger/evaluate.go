@@ -54,6 +54,9 @@ func (l *Ledger) appendVotes(votes []policy.Vote, r uint32, on ban.Target) []pol
 // evaluate asks policy about a record again, and about the single IPv6
 // addresses inside it. It frees a record that nothing is left of.
 func (l *Ledger) evaluate(r uint32, now time.Time) {
+	if l.loading {
+		return
+	}
 	rec := &l.table.all[r]
 	if rec.kind == ban.KindNet6 {
 		x := l.table.byTopic[rec.topic]
@@ -125,14 +128,24 @@ func (rec *record) enforced(now time.Time) uint32 {
 
 // evaluateTopic asks policy about every target of a topic again.
 func (l *Ledger) evaluateTopic(topic int, now time.Time) {
+	if l.loading {
+		return
+	}
 	for r := range l.table.records(topic) {
 		l.evaluateOne(r, now)
 	}
 }
 
+// evaluateAll asks policy about every target again, in the order in which they
+// lie in memory: with a million of them that is what it costs.
 func (l *Ledger) evaluateAll(now time.Time) {
-	for topic := range l.table.byTopic {
-		l.evaluateTopic(topic, now)
+	if l.loading {
+		return
+	}
+	for r := range l.table.all {
+		if l.table.all[r].kind != ban.KindNone {
+			l.evaluateOne(uint32(r), now)
+		}
 	}
 	l.notify()
 }

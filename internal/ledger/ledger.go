@@ -50,6 +50,9 @@ type Options struct {
 	Log        *slog.Logger      // nil: none
 	// History hears what happened, for a replay later; nil: nobody.
 	History *History
+	// Loading says that feeds are replayed before anything is asked. Verdicts
+	// are computed by [Ledger.Loaded] then, once and not at each claim.
+	Loading bool
 }
 
 // A Ledger is safe for use from several goroutines. It starts none: the owner
@@ -72,6 +75,7 @@ type Ledger struct {
 	exempt  exemptions
 	wheel   wheel
 	nextAll time.Time // when every verdict is due again: a probation ends
+	loading bool      // verdicts wait for Loaded
 
 	scratch  []policy.Vote // of the last question, to be used again
 	dirty    []uint32      // records whose enforcement may have changed
@@ -98,6 +102,7 @@ func Open(o Options) (*Ledger, error) {
 		policy:   o.Policy,
 		never:    o.NeverBan,
 		peers:    o.NeverPeers,
+		loading:  o.Loading,
 		caution:  o.Caution,
 		changed:  make(chan struct{}, 1),
 		ownReady: make(chan struct{}, 1),
@@ -137,6 +142,14 @@ func Open(o Options) (*Ledger, error) {
 	l.nextAll = l.policy.NextProbation(now)
 	l.evaluateAll(now)
 	return l, nil
+}
+
+// Loaded ends the loading that [Options] began.
+func (l *Ledger) Loaded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loading = false
+	l.evaluateAll(l.now())
 }
 
 // Close writes what is still pending about peers. The store stays open.

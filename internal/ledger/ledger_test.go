@@ -120,6 +120,46 @@ func TestOwnBansSurviveAKill(t *testing.T) {
 	}
 }
 
+func TestALedgerThatLoadsAnswersAsOneThatDoesNot(t *testing.T) {
+	p := rules(t, policy.TopicSource{Ban: "2 of everyone", Watch: "any of everyone", Prefix: []string{"v4/24"}}, "alice", "bob")
+	w := newWorld(t, Options{Policy: p, NeverBan: never{netip.MustParsePrefix("198.51.100.9/32")}})
+	w.must(w.BanLocal("sshd", claim("198.51.100.1", time.Hour), Evidence{}))
+	_, err := w.Unban(ban.MustTarget("198.51.100.2"), 0, "")
+	w.must(err)
+	replay := func() {
+		for _, name := range []string{"alice", "bob"} {
+			w.must(w.Apply(ban.Change{Feed: feed(name), Reset: true, Claims: []ban.Claim{
+				claim("198.51.100.2", time.Hour), claim("198.51.100.3", 2*time.Hour), claim("198.51.100.9", time.Hour), claim("203.0.113.0/24", time.Hour),
+			}}))
+		}
+		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.4", time.Hour), claim("198.51.100.5", time.Hour)}}))
+		w.must(w.Apply(ban.Change{Feed: feed("alice"), Removed: []ban.Target{ban.MustTarget("198.51.100.5")}}))
+	}
+	replay()
+	want := w.desired()
+	if len(want) != 3 {
+		t.Fatalf("the test does not test: %q", want)
+	}
+	w.o.Loading = true
+	w.restart()
+	replay()
+	w.SetPolicy(p)
+	w.Loaded()
+	w.wantDesired(want...)
+	if !w.Watched("sshd", ban.MustTarget("198.51.100.4")) || w.Watched("sshd", ban.MustTarget("198.51.100.5")) {
+		t.Error("what is watched is another")
+	}
+	if s := w.Stats(); s.Targets != 6 {
+		t.Errorf("%+v: what nobody claims any longer is kept", s)
+	}
+	w.now = t0.Add(3 * time.Hour)
+	w.Expire(w.now)
+	w.wantDesired()
+	if s := w.Stats(); s.Targets != 0 {
+		t.Errorf("%+v after everything ended", s)
+	}
+}
+
 func TestABanIsOnlyEverLengthened(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.must(w.BanLocal("sshd", claim("198.51.100.1", 2*time.Hour), Evidence{}))

@@ -146,7 +146,7 @@ func run(dir string, claims, operators, events int) error {
 	if s, err = store.Open(filepath.Join(dir, "state")); err != nil {
 		return err
 	}
-	o.Store = s
+	o.Store, o.Loading = s, true
 	watch = begin()
 	if l, err = ledger.Open(o); err != nil {
 		return err
@@ -156,7 +156,9 @@ func run(dir string, claims, operators, events int) error {
 			return err
 		}
 	}
+	l.Loaded()
 	reload := watch.end()
+	o.Loading = false
 	if err := s.Close(); err != nil {
 		return err
 	}
