@@ -50,7 +50,10 @@ func jailStatus(t TopicSetting, d detect.Status) control.JailStatus {
 		spec := d.Sources[i].Spec
 		// A source is shared: only what this topic names is its own.
 		for _, stream := range d.Sources[i].Status.Streams {
-			if slices.ContainsFunc(x.Files, func(glob string) bool { ok, err := filepath.Match(glob, stream.Name); return ok && err == nil || glob == stream.Name }) {
+			if slices.ContainsFunc(x.Files, func(glob string) bool {
+				ok, err := filepath.Match(glob, stream.Name)
+				return ok && err == nil || glob == stream.Name
+			}) {
 				s.Files = append(s.Files, stream.Name)
 			}
 		}

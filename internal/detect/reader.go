@@ -76,8 +76,10 @@ func newReaders(d *Detector, resume source.Position) ([]*reader, error) {
 // newReader builds the scanner of a group's jails. Each jail's expressions
 // begin at a word of their own.
 func newReader(d *Detector, group *readerGroup) *reader {
-	r := &reader{d: d, jails: group.jails, spec: group.spec, files: group.files, journal: group.journal, docker: group.docker,
-		syslog: group.syslog, stdin: group.stdin, streams: map[string]*stream{}}
+	r := &reader{
+		d: d, jails: group.jails, spec: group.spec, files: group.files, journal: group.journal, docker: group.docker,
+		syslog: group.syslog, stdin: group.stdin, streams: map[string]*stream{},
+	}
 	r.spec.JournalDirs = d.o.JournalDirs
 	const wordBits = 64
 	none := []string{"\x00"} // stands in no line
