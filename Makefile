@@ -75,7 +75,7 @@ bench-journal: deps-test
 bench-firewall: deps-test
 	$(GO) run ./test/firewall/bench
 bench-latency: deps-test build
-	$(GO) run ./test/firewall/latency
+	GO=$(GO) test/firewall/latency.sh bin/agent
 bench-broker: deps-test build bin/nats-server
 	$(GO) run ./test/broker/bench -nats bin/nats-server
 bench-federation: deps-test build bin/nats-server
