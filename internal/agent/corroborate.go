@@ -37,14 +37,25 @@ func (e *enforcer) corroborated(ctx context.Context, topic ban.Topic, addr netip
 	return false
 }
 
+// tracks says why connections are not tracked, nil where they are as asked.
+func (e *enforcer) tracks() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.untracked
+}
+
 // doubtFor is how long a line that was not believed is worth a warning.
 const doubtFor = time.Hour
 
 // doubts gives warnings about topics whose lines are not believed.
 func (a *agent) doubts(status detect.Status) (list []control.Warning) {
 	for _, t := range a.current().topics {
-		if t.corroborate && (a.enforcer.fw == nil || t.scope.Remember == 0) {
+		untracked := a.enforcer.tracks()
+		if t.corroborate && (a.enforcer.fw == nil || t.scope.Remember == 0 || untracked != nil) {
 			mode, why := a.enforcer.enforcement()
+			if untracked != nil {
+				why = untracked.Error()
+			}
 			if why != "" {
 				why = ", " + why
 			}

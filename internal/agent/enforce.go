@@ -29,7 +29,8 @@ type enforcer struct {
 	fault error     // of the last write or check
 	said  time.Time // when the fault was logged
 
-	observed map[ban.Topic]bool // as configured last; nil at first
+	observed  map[ban.Topic]bool // as configured last; nil at first
+	untracked error              // why no connections are limited and remembered; nil where they may be
 }
 
 const (
@@ -100,9 +101,20 @@ func (e *enforcer) configure(ctx context.Context) error {
 	}
 	c := e.a.current().firewallConfig()
 	c.Never = e.a.guard.kernel()
-	if err := e.fw.Configure(ctx, c); err != nil {
+	err := e.fw.Configure(ctx, c)
+	untracked := err
+	if err != nil && ctx.Err() == nil && withoutTracking(c.Scopes) {
+		// A kernel without connection tracking can enforce bans all the same.
+		if err = e.fw.Configure(ctx, c); err == nil {
+			e.a.log.ErrorContext(ctx, "connections are neither limited nor remembered", slog.Any("error", untracked))
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("setting up the firewall: %w", err)
 	}
+	e.mu.Lock()
+	e.untracked = untracked
+	e.mu.Unlock()
 	return e.relabel(ctx, c.Scopes)
 }
 
@@ -221,6 +233,9 @@ func (e *enforcer) status(ctx context.Context) (counters map[ban.Topic]firewall.
 	defer e.mu.Unlock()
 	if e.drift.Off {
 		warnings = append(warnings, control.Warning{Code: "firewall-off", Text: "enforcement was switched off by hand: no ban is in force", Fix: "agent firewall resume"})
+	}
+	if e.untracked != nil {
+		warnings = append(warnings, control.Warning{Code: "no-tracking", Text: "connections are neither limited nor remembered: " + e.untracked.Error(), Fix: "modprobe nf_conntrack; then restart the agent"})
 	}
 	switch {
 	case errors.Is(e.fault, firewall.ErrFull):

@@ -129,3 +129,17 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 	}
 	return scope, scope.Check()
 }
+
+// withoutTracking takes out of the scopes what needs the kernel's connection
+// tracking, and says whether there was any.
+func withoutTracking(scopes []firewall.Scope) (had bool) {
+	for i := range scopes {
+		s := &scopes[i]
+		had = had || s.MaxConnections != 0 || s.Remember != 0
+		s.MaxConnections, s.Remember = 0, 0
+		if s.All {
+			s.All, s.Ports, s.Protocols = false, nil, nil
+		}
+	}
+	return had
+}
