@@ -54,31 +54,31 @@ func (o *ownRecord) append(b []byte) []byte {
 	return b
 }
 
-// damaged is made once: a journal has a million records.
-var damaged = fmt.Errorf("an own claim: %w", ErrCorrupt)
+// errDamaged is made once: a journal has a million records.
+var errDamaged = fmt.Errorf("an own claim: %w", ErrCorrupt)
 
 func (o *ownRecord) decode(b []byte) error {
 	if len(b) < 2 || b[0] != recordAdd && b[0] != recordRemove || len(b) < 2+int(b[1]) {
-		return damaged
+		return errDamaged
 	}
 	topic, err := ban.ParseTopic(string(b[2 : 2+b[1]]))
 	if err != nil {
-		return damaged
+		return errDamaged
 	}
 	*o = ownRecord{removed: b[0] == recordRemove}
 	o.topic = topic
 	b = b[2+b[1]:]
 	if o.target, b, err = cutTarget(b); err != nil {
-		return damaged
+		return errDamaged
 	}
 	if o.removed {
 		if len(b) > 0 {
-			return damaged
+			return errDamaged
 		}
 		return nil
 	}
 	if len(b) < 10 {
-		return damaged
+		return errDamaged
 	}
 	o.end, o.since = binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
 	o.flags, o.hits = b[8]&(classMask|flagEstablished), b[9]
@@ -89,13 +89,13 @@ func (o *ownRecord) decode(b []byte) error {
 	for _, text := range []*string{&o.proof.By, &o.proof.Source, &o.proof.Sample} {
 		n, k := binary.Uvarint(b)
 		if k <= 0 || n > maxText || n > uint64(len(b)-k) {
-			return damaged
+			return errDamaged
 		}
 		*text = string(b[k : k+int(n)])
 		b = b[k+int(n):]
 	}
 	if len(b) > 0 {
-		return damaged
+		return errDamaged
 	}
 	return nil
 }
