@@ -100,15 +100,6 @@ func (n *network) dial(from, to string) error {
 	return c.Close()
 }
 
-func buildAgent(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "agent")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/agent").CombinedOutput(); err != nil {
-		t.Fatalf("building the agent: %v\n%s", err, out)
-	}
-	return binary
-}
-
 // TestForgedLinesBanNobodyWhoIsNotConnected: whoever reaches the port can make
 // go-livepeer write whole lines about somebody else. The agent, in a real
 // kernel, bans who was connected and nobody else.

@@ -48,7 +48,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(built.directory)
+		os.Exit(code)
+	}))
 }
 
 // host serves the gate on the socket that it inherits, until SIGTERM.

@@ -113,11 +113,7 @@ func freeAddress(t *testing.T) string {
 // TestADenialOfOneOperatorIsEnforcedAtAnothersGate: A denies a wallet by hand,
 // B opted in and trusts A, so B's gate refuses it; A withdraws, B admits it.
 func TestADenialOfOneOperatorIsEnforcedAtAnothersGate(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "agent")
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/agent")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the agent: %v\n%s", err, out)
-	}
+	binary := buildAgent(t)
 	broker, gateAddress := freeAddress(t), freeAddress(t)
 	a := newNode(t, "A", fmt.Sprintf("[embedded_broker]\nenabled = true\nlisten = %q\n[topics.%s]\npublish = true\n", broker, walletTopic))
 	b := newNode(t, "B", fmt.Sprintf("[[brokers]]\nurl = \"tcp://%s\"\n[gate]\nenabled = true\nlisten = %q\n", broker, gateAddress))
