@@ -245,7 +245,7 @@ func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []
 			}
 		}
 	}
-	fmt.Fprintf(w, "took over %d bans from %s", taken, from)
+	fmt.Fprintf(w, "took over %s from %s", plural(taken, "ban"), from)
 	if refused > 0 {
 		fmt.Fprintf(w, ", %d refused", refused)
 	}
@@ -256,12 +256,12 @@ func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []
 // currentBans gives the bans in force by jail, and who says so.
 func currentBans(ctx context.Context, dir string, all []detect.Imported, now time.Time) (of map[string][]control.BanRequest, from string, err error) {
 	of = map[string][]control.BanRequest{}
-	if dir == detect.DefaultFail2banDir && clientAnswers(ctx) {
+	if clientAnswers(ctx, dir) {
 		for _, i := range all {
 			if strings.HasPrefix(i.Jail, "-") {
 				continue // would be an option
 			}
-			out, err := exec.CommandContext(ctx, fail2banClient, "get", i.Jail, "banip", "--with-time").Output()
+			out, err := exec.CommandContext(ctx, fail2banClient, "-c", dir, "get", i.Jail, "banip", "--with-time").Output()
 			if err == nil {
 				of[i.Jail] = bansInForce(bytes.NewReader(out), now)
 			}
@@ -289,9 +289,9 @@ func currentBans(ctx context.Context, dir string, all []detect.Imported, now tim
 // fail2banClient asks fail2ban's server.
 const fail2banClient = "fail2ban-client"
 
-// clientAnswers says that fail2ban's server runs.
-func clientAnswers(ctx context.Context) bool {
+// clientAnswers says that the server of a configuration runs.
+func clientAnswers(ctx context.Context, dir string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return exec.CommandContext(ctx, fail2banClient, "ping").Run() == nil
+	return exec.CommandContext(ctx, fail2banClient, "-c", dir, "ping").Run() == nil
 }
