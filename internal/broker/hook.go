@@ -123,7 +123,7 @@ func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) 
 		all := 0
 		for _, f := range pk.Filters {
 			visited, ok := h.b.oweRetained(c, f.Filter)
-			if all += visited; !ok || all > maxSearch {
+			if all += visited; !ok || all > h.b.limits.MaxSearch {
 				c.kick("asks for too much")
 				return
 			}

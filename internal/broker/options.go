@@ -120,6 +120,9 @@ type Limits struct {
 	TotalQueued int
 	// Subscriptions of one client.
 	Subscriptions int
+	// MaxSearch is how many levels of topics one SUBSCRIBE may look at for
+	// what is retained.
+	MaxSearch int
 	// FeedBytes and FeedMessages bound what one node's retained messages use,
 	// overhead included; TotalBytes what all use.
 	FeedBytes    int
@@ -172,6 +175,7 @@ func (l Limits) defaults() Limits {
 	set(&l.MaxQueued, 1<<20)
 	set(&l.TotalQueued, 256<<20)
 	set(&l.Subscriptions, 8192)
+	set(&l.MaxSearch, 4<<20)  // all of 100,000 feeds ten times over, in a quarter of a second
 	set(&l.FeedBytes, 16<<20) // a million bans take 6
 	set(&l.FeedMessages, 4096)
 	set(&l.TotalBytes, 512<<20)

@@ -64,5 +64,8 @@ func (b *Broker) relieveOnce() (cut int) {
 func (c *conn) holds() int {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
+	if c.out.closed {
+		return 0 // it is on its way out
+	}
 	return c.out.queued + int(c.unfinished.Load())
 }

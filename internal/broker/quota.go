@@ -157,10 +157,6 @@ func (b *Broker) pace(c *conn, now time.Time) bool { return b.charge(c, 1, now) 
 // publication costs: both take some 20 microseconds.
 const searchPrice = 256
 
-// maxSearch is how many levels of topics one SUBSCRIBE may look at: all of a
-// network of 100,000 feeds ten times over, in a quarter of a second.
-const maxSearch = 4 << 20
-
 // charge is pace for what costs as much as n publications.
 func (b *Broker) charge(c *conn, n float64, now time.Time) bool {
 	if n <= 0 {
