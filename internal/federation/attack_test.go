@@ -239,7 +239,7 @@ func TestAttack06AFloodOfATrustedPeer(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	const flood = 3 * rateBurst / 2
+	const flood = rateBurst + 256
 	for i := range flood {
 		target := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String()
 		p := signed(alice.id.node, f, v.Epoch, uint64(1000+i), now, banning(target))
