@@ -40,6 +40,7 @@ deps-test:
 # Tests that a package needs to be run as root for are skipped without root, and say so.
 test: deps-test build
 	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
+	$(GO) test -run Hostile ./internal/federation # thousands of seeds, for which the race detector is too slow
 
 demo: deps-test build
 	@$(GO) run ./test/demo -agent bin/agent -broker bin/broker
