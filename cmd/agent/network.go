@@ -138,7 +138,15 @@ func join(c *cobra.Command, p *paths, v *federation.Invitation) error {
 		tree["network"] = v.Network
 		var list []any
 		for _, u := range v.Brokers {
-			list = append(list, map[string]any{"url": u})
+			addresses := strings.Fields(u)
+			if len(addresses) == 0 {
+				return errors.New("the invitation names a broker without an address")
+			}
+			entry := map[string]any{"url": addresses[0]}
+			if len(addresses) > 1 {
+				entry["others"] = addresses[1:]
+			}
+			list = append(list, entry)
 		}
 		tree["brokers"] = list
 		return nil
@@ -212,7 +220,7 @@ no secret and gives no rights: it only saves typing. --trust names operators tha
 			v := &federation.Invitation{Network: network, Issued: now, Note: note, Expires: now.AddDate(0, 0, days)}
 			for _, b := range conf.Brokers {
 				if len(brokers) == 0 {
-					v.Brokers = append(v.Brokers, b.URL)
+					v.Brokers = append(v.Brokers, strings.Join(append([]string{b.URL}, b.Others...), " "))
 				}
 			}
 			v.Brokers = append(v.Brokers, brokers...)

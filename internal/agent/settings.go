@@ -295,21 +295,23 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 
 // checkBroker finds what is wrong with a broker's entry.
 func checkBroker(b config.Broker) error {
-	u, err := url.Parse(b.URL)
-	if err != nil {
-		return fmt.Errorf("url: %w", err)
-	}
-	switch u.Scheme {
-	case "tcp", "ssl", "ws", "wss":
-		if u.Hostname() == "" {
-			return fmt.Errorf("url: %q names no host", b.URL)
+	for _, text := range append([]string{b.URL}, b.Others...) {
+		u, err := url.Parse(text)
+		if err != nil {
+			return fmt.Errorf("url: %w", err)
 		}
-	case "unix":
-	default:
-		return fmt.Errorf("url: %q: want tcp://, ssl://, ws://, wss:// or unix://", b.URL)
-	}
-	if u.User != nil {
-		return errors.New("url: a password does not belong there; use user and password_file")
+		switch u.Scheme {
+		case "tcp", "ssl", "ws", "wss":
+			if u.Hostname() == "" {
+				return fmt.Errorf("url: %q names no host", text)
+			}
+		case "unix":
+		default:
+			return fmt.Errorf("url: %q: want tcp://, ssl://, ws://, wss:// or unix://", text)
+		}
+		if u.User != nil {
+			return errors.New("url: a password does not belong there; use user and password_file")
+		}
 	}
 	for _, f := range []string{b.PasswordFile, b.CAFile, b.CertFile, b.KeyFile} {
 		if f == "" {

@@ -8,10 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -136,7 +135,7 @@ func (s *sharing) close() error {
 
 // brokerOf reads a broker's entry and the files that it names.
 func brokerOf(b config.Broker) (federation.Broker, error) {
-	x := federation.Broker{URL: b.URL, User: b.User}
+	x := federation.Broker{URL: b.URL, Others: b.Others, User: b.User}
 	if b.PasswordFile != "" {
 		f, err := os.Open(b.PasswordFile)
 		if err != nil {
@@ -153,9 +152,6 @@ func brokerOf(b config.Broker) (federation.Broker, error) {
 		return x, nil
 	}
 	x.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: b.ServerName}
-	if u, err := url.Parse(b.URL); err == nil && x.TLS.ServerName == "" {
-		x.TLS.ServerName = u.Hostname()
-	}
 	if b.CAFile != "" {
 		pem, err := os.ReadFile(b.CAFile)
 		if err != nil {
@@ -305,7 +301,7 @@ func (s *sharing) needsRestart(next *Settings) string {
 	switch {
 	case next.config.Network != s.network:
 		return "the network's name"
-	case !slices.Equal(next.config.Brokers, s.brokers):
+	case !reflect.DeepEqual(next.config.Brokers, s.brokers):
 		return "the list of brokers"
 	}
 	return ""
@@ -320,7 +316,13 @@ func (s *sharing) status() (list []control.BrokerStatus, warnings []control.Warn
 	warnings = append(warnings, warnFeeds(s.session.Feeds(), s.a.now())...)
 	up := 0
 	for _, b := range s.session.Brokers() {
-		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error})
+		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Refused: b.Refused})
+		if b.Refused > 0 {
+			warnings = append(warnings, control.Warning{
+				Code: "broker-refuses", Text: fmt.Sprintf("%s refuses %d of this node's subscriptions, so that what peers say may be missing; they are asked for again", b.URL, b.Refused),
+				Fix: "the broker's access rules; docs/broker.md says what agents need",
+			})
+		}
 		if b.Connected {
 			up++
 		}

@@ -174,8 +174,10 @@ func (s *Settings) neverBan(now time.Time) neverban.Options {
 		o.Lab = append(o.Lab, netip.MustParsePrefix(p)) // checked by LoadSettings
 	}
 	for _, b := range s.config.Brokers {
-		if u, err := url.Parse(b.URL); err == nil && u.Hostname() != "" {
-			o.Brokers = append(o.Brokers, u.Hostname())
+		for _, text := range append([]string{b.URL}, b.Others...) {
+			if u, err := url.Parse(text); err == nil && u.Hostname() != "" {
+				o.Brokers = append(o.Brokers, u.Hostname())
+			}
 		}
 	}
 	return o

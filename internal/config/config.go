@@ -55,13 +55,16 @@ type Config struct {
 
 // Broker is an MQTT broker, which nobody has to trust.
 type Broker struct {
-	URL          string `toml:"url"` // tcp://, ssl://, ws://, wss:// or unix://
-	User         string `toml:"user"`
-	PasswordFile string `toml:"password_file"`
-	CAFile       string `toml:"ca_file"`
-	CertFile     string `toml:"cert_file"`
-	KeyFile      string `toml:"key_file"`
-	ServerName   string `toml:"server_name"`
+	URL string `toml:"url"` // tcp://, ssl://, ws://, wss:// or unix://
+	// Others are further addresses of the same broker or the nodes of its
+	// cluster, tried in turn.
+	Others       []string `toml:"others"`
+	User         string   `toml:"user"`
+	PasswordFile string   `toml:"password_file"`
+	CAFile       string   `toml:"ca_file"`
+	CertFile     string   `toml:"cert_file"`
+	KeyFile      string   `toml:"key_file"`
+	ServerName   string   `toml:"server_name"`
 }
 
 // EmbeddedBroker is the broker inside the agent.

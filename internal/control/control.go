@@ -93,6 +93,7 @@ type BrokerStatus struct {
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since,omitzero"`
 	Error     string    `json:"error,omitempty"`
+	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
 }
 
 // Ban is one ban in force, in answers to GET /v1/bans.

@@ -36,7 +36,7 @@ type Invitation struct {
 
 	Note    string
 	Expires time.Time
-	Brokers []string // URLs
+	Brokers []string // addresses of one broker each, divided by spaces
 	Topics  []ban.Topic
 	Trusted []Trusted
 }

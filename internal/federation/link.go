@@ -22,6 +22,10 @@ import (
 type Broker struct {
 	// URL is tcp://, ssl://, ws://, wss:// with host and port, or unix:///path.
 	URL string
+	// Others are further addresses of the same broker, or of the nodes of its
+	// cluster: one after the other is tried when the connection is lost. A
+	// cluster takes a client once, so its nodes are not brokers of their own.
+	Others []string
 	// TLS is used with ssl and wss; nil for the system's roots.
 	TLS *tls.Config
 	// User and Password log in to a broker with accounts. Without a user the
@@ -47,6 +51,11 @@ const (
 	// subscribeWait bounds it.
 	subscribeQuiet = 20 * time.Millisecond
 	subscribeWait  = 500 * time.Millisecond
+	// refusedLeast and refusedMost are the pause before what a broker refused is
+	// asked for again: a cluster refuses while it elects a leader, and an
+	// administrator changes access rules.
+	refusedLeast = time.Second
+	refusedMost  = 5 * time.Minute
 	// inFlight is how many publishes wait for their acknowledgement.
 	inFlight = 64
 	// outMost is how many messages wait for a connected broker that does not
@@ -66,7 +75,8 @@ type packet struct {
 type link struct {
 	index  int
 	broker Broker
-	url    *url.URL
+	urls   []*url.URL
+	url    *url.URL // the one in use; mu
 	login  func(host string, now time.Time) (client, user, password string)
 	now    func() time.Time
 	log    *slog.Logger
@@ -90,42 +100,65 @@ type link struct {
 	shown      map[Name][]byte // our card and documents as the broker last showed them
 	offered    map[Name]offer
 	wanted     map[string]int
+	refused    int
 }
 
 func newLink(index int, b Broker) (*link, error) {
-	u, err := url.Parse(b.URL)
-	if err != nil {
-		return nil, fmt.Errorf("broker %q: %w", b.URL, err)
-	}
-	switch u.Scheme {
-	case "tcp", "mqtt", "ssl", "tls", "mqtts", "ws", "wss":
-		if u.Hostname() == "" {
-			return nil, fmt.Errorf("broker %q: it names no host", b.URL)
+	l := &link{index: index, outReady: make(chan struct{}, 1), subReady: make(chan struct{}, 1), arrive: make(chan struct{}, 1)}
+	for _, text := range append([]string{b.URL}, b.Others...) {
+		u, err := parseBroker(text)
+		if err != nil {
+			return nil, fmt.Errorf("broker %q: %w", text, err)
 		}
-	case "unix":
-		if u.Path == "" {
-			return nil, fmt.Errorf("broker %q: it names no path", b.URL)
-		}
-	default:
-		return nil, fmt.Errorf("broker %q: the scheme must be tcp, ssl, ws, wss or unix", b.URL)
-	}
-	if u.User != nil {
-		if b.User == "" {
+		if u.User != nil && b.User == "" {
 			b.User = u.User.Username()
 			b.Password, _ = u.User.Password()
 		}
 		u.User = nil
+		l.urls = append(l.urls, u)
 	}
 	if b.TLS == nil {
 		b.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	if b.TLS.ServerName == "" {
-		b.TLS = b.TLS.Clone()
-		b.TLS.ServerName = u.Hostname()
+	l.broker, l.url = b, l.urls[0]
+	return l, nil
+}
+
+func parseBroker(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, err
 	}
-	return &link{
-		index: index, broker: b, url: u, outReady: make(chan struct{}, 1), subReady: make(chan struct{}, 1), arrive: make(chan struct{}, 1),
-	}, nil
+	switch u.Scheme {
+	case "tcp", "mqtt", "ssl", "tls", "mqtts", "ws", "wss":
+		if u.Hostname() == "" {
+			return nil, errors.New("it names no host")
+		}
+	case "unix":
+		if u.Path == "" {
+			return nil, errors.New("it names no path")
+		}
+	default:
+		return nil, errors.New("the scheme must be tcp, ssl, ws, wss or unix")
+	}
+	return u, nil
+}
+
+// address is the one in use, for a person to read.
+func (l *link) address() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.url.Redacted()
+}
+
+// tls is the configuration for one of the addresses.
+func (l *link) tls(u *url.URL) *tls.Config {
+	if l.broker.TLS.ServerName != "" {
+		return l.broker.TLS
+	}
+	c := l.broker.TLS.Clone()
+	c.ServerName = u.Hostname()
+	return c
 }
 
 // run connects, serves and reconnects until ctx ends.
@@ -139,10 +172,12 @@ func (l *link) run(ctx context.Context) {
 		}
 		l.mu.Lock()
 		changed := l.lastError != err.Error()
-		l.connected, l.lastError, l.out = false, err.Error(), nil
+		l.connected, l.lastError, l.out, l.refused = false, err.Error(), nil, 0
+		was := l.url
+		l.url = l.urls[(slices.Index(l.urls, was)+1)%len(l.urls)]
 		l.mu.Unlock()
 		if changed {
-			l.log.Warn("broker_unreachable", "broker", l.url.Redacted(), "error", err)
+			l.log.Warn("broker_unreachable", "broker", was.Redacted(), "error", err)
 		}
 		if l.now().Sub(started) > backoffMost {
 			wait = backoffLeast
@@ -207,7 +242,7 @@ func (l *link) options(ctx context.Context, lost chan<- error) *mqtt.ClientOptio
 	o.SetProtocolVersion(4).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetOrderMatters(true)
 	o.SetConnectTimeout(connectTimeout).SetKeepAlive(keepAlive).SetPingTimeout(pingTimeout).SetWriteTimeout(writeTimeout)
 	o.SetCustomOpenConnectionFn(func(u *url.URL, _ mqtt.ClientOptions) (net.Conn, error) {
-		return dial(u, l.broker.TLS, connectTimeout)
+		return dial(u, l.tls(u), connectTimeout)
 	})
 	o.SetConnectionLostHandler(func(_ mqtt.Client, err error) {
 		select {
@@ -327,6 +362,8 @@ func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
 func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 	have, fetched := map[string]bool{}, map[string]int{}
 	generation, first := -1, true
+	refused, again := map[string]bool{}, backoffTimer{least: refusedLeast, most: refusedMost}
+	defer again.stop()
 	for {
 		l.mu.Lock()
 		base, gen, fetch := l.base, l.baseGen, l.fetch
@@ -359,6 +396,16 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 				}
 			}
 		}
+		for t := range refused {
+			_, inBase := base[t]
+			_, inFetch := fetch[t]
+			switch {
+			case !inBase && !inFetch:
+				delete(refused, t)
+			case again.due && !slices.Contains(add, t):
+				add = append(add, t)
+			}
+		}
 		slices.Sort(add)
 		if err := l.unsubscribe(ctx, c, drop); err != nil {
 			return err
@@ -366,9 +413,13 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 		for _, t := range drop {
 			delete(have, t)
 		}
-		if err := l.subscribe(ctx, c, add, base); err != nil {
+		if err := l.subscribe(ctx, c, add, base, refused); err != nil {
 			return err
 		}
+		again.set(len(refused) > 0)
+		l.mu.Lock()
+		l.refused = len(refused)
+		l.mu.Unlock()
 		for _, t := range add {
 			if _, ok := base[t]; ok {
 				have[t] = true
@@ -384,10 +435,46 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 		}
 		select {
 		case <-l.subReady:
+		case <-again.c():
+			again.due = true
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// A backoffTimer is due after a pause that doubles while it stays set.
+type backoffTimer struct {
+	least, most time.Duration
+	due         bool // the pause is over; set begins the next
+
+	pause time.Duration
+	timer *time.Timer
+}
+
+// set begins a pause unless one lasts, or ends them.
+func (b *backoffTimer) set(on bool) {
+	switch {
+	case !on:
+		b.stop()
+		b.pause, b.due, b.timer = 0, false, nil
+	case b.timer == nil || b.due:
+		b.pause = min(b.most, max(b.least, 2*b.pause))
+		b.due, b.timer = false, time.NewTimer(b.pause)
+	}
+}
+
+func (b *backoffTimer) stop() {
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+}
+
+func (b *backoffTimer) c() <-chan time.Time {
+	if b.timer == nil {
+		return nil
+	}
+	return b.timer.C
 }
 
 func (l *link) unsubscribe(ctx context.Context, c mqtt.Client, topics []string) error {
@@ -400,8 +487,8 @@ func (l *link) unsubscribe(ctx context.Context, c mqtt.Client, topics []string) 
 }
 
 // subscribe asks in batches, each after the retained messages of the one
-// before have come.
-func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, weights map[string]int) error {
+// before have come, and notes what the broker refuses.
+func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, weights map[string]int, refused map[string]bool) error {
 	for len(topics) > 0 {
 		batch, weight := map[string]byte{}, 0
 		for len(topics) > 0 && (len(batch) == 0 || weight+max(1, weights[topics[0]]) <= subscribeWeight) {
@@ -415,8 +502,11 @@ func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, we
 		}
 		if t, ok := t.(*mqtt.SubscribeToken); ok {
 			for topic, code := range t.Result() {
-				if code == 0x80 {
-					l.log.Warn("subscription_refused", "broker", l.url.Redacted(), "topic", topic)
+				if code != 0x80 {
+					delete(refused, topic)
+				} else if !refused[topic] {
+					refused[topic] = true
+					l.log.Warn("subscription_refused", "broker", l.address(), "topic", topic)
 				}
 			}
 		}
@@ -508,7 +598,7 @@ func (l *link) lacks(n Name, raw []byte, again bool, now time.Time) bool {
 func (l *link) status() BrokerStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Since: l.since, Error: l.lastError, Queued: len(l.out)}
+	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Since: l.since, Error: l.lastError, Queued: len(l.out), Refused: l.refused}
 }
 
 // A BrokerStatus says how the connection to a broker stands.
@@ -518,4 +608,5 @@ type BrokerStatus struct {
 	Since     time.Time `json:"since,omitzero"` // of the last connection
 	Error     string    `json:"error,omitempty"`
 	Queued    int       `json:"queued"`
+	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ var brokers = map[string]func(testing.TB) *testBroker{"mosquitto": mosquitto, "m
 type testBroker struct {
 	url         string
 	start, stop func()
+	refuses     atomic.Bool // subscriptions; the library's broker only
 }
 
 func freePort(tb testing.TB) int {
@@ -93,7 +95,7 @@ func mochiBroker(tb testing.TB) *testBroker {
 	var srv *mochi.Server
 	b.start = func() {
 		srv = mochi.New(&mochi.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-		if err := srv.AddHook(new(allowAll), nil); err != nil {
+		if err := srv.AddHook(&allowAll{refuses: &b.refuses}, nil); err != nil {
 			tb.Fatal(err)
 		}
 		if err := srv.AddListener(listeners.NewTCP(listeners.Config{ID: "t", Address: fmt.Sprintf("127.0.0.1:%d", port)})); err != nil {
@@ -114,15 +116,20 @@ func mochiBroker(tb testing.TB) *testBroker {
 	return b
 }
 
-// allowAll lets every client do everything.
-type allowAll struct{ mochi.HookBase }
+// allowAll lets every client do everything, or all but subscribe.
+type allowAll struct {
+	mochi.HookBase
+	refuses *atomic.Bool
+}
 
 func (*allowAll) ID() string { return "allow-all" }
 func (*allowAll) Provides(b byte) bool {
 	return b == mochi.OnConnectAuthenticate || b == mochi.OnACLCheck
 }
 func (*allowAll) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
-func (*allowAll) OnACLCheck(*mochi.Client, string, bool) bool              { return true }
+func (h *allowAll) OnACLCheck(_ *mochi.Client, _ string, write bool) bool {
+	return write || !h.refuses.Load()
+}
 
 // await polls until ok holds, and fails the test after a while.
 func await(tb testing.TB, what string, ok func() bool) {
@@ -144,6 +151,7 @@ type testNode struct {
 	store   *store.Store
 	s       *Session
 	brokers []string
+	others  []string // of the first broker
 	clock   func() time.Time
 	cancel  context.CancelFunc
 	done    chan error
@@ -187,6 +195,9 @@ func (n *testNode) open() {
 	}
 	for _, u := range n.brokers {
 		o.Brokers = append(o.Brokers, Broker{URL: u})
+	}
+	if len(n.others) > 0 {
+		o.Brokers[0].Others = n.others
 	}
 	if n.s, err = New(o); err != nil {
 		n.tb.Fatal(err)
@@ -502,6 +513,69 @@ func TestTwoBrokersAreOneNetwork(t *testing.T) {
 	two.stop()
 	alice.say("sshd", "192.0.2.3")
 	await(t, "a ban by the first broker", func() bool { return len(bob.has(f)) == 3 })
+}
+
+func TestWhatABrokerRefusesIsAskedForAgain(t *testing.T) {
+	b := mochiBroker(t)
+	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
+	f := alice.feed("sshd")
+	alice.s.Publish([]ban.Topic{"sshd"})
+	alice.run()
+	alice.say("sshd", "192.0.2.1")
+	b.refuses.Store(true)
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	bob.run()
+	await(t, "a refusal", func() bool { return bob.s.Brokers()[0].Refused > 0 })
+	b.refuses.Store(false)
+	await(t, "the ban", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.1"}) })
+	if got := bob.s.Brokers()[0]; got.Refused != 0 || !got.Connected {
+		t.Errorf("afterwards %+v", got)
+	}
+}
+
+func TestALinkTriesTheAddressesOfABrokerInTurn(t *testing.T) {
+	one, two := mochiBroker(t), mochiBroker(t)
+	two.stop()
+	alice := newNode(t, "alice", one.url)
+	alice.others = []string{two.url}
+	alice.stop()
+	alice.open()
+	alice.run()
+	at := func(url string) func() bool {
+		return func() bool {
+			b := alice.s.Brokers()
+			return len(b) == 1 && b[0].Connected && b[0].URL == url
+		}
+	}
+	await(t, "the first address", at(one.url))
+	one.stop()
+	two.start()
+	await(t, "the second address", at(two.url))
+	two.stop()
+	one.start()
+	await(t, "the first address again", at(one.url))
+}
+
+func TestABackoffTimerPausesLongerEachTime(t *testing.T) {
+	b := backoffTimer{least: time.Microsecond, most: 3 * time.Microsecond}
+	b.set(false)
+	if b.c() != nil {
+		t.Error("it runs before it is set")
+	}
+	for _, want := range []time.Duration{1, 2, 3, 3} {
+		b.set(true)
+		b.set(true) // no second pause while one lasts
+		if b.pause != want*time.Microsecond {
+			t.Errorf("pause %v, want %v", b.pause, want*time.Microsecond)
+		}
+		<-b.c()
+		b.due = true
+	}
+	b.set(false)
+	b.set(true)
+	if b.pause != time.Microsecond {
+		t.Errorf("after an end the pause is %v", b.pause)
+	}
 }
 
 func TestARevokedNodeIsPurged(t *testing.T) {

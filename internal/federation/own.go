@@ -94,7 +94,7 @@ func (s *Session) erased(a *author, n Name, p packet) {
 	v.head, v.manifest = nil, nil
 	clear(v.deltas)
 	if v.done {
-		s.o.Log.Warn("feed_erased_by_others", "topic", n.Topic, "broker", p.link.url.Redacted())
+		s.o.Log.Warn("feed_erased_by_others", "topic", n.Topic, "broker", p.link.address())
 		v.done, v.until = false, s.fx.now.Add(eraseRepair)
 	}
 }

@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -64,7 +65,7 @@ func connect(t testing.TB, name string, brokers ...federation.Broker) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := federation.Options{Network: "net", Identity: n.id, Store: st, Apply: n.apply, Brokers: brokers}
+	o := federation.Options{Network: "net", Identity: n.id, Store: st, Apply: n.apply, Brokers: brokers, Log: slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", name)}
 	if n.s, err = federation.New(o); err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +213,7 @@ func server(t *testing.T, port int, name string, arg ...string) (kill func()) {
 	t.Cleanup(kill)
 	t.Cleanup(func() {
 		if b, _ := os.ReadFile(log.Name()); t.Failed() {
-			t.Logf("%s: %.4000s", name, b)
+			t.Logf("%s: %s", name, b[max(0, len(b)-8000):])
 		}
 	})
 	eventually(t, name+" listens", func() bool {
@@ -291,8 +292,9 @@ func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
 		kills = append(kills, server(t, port, binary, "-c", conf))
 		urls = append(urls, fmt.Sprintf("tcp://127.0.0.1:%d", port))
 	}
-	// Each agent starts at another node, and knows them all.
-	alice, bob := newNode(t, "alice", urls[1], urls[2], urls[0]), newNode(t, "bob", urls[0], urls[1], urls[2])
+	// Each agent starts at another node, and knows them all; both lose theirs.
+	alice := connect(t, "alice", federation.Broker{URL: urls[0], Others: urls[1:]})
+	bob := connect(t, "bob", federation.Broker{URL: urls[0], Others: []string{urls[2], urls[1]}})
 	alice.publishes()
 	bob.follows(alice)
 	alice.say(0, 50)
