@@ -316,11 +316,17 @@ func (s *sharing) status() (list []control.BrokerStatus, warnings []control.Warn
 	warnings = append(warnings, warnFeeds(s.session.Feeds(), s.a.now())...)
 	up := 0
 	for _, b := range s.session.Brokers() {
-		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Refused: b.Refused})
+		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Refused: b.Refused, Lost: b.Lost})
 		if b.Refused > 0 {
 			warnings = append(warnings, control.Warning{
 				Code: "broker-refuses", Text: fmt.Sprintf("%s refuses %d of this node's subscriptions, so that what peers say may be missing; they are asked for again", b.URL, b.Refused),
 				Fix: "the broker's access rules; docs/broker.md says what agents need",
+			})
+		}
+		if b.Lost > 0 {
+			warnings = append(warnings, control.Warning{
+				Code: "broker-loses", Text: fmt.Sprintf("%s acknowledged %d messages of this node and does not keep them, so that late joiners lack what it bans; they are sent again", b.URL, b.Lost),
+				Fix: "the broker's log and quotas; a second broker in agent.toml makes up for it",
 			})
 		}
 		if b.Connected {

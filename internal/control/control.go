@@ -94,6 +94,7 @@ type BrokerStatus struct {
 	Since     time.Time `json:"since,omitzero"`
 	Error     string    `json:"error,omitempty"`
 	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
+	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again
 }
 
 // Ban is one ban in force, in answers to GET /v1/bans.

@@ -101,6 +101,8 @@ type link struct {
 	offered    map[Name]offer
 	wanted     map[string]int
 	refused    int
+	answered   map[string]int // filter of fetch to the attempt that the broker has taken; replaced, never changed
+	back       readBack
 }
 
 func newLink(index int, b Broker) (*link, error) {
@@ -205,6 +207,7 @@ func (l *link) session(ctx context.Context) error {
 	l.generation++
 	l.connected, l.since, l.lastError, l.out, l.cut = true, l.now(), "", nil, make(chan struct{})
 	l.shown, l.offered, l.wanted = map[Name][]byte{}, map[Name]offer{}, nil
+	l.answered, l.back = nil, readBack{}
 	cut := l.cut
 	l.mu.Unlock()
 	l.log.Info("broker_connected", "broker", l.url.Redacted())
@@ -288,6 +291,7 @@ func (l *link) publish(out []outgoing) {
 	if !l.connected {
 		return
 	}
+	l.back.published(out, l.now())
 	l.out = append(l.out, out...)
 	if len(l.out) > outMost {
 		l.out = nil
@@ -419,6 +423,10 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 		again.set(len(refused) > 0)
 		l.mu.Lock()
 		l.refused = len(refused)
+		l.answered = maps.Clone(fetched)
+		for t := range refused {
+			delete(l.answered, t)
+		}
 		l.mu.Unlock()
 		for _, t := range add {
 			if _, ok := base[t]; ok {
@@ -598,7 +606,7 @@ func (l *link) lacks(n Name, raw []byte, again bool, now time.Time) bool {
 func (l *link) status() BrokerStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Since: l.since, Error: l.lastError, Queued: len(l.out), Refused: l.refused}
+	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Since: l.since, Error: l.lastError, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost}
 }
 
 // A BrokerStatus says how the connection to a broker stands.
@@ -609,4 +617,5 @@ type BrokerStatus struct {
 	Error     string    `json:"error,omitempty"`
 	Queued    int       `json:"queued"`
 	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
+	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again
 }

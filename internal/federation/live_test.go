@@ -34,6 +34,7 @@ type testBroker struct {
 	url         string
 	start, stop func()
 	refuses     atomic.Bool // subscriptions; the library's broker only
+	loses       atomic.Bool // what it should retain; the library's broker only
 }
 
 func freePort(tb testing.TB) int {
@@ -95,7 +96,7 @@ func mochiBroker(tb testing.TB) *testBroker {
 	var srv *mochi.Server
 	b.start = func() {
 		srv = mochi.New(&mochi.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-		if err := srv.AddHook(&allowAll{refuses: &b.refuses}, nil); err != nil {
+		if err := srv.AddHook(&allowAll{broker: b}, nil); err != nil {
 			tb.Fatal(err)
 		}
 		if err := srv.AddListener(listeners.NewTCP(listeners.Config{ID: "t", Address: fmt.Sprintf("127.0.0.1:%d", port)})); err != nil {
@@ -119,16 +120,23 @@ func mochiBroker(tb testing.TB) *testBroker {
 // allowAll lets every client do everything, or all but subscribe.
 type allowAll struct {
 	mochi.HookBase
-	refuses *atomic.Bool
+	broker *testBroker
 }
 
 func (*allowAll) ID() string { return "allow-all" }
 func (*allowAll) Provides(b byte) bool {
-	return b == mochi.OnConnectAuthenticate || b == mochi.OnACLCheck
+	return b == mochi.OnConnectAuthenticate || b == mochi.OnACLCheck || b == mochi.OnPublish
 }
 func (*allowAll) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
 func (h *allowAll) OnACLCheck(_ *mochi.Client, _ string, write bool) bool {
-	return write || !h.refuses.Load()
+	return write || !h.broker.refuses.Load()
+}
+
+func (h *allowAll) OnPublish(_ *mochi.Client, p packets.Packet) (packets.Packet, error) {
+	if h.broker.loses.Load() {
+		p.FixedHeader.Retain = false // acknowledged and handed on, but not kept
+	}
+	return p, nil
 }
 
 // await polls until ok holds, and fails the test after a while.

@@ -161,10 +161,18 @@ func (s *Session) tick() error {
 		links []*link
 		wish  bool
 		again uint64
+		lost  map[*link]map[Name]Hash
+	}
+	lost := map[*link]map[Name]Hash{}
+	for _, l := range s.links {
+		if x := l.readBack(now); len(x) > 0 {
+			lost[l] = x
+			s.o.Log.Warn("broker_lost_messages", "broker", l.address(), "messages", len(x), "hint", "it acknowledged them and does not keep them; they are published again")
+		}
 	}
 	var jobs []job
 	for t, a := range s.authors {
-		j := job{a: a, wish: s.topics[t], again: s.restarts[t]}
+		j := job{a: a, wish: s.topics[t], again: s.restarts[t], lost: lost}
 		delete(s.restarts, t)
 		for _, l := range s.links {
 			v := s.sighting(l, t)
@@ -181,7 +189,7 @@ func (s *Session) tick() error {
 	// whose card it has not seen.
 	s.publishDocuments(links, audit)
 	for _, j := range jobs {
-		if err := s.serve(j.a, now, j.wish, j.again, j.links, audit); err != nil {
+		if err := s.serve(j.a, now, j.wish, j.again, j.links, audit, j.lost); err != nil {
 			return err
 		}
 	}
@@ -220,8 +228,8 @@ func (s *Session) look() time.Time {
 }
 
 // serve lets one author say what is due, and tells brokers that have just come
-// what they lack.
-func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links []*link, all bool) error {
+// what they lack, and others what they have lost.
+func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links []*link, all bool, lost map[*link]map[Name]Hash) error {
 	a.speaking.Lock()
 	defer a.speaking.Unlock()
 	if again > 0 {
@@ -244,8 +252,7 @@ func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links
 	if a.silence() != "" || a.standing() == private {
 		return nil
 	}
-	for _, l := range links {
-		out, err := s.lacks(a, l, all)
+	tell := func(l *link, out []outgoing, err error) error {
 		if err != nil {
 			return fmt.Errorf("reading the feed of %s: %w", a.feed.Topic, err)
 		}
@@ -253,6 +260,28 @@ func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links
 		s.mu.Lock()
 		s.counts.Published += uint64(len(out))
 		s.mu.Unlock()
+		return nil
+	}
+	for _, l := range links {
+		out, err := s.lacks(a, l, all)
+		if err := tell(l, out, err); err != nil {
+			return err
+		}
+	}
+	for l, names := range lost {
+		if slices.Contains(links, l) {
+			continue
+		}
+		var out []outgoing
+		err := a.retained(func(o outgoing) {
+			// What has been replaced since is on its way already.
+			if hash, ok := names[o.name]; ok && hash == hashOf(o.payload) {
+				out = append(out, o)
+			}
+		})
+		if err := tell(l, out, err); err != nil {
+			return err
+		}
 	}
 	return nil
 }

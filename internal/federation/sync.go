@@ -50,6 +50,11 @@ func (s *Session) packet(p packet, fx *effects) {
 	case n.Network != s.o.Network:
 		s.refuse(refusedNetwork)
 		return
+	}
+	if n.Operator == s.own && p.retained && p.link != nil {
+		p.link.heard(n, p.payload)
+	}
+	switch {
 	case n.Kind == KindCard:
 		s.onCard(n, p, fx)
 		return
@@ -427,6 +432,10 @@ func (s *Session) subscriptions() {
 		}
 	}
 	for i, l := range s.links {
+		topics, attempt := l.readsBack()
+		for _, t := range topics {
+			fetch[i][t] = attempt
+		}
 		l.wantIfNew(s.base, s.baseGen, fetch[i])
 	}
 }

@@ -1,0 +1,106 @@
+package federation
+
+import (
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+func TestReadBack(t *testing.T) {
+	a, b := Name{Network: "n", Topic: "sshd", Kind: KindHead}, Name{Network: "n", Topic: "sshd", Kind: KindDelta, Slot: 3}
+	now := time.Unix(1_800_000_000, 0)
+	var r readBack
+	if r.due(now) || r.end(now, true) != nil {
+		t.Error("it reads back before anything was published")
+	}
+	r.published([]outgoing{{a, []byte("one")}, {b, []byte("old")}}, now)
+	r.published([]outgoing{{b, []byte("two")}}, now.Add(10*time.Second))
+	if r.due(now.Add(20 * time.Second)) {
+		t.Error("it reads back while more is published")
+	}
+	now = now.Add(10*time.Second + readBackQuiet)
+	if !r.due(now) || r.due(now) {
+		t.Error("it does not begin once when all is quiet")
+	}
+	r.published([]outgoing{{a, []byte("three")}}, now) // of the next time
+	r.shown(a, []byte("one"))
+	r.shown(b, []byte("old"))
+	if lost := r.end(now.Add(time.Second), false); lost != nil {
+		t.Errorf("lost %v before the broker has answered", lost)
+	}
+	if lost := r.end(now.Add(2*time.Second), true); lost != nil {
+		t.Errorf("lost %v before the broker had the time to show it", lost)
+	}
+	lost := r.end(now.Add(2*time.Second+fenceWait), true)
+	if len(lost) != 1 || lost[b] != hashOf([]byte("two")) {
+		t.Errorf("lost %v, want the second message", lost)
+	}
+	if len(r.sent) != 1 || r.sent[a] != hashOf([]byte("three")) {
+		t.Errorf("what was published meanwhile is %v", r.sent)
+	}
+
+	// What was lost is asked for again, and less and less often.
+	for want := 2 * readBackLeast; want <= readBackMost; want *= 2 {
+		r.published([]outgoing{{b, []byte("two")}}, now)
+		now = r.next
+		if r.due(now.Add(-time.Second)) {
+			t.Error("no pause is kept")
+		}
+		now = now.Add(readBackQuiet)
+		if !r.due(now) {
+			t.Fatal("it is not read back")
+		}
+		now = now.Add(fenceWait)
+		r.end(now, true)
+		now = now.Add(fenceWait)
+		r.end(now, true)
+		if r.pause != want {
+			t.Errorf("pause %v, want %v", r.pause, want)
+		}
+	}
+
+	// Without an answer nothing is believed lost, and nothing is forgotten.
+	r = readBack{}
+	r.published([]outgoing{{a, []byte("one")}}, now)
+	now = now.Add(readBackQuiet)
+	r.due(now)
+	if lost := r.end(now.Add(readBackWait), false); len(lost) != 0 {
+		t.Errorf("lost %v, but the broker never answered", lost)
+	}
+	if len(r.sent) != 1 || r.asked != nil {
+		t.Errorf("afterwards %+v", r)
+	}
+
+	// Somebody who never stops talking is read back all the same.
+	r = readBack{}
+	for at := time.Duration(0); at < readBackLate; at += time.Second {
+		r.published([]outgoing{{a, []byte("one")}}, now.Add(at))
+	}
+	if !r.due(now.Add(readBackLate)) {
+		t.Error("it is put off for ever")
+	}
+}
+
+func TestWhatABrokerAcknowledgedAndLostIsPublishedAgain(t *testing.T) {
+	b := mochiBroker(t)
+	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
+	var later atomic.Int64
+	alice.clock = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	alice.stop()
+	alice.open()
+	f := alice.feed("sshd")
+	b.loses.Store(true)
+	alice.s.Publish([]ban.Topic{"sshd"})
+	alice.run()
+	alice.say("sshd", "192.0.2.1")
+	await(t, "the publication", func() bool { return alice.s.Counts().Published >= 2 && alice.s.Brokers()[0].Queued == 0 })
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	bob.run()
+	await(t, "bob's connection", func() bool { return bob.s.Brokers()[0].Connected })
+	b.loses.Store(false)
+	later.Store(int64(readBackQuiet)) // nothing is said meanwhile
+	await(t, "the ban", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.1"}) })
+}
