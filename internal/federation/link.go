@@ -56,6 +56,11 @@ const (
 	// administrator changes access rules.
 	refusedLeast = time.Second
 	refusedMost  = 5 * time.Minute
+	// moveLeast and moveMost are how long an address has to hand out what is
+	// missing before the next address of the broker is tried. The pause doubles
+	// each time: mostly nobody has it.
+	moveLeast = 30 * time.Second
+	moveMost  = time.Hour
 	// inFlight is how many publishes wait for their acknowledgement.
 	inFlight = 64
 	// outMost is how many messages wait for a connected broker that does not
@@ -95,6 +100,7 @@ type link struct {
 	since      time.Time
 	lastError  string
 	cut        chan struct{} // closed to give the connection up
+	cutWhy     error
 	generation int
 	sent       uint64
 	shown      map[Name][]byte // our card and documents as the broker last showed them
@@ -103,6 +109,8 @@ type link struct {
 	refused    int
 	answered   map[string]int // filter of fetch to the attempt that the broker has taken; replaced, never changed
 	back       readBack
+	moved      time.Time // to another address, by choice
+	moves      int
 }
 
 func newLink(index int, b Broker) (*link, error) {
@@ -226,7 +234,9 @@ func (l *link) session(ctx context.Context) error {
 	case err = <-lost:
 	case err = <-failed:
 	case <-cut:
-		err = errors.New("the broker does not take what we publish")
+		l.mu.Lock()
+		err = l.cutWhy
+		l.mu.Unlock()
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -295,11 +305,7 @@ func (l *link) publish(out []outgoing) {
 	l.out = append(l.out, out...)
 	if len(l.out) > outMost {
 		l.out = nil
-		select {
-		case <-l.cut:
-		default:
-			close(l.cut)
-		}
+		l.giveUp(errNotTaken)
 		return
 	}
 	select {
@@ -361,6 +367,44 @@ func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
 	default:
 	}
 }
+
+// move gives the connection up for the broker's next address if something has
+// been missing at this one for long. One node of a cluster may have what
+// another has lost: the index of a NATS server's retained messages lives on
+// one node, which need not be itself.
+func (l *link) move(missing bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case len(l.urls) < 2 || !l.connected:
+		return
+	case !missing && l.back.lost == 0:
+		l.moves = 0
+		return
+	}
+	stay := min(moveMost, moveLeast<<min(l.moves, 10))
+	if now.Sub(l.since) < stay || now.Sub(l.moved) < stay && !now.Before(l.moved) {
+		return
+	}
+	l.moved, l.moves = now, l.moves+1
+	l.giveUp(errMissing)
+}
+
+// giveUp ends the connection. l.mu is held.
+func (l *link) giveUp(why error) {
+	select {
+	case <-l.cut:
+	default:
+		l.cutWhy = why
+		close(l.cut)
+	}
+}
+
+// Why a link is cut.
+var (
+	errNotTaken = errors.New("the broker does not take what we publish")
+	errMissing  = errors.New("what should be there is missing; the next address is tried")
+)
 
 // subscriber makes the broker's idea of our subscriptions what want says.
 func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {

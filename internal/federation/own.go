@@ -144,10 +144,18 @@ func (s *Session) spread(a *author, out []outgoing) {
 func (s *Session) tick() error {
 	s.mu.Lock()
 	now := s.look()
+	missing := false
 	for _, w := range s.followers {
 		if w.halted == nil && w.retry(now) {
 			w.progress(&s.fx)
 		}
+		missing = missing || w.halted == nil && len(w.wanted) > 0 && (w.tries > 2 || w.tries > 0 && w.head == nil)
+	}
+	for _, f := range s.following {
+		missing = missing || s.cards[f.Operator] == nil
+	}
+	for _, l := range s.links {
+		l.move(missing, now)
 	}
 	check := !now.Before(s.nextCheck)
 	s.dirty = s.dirty || check

@@ -104,3 +104,71 @@ func TestWhatABrokerAcknowledgedAndLostIsPublishedAgain(t *testing.T) {
 	later.Store(int64(readBackQuiet)) // nothing is said meanwhile
 	await(t, "the ban", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.1"}) })
 }
+
+func TestALinkLeavesAnAddressWhereThingsAreMissing(t *testing.T) {
+	one, two := mochiBroker(t), mochiBroker(t) // as nodes of a cluster of which one has lost its memory
+	alice, bob := newNode(t, "alice", one.url), newNode(t, "bob", two.url)
+	var later atomic.Int64
+	bob.others = []string{one.url}
+	bob.clock = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	bob.stop()
+	bob.open()
+	f := alice.feed("sshd")
+	alice.s.Publish([]ban.Topic{"sshd"})
+	alice.run()
+	alice.say("sshd", "192.0.2.1")
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	bob.run()
+	await(t, "the first address", func() bool { return bob.s.Brokers()[0].Connected })
+	later.Store(int64(moveLeast))
+	await(t, "the ban", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.1"}) })
+	if got := bob.s.Brokers()[0]; got.URL != one.url {
+		t.Errorf("it is at %s", got.URL)
+	}
+}
+
+func TestALinkStaysWhereNothingIsMissing(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	l, err := newLink(0, Broker{URL: "tcp://a:1883", Others: []string{"tcp://b:1883"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := func(missing bool, after time.Duration) bool {
+		l.cut, l.connected, l.since = make(chan struct{}), true, now
+		now = now.Add(after)
+		l.move(missing, now)
+		select {
+		case <-l.cut:
+			return true
+		default:
+			return false
+		}
+	}
+	if cut(false, 24*time.Hour) {
+		t.Error("it leaves without a reason")
+	}
+	for pause := moveLeast; pause < moveMost; pause *= 2 {
+		if cut(true, pause-time.Second) {
+			t.Errorf("it leaves before %v", pause)
+		}
+		if !cut(true, pause) {
+			t.Errorf("it does not leave after %v", pause)
+		}
+	}
+	if cut(true, moveMost-time.Second) || !cut(true, moveMost) {
+		t.Error("the pause does not end at its most")
+	}
+	cut(false, time.Second)
+	if !cut(true, moveLeast) {
+		t.Error("the pause is not short again after all was there")
+	}
+	l.back.lost = 1
+	l.moves = 0
+	if !cut(false, moveLeast) {
+		t.Error("it stays where what we publish is lost")
+	}
+	l.urls = l.urls[:1]
+	if cut(true, moveMost) {
+		t.Error("it leaves the only address")
+	}
+}
