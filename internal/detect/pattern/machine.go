@@ -39,6 +39,8 @@ const (
 	instCond
 	instAtomic
 	instFail
+	instLookText // a look at one text
+	instLookSet  // a look at one character
 )
 
 type inst struct {
@@ -47,20 +49,18 @@ type inst struct {
 	negative bool
 	fold     bool
 	text     []byte
-	set      *[256]bool
+	set      *byteset
 	min, max int // max -1: no limit
 	slot     int // save, loop number, group
 	width    int // of a look-behind
 	next     *inst
 	subs     []*inst
-	after    byte // what must follow a greedy loop, where hasAfter
-	hasAfter bool
 }
 
 type machine struct {
-	entry    *inst
-	anchored bool // to the start of the text
-	first    *[256]bool
+	code     []code
+	anchored bool   // to the start of the text
+	first    *table // begins every match
 	prefix   []byte // begins every match
 	slots    int
 	loops    int
@@ -82,18 +82,15 @@ type assembler struct {
 func assemble(t *tree) *machine {
 	a := &assembler{m: &machine{slots: 2 * len(t.names)}}
 	m := a.m
-	m.entry = a.node(t.root, &inst{kind: instMatch})
+	entry := a.node(t.root, &inst{kind: instMatch})
 	if a.failed {
 		return nil
 	}
-	m.anchored = m.entry.leads(instBegin)
-	if at := m.entry.skipSaves(); at.kind == instText {
+	m.anchored = entry.skipSaves().kind == instBegin
+	if at := entry.skipSaves(); at.kind == instText {
 		m.prefix = at.text
 	}
-	var first [256]bool
-	if firsts(m.entry, &first, 0) {
-		m.first = &first
-	}
+	m.code, m.first = flatten(entry)
 	return m
 }
 
@@ -102,52 +99,6 @@ func (i *inst) skipSaves() *inst {
 		i = i.next
 	}
 	return i
-}
-
-func (i *inst) leads(kind instKind) bool { return i.skipSaves().kind == kind }
-
-// firsts collects the bytes with which a match can begin; false when that is
-// not known.
-func firsts(i *inst, set *[256]bool, depth int) bool {
-	if depth > 40 {
-		return false
-	}
-	switch i.kind {
-	case instText:
-		set[i.text[0]] = true
-		return true
-	case instTextFold:
-		c := i.text[0]
-		set[c] = true
-		if c >= 'a' && c <= 'z' {
-			set[c-'a'+'A'] = true
-		}
-		return true
-	case instSet:
-		orSet(set, i.set)
-		return true
-	case instSetLoop:
-		orSet(set, i.set)
-		return i.min > 0 || firsts(i.next, set, depth+1)
-	case instSplit:
-		for _, s := range i.subs {
-			if !firsts(s, set, depth+1) {
-				return false
-			}
-		}
-		return true
-	case instSave, instWord:
-		return firsts(i.next, set, depth+1)
-	case instLook:
-		return firsts(i.next, set, depth+1)
-	}
-	return false
-}
-
-func orSet(to, from *[256]bool) {
-	for c := range from {
-		to[c] = to[c] || from[c]
-	}
 }
 
 func (a *assembler) new(i inst) *inst {
@@ -172,11 +123,7 @@ func (a *assembler) node(n *node, next *inst) *inst {
 	case opCat:
 		return a.cat(n, next)
 	case opAlt:
-		split := a.new(inst{kind: instSplit})
-		for _, s := range n.subs {
-			split.subs = append(split.subs, a.node(s, next))
-		}
-		return split
+		return a.alternatives(n.subs, next)
 	case opGroup:
 		if n.index == 0 {
 			return a.node(n.subs[0], next)
@@ -210,6 +157,18 @@ func (a *assembler) node(n *node, next *inst) *inst {
 		kind = instLineEnd
 	}
 	return a.new(inst{kind: kind, next: next})
+}
+
+func (a *assembler) alternatives(subs []*node, next *inst) *inst {
+	split := a.new(inst{kind: instSplit})
+	for i, s := range subs {
+		if i == maxWays-1 && len(subs) > maxWays {
+			split.subs = append(split.subs, a.alternatives(subs[i:], next))
+			break
+		}
+		split.subs = append(split.subs, a.node(s, next))
+	}
+	return split
 }
 
 func (a *assembler) literal(s string, fold bool, next *inst) *inst {
@@ -265,11 +224,7 @@ func (a *assembler) repeat(n *node, next *inst) *inst {
 		return a.node(&node{op: opAtomic, subs: []*node{&copied}}, next)
 	}
 	if s := single(n.subs[0]); s != nil {
-		i := inst{kind: instSetLoop, set: byteSet(s), min: n.min, max: n.max, lazy: n.lazy, next: next}
-		if at := next.skipSaves(); at.kind == instText {
-			i.after, i.hasAfter = at.text[0], true
-		}
-		return a.new(i)
+		return a.new(inst{kind: instSetLoop, set: byteSet(s), min: n.min, max: n.max, lazy: n.lazy, next: next})
 	}
 	if n.min > maxUnroll || n.max > maxUnroll {
 		a.failed = true
@@ -333,40 +288,41 @@ func width(n *node) int {
 }
 
 // byteSet gives the ASCII characters that a one-character node matches.
-func byteSet(n *node) *[256]bool {
-	var set [256]bool
+func byteSet(n *node) *byteset {
+	var set byteset
+	add := func(c byte, fold bool) {
+		set.add(c)
+		if fold {
+			set.add(lower(string(rune(c)))[0])
+			set.add(upper(string(rune(c)))[0])
+		}
+	}
 	switch n.op {
 	case opAny:
-		for c := range 128 {
-			set[c] = n.dotAll || c != '\n'
+		for c := range byte(0x80) {
+			if n.dotAll || c != '\n' {
+				set.add(c)
+			}
 		}
 		return &set
 	case opLiteral:
-		set[n.r] = true
-		if n.fold {
-			set[lower(string(n.r))[0]], set[upper(string(n.r))[0]] = true, true
-		}
+		add(byte(n.r), n.fold)
 		return &set
 	}
 	for _, r := range n.class.ranges {
-		for c := r.low; c <= r.high && c < 128; c++ {
-			set[c] = true
-			if n.fold {
-				set[lower(string(c))[0]], set[upper(string(c))[0]] = true, true
-			}
+		for c := r.low; c <= r.high && c < 0x80; c++ {
+			add(byte(c), n.fold)
 		}
 	}
 	for _, e := range n.class.escapes {
-		for c := range 128 {
-			if asciiEscape(e, byte(c)) {
-				set[c] = true
+		for c := range byte(0x80) {
+			if asciiEscape(e, c) {
+				set.add(c)
 			}
 		}
 	}
 	if n.class.negative {
-		for c := range 128 {
-			set[c] = !set[c]
-		}
+		set.bits[0], set.bits[1] = ^set.bits[0], ^set.bits[1]
 	}
 	return &set
 }

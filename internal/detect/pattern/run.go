@@ -2,6 +2,7 @@ package pattern
 
 import (
 	"bytes"
+	"math/bits"
 	"sync"
 )
 
@@ -10,10 +11,34 @@ type thread struct {
 	m     *machine
 	s     []byte
 	caps  []int
-	loops []int // where each loop's iteration began
+	loops []int32 // where each loop's iteration began
+	stack []frame
 	end   int
 	steps int
 }
+
+// A frame is what a search comes back to when it fails: a choice that is left,
+// or a value to put back on the way there.
+type frame struct {
+	kind   frameKind
+	id     int32 // of the instruction; of a value, its slot
+	p, arg int32
+}
+
+type frameKind uint8
+
+const (
+	frameFence   frameKind = iota // nothing: a look or an atomic group begins
+	frameCapture                  // caps[id] was p
+	frameLoop                     // loops[id] was p
+	frameAt                       // go on with id at p
+	frameBranch                   // go on with a branch of those in arg of id at p
+	frameGreedy                   // a repetition from arg on that ended at p
+	frameLazy                     // a repetition that ended at p and may go on to arg
+)
+
+// maxKeptFrames bounds the stack that a thread keeps for the next search.
+const maxKeptFrames = 4096
 
 var threads = sync.Pool{New: func() any { return &thread{} }}
 
@@ -26,49 +51,71 @@ const (
 	outcomeGaveUp
 )
 
-// find searches s. spans is filled in when something was found.
+// find searches s. The result reuses spans, which are filled in when something
+// was found.
 func (m *machine) find(s []byte, spans []int) ([]int, outcome) {
+	if m.anchored && !m.first.admits(s, 0) {
+		return spans, outcomeNone
+	}
+	spans = resized(spans, m.slots)
 	t := threads.Get().(*thread)
-	defer threads.Put(t)
-	t.m, t.s, t.steps = m, s, min(stepsAtLeast+stepsPerByte*len(s), stepsAtMost)
-	t.caps = resized(t.caps, m.slots)
-	t.loops = resized(t.loops, m.loops)
+	t.m, t.s, t.caps, t.steps = m, s, spans, min(stepsAtLeast+stepsPerByte*len(s), stepsAtMost)
+	if cap(t.loops) < m.loops {
+		t.loops = make([]int32, m.loops)
+	}
+	t.loops = t.loops[:m.loops]
+	for i := range t.loops {
+		t.loops[i] = -1
+	}
+	how := t.search()
+	t.s, t.caps = nil, nil
+	if cap(t.stack) > maxKeptFrames {
+		t.stack = nil
+	}
+	threads.Put(t)
+	return spans, how
+}
+
+func (t *thread) search() outcome {
+	m, s := t.m, t.s
 	for at := 0; at <= len(s); at++ {
 		switch {
 		case m.anchored:
 			if at > 0 {
-				return spans, outcomeNone
+				return outcomeNone
 			}
 		case m.prefix != nil:
 			i := bytes.Index(s[at:], m.prefix)
 			if i < 0 {
-				return spans, outcomeNone
+				return outcomeNone
 			}
 			at += i
 		case m.first != nil:
 			for at < len(s) && !m.first[s[at]] {
 				at++
 			}
-			if at == len(s) {
-				return spans, outcomeNone
+			if at == len(s) && !m.first[atEnd] {
+				return outcomeNone
 			}
 		}
-		if t.run(m.entry, at) {
-			spans = resized(spans, m.slots)
-			copy(spans, t.caps)
-			spans[0], spans[1] = at, t.end
-			for i := 2; i < len(spans); i += 2 {
-				if spans[i+1] < 0 {
-					spans[i] = -1
+		t.stack = t.stack[:0]
+		if !m.anchored {
+			t.push(frame{}) // so that what this place sets is put back
+		}
+		if t.run(&m.code[0], at) {
+			t.caps[0], t.caps[1] = at, t.end
+			for i := 2; i < len(t.caps); i += 2 {
+				if t.caps[i+1] < 0 {
+					t.caps[i] = -1
 				}
 			}
-			return spans, outcomeFound
+			return outcomeFound
 		}
 		if t.steps < 0 {
-			return spans, outcomeGaveUp
+			return outcomeGaveUp
 		}
 	}
-	return spans, outcomeNone
+	return outcomeNone
 }
 
 // resized gives n values of -1, reusing list.
@@ -83,94 +130,151 @@ func resized(list []int, n int) []int {
 	return list
 }
 
-// run matches from i at p to the end of the expression.
-func (t *thread) run(i *inst, p int) bool {
-	s := t.s
+func (t *thread) push(f frame) { t.stack = append(t.stack, f) }
+
+// run matches from c at p to the end of the expression or of its piece. What
+// it leaves on the stack after a match puts captures back.
+func (t *thread) run(c *code, p int) bool {
+	s, base := t.s, len(t.stack)
 	for {
 		if t.steps--; t.steps < 0 {
 			return false
 		}
-		switch i.kind {
+		ok := false
+		switch c.kind {
 		case instMatch:
 			t.end = p
+			if base > 0 {
+				t.commit(base)
+			}
 			return true
 		case instText:
-			n := len(i.text)
-			if len(s)-p < n || string(s[p:p+n]) != string(i.text) {
-				return false
+			if ok = begins(s, p, c.text); ok {
+				p += len(c.text)
 			}
-			p += n
-			i = i.next
 		case instTextFold:
-			if len(s)-p < len(i.text) || !equalFold(s[p:p+len(i.text)], i.text) {
-				return false
+			if ok = len(s)-p >= len(c.text) && equalFold(s[p:p+len(c.text)], c.text); ok {
+				p += len(c.text)
 			}
-			p += len(i.text)
-			i = i.next
 		case instSet:
-			if p >= len(s) || !i.set[s[p]] {
-				return false
+			if ok = p < len(s) && c.set[s[p]]; ok {
+				p++
 			}
-			p++
-			i = i.next
 		case instSetLoop:
-			return t.setLoop(i, p)
+			p, ok = t.repeat(c, p)
 		case instSplit:
-			last := len(i.subs) - 1
-			for _, sub := range i.subs[:last] {
-				if t.run(sub, p) {
-					return true
+			if open := c.ways.at(s, p); open != 0 {
+				if rest := open & (open - 1); rest != 0 {
+					t.push(frame{kind: frameBranch, id: c.id, p: int32(p), arg: int32(rest)})
 				}
-				if t.steps < 0 {
-					return false
-				}
+				c = c.branches[bits.TrailingZeros8(open)]
+				continue
 			}
-			i = i.subs[last]
 		case instLoop:
-			return t.loop(i, p)
+			c = t.loop(c, p)
+			continue
 		case instSave:
-			old := t.caps[i.slot]
-			t.caps[i.slot] = p
-			if t.run(i.next, p) {
-				return true
+			if len(t.stack) > 0 {
+				t.push(frame{kind: frameCapture, id: c.slot, p: int32(t.caps[c.slot])})
 			}
-			t.caps[i.slot] = old
-			return false
+			t.caps[c.slot] = p
+			ok = true
 		case instBackref:
-			n, ok := t.backref(i, p)
-			if !ok {
-				return false
-			}
+			n := 0
+			n, ok = t.backref(c, p)
 			p += n
-			i = i.next
 		case instCond:
-			if t.caps[2*i.slot] >= 0 && t.caps[2*i.slot+1] >= 0 {
-				i = i.subs[0]
+			if t.caps[2*c.slot] >= 0 && t.caps[2*c.slot+1] >= 0 {
+				c = c.branches[0]
 			} else {
-				i = i.subs[1]
+				c = c.branches[1]
 			}
+			continue
 		case instAtomic:
-			if !t.run(i.subs[0], p) {
-				return false
+			t.push(frame{})
+			if ok = t.run(c.branches[0], p); ok {
+				p = t.end
 			}
-			p = t.end
-			i = i.next
 		case instLook:
-			if !t.look(i, p) {
-				return false
-			}
-			i = i.next
+			ok = t.look(c, p)
+		case instLookText:
+			at := p - max(0, int(c.width))
+			ok = (at >= 0 && begins(s, at, c.text)) != c.negative
+		case instLookSet:
+			at := p - max(0, int(c.width))
+			ok = (at >= 0 && at < len(s) && c.set[s[at]]) != c.negative
 		default:
-			if !t.holds(i.kind, p) {
-				return false
-			}
-			i = i.next
+			ok = holds(s, c.kind, p)
+		}
+		if ok {
+			c = c.next
+		} else if c, p = t.back(base); c == nil {
+			return false
 		}
 	}
 }
 
-func (t *thread) holds(k instKind, p int) bool {
-	s := t.s
+func begins(s []byte, p int, text string) bool {
+	return len(s)-p >= len(text) && string(s[p:p+len(text)]) == text
+}
+
+// back goes back to the last choice above base; nil when there is none.
+func (t *thread) back(base int) (*code, int) {
+	for len(t.stack) > base {
+		f := &t.stack[len(t.stack)-1]
+		switch f.kind {
+		case frameCapture:
+			t.caps[f.id] = int(f.p)
+		case frameLoop:
+			t.loops[f.id] = f.p
+		case frameAt:
+			t.stack = t.stack[:len(t.stack)-1]
+			return &t.m.code[f.id], int(f.p)
+		case frameBranch:
+			open := uint8(f.arg)
+			c, p := t.m.code[f.id].branches[bits.TrailingZeros8(open)], int(f.p)
+			if open &= open - 1; open != 0 {
+				f.arg = int32(open)
+			} else {
+				t.stack = t.stack[:len(t.stack)-1]
+			}
+			return c, p
+		case frameGreedy:
+			c := &t.m.code[f.id]
+			if p := t.backward(c, int(f.arg), int(f.p)-1); p >= 0 {
+				if f.p = int32(p); f.p == f.arg {
+					t.stack = t.stack[:len(t.stack)-1]
+				}
+				return c.next, p
+			}
+		case frameLazy:
+			c := &t.m.code[f.id]
+			if p := int(f.p); c.takes(t.s, p) {
+				if p = t.forward(c, p+1, int(f.arg)); p >= 0 {
+					if f.p = int32(p); f.p == f.arg {
+						t.stack = t.stack[:len(t.stack)-1]
+					}
+					return c.next, p
+				}
+			}
+		}
+		t.stack = t.stack[:len(t.stack)-1]
+	}
+	return nil, 0
+}
+
+// commit forgets the choices above base and keeps what puts values back.
+func (t *thread) commit(base int) {
+	kept := t.stack[:base]
+	for _, f := range t.stack[base:] {
+		if f.kind <= frameLoop {
+			kept = append(kept, f)
+		}
+	}
+	t.stack = kept
+}
+
+func holds(s []byte, k instKind, p int) bool {
 	switch k {
 	case instBegin:
 		return p == 0
@@ -190,115 +294,176 @@ func (t *thread) holds(k instKind, p int) bool {
 	return false
 }
 
-// setLoop matches a repeated single character.
-func (t *thread) setLoop(i *inst, p int) bool {
-	s, set := t.s, i.set
-	most := len(s) - p
-	if i.max >= 0 && i.max < most {
-		most = i.max
-	}
-	if i.lazy {
-		n := 0
-		defer func() { t.steps -= n / 8 }()
-		for ; n < i.min; n++ {
-			if n >= most || !set[s[p+n]] {
-				return false
-			}
-		}
-		for {
-			if !i.hasAfter || p+n < len(s) && s[p+n] == i.after {
-				if t.run(i.next, p+n) {
-					return true
-				}
-				if t.steps < 0 {
-					return false
-				}
-			}
-			if n >= most || !set[s[p+n]] {
-				return false
-			}
-			n++
-		}
-	}
-	n := 0
-	for n < most && set[s[p+n]] {
-		n++
-	}
-	t.steps -= n / 8 // long runs cost time too
-	for ; n >= i.min; n-- {
-		if i.hasAfter && (p+n >= len(s) || s[p+n] != i.after) {
-			continue
-		}
-		if t.run(i.next, p+n) {
-			return true
-		}
-		if t.steps < 0 {
-			return false
-		}
-	}
-	return false
+// takes says that one more of a repeated character stands at p.
+func (c *code) takes(s []byte, p int) bool {
+	return p < len(s) && c.set[s[p]] && (c.stop == "" || !begins(s, p, c.stop))
 }
 
-// loop matches a repeated group; an iteration that takes nothing ends it.
-func (t *thread) loop(i *inst, p int) bool {
-	began := t.loops[i.slot]
-	if began == p {
-		return t.leave(i, p)
+// repeat matches a repeated character and gives where it ends.
+func (t *thread) repeat(c *code, p int) (int, bool) {
+	s := t.s
+	limit := len(s)
+	if c.max >= 0 && int(c.max) < limit-p {
+		limit = p + int(c.max)
 	}
-	if i.lazy && t.leave(i, p) {
-		return true
+	low := p + int(c.min)
+	if c.lazy && !c.sole {
+		for ; p < low; p++ {
+			if p >= limit || !c.takes(s, p) {
+				return p, false
+			}
+		}
+		if p = t.forward(c, p, limit); p < 0 {
+			return p, false
+		}
+		if p < limit {
+			t.push(frame{kind: frameLazy, id: c.id, p: int32(p), arg: int32(limit)})
+		}
+		return p, true
 	}
-	t.loops[i.slot] = p
-	if t.run(i.subs[0], p) {
-		return true
+	from := p
+	switch {
+	case c.line:
+		if i := bytes.IndexByte(s[p:limit], '\n'); i >= 0 {
+			limit = p + i
+		}
+		p = limit
+	case c.stop != "":
+		for p < limit && c.takes(s, p) {
+			p++
+		}
+	default:
+		for set := c.set; p < limit && set[s[p]]; {
+			p++
+		}
 	}
-	t.loops[i.slot] = began
-	return !i.lazy && t.steps >= 0 && t.leave(i, p)
+	t.steps -= (p - from) / 8 // long runs cost time too
+	if p < low {
+		return p, false
+	}
+	switch {
+	case !c.sole:
+	case c.text != "":
+		return p + len(c.text), begins(s, p, c.text)
+	default:
+		return p, c.after.admits(s, p)
+	}
+	if p = t.backward(c, low, p); p < 0 {
+		return p, false
+	}
+	if p > low {
+		t.push(frame{kind: frameGreedy, id: c.id, p: int32(p), arg: int32(low)})
+	}
+	return p, true
 }
 
-// leave goes on after a loop, which may be entered anew from an outer one.
-func (t *thread) leave(i *inst, p int) bool {
-	began := t.loops[i.slot]
-	t.loops[i.slot] = -1
-	if t.run(i.next, p) {
-		return true
+// backward gives the last place from p down to low at which what follows c may
+// begin, or -1.
+func (t *thread) backward(c *code, low, p int) int {
+	from := p
+	switch {
+	case c.follows != "":
+		p = min(p, len(t.s)-len(c.follows))
+		for first := c.follows[0]; p >= low && (t.s[p] != first || !begins(t.s, p, c.follows)); {
+			p--
+		}
+	case c.after != nil:
+		for p >= low && !c.after.admits(t.s, p) {
+			p--
+		}
 	}
-	t.loops[i.slot] = began
-	return false
+	t.steps -= (from - p) / 8
+	if p < low {
+		return -1
+	}
+	return p
 }
 
-func (t *thread) backref(i *inst, p int) (int, bool) {
-	from, to := t.caps[2*i.slot], t.caps[2*i.slot+1]
+// forward gives the first place from p up to limit, over characters that c
+// repeats, at which what follows c may begin, or -1.
+func (t *thread) forward(c *code, p, limit int) int {
+	from := p
+	found := false
+	for {
+		if c.follows != "" {
+			found = begins(t.s, p, c.follows)
+		} else {
+			found = c.after.admits(t.s, p)
+		}
+		if found || p >= limit || !c.takes(t.s, p) {
+			break
+		}
+		p++
+	}
+	t.steps -= (p - from) / 8
+	if !found {
+		return -1
+	}
+	return p
+}
+
+// loop goes into a repeated group once more or leaves it; an iteration that
+// takes nothing ends it.
+func (t *thread) loop(c *code, p int) *code {
+	const left = -1
+	began, now := t.loops[c.slot], int32(p)
+	again := began != now && c.set.admits(t.s, p)
+	choice := again && (c.lazy || c.after.admits(t.s, p))
+	if choice || len(t.stack) > 0 {
+		t.push(frame{kind: frameLoop, id: c.slot, p: began})
+	}
+	into := c.branches[0]
+	if again && !c.lazy {
+		if choice {
+			t.push(frame{kind: frameAt, id: c.next.id, p: now})
+			t.push(frame{kind: frameLoop, id: c.slot, p: left})
+		}
+		t.loops[c.slot] = now
+		return into
+	}
+	if choice {
+		t.push(frame{kind: frameAt, id: into.id, p: now})
+		t.push(frame{kind: frameLoop, id: c.slot, p: now})
+	}
+	t.loops[c.slot] = left
+	return c.next
+}
+
+func (t *thread) backref(c *code, p int) (int, bool) {
+	from, to := t.caps[2*c.slot], t.caps[2*c.slot+1]
 	if from < 0 || to < from || len(t.s)-p < to-from {
 		return 0, false
 	}
 	a, b := t.s[from:to], t.s[p:p+to-from]
-	if i.fold {
+	if c.fold {
 		return to - from, bytes.EqualFold(a, b)
 	}
 	return to - from, bytes.Equal(a, b)
 }
 
-func (t *thread) look(i *inst, p int) bool {
+func (t *thread) look(c *code, p int) bool {
 	at := p
-	if i.width >= 0 {
-		if at -= i.width; at < 0 {
-			return i.negative
+	if c.width >= 0 {
+		if at -= int(c.width); at < 0 {
+			return c.negative
 		}
 	}
-	var kept [32]int
-	caps := append(kept[:0], t.caps...)
+	base := len(t.stack)
+	t.push(frame{})
 	end := t.end
-	ok := t.run(i.subs[0], at)
+	ok := t.run(c.branches[0], at)
 	t.end = end
-	if !ok || i.negative {
-		copy(t.caps, caps)
+	if ok && c.negative {
+		t.back(base) // nothing but values to put back
 	}
-	return ok != i.negative && t.steps >= 0
+	if !ok || len(t.stack) == base+1 {
+		t.stack = t.stack[:base]
+	}
+	return ok != c.negative && t.steps >= 0
 }
 
 // equalFold compares with text in lower case.
-func equalFold(s, text []byte) bool {
+func equalFold(s []byte, text string) bool {
 	for i, c := range s {
 		if c >= 'A' && c <= 'Z' {
 			c += 'a' - 'A'

@@ -1,0 +1,300 @@
+package pattern
+
+// A byteset is a set of bytes, and whether the end of the text is in it.
+type byteset struct {
+	bits [4]uint64
+	end  bool
+}
+
+func (b *byteset) has(c byte) bool { return b.bits[c>>6]&(1<<(c&63)) != 0 }
+
+func (b *byteset) add(c byte) { b.bits[c>>6] |= 1 << (c & 63) }
+
+func (b *byteset) join(other *byteset) {
+	for i, w := range other.bits {
+		b.bits[i] |= w
+	}
+	b.end = b.end || other.end
+}
+
+func (b *byteset) disjoint(other *byteset) bool {
+	for i, w := range other.bits {
+		if b.bits[i]&w != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// A table is a set of bytes as it is looked up; the last one is for the end of
+// the text. No table is the set of all.
+type table [257]bool
+
+const atEnd = 256
+
+func (t *table) admits(s []byte, p int) bool {
+	if t == nil {
+		return true
+	}
+	if p < len(s) {
+		return t[s[p]]
+	}
+	return t[atEnd]
+}
+
+// ways tells by the next byte which branches of a split can match, as bits;
+// the last one is for the end of the text.
+type ways [257]uint8
+
+// maxWays is how many branches a split has; more are a split in the last one.
+const maxWays = 8
+
+func (w *ways) at(s []byte, p int) uint8 {
+	if p < len(s) {
+		return w[s[p]]
+	}
+	return w[atEnd]
+}
+
+// A code is one instruction as it runs. What a search remembers names it by
+// its id, so that it holds no pointers.
+type code struct {
+	kind     instKind
+	lazy     bool
+	negative bool
+	fold     bool
+	// sole says of a repeated character that only its longest run can be
+	// followed by what follows, so that there is nothing to come back to.
+	sole bool
+	// line says of a repeated character that it is any but a newline.
+	line     bool
+	id       int32
+	slot     int32 // save, loop number, group
+	min, max int32 // max -1: no limit
+	width    int32 // of a look-behind, -1 for a look-ahead
+	next     *code
+	text     string
+	set      *table // a character, or what a loop's body begins with
+	// What must follow a repetition: a text, else a byte of after.
+	follows string
+	after   *table
+	// stop is a text that may not begin at a repeated character.
+	stop     string
+	branches []*code
+	ways     *ways // of a split
+}
+
+// A flattener makes code of instructions.
+type flattener struct {
+	ids    map[*inst]int32
+	list   []*inst
+	firsts map[*inst]*byteset
+	sets   map[byteset]*byteset
+	tables map[*byteset]*table
+	ways   map[ways]*ways
+}
+
+// flatten gives the code of what entry leads to, entry first, and what a match
+// can begin with.
+func flatten(entry *inst) ([]code, *table) {
+	f := &flattener{
+		ids: map[*inst]int32{}, firsts: map[*inst]*byteset{}, sets: map[byteset]*byteset{},
+		tables: map[*byteset]*table{}, ways: map[ways]*ways{},
+	}
+	f.number(entry)
+	out := make([]code, len(f.list))
+	at := func(i *inst) *code { return &out[f.ids[i]] }
+	for id, i := range f.list {
+		c := code{
+			kind: i.kind, lazy: i.lazy, negative: i.negative, fold: i.fold, text: string(i.text), id: int32(id), slot: int32(i.slot),
+			min: int32(i.min), max: int32(i.max), width: int32(i.width),
+		}
+		if i.set != nil {
+			c.set = f.table(f.shared(*i.set))
+		}
+		if i.next != nil {
+			c.next = at(i.next)
+		}
+		for _, sub := range i.subs {
+			c.branches = append(c.branches, at(sub))
+		}
+		switch i.kind {
+		case instSetLoop:
+			f.repeated(&c, i.set, i.next, at)
+		case instLoop:
+			if stop, set := tempered(i); set != nil {
+				c.kind, c.max, c.stop, c.set, c.branches = instSetLoop, -1, stop, f.table(f.shared(*set)), nil
+				f.repeated(&c, set, i.next, at)
+				break
+			}
+			c.set, c.after = f.table(f.first(i.subs[0])), f.table(f.first(i.next))
+		case instSplit:
+			c.ways = f.fork(i)
+		case instLook:
+			switch sub := i.subs[0]; {
+			case sub.kind == instText && sub.next.kind == instMatch:
+				c.kind, c.text = instLookText, string(sub.text)
+			case sub.kind == instSet && sub.next.kind == instMatch:
+				c.kind, c.set = instLookSet, f.table(f.shared(*sub.set))
+			}
+		}
+		out[id] = c
+	}
+	return out, f.table(f.first(entry))
+}
+
+// number lists the instructions so that mostly the next one follows.
+func (f *flattener) number(i *inst) {
+	if _, ok := f.ids[i]; ok {
+		return
+	}
+	f.ids[i] = int32(len(f.list))
+	f.list = append(f.list, i)
+	if i.next != nil {
+		f.number(i.next)
+	}
+	for _, sub := range i.subs {
+		f.number(sub)
+	}
+}
+
+// shared gives the one copy of a set.
+func (f *flattener) shared(b byteset) *byteset {
+	if known := f.sets[b]; known != nil {
+		return known
+	}
+	f.sets[b] = &b
+	return &b
+}
+
+func (f *flattener) table(b *byteset) *table {
+	if b == nil {
+		return nil
+	}
+	if known := f.tables[b]; known != nil {
+		return known
+	}
+	t := &table{}
+	for c := range byte(0x80) {
+		t[c] = b.has(c)
+	}
+	t[atEnd] = b.end
+	f.tables[b] = t
+	return t
+}
+
+// anyInLine is every character but a newline.
+var anyInLine = *byteSet(&node{op: opAny})
+
+// repeated notes what can follow a repeated character.
+func (f *flattener) repeated(c *code, set *byteset, next *inst, at func(*inst) *code) {
+	after := f.first(next)
+	c.after = f.table(after)
+	c.sole = after != nil && set.disjoint(after)
+	c.line = *set == anyInLine && c.stop == ""
+	switch text := next.skipSaves(); {
+	case text.kind != instText:
+	case c.sole && text == next:
+		// One instruction: the text follows, or nothing does.
+		c.text, c.next = string(text.text), at(text.next)
+	default:
+		c.follows = string(text.text)
+	}
+}
+
+func (f *flattener) fork(i *inst) *ways {
+	var w ways
+	for n, sub := range i.subs {
+		first := f.first(sub)
+		for c := range byte(0x80) {
+			if first == nil || first.has(c) {
+				w[c] |= 1 << n
+			}
+		}
+		if first == nil || first.end {
+			w[atEnd] |= 1 << n
+		}
+	}
+	if known := f.ways[w]; known != nil {
+		return known
+	}
+	f.ways[w] = &w
+	return &w
+}
+
+// tempered recognises (?:(?!stop)c)*, and gives nil for anything else.
+func tempered(loop *inst) (stop string, set *byteset) {
+	look := loop.subs[0]
+	if look.kind != instLook || !look.negative || look.width >= 0 {
+		return "", nil
+	}
+	text, step := look.subs[0], look.next
+	if text.kind != instText || text.next.kind != instMatch || step.kind != instSet || step.next != loop {
+		return "", nil
+	}
+	return string(text.text), step.set
+}
+
+// first gives what a match from i on can begin with, nil where that is not
+// known.
+func (f *flattener) first(i *inst) *byteset {
+	if known, ok := f.firsts[i]; ok {
+		return known
+	}
+	f.firsts[i] = nil // for one that leads back here
+	var b byteset
+	if !f.collect(i, &b) {
+		return nil
+	}
+	f.firsts[i] = f.shared(b)
+	return f.firsts[i]
+}
+
+func (f *flattener) collect(i *inst, b *byteset) bool {
+	join := func(next *inst) bool {
+		other := f.first(next)
+		if other != nil {
+			b.join(other)
+		}
+		return other != nil
+	}
+	switch i.kind {
+	case instText:
+		b.add(i.text[0])
+		return true
+	case instTextFold:
+		c := i.text[0]
+		b.add(c)
+		if c >= 'a' && c <= 'z' {
+			b.add(c - 'a' + 'A')
+		}
+		return true
+	case instSet:
+		b.join(i.set)
+		return true
+	case instSetLoop:
+		b.join(i.set)
+		return i.min > 0 || join(i.next)
+	case instSplit, instCond:
+		for _, s := range i.subs {
+			if !join(s) {
+				return false
+			}
+		}
+		return true
+	case instLoop:
+		return join(i.subs[0]) && join(i.next)
+	case instEnd, instLineEnd:
+		b.add('\n')
+		b.end = true
+		return true
+	case instTextEnd:
+		b.end = true
+		return true
+	case instSave, instWord, instNotWord, instLook, instBegin, instLineBegin:
+		return join(i.next)
+	case instFail:
+		return true
+	}
+	return false
+}
