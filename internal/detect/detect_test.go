@@ -287,7 +287,7 @@ func TestMemoryIsBoundedByEvictingTheQuietest(t *testing.T) {
 	w := newWindow(time.Hour, 5, b)
 	start := time.Unix(1_700_000_000, 0)
 	for i := range 1000 {
-		target, ok := targetOf(fmt.Sprintf("10.0.%d.%d", i/256, i%256))
+		target, _, ok := targetOf(fmt.Sprintf("10.0.%d.%d", i/256, i%256))
 		if !ok {
 			t.Fatal("no target")
 		}

@@ -45,7 +45,7 @@ func (d *Detector) resolve(ctx context.Context, name string) []ban.Target {
 	addresses, err := look(ctx, name)
 	var out []ban.Target
 	for _, a := range addresses {
-		if t, ok := targetOf(a); ok && err == nil {
+		if t, _, ok := targetOf(a); ok && err == nil {
 			out = append(out, t)
 		}
 	}

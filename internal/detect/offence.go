@@ -90,7 +90,7 @@ func (d *Detector) Report(ctx context.Context, o Observation) error {
 	if !ok || !p.IsSingleIP() {
 		return fmt.Errorf("%s: %w", o.Target, ErrNotOneAddress)
 	}
-	target, ok := targetOf(p.Addr().String())
+	target, _, ok := targetOf(p.Addr().String())
 	if !ok {
 		return fmt.Errorf("%s: %w", o.Target, ErrNotOneAddress)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/bits"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -35,20 +36,22 @@ type reader struct {
 	spec   source.Spec
 	source source.Source
 	jails  []*jail
-	// offsets[i] is the first word of jail i's candidates.
-	offsets []int
+	// The scanner has a group for each jail.
 	scanner *pattern.Scanner
-	cands   []uint64
-	// multiline says that a jail matches several lines together.
-	multiline bool
-	// wants maps entries of the spec to jails' indexes.
-	files, journal, docker, syslog [][]int
-	stdin                          []int
+	hits    *pattern.Hits
+	// multiline are the jails that match several lines together.
+	multiline jailSet
+	joins     bool // there are some
+	// wants maps entries of the spec to jails.
+	files, journal, docker, syslog []jailSet
+	stdin, all                     jailSet
 
 	mu      sync.Mutex // held while a line is handled
 	streams map[string]*stream
 	prefix  []byte
-	all     []int
+	line    lineView
+	some    jailSet     // room for what several entries want
+	passed  bool        // an ignoreregex matched
 	caught  atomic.Bool // the backlog has been read
 	matched atomic.Uint64
 	ignored atomic.Uint64
@@ -56,7 +59,48 @@ type reader struct {
 }
 
 // A stream is one log's state: what each jail knows of it.
-type stream struct{ followers []*filter.Follower }
+type stream struct {
+	followers []*filter.Follower
+	// usual finds dates for all jails that look for the usual ones first, and
+	// shares[i] says that jail i is one of them.
+	usual  *dates.Usual
+	shares []bool
+}
+
+// A lineView is what jails have in common of the line at hand.
+type lineView struct {
+	now   time.Time
+	tried bool // the usual forms of dates
+	dated bool
+	found dates.Found
+	date  string
+	// text is the line without its date, where that was found or the source
+	// told it.
+	text filter.Text
+}
+
+func (v *lineView) begin(now time.Time) { v.now, v.tried, v.dated = now, false, false }
+
+// A jailSet is a set of a reader's jails, as bits.
+type jailSet []uint64
+
+func newJailSet(n int, indexes ...int) jailSet {
+	s := make(jailSet, (n+63)/64)
+	for _, i := range indexes {
+		s.add(i)
+	}
+	return s
+}
+
+func (s jailSet) add(i int) { s[i/64] |= 1 << (i % 64) }
+
+func (s jailSet) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
+
+func (s jailSet) join(other jailSet) {
+	for i, w := range other {
+		s[i] |= w
+	}
+}
 
 // newReaders groups jails by the logs that they share and opens a source for
 // each group.
@@ -73,29 +117,35 @@ func newReaders(d *Detector, resume source.Position) ([]*reader, error) {
 	return out, nil
 }
 
-// newReader builds the scanner of a group's jails. Each jail's expressions
-// begin at a word of their own.
+// newReader builds the scanner of a group's jails.
 func newReader(d *Detector, group *readerGroup) *reader {
+	n := len(group.jails)
+	sets := func(entries [][]int) []jailSet {
+		var out []jailSet
+		for _, indexes := range entries {
+			out = append(out, newJailSet(n, indexes...))
+		}
+		return out
+	}
 	r := &reader{
-		d: d, jails: group.jails, spec: group.spec, files: group.files, journal: group.journal, docker: group.docker,
-		syslog: group.syslog, stdin: group.stdin, streams: map[string]*stream{},
+		d: d, jails: group.jails, spec: group.spec, files: sets(group.files), journal: sets(group.journal), docker: sets(group.docker),
+		syslog: sets(group.syslog), streams: map[string]*stream{}, multiline: newJailSet(n), all: newJailSet(n), some: newJailSet(n),
+	}
+	if group.stdin != nil {
+		r.stdin = newJailSet(n, group.stdin...)
 	}
 	r.spec.JournalDirs = d.o.JournalDirs
-	const wordBits = 64
-	none := []string{"\x00"} // stands in no line
-	var literals [][]string
+	var literals []pattern.Group
 	for i, j := range r.jails {
-		r.all = append(r.all, i)
-		r.offsets = append(r.offsets, len(literals)/wordBits)
-		r.multiline = r.multiline || j.filter.MaxLines() > 1
-		literals = append(literals, j.filter.Literals()...)
-		for len(literals)%wordBits != 0 {
-			literals = append(literals, none)
+		r.all.add(i)
+		if j.filter.MaxLines() > 1 {
+			r.multiline.add(i)
+			r.joins = true
 		}
+		literals = append(literals, pattern.Group{Literals: j.filter.Literals(), Gate: j.filter.Gate()})
 	}
-	r.offsets = append(r.offsets, len(literals)/wordBits)
 	r.scanner = pattern.NewScanner(literals)
-	r.cands = make([]uint64, r.scanner.Words())
+	r.hits = r.scanner.NewHits()
 	return r
 }
 
@@ -140,41 +190,46 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	text := r.text(l)
-	if !r.scanner.Scan(text, r.cands) && !r.multiline {
-		r.missed.Add(1)
-		return
-	}
+	promising := r.scanner.Scan(text, r.hits)
 	var st *stream
 	result := &r.missed
-	for _, i := range r.wanted(l) {
-		c := filter.Candidates(r.cands[r.offsets[i]:r.offsets[i+1]])
-		promising := slices.ContainsFunc(c, func(w uint64) bool { return w != 0 })
-		multiline := r.jails[i].filter.MaxLines() > 1
-		if !promising && !multiline {
-			continue
-		}
-		if st == nil {
-			st = r.stream(l.Stream)
-		}
-		if multiline {
-			if !promising && st.followers[i].Skip(text, l.Time) {
-				continue
-			}
-			if promising {
-				st.followers[i].CatchUp()
-			}
-			c = nil // what is looked for may stand in a line before
-		}
-		switch r.look(ctx, i, st, l, text, c) {
-		case lineMatched:
-			result = &r.matched
-		case lineIgnored:
-			if result == &r.missed {
-				result = &r.ignored
+	if promising || r.joins {
+		wanted := r.wanted(l)
+		for word, found := range r.hits.Found() {
+			for left := (found | r.multiline[word]) & wanted[word]; left != 0; left &= left - 1 {
+				i := word*64 + bits.TrailingZeros64(left)
+				if st == nil {
+					st = r.stream(l.Stream)
+					r.line.begin(r.d.o.Now())
+				}
+				var c filter.Candidates // nil: what is looked for may stand in a line before
+				if !r.multiline.has(i) {
+					c = r.hits.Candidates(i)
+				} else if !r.catchUp(st.followers[i], found&(1<<(i%64)) != 0, text, l.Time) {
+					continue
+				}
+				switch r.look(ctx, i, st, l, text, c) {
+				case lineMatched:
+					result = &r.matched
+				case lineIgnored:
+					if result == &r.missed {
+						result = &r.ignored
+					}
+				}
 			}
 		}
 	}
 	result.Add(1)
+}
+
+// catchUp prepares a jail that matches several lines together for a line, and
+// says whether that must be looked at.
+func (r *reader) catchUp(f *filter.Follower, promising bool, text []byte, at time.Time) bool {
+	if promising {
+		f.CatchUp()
+		return true
+	}
+	return !f.Skip(text, at)
 }
 
 type verdict int
@@ -213,7 +268,7 @@ func received(stream string) bool {
 }
 
 // wanted gives the jails that want a line.
-func (r *reader) wanted(l source.Line) []int {
+func (r *reader) wanted(l source.Line) jailSet {
 	table := r.files
 	switch {
 	case l.Stream == "stdin" && r.stdin != nil:
@@ -230,14 +285,13 @@ func (r *reader) wanted(l source.Line) []int {
 	if len(l.Matched) == 1 && l.Matched[0] < len(table) {
 		return table[l.Matched[0]]
 	}
-	var out []int
+	clear(r.some)
 	for _, m := range l.Matched {
 		if m < len(table) {
-			out = append(out, table[m]...)
+			r.some.join(table[m])
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return r.some
 }
 
 func (r *reader) stream(name string) *stream {
@@ -248,23 +302,59 @@ func (r *reader) stream(name string) *stream {
 		clear(r.streams)
 	}
 	st := &stream{}
+	clock := func() time.Time { return r.line.now }
 	for _, j := range r.jails {
-		f, err := j.filter.Follow(dates.Options{Now: r.d.o.Now, Zone: j.def.Detect.Timezone})
+		f, err := j.filter.Follow(dates.Options{Now: clock, Zone: j.def.Detect.Timezone})
 		if err != nil {
 			panic(err) // the zone was checked when the jail was made
 		}
+		f.OnIgnore = func(int) { r.passed = true }
 		st.followers = append(st.followers, f)
+		usual := f.Dates.Usual()
+		if st.usual == nil {
+			st.usual = usual
+		}
+		st.shares = append(st.shares, usual != nil && usual.Alike(st.usual))
 	}
 	r.streams[name] = st
 	return st
 }
 
+// cut finds out when the line was written, as jail i sees it. text is what its
+// expressions see.
+func (r *reader) cut(i int, st *stream, l source.Line, line []byte) (text *filter.Text) {
+	f, v := st.followers[i], &r.line
+	switch {
+	case !l.Time.IsZero():
+		if !v.dated {
+			v.dated = true
+			v.text.Set(line)
+		}
+		f.Cut(line, l.Time)
+		return &v.text
+	case st.shares[i]:
+		if !v.tried {
+			v.tried = true
+			if v.found, v.date, v.dated = st.usual.Find(line, v.now); v.dated {
+				v.text.Set(line[v.found.To:])
+			}
+		}
+		if v.dated {
+			f.Take(v.found, v.date)
+			return &v.text
+		}
+	}
+	return f.Prepare(f.Cut(line, l.Time))
+}
+
 // look lets jail i judge a line.
 func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, text []byte, c filter.Candidates) verdict {
-	j := r.jails[i]
-	now := r.d.o.Now()
+	j, now := r.jails[i], r.line.now
 	f := st.followers[i]
-	rest := f.Cut(text, l.Time)
+	rest := r.cut(i, st, l, text)
+	if !r.hits.Open(i) {
+		return lineMissed
+	}
 	at := f.At
 	// What is sent here is written now; a log may hold the past.
 	live := r.caught.Load() || l.Stream == "stdin" || received(l.Stream)
@@ -284,14 +374,18 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, tex
 	if at.After(now) {
 		at = now
 	}
-	result := lineMissed
-	f.OnIgnore = func(int) { result = lineIgnored }
-	matches := f.Process(rest, f.Date, at, c)
+	r.passed = false
+	matches := f.Judge(rest, f.Date, at, c)
 	for k := range matches {
-		result = lineMatched
 		r.offence(ctx, j, &matches[k], l, at)
 	}
-	return result
+	switch {
+	case len(matches) > 0:
+		return lineMatched
+	case r.passed:
+		return lineIgnored
+	}
+	return lineMissed
 }
 
 // offence counts a match and decides.
@@ -301,28 +395,25 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l source
 	if m.Address != "" {
 		id = m.Address
 	}
-	var targets []ban.Target
-	switch {
-	case m.Named && j.useDNS:
-		targets = r.d.resolve(ctx, id)
-	default:
-		t, ok := targetOf(id)
-		if !ok || insideAnother(m.Text, m.From, m.From+len(id)) {
-			return
-		}
-		targets = []ban.Target{t}
-	}
-	for _, t := range targets {
-		o := offence{target: t, class: meaning.class, weight: meaning.weight, established: meaning.established && !l.Spoofable, at: at}
-		// IPv6 counts by /64, and the kernel knows single addresses.
-		if o.addr, _ = netip.ParseAddr(id); !o.addr.IsValid() {
-			if p, ok := t.Prefix(); ok && p.IsSingleIP() {
-				o.addr = p.Addr()
-			}
-		}
+	blame := func(t ban.Target, addr netip.Addr) {
+		o := offence{target: t, addr: addr, class: meaning.class, weight: meaning.weight, established: meaning.established && !l.Spoofable, at: at}
 		r.d.count(ctx, j, o, func() (filter, source, text string) {
 			return j.filter.Name + ":" + strconv.Itoa(m.Rule+1), l.Stream, sample(m)
 		})
+	}
+	if !m.Named || !j.useDNS {
+		// IPv6 counts by /64, and the kernel knows single addresses.
+		if t, addr, ok := targetOf(id); ok && !insideAnother(m.Text, m.From, m.From+len(id)) {
+			blame(t, addr)
+		}
+		return
+	}
+	for _, t := range r.d.resolve(ctx, id) {
+		var addr netip.Addr
+		if p, ok := t.Prefix(); ok && p.IsSingleIP() {
+			addr = p.Addr()
+		}
+		blame(t, addr)
 	}
 }
 

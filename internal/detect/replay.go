@@ -49,7 +49,7 @@ func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.T
 		line = bytes.TrimRight(line, "\r\n")
 		if len(line) > 0 {
 			// Only lines that may be offences need their time.
-			if r.scanner.Scan(line, r.cands) {
+			if r.scanner.Scan(line, r.hits) {
 				if f := finder.Find(line); !f.Time.IsZero() && f.Time.After(clock) || clock.Equal(at) && !f.Time.IsZero() {
 					clock = f.Time
 				}
@@ -115,7 +115,8 @@ func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, e
 		l.Journal, l.Tag, l.Host, l.PID, l.Time = true, tag, "host", 1, o.Now()
 	}
 	text := r.text(l)
-	r.scanner.Scan(text, r.cands)
+	r.scanner.Scan(text, r.hits)
+	r.line.begin(o.Now())
 	st := r.stream("line")
 	var out []Explanation
 	for i, j := range d.jails {
@@ -124,11 +125,7 @@ func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, e
 			FindTime: j.def.Detect.FindTime.Duration(), BanTime: j.def.Detect.BanTime.Duration(),
 			Corroborate: j.def.Detect.Corroborate.Duration(),
 		}
-		any := uint64(0)
-		for _, w := range r.cands[r.offsets[i]:r.offsets[i+1]] {
-			any |= w
-		}
-		if any == 0 {
+		if !jailSet(r.hits.Found()).has(i) {
 			e.Reached = "no required text"
 			out = append(out, e)
 			continue
@@ -174,7 +171,7 @@ func (j *jail) explain(e *Explanation, r *reader, matches []filter.Match, ignore
 	if m.Address != "" {
 		id = m.Address
 	}
-	t, ok := targetOf(id)
+	t, _, ok := targetOf(id)
 	switch {
 	case m.NoFail || m.ID == "" || meaning.weight == 0:
 		e.Reached = "no offence"

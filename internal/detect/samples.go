@@ -59,7 +59,7 @@ func offenders(def *topics.Definition, s topics.Sample, now time.Time) (*Decisio
 	l := source.Line{Text: []byte(s.Line), Stream: "sample"}
 	if s.Journal {
 		l.Journal, l.Tag, l.PID, l.Host, l.Time = true, s.Tag, 4711, "host", now
-		r.journal = [][]int{{0}}
+		r.journal = []jailSet{newJailSet(1, 0)}
 		l.Matched = []int{0}
 	}
 	r.handle(context.Background(), l)

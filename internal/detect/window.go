@@ -139,18 +139,18 @@ const v6Bits = 64
 
 // targetOf reads an address that a filter captured. Nothing but what
 // [netip.ParseAddr] takes is a target, and IPv6 counts by /64.
-func targetOf(text string) (ban.Target, bool) {
-	a, err := netip.ParseAddr(text)
-	if err != nil || a.Zone() != "" {
-		return ban.Target{}, false
+func targetOf(text string) (ban.Target, netip.Addr, bool) {
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" {
+		return ban.Target{}, addr, false
 	}
-	a = a.Unmap()
+	a := addr.Unmap()
 	if a.Is4() {
 		t, err := ban.TargetOfAddr(a)
-		return t, err == nil
+		return t, addr, err == nil
 	}
 	t, err := ban.TargetOfPrefix(netip.PrefixFrom(a, v6Bits))
-	return t, err == nil
+	return t, addr, err == nil
 }
 
 // insideAnother says that the address at text[from:to] is a piece of a longer

@@ -28,4 +28,6 @@ type Found struct {
 	Time time.Time
 	// Matched says that a template fitted.
 	Matched bool
+
+	form uint8 // which of the usual ones
 }

@@ -66,7 +66,7 @@ func TestTheFastFormsAgreeWithTheTemplates(t *testing.T) {
 		"2026-02-30 09:14:02 x", "2099-11-21 09:14:02 x",
 	} {
 		slow := detector(t)
-		slow.usual = false
+		slow.usual = nil
 		a, b := detector(t).Find([]byte(line)), slow.Find([]byte(line))
 		if a.From != b.From || a.To != b.To || !a.Time.Equal(b.Time) {
 			t.Errorf("%q: fast %+v, templates %+v", line, a, b)

@@ -18,7 +18,7 @@ const unusedFor = 5 * time.Minute
 // template fitted last and where, so it belongs to one goroutine.
 type Detector struct {
 	o        Options
-	usual    bool
+	usual    *Usual // nil where its forms are not what is looked for first
 	entries  []*entry
 	last     int // index of the template that fitted last
 	place    place
@@ -27,9 +27,6 @@ type Detector struct {
 	fastHits [2]int // of the two usual forms
 	zone     *time.Location
 	spans    []int
-	reuse    string
-	reuseAt  time.Time
-	reuseNow int64
 }
 
 type entry struct {
@@ -56,7 +53,7 @@ func (s *Set) New(o Options) (*Detector, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	d := &Detector{o: o, usual: s.usual, last: math.MaxInt, place: place{from: 1, to: math.MaxInt}, hits: map[string]int{}, zone: o.Location}
+	d := &Detector{o: o, last: math.MaxInt, place: place{from: 1, to: math.MaxInt}, hits: map[string]int{}, zone: o.Location}
 	if d.zone == nil {
 		d.zone = time.Local
 	}
@@ -66,6 +63,9 @@ func (s *Set) New(o Options) (*Detector, error) {
 			return nil, err
 		}
 		d.zone = time.FixedZone(o.Zone, offset)
+	}
+	if s.usual {
+		d.usual = &Usual{zone: d.zone}
 	}
 	for _, t := range s.templates {
 		d.entries = append(d.entries, &entry{template: t, distance: math.MaxInt})
@@ -88,8 +88,9 @@ func (d *Detector) Hits() map[string]int {
 
 // Find looks for the date of a line.
 func (d *Detector) Find(line []byte) Found {
-	if d.usual {
-		if f, ok := d.fast(line); ok {
+	if d.usual != nil {
+		if f, _, ok := d.usual.Find(line, d.o.Now()); ok {
+			d.fastHits[f.form]++
 			return f
 		}
 	}
@@ -111,29 +112,13 @@ func (d *Detector) Find(line []byte) Found {
 	return f
 }
 
-// fast serves the usual forms, and lines with the very date of the line
-// before, without a search.
-func (d *Detector) fast(line []byte) (Found, bool) {
-	now := d.o.Now()
-	iso := 1
-	if len(line) > 0 && isDigit(line[0]) {
-		iso = 0
-	}
-	if n := len(d.reuse); n > 0 && len(line) > n && string(line[:n]) == d.reuse && line[n] == ' ' && now.Unix() == d.reuseNow {
-		d.fastHits[1]++
-		return Found{To: n, Time: d.reuseAt, Matched: true}, true
-	}
-	to, at, ok := fast(line, now, d.zone)
-	if !ok {
-		return Found{}, false
-	}
-	d.fastHits[iso]++
-	d.reuse = ""
-	if to == 15 { // nothing can follow that form but a space, which was checked
-		d.reuse, d.reuseAt, d.reuseNow = string(line[:to]), at, now.Unix()
-	}
-	return Found{To: to, Time: at, Matched: true}, true
-}
+// Usual gives what finds the most usual forms of dates for this detector, nil
+// where these are not what it looks for first. Detectors of one stream may
+// share it, and with [Detector.Took] what it found.
+func (d *Detector) Usual() *Usual { return d.usual }
+
+// Took counts what the detector's [Usual] found in a line as found by it.
+func (d *Detector) Took(f Found) { d.fastHits[f.form]++ }
 
 // match runs one template on a part of a line.
 func (d *Detector) match(e *entry, line []byte, from, to int) []int {

@@ -2,6 +2,44 @@ package dates
 
 import "time"
 
+// A Usual reads dates in the two forms that most lines have, and remembers the
+// last one: many lines are of one second. It belongs to one goroutine.
+type Usual struct {
+	zone *time.Location
+	last string // of the form without a year
+	at   time.Time
+	asOf int64 // the clock that filled in the year
+}
+
+// Alike says that two read every line alike.
+func (u *Usual) Alike(other *Usual) bool {
+	return u == other || u != nil && other != nil && u.zone == other.zone
+}
+
+// Find reads the date at the start of a line, and gives its text too. ok is
+// false for anything that is not exactly of the two forms, which says nothing
+// of the line.
+func (u *Usual) Find(line []byte, now time.Time) (f Found, date string, ok bool) {
+	if n := len(u.last); n > 0 && len(line) > n && string(line[:n]) == u.last && line[n] == ' ' && now.Unix() == u.asOf && !yearFollows(line) {
+		return Found{To: n, Time: u.at, Matched: true, form: 1}, u.last, true
+	}
+	to, at, ok := fast(line, now, u.zone)
+	if !ok {
+		return Found{}, "", false
+	}
+	f, date = Found{To: to, Time: at, Matched: true}, string(line[:to])
+	if !isDigit(line[0]) {
+		f.form = 1
+		u.last, u.at, u.asOf = date, at, now.Unix()
+	}
+	return f, date, true
+}
+
+// yearFollows says that the date is of another form, "Jan 23 21:59:59 2005".
+func yearFollows(line []byte) bool {
+	return len(line) > 20 && two(line[16:]) == 20 && isDigit(line[18]) && isDigit(line[19])
+}
+
 // fast reads the two forms that most lines have, both at the start of a line:
 // "Nov 21 09:14:02" and "2026-11-21T09:14:02[.frac][zone]". ok is false for
 // anything that is not exactly of that form, which says nothing of the line.
@@ -91,8 +129,7 @@ func fastSyslog(line []byte, now time.Time, zone *time.Location) (int, time.Time
 	if day < 1 || day > 31 || !validClock(h, m, s) {
 		return 0, time.Time{}, false
 	}
-	// "Jan 23 21:59:59 2005" is another form.
-	if len(line) > 20 && two(line[16:]) == 20 && isDigit(line[18]) && isDigit(line[19]) {
+	if yearFollows(line) {
 		return 0, time.Time{}, false
 	}
 	t := now.In(zone)

@@ -1,6 +1,9 @@
 package filter
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Lines of one connection are matched to each other by what <F-MLFID>
 // captures, for so long and so many at a time. fail2ban keeps 100; more lets
@@ -23,12 +26,37 @@ type connection struct {
 type connections struct {
 	byID  map[string]*connection
 	order []string // oldest first; may name what is gone
+	free  []*connection
+	ended *connection // what the last match still refers to
+}
+
+// maxFree bounds the connections that are kept to be used again.
+const maxFree = 64
+
+// drop lets go of a connection that nothing refers to.
+func (c *connections) drop(e *connection) {
+	if e != nil && len(c.free) < maxFree {
+		c.free = append(c.free, e)
+	}
+}
+
+// begin gives a connection with nothing but fields.
+func (c *connections) begin(fields Fields, until time.Time) *connection {
+	e := &connection{}
+	if last := len(c.free) - 1; last >= 0 {
+		e, c.free = c.free[last], c.free[:last]
+	}
+	*e = connection{
+		fields: append(e.fields[:0], fields...), users: e.users[:0], lines: e.lines[:0], nofailLines: e.nofailLines[:0], until: until,
+	}
+	return e
 }
 
 func (c *connections) get(id string, now time.Time) *connection {
 	e := c.byID[id]
 	if e != nil && now.After(e.until) {
 		delete(c.byID, id)
+		c.drop(e)
 		return nil
 	}
 	return e
@@ -39,6 +67,7 @@ func (c *connections) put(id string, e *connection) {
 		c.byID = map[string]*connection{}
 	}
 	for len(c.byID) >= maxConnections && len(c.order) > 0 {
+		c.drop(c.byID[c.order[0]])
 		delete(c.byID, c.order[0])
 		c.order = c.order[1:]
 	}
@@ -58,8 +87,14 @@ func (c *connections) put(id string, e *connection) {
 // merge joins a match with what its connection told before. The rules are
 // fail2ban's: a line in <F-NOFAIL> is remembered and no offence; <F-MLFFORGET>
 // ends the connection; <F-MLFGAINED> is a success, which clears offences that
-// wait for an address; a second user on one connection cancels both.
-func (c *connections) merge(id string, fields Fields, matched []tuple, now time.Time, fresh bool) *connection {
+// wait for an address; a second user on one connection cancels both. What it
+// gives is valid until the next call, with keep for longer. It takes from
+// fields.
+func (c *connections) merge(id string, fields Fields, matched []tuple, now time.Time, keep bool) *connection {
+	if c.ended != nil {
+		c.drop(c.ended)
+		c.ended = nil
+	}
 	gained := fields.value("mlfgained") != ""
 	if gained && fields.value("nofail") == "" {
 		fields.set(Field{Name: "nofail", Value: fields.value("mlfgained")})
@@ -80,7 +115,10 @@ func (c *connections) merge(id string, fields Fields, matched []tuple, now time.
 			e.pending = false
 		}
 		if reported && !e.pending {
-			e.lines = nil
+			e.lines = e.lines[:0]
+			if keep {
+				e.lines = nil
+			}
 		}
 		for _, f := range fields {
 			e.fields.set(f)
@@ -89,7 +127,7 @@ func (c *connections) merge(id string, fields Fields, matched []tuple, now time.
 			delete(c.byID, id)
 		}
 	default:
-		e = &connection{fields: fields, until: now.Add(connectionTTL)}
+		e = c.begin(fields, now.Add(connectionTTL))
 		if !forget {
 			e.addUser(user)
 			c.put(id, e)
@@ -103,16 +141,20 @@ func (c *connections) merge(id string, fields Fields, matched []tuple, now time.
 	e.pending = false
 	switch {
 	case !nofail:
-		// Lines that were reported belong to whoever got them: never append
-		// to the same array.
-		lines := append(append([]string(nil), e.nofailLines...), e.lines...)
-		e.nofailLines = nil
+		lines, spare := e.nofailLines, e.lines[:0]
+		if keep { // the old ones belong to whoever got them
+			lines, spare = slices.Clone(lines), nil
+		}
+		lines = append(lines, e.lines...)
 		if !gained {
 			lines = appendLines(lines, matched)
 		}
-		e.lines = lines
+		e.lines, e.nofailLines = lines, spare
 	case !forget:
 		e.nofailLines = appendLines(e.nofailLines, matched)
+	}
+	if forget && !keep {
+		c.ended = e
 	}
 	return e
 }

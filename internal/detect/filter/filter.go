@@ -58,8 +58,9 @@ type rule struct {
 	*pattern.Regex
 	groups []group
 	// Group numbers, -1 where there is none.
-	mlfid, content int
-	skiplines      []int
+	content   int
+	addresses [2]int // IPv4, IPv6
+	skiplines []int
 }
 
 type group struct {
@@ -118,7 +119,7 @@ func newRule(source string, o pattern.Options) (*rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rule{Regex: re, mlfid: re.Group("mlfid"), content: re.Group("content")}
+	r := &rule{Regex: re, content: re.Group("content"), addresses: [2]int{re.Group("ip4"), re.Group("ip6")}}
 	for i, name := range re.Names() {
 		if name == "" {
 			continue
@@ -170,13 +171,26 @@ func (f *Filter) MaxLines() int { return f.maxLines }
 // lines matched together, one of them holds it: see [Filter.MaxLines].
 func (f *Filter) Literals() [][]string {
 	out := make([][]string, len(f.failregex))
-	anywhere := unbounded(f.datePattern)
 	for i, r := range f.failregex {
-		if out[i] = r.Literals(); anywhere {
-			out[i] = halves(out[i])
-		}
+		out[i] = f.literals(r)
 	}
 	return out
+}
+
+// Gate gives texts in lower case of which one stands in every line that is not
+// passed over at once, nil where that cannot be said.
+func (f *Filter) Gate() []string {
+	if f.prefregex == nil || f.ignoreFirst || f.maxLines > 1 {
+		return nil
+	}
+	return f.literals(f.prefregex)
+}
+
+func (f *Filter) literals(r *rule) []string {
+	if unbounded(f.datePattern) {
+		return halves(r.Literals())
+	}
+	return r.Literals()
 }
 
 // halves gives texts of which one is whole wherever a single cut splits one of

@@ -25,7 +25,8 @@ type Follower struct {
 	lastDate time.Time
 	lastText string
 	cut      []byte
-	skipped  []skippedLine
+	skipped  []skippedLine // a ring once it is full
+	oldest   int
 	since    int // lines since one that was worth trying
 }
 
@@ -81,6 +82,14 @@ func (f *Follower) Cut(line []byte, at time.Time) []byte {
 	return rest
 }
 
+// Take is Cut where the detector's [dates.Usual] found the line's date, which is
+// the text date.
+func (f *Follower) Take(found dates.Found, date string) {
+	f.Dates.Took(found)
+	f.Dated, f.Date, f.At = true, date, found.Time
+	f.lastDate, f.lastText = found.Time, date
+}
+
 // Line cuts a line and judges it.
 func (f *Follower) Line(line []byte, at time.Time, candidates Candidates) []Match {
 	rest := f.Cut(line, at)
@@ -95,23 +104,25 @@ func (f *Follower) Skip(line []byte, at time.Time) bool {
 		f.since--
 		return false
 	}
-	keep := f.f.maxLines - 1
-	if len(f.skipped) >= keep {
-		oldest := f.skipped[0].text
-		copy(f.skipped, f.skipped[1:])
-		f.skipped[keep-1] = skippedLine{append(oldest[:0], line...), at}
+	if len(f.skipped) < f.f.maxLines-1 {
+		f.skipped = append(f.skipped, skippedLine{append([]byte(nil), line...), at})
 		return true
 	}
-	f.skipped = append(f.skipped, skippedLine{append([]byte(nil), line...), at})
+	l := &f.skipped[f.oldest]
+	l.text, l.at = append(l.text[:0], line...), at
+	if f.oldest++; f.oldest == len(f.skipped) {
+		f.oldest = 0
+	}
 	return true
 }
 
 // CatchUp puts skipped lines into the window before one that is worth trying.
 func (f *Follower) CatchUp() {
 	none := make(Candidates, (len(f.f.failregex)+63)/64)
-	for _, l := range f.skipped {
+	for i := range f.skipped {
+		l := &f.skipped[(f.oldest+i)%len(f.skipped)]
 		f.Line(l.text, l.at, none)
 	}
-	f.skipped = f.skipped[:0]
+	f.skipped, f.oldest = f.skipped[:0], 0
 	f.since = f.f.maxLines - 1
 }

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"math/bits"
 	"strings"
 	"time"
 
@@ -52,8 +53,8 @@ type State struct {
 	now         func() time.Time
 	connections connections
 	window      []tuple // the last lines, when several are matched together
+	line        Text    // the last line, or what is matched together
 	buffer      []byte
-	preBuffer   []byte
 	alone       [1]tuple
 	spans       []int
 	preSpans    []int
@@ -70,62 +71,111 @@ func (f *Filter) NewState(now func() time.Time) *State {
 // means all of them.
 type Candidates []uint64
 
-func (c Candidates) has(i int) bool { return c == nil || c[i/64]&(1<<(i%64)) != 0 }
+// next gives the first one from i on, or n when there is none below that.
+func (c Candidates) next(i, n int) int {
+	if c == nil {
+		return min(i, n)
+	}
+	for i < n {
+		if w := c[i/64] >> (i % 64); w != 0 {
+			return min(i+bits.TrailingZeros64(w), n)
+		}
+		i = i/64*64 + 64
+	}
+	return n
+}
+
+// A Text is a line without its date as expressions see it, prepared once for
+// all filters that look at it.
+type Text struct {
+	buf   []byte // with a newline
+	ascii bool
+	text  string // the same, once it was asked for
+}
+
+// Set makes the text of a line.
+func (t *Text) Set(line []byte) {
+	t.buf = append(append(t.buf[:0], line...), '\n')
+	t.ascii, t.text = pattern.IsASCII(t.buf), ""
+}
+
+func (t *Text) String() string {
+	if t.text == "" {
+		t.text = string(t.buf)
+	}
+	return t.text
+}
+
+// join makes the text of several lines.
+func (t *Text) join(lines []tuple) {
+	t.buf = t.buf[:0]
+	for _, l := range lines {
+		t.buf = append(append(t.buf, l.text...), '\n')
+	}
+	t.ascii, t.text = pattern.IsASCII(t.buf), ""
+}
 
 // Process looks at the next line: text is the line with its date cut out, date
 // what was cut, at when the line was written. The result is valid until the
 // next call.
 func (s *State) Process(text []byte, date string, at time.Time, candidates Candidates) []Match {
+	return s.Judge(s.Prepare(text), date, at, candidates)
+}
+
+// Prepare makes a text that is valid until the next call.
+func (s *State) Prepare(line []byte) *Text {
+	s.line.Set(line)
+	return &s.line
+}
+
+// Judge is Process for a text that others look at too.
+func (s *State) Judge(line *Text, date string, at time.Time, candidates Candidates) []Match {
 	f := s.f
 	s.out = s.out[:0]
 	// The line alone becomes a string when something matched.
 	org := s.alone[:]
 	org[0] = tuple{}
-	lines := org
-	var buf []byte
 	if f.maxLines > 1 {
-		s.window = append(s.window, tuple{string(text), date})
+		s.window = append(s.window, tuple{string(line.buf[:len(line.buf)-1]), date})
 		if drop := len(s.window) - f.maxLines; drop > 0 {
 			s.window = append(s.window[:0:0], s.window[drop:]...)
 		}
 		org = s.window
-		lines = org
-		buf = s.join(lines)
-	} else {
-		s.buffer = append(append(s.buffer[:0], text...), '\n')
-		buf = s.buffer
+		line = &s.line
+		line.join(org)
 	}
-	if f.ignoreFirst && s.ignored(buf, org, nil) >= 0 {
+	if f.ignoreFirst && s.ignored(line.buf, org, nil) >= 0 {
 		return nil
 	}
 	s.pre = s.pre[:0]
-	pre := false
-	if f.prefregex != nil {
-		spans := f.prefregex.Find(buf, pattern.IsASCII(buf), s.preSpans)
+	buf, ascii, from := line.buf, line.ascii, 0 // from: where in line buf begins, -1 for elsewhere
+	pre := f.prefregex != nil
+	if pre {
+		spans := f.prefregex.Find(buf, ascii, s.preSpans)
 		if spans == nil {
 			return nil
 		}
 		s.preSpans = spans
-		// The text that groups point into is made when something matched.
-		s.preBuffer = append(s.preBuffer[:0], buf...)
-		pre = true
 		if g := f.prefregex.content; g >= 0 && spans[2*g] >= 0 && spans[2*g+1] > spans[2*g] {
-			s.buffer = append(append(s.buffer[:0], s.preBuffer[spans[2*g]:spans[2*g+1]]...), '\n')
-			buf = s.buffer
+			if spans[2*g+1] == len(buf)-1 {
+				from = spans[2*g]
+				buf = buf[from:]
+			} else {
+				s.buffer = append(append(s.buffer[:0], buf[spans[2*g]:spans[2*g+1]]...), '\n')
+				buf, from = s.buffer, -1
+			}
+			ascii = ascii || pattern.IsASCII(buf)
 			if f.maxLines > 1 {
 				s.window = []tuple{{text: string(buf[:len(buf)-1])}}
 			}
 		}
 	}
-	ascii := pattern.IsASCII(buf)
 	var whole string
-	for i, r := range f.failregex {
-		if !candidates.has(i) {
-			continue
-		}
+	for i := candidates.next(0, len(f.failregex)); i < len(f.failregex); i = candidates.next(i+1, len(f.failregex)) {
+		r := f.failregex[i]
 		if buf == nil {
-			buf = s.join(s.window)
-			ascii = pattern.IsASCII(buf)
+			s.line.join(s.window)
+			buf, ascii, from = s.line.buf, s.line.ascii, 0
 			whole = ""
 		}
 		spans := r.Find(buf, ascii, s.spans)
@@ -133,16 +183,20 @@ func (s *State) Process(text []byte, date string, at time.Time, candidates Candi
 			continue
 		}
 		s.spans = spans
-		if whole == "" {
+		switch {
+		case whole != "":
+		case from >= 0:
+			whole = line.String()[from:]
+		default:
 			whole = string(buf)
 		}
 		if pre {
 			pre = false
-			s.pre = f.prefregex.fields(s.pre, string(s.preBuffer), s.preSpans)
+			s.pre = f.prefregex.fields(s.pre, line.String(), s.preSpans)
 			s.pre.remove("content")
 		}
 		if f.maxLines == 1 {
-			org[0] = tuple{string(text), date}
+			org[0] = tuple{line.String()[:len(line.buf)-1], date}
 		}
 		matched, unmatched := split(r, whole, spans, org)
 		if len(f.ignoreregex) > 0 && s.ignored(buf, matched, unmatched) >= 0 {
@@ -166,16 +220,6 @@ func (s *State) Process(text []byte, date string, at time.Time, candidates Candi
 		}
 	}
 	return s.out
-}
-
-// join writes lines as the text that expressions see, each with its end.
-func (s *State) join(lines []tuple) []byte {
-	s.buffer = s.buffer[:0]
-	for _, l := range lines {
-		s.buffer = append(s.buffer, l.text...)
-		s.buffer = append(s.buffer, '\n')
-	}
-	return s.buffer
 }
 
 // ignored gives the index of the ignoreregex that matches, or -1. Where
@@ -263,7 +307,7 @@ func (s *State) found(i int, text string, matched []tuple, at time.Time) (done b
 	m := Match{Rule: i, From: -1, Text: text, Fields: fields}
 	id, connected := fields.Get("mlfid")
 	if connected {
-		c := s.connections.merge(id, append(Fields(nil), fields...), matched, s.now(), s.All)
+		c := s.connections.merge(id, fields, matched, s.now(), s.All)
 		m.Fields, m.Users, m.Lines = c.fields, c.users, c.lines
 		m.NoFail = c.fields.value("nofail") != ""
 		if m.NoFail && !s.All {
@@ -285,7 +329,7 @@ func (s *State) found(i int, text string, matched []tuple, at time.Time) (done b
 		}
 		m.identify()
 	}
-	m.locate(r, s.spans, s.f.prefregex)
+	m.locate(r, s.spans)
 	s.out = append(s.out, m)
 	return false
 }
@@ -313,9 +357,9 @@ func (m *Match) identify() {
 }
 
 // locate notes where this very line names the address.
-func (m *Match) locate(r *rule, spans []int, _ *rule) {
-	for _, name := range [...]string{"ip4", "ip6"} {
-		if g := r.Group(name); g >= 0 && spans[2*g] >= 0 {
+func (m *Match) locate(r *rule, spans []int) {
+	for _, g := range r.addresses {
+		if g >= 0 && spans[2*g] >= 0 {
 			m.From = spans[2*g]
 			return
 		}

@@ -109,11 +109,25 @@ func sameEverywhere(t *testing.T, re *Regex, line []byte) {
 }
 
 func TestTheScannerFindsEveryExpressionWhoseLiteralIsThere(t *testing.T) {
-	s := NewScanner([][]string{{"failed", "invalid user"}, nil, {"user"}, {"led pass"}})
-	got := make([]uint64, s.Words())
-	for line, want := range map[string]uint64{"": 2, "FAILED password": 2 | 1 | 8, "Invalid User x": 2 | 1 | 4, "faile": 2} {
-		if s.Scan([]byte(line), got); got[0] != want {
-			t.Errorf("%q: %b, want %b", line, got[0], want)
+	s := NewScanner([]Group{
+		{Literals: [][]string{{"failed", "invalid user"}, nil, {"user"}, {"led pass"}}},
+		{Literals: [][]string{{"x"}, {"pass"}}, Gate: []string{"word", "y"}},
+	})
+	got := s.NewHits()
+	for _, c := range []struct {
+		line          string
+		first, second uint64
+		open          bool
+	}{
+		{"", 2, 0, false},
+		{"FAILED password", 2 | 1 | 8, 2, true},
+		{"Invalid User x", 2 | 1 | 4, 1, false},
+		{"faile", 2, 0, false},
+		{"XY", 2, 1, true},
+	} {
+		s.Scan([]byte(c.line), got)
+		if a, b := got.Candidates(0)[0], got.Candidates(1)[0]; a != c.first || b != c.second || got.Open(1) != c.open || !got.Open(0) {
+			t.Errorf("%q: %b, %b, open %t; want %b, %b, %t", c.line, a, b, got.Open(1), c.first, c.second, c.open)
 		}
 	}
 }

@@ -6,6 +6,7 @@
 package pattern
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"regexp"
@@ -367,6 +368,12 @@ func runes(s []byte) (text []rune, offsets []int) {
 
 // IsASCII says that s holds no byte above 127.
 func IsASCII(s []byte) bool {
+	const high = 0x8080808080808080
+	for ; len(s) >= 8; s = s[8:] {
+		if binary.LittleEndian.Uint64(s)&high != 0 {
+			return false
+		}
+	}
 	for _, c := range s {
 		if c >= 0x80 {
 			return false

@@ -1,142 +1,275 @@
 package pattern
 
+import (
+	"bytes"
+	"math/bits"
+)
+
 // A Scanner finds, in one pass over a line, which of many expressions may
 // match it: an Aho-Corasick automaton over the expressions' required literals,
 // letters folded. Expressions without a literal are always candidates.
 type Scanner struct {
-	words   int // of a candidate set
-	always  []uint64
+	groups  int
+	first   []int // of each group's words, and the end of the last one's
+	always  []hit
+	open    []uint64 // groups without a gate, as bits
 	class   [256]uint8
-	classes int
-	next    []uint32 // state*classes+class: the next state, times classes
-	output  []int32  // by state: index into sets, -1 for none
-	sets    [][]uint64
+	width   uint32   // of a row: a place for each class, then the output
+	next    []uint32 // row+class: the next row
+	outputs [][]hit
+	// single are literals of one byte, which too many states would end in.
+	single []singleByte
 }
 
-// outputFlag marks a transition into a state in which a literal ends.
+// A Group is a set of expressions that are looked at together.
+type Group struct {
+	// Literals of each expression, nil when it has none.
+	Literals [][]string
+	// Gate are literals one of which must be there for any of them to match;
+	// nil is no such condition.
+	Gate []string
+}
+
+// A hit is what a literal says: these expressions of a group may match, or
+// where word is below 0, its gate is open.
+type hit struct {
+	group, word int32
+	mask        uint64
+}
+
+type singleByte struct {
+	bytes []byte
+	hits  []hit
+}
+
+// Hits are what a scan found.
+type Hits struct {
+	first []int
+	words []uint64
+	found []uint64 // groups with a candidate, as bits
+	gates []uint64 // groups whose gate is open
+}
+
+// outputFlag marks a transition into a row in which a literal ends.
 const outputFlag = 1 << 31
 
-// NewScanner builds a scanner of sets of literals; literals[i] are those of
-// expression i, nil when it has none.
-func NewScanner(literals [][]string) *Scanner {
-	s := &Scanner{words: (len(literals) + 63) / 64}
-	s.always = make([]uint64, s.words)
-	s.classify(literals)
-	type trieNode struct {
-		next map[uint8]uint32
-		set  []uint64
-	}
-	trie := []trieNode{{next: map[uint8]uint32{}}}
-	for id, texts := range literals {
-		if len(texts) == 0 {
-			s.always[id/64] |= 1 << (id % 64)
-		}
-		for _, text := range texts {
-			at := uint32(0)
-			for i := range len(text) {
-				c := s.class[text[i]]
-				to, ok := trie[at].next[c]
-				if !ok {
-					to = uint32(len(trie))
-					trie[at].next[c] = to
-					trie = append(trie, trieNode{next: map[uint8]uint32{}})
-				}
-				at = to
-			}
-			if trie[at].set == nil {
-				trie[at].set = make([]uint64, s.words)
-			}
-			trie[at].set[id/64] |= 1 << (id % 64)
+// wordBits is how many expressions a word holds. Each group begins with a word
+// of its own.
+const wordBits = 64
+
+// NewScanner builds a scanner of groups.
+func NewScanner(groups []Group) *Scanner {
+	s := &Scanner{groups: len(groups), open: make([]uint64, (len(groups)+wordBits-1)/wordBits)}
+	t := &trie{s: s, nodes: []trieNode{{}}}
+	for _, g := range groups {
+		s.classify(g.Gate)
+		for _, texts := range g.Literals {
+			s.classify(texts)
 		}
 	}
-	s.next = make([]uint32, len(trie)*s.classes)
-	s.output = make([]int32, len(trie))
-	fail := make([]uint32, len(trie))
-	queue := []uint32{0}
-	for len(queue) > 0 {
-		at := queue[0]
-		queue = queue[1:]
-		for c := range s.classes {
-			to, ok := trie[at].next[uint8(c)]
-			switch {
-			case !ok && at == 0:
-			case !ok:
-				s.next[int(at)*s.classes+c] = s.next[int(fail[at])*s.classes+c]
-			default:
-				if at != 0 {
-					fail[to] = s.next[int(fail[at])*s.classes+c]
-				}
-				s.next[int(at)*s.classes+c] = to
-				queue = append(queue, to)
-			}
-		}
-		set := trie[at].set
-		if inherited := trie[fail[at]].set; at != 0 && inherited != nil {
-			if set == nil {
-				set = make([]uint64, s.words)
-			}
-			for i, w := range inherited {
-				set[i] |= w
-			}
-		}
-		trie[at].set = set
-		s.output[at] = -1
-		if set != nil {
-			s.output[at] = int32(len(s.sets))
-			s.sets = append(s.sets, set)
-		}
+	s.width++
+	for c := byte('a'); c <= 'z'; c++ {
+		s.class[c-'a'+'A'] = s.class[c]
 	}
-	// Premultiply, so that a step is one add and one load; the flag says that
-	// a literal ends here.
-	for i, to := range s.next {
-		s.next[i] = to * uint32(s.classes)
-		if s.output[to] >= 0 {
-			s.next[i] |= outputFlag
+	words := 0
+	for i, g := range groups {
+		s.first = append(s.first, words)
+		for j, texts := range g.Literals {
+			h := hit{int32(i), int32(words + j/wordBits), 1 << (j % wordBits)}
+			if len(texts) == 0 {
+				s.always = append(s.always, h)
+			}
+			t.add(texts, h)
 		}
+		if len(g.Gate) == 0 {
+			s.open[i/wordBits] |= 1 << (i % wordBits)
+		}
+		t.add(g.Gate, hit{int32(i), -1, 0})
+		words += (len(g.Literals) + wordBits - 1) / wordBits
 	}
+	s.first = append(s.first, words)
+	t.automaton()
 	return s
 }
 
 // classify gives each byte that occurs in a literal a class of its own, a
 // letter and its capital the same one; class 0 is everything else.
-func (s *Scanner) classify(literals [][]string) {
-	s.classes = 1
-	for _, texts := range literals {
-		for _, text := range texts {
-			for i := range len(text) {
-				if c := text[i]; s.class[c] == 0 {
-					s.class[c] = uint8(s.classes)
-					s.classes++
-				}
+func (s *Scanner) classify(texts []string) {
+	if s.width == 0 {
+		s.width = 1
+	}
+	for _, text := range texts {
+		for i := range len(text) {
+			if c := text[i]; s.class[c] == 0 {
+				s.class[c] = uint8(s.width)
+				s.width++
 			}
 		}
-	}
-	for c := byte('a'); c <= 'z'; c++ {
-		s.class[c-'a'+'A'] = s.class[c]
 	}
 }
 
-// Words is the length of a candidate set.
-func (s *Scanner) Words() int { return s.words }
+type trieNode struct {
+	next map[uint8]uint32
+	hits []hit
+}
 
-// Scan sets candidates to the expressions that may match line, bit i for
-// expression i, and says whether there are any.
-func (s *Scanner) Scan(line []byte, candidates []uint64) bool {
-	copy(candidates, s.always)
-	any := false
-	for _, w := range s.always {
-		any = any || w != 0
+type trie struct {
+	s     *Scanner
+	nodes []trieNode
+}
+
+func (t *trie) add(texts []string, h hit) {
+	for _, text := range texts {
+		if len(text) == 1 {
+			t.s.addSingle(text[0], h)
+			continue
+		}
+		at := uint32(0)
+		for i := range len(text) {
+			c := t.s.class[text[i]]
+			to, ok := t.nodes[at].next[c]
+			if !ok {
+				to = uint32(len(t.nodes))
+				if t.nodes[at].next == nil {
+					t.nodes[at].next = map[uint8]uint32{}
+				}
+				t.nodes[at].next[c] = to
+				t.nodes = append(t.nodes, trieNode{})
+			}
+			at = to
+		}
+		t.nodes[at].hits = join(t.nodes[at].hits, h)
 	}
-	state, next, class := uint32(0), s.next, &s.class
-	for _, c := range line {
-		state = next[state+uint32(class[c])]
-		if state&outputFlag != 0 {
-			state &^= outputFlag
-			any = true
-			for i, w := range s.sets[s.output[state/uint32(s.classes)]] {
-				candidates[i] |= w
+}
+
+// join adds a hit to a list, to the one of its word where there is one.
+func join(list []hit, h hit) []hit {
+	for i := range list {
+		if list[i].group == h.group && list[i].word == h.word {
+			list[i].mask |= h.mask
+			return list
+		}
+	}
+	return append(list, h)
+}
+
+func (s *Scanner) addSingle(c byte, h hit) {
+	for i := range s.single {
+		if s.single[i].bytes[0] == c {
+			s.single[i].hits = join(s.single[i].hits, h)
+			return
+		}
+	}
+	both := []byte{c}
+	if c >= 'a' && c <= 'z' {
+		both = append(both, c-'a'+'A')
+	}
+	s.single = append(s.single, singleByte{both, []hit{h}})
+}
+
+// automaton makes the table: rows are premultiplied, so that a step is one add
+// and one load.
+func (t *trie) automaton() {
+	s := t.s
+	classes := int(s.width) - 1
+	s.next = make([]uint32, len(t.nodes)*int(s.width))
+	row := func(node uint32) []uint32 { return s.next[int(node)*int(s.width):][:s.width] }
+	fail := make([]uint32, len(t.nodes))
+	queue := []uint32{0}
+	for len(queue) > 0 {
+		at := queue[0]
+		queue = queue[1:]
+		for c := range classes {
+			to, ok := t.nodes[at].next[uint8(c)]
+			switch {
+			case !ok && at == 0:
+			case !ok:
+				row(at)[c] = row(fail[at])[c]
+			default:
+				if at != 0 {
+					fail[to] = row(fail[at])[c]
+				}
+				row(at)[c] = to
+				queue = append(queue, to)
+			}
+		}
+		if at != 0 {
+			for _, h := range t.nodes[fail[at]].hits {
+				t.nodes[at].hits = join(t.nodes[at].hits, h)
+			}
+		}
+		if hits := t.nodes[at].hits; len(hits) > 0 {
+			row(at)[classes] = uint32(len(s.outputs))
+			s.outputs = append(s.outputs, hits)
+		}
+	}
+	for node := range t.nodes {
+		for c, to := range row(uint32(node))[:classes] {
+			premultiplied := to * s.width
+			if len(t.nodes[to].hits) > 0 {
+				premultiplied |= outputFlag
+			}
+			row(uint32(node))[c] = premultiplied
+		}
+	}
+}
+
+// NewHits gives room for what a scan finds.
+func (s *Scanner) NewHits() *Hits {
+	return &Hits{first: s.first, words: make([]uint64, s.first[s.groups]), found: make([]uint64, len(s.open)), gates: make([]uint64, len(s.open))}
+}
+
+// Candidates tells which expressions of a group may match, bit i for
+// expression i.
+func (h *Hits) Candidates(group int) []uint64 { return h.words[h.first[group]:h.first[group+1]] }
+
+// Found tells which groups have a candidate, as bits.
+func (h *Hits) Found() []uint64 { return h.found }
+
+// Open says that the group's gate is open.
+func (h *Hits) Open(group int) bool { return h.gates[group/wordBits]&(1<<(group%wordBits)) != 0 }
+
+func (h *Hits) take(list []hit) {
+	for _, x := range list {
+		if x.word < 0 {
+			h.gates[x.group/wordBits] |= 1 << (x.group % wordBits)
+			continue
+		}
+		h.words[x.word] |= x.mask
+		h.found[x.group/wordBits] |= 1 << (x.group % wordBits)
+	}
+}
+
+// Scan finds what may match line and says whether anything may.
+func (s *Scanner) Scan(line []byte, h *Hits) bool {
+	for i, w := range h.found {
+		for ; w != 0; w &= w - 1 {
+			clear(h.Candidates(i*wordBits + bits.TrailingZeros64(w)))
+		}
+		h.found[i] = 0
+	}
+	copy(h.gates, s.open)
+	h.take(s.always)
+	for i := range s.single {
+		for _, c := range s.single[i].bytes {
+			if bytes.IndexByte(line, c) >= 0 {
+				h.take(s.single[i].hits)
+				break
 			}
 		}
 	}
-	return any
+	row, next, class := uint32(0), s.next, &s.class
+	for _, c := range line {
+		row = next[row+uint32(class[c])]
+		if row&outputFlag != 0 {
+			row &^= outputFlag
+			h.take(s.outputs[next[row+s.width-1]])
+		}
+	}
+	for _, w := range h.found {
+		if w != 0 {
+			return true
+		}
+	}
+	return false
 }
