@@ -1,5 +1,7 @@
 package pattern
 
+import "encoding/binary"
+
 // A byteset is a set of bytes, and whether the end of the text is in it.
 type byteset struct {
 	bits [4]uint64
@@ -67,13 +69,17 @@ type code struct {
 	// followed by what follows, so that there is nothing to come back to.
 	sole bool
 	// line says of a repeated character that it is any but a newline.
-	line     bool
-	id       int32
-	slot     int32 // save, loop number, group
+	line bool
+	id   int32
+	slot int32 // save, loop number, group
+	// save is set where this instruction matched, none where it is 0.
+	save     int32
 	min, max int32 // max -1: no limit
 	width    int32 // of a look-behind, -1 for a look-ahead
 	next     *code
 	text     string
+	head     uint64 // the first bytes of text, as they stand in memory
+	mask     uint64 // of as many as text has
 	set      *table // a character, or what a loop's body begins with
 	// What must follow a repetition: a text, else a byte of after.
 	follows string
@@ -112,19 +118,17 @@ func flatten(entry *inst) ([]code, *table) {
 		if i.set != nil {
 			c.set = f.table(f.shared(*i.set))
 		}
-		if i.next != nil {
-			c.next = at(i.next)
-		}
+		next := i.next
 		for _, sub := range i.subs {
 			c.branches = append(c.branches, at(sub))
 		}
 		switch i.kind {
 		case instSetLoop:
-			f.repeated(&c, i.set, i.next, at)
+			next = f.repeated(&c, i.set, next)
 		case instLoop:
 			if stop, set := tempered(i); set != nil {
 				c.kind, c.max, c.stop, c.set, c.branches = instSetLoop, -1, stop, f.table(f.shared(*set)), nil
-				f.repeated(&c, set, i.next, at)
+				next = f.repeated(&c, set, next)
 				break
 			}
 			c.set, c.after = f.table(f.first(i.subs[0])), f.table(f.first(i.next))
@@ -138,9 +142,43 @@ func flatten(entry *inst) ([]code, *table) {
 				c.kind, c.set = instLookSet, f.table(f.shared(*sub.set))
 			}
 		}
+		if c.kind == instSetLoop && c.sole && !c.line && c.stop == "" {
+			c.kind = instRun
+		}
+		if consumes[c.kind] && next.kind == instSave {
+			c.save, next = int32(next.slot), next.next
+		}
+		if next != nil {
+			c.next = at(next)
+		}
+		c.setHead()
 		out[id] = c
 	}
 	return out, f.table(f.first(entry))
+}
+
+// consumes are the kinds that can set a capture on the way.
+var consumes = [instKinds]bool{instText: true, instTextFold: true, instSet: true, instSetLoop: true, instRun: true, instSave: true}
+
+func (c *code) setHead() {
+	for i := range min(len(c.text), 8) {
+		c.head |= uint64(c.text[i]) << (8 * i)
+		c.mask |= 0xff << (8 * i)
+	}
+}
+
+// begins says that the code's text stands at s[p].
+func (c *code) begins(s []byte, p int) bool {
+	n := len(c.text)
+	switch {
+	case len(s)-p < n:
+		return false
+	case len(s)-p < 8:
+		return string(s[p:p+n]) == c.text
+	case binary.LittleEndian.Uint64(s[p:])&c.mask != c.head:
+		return false
+	}
+	return n <= 8 || string(s[p+8:p+n]) == c.text[8:]
 }
 
 // number lists the instructions so that mostly the next one follows.
@@ -186,8 +224,9 @@ func (f *flattener) table(b *byteset) *table {
 // anyInLine is every character but a newline.
 var anyInLine = *byteSet(&node{op: opAny})
 
-// repeated notes what can follow a repeated character.
-func (f *flattener) repeated(c *code, set *byteset, next *inst, at func(*inst) *code) {
+// repeated notes what can follow a repeated character, and gives what comes
+// next.
+func (f *flattener) repeated(c *code, set *byteset, next *inst) *inst {
 	after := f.first(next)
 	c.after = f.table(after)
 	c.sole = after != nil && set.disjoint(after)
@@ -196,10 +235,12 @@ func (f *flattener) repeated(c *code, set *byteset, next *inst, at func(*inst) *
 	case text.kind != instText:
 	case c.sole && text == next:
 		// One instruction: the text follows, or nothing does.
-		c.text, c.next = string(text.text), at(text.next)
+		c.text = string(text.text)
+		return text.next
 	default:
 		c.follows = string(text.text)
 	}
+	return next
 }
 
 func (f *flattener) fork(i *inst) *ways {

@@ -41,6 +41,8 @@ const (
 	instFail
 	instLookText // a look at one text
 	instLookSet  // a look at one character
+	instRun      // a repetition that can end in one place only
+	instKinds
 )
 
 type inst struct {
@@ -82,7 +84,11 @@ type assembler struct {
 func assemble(t *tree) *machine {
 	a := &assembler{m: &machine{slots: 2 * len(t.names)}}
 	m := a.m
-	entry := a.node(t.root, &inst{kind: instMatch})
+	root := t.root
+	if without := eliminate(root); without != nil {
+		root = without // a branch that is known to be taken or not is seen through
+	}
+	entry := a.node(root, &inst{kind: instMatch})
 	if a.failed {
 		return nil
 	}

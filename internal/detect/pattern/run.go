@@ -132,14 +132,20 @@ func resized(list []int, n int) []int {
 
 func (t *thread) push(f frame) { t.stack = append(t.stack, f) }
 
+// set notes where a capture begins or ends.
+func (t *thread) set(slot int32, p int) {
+	if len(t.stack) > 0 {
+		t.push(frame{kind: frameCapture, id: slot, p: int32(t.caps[slot])})
+	}
+	t.caps[slot] = p
+}
+
 // run matches from c at p to the end of the expression or of its piece. What
 // it leaves on the stack after a match puts captures back.
 func (t *thread) run(c *code, p int) bool {
-	s, base := t.s, len(t.stack)
+	s, base, steps := t.s, len(t.stack), 0
 	for {
-		if t.steps--; t.steps < 0 {
-			return false
-		}
+		steps++
 		ok := false
 		switch c.kind {
 		case instMatch:
@@ -147,9 +153,10 @@ func (t *thread) run(c *code, p int) bool {
 			if base > 0 {
 				t.commit(base)
 			}
+			t.steps -= steps
 			return true
 		case instText:
-			if ok = begins(s, p, c.text); ok {
+			if ok = c.begins(s, p); ok {
 				p += len(c.text)
 			}
 		case instTextFold:
@@ -159,6 +166,24 @@ func (t *thread) run(c *code, p int) bool {
 		case instSet:
 			if ok = p < len(s) && c.set[s[p]]; ok {
 				p++
+			}
+		case instRun:
+			run := s[p:]
+			if c.max >= 0 && int(c.max) < len(run) {
+				run = run[:c.max]
+			}
+			n := 0
+			for set := c.set; n < len(run) && set[run[n]]; {
+				n++
+			}
+			steps += n / 8 // long runs cost time too
+			switch p += n; {
+			case n < int(c.min):
+			case c.text == "":
+				ok = c.after.admits(s, p)
+			case c.begins(s, p):
+				p += len(c.text)
+				ok = true
 			}
 		case instSetLoop:
 			p, ok = t.repeat(c, p)
@@ -171,13 +196,14 @@ func (t *thread) run(c *code, p int) bool {
 				continue
 			}
 		case instLoop:
+			if t.steps -= steps; t.steps < 0 {
+				return false
+			}
+			steps = 0
 			c = t.loop(c, p)
 			continue
 		case instSave:
-			if len(t.stack) > 0 {
-				t.push(frame{kind: frameCapture, id: c.slot, p: int32(t.caps[c.slot])})
-			}
-			t.caps[c.slot] = p
+			t.set(c.slot, p)
 			ok = true
 		case instBackref:
 			n := 0
@@ -199,7 +225,7 @@ func (t *thread) run(c *code, p int) bool {
 			ok = t.look(c, p)
 		case instLookText:
 			at := p - max(0, int(c.width))
-			ok = (at >= 0 && begins(s, at, c.text)) != c.negative
+			ok = (at >= 0 && c.begins(s, at)) != c.negative
 		case instLookSet:
 			at := p - max(0, int(c.width))
 			ok = (at >= 0 && at < len(s) && c.set[s[at]]) != c.negative
@@ -207,8 +233,17 @@ func (t *thread) run(c *code, p int) bool {
 			ok = holds(s, c.kind, p)
 		}
 		if ok {
+			if c.save != 0 {
+				t.set(c.save, p)
+			}
 			c = c.next
-		} else if c, p = t.back(base); c == nil {
+			continue
+		}
+		if t.steps -= steps; t.steps < 0 {
+			return false
+		}
+		steps = 0
+		if c, p = t.back(base); c == nil {
 			return false
 		}
 	}
@@ -245,7 +280,7 @@ func (t *thread) back(base int) (*code, int) {
 				if f.p = int32(p); f.p == f.arg {
 					t.stack = t.stack[:len(t.stack)-1]
 				}
-				return c.next, p
+				return t.after(c, p), p
 			}
 		case frameLazy:
 			c := &t.m.code[f.id]
@@ -254,13 +289,21 @@ func (t *thread) back(base int) (*code, int) {
 					if f.p = int32(p); f.p == f.arg {
 						t.stack = t.stack[:len(t.stack)-1]
 					}
-					return c.next, p
+					return t.after(c, p), p
 				}
 			}
 		}
 		t.stack = t.stack[:len(t.stack)-1]
 	}
 	return nil, 0
+}
+
+// after goes on where c has ended.
+func (t *thread) after(c *code, p int) *code {
+	if c.save != 0 {
+		t.set(c.save, p)
+	}
+	return c.next
 }
 
 // commit forgets the choices above base and keeps what puts values back.
@@ -344,7 +387,7 @@ func (t *thread) repeat(c *code, p int) (int, bool) {
 	switch {
 	case !c.sole:
 	case c.text != "":
-		return p + len(c.text), begins(s, p, c.text)
+		return p + len(c.text), c.begins(s, p)
 	default:
 		return p, c.after.admits(s, p)
 	}
