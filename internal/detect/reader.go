@@ -189,12 +189,12 @@ func (r *reader) noteCaughtUp() {
 func (r *reader) handle(ctx context.Context, l source.Line) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	text := r.text(l)
+	text := r.text(&l)
 	promising := r.scanner.Scan(text, r.hits)
 	var st *stream
 	result := &r.missed
 	if promising || r.joins {
-		wanted := r.wanted(l)
+		wanted := r.wanted(&l)
 		for word, found := range r.hits.Found() {
 			for left := (found | r.multiline[word]) & wanted[word]; left != 0; left &= left - 1 {
 				i := word*64 + bits.TrailingZeros64(left)
@@ -208,7 +208,7 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 				} else if !r.catchUp(st.followers[i], found&(1<<(i%64)) != 0, text, l.Time) {
 					continue
 				}
-				switch r.look(ctx, i, st, l, text, c) {
+				switch r.look(ctx, i, st, &l, text, c) {
 				case lineMatched:
 					result = &r.matched
 				case lineIgnored:
@@ -242,7 +242,7 @@ const (
 
 // text is the line as fail2ban's filters see it: "HOST TAG[PID]: MESSAGE"
 // where the source tells these apart from the message.
-func (r *reader) text(l source.Line) []byte {
+func (r *reader) text(l *source.Line) []byte {
 	if l.Tag == "" || !l.Journal && !received(l.Stream) {
 		return l.Text
 	}
@@ -268,7 +268,7 @@ func received(stream string) bool {
 }
 
 // wanted gives the jails that want a line.
-func (r *reader) wanted(l source.Line) jailSet {
+func (r *reader) wanted(l *source.Line) jailSet {
 	table := r.files
 	switch {
 	case l.Stream == "stdin" && r.stdin != nil:
@@ -322,7 +322,7 @@ func (r *reader) stream(name string) *stream {
 
 // cut finds out when the line was written, as jail i sees it. text is what its
 // expressions see.
-func (r *reader) cut(i int, st *stream, l source.Line, line []byte) (text *filter.Text) {
+func (r *reader) cut(i int, st *stream, l *source.Line, line []byte) (text *filter.Text) {
 	f, v := st.followers[i], &r.line
 	switch {
 	case !l.Time.IsZero():
@@ -348,7 +348,7 @@ func (r *reader) cut(i int, st *stream, l source.Line, line []byte) (text *filte
 }
 
 // look lets jail i judge a line.
-func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, text []byte, c filter.Candidates) verdict {
+func (r *reader) look(ctx context.Context, i int, st *stream, l *source.Line, text []byte, c filter.Candidates) verdict {
 	j, now := r.jails[i], r.line.now
 	f := st.followers[i]
 	rest := r.cut(i, st, l, text)
@@ -389,7 +389,7 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l source.Line, tex
 }
 
 // offence counts a match and decides.
-func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l source.Line, at time.Time) {
+func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *source.Line, at time.Time) {
 	meaning := j.rules[m.Rule]
 	id := m.ID
 	if m.Address != "" {

@@ -114,7 +114,7 @@ func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, e
 	if journal {
 		l.Journal, l.Tag, l.Host, l.PID, l.Time = true, tag, "host", 1, o.Now()
 	}
-	text := r.text(l)
+	text := r.text(&l)
 	r.scanner.Scan(text, r.hits)
 	r.line.begin(o.Now())
 	st := r.stream("line")

@@ -247,7 +247,7 @@ func (x *trialRun) readJournal(ctx context.Context, match []string) error {
 		return err
 	}
 	r := &reader{}
-	return s.Run(ctx, func(l source.Line) error { return x.line(r.text(l), l.Time) })
+	return s.Run(ctx, func(l source.Line) error { return x.line(r.text(&l), l.Time) })
 }
 
 // line tries one line.

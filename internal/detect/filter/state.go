@@ -64,7 +64,17 @@ type State struct {
 
 // NewState starts following a stream.
 func (f *Filter) NewState(now func() time.Time) *State {
-	return &State{f: f, now: now}
+	s := &State{f: f, now: now}
+	// Room for the captures of any of them, matched or not.
+	groups := 0
+	for _, r := range f.failregex {
+		groups = max(groups, len(r.Names()))
+	}
+	s.spans = make([]int, 2*groups)
+	if f.prefregex != nil {
+		s.preSpans = make([]int, 2*len(f.prefregex.Names()))
+	}
+	return s
 }
 
 // Candidates tells which failregexes may match, bit i for failregex i; nil

@@ -52,6 +52,7 @@ type files struct {
 	retired  map[fileID]FilePosition // where files were given up
 	blocked  map[string]bool         // names whose file could not be opened
 	buf      []byte
+	current  Line      // that is being handed on
 	now      time.Time // of the scan
 }
 
@@ -244,8 +245,8 @@ func (s *files) hand(f *file, data []byte) error {
 
 // line hands on one line of a file. The caller holds the gate.
 func (s *files) line(f *file, raw []byte) (whole bool, err error) {
-	line := Line{Stream: f.path, Matched: f.matched}
-	switch f.decoder.decode(raw, &line) {
+	s.current = Line{Stream: f.path, Matched: f.matched}
+	switch f.decoder.decode(raw, &s.current) {
 	case more:
 		return false, nil
 	case skipped:
@@ -254,10 +255,10 @@ func (s *files) line(f *file, raw []byte) (whole bool, err error) {
 		s.dropped.Add(1)
 		return true, nil
 	}
-	if line.cut {
+	if s.current.cut {
 		s.cut.Add(1)
 	}
-	if err := s.gate.handle(line); err != nil {
+	if err := s.gate.handle(s.current); err != nil {
 		return false, err
 	}
 	s.read.Add(1)
