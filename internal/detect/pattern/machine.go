@@ -61,12 +61,16 @@ type inst struct {
 
 type machine struct {
 	code     []code
-	anchored bool   // to the start of the text
-	first    *table // begins every match
-	prefix   []byte // begins every match
+	anchored bool    // to the start of the text
+	first    *table  // begins every match
+	prefix   []byte  // begins every match
+	lead     []*code // of an anchored one: texts and characters that come first
 	slots    int
 	loops    int
 }
+
+// maxLead is how many instructions are looked at before a search is begun.
+const maxLead = 2
 
 // maxUnroll bounds the copies that {n,m} of something long becomes.
 const (
@@ -97,6 +101,13 @@ func assemble(t *tree) *machine {
 		m.prefix = at.text
 	}
 	m.code, m.first = flatten(entry)
+	for c := &m.code[0]; m.anchored && len(m.lead) < maxLead; c = c.next {
+		if c.kind == instText || c.kind == instSet {
+			m.lead = append(m.lead, c)
+		} else if c.kind != instBegin && c.kind != instSave {
+			break
+		}
+	}
 	return m
 }
 

@@ -54,7 +54,7 @@ const (
 // find searches s. The result reuses spans, which are filled in when something
 // was found.
 func (m *machine) find(s []byte, spans []int) ([]int, outcome) {
-	if m.anchored && !m.first.admits(s, 0) {
+	if m.anchored && !m.leads(s) {
 		return spans, outcomeNone
 	}
 	spans = resized(spans, m.slots)
@@ -74,6 +74,25 @@ func (m *machine) find(s []byte, spans []int) ([]int, outcome) {
 	}
 	threads.Put(t)
 	return spans, how
+}
+
+// leads says that s begins as every match does.
+func (m *machine) leads(s []byte) bool {
+	p := 0
+	for _, c := range m.lead {
+		switch {
+		case c.kind == instText:
+			if !c.begins(s, p) {
+				return false
+			}
+			p += len(c.text)
+		case p < len(s) && c.set[s[p]]:
+			p++
+		default:
+			return false
+		}
+	}
+	return len(m.lead) > 0 || m.first.admits(s, 0)
 }
 
 func (t *thread) search() outcome {

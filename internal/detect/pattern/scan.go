@@ -48,7 +48,15 @@ type Hits struct {
 	words []uint64
 	found []uint64 // groups with a candidate, as bits
 	gates []uint64 // groups whose gate is open
+	// The row after the first bytes of the last line, where no literal ended
+	// in them: lines of one second begin alike.
+	head      [headSize]byte
+	headRow   uint32
+	headKnown bool
 }
+
+// headSize is how long a date is.
+const headSize = 16
 
 // outputFlag marks a transition into a row in which a literal ends.
 const outputFlag = 1 << 31
@@ -179,19 +187,16 @@ func (t *trie) automaton() {
 	for len(queue) > 0 {
 		at := queue[0]
 		queue = queue[1:]
-		for c := range classes {
-			to, ok := t.nodes[at].next[uint8(c)]
-			switch {
-			case !ok && at == 0:
-			case !ok:
-				row(at)[c] = row(fail[at])[c]
-			default:
-				if at != 0 {
-					fail[to] = row(fail[at])[c]
-				}
-				row(at)[c] = to
-				queue = append(queue, to)
+		own := row(at)
+		if at != 0 {
+			copy(own[:classes], row(fail[at]))
+		}
+		for c, to := range t.nodes[at].next {
+			if at != 0 {
+				fail[to] = own[c]
 			}
+			own[c] = to
+			queue = append(queue, to)
 		}
 		if at != 0 {
 			for _, h := range t.nodes[fail[at]].hits {
@@ -199,7 +204,7 @@ func (t *trie) automaton() {
 			}
 		}
 		if hits := t.nodes[at].hits; len(hits) > 0 {
-			row(at)[classes] = uint32(len(s.outputs))
+			own[classes] = uint32(len(s.outputs))
 			s.outputs = append(s.outputs, hits)
 		}
 	}
@@ -259,6 +264,15 @@ func (s *Scanner) Scan(line []byte, h *Hits) bool {
 		}
 	}
 	row, next, class := uint32(0), s.next, &s.class
+	if len(line) > headSize {
+		if !h.headKnown || string(line[:headSize]) != string(h.head[:]) {
+			copy(h.head[:], line)
+			h.headRow, h.headKnown = s.quiet(h.head[:])
+		}
+		if h.headKnown {
+			row, line = h.headRow, line[headSize:]
+		}
+	}
 	for _, c := range line {
 		row = next[row+uint32(class[c])]
 		if row&outputFlag != 0 {
@@ -272,4 +286,14 @@ func (s *Scanner) Scan(line []byte, h *Hits) bool {
 		}
 	}
 	return false
+}
+
+// quiet gives the row after text where no literal ends in it.
+func (s *Scanner) quiet(text []byte) (row uint32, ok bool) {
+	for _, c := range text {
+		if row = s.next[row+uint32(s.class[c])]; row&outputFlag != 0 {
+			return 0, false
+		}
+	}
+	return row, true
 }
