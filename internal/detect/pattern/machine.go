@@ -84,16 +84,16 @@ type assembler struct {
 	count  int
 }
 
+// assembles says that a machine knows all that an expression asks for.
+func assembles(t *tree) bool {
+	_, _, ok := instructions(t)
+	return ok
+}
+
 // assemble builds a machine, or gives nil for what it does not know.
 func assemble(t *tree) *machine {
-	a := &assembler{m: &machine{slots: 2 * len(t.names)}}
-	m := a.m
-	root := t.root
-	if without := eliminate(root); without != nil {
-		root = without // a branch that is known to be taken or not is seen through
-	}
-	entry := a.node(root, &inst{kind: instMatch})
-	if a.failed {
+	m, entry, ok := instructions(t)
+	if !ok {
 		return nil
 	}
 	m.anchored = entry.skipSaves().kind == instBegin
@@ -109,6 +109,16 @@ func assemble(t *tree) *machine {
 		}
 	}
 	return m
+}
+
+func instructions(t *tree) (m *machine, entry *inst, ok bool) {
+	a := &assembler{m: &machine{slots: 2 * len(t.names)}}
+	root := t.root
+	if without := eliminate(root); without != nil {
+		root = without // a branch that is known to be taken or not is seen through
+	}
+	entry = a.node(root, &inst{kind: instMatch})
+	return a.m, entry, !a.failed
 }
 
 func (i *inst) skipSaves() *inst {

@@ -85,7 +85,7 @@ func sameEverywhere(t *testing.T, re *Regex, line []byte) {
 		return
 	}
 	if re.machine != nil {
-		got, how := re.machine.find(line, nil)
+		got, how := re.machine().find(line, nil)
 		if how != outcomeGaveUp && (how == outcomeFound) != (exact != nil) || how == outcomeFound && !slices.Equal(got[:2], exact[:2]) {
 			t.Errorf("%q on %q: the machine says %v (%v), want %v", re.source, line, got, how, exact)
 		}
@@ -180,7 +180,7 @@ func FuzzTranslation(f *testing.F) {
 			if re.machine == nil {
 				return
 			}
-			got, how := re.machine.find(s, nil)
+			got, how := re.machine().find(s, nil)
 			if how == outcomeGaveUp {
 				return
 			}
@@ -196,7 +196,7 @@ func FuzzTranslation(f *testing.F) {
 			if re.machine == nil {
 				return nil, outcomeGaveUp
 			}
-			return re.machine.find([]byte(line+"\n"), nil)
+			return re.machine().find([]byte(line+"\n"), nil)
 		}()
 		if how == outcomeFound && re.ascii().re.Find([]byte(line+"\n")) == nil {
 			t.Errorf("%q on %q: the relaxed form misses a match", source, line)

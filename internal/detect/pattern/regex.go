@@ -63,7 +63,7 @@ type Regex struct {
 	ascii    func() *program // nil where RE2 cannot hold it
 	wide     func() *program
 	literals []string
-	machine  *machine
+	machine  func() *machine // nil where it cannot be built
 
 	exact   func() (*regexp2.Regexp, error)
 	stats   counters
@@ -114,7 +114,10 @@ func compile(source, expanded string, o Options) (*Regex, error) {
 		return nil, fmt.Errorf("%q: %w", clip(source), err)
 	}
 	r := &Regex{source: source, expanded: expanded, names: t.names, tree: t}
-	r.machine = assemble(t)
+	// Most expressions never meet a line, so a machine waits until one does.
+	if assembles(t) {
+		r.machine = sync.OnceValue(func() *machine { return assemble(t) })
+	}
 	printed, err := r.print(false)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", clip(source), err)
@@ -238,7 +241,7 @@ func (r *Regex) Stats() Stats {
 func (r *Regex) Find(s []byte, ascii bool, spans []int) []int {
 	r.stats.searched.Add(1)
 	if ascii && r.machine != nil {
-		found, how := r.machine.find(s, spans)
+		found, how := r.machine().find(s, spans)
 		switch how {
 		case outcomeFound:
 			r.stats.matched.Add(1)
