@@ -97,7 +97,7 @@ type flattener struct {
 	firsts map[*inst]*byteset
 	sets   map[byteset]*byteset
 	tables map[*byteset]*table
-	ways   map[ways]*ways
+	ways   map[fan]*ways
 }
 
 // flatten gives the code of what entry leads to, entry first, and what a match
@@ -105,7 +105,7 @@ type flattener struct {
 func flatten(entry *inst) ([]code, *table) {
 	f := &flattener{
 		ids: map[*inst]int32{}, firsts: map[*inst]*byteset{}, sets: map[byteset]*byteset{},
-		tables: map[*byteset]*table{}, ways: map[ways]*ways{},
+		tables: map[*byteset]*table{}, ways: map[fan]*ways{},
 	}
 	f.number(entry)
 	out := make([]code, len(f.list))
@@ -243,10 +243,23 @@ func (f *flattener) repeated(c *code, set *byteset, next *inst) *inst {
 	return next
 }
 
+// A fan is what each of n branches can begin with.
+type fan struct {
+	n      int
+	firsts [maxWays]*byteset
+}
+
 func (f *flattener) fork(i *inst) *ways {
-	var w ways
+	key := fan{n: len(i.subs)}
 	for n, sub := range i.subs {
-		first := f.first(sub)
+		key.firsts[n] = f.first(sub)
+	}
+	if known := f.ways[key]; known != nil {
+		return known
+	}
+	w := &ways{}
+	for n := range i.subs {
+		first := key.firsts[n]
 		for c := range byte(0x80) {
 			if first == nil || first.has(c) {
 				w[c] |= 1 << n
@@ -256,11 +269,8 @@ func (f *flattener) fork(i *inst) *ways {
 			w[atEnd] |= 1 << n
 		}
 	}
-	if known := f.ways[w]; known != nil {
-		return known
-	}
-	f.ways[w] = &w
-	return &w
+	f.ways[key] = w
+	return w
 }
 
 // tempered recognises (?:(?!stop)c)*, and gives nil for anything else.
