@@ -28,6 +28,7 @@ type connections struct {
 	order []string // oldest first; may name what is gone
 	free  []*connection
 	ended *connection // what the last match still refers to
+	keep  bool        // matches may be kept, so that nothing is used again
 }
 
 // maxFree bounds the connections that are kept to be used again.
@@ -35,7 +36,7 @@ const maxFree = 64
 
 // drop lets go of a connection that nothing refers to.
 func (c *connections) drop(e *connection) {
-	if e != nil && len(c.free) < maxFree {
+	if e != nil && !c.keep && len(c.free) < maxFree {
 		c.free = append(c.free, e)
 	}
 }
@@ -91,10 +92,9 @@ func (c *connections) put(id string, e *connection) {
 // gives is valid until the next call, with keep for longer. It takes from
 // fields.
 func (c *connections) merge(id string, fields Fields, matched []tuple, now time.Time, keep bool) *connection {
-	if c.ended != nil {
-		c.drop(c.ended)
-		c.ended = nil
-	}
+	c.keep = keep
+	c.drop(c.ended)
+	c.ended = nil
 	gained := fields.value("mlfgained") != ""
 	if gained && fields.value("nofail") == "" {
 		fields.set(Field{Name: "nofail", Value: fields.value("mlfgained")})
@@ -153,7 +153,7 @@ func (c *connections) merge(id string, fields Fields, matched []tuple, now time.
 	case !forget:
 		e.nofailLines = appendLines(e.nofailLines, matched)
 	}
-	if forget && !keep {
+	if forget {
 		c.ended = e
 	}
 	return e
