@@ -207,21 +207,14 @@ func spread(segments []segment, now second) (low, high int) {
 // counts gives, for each hash map, how many bans there are, and how many of
 // them last beyond a time.
 func (s *state) counts(beyond second) (all, lasting [3]int) {
-	all = [3]int{len(s.host4), len(s.host6), len(s.net6)}
-	for _, v := range s.host4 {
-		if v.until > beyond {
-			lasting[kindHost4]++
-		}
-	}
-	for _, v := range s.host6 {
-		if v.until > beyond {
-			lasting[kindHost6]++
-		}
-	}
-	for _, v := range s.net6 {
-		if v.until > beyond {
-			lasting[kindNet6]++
-		}
+	all = [3]int{s.host4.len(), len(s.host6), s.net6.len()}
+	for k := kindHost4; k <= kindNet6; k++ {
+		s.eachOf(k, func(_ netip.Prefix, v slot) bool {
+			if v.until > beyond {
+				lasting[k]++
+			}
+			return true
+		})
 	}
 	return all, lasting
 }
@@ -262,18 +255,16 @@ func (n *NFTables) replaceMap(k kind, now second) error {
 	n.clock.at = n.now()
 	n.k.tx.begin()
 	n.k.tx.flushSet(n.config.Table, mapNames[k])
-	batch := make([]op, 0, perMessage)
+	var key [16]byte
+	l := n.k.tx.list(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, n.config.Table, mapNames[k])
 	n.state.eachOf(k, func(p netip.Prefix, v slot) bool {
-		if v.until <= now {
-			return true
-		}
-		if batch = append(batch, op{prefix: p, new: v}); len(batch) == perMessage {
-			n.encodeElements(k, batch, now, false)
-			batch = batch[:0]
+		if v.until > now {
+			l.next()
+			n.encodeElement(appendKey(key[:0], p), v)
 		}
 		return true
 	})
-	n.encodeElements(k, batch, now, false)
+	l.end()
 	err := n.explain("replacing "+mapNames[k], n.flush())
 	n.k.tx.b = nil // do not keep what only this needed
 	return err

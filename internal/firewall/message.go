@@ -234,6 +234,76 @@ func (t *transaction) change(kind, flags uint16, tableAttr uint16, table string)
 	t.text(tableAttr, table)
 }
 
+// A list writes elements of one set into a transaction, in as many messages as
+// they take.
+type list struct {
+	t           *transaction
+	msg, flags  uint16
+	table, name string
+	at          int // where the list of the message at hand begins
+	count       int
+}
+
+func (t *transaction) list(msg, flags uint16, table, name string) list {
+	return list{t: t, msg: msg, flags: flags, table: table, name: name}
+}
+
+// next makes ready for one more element.
+func (l *list) next() {
+	if l.count%perMessage == 0 {
+		l.end()
+		l.at = l.t.elements(l.msg, l.flags, l.table, l.name)
+	}
+	l.count++
+}
+
+// end closes the message at hand, if there is one.
+func (l *list) end() {
+	if l.count > 0 {
+		l.t.unnest(l.at)
+		l.t.end()
+	}
+}
+
+// key writes an element that is only a key.
+func (t *transaction) key(key []byte) {
+	one := t.nest(unix.NFTA_LIST_ELEM)
+	t.value(unix.NFTA_SET_ELEM_KEY, key)
+	t.unnest(one)
+}
+
+// element writes an element of a map to a mark, with the milliseconds that it
+// has left if it is timed. It is key and the rest in one go: a million of them
+// come in a row.
+func (t *transaction) element(key []byte, timed bool, left uint64, mark uint32) {
+	head := func(b []byte, length int, kind uint16) {
+		binary.NativeEndian.PutUint16(b, uint16(length))
+		binary.NativeEndian.PutUint16(b[2:], kind)
+	}
+	const attr, most = 4, 52
+	k := len(key)
+	size := 3*attr + k + 3*attr
+	if timed {
+		size += attr + 8
+	}
+	at := len(t.b)
+	t.b = append(t.b, make([]byte, most)...)[:at+size]
+	b := t.b[at : at+size]
+	head(b, size, unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED)
+	head(b[4:], 2*attr+k, unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED)
+	head(b[8:], attr+k, unix.NFTA_DATA_VALUE)
+	copy(b[12:], key)
+	b = b[12+k:]
+	if timed {
+		head(b, attr+8, unix.NFTA_SET_ELEM_TIMEOUT)
+		binary.BigEndian.PutUint64(b[4:], left)
+		b = b[attr+8:]
+	}
+	head(b, 3*attr, unix.NFTA_SET_ELEM_DATA|unix.NLA_F_NESTED)
+	head(b[4:], 2*attr, unix.NFTA_DATA_VALUE)
+	binary.NativeEndian.PutUint32(b[8:], mark)
+}
+
 func (t *transaction) empty() bool { return t.last == 0 }
 
 // finish asks for the acknowledgement of the last message and closes the batch.

@@ -64,8 +64,7 @@ type NFTables struct {
 
 	sockets sockets
 
-	batch      []op // reused
-	gone, came []op // reused
+	batch []op // reused
 }
 
 // reload says that every ban is owed.

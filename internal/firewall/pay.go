@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -26,6 +25,7 @@ const (
 // op is a change of one element.
 type op struct {
 	prefix netip.Prefix
+	kind   kind
 	old    slot // what the kernel is believed to hold
 	new    slot
 }
@@ -79,7 +79,7 @@ func (n *NFTables) payOwed(ctx context.Context, now second) error {
 		if v.until <= now {
 			v = slot{}
 		}
-		n.batch = append(n.batch, op{p, was, v})
+		n.batch = append(n.batch, op{p, kindOf(p), was, v})
 	}
 	stamps := n.adopted && !n.stampsLost
 	if len(n.batch) > perTransaction && stamps {
@@ -94,7 +94,7 @@ func (n *NFTables) payOwed(ctx context.Context, now second) error {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		errs = append(errs, n.write(ops, now, force, stamps)...)
+		errs = append(errs, n.write(ops, force, stamps)...)
 		done += len(ops)
 		if n.test.stall != nil {
 			n.test.stall(done, len(n.batch))
@@ -107,7 +107,7 @@ func (n *NFTables) payOwed(ctx context.Context, now second) error {
 		n.forced = false
 		if done > perTransaction {
 			// What a big change needed is not kept.
-			n.owed, n.batch, n.gone, n.came = make(map[netip.Prefix]slot), nil, nil, nil
+			n.owed, n.batch = make(map[netip.Prefix]slot), nil
 		}
 	}
 	return errors.Join(errs...)
@@ -116,8 +116,8 @@ func (n *NFTables) payOwed(ctx context.Context, now second) error {
 // write writes some changes together, and where the kernel refuses them, in
 // ever smaller parts until the one is found that it refuses. What was written
 // is no longer owed.
-func (n *NFTables) write(ops []op, now second, force, stamps bool) []error {
-	err := n.writeOnce(ops, now, force, stamps)
+func (n *NFTables) write(ops []op, force, stamps bool) []error {
+	err := n.writeOnce(ops, force, stamps)
 	if err == nil {
 		if len(n.owed) > 0 {
 			for _, o := range ops {
@@ -135,12 +135,12 @@ func (n *NFTables) write(ops []op, now second, force, stamps bool) []error {
 	case !refusable(err):
 		return []error{n.explain("writing bans", err)}
 	case !force:
-		return n.write(ops, now, true, false)
+		return n.write(ops, true, false)
 	case len(ops) == 1:
 		return []error{fmt.Errorf("ban of %s: %w", ops[0].prefix, n.explain("writing", err))}
 	}
 	half := len(ops) / 2
-	return append(n.write(ops[:half], now, force, false), n.write(ops[half:], now, force, false)...)
+	return append(n.write(ops[:half], force, false), n.write(ops[half:], force, false)...)
 }
 
 // refusable says whether an error can be about single elements.
@@ -148,47 +148,44 @@ func refusable(err error) bool {
 	return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EBUSY)
 }
 
-func (n *NFTables) writeOnce(ops []op, now second, force, stamps bool) error {
+func (n *NFTables) writeOnce(ops []op, force, stamps bool) error {
+	gone := func(o *op) bool { return o.old.class != 0 || force }
+	came := func(o *op) bool { return o.new.class != 0 }
 	if force && !n.can.destroy {
 		// This kernel cannot delete what may not be there, so the deletions go
 		// first and alone, one by one.
-		for _, o := range ops {
+		for i := range ops {
 			n.k.tx.begin()
-			n.encodeKeys(unix.NFT_MSG_DELSETELEM, kindOf(o.prefix), []op{o})
+			n.encodeKeys(unix.NFT_MSG_DELSETELEM, ops[i].kind, ops[i:i+1], gone)
 			if err := n.flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 				return err
 			}
 		}
 	}
+	var leave, come [kindWide]bool // which kinds have any
+	for i := range ops {
+		o := &ops[i]
+		leave[o.kind] = leave[o.kind] || gone(o)
+		come[o.kind] = come[o.kind] || came(o)
+	}
 	n.k.tx.begin()
-	changes := false
-	for k := kindHost4; k <= kindNet6; k++ {
-		gone, came := n.gone[:0], n.came[:0]
-		for _, o := range ops {
-			if kindOf(o.prefix) != k {
-				continue
-			}
-			if (o.old.class != 0 || force) && (n.can.destroy || !force) {
-				gone = append(gone, o)
-			}
-			if o.new.class != 0 {
-				came = append(came, o)
-			}
+	for k := range kindWide {
+		switch {
+		case !leave[k]:
+		case n.can.destroy:
+			n.encodeKeys(msgDestroySetElem, k, ops, gone)
+		case !force:
+			n.encodeElements(k, ops, gone, true)
+			n.encodeKeys(unix.NFT_MSG_DELSETELEM, k, ops, gone)
 		}
-		if n.can.destroy {
-			n.encodeKeys(msgDestroySetElem, k, gone)
-		} else {
-			n.encodeElements(k, gone, now, true)
-			n.encodeKeys(unix.NFT_MSG_DELSETELEM, k, gone)
+		if come[k] {
+			n.encodeElements(k, ops, came, false)
 		}
-		n.encodeElements(k, came, now, false)
-		changes = changes || len(came) > 0
-		n.gone, n.came = gone, came
 	}
 	if stamps {
 		n.soilStamps(ops)
 	}
-	if changes {
+	if slices.Contains(come[:], true) {
 		return n.flushChange()
 	}
 	return n.flush()
@@ -209,57 +206,53 @@ func appendKey(b []byte, p netip.Prefix) []byte {
 	return append(b, a[:]...)
 }
 
-// encodeKeys writes a deletion of some elements.
-func (n *NFTables) encodeKeys(msg uint16, k kind, ops []op) {
-	t := &n.k.tx
+// encodeKeys writes a deletion of those elements of one kind that pick says
+// yes to.
+func (n *NFTables) encodeKeys(msg uint16, k kind, ops []op, pick func(*op) bool) {
 	var key [16]byte
-	for chunk := range slices.Chunk(ops, perMessage) {
-		list := t.elements(msg, 0, n.config.Table, mapNames[k])
-		for i := range chunk {
-			one := t.nest(unix.NFTA_LIST_ELEM)
-			t.value(unix.NFTA_SET_ELEM_KEY, appendKey(key[:0], chunk[i].prefix))
-			t.unnest(one)
+	l := n.k.tx.list(msg, 0, n.config.Table, mapNames[k])
+	for i := range ops {
+		if o := &ops[i]; o.kind == k && pick(o) {
+			l.next()
+			n.k.tx.key(appendKey(key[:0], o.prefix))
 		}
-		t.unnest(list)
-		t.end()
 	}
+	l.end()
 }
 
-// encodeElements writes an addition of some elements: as they are to be, or,
-// for the sake of deleting them where they may have ended, as they were.
-func (n *NFTables) encodeElements(k kind, ops []op, now second, asTheyWere bool) {
-	t := &n.k.tx
+// encodeElements writes an addition of those elements of one kind that pick
+// says yes to: as they are to be, or, for the sake of deleting them where they
+// may have ended, as they were.
+func (n *NFTables) encodeElements(k kind, ops []op, pick func(*op) bool, asTheyWere bool) {
 	var key [16]byte
-	for chunk := range slices.Chunk(ops, perMessage) {
-		list := t.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, n.config.Table, mapNames[k])
-		for i := range chunk {
-			v := chunk[i].new
-			if asTheyWere {
-				v = chunk[i].old
-			}
-			n.encodeElement(appendKey(key[:0], chunk[i].prefix), v, now)
+	l := n.k.tx.list(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, n.config.Table, mapNames[k])
+	for i := range ops {
+		o := &ops[i]
+		if o.kind != k || !pick(o) {
+			continue
 		}
-		t.unnest(list)
-		t.end()
+		v := o.new
+		if asTheyWere {
+			v = o.old
+		}
+		l.next()
+		n.encodeElement(appendKey(key[:0], o.prefix), v)
 	}
+	l.end()
 }
 
-func (n *NFTables) encodeElement(key []byte, v slot, now second) {
-	t := &n.k.tx
-	var data [4]byte
-	binary.NativeEndian.PutUint32(data[:], n.state.classes[v.class].id)
-	one := t.nest(unix.NFTA_LIST_ELEM)
-	t.value(unix.NFTA_SET_ELEM_KEY, key)
-	if v.until != never {
-		t.u64(unix.NFTA_SET_ELEM_TIMEOUT, n.timeout(v.until))
-	}
-	t.value(unix.NFTA_SET_ELEM_DATA, data[:])
-	t.unnest(one)
+// encodeElement writes one element of a map of bans.
+func (n *NFTables) encodeElement(key []byte, v slot) {
+	n.k.tx.element(key, v.until != never, n.timeout(v.until), n.state.classes[v.class].id)
 }
 
 // timeout gives the milliseconds until a time, at least one.
 func (n *NFTables) timeout(until second) uint64 {
-	return uint64(max(until.time().Sub(n.clock.at)/time.Millisecond, 1))
+	left := int64(until)*1000 - n.clock.at.UnixMilli()
+	if n.clock.at.Nanosecond()%int(time.Millisecond) != 0 {
+		left-- // of the present, too, the part of a millisecond counts
+	}
+	return uint64(max(left, 1))
 }
 
 // loadAll writes every ban, in a stream that needs no memory of its own. Into
@@ -279,7 +272,7 @@ func (n *NFTables) loadAll(ctx context.Context, now second) error {
 			errs = append(errs, err)
 			return false
 		}
-		failed := n.write(batch, now, force, false)
+		failed := n.write(batch, force, false)
 		if len(failed) > 0 {
 			for _, o := range batch {
 				n.owed[o.prefix] = o.old
@@ -295,16 +288,15 @@ func (n *NFTables) loadAll(ctx context.Context, now second) error {
 		return len(errs) <= maxRefusals
 	}
 	complete := true
-	n.state.each(func(p netip.Prefix, v slot) bool {
-		if kindOf(p) == kindWide {
-			return true
-		}
-		batch = append(batch, op{prefix: p, new: v})
-		if len(batch) == perTransaction {
-			complete = send()
-		}
-		return complete
-	})
+	for k := kindHost4; k <= kindNet6 && complete; k++ {
+		n.state.eachOf(k, func(p netip.Prefix, v slot) bool {
+			batch = append(batch, op{prefix: p, kind: k, new: v})
+			if len(batch) == perTransaction {
+				complete = send()
+			}
+			return complete
+		})
+	}
 	if complete && len(batch) > 0 {
 		complete = send()
 	}

@@ -124,7 +124,7 @@ func (n *NFTables) encodeSegments(msg uint16, name string, segments []segment) {
 		list := t.elements(msg, flags, n.config.Table, name)
 		for _, s := range chunk {
 			if msg == unix.NFT_MSG_NEWSETELEM {
-				n.encodeElement(s.from.AsSlice(), s.slot, 0)
+				n.encodeElement(s.from.AsSlice(), s.slot)
 			} else {
 				one := t.nest(unix.NFTA_LIST_ELEM)
 				t.value(unix.NFTA_SET_ELEM_KEY, s.from.AsSlice())

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"encoding/binary"
+	"iter"
 	"net/netip"
 )
 
@@ -39,8 +40,7 @@ func bucketEnd(bucket uint32) second {
 }
 
 func (s *state) stamp(p netip.Prefix, v slot, in bool) {
-	b := bucketOf(p, v.until)
-	st := s.stamps[b]
+	st := s.stamps.at(bucketOf(p, v.until))
 	a := p.Addr().As16()
 	h := mix(binary.BigEndian.Uint64(a[:8]) ^ 0x9e3779b97f4a7c15)
 	h = mix(h ^ binary.BigEndian.Uint64(a[8:]))
@@ -53,10 +53,51 @@ func (s *state) stamp(p netip.Prefix, v slot, in bool) {
 		st.sum -= h
 		st.count--
 	}
-	if st.count == 0 {
-		delete(s.stamps, b)
-	} else {
-		s.stamps[b] = st
+}
+
+// stamps holds stamps by bucket, those of buckets in a row together, so that a
+// million bans need no million look-ups in a large map.
+type stamps map[uint32]*[stampRow]stamp
+
+const stampRow = 256
+
+// at gives the stamp of a bucket to change.
+func (s stamps) at(bucket uint32) *stamp {
+	row := s[bucket/stampRow]
+	if row == nil {
+		row = new([stampRow]stamp)
+		s[bucket/stampRow] = row
+	}
+	return &row[bucket%stampRow]
+}
+
+// of gives the stamp of a bucket, empty where it has no bans.
+func (s stamps) of(bucket uint32) stamp {
+	if row := s[bucket/stampRow]; row != nil {
+		return row[bucket%stampRow]
+	}
+	return stamp{}
+}
+
+// all gives the buckets that have bans.
+func (s stamps) all() iter.Seq2[uint32, stamp] {
+	return func(yield func(uint32, stamp) bool) {
+		for n, row := range s {
+			for i, st := range row {
+				if st.count != 0 && !yield(n*stampRow+uint32(i), st) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// tidy lets go of rows without bans.
+func (s stamps) tidy() {
+	for n, row := range s {
+		if *row == ([stampRow]stamp{}) {
+			delete(s, n)
+		}
 	}
 }
 

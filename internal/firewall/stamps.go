@@ -56,7 +56,7 @@ func (n *NFTables) listStamps(msg, flags uint16, buckets []uint32, full bool) {
 				if end := bucketEnd(b); end != never {
 					t.u64(unix.NFTA_SET_ELEM_TIMEOUT, n.timeout(end))
 				}
-				data := n.state.stamps[b].bytes()
+				data := n.state.stamps.of(b).bytes()
 				t.value(unix.NFTA_SET_ELEM_DATA, data[:])
 			}
 			t.unnest(one)
@@ -80,7 +80,7 @@ func (n *NFTables) writeStamps(now second) error {
 	n.k.tx.begin()
 	n.k.tx.flushSet(n.config.Table, mapStamps)
 	var buckets []uint32
-	for b := range n.state.stamps {
+	for b := range n.state.stamps.all() {
 		if stillOpen(b, now) {
 			buckets = append(buckets, b)
 		}
@@ -107,7 +107,7 @@ func (n *NFTables) writeSoiled(now second) error {
 	}
 	var buckets []uint32
 	for b := range n.soiled {
-		if stillOpen(b, now) && n.state.stamps[b].count > 0 {
+		if stillOpen(b, now) && n.state.stamps.of(b).count > 0 {
 			buckets = append(buckets, b)
 		}
 	}
@@ -150,13 +150,13 @@ func (n *NFTables) adopt() error {
 	}
 	current := uint32(now) >> bucketBits
 	differs := make(map[uint32]bool)
-	for b, st := range n.state.stamps {
+	for b, st := range n.state.stamps.all() {
 		if b&^bucketWide > current && held[b] != st.bytes() {
 			differs[b] = true
 		}
 	}
 	for b := range held {
-		if _, ok := n.state.stamps[b]; !ok && b&^bucketWide > current {
+		if n.state.stamps.of(b).count == 0 && b&^bucketWide > current {
 			differs[b] = true
 		}
 	}

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"container/heap"
+	"encoding/binary"
 	"math"
 	"net/netip"
 	"slices"
@@ -15,9 +16,9 @@ import (
 // one slot a prefix, and more only for a prefix that is banned in several
 // topics.
 type state struct {
-	host4 map[[4]byte]slot
-	host6 map[[16]byte]slot
-	net6  map[[8]byte]slot      // IPv6 /64
+	host4 places[uint32]
+	host6 map[[16]byte]slot     // rare: what is banned of IPv6 is mostly a /64
+	net6  places[uint64]        // IPv6 /64
 	wide  map[netip.Prefix]slot // every other prefix
 	// parts has the prefixes that are banned in more than one topic.
 	parts  map[netip.Prefix][]part
@@ -26,9 +27,15 @@ type state struct {
 	classes  []class // by index; class 0 is no class
 	byTopics map[string]uint16
 	byID     map[uint32]uint16
+	last     struct { // the class that a single topic was given last
+		topic ban.Topic
+		by    string
+		class uint16
+	}
 
-	stamps map[uint32]stamp
-	swept  uint32 // the bucket up to which ended bans have been let go
+	stamps  stamps
+	swept   uint32 // the bucket up to which ended bans have been let go
+	soonest second // no ban ends before
 }
 
 // A slot is what the kernel is to hold of a prefix.
@@ -66,19 +73,18 @@ func (s second) time() time.Time { return time.Unix(int64(s), 0) }
 
 func newState() *state {
 	return &state{
-		host4:    make(map[[4]byte]slot),
 		host6:    make(map[[16]byte]slot),
-		net6:     make(map[[8]byte]slot),
 		wide:     make(map[netip.Prefix]slot),
 		parts:    make(map[netip.Prefix][]part),
 		classes:  make([]class, 1),
 		byTopics: make(map[string]uint16),
 		byID:     make(map[uint32]uint16),
-		stamps:   make(map[uint32]stamp),
+		stamps:   make(stamps),
+		soonest:  never,
 	}
 }
 
-func (s *state) size() int { return len(s.host4) + len(s.host6) + len(s.net6) + len(s.wide) }
+func (s *state) size() int { return s.host4.len() + len(s.host6) + s.net6.len() + len(s.wide) }
 
 // kindOf says in which map of the kernel a prefix goes.
 type kind uint8
@@ -102,19 +108,24 @@ func kindOf(p netip.Prefix) kind {
 	return kindWide
 }
 
-func netKey(p netip.Prefix) [8]byte {
+func hostKey(p netip.Prefix) uint32 {
+	a := p.Addr().As4()
+	return binary.BigEndian.Uint32(a[:])
+}
+
+func netKey(p netip.Prefix) uint64 {
 	a := p.Addr().As16()
-	return [8]byte(a[:8])
+	return binary.BigEndian.Uint64(a[:])
 }
 
 func (s *state) get(p netip.Prefix) slot {
 	switch kindOf(p) {
 	case kindHost4:
-		return s.host4[p.Addr().As4()]
+		return s.host4.get(hostKey(p))
 	case kindHost6:
 		return s.host6[p.Addr().As16()]
 	case kindNet6:
-		return s.net6[netKey(p)]
+		return s.net6.get(netKey(p))
 	}
 	return s.wide[p]
 }
@@ -127,20 +138,17 @@ func (s *state) put(p netip.Prefix, old, v slot) {
 	}
 	if v.class != 0 {
 		s.stamp(p, v, true)
+		s.soonest = min(s.soonest, v.until)
 	}
 	switch k := kindOf(p); {
-	case k == kindHost4 && v.class != 0:
-		s.host4[p.Addr().As4()] = v
 	case k == kindHost4:
-		delete(s.host4, p.Addr().As4())
+		s.host4.put(hostKey(p), v)
 	case k == kindHost6 && v.class != 0:
 		s.host6[p.Addr().As16()] = v
 	case k == kindHost6:
 		delete(s.host6, p.Addr().As16())
-	case k == kindNet6 && v.class != 0:
-		s.net6[netKey(p)] = v
 	case k == kindNet6:
-		delete(s.net6, netKey(p))
+		s.net6.put(netKey(p), v)
 	case v.class != 0:
 		s.wide[p] = v
 	default:
@@ -163,23 +171,15 @@ func (s *state) each(f func(netip.Prefix, slot) bool) {
 func (s *state) eachOf(k kind, f func(netip.Prefix, slot) bool) {
 	switch k {
 	case kindHost4:
-		for k, v := range s.host4 {
-			if !f(netip.PrefixFrom(netip.AddrFrom4(k), 32), v) {
-				return
-			}
-		}
+		s.host4.each(func(k uint32, v slot) bool { return f(hostPrefix(k), v) })
 	case kindHost6:
 		for k, v := range s.host6 {
-			if !f(netip.PrefixFrom(netip.AddrFrom16(k), 128), v) {
+			if !f(host6Prefix(k), v) {
 				return
 			}
 		}
 	case kindNet6:
-		for k, v := range s.net6 {
-			if !f(net6Prefix(k), v) {
-				return
-			}
-		}
+		s.net6.each(func(k uint64, v slot) bool { return f(net6Prefix(k), v) })
 	case kindWide:
 		for p, v := range s.wide {
 			if !f(p, v) {
@@ -189,9 +189,17 @@ func (s *state) eachOf(k kind, f func(netip.Prefix, slot) bool) {
 	}
 }
 
-func net6Prefix(k [8]byte) netip.Prefix {
+func hostPrefix(k uint32) netip.Prefix {
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], k)
+	return netip.PrefixFrom(netip.AddrFrom4(a), 32)
+}
+
+func host6Prefix(k [16]byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom16(k), 128) }
+
+func net6Prefix(k uint64) netip.Prefix {
 	var a [16]byte
-	copy(a[:], k[:])
+	binary.BigEndian.PutUint64(a[:], k)
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
@@ -216,11 +224,14 @@ func (s *state) add(p netip.Prefix, topic ban.Topic, by string, until, now secon
 	old := s.get(p)
 	if _, several := s.parts[p]; !several {
 		if old.class == 0 || (len(s.classes[old.class].topics) == 1 && s.classes[old.class].topics[0] == topic) {
-			c, err := s.intern([]ban.Topic{topic}, []string{by})
-			if err != nil {
-				return false, err
+			if l := &s.last; l.class == 0 || l.topic != topic || l.by != by {
+				c, err := s.intern([]ban.Topic{topic}, []string{by})
+				if err != nil {
+					return false, err
+				}
+				l.topic, l.by, l.class = topic, by, c
 			}
-			v := slot{until, c}
+			v := slot{until, s.last.class}
 			if v != old {
 				s.put(p, old, v)
 			}
@@ -318,27 +329,43 @@ func (l *lapses) Pop() any {
 }
 
 // sweep lets go of bans that have ended and says how many, and whether one was
-// a wide prefix. It looks at all bans, so it works at most once a bucket unless
-// asked to by force.
+// a wide prefix. It looks at all bans once one has ended, and at most once a
+// bucket unless asked to by force.
 func (s *state) sweep(now second, force bool) (gone int, wide bool) {
 	if b := uint32(now) >> bucketBits; b != s.swept {
 		s.swept = b
 	} else if !force {
 		return 0, false
 	}
-	var ended []netip.Prefix
-	s.each(func(p netip.Prefix, v slot) bool {
-		if v.until <= now {
-			ended = append(ended, p)
-		}
-		return true
-	})
-	for _, p := range ended {
-		wide = wide || kindOf(p) == kindWide
-		s.put(p, s.get(p), slot{})
-		delete(s.parts, p)
+	if s.soonest > now {
+		return 0, false
 	}
-	return len(ended), wide
+	s.soonest = never
+	lasts := func(p netip.Prefix, v slot) bool {
+		if v.until > now {
+			s.soonest = min(s.soonest, v.until)
+			return true
+		}
+		s.stamp(p, v, false)
+		delete(s.parts, p)
+		gone++
+		return false
+	}
+	s.host4.keep(func(k uint32, v slot) bool { return lasts(hostPrefix(k), v) })
+	s.net6.keep(func(k uint64, v slot) bool { return lasts(net6Prefix(k), v) })
+	for k, v := range s.host6 {
+		if !lasts(host6Prefix(k), v) {
+			delete(s.host6, k)
+		}
+	}
+	narrow := gone
+	for p, v := range s.wide {
+		if !lasts(p, v) {
+			delete(s.wide, p)
+		}
+	}
+	s.stamps.tidy()
+	return gone, gone > narrow
 }
 
 // forget drops every ban of topics that no scope knows any more.

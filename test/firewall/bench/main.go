@@ -105,13 +105,17 @@ func load(count, topics int, wide bool, singles int) error {
 	// of the garbage collector's speed.
 	debug.SetGCPercent(25)
 	base := time.Now().Truncate(24 * time.Hour)
+	names := make([]ban.Topic, topics) // made once, as a ledger has them
+	for i := range names {
+		names[i] = topic(i)
+	}
 	var all iter.Seq[firewall.Ban] = func(yield func(firewall.Ban) bool) {
 		for i := range count {
 			p := netip.PrefixFrom(address(i), 32)
 			if wide {
 				p = prefix(i)
 			}
-			if !yield(firewall.Ban{Prefix: p, Topic: topic(i % topics), Until: end(base, i)}) {
+			if !yield(firewall.Ban{Prefix: p, Topic: names[i%topics], Until: end(base, i)}) {
 				return
 			}
 		}
