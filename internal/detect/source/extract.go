@@ -12,8 +12,9 @@ const (
 	maxInterned = 4096
 	// knownFields is the size of the table of fields that were looked at. Most
 	// fields of an entry are those of the one before it, at the same place in
-	// the file. A power of two.
-	knownFields = 4096
+	// the file, and a busy machine has thousands of processes, whose numbers are
+	// two fields each. A power of two; the table takes 16 bytes times that.
+	knownFields = 16384
 )
 
 // An extractor makes lines of journal entries. It looks at each field of an
@@ -22,13 +23,15 @@ type extractor struct {
 	terms    []term
 	byLength map[int][]int // terms by the length of "FIELD=value"
 	longest  int
-	matches  [][][][]int         // for each match the alternatives, of each the fields, of each the terms
-	has      []bool              // which terms the entry at hand has
-	count    uint64              // files that were given a key
-	keys     [knownFields]uint64 // of the known fields: place and file
-	briefs   [knownFields]brief
+	matches  [][][][]int // for each match the alternatives, of each the fields, of each the terms
+	has      []bool      // which terms the entry at hand has
+	count    uint64      // files that were given a key
 	known    [knownFields]knownField
-	texts    map[string]string
+	texts    []string // by number; the first is ""
+	numbers  map[string]uint32
+	places   []uint64 // of the fields of the entry at hand
+	unknown  []int    // which of them are not in the table
+	touched  byte
 	message  []byte
 	matched  []int
 }
@@ -60,23 +63,29 @@ var prefixes = [fieldKinds]string{
 
 // A knownField is what was found out of the field at one place of a file.
 type knownField struct {
-	text   string // of names
-	number uint64 // of process ids and times
+	key  uint64 // the place and the file
+	fact fact
 }
 
-// A brief is the part of it that every field is asked for, kept apart so that
-// the table stays in the processor's cache.
-type brief struct {
-	term int32 // the term that it is, or -1
-	kind fieldKind
+// A fact is what a field says: the number of its text, or a process's, in the
+// upper half, then the number of the term that it is and 1, then its kind. It
+// is 0 for a field that nobody asked for.
+type fact uint64
+
+func newFact(kind fieldKind, term int, value uint32) fact {
+	return fact(value)<<32 | fact(term+1)<<8 | fact(kind)
 }
+
+func (f fact) kind() fieldKind { return fieldKind(f) }
+func (f fact) term() int       { return int(uint32(f)>>8) - 1 }
+func (f fact) value() uint32   { return uint32(f >> 32) }
 
 // fileShift leaves room for offsets of 256 TiB in a key; journald's files end
 // at 4 GiB. Keys are never 0: files count from 1.
 const fileShift = 48
 
 func newExtractor(matches []match) *extractor {
-	x := &extractor{byLength: map[int][]int{}, texts: map[string]string{}}
+	x := &extractor{byLength: map[int][]int{}, texts: make([]string, 1), numbers: map[string]uint32{}}
 	for _, m := range matches {
 		var alternatives [][][]int
 		for _, all := range m {
@@ -116,75 +125,100 @@ func (x *extractor) index(t term) int {
 // there twice the first counts.
 type fields struct {
 	message []byte
-	texts   [fieldKinds]string
-	numbers [fieldKinds]uint64
-	has     [fieldKinds]bool
+	source  uint64
+	values  [fieldKinds]uint32
+	at      [fieldKinds]uint16 // which field of the entry it is, from 1 on; 0 where it has none
+}
+
+// first reports whether the entry's i-th field is the first of its kind so
+// far, and notes it as that.
+func (v *fields) first(kind fieldKind, i int) bool {
+	if at := v.at[kind]; at != 0 && int(at) <= i {
+		return false
+	}
+	v.at[kind] = uint16(i + 1)
+	return true
 }
 
 // line fills line from an entry; ok is false if no match wants it or it says
 // nothing. The line's text is valid until the next call.
 func (x *extractor) line(f *journalFile, e *journalfile.Entry, line *Line) (ok bool, err error) {
+	if len(x.texts) > maxInterned {
+		x.forget()
+	}
 	clear(x.has)
 	var v fields
-	for i := range e.Items(f.File) {
-		at := f.Item(e, i)
-		slot := (at>>3 ^ at>>15) & (knownFields - 1)
-		key := at | f.key
-		if x.keys[slot] != key {
-			if fault := x.look(f, at, key, slot, &v); fault != nil {
-				err = fault // the rest of the entry may still say enough
-			}
-			if x.keys[slot] != key {
-				continue
-			}
+	x.places, x.unknown = f.Items(e, x.places[:0]), x.unknown[:0]
+	for i, at := range x.places {
+		switch k := &x.known[slotOf(at)]; {
+		case k.key != at|f.key:
+			x.unknown = append(x.unknown, i)
+		case k.fact != 0:
+			x.note(k.fact, i, &v)
 		}
-		b := x.briefs[slot]
-		if b.term >= 0 {
-			x.has[b.term] = true
-		}
-		if b.kind != fieldOther && !v.has[b.kind] {
-			v.has[b.kind], v.texts[b.kind], v.numbers[b.kind] = true, x.known[slot].text, x.known[slot].number
+	}
+	// The processor waits for one of these fields while it waits for the others.
+	for _, i := range x.unknown {
+		x.touched += f.Touch(x.places[i])
+	}
+	for _, i := range x.unknown {
+		if fault := x.look(f, i, &v); fault != nil {
+			err = fault // the rest of the entry may still say enough
 		}
 	}
 	x.match()
-	if !v.has[fieldMessage] || len(x.matched) == 0 {
+	if v.at[fieldMessage] == 0 || len(x.matched) == 0 {
 		return false, err
 	}
 	x.message = append(x.message[:0], v.message...)
 	*line = Line{
-		Text: x.message, Time: microseconds(e.Realtime), Journal: true, Stream: "journal", Matched: x.matched, Host: v.texts[fieldHost],
+		Text: x.message, Time: microseconds(e.Realtime), Journal: true, Stream: "journal", Matched: x.matched, Host: x.texts[v.values[fieldHost]],
 	}
 	for _, kind := range [...]fieldKind{fieldTag, fieldContainer, fieldCommand} {
-		if line.Tag = v.texts[kind]; line.Tag != "" {
+		if line.Tag = x.texts[v.values[kind]]; line.Tag != "" {
 			break
 		}
 	}
-	if line.Unit = v.texts[fieldUserUnit]; line.Unit == "" {
-		line.Unit = v.texts[fieldUnit]
+	if line.Unit = x.texts[v.values[fieldUserUnit]]; line.Unit == "" {
+		line.Unit = x.texts[v.values[fieldUnit]]
 	}
-	if at := v.numbers[fieldSource]; at != 0 {
-		line.Time = microseconds(at)
+	if v.source != 0 {
+		line.Time = microseconds(v.source)
 	}
-	line.PID = int(v.numbers[fieldPID])
-	if v.has[fieldSyslogPID] && v.numbers[fieldSyslogPID] != 0 {
-		line.PID = int(v.numbers[fieldSyslogPID])
+	line.PID = int(v.values[fieldPID])
+	if pid := v.values[fieldSyslogPID]; pid != 0 {
+		line.PID = int(pid)
 	}
 	return true, err
 }
+
+// note takes over what the entry's i-th field says.
+func (x *extractor) note(said fact, i int, v *fields) {
+	if term := said.term(); term >= 0 {
+		x.has[term] = true
+	}
+	if kind := said.kind(); kind != fieldOther && v.first(kind, i) {
+		v.values[kind] = said.value()
+	}
+}
+
+// slotOf gives the place of a field in the table. Fields lie at multiples of 8.
+func slotOf(at uint64) uint64 { return (at>>3 ^ at>>17) % knownFields }
 
 // newKey gives a file's part of the keys.
 func (x *extractor) newKey() uint64 {
 	x.count++
 	if x.count >= 1<<(64-fileShift) {
 		x.count = 1
-		clear(x.keys[:])
+		clear(x.known[:])
 	}
 	return x.count << fileShift
 }
 
-// look looks at a field itself. What entries have in common is kept in the
-// table's slot; what each has its own of goes to v alone.
-func (x *extractor) look(f *journalFile, at, key, slot uint64, v *fields) error {
+// look looks at the entry's i-th field itself. What entries have in common is
+// kept in the table; what each has its own of goes to v alone.
+func (x *extractor) look(f *journalFile, i int, v *fields) error {
+	at := x.places[i]
 	if at >= 1<<fileShift {
 		return journalfile.ErrCorrupt
 	}
@@ -192,42 +226,43 @@ func (x *extractor) look(f *journalFile, at, key, slot uint64, v *fields) error 
 	if err != nil {
 		return err
 	}
-	k := brief{term: -1, kind: kindOf(b)}
+	kind, term := kindOf(b), -1
 	if len(b) <= x.longest {
 		for _, i := range x.byLength[len(b)] {
 			t := &x.terms[i]
 			if n := len(t.field); string(b[:n]) == t.field && b[n] == '=' && string(b[n+1:]) == t.value {
-				k.term = int32(i)
+				term = i
 			}
 		}
 	}
-	value := b[len(prefixes[k.kind]):]
-	var known knownField
-	switch k.kind {
+	value := b[len(prefixes[kind]):]
+	var number32 uint32
+	switch kind {
 	case fieldOther:
 	case fieldMessage, fieldSource:
-		if k.term >= 0 {
-			x.has[k.term] = true
+		if term >= 0 {
+			x.has[term] = true
 		}
 		switch {
-		case v.has[k.kind]:
-		case k.kind == fieldSource:
-			v.numbers[fieldSource], _ = number(value)
+		case !v.first(kind, i):
+		case kind == fieldSource:
+			v.source, _ = number(value)
 		case compressed:
 			v.message = bytes.Clone(value) // its buffer is used again for the next field
 		default:
 			v.message = value
 		}
-		v.has[k.kind] = true
 		return nil
 	case fieldPID, fieldSyslogPID:
 		if n, ok := number(value); ok && n < 1<<31 {
-			known.number = n
+			number32 = uint32(n)
 		}
 	default:
-		known.text = x.text(value)
+		number32 = x.text(value)
 	}
-	x.keys[slot], x.briefs[slot], x.known[slot] = key, k, known
+	k := &x.known[slotOf(at)]
+	k.key, k.fact = at|f.key, newFact(kind, term, number32)
+	x.note(k.fact, i, v)
 	return nil
 }
 
@@ -290,18 +325,27 @@ func (x *extractor) holds(need [][]int) bool {
 	return true
 }
 
-// text gives the string of b, one for all lines that have the same.
-func (x *extractor) text(b []byte) string {
+// text gives the number of b's text, one for all lines that have the same.
+func (x *extractor) text(b []byte) uint32 {
 	b = b[:min(len(b), 256)] // no name of a unit, host or program is longer
-	if s, ok := x.texts[string(b)]; ok {
-		return s
+	if len(b) == 0 {
+		return 0
 	}
-	if len(x.texts) >= maxInterned {
-		clear(x.texts)
+	n, ok := x.numbers[string(b)]
+	if !ok {
+		n = uint32(len(x.texts))
+		x.texts = append(x.texts, string(b))
+		x.numbers[x.texts[n]] = n
 	}
-	s := string(b)
-	x.texts[s] = s
-	return s
+	return n
+}
+
+// forget lets go of all texts, and of the fields that refer to them.
+func (x *extractor) forget() {
+	clear(x.texts)
+	x.texts = x.texts[:1]
+	clear(x.numbers)
+	clear(x.known[:])
 }
 
 // number reads a decimal number of at most 18 digits.

@@ -139,6 +139,11 @@ func (j *journal) advance(c cursor) {
 func (j *journal) lastOf(sequence journalfile.ID) (cursor, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.known(sequence)
+}
+
+// known is lastOf for the one goroutine that calls advance.
+func (j *journal) known(sequence journalfile.ID) (cursor, bool) {
 	for i := range j.last {
 		if j.last[i].sequence == sequence {
 			return j.last[i], true

@@ -59,7 +59,9 @@ type native struct {
 	began   bool
 	pending bool // a file has no header yet
 	horizon uint64
-	boots   map[journalfile.ID]bootMark
+	boots   map[journalfile.ID]*bootMark
+	boot    journalfile.ID // whose mark was asked for last
+	mark    *bootMark
 	gapAt   time.Time
 	extract *extractor
 	watch   *watch
@@ -73,14 +75,27 @@ type bootMark struct {
 }
 
 func newNative(j *journal) *native {
-	n := &native{j: j, done: map[fileID]time.Time{}, boots: map[journalfile.ID]bootMark{}, extract: newExtractor(j.matches)}
+	n := &native{j: j, done: map[fileID]time.Time{}, boots: map[journalfile.ID]*bootMark{}, extract: newExtractor(j.matches)}
 	for _, c := range j.last {
 		n.horizon = max(n.horizon, c.realtime)
-		if c.monotonic > n.boots[c.boot].monotonic {
-			n.boots[c.boot] = bootMark{monotonic: c.monotonic, root: c.root}
+		if mark := n.markOf(c.boot); c.monotonic > mark.monotonic {
+			mark.monotonic, mark.root = c.monotonic, c.root
 		}
 	}
 	return n
+}
+
+// markOf gives the mark of a boot, mostly that of the entry before.
+func (n *native) markOf(boot journalfile.ID) *bootMark {
+	if n.mark == nil || n.boot != boot {
+		mark := n.boots[boot]
+		if mark == nil {
+			mark = &bootMark{}
+			n.boots[boot] = mark
+		}
+		n.boot, n.mark = boot, mark
+	}
+	return n.mark
 }
 
 func (n *native) run(ctx context.Context) error {
@@ -289,7 +304,7 @@ func (n *native) begin() error {
 			}
 			if f.skip && f.Count() > 0 {
 				c := cursor{sequence: f.SequenceID, number: f.TailSequence(), realtime: f.TailRealtime(), root: f.root}
-				if last, ok := n.j.lastOf(c.sequence); !ok || last.number < c.number {
+				if last, ok := n.j.known(c.sequence); !ok || last.number < c.number {
 					n.j.advance(c)
 				}
 			}
@@ -461,7 +476,7 @@ func (n *native) peek(f *journalFile) (bool, error) {
 // there under new numbers.
 func (n *native) seen(f *journalFile) bool {
 	e := &f.entry
-	last, known := n.j.lastOf(f.SequenceID)
+	last, known := n.j.known(f.SequenceID)
 	switch {
 	case known && e.Sequence <= last.number:
 		return true
@@ -470,14 +485,14 @@ func (n *native) seen(f *journalFile) bool {
 	case f.old && !n.j.resumed && n.j.o.Start == StartSince && e.Realtime < uint64(n.j.o.Since.UnixMicro()):
 		return true
 	}
-	mark, ok := n.boots[e.Boot]
-	return ok && mark.root != f.root && strings.HasPrefix(mark.root, "/run/") && e.Monotonic <= mark.monotonic
+	mark := n.markOf(e.Boot)
+	return mark.root != f.root && strings.HasPrefix(mark.root, "/run/") && e.Monotonic <= mark.monotonic
 }
 
 // gap reports whether entries before the file's next one are missing and a new
 // file was found that may hold them.
 func (n *native) gap(f *journalFile) bool {
-	last, known := n.j.lastOf(f.SequenceID)
+	last, known := n.j.known(f.SequenceID)
 	if !known || f.entry.Sequence == last.number+1 {
 		return false
 	}
@@ -521,8 +536,8 @@ func (n *native) batch(ctx context.Context, f, bound *journalFile, count *int) e
 		n.j.advance(cursor{
 			sequence: f.SequenceID, number: e.Sequence, realtime: e.Realtime, monotonic: e.Monotonic, boot: e.Boot, root: f.root,
 		})
-		if mark := n.boots[e.Boot]; mark.root != f.root || e.Monotonic > mark.monotonic {
-			n.boots[e.Boot] = bootMark{monotonic: e.Monotonic, root: f.root}
+		if mark := n.markOf(e.Boot); mark.root != f.root || e.Monotonic > mark.monotonic {
+			mark.monotonic, mark.root = e.Monotonic, f.root
 		}
 		f.ready = false
 		f.Skip()

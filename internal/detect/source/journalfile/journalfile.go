@@ -384,8 +384,12 @@ func (f *File) Peek(e *Entry) (ok, skip bool, err error) {
 	copy(e.Boot[:], b[40:56])
 	e.XorHash = binary.LittleEndian.Uint64(b[56:])
 	e.items = b[entryFixed:]
-	if e.Sequence == 0 || e.Items(f) > maxItemsPerEntry {
-		return false, true, corrupt("entry %d with %d fields", e.Sequence, e.Items(f))
+	size := entryItem
+	if f.compact {
+		size = entryItemCompact
+	}
+	if e.Sequence == 0 || len(e.items)/size > maxItemsPerEntry {
+		return false, true, corrupt("entry %d with %d fields", e.Sequence, len(e.items)/size)
 	}
 	return true, false, nil
 }
@@ -397,21 +401,29 @@ func (f *File) Skip() {
 	f.arrayPos++
 }
 
-// Items is how many fields the entry has.
-func (e *Entry) Items(f *File) int {
+// Items appends to a list where the fields of an entry of f lie: each at the
+// same place for all entries that have it.
+func (f *File) Items(e *Entry, to []uint64) []uint64 {
 	if f.compact {
-		return len(e.items) / entryItemCompact
+		for b := e.items; len(b) >= entryItemCompact; b = b[entryItemCompact:] {
+			to = append(to, uint64(binary.LittleEndian.Uint32(b)))
+		}
+		return to
 	}
-	return len(e.items) / entryItem
+	for b := e.items; len(b) >= entryItem; b = b[entryItem:] {
+		to = append(to, binary.LittleEndian.Uint64(b))
+	}
+	return to
 }
 
-// Item is where field i of an entry of f lies: the same for all entries that
-// have it.
-func (f *File) Item(e *Entry, i int) uint64 {
-	if f.compact {
-		return uint64(binary.LittleEndian.Uint32(e.items[i*entryItemCompact:]))
+// Touch reads a byte or two of the field that lies at a place, if any does, so
+// that they are near when [File.Field] asks for them.
+func (f *File) Touch(at uint64) byte {
+	const value = dataFixed
+	if n := uint64(len(f.m)); at < n && n-at > value {
+		return f.m[at] + f.m[at+value]
 	}
-	return binary.LittleEndian.Uint64(e.items[i*entryItem:])
+	return 0
 }
 
 // Field gives the field that lies at an item's offset, "NAME=value": at most

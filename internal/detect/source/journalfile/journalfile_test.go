@@ -155,8 +155,9 @@ func messages(f *File) (texts []string, faults int) {
 		case !ok:
 			return texts, faults
 		}
-		for i := range e.Items(f) {
-			b, _, err := f.Field(f.Item(&e, i), 1<<16)
+		for _, at := range f.Items(&e, nil) {
+			f.Touch(at)
+			b, _, err := f.Field(at, 1<<16)
 			if err != nil {
 				faults++
 			} else if text, ok := bytes.CutPrefix(b, []byte("MESSAGE=")); ok {
@@ -194,7 +195,7 @@ func TestAFieldIsReadUpToItsLimit(t *testing.T) {
 		if ok, _, err := f.Peek(&e); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
-		if b, _, err := f.Field(f.Item(&e, 0), 12); err != nil || len(b) != 12 || !bytes.HasPrefix(b, []byte("MESSAGE=")) {
+		if b, _, err := f.Field(f.Items(&e, nil)[0], 12); err != nil || len(b) != 12 || !bytes.HasPrefix(b, []byte("MESSAGE=")) {
 			t.Errorf("%q, %v", b, err)
 		}
 		f.Skip()
