@@ -14,7 +14,7 @@ const (
 	// fields of an entry are those of the one before it, at the same place in
 	// the file, and a busy machine has thousands of processes, whose numbers are
 	// two fields each. A power of two; the table takes 16 bytes times that.
-	knownFields = 16384
+	knownFields = 8192
 )
 
 // An extractor makes lines of journal entries. It looks at each field of an

@@ -75,6 +75,56 @@ func readOnce(t testing.TB, spec Spec, resume Position, o Options) (*collector, 
 	return c, s
 }
 
+// TestMoreNamesAndProcessesThanTheReaderKeeps compares whole lines of a journal
+// whose programs and processes push each other out of the reader's tables.
+func TestMoreNamesAndProcessesThanTheReaderKeeps(t *testing.T) {
+	const entries, names = 4 * knownFields, maxInterned + 500
+	var b strings.Builder
+	for i := range entries {
+		fmt.Fprintf(&b, "__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=%d\n_BOOT_ID=%s\n", 1700000000000000+i*1000, 1+i*1000, strings.Repeat("a", 32))
+		fmt.Fprintf(&b, "MESSAGE=line %d\nSYSLOG_IDENTIFIER=tag%d\n_PID=%d\n_HOSTNAME=host%d\n", i, i*31%names, 1+i*7%(2*knownFields), i%3)
+		if i%2 == 0 {
+			fmt.Fprintf(&b, "SYSLOG_PID=%d\n", i*13%(knownFields+1))
+		}
+		b.WriteByte('\n')
+	}
+	dir := t.TempDir()
+	writeJournal(t, filepath.Join(dir, "one.journal"), b.String(), true, false)
+	spec := Spec{Journal: []string{"", "_HOSTNAME=host1"}, JournalDirs: []string{dir}}
+	got, _ := readOnce(t, spec, Position{}, Options{Start: StartBeginning})
+	if len(got.lines) != entries {
+		t.Fatalf("%d lines, want %d", len(got.lines), entries)
+	}
+	for i, l := range got.lines {
+		pid, matched := 1+i*7%(2*knownFields), []int{0}
+		if own := i * 13 % (knownFields + 1); i%2 == 0 && own != 0 {
+			pid = own
+		}
+		if i%3 == 1 {
+			matched = []int{0, 1}
+		}
+		if l.Tag != fmt.Sprintf("tag%d", i*31%names) || l.PID != pid || l.Host != fmt.Sprintf("host%d", i%3) || !reflect.DeepEqual(l.Matched, matched) ||
+			got.texts[i] != fmt.Sprintf("line %d", i) {
+			t.Fatalf("line %d is %q of %+v", i, got.texts[i], l)
+		}
+	}
+}
+
+func TestTheFirstOfAFieldCounts(t *testing.T) {
+	var v fields
+	for _, tt := range []struct {
+		i     int
+		first bool
+	}{{3, true}, {5, false}, {1, true}, {2, false}, {0, true}} {
+		if got := v.first(fieldTag, tt.i); got != tt.first {
+			t.Errorf("field %d is the first: %t", tt.i, got)
+		}
+	}
+	if !v.first(fieldHost, 9) {
+		t.Error("another kind's field counts")
+	}
+}
+
 // TestEveryKindOfJournalFileReadsAsJournalctlReadsIt compares whole lines.
 func TestEveryKindOfJournalFileReadsAsJournalctlReadsIt(t *testing.T) {
 	for _, compact := range []bool{false, true} {
