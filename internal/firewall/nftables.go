@@ -228,9 +228,20 @@ func (n *NFTables) Replace(ctx context.Context, bans iter.Seq[Ban]) error {
 	fresh := newState()
 	fresh.classes, fresh.byTopics, fresh.byID = n.state.classes, n.state.byTopics, n.state.byID
 	refused := refusals{}
-	for b := range bans {
-		refused.note(b, n.addTo(fresh, b, now))
+	chunk := make([]Ban, 0, 8) // more at a time gains nothing
+	take := func() {
+		fresh.touch(chunk)
+		for i := range chunk {
+			refused.note(chunk[i], n.addTo(fresh, chunk[i], now))
+		}
+		chunk = chunk[:0]
 	}
+	for b := range bans {
+		if chunk = append(chunk, b); len(chunk) == cap(chunk) {
+			take()
+		}
+	}
+	take()
 	old := n.state
 	n.state = fresh
 	n.wide[0].dirty, n.wide[1].dirty = true, true

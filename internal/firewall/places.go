@@ -83,6 +83,18 @@ func (t *places[K]) put(k K, v slot) {
 	p.key[i], p.until[i], p.class[i] = h, v.until, v.class
 }
 
+// touch reads what put and get of an address will read, and gives something
+// that depends on it. Of several addresses in a row the processor waits for all
+// at once, where put after put would wait for each.
+func (t *places[K]) touch(k K) uint32 {
+	place := t.home(t.secret.of(k))
+	if place >= t.room() {
+		return 0
+	}
+	p, i := t.at(place)
+	return uint32(p.key[i]) + uint32(p.until[i]) + uint32(p.class[i])
+}
+
 // each calls f for every address and slot, beginning anywhere, until f says
 // no, and says whether it never did. f must not change t.
 func (t *places[K]) each(f func(K, slot) bool) bool {
@@ -160,7 +172,7 @@ func (t *places[K]) search(h K) int {
 	return place
 }
 
-// fresh gives an empty page.
+// fresh empties a page and gives it.
 func fresh[K uint32 | uint64](p *page[K]) *page[K] {
 	for i := range p.key {
 		p.key[i] = ^K(0)

@@ -21,8 +21,9 @@ type state struct {
 	net6  places[uint64]        // IPv6 /64
 	wide  map[netip.Prefix]slot // every other prefix
 	// parts has the prefixes that are banned in more than one topic.
-	parts  map[netip.Prefix][]part
-	lapses lapses // when their shorter parts end
+	parts   map[netip.Prefix][]part
+	touched uint32 // of no meaning
+	lapses  lapses // when their shorter parts end
 
 	classes  []class // by index; class 0 is no class
 	byTopics map[string]uint16
@@ -128,6 +129,18 @@ func (s *state) get(p netip.Prefix) slot {
 		return s.net6.get(netKey(p))
 	}
 	return s.wide[p]
+}
+
+// touch readies some bans' places for add ([places.touch]).
+func (s *state) touch(bans []Ban) {
+	for i := range bans {
+		switch p := bans[i].Prefix; kindOf(p) {
+		case kindHost4:
+			s.touched += s.host4.touch(hostKey(p))
+		case kindNet6:
+			s.touched += s.net6.touch(netKey(p))
+		}
+	}
 }
 
 // put stores a slot, or forgets the prefix when it has no class, and keeps the
