@@ -49,6 +49,8 @@ func main() {
 		err = bench(*count, *rounds, *only)
 	case "load":
 		err = load(*count, *topics, *wide, *singles)
+	case "lean":
+		err = lean(*count)
 	default:
 		err = fmt.Errorf("unknown role %q", *role)
 	}
