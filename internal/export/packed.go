@@ -9,12 +9,13 @@ import (
 	"banmesh/internal/ban"
 )
 
-// shard holds the entries of some targets. A million bans take 40 MB so: a
-// target that is banned in one topic, as nearly all are, takes a word or three
-// beside its address, and no allocation of its own.
+// shard holds the entries of some targets. A million bans take 20 MB so: a
+// target that is banned in one topic, as nearly all are, takes a word beside its
+// address, and no allocation of its own.
 type shard struct {
 	mu   sync.RWMutex
 	four map[[4]byte]packed      // single IPv4 addresses
+	six  map[[8]byte]packed      // IPv6 /64s
 	wide map[wideKey]packed      // all other targets
 	more map[ban.Target][]record // what further topics say of a target
 }
@@ -27,9 +28,9 @@ type wideKey struct {
 	b    [20]byte
 }
 
-// packed is a record, with its topic as an index.
+// packed is a record, with its topic as an index: 8 bytes.
 type packed struct {
-	until int64
+	until uint32
 	topic uint16
 	class ban.Class
 	here  bool
@@ -64,33 +65,42 @@ func (n *names) record(p packed) record { return record{n.all()[p.topic], p.unti
 
 // newShard makes an empty shard.
 func newShard() shard {
-	return shard{four: map[[4]byte]packed{}, wide: map[wideKey]packed{}, more: map[ban.Target][]record{}}
+	return shard{four: map[[4]byte]packed{}, six: map[[8]byte]packed{}, wide: map[wideKey]packed{}, more: map[ban.Target][]record{}}
 }
 
 // first gives what stands in the maps of single records.
-func (s *shard) first(target ban.Target) (packed, bool) {
-	if k, ok := fourOf(target); ok {
-		p, ok := s.four[k]
-		return p, ok
+func (s *shard) first(target ban.Target) (p packed, ok bool) {
+	switch k := wideOf(target); k.kind {
+	case ban.KindAddr4:
+		p, ok = s.four[[4]byte(k.b[12:])]
+	case ban.KindNet6:
+		p, ok = s.six[[8]byte(k.b[:])]
+	default:
+		p, ok = s.wide[k]
 	}
-	p, ok := s.wide[wideOf(target)]
 	return p, ok
 }
 
 func (s *shard) setFirst(target ban.Target, p packed) {
-	if k, ok := fourOf(target); ok {
-		s.four[k] = p
-		return
+	switch k := wideOf(target); k.kind {
+	case ban.KindAddr4:
+		s.four[[4]byte(k.b[12:])] = p
+	case ban.KindNet6:
+		s.six[[8]byte(k.b[:])] = p
+	default:
+		s.wide[k] = p
 	}
-	s.wide[wideOf(target)] = p
 }
 
 func (s *shard) dropFirst(target ban.Target) {
-	if k, ok := fourOf(target); ok {
-		delete(s.four, k)
-		return
+	switch k := wideOf(target); k.kind {
+	case ban.KindAddr4:
+		delete(s.four, [4]byte(k.b[12:]))
+	case ban.KindNet6:
+		delete(s.six, [8]byte(k.b[:]))
+	default:
+		delete(s.wide, k)
 	}
-	delete(s.wide, wideOf(target))
 }
 
 // each calls f with every record of a target.
@@ -114,6 +124,11 @@ func (s *shard) all(n *names, f func(ban.Target, record)) {
 	for k, p := range s.four {
 		target, _ := ban.TargetOfAddr(netip.AddrFrom4(k)) // every four bytes are one
 		one(target, p)
+	}
+	for k, p := range s.six {
+		w := wideKey{kind: ban.KindNet6, bits: 64}
+		copy(w.b[:], k[:])
+		one(w.target(), p)
 	}
 	for k, p := range s.wide {
 		one(k.target(), p)
@@ -180,14 +195,6 @@ func (s *shard) remove(n *names, target ban.Target, topic ban.Topic) (removed, l
 	return true, false
 }
 
-func fourOf(target ban.Target) (k [4]byte, ok bool) {
-	if target.Kind() != ban.KindAddr4 {
-		return k, false
-	}
-	p, _ := target.Prefix()
-	return p.Addr().As4(), true
-}
-
 func wideOf(target ban.Target) (k wideKey) {
 	k.kind = target.Kind()
 	if w, ok := target.Wallet(); ok {
@@ -206,7 +213,7 @@ func (k wideKey) target() (t ban.Target) {
 	switch k.kind {
 	case ban.KindWallet:
 		t, _ = ban.TargetOfWallet(k.b)
-	case ban.KindCIDR4:
+	case ban.KindAddr4, ban.KindCIDR4:
 		t, _ = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16([16]byte(k.b[:16])).Unmap(), int(k.bits)))
 	default:
 		t, _ = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16([16]byte(k.b[:16])), int(k.bits)))

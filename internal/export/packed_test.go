@@ -25,7 +25,7 @@ func TestAPackedTableSaysWhatAPlainMapWould(t *testing.T) {
 		for range 300 {
 			e := Entry{
 				Target: ban.MustTarget(targets[random.IntN(len(targets))]), Topic: ban.Topic(fmt.Sprintf("t%d", random.IntN(4))),
-				Until: now.Add(time.Duration(1+random.IntN(1000)) * time.Millisecond).UTC(), Class: ban.Class(random.IntN(5)), Here: random.IntN(2) == 0,
+				Until: now.Add(time.Duration(1+random.IntN(100)) * time.Second).UTC(), Class: ban.Class(random.IntN(5)), Here: random.IntN(2) == 0,
 			}
 			k := Key{e.Target, e.Topic}
 			before := table.Serial()
@@ -67,14 +67,33 @@ func TestAPackedTableSaysWhatAPlainMapWould(t *testing.T) {
 				t.Fatalf("a check of %s differs by %d", s, n)
 			}
 		}
-		now = now.Add(2 * time.Second)
+		now = now.Add(101 * time.Second)
 		if table.Expire() != len(plain) {
 			t.Fatal("expiry left something")
 		}
 	}
 }
 
-func TestAMillionBansTakeLessThan64MiB(t *testing.T) {
+func TestABanEndsAtAWholeSecond(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	table := NewTable(func() time.Time { return now })
+	target := ban.MustTarget("203.0.113.1")
+	table.Apply([]Entry{{Target: target, Topic: "sshd", Until: now.Add(1500 * time.Millisecond)}}, nil)
+	for _, c := range []struct {
+		after time.Duration
+		want  int
+	}{{1999 * time.Millisecond, 1}, {2 * time.Second, 0}} {
+		now = time.Unix(1_800_000_000, 0).Add(c.after)
+		if got := len(table.Check(target)); got != c.want {
+			t.Errorf("after %v there are %d bans, want %d", c.after, got, c.want)
+		}
+	}
+	if table.Expire() != 1 {
+		t.Error("it did not expire")
+	}
+}
+
+func TestAMillionBansTakeLessThan32MiB(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -90,8 +109,8 @@ func TestAMillionBansTakeLessThan64MiB(t *testing.T) {
 		table.Apply([]Entry{{Target: ban.MustTarget(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)), Topic: "sshd", Until: until}}, nil)
 	}
 	// The history of changes is bounded and not part of it.
-	history := uint64(keptChanges) * 128
-	if grown := heap() - before; grown > n*64+history {
+	history := uint64(keptChanges) * 40
+	if grown := heap() - before; grown > n*32+history {
 		t.Errorf("%d bans take %d bytes", n, grown)
 	}
 	runtime.KeepAlive(table)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"iter"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -17,8 +18,8 @@ const (
 	// shardCount splits the table so that a reader waits for the change of a
 	// few entries only, and a snapshot copies about 4,000 of a million at once.
 	shardCount = 256
-	// keptChanges is how many changes a reader may be behind: about 15 MB in
-	// the worst case, and an hour of a large network's changes.
+	// keptChanges is how many changes a reader may be behind: 2 MB, and an hour
+	// of a large network's changes.
 	keptChanges = 1 << 16
 	// batchChanges bounds one [Batch], so that one line of a stream stays far
 	// below a reader's limit.
@@ -26,8 +27,9 @@ const (
 )
 
 // A Table holds the bans in force in memory and implements [Bans]. Its owner
-// tells it every change with [Table.Apply]; it decides nothing. All methods may
-// be called from several goroutines.
+// tells it every change with [Table.Apply]; it decides nothing. Bans end at
+// whole seconds here: a part of one counts as a whole. All methods may be
+// called from several goroutines.
 type Table struct {
 	now    func() time.Time
 	seed   maphash.Seed
@@ -40,22 +42,22 @@ type Table struct {
 
 	mu      sync.Mutex
 	serial  uint64
-	changes []change      // a ring once it is full
+	changes []change      // that of serial n at n-1, a ring once it is full
 	waiting chan struct{} // closed by the next change
 }
 
 // record is what one topic says of a target.
 type record struct {
 	topic ban.Topic
-	until int64 // nanoseconds since the Unix epoch
+	until uint32 // Unix seconds
 	class ban.Class
 	here  bool
 }
 
-// change is one step of the table's history; serials are consecutive.
+// change is one step of the table's history: 32 bytes.
 type change struct {
-	serial uint64
-	entry  Entry // Until is zero when it was lifted
+	key wideKey
+	ban packed // until is zero when it was lifted
 }
 
 // NewTable gives an empty table. now tells the time; nil means [time.Now].
@@ -74,7 +76,7 @@ func NewTable(now func() time.Time) *Table {
 // changes something, so an owner may repeat its whole state. A zero Target, or
 // a ban that already ended, is lifted or left out.
 func (t *Table) Apply(bans []Entry, lifted []Key) {
-	now := t.now().UnixNano()
+	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	changed := false
@@ -84,7 +86,7 @@ func (t *Table) Apply(bans []Entry, lifted []Key) {
 	for _, e := range bans {
 		switch {
 		case e.Target.IsZero():
-		case e.Until.UnixNano() <= now:
+		case !e.Until.After(now):
 			changed = t.lift(Key{e.Target, e.Topic}) || changed
 		default:
 			changed = t.set(e) || changed
@@ -99,7 +101,7 @@ func (t *Table) Apply(bans []Entry, lifted []Key) {
 // Expire lifts what has ended and says how many. Check and Snapshot leave out
 // what has ended in any case; Expire gives the memory back.
 func (t *Table) Expire() int {
-	now := t.now().UnixNano()
+	now := seconds(t.now())
 	var ended []Key
 	for i := range t.shards {
 		s := &t.shards[i]
@@ -136,7 +138,7 @@ func (t *Table) Serial() uint64 {
 
 // set records an entry; t.mu is held.
 func (t *Table) set(e Entry) bool {
-	r := record{e.Topic, e.Until.UnixNano(), e.Class, e.Here}
+	r := record{e.Topic, secondsUp(e.Until), e.Class, e.Here}
 	s := t.shard(e.Target)
 	s.mu.Lock()
 	changed, added := s.put(&t.names, e.Target, r)
@@ -145,7 +147,7 @@ func (t *Table) set(e Entry) bool {
 	}
 	s.mu.Unlock()
 	if changed {
-		t.log(e)
+		t.log(e.Target, r)
 	}
 	return changed
 }
@@ -160,13 +162,13 @@ func (t *Table) lift(k Key) bool {
 	}
 	s.mu.Unlock()
 	if removed {
-		t.log(Entry{Target: k.Target, Topic: k.Topic})
+		t.log(k.Target, record{topic: k.Topic})
 	}
 	return removed
 }
 
 // until gives the end of an entry.
-func (t *Table) until(k Key) (until int64, ok bool) {
+func (t *Table) until(k Key) (until uint32, ok bool) {
 	s := t.shard(k.Target)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -179,9 +181,10 @@ func (t *Table) until(k Key) (until int64, ok bool) {
 }
 
 // log appends to the history; t.mu is held.
-func (t *Table) log(e Entry) {
+func (t *Table) log(target ban.Target, r record) {
 	t.serial++
-	c := change{t.serial, e}
+	topic, _ := t.names.number(r.topic) // it was numbered when it was put
+	c := change{wideOf(target), packed{r.until, topic, r.class, r.here}}
 	if len(t.changes) < keptChanges {
 		t.changes = append(t.changes, c)
 		return
@@ -206,7 +209,7 @@ func (t *Table) shard(target ban.Target) *shard {
 
 // Check implements [Bans].
 func (t *Table) Check(target ban.Target) (found []Match) {
-	now := t.now().UnixNano()
+	now := seconds(t.now())
 	p, ok := target.Prefix()
 	if !ok {
 		return t.exact(target, now, nil)
@@ -229,7 +232,7 @@ func (t *Table) Check(target ban.Target) (found []Match) {
 }
 
 // exact appends the bans in force of one target.
-func (t *Table) exact(target ban.Target, now int64, found []Match) []Match {
+func (t *Table) exact(target ban.Target, now uint32, found []Match) []Match {
 	s := t.shard(target)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -242,8 +245,13 @@ func (t *Table) exact(target ban.Target, now int64, found []Match) []Match {
 }
 
 func (r record) entry(target ban.Target) Entry {
-	return Entry{target, r.topic, time.Unix(0, r.until).UTC(), r.class, r.here}
+	return Entry{target, r.topic, time.Unix(int64(r.until), 0).UTC(), r.class, r.here}
 }
+
+// seconds and secondsUp give a time as whole Unix seconds, down and up.
+func seconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
+
+func secondsUp(t time.Time) uint32 { return seconds(t.Add(time.Second - 1)) }
 
 // Snapshot implements [Bans]. It holds no lock while an entry is looked at, so
 // a slow reader delays nobody.
@@ -251,7 +259,7 @@ func (t *Table) Snapshot() (serial uint64, entries iter.Seq[Entry]) {
 	return t.Serial(), func(yield func(Entry) bool) {
 		var copied []Entry
 		for i := range t.shards {
-			copied = t.shards[i].copy(&t.names, t.now().UnixNano(), copied[:0])
+			copied = t.shards[i].copy(&t.names, seconds(t.now()), copied[:0])
 			for _, e := range copied {
 				if !yield(e) {
 					return
@@ -261,7 +269,7 @@ func (t *Table) Snapshot() (serial uint64, entries iter.Seq[Entry]) {
 	}
 }
 
-func (s *shard) copy(n *names, now int64, into []Entry) []Entry {
+func (s *shard) copy(n *names, now uint32, into []Entry) []Entry {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	s.all(n, func(target ban.Target, r record) {
@@ -302,15 +310,16 @@ func (t *Table) since(serial uint64) (Batch, <-chan struct{}, error) {
 	batch := Batch{Serial: last}
 	seen := make(map[Key]bool, last-serial)
 	for n := last; n > serial; n-- {
-		e := t.changes[(n-1)%keptChanges].entry
-		k := Key{e.Target, e.Topic}
+		c := &t.changes[(n-1)%keptChanges]
+		target, r := c.key.target(), t.names.record(c.ban)
+		k := Key{target, r.topic}
 		switch {
 		case seen[k]:
 			continue
-		case e.Until.IsZero():
+		case r.until == 0:
 			batch.Lifted = append(batch.Lifted, k)
 		default:
-			batch.Bans = append(batch.Bans, e)
+			batch.Bans = append(batch.Bans, r.entry(target))
 		}
 		seen[k] = true
 	}
