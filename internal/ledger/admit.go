@@ -162,7 +162,7 @@ func (l *Ledger) release(key budgetKey, b *budget, now time.Time) {
 
 // queuedVote finds a vote of a queue that still waits.
 func (l *Ledger) queuedVote(q queuedVote, topic int) (*vote, bool) {
-	rec := &l.table.all[q.record]
+	rec := l.table.all.at(q.record)
 	if rec.kind == ban.KindNone || int(rec.topic) != topic {
 		return nil, false
 	}

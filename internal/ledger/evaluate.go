@@ -13,7 +13,7 @@ import (
 // and becomes part of the answer.
 func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Question {
 	target := l.table.target(r)
-	topic := int(l.table.all[r].topic)
+	topic := int(l.table.all.at(r).topic)
 	votes = l.appendVotes(votes, r, target)
 	l.table.around(topic, target, func(wider uint32) {
 		votes = l.appendVotes(votes, wider, l.table.target(wider))
@@ -33,8 +33,8 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 }
 
 func (l *Ledger) appendVotes(votes []policy.Vote, r uint32, on ban.Target) []policy.Vote {
-	for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
-		v := &l.table.votes[i-1]
+	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
+		v := l.table.votes.at(i - 1)
 		votes = append(votes, policy.Vote{
 			Operator:    l.feeds.list[v.feed].feed.Operator,
 			Own:         v.feed == ownFeed,
@@ -57,7 +57,7 @@ func (l *Ledger) evaluate(r uint32, now time.Time) {
 	if l.loading {
 		return
 	}
-	rec := &l.table.all[r]
+	rec := l.table.all.at(r)
 	if rec.kind == ban.KindNet6 {
 		x := l.table.byTopic[rec.topic]
 		for _, inside := range slices.Clone(x.under[key6(l.table.target(r))]) {
@@ -69,7 +69,7 @@ func (l *Ledger) evaluate(r uint32, now time.Time) {
 
 func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 	latest := l.prune(r, now)
-	rec := &l.table.all[r]
+	rec := l.table.all.at(r)
 	var verdict policy.Verdict
 	// A target that nobody claims any longer is no entry of its own, whatever
 	// contains it.
@@ -105,8 +105,8 @@ func (l *Ledger) prune(r uint32, now time.Time) (latest uint32) {
 	ended := func(v *vote) bool { return int64(v.end) <= now.Unix() }
 	for again := true; again; {
 		again, latest = false, 0
-		for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
-			v := &l.table.votes[i-1]
+		for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
+			v := l.table.votes.at(i - 1)
 			latest = max(latest, v.end)
 			if ended(v) {
 				l.withdraw(r, v.feed)
@@ -142,9 +142,9 @@ func (l *Ledger) evaluateAll(now time.Time) {
 	if l.loading {
 		return
 	}
-	for r := range l.table.all {
-		if l.table.all[r].kind != ban.KindNone {
-			l.evaluateOne(uint32(r), now)
+	for r := range l.table.all.len() {
+		if l.table.all.at(r).kind != ban.KindNone {
+			l.evaluateOne(r, now)
 		}
 	}
 	l.notify()
@@ -162,7 +162,7 @@ func (l *Ledger) Expire(now time.Time) {
 		l.evaluateAll(now)
 	}
 	l.wheel.drain(now, func(r uint32, slot uint32) {
-		rec := &l.table.all[r]
+		rec := l.table.all.at(r)
 		if rec.kind == ban.KindNone || rec.wake != slot {
 			return // freed or scheduled anew since
 		}
@@ -176,61 +176,6 @@ func (l *Ledger) Expire(now time.Time) {
 	})
 	l.tidy(now)
 	l.notify()
-}
-
-// wheel keeps when records are due, by slots of some seconds.
-type wheel struct {
-	slots map[uint32][]uint32
-	last  uint32 // slots up to this one are drained
-}
-
-// slotSeconds is how late a verdict may lapse in memory. It bounds the number
-// of slots.
-const slotSeconds = 8
-
-func (w *wheel) init() { w.slots = map[uint32][]uint32{} }
-
-// schedule sees to it that the record is looked at soon after a time.
-func (w *wheel) schedule(r uint32, rec *record, at uint32) {
-	slot := max(at/slotSeconds+1, w.last+1)
-	if rec.wake != 0 && rec.wake <= slot {
-		return // looked at before then anyway
-	}
-	rec.wake = slot
-	w.slots[slot] = append(w.slots[slot], r)
-}
-
-func (w *wheel) drain(now time.Time, due func(r, slot uint32)) {
-	current := seconds(now) / slotSeconds
-	if current <= w.last {
-		return
-	}
-	from := w.last + 1
-	w.last = current
-	if int(current-from) > len(w.slots) { // after a long sleep, or at the first call
-		var passed []uint32
-		for slot := range w.slots {
-			if slot <= current {
-				passed = append(passed, slot)
-			}
-		}
-		slices.Sort(passed)
-		for _, slot := range passed {
-			w.drainSlot(slot, due)
-		}
-		return
-	}
-	for slot := from; slot <= current; slot++ {
-		w.drainSlot(slot, due)
-	}
-}
-
-func (w *wheel) drainSlot(slot uint32, due func(r, slot uint32)) {
-	list := w.slots[slot]
-	delete(w.slots, slot)
-	for _, r := range list {
-		due(r, slot)
-	}
 }
 
 // Enforced is a ban that enforcers should hold.
@@ -248,8 +193,8 @@ type Enforced struct {
 func (l *Ledger) enforcedAs(r uint32, until time.Time) Enforced {
 	e := Enforced{Topic: l.table.topicName(r), Target: l.table.target(r), Until: until}
 	var longest uint32
-	for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
-		v := &l.table.votes[i-1]
+	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
+		v := l.table.votes.at(i - 1)
 		if v.feed == ownFeed {
 			e.Class, e.Own = v.class(), true
 			break
@@ -277,7 +222,7 @@ func (l *Ledger) Desired() iter.Seq[Enforced] {
 	var list []Enforced
 	for topic := range l.table.byTopic {
 		for r := range l.table.records(topic) {
-			rec := &l.table.all[r]
+			rec := l.table.all.at(r)
 			rec.dirty = false
 			rec.told = rec.enforced(now)
 			if rec.told != 0 {
@@ -305,7 +250,7 @@ func (l *Ledger) Take(most int) []Change {
 	i := 0
 	for ; i < len(l.dirty) && len(changes) < most; i++ {
 		r := l.dirty[i]
-		rec := &l.table.all[r]
+		rec := l.table.all.at(r)
 		if !rec.dirty {
 			continue
 		}
@@ -358,14 +303,14 @@ func (l *Ledger) Action(topic ban.Topic, target ban.Target) (action policy.Actio
 	}
 	now := l.now().Unix()
 	look := func(r uint32) {
-		if rec := &l.table.all[r]; int64(rec.until) > now {
+		if rec := l.table.all.at(r); int64(rec.until) > now {
 			action = max(action, rec.action)
 		}
 	}
 	if r, ok := l.table.find(t, target); ok {
 		look(r)
 		// A shield of the target itself stands above what surrounds it.
-		if why := l.table.all[r].why; why == policy.ReasonNeverBan || why == policy.ReasonExempt {
+		if why := l.table.all.at(r).why; why == policy.ReasonNeverBan || why == policy.ReasonExempt {
 			return action
 		}
 	}

@@ -281,7 +281,7 @@ func (l *Ledger) overlapping(topic int, target ban.Target, f func(uint32)) {
 		}
 	}
 	for _, r := range hits {
-		if l.table.all[r].kind != ban.KindNone {
+		if l.table.all.at(r).kind != ban.KindNone {
 			f(r)
 		}
 	}

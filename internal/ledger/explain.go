@@ -111,7 +111,7 @@ func (l *Ledger) standing(r uint32, now time.Time) Standing {
 		Action: verdict.Action, Why: verdict.Why, Sentence: verdict.Why.Sentence(), Rule: verdict.Rule,
 		Until: verdict.Until,
 	}
-	if rec := &l.table.all[r]; rec.action == verdict.Action && rec.since != 0 {
+	if rec := l.table.all.at(r); rec.action == verdict.Action && rec.since != 0 {
 		s.Since = time.Unix(int64(rec.since), 0)
 	}
 	for _, o := range verdict.By {
@@ -121,7 +121,7 @@ func (l *Ledger) standing(r uint32, now time.Time) Standing {
 		s.By = append([]string{thisNode}, s.By...)
 	}
 	s.Claims = l.claimed(r, s.Claims, now)
-	topic := int(l.table.all[r].topic)
+	topic := int(l.table.all.at(r).topic)
 	l.table.around(topic, q.Target, func(wider uint32) { s.Claims = l.claimed(wider, s.Claims, now) })
 	s.Lifts = l.lifts(s)
 	return s
@@ -138,10 +138,10 @@ func (l *Ledger) nameOf(o ban.Operator) string {
 func (l *Ledger) claimed(r uint32, list []Claimed, now time.Time) []Claimed {
 	topic, target := l.table.topicName(r), l.table.target(r)
 	first := len(list)
-	i := l.table.all[r].votes
+	i := l.table.all.at(r).votes
 	for _, v := range l.appendVotes(nil, r, target) {
-		feed := l.table.votes[i-1].feed
-		i = l.table.votes[i-1].next
+		feed := l.table.votes.at(i - 1).feed
+		i = l.table.votes.at(i - 1).next
 		if !v.End.After(now) {
 			continue
 		}
@@ -221,7 +221,7 @@ func (l *Ledger) Bans(f Filter) iter.Seq[Standing] {
 			continue
 		}
 		for r := range l.table.records(topic) {
-			rec := &l.table.all[r]
+			rec := l.table.all.at(r)
 			if slices.Contains(actions, rec.action) && (rec.until == 0 || int64(rec.until) > now.Unix()) && l.selects(f, r) {
 				list = append(list, found{place{x.name, l.table.target(r)}, r})
 			}
@@ -250,8 +250,8 @@ func (l *Ledger) selects(f Filter, r uint32) bool {
 	if f.Operator == (ban.Operator{}) && !f.Own {
 		return true
 	}
-	for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
-		feed := l.table.votes[i-1].feed
+	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
+		feed := l.table.votes.at(i - 1).feed
 		if f.Own && feed == ownFeed || feed != ownFeed && f.Operator != (ban.Operator{}) && l.feeds.list[feed].feed.Operator == f.Operator {
 			return true
 		}
@@ -290,11 +290,11 @@ func (l *Ledger) Stats() Stats {
 	defer l.mu.RUnlock()
 	now := l.now().Unix()
 	s := Stats{
-		Targets: len(l.table.all) - len(l.table.free), Claims: l.table.live,
+		Targets: l.table.targets(), Claims: l.table.live,
 		Own: l.feeds.list[ownFeed].live, Feeds: len(l.feeds.list) - 1,
 	}
-	for i := range l.table.all {
-		rec := &l.table.all[i]
+	for i := range l.table.all.len() {
+		rec := l.table.all.at(i)
 		if rec.kind == ban.KindNone || int64(rec.until) <= now {
 			continue
 		}

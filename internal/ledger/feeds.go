@@ -248,7 +248,7 @@ func (l *Ledger) save(now time.Time) error {
 	f := &l.feeds
 	var records [][]byte
 	for _, p := range f.pending {
-		if rec := &l.table.all[p.record]; rec.kind != ban.KindNone && rec.topicName(&l.table) == f.list[p.feed].feed.Topic {
+		if rec := l.table.all.at(p.record); rec.kind != ban.KindNone && rec.topicName(&l.table) == f.list[p.feed].feed.Topic {
 			if v := l.table.vote(p.record, p.feed); v != nil {
 				records = append(records, encodeVote(p.feed, l.table.target(p.record), knownVote{v.since, v.hold()}))
 			}

@@ -129,8 +129,8 @@ func (l *Ledger) quarantine(o ban.Operator, q *Quarantine) (lifted int, err erro
 
 // banned counts the bans in force.
 func (l *Ledger) banned(now time.Time) (n int) {
-	for i := range l.table.all {
-		if rec := &l.table.all[i]; rec.kind != ban.KindNone && rec.enforced(now) != 0 {
+	for i := range l.table.all.len() {
+		if rec := l.table.all.at(i); rec.kind != ban.KindNone && rec.enforced(now) != 0 {
 			n++
 		}
 	}
@@ -169,9 +169,9 @@ func (l *Ledger) Holds() []Hold {
 		hold hold
 	}
 	found := map[key]*Hold{}
-	for r := range l.table.all {
-		for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
-			v := &l.table.votes[i-1]
+	for r := range l.table.all.len() {
+		for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
+			v := l.table.votes.at(i - 1)
 			if v.hold() == counted {
 				continue
 			}
@@ -189,7 +189,7 @@ func (l *Ledger) Holds() []Hold {
 			}
 			h.Claims++
 			if len(h.Sample) < sample {
-				h.Sample = append(h.Sample, l.table.target(uint32(r)))
+				h.Sample = append(h.Sample, l.table.target(r))
 			}
 		}
 	}
@@ -223,21 +223,21 @@ func (l *Ledger) settle(o ban.Operator, topic ban.Topic, to hold) (claims int, e
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	for r := range l.table.all {
-		for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
-			v := &l.table.votes[i-1]
+	for r := range l.table.all.len() {
+		for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
+			v := l.table.votes.at(i - 1)
 			state := &l.feeds.list[v.feed]
 			if h := v.hold(); h == counted || h == to || state.feed.Operator != o || topic != "" && state.feed.Topic != topic {
 				continue
 			}
 			if to == counted {
-				if !l.budget(state.feed).Take(l.policy.Limits(state.feed.Topic), l.table.target(uint32(r)), false, now) {
+				if !l.budget(state.feed).Take(l.policy.Limits(state.feed.Topic), l.table.target(r), false, now) {
 					continue
 				}
 				state.held--
 			}
 			v.setHold(to)
-			l.note(uint32(r), v.feed)
+			l.note(r, v.feed)
 			claims++
 		}
 	}
@@ -316,12 +316,12 @@ func (l *Ledger) Peers() []Peer {
 			p.Waiting += state.held
 		}
 	}
-	for r := range l.table.all {
-		rec := &l.table.all[r]
+	for r := range l.table.all.len() {
+		rec := l.table.all.at(r)
 		var by []ban.Operator
 		own := false
-		for i := rec.votes; i != 0; i = l.table.votes[i-1].next {
-			v := &l.table.votes[i-1]
+		for i := rec.votes; i != 0; i = l.table.votes.at(i - 1).next {
+			v := l.table.votes.at(i - 1)
 			if v.feed == ownFeed {
 				own = true
 			} else if o := l.feeds.list[v.feed].feed.Operator; !slices.Contains(by, o) {
@@ -339,7 +339,7 @@ func (l *Ledger) Peers() []Peer {
 					p.Alone++
 				}
 			}
-			if len(by) > 0 && len(l.disputesOf(int(rec.topic), l.table.target(uint32(r)))) > 0 {
+			if len(by) > 0 && len(l.disputesOf(int(rec.topic), l.table.target(r))) > 0 {
 				p.Disputed++
 			}
 		}
@@ -356,8 +356,8 @@ func (l *Ledger) Peers() []Peer {
 // says that it offended, otherwise a person unbanned it.
 func (l *Ledger) credit(r uint32, met bool) {
 	var seen []ban.Operator
-	for i := l.table.all[r].votes; i != 0; i = l.table.votes[i-1].next {
-		f := l.table.votes[i-1].feed
+	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
+		f := l.table.votes.at(i - 1).feed
 		if f == ownFeed {
 			continue
 		}

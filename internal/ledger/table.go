@@ -11,7 +11,7 @@ import (
 )
 
 // Limits of the table. They bound what followed operators can make a node
-// hold; a claim costs about 60 bytes.
+// hold; a claim costs about 60 bytes. An index counts on maxRecords.
 const (
 	maxTopics  = 1000
 	maxFeeds   = 60_000
@@ -22,7 +22,7 @@ const (
 // vote is a claim in a record's list: 16 bytes without pointers, because there
 // may be millions of them. Times are Unix seconds.
 type vote struct {
-	next  uint32 // index of the next vote of the record, plus one
+	next  uint32 // place of the next vote of the record, plus one
 	end   uint32
 	since uint32 // when it arrived here
 	feed  uint16
@@ -73,7 +73,7 @@ func (v *vote) set(flag uint8, on bool) {
 // record is what is known of one target in one topic: 36 bytes without
 // pointers.
 type record struct {
-	votes  uint32 // index of the first vote, plus one
+	votes  uint32 // place of the first vote, plus one
 	until  uint32 // end of the verdict; 0 has none
 	since  uint32 // when the verdict's action began
 	told   uint32 // the end that enforcers were told; 0: they were told nothing
@@ -86,26 +86,23 @@ type record struct {
 	dirty  bool // in the list of what enforcers have to take
 }
 
-// table holds records and votes in two arrays, found by target.
+// table holds records and votes in two arenas, found by target.
 type table struct {
 	topics    map[ban.Topic]int
 	byTopic   []*topicIndex
-	all       []record
+	all       arena[record]
 	free      []uint32
-	votes     []vote
+	votes     arena[vote]
 	freeVotes []uint32
 	live      int // votes
 	others    []ban.Target
 	freeOther []uint32
 }
 
-// topicIndex finds a topic's records. Single IPv4 addresses and IPv6 /64s,
-// nearly all there is, have integer keys: a tenth of the memory of a map of
-// [ban.Target].
+// topicIndex finds a topic's records.
 type topicIndex struct {
 	name  ban.Topic
-	addr4 map[uint32]uint32
-	net6  map[uint64]uint32
+	keyed index
 	other map[ban.Target]uint32
 	// wide counts the prefixes of each length, so that what covers an address
 	// is found by a few look-ups.
@@ -127,8 +124,7 @@ func (t *table) topic(name ban.Topic) int {
 	}
 	t.byTopic = append(t.byTopic, &topicIndex{
 		name:  name,
-		addr4: map[uint32]uint32{},
-		net6:  map[uint64]uint32{},
+		keyed: newIndex(&t.all),
 		other: map[ban.Target]uint32{},
 		under: map[uint64][]uint32{},
 	})
@@ -136,15 +132,23 @@ func (t *table) topic(name ban.Topic) int {
 	return len(t.byTopic) - 1
 }
 
-func (t *table) topicName(r uint32) ban.Topic { return t.byTopic[t.all[r].topic].name }
+func (t *table) topicName(r uint32) ban.Topic { return t.byTopic[t.all.at(r).topic].name }
 
-// keys gives the integer key of the kinds that have one.
-func key4(target ban.Target) uint32 {
+// keyOf gives the integer key of the kinds that have one.
+func keyOf(target ban.Target) (key [2]uint32, ok bool) {
 	p, _ := target.Prefix()
-	a := p.Addr().As4()
-	return binary.BigEndian.Uint32(a[:])
+	switch target.Kind() {
+	case ban.KindAddr4:
+		a := p.Addr().As4()
+		return [2]uint32{binary.BigEndian.Uint32(a[:])}, true
+	case ban.KindNet6:
+		a := p.Addr().As16()
+		return [2]uint32{binary.BigEndian.Uint32(a[:4]), binary.BigEndian.Uint32(a[4:8])}, true
+	}
+	return key, false
 }
 
+// key6 gives the /64 of an IPv6 address.
 func key6(target ban.Target) uint64 {
 	p, _ := target.Prefix()
 	a := p.Addr().As16()
@@ -154,14 +158,10 @@ func key6(target ban.Target) uint64 {
 // find gives the record of a target.
 func (t *table) find(topic int, target ban.Target) (r uint32, ok bool) {
 	x := t.byTopic[topic]
-	switch target.Kind() {
-	case ban.KindAddr4:
-		r, ok = x.addr4[key4(target)]
-	case ban.KindNet6:
-		r, ok = x.net6[key6(target)]
-	default:
-		r, ok = x.other[target]
+	if key, keyed := keyOf(target); keyed {
+		return x.keyed.find(target.Kind(), key)
 	}
+	r, ok = x.other[target]
 	return r, ok
 }
 
@@ -170,59 +170,52 @@ func (t *table) put(topic int, target ban.Target) (uint32, error) {
 	if r, ok := t.find(topic, target); ok {
 		return r, nil
 	}
-	if len(t.all)-len(t.free) >= maxRecords || t.live >= maxVotes {
-		return 0, fmt.Errorf("%w: %d targets, %d claims", ErrTooMany, len(t.all)-len(t.free), t.live)
+	if t.targets() >= maxRecords || t.live >= maxVotes {
+		return 0, fmt.Errorf("%w: %d targets, %d claims", ErrTooMany, t.targets(), t.live)
 	}
 	var r uint32
 	if n := len(t.free); n > 0 {
 		r, t.free = t.free[n-1], t.free[:n-1]
 	} else {
-		t.all = append(t.all, record{})
-		r = uint32(len(t.all) - 1)
+		r = t.all.add()
 	}
-	x := t.byTopic[topic]
-	rec := record{topic: uint16(topic), kind: target.Kind()}
-	switch target.Kind() {
-	case ban.KindAddr4:
-		k := key4(target)
-		rec.key[0] = k
-		x.addr4[k] = r
-	case ban.KindNet6:
-		k := key6(target)
-		rec.key = [2]uint32{uint32(k >> 32), uint32(k)}
-		x.net6[k] = r
-	default:
-		if n := len(t.freeOther); n > 0 {
-			rec.key[0], t.freeOther = t.freeOther[n-1], t.freeOther[:n-1]
-			t.others[rec.key[0]] = target
-		} else {
-			rec.key[0] = uint32(len(t.others))
-			t.others = append(t.others, target)
-		}
-		x.other[target] = r
-		switch p, _ := target.Prefix(); target.Kind() {
-		case ban.KindCIDR4:
-			x.wide4[p.Bits()]++
-		case ban.KindCIDR6:
-			x.wide6[p.Bits()]++
-		case ban.KindAddr6:
-			x.under[key6(target)] = append(x.under[key6(target)], r)
-		}
+	x, rec := t.byTopic[topic], t.all.at(r)
+	*rec = record{topic: uint16(topic), kind: target.Kind()}
+	var keyed bool
+	if rec.key, keyed = keyOf(target); keyed {
+		x.keyed.put(r)
+		return r, nil
 	}
-	t.all[r] = rec
+	if n := len(t.freeOther); n > 0 {
+		rec.key[0], t.freeOther = t.freeOther[n-1], t.freeOther[:n-1]
+		t.others[rec.key[0]] = target
+	} else {
+		rec.key[0] = uint32(len(t.others))
+		t.others = append(t.others, target)
+	}
+	x.other[target] = r
+	switch p, _ := target.Prefix(); target.Kind() {
+	case ban.KindCIDR4:
+		x.wide4[p.Bits()]++
+	case ban.KindCIDR6:
+		x.wide6[p.Bits()]++
+	case ban.KindAddr6:
+		x.under[key6(target)] = append(x.under[key6(target)], r)
+	}
 	return r, nil
 }
+
+// targets counts the records in use.
+func (t *table) targets() int { return int(t.all.len()) - len(t.free) }
 
 // drop frees a record without votes.
 func (t *table) drop(r uint32) {
 	target := t.target(r)
-	rec := &t.all[r]
+	rec := t.all.at(r)
 	x := t.byTopic[rec.topic]
 	switch rec.kind {
-	case ban.KindAddr4:
-		delete(x.addr4, rec.key[0])
-	case ban.KindNet6:
-		delete(x.net6, key6(target))
+	case ban.KindAddr4, ban.KindNet6:
+		x.keyed.drop(r)
 	default:
 		delete(x.other, target)
 		t.others[rec.key[0]] = ban.Target{}
@@ -247,13 +240,13 @@ func (t *table) drop(r uint32) {
 			}
 		}
 	}
-	t.all[r] = record{}
+	*rec = record{}
 	t.free = append(t.free, r)
 }
 
 // target gives the target of a record in use.
 func (t *table) target(r uint32) ban.Target {
-	rec := &t.all[r]
+	rec := t.all.at(r)
 	switch rec.kind {
 	case ban.KindNone:
 		return ban.Target{}
@@ -272,16 +265,12 @@ func (t *table) target(r uint32) ban.Target {
 	return t.others[rec.key[0]]
 }
 
-// records gives a topic's records. The topic must not be changed meanwhile.
+// records gives a topic's records. The one at hand may be dropped meanwhile;
+// otherwise the topic must not be changed.
 func (t *table) records(topic int) iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
 		x := t.byTopic[topic]
-		for _, r := range x.addr4 {
-			if !yield(r) {
-				return
-			}
-		}
-		for _, r := range x.net6 {
+		for r := range x.keyed.records() {
 			if !yield(r) {
 				return
 			}
@@ -307,7 +296,7 @@ func (t *table) around(topic int, target ban.Target, yield func(uint32)) {
 		counts = x.wide4[:]
 	}
 	for bits := range p.Bits() {
-		if counts[bits] == 0 && !(bits == 64 && len(x.net6) > 0 && p.Addr().Is6()) {
+		if counts[bits] == 0 && !(bits == 64 && x.keyed.nets > 0 && p.Addr().Is6()) {
 			continue
 		}
 		cover, err := ban.TargetOfPrefix(netip.PrefixFrom(p.Addr(), bits))
@@ -320,11 +309,10 @@ func (t *table) around(topic int, target ban.Target, yield func(uint32)) {
 	}
 }
 
-// vote gives the feed's vote in a record's list, or nil. It is valid until the
-// next addVote.
+// vote gives the feed's vote in a record's list, or nil.
 func (t *table) vote(r uint32, feed uint16) *vote {
-	for i := t.all[r].votes; i != 0; i = t.votes[i-1].next {
-		if v := &t.votes[i-1]; v.feed == feed {
+	for i := t.all.at(r).votes; i != 0; i = t.votes.at(i - 1).next {
+		if v := t.votes.at(i - 1); v.feed == feed {
 			return v
 		}
 	}
@@ -337,28 +325,28 @@ func (t *table) addVote(r uint32, feed uint16) *vote {
 	if n := len(t.freeVotes); n > 0 {
 		i, t.freeVotes = t.freeVotes[n-1], t.freeVotes[:n-1]
 	} else {
-		t.votes = append(t.votes, vote{})
-		i = uint32(len(t.votes) - 1)
+		i = t.votes.add()
 	}
-	t.votes[i] = vote{next: t.all[r].votes, feed: feed}
-	t.all[r].votes = i + 1
+	v, rec := t.votes.at(i), t.all.at(r)
+	*v = vote{next: rec.votes, feed: feed}
+	rec.votes = i + 1
 	t.live++
-	return &t.votes[i]
+	return v
 }
 
 // removeVote takes the feed's vote out of the record's list.
 func (t *table) removeVote(r uint32, feed uint16) bool {
-	at := &t.all[r].votes
-	for *at != 0 {
+	for at := &t.all.at(r).votes; *at != 0; {
 		i := *at - 1
-		if t.votes[i].feed == feed {
-			*at = t.votes[i].next
-			t.votes[i] = vote{}
+		v := t.votes.at(i)
+		if v.feed == feed {
+			*at = v.next
+			*v = vote{}
 			t.freeVotes = append(t.freeVotes, i)
 			t.live--
 			return true
 		}
-		at = &t.votes[i].next
+		at = &v.next
 	}
 	return false
 }
