@@ -450,7 +450,7 @@ func (f *follower) retry(now time.Time) bool {
 // purge drops what was heard at or after since, of a revoked node.
 func (f *follower) purge(since time.Time, fx *effects) {
 	from := minutes(since)
-	gone := f.set.removeIf(func(r rest) bool { return r.said >= from }, func(*page) bool { return false })
+	gone := f.set.removeIf(func(p *page, i int) bool { return p.saidOf(i) >= from }, func(*page) bool { return false })
 	if len(gone) == 0 {
 		return
 	}

@@ -14,26 +14,29 @@ import (
 const pageSize = 512
 
 // A set is the state of a feed: entries sorted by key, in pages of one kind
-// each, with the fingerprint kept up to date. An IPv4 claim takes 16 bytes.
+// each, with the fingerprint kept up to date. An IPv4 claim takes 10 bytes, and
+// 4 more where it was not heard together with its neighbours.
 type set struct {
 	pages       []*page
 	count       int
 	fingerprint Fingerprint
 }
 
+// A page has its entries in columns, which waste nothing between fields.
 type page struct {
-	kind ban.Kind
-	keys []byte // count * width(kind)
-	rest []rest
+	kind  ban.Kind
+	keys  []byte // count * width(kind)
+	ends  []uint32
+	metas []meta
+	// said is what all have, unless saids has what each has.
+	said  uint32
+	saids []uint32
 	// least is at most the least end in the page, so that expiry skips pages
 	// where nothing ends.
 	least uint32
 }
 
-type rest struct {
-	end, said uint32
-	meta      meta
-}
+func (p *page) len() int { return len(p.ends) }
 
 func (p *page) key(i int) (k key) {
 	w := width(p.kind)
@@ -42,9 +45,83 @@ func (p *page) key(i int) (k key) {
 	return k
 }
 
-func (p *page) entry(i int) entry {
-	r := p.rest[i]
-	return entry{key: p.key(i), end: r.end, meta: r.meta, said: r.said}
+func (p *page) entry(i int) entry { return entry{p.key(i), p.ends[i], p.metas[i], p.saidOf(i)} }
+
+func (p *page) saidOf(i int) uint32 {
+	if p.saids == nil {
+		return p.said
+	}
+	return p.saids[i]
+}
+
+// hear makes room for a date of its own where said differs from all others.
+func (p *page) hear(said uint32) {
+	if p.saids == nil && said != p.said {
+		p.saids = slices.Repeat([]uint32{p.said}, p.len())
+	}
+}
+
+// replace puts an entry in place of that with its key.
+func (p *page) replace(i int, e *entry) {
+	p.ends[i], p.metas[i] = e.end, e.meta
+	if p.hear(e.said); p.saids != nil {
+		p.saids[i] = e.said
+	}
+	p.least = min(p.least, e.end)
+}
+
+func (p *page) insert(i int, e *entry) {
+	if p.len() == 0 {
+		p.said, p.least = e.said, e.end
+	}
+	if p.hear(e.said); p.saids != nil {
+		p.saids = slices.Insert(p.saids, i, e.said)
+	}
+	p.keys = slices.Insert(p.keys, i*width(p.kind), e.key.bytes()...)
+	p.ends = slices.Insert(p.ends, i, e.end)
+	p.metas = slices.Insert(p.metas, i, e.meta)
+	p.least = min(p.least, e.end)
+}
+
+func (p *page) remove(i int) {
+	w := width(p.kind)
+	p.keys = slices.Delete(p.keys, i*w, (i+1)*w)
+	p.ends = slices.Delete(p.ends, i, i+1)
+	p.metas = slices.Delete(p.metas, i, i+1)
+	if p.saids != nil {
+		p.saids = slices.Delete(p.saids, i, i+1)
+	}
+}
+
+// move puts entry from in place of to.
+func (p *page) move(to, from int) {
+	w := width(p.kind)
+	copy(p.keys[to*w:(to+1)*w], p.keys[from*w:(from+1)*w])
+	p.ends[to], p.metas[to] = p.ends[from], p.metas[from]
+	if p.saids != nil {
+		p.saids[to] = p.saids[from]
+	}
+}
+
+// truncate keeps the first n entries.
+func (p *page) truncate(n int) {
+	p.keys, p.ends, p.metas = p.keys[:n*width(p.kind)], p.ends[:n], p.metas[:n]
+	if p.saids != nil {
+		p.saids = p.saids[:n]
+	}
+}
+
+// part copies the entries from i up to j into a page of their own.
+func (p *page) part(i, j int) *page {
+	w := width(p.kind)
+	q := &page{
+		kind: p.kind, keys: slices.Clone(p.keys[i*w : j*w]), ends: slices.Clone(p.ends[i:j]), metas: slices.Clone(p.metas[i:j]),
+		said: p.said, least: p.least,
+	}
+	if p.saids != nil {
+		q.saids = slices.Clone(p.saids[i:j])
+	}
+	return q
 }
 
 // compare orders the page's key i and k.
@@ -57,14 +134,14 @@ func (p *page) compare(i int, k *key) int {
 func (s *set) find(k *key) (at, i int, found bool) {
 	at = sort.Search(len(s.pages), func(n int) bool {
 		p := s.pages[n]
-		return p.compare(len(p.rest)-1, k) >= 0
+		return p.compare(p.len()-1, k) >= 0
 	})
 	if at == len(s.pages) || s.pages[at].kind != k.kind {
 		return at, 0, false
 	}
 	p := s.pages[at]
-	i = sort.Search(len(p.rest), func(n int) bool { return p.compare(n, k) >= 0 })
-	return at, i, i < len(p.rest) && p.compare(i, k) == 0
+	i = sort.Search(p.len(), func(n int) bool { return p.compare(n, k) >= 0 })
+	return at, i, i < p.len() && p.compare(i, k) == 0
 }
 
 // get gives the entry of a key.
@@ -84,29 +161,24 @@ func (s *set) put(e *entry) {
 		p := s.pages[at]
 		old := p.entry(i)
 		s.fingerprint.remove(&old)
-		p.rest[i] = rest{e.end, e.said, e.meta}
-		p.least = min(p.least, e.end)
+		p.replace(i, e)
 		return
 	}
 	s.count++
-	w := width(e.key.kind)
 	// Past the last key of its kind: the page before takes it, if it has room.
-	if (at == len(s.pages) || s.pages[at].kind != e.key.kind) && at > 0 && s.pages[at-1].kind == e.key.kind && len(s.pages[at-1].rest) < pageSize {
+	if (at == len(s.pages) || s.pages[at].kind != e.key.kind) && at > 0 && s.pages[at-1].kind == e.key.kind && s.pages[at-1].len() < pageSize {
 		at--
-		i = len(s.pages[at].rest)
+		i = s.pages[at].len()
 	} else if at == len(s.pages) || s.pages[at].kind != e.key.kind {
-		s.pages = slices.Insert(s.pages, at, &page{kind: e.key.kind, least: e.end})
+		s.pages = slices.Insert(s.pages, at, &page{kind: e.key.kind})
 		i = 0
 	}
 	p := s.pages[at]
-	p.keys = slices.Insert(p.keys, i*w, e.key.bytes()...)
-	p.rest = slices.Insert(p.rest, i, rest{e.end, e.said, e.meta})
-	p.least = min(p.least, e.end)
-	if n := len(p.rest); n > pageSize {
-		h := n / 2
-		q := &page{kind: p.kind, keys: slices.Clone(p.keys[h*w:]), rest: slices.Clone(p.rest[h:]), least: p.least}
-		p.keys, p.rest = p.keys[:h*w], p.rest[:h]
-		s.pages = slices.Insert(s.pages, at+1, q)
+	p.insert(i, e)
+	if n := p.len(); n > pageSize {
+		// Both halves are copied: the old columns have room for a page and more.
+		s.pages[at] = p.part(0, n/2)
+		s.pages = slices.Insert(s.pages, at+1, p.part(n/2, n))
 	}
 }
 
@@ -116,13 +188,11 @@ func (s *set) remove(k *key) (entry, bool) {
 	if !found {
 		return entry{}, false
 	}
-	p, w := s.pages[at], width(k.kind)
+	p := s.pages[at]
 	e := p.entry(i)
 	s.fingerprint.remove(&e)
 	s.count--
-	p.keys = slices.Delete(p.keys, i*w, (i+1)*w)
-	p.rest = slices.Delete(p.rest, i, i+1)
-	if len(p.rest) == 0 {
+	if p.remove(i); p.len() == 0 {
 		s.pages = slices.Delete(s.pages, at, at+1)
 	}
 	return e, true
@@ -130,35 +200,34 @@ func (s *set) remove(k *key) (entry, bool) {
 
 // expire takes out every entry that ends at or before gc.
 func (s *set) expire(gc uint32) (gone []key) {
-	return s.removeIf(func(r rest) bool { return r.end <= gc }, func(p *page) bool { return p.least > gc })
+	return s.removeIf(func(p *page, i int) bool { return p.ends[i] <= gc }, func(p *page) bool { return p.least > gc })
 }
 
 // removeIf takes out the entries for which gone says so. skip says that a page
 // has none.
-func (s *set) removeIf(gone func(rest) bool, skip func(*page) bool) (out []key) {
+func (s *set) removeIf(gone func(*page, int) bool, skip func(*page) bool) (out []key) {
 	for _, p := range s.pages {
 		if skip(p) {
 			continue
 		}
-		w, kept := width(p.kind), 0
-		least := uint32(1<<32 - 1)
-		for i, r := range p.rest {
-			if gone(r) {
+		kept, least := 0, uint32(1<<32-1)
+		for i := range p.len() {
+			if gone(p, i) {
 				e := p.entry(i)
 				s.fingerprint.remove(&e)
 				out = append(out, e.key)
 				continue
 			}
-			copy(p.keys[kept*w:], p.keys[i*w:(i+1)*w])
-			p.rest[kept] = r
+			p.move(kept, i)
 			kept++
-			least = min(least, r.end)
+			least = min(least, p.ends[i])
 		}
-		p.keys, p.rest, p.least = p.keys[:kept*w], p.rest[:kept], least
+		p.truncate(kept)
+		p.least = least
 	}
 	if len(out) > 0 {
 		s.count -= len(out)
-		s.pages = slices.DeleteFunc(s.pages, func(p *page) bool { return len(p.rest) == 0 })
+		s.pages = slices.DeleteFunc(s.pages, func(p *page) bool { return p.len() == 0 })
 	}
 	return out
 }
@@ -185,7 +254,7 @@ func (s *set) ascend(lo, hi string, f func(*entry)) {
 	}
 	for ; at < len(s.pages); at, i = at+1, 0 {
 		p := s.pages[at]
-		for ; i < len(p.rest); i++ {
+		for ; i < p.len(); i++ {
 			e := p.entry(i)
 			if hi != "" && e.key.text() >= hi {
 				return
@@ -204,7 +273,7 @@ func (s *set) between(lo, hi string) (out []entry) {
 // each calls f with every entry, in order.
 func (s *set) each(f func(*entry)) {
 	for _, p := range s.pages {
-		for i := range p.rest {
+		for i := range p.len() {
 			e := p.entry(i)
 			f(&e)
 		}
@@ -252,7 +321,7 @@ type cursor struct {
 }
 
 func (c *cursor) peek() *entry {
-	for c.at < len(c.s.pages) && c.i >= len(c.s.pages[c.at].rest) {
+	for c.at < len(c.s.pages) && c.i >= c.s.pages[c.at].len() {
 		c.at, c.i = c.at+1, 0
 	}
 	if c.at >= len(c.s.pages) {

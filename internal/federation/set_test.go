@@ -16,6 +16,7 @@ func TestASetIsASortedMap(t *testing.T) {
 			switch rapid.IntRange(0, 5).Draw(t, "step") {
 			case 0, 1, 2:
 				e := entryOf(genClaim(t))
+				e.said = rapid.Uint32Range(1, 3).Draw(t, "said")
 				s.put(&e)
 				want[e.key] = e
 			case 3:
@@ -44,6 +45,11 @@ func TestASetIsASortedMap(t *testing.T) {
 				}
 			}
 			checkSet(t, &s, want)
+			s.each(func(e *entry) {
+				if want[e.key].said != e.said {
+					t.Fatalf("%v was heard at %d, want %d", e.key, e.said, want[e.key].said)
+				}
+			})
 		}
 	})
 }
@@ -127,8 +133,8 @@ func TestABigSetSplitsItsPages(t *testing.T) {
 		s.put(&e)
 	}
 	for _, p := range s.pages {
-		if len(p.rest) > pageSize || len(p.rest) == 0 {
-			t.Fatalf("a page of %d", len(p.rest))
+		if p.len() > pageSize || p.len() == 0 {
+			t.Fatalf("a page of %d", p.len())
 		}
 	}
 	if s.count != 10*pageSize {
