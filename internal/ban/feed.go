@@ -28,8 +28,10 @@ func (f Feed) Compare(g Feed) int {
 // not say before. A change with Reset replaces all that the feed said.
 type Change struct {
 	Feed Feed
-	// Reset says that Claims is the feed's whole state.
+	// Reset says that Claims is the feed's whole state, together with those of
+	// the changes that follow, up to the first without More.
 	Reset bool
+	More  bool
 	// Claims were added, or replace the feed's claim of the same target.
 	Claims []Claim
 	// Removed targets were withdrawn by the author. Empty with Reset.

@@ -653,6 +653,7 @@ func (f *follower) advanceJoin(fx *effects) bool {
 	}
 	var up []entry
 	var down []key
+	from := len(fx.changes)
 	difference(&f.set, &j.set, func(e *entry) {
 		if up = append(up, *e); len(up) == applyMost {
 			f.emit(fx, up, nil)
@@ -660,6 +661,9 @@ func (f *follower) advanceJoin(fx *effects) bool {
 		}
 	}, func(k *key) { down = append(down, *k) })
 	f.emit(fx, up, down)
+	if f.epoch == 0 { // nothing was heard of it before
+		f.whole(fx, from)
+	}
 	f.epoch, f.n, f.gc, f.set, f.sound = f.headEpoch, j.n, j.gc, j.set, true
 	f.recent, f.join, f.level, f.tries = j.hashes, nil, 0, 0
 	f.storeBase(fx)

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -44,5 +45,64 @@ func TestAJoinIsNotContinuedInTheNextEpoch(t *testing.T) {
 	message(6, 1, second) // a broker repeats it
 	if got := f.status(testTime); got != StatusSynced {
 		t.Errorf("the feed is %s; %s", got, f.debug())
+	}
+}
+
+// A reader that hears a feed for the first time must tell a join from a flood,
+// in however many pieces it comes; what comes later is no join.
+func TestAFirstJoinIsOneReset(t *testing.T) {
+	key := testKey("node")
+	feed := testFeed("sshd", testKey("root"), key)
+	f := newFollower("testnet", feed)
+	fx := &effects{now: testTime}
+	var claims []ban.Claim
+	for i := range 2*applyMost + 1 {
+		target := ban.MustTarget(fmt.Sprintf("45.0.%d.%d", i>>8, i&255))
+		claims = append(claims, ban.Claim{Target: target, End: testTime.Add(time.Hour)})
+	}
+	var s set
+	send := func(n uint64, claims []ban.Claim) {
+		t.Helper()
+		up := sortClaims(claims, testTime)
+		for i := range up {
+			s.put(&up[i])
+		}
+		gc := minutes(testTime)
+		for _, body := range []Body{
+			&Delta{GC: gc, Fingerprint: s.fingerprint, up: up},
+			&Head{N: n, TTL: time.Hour, GC: gc, Count: uint32(s.count), Fingerprint: s.fingerprint, Ring: ring, Pieces: &Pieces{}},
+		} {
+			name := FeedName("testnet", feed, body.kind(), 0)
+			if body.kind() == KindDelta {
+				name.Slot = int(n)
+			}
+			m, err := Open(name, seal(key, Header{Kind: name.Kind, Network: "testnet", Topic: "sshd", Operator: feed.Operator, Epoch: 5, Number: n, Issued: testTime}, body.append(nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.receive(m, fx)
+		}
+	}
+	shape := func() (out string) {
+		for _, c := range fx.changes {
+			out += fmt.Sprintf("%d %v %v\n", len(c.Claims), c.Reset, c.More)
+		}
+		return out
+	}
+	send(1, claims)
+	const whole = "4096 true true\n4096 false true\n1 false false\n"
+	if got := shape(); got != whole {
+		t.Errorf("the join is\n%swant\n%s", got, whole)
+	}
+	fx.changes = nil
+	send(2, claims[:1:1])
+	send(3, []ban.Claim{{Target: ban.MustTarget("192.0.2.1"), End: testTime.Add(time.Hour)}})
+	if got, want := shape(), "1 false false\n1 false false\n"; got != want {
+		t.Errorf("later changes are\n%swant\n%s", got, want)
+	}
+	fx.changes = nil
+	f.emitAll(fx)
+	if got, want := shape(), "4096 true true\n4096 false true\n2 false false\n"; got != want {
+		t.Errorf("the whole state is\n%swant\n%s", got, want)
 	}
 }

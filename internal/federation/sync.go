@@ -319,8 +319,7 @@ func (s *Session) newFollower(feed ban.Feed, fx *effects) *follower {
 	return w
 }
 
-// emitAll hands the whole state on. The first piece carries the Reset, so that
-// no moment is empty.
+// emitAll hands the whole state on. What it repeats stays in force meanwhile.
 func (f *follower) emitAll(fx *effects) {
 	i := len(fx.changes)
 	var es []entry
@@ -331,10 +330,18 @@ func (f *follower) emitAll(fx *effects) {
 		}
 	})
 	f.emit(fx, es, nil)
+	f.whole(fx, i)
+}
+
+// whole says that the changes from i on are the feed's whole state.
+func (f *follower) whole(fx *effects, i int) {
 	if len(fx.changes) == i {
 		fx.changes = append(fx.changes, ban.Change{Feed: f.feed})
 	}
 	fx.changes[i].Reset = true
+	for ; i < len(fx.changes)-1; i++ {
+		fx.changes[i].More = true
+	}
 }
 
 // standing halts a feed whose node may not speak, and purges a revoked one.

@@ -37,6 +37,7 @@ func (l *Ledger) upsert(r uint32, f uint16, c ban.Claim, how arrival, now time.T
 type arrival struct {
 	known map[ban.Target]knownVote // replayed at start: what was decided then
 	join  bool                     // the first that is heard of the operator in the topic
+	sweep bool                     // what a Reset does not repeat is withdrawn at its end
 }
 
 // admit decides whether a new vote counts at once or has to wait.

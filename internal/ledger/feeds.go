@@ -46,6 +46,8 @@ type feedState struct {
 	// how many claims it may repeat that the journal does not know.
 	replayed bool
 	allowed  int
+	// reset is how the claims of a Reset came that is not over; nil otherwise.
+	reset *arrival
 }
 
 type budgetKey struct {
@@ -310,11 +312,8 @@ func (l *Ledger) stillKnown(b []byte) []byte {
 		return nil
 	}
 	feed := l.feeds.list[n].feed
-	if waiting, ok := l.feeds.known[feed]; ok {
-		if waiting[target] == k {
-			return b
-		}
-		return nil
+	if waiting, ok := l.feeds.known[feed][target]; ok && waiting == k {
+		return b
 	}
 	topic, ok := l.table.topics[feed.Topic]
 	if !ok {

@@ -224,19 +224,20 @@ func (l *Ledger) Apply(c ban.Change) error {
 	}
 	state := &l.feeds.list[f]
 	how := l.arrival(f, c.Reset, now)
+	if c.Reset {
+		state.generation = !state.generation
+		state.reset = &how
+	}
 	topic := l.table.topic(c.Feed.Topic)
 	if topic < 0 {
 		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
 	}
-	wide, quarantined, held, before := false, false, state.held, state.live
+	wide, quarantined, held := false, false, state.held
 	touch := func(r uint32) {
 		if l.isWide(r) {
 			wide = true
 		}
 		l.evaluate(r, now)
-	}
-	if c.Reset {
-		state.generation = !state.generation
 	}
 	for _, claim := range c.Claims {
 		if claim.Target.IsZero() || !claim.End.After(now) || !claim.End.Before(endOfTime) {
@@ -262,8 +263,12 @@ func (l *Ledger) Apply(c ban.Change) error {
 			touch(r)
 		}
 	}
-	if c.Reset && before > 0 {
-		l.sweep(topic, f, touch)
+	if state.reset != nil && !c.More {
+		if how.sweep {
+			l.sweep(topic, f, touch)
+		}
+		state.reset = nil
+		delete(l.feeds.known, c.Feed)
 	}
 	switch {
 	case quarantined:
@@ -286,6 +291,10 @@ func (l *Ledger) Apply(c ban.Change) error {
 // that this node was away.
 func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 	state := &l.feeds.list[f]
+	if state.reset != nil && !reset {
+		return *state.reset // it goes on
+	}
+	how.sweep = reset && state.live > 0
 	if !state.replayed {
 		// The first that a feed says after a start is what it said before.
 		state.replayed = true
@@ -293,8 +302,9 @@ func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 			if how.known = l.feeds.known[state.feed]; how.known == nil {
 				how.known = map[ban.Target]knownVote{}
 			}
+		} else {
+			delete(l.feeds.known, state.feed)
 		}
-		delete(l.feeds.known, state.feed)
 	}
 	b := l.feeds.budgets[budgetKey{state.feed.Topic, state.feed.Operator}]
 	if b == nil {

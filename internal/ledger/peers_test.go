@@ -274,3 +274,38 @@ func TestPeersUsefulnessIsCounted(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
+
+// A feed of many claims comes in pieces: when it is first heard, and at each
+// start.
+func TestAJoinInPiecesIsNoFlood(t *testing.T) {
+	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{}, "alice")})
+	join := func(each, n int) {
+		for i := 0; i < n; i += each {
+			w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: i == 0, More: i+each < n, Claims: many(i, min(each, n-i), 48*time.Hour)}))
+		}
+	}
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true})) // it is followed, and nothing was heard yet
+	join(400, 3000)
+	w.wantBanned(3000, "after the join")
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 1000, 48*time.Hour)}))
+	w.wantBanned(3500, "after a flood: the budget lets 500 pass")
+	w.must(w.Close())
+	w.restart()
+	before := w.now
+	w.now = w.now.Add(time.Hour)
+	all := append(many(0, 3000, 48*time.Hour), many(100_000, 1000, 48*time.Hour)...)
+	for i := 0; i < len(all); i += 700 {
+		w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: i == 0, More: i+700 < len(all), Claims: all[i:min(i+700, len(all))]}))
+	}
+	w.wantBanned(3500, "after a restart")
+	for _, i := range []int{0, 2999} {
+		if c := w.Explain(many(i, 1, 0)[0].Target).Standings[0].Claims[0]; !c.Since.Equal(before) {
+			t.Errorf("claim %d came at %v, want %v", i, c.Since, before)
+		}
+	}
+	// What a later Reset does not repeat is withdrawn at its end, not before.
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, More: true, Claims: many(0, 10, 48*time.Hour)}))
+	w.wantBanned(3500, "in the middle of a Reset")
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(2000, 10, 48*time.Hour)}))
+	w.wantBanned(20, "after a Reset")
+}
