@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,11 +57,10 @@ func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
 		return e, err
 	}
 	// Desired marks everything as told, so it is asked once, for both.
-	var list []ledger.Enforced
-	for x := range a.ledger.Desired() {
-		list = append(list, x)
+	list := a.ledger.Desired()
+	for some := range slices.Chunk(list, takeMost) {
+		e.toTable(some, nil)
 	}
-	e.toTable(list, nil)
 	if e.fw == nil {
 		return e, nil
 	}

@@ -15,9 +15,11 @@ const (
 	giveBackLeast = 32 << 20 // bytes that are worth a collection
 )
 
-// giveBack looks now and then whether much memory lies idle, until ctx ends.
+// giveBack looks now and then whether much more memory is held than after the
+// last time, until ctx ends.
 func giveBack(ctx context.Context) error {
 	debug.FreeOSMemory() // what the start needed for a moment
+	kept := held()
 	tick := time.NewTicker(giveBackEvery)
 	defer tick.Stop()
 	for {
@@ -25,19 +27,18 @@ func giveBack(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if live, idle := heap(); idle > max(giveBackLeast, live/3) {
+			if held() > kept+max(giveBackLeast, kept/3) {
 				debug.FreeOSMemory()
+				kept = held()
 			}
+			kept = min(kept, held())
 		}
 	}
 }
 
-// heap gives the bytes that were live at the last collection, and those that
-// the process holds beyond.
-func heap() (live, idle uint64) {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+// held gives the bytes that the runtime holds.
+func held() uint64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(sample)
-	live = sample[0].Value.Uint64()
-	held := sample[1].Value.Uint64() - sample[2].Value.Uint64()
-	return live, held - min(held, live)
+	return sample[0].Value.Uint64() - sample[1].Value.Uint64()
 }

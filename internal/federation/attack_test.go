@@ -308,7 +308,7 @@ func judged(t *testing.T, rules policy.TopicSource, never ...string) (alice, car
 }
 
 func enforced(l *ledger.Ledger) (out []string) {
-	for e := range l.Desired() {
+	for _, e := range l.Desired() {
 		out = append(out, e.Target.String())
 	}
 	slices.Sort(out)

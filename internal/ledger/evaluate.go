@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"iter"
 	"slices"
 	"time"
 
@@ -215,11 +214,11 @@ type Change struct {
 
 // Desired gives the whole desired state. From then on [Ledger.Take] gives what
 // changes after it.
-func (l *Ledger) Desired() iter.Seq[Enforced] {
+func (l *Ledger) Desired() []Enforced {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	var list []Enforced
+	list := make([]Enforced, 0, l.banned(now))
 	for topic := range l.table.byTopic {
 		for r := range l.table.records(topic) {
 			rec := l.table.all.at(r)
@@ -233,7 +232,7 @@ func (l *Ledger) Desired() iter.Seq[Enforced] {
 		}
 	}
 	l.dirty = nil
-	return slices.Values(list)
+	return list
 }
 
 // Changed receives a value when there may be something to [Ledger.Take].

@@ -84,7 +84,7 @@ func (w *world) must(err error) {
 // desired gives the desired state as "topic target seconds-from-t0".
 func (w *world) desired() []string {
 	var list []string
-	for e := range w.Desired() {
+	for _, e := range w.Desired() {
 		list = append(list, string(e.Topic)+" "+e.Target.String()+" "+e.Until.Sub(t0).String())
 	}
 	slices.Sort(list)

@@ -276,7 +276,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 				l.store.Close()
 				l = open(m.policy, m.never)
 				kernel = map[ban.Target]time.Time{}
-				for e := range l.Desired() {
+				for _, e := range l.Desired() {
 					kernel[e.Target] = e.Until
 				}
 				for f, votes := range m.feeds {
