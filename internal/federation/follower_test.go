@@ -85,7 +85,7 @@ func TestAFirstJoinIsOneReset(t *testing.T) {
 	}
 	shape := func() (out string) {
 		for _, c := range fx.changes {
-			out += fmt.Sprintf("%d %v %v\n", len(c.Claims), c.Reset, c.More)
+			out += fmt.Sprintf("%d %v %v\n", len(c.change().Claims), c.reset, c.more)
 		}
 		return out
 	}

@@ -284,10 +284,12 @@ func (s *Session) handOn(ctx context.Context) error {
 	s.fx.writes, s.fx.changes, s.fx.disputes, s.fx.news = nil, nil, nil, false
 	s.counts.Applied += uint64(len(changes))
 	s.mu.Unlock()
-	for _, c := range changes {
-		if err := s.o.Apply(ctx, c); err != nil {
-			return fmt.Errorf("applying a change of %v: %w", c.Feed, err)
+	for i := range changes {
+		c := &changes[i]
+		if err := s.o.Apply(ctx, c.change()); err != nil {
+			return fmt.Errorf("applying a change of %v: %w", c.feed, err)
 		}
+		*c = change{} // its memory is free for the next one's
 	}
 	for _, d := range said {
 		if s.o.Disputed == nil {

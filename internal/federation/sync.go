@@ -218,7 +218,7 @@ func (s *Session) reconcile(fx *effects) {
 	for feed, w := range s.followers {
 		if !wanted[feed] {
 			w.forget(fx)
-			fx.changes = append(fx.changes, ban.Change{Feed: feed, Reset: true})
+			fx.changes = append(fx.changes, change{feed: feed, reset: true})
 			fx.disputes = append(fx.disputes, disputed{feed, nil})
 			delete(s.followers, feed)
 		}
@@ -336,11 +336,11 @@ func (f *follower) emitAll(fx *effects) {
 // whole says that the changes from i on are the feed's whole state.
 func (f *follower) whole(fx *effects, i int) {
 	if len(fx.changes) == i {
-		fx.changes = append(fx.changes, ban.Change{Feed: f.feed})
+		fx.changes = append(fx.changes, change{feed: f.feed})
 	}
-	fx.changes[i].Reset = true
+	fx.changes[i].reset = true
 	for ; i < len(fx.changes)-1; i++ {
-		fx.changes[i].More = true
+		fx.changes[i].more = true
 	}
 }
 
