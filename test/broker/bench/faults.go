@@ -79,7 +79,9 @@ func (d disturbance) start(p *process) (end func() string, err error) {
 	}, nil
 }
 
-// faults measures how others fare while somebody misbehaves.
+// faults measures how others fare while somebody misbehaves. The same
+// disturbance of another broker on this machine says what of it is the
+// machine's, which the disturber, the disturbed and the load share.
 func (b *bench) faults(ctx context.Context) error {
 	s := b.servers[0]
 	steady := func(p *process, d time.Duration) (load.Result, error) {
@@ -87,27 +89,41 @@ func (b *bench) faults(ctx context.Context) error {
 			Address: p.address, Publishers: 4, Subscribers: steadySubscribers, Size: payload, Window: 1000, Rate: steadyRate, Duration: d, CPU: p.cpu,
 		}.Run(ctx)
 	}
+	beside := func(p, disturbed *process, d disturbance) (load.Result, error) {
+		end, err := d.start(disturbed)
+		if err != nil {
+			return load.Result{}, err
+		}
+		time.Sleep(200 * time.Millisecond)
+		r, err := steady(p, max(b.duration, 8*time.Second))
+		fmt.Printf("note: %s: %s\n", d.name, end())
+		return r, err
+	}
 	for _, d := range disturbances {
+		if b.fault != "" && !strings.HasPrefix(d.name, b.fault) {
+			continue
+		}
 		err := with(s, func(p *process) error {
-			idle, err := steady(p, b.duration)
-			if err != nil {
-				return err
-			}
-			end, err := d.start(p)
-			if err != nil {
-				return err
-			}
-			time.Sleep(200 * time.Millisecond)
-			r, err := steady(p, max(b.duration, 8*time.Second))
-			fmt.Printf("note: %s: %s\n", d.name, end())
-			if err != nil {
-				return err
-			}
-			figure("p99_idle_before_"+d.name, milliseconds(idle.P99), "ms", "-")
-			figure("p99_beside_"+d.name, milliseconds(r.P99), "ms", "-")
-			ratio("p99_ratio_beside_"+d.name, milliseconds(r.P99), milliseconds(idle.P99), "<=2")
-			figure("lost_beside_"+d.name, float64(r.Lost), "messages", "0")
-			return nil
+			return with(s, func(other *process) error {
+				idle, err := steady(p, b.duration)
+				if err != nil {
+					return err
+				}
+				machine, err := beside(p, other, d)
+				if err != nil {
+					return err
+				}
+				r, err := beside(p, p, d)
+				if err != nil {
+					return err
+				}
+				figure("p99_idle_before_"+d.name, milliseconds(idle.P99), "ms", "-")
+				figure("p99_beside_"+d.name, milliseconds(r.P99), "ms", "-")
+				ratio("p99_ratio_beside_"+d.name, milliseconds(r.P99), milliseconds(idle.P99), "<=2")
+				ratio("p99_ratio_of_the_machine_beside_"+d.name, milliseconds(machine.P99), milliseconds(idle.P99), "-")
+				figure("lost_beside_"+d.name, float64(r.Lost), "messages", "0")
+				return nil
+			})
 		})
 		if err != nil {
 			fmt.Printf("note: %v\n", err)
