@@ -3,10 +3,13 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"net/url"
 
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
+	"banmesh/internal/gate"
 	"banmesh/topics"
 )
 
@@ -70,6 +73,11 @@ func checkFirewall(c config.Firewall, fault faulter) {
 
 // checkGate finds what is wrong with [gate].
 func checkGate(c config.Gate, fault faulter) {
+	if c.Listen != "" {
+		if _, err := gate.LoopbackAddress(c.Listen); err != nil {
+			fault("gate.listen", "%v", err)
+		}
+	}
 	if c.Chain != "" {
 		if u, err := url.Parse(c.Chain); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			fault("gate.chain", "it is not an http or https URL")
@@ -79,6 +87,23 @@ func checkGate(c config.Gate, fault faulter) {
 	case "", "refuse", "allow":
 	default:
 		fault("gate.chain_failure", "%q is none of refuse, allow", c.ChainFailure)
+	}
+}
+
+// checkHTTP finds what is wrong with how lists are served to other programs.
+func checkHTTP(c config.HTTP, fault faulter) {
+	if c.Listen != "" {
+		if _, err := net.ResolveTCPAddr("tcp", c.Listen); err != nil {
+			fault("http.listen", "%v; want an address and a port, such as 127.0.0.1:7937", err)
+		}
+	}
+	for _, p := range c.TrustedProxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			fault("http.trusted_proxies", "%q is no prefix such as 127.0.0.1/32", p)
+		}
+	}
+	if c.ClientHeader != "" && len(c.TrustedProxies) == 0 {
+		fault("http.client_header", "it needs trusted_proxies: anybody else could write the header")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
 	"banmesh/internal/policy"
+	"banmesh/internal/typo"
 	"banmesh/topics"
 )
 
@@ -77,12 +79,9 @@ func (s *Settings) find(topic ban.Topic) (TopicSetting, bool) {
 // LoadSettings reads and checks a configuration directory. It has no side
 // effect; all faults are in the error, joined.
 func LoadSettings(dir string) (*Settings, error) {
-	loaded, err := config.Load(dir)
-	if err != nil {
-		return nil, err
-	}
+	loaded, unread := config.Load(dir)
 	definitions, err := topics.Load(filepath.Join(dir, TopicDirectory))
-	if err != nil {
+	if err := errors.Join(unread, err); err != nil {
 		return nil, err
 	}
 	s := &Settings{config: loaded, definitions: map[ban.Topic]*topics.Definition{}, included: map[ban.Topic]included{}}
@@ -103,17 +102,18 @@ func LoadSettings(dir string) (*Settings, error) {
 	if _, err := ban.ParseTopic(loaded.Network); err != nil {
 		fault("network", "%v", err)
 	}
-	for _, b := range loaded.Brokers {
-		if err := checkBroker(b); err != nil {
-			fault("brokers", "%v", err)
-		}
-	}
+	checkBrokers(loaded.Brokers, fault)
 	checkFirewall(loaded.Firewall, fault)
 	checkGate(loaded.Gate, fault)
+	checkHTTP(loaded.HTTP, fault)
 	for name, t := range loaded.Topics {
 		d := s.definitions[ban.Topic(name)]
 		if d == nil {
-			fault("topics."+name, "no such topic is defined: `agent topics list` names those that are; a definition of your own goes to %s", filepath.Join(dir, TopicDirectory, name+".toml"))
+			f := loaded.At("topics."+name, "no such topic is defined: `agent topics list` names those that are; a definition of your own goes to %s", filepath.Join(dir, TopicDirectory, name+".toml"))
+			if like := typo.Nearest(name, s.names()); like != "" {
+				f.Hint = fmt.Sprintf("did you mean %q?", like)
+			}
+			faults = append(faults, f)
 			continue
 		}
 		for key, err := range override(d, t) {
@@ -121,12 +121,14 @@ func LoadSettings(dir string) (*Settings, error) {
 		}
 	}
 	for i, n := range loaded.NeverBan {
-		if _, err := ban.ParseTarget(n.Target); err != nil {
-			fault("never_ban", "entry %d: %v", i+1, err)
+		if t, err := ban.ParseTarget(n.Target); err != nil {
+			fault(fmt.Sprintf("never_ban.%d.target", i), "%v", err)
+		} else if _, ok := t.Prefix(); !ok {
+			fault(fmt.Sprintf("never_ban.%d.target", i), "%s is no address; `agent allow add` is for wallets, too", t)
 		}
 		if n.Until != "" {
-			if _, err := time.Parse(time.RFC3339, n.Until); err != nil {
-				fault("never_ban", "entry %d: until: %v", i+1, err)
+			if _, err := time.Parse(time.RFC3339, string(n.Until)); err != nil {
+				fault(fmt.Sprintf("never_ban.%d.until", i), "%q is no time such as 2026-06-01T00:00:00Z", n.Until)
 			}
 		}
 	}
@@ -135,9 +137,9 @@ func LoadSettings(dir string) (*Settings, error) {
 			fault("may_ban", "%v", err)
 		}
 	}
-	var unread []error
-	s.shields, unread = loadShields(dir, loaded)
-	faults = append(faults, unread...)
+	var refused []error
+	s.shields, refused = loadShields(dir, loaded)
+	faults = append(faults, refused...)
 	s.policy, err = policy.Compile(s.source(), nil)
 	if list, ok := errors.AsType[policy.Faults](err); ok {
 		for _, f := range list {
@@ -161,6 +163,16 @@ func LoadSettings(dir string) (*Settings, error) {
 	}
 	slices.SortFunc(s.topics, func(a, b TopicSetting) int { return cmp.Compare(a.Topic, b.Topic) })
 	return s, nil
+}
+
+// names gives the names of all topics that are defined, sorted.
+func (s *Settings) names() []string {
+	list := []string{}
+	for name := range s.definitions {
+		list = append(list, string(name))
+	}
+	slices.Sort(list)
+	return list
 }
 
 // DefaultNetwork is the network of a node that was told of none.
@@ -245,7 +257,7 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 	for key, v := range map[string]struct {
 		text string
 		to   *topics.Span
-	}{"findtime": {c.FindTime, &x.FindTime}, "bantime": {c.BanTime, &x.BanTime}} {
+	}{"findtime": {string(c.FindTime), &x.FindTime}, "bantime": {string(c.BanTime), &x.BanTime}} {
 		if v.text != "" {
 			if err := v.to.UnmarshalText([]byte(v.text)); err != nil {
 				faults[key] = err
@@ -293,33 +305,61 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 	return faults
 }
 
-// checkBroker finds what is wrong with a broker's entry.
-func checkBroker(b config.Broker) error {
-	for _, text := range append([]string{b.URL}, b.Others...) {
-		u, err := url.Parse(text)
-		if err != nil {
-			return fmt.Errorf("url: %w", err)
-		}
-		switch u.Scheme {
-		case "tcp", "ssl", "ws", "wss":
-			if u.Hostname() == "" {
-				return fmt.Errorf("url: %q names no host", text)
+// checkBrokers finds what is wrong with the entries of brokers.
+func checkBrokers(list []config.Broker, fault faulter) {
+	taken := map[string]int{}
+	for i, b := range list {
+		at := func(key string) string { return fmt.Sprintf("brokers.%d.%s", i, key) }
+		for j, text := range append([]string{b.URL}, b.Others...) {
+			key := at("url")
+			if j > 0 {
+				key = at("others")
 			}
-		case "unix":
-		default:
-			return fmt.Errorf("url: %q: want tcp://, ssl://, ws://, wss:// or unix://", text)
+			if err := checkURL(text); err != nil {
+				fault(key, "%v", err)
+			} else if first, ok := taken[text]; ok {
+				fault(key, "%s is in entry %d already: a broker takes a node once, so two connections would push each other off", text, first+1)
+			} else {
+				taken[text] = i
+			}
 		}
-		if u.User != nil {
-			return errors.New("url: a password does not belong there; use user and password_file")
+		for key, file := range map[string]string{"password_file": b.PasswordFile, "ca_file": b.CAFile, "cert_file": b.CertFile, "key_file": b.KeyFile} {
+			if file == "" {
+				continue
+			}
+			if _, err := os.Stat(file); err != nil {
+				fault(at(key), "%v", err)
+			}
 		}
 	}
-	for _, f := range []string{b.PasswordFile, b.CAFile, b.CertFile, b.KeyFile} {
-		if f == "" {
-			continue
+}
+
+// checkURL finds what is wrong with a broker's address.
+func checkURL(text string) error {
+	const want = "want tcp://HOST:PORT, ssl://, ws://, wss:// or unix:///PATH"
+	u, err := url.Parse(text)
+	if err != nil {
+		return fmt.Errorf("%q: %s", text, want)
+	}
+	switch u.Scheme {
+	case "tcp", "ssl", "ws", "wss":
+		if u.Hostname() == "" {
+			return fmt.Errorf("%q names no host", text)
 		}
-		if _, err := os.Stat(f); err != nil {
-			return err
+		if port := u.Port(); port != "" {
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+				return fmt.Errorf("%q: no port has the number %s", text, port)
+			}
 		}
+	case "unix":
+		if u.Path == "" {
+			return fmt.Errorf("%q names no path: %s", text, want)
+		}
+	default:
+		return fmt.Errorf("%q: %s", text, want)
+	}
+	if u.User != nil {
+		return errors.New("a password does not belong there; use user and password_file")
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func loadShields(dir string, c *config.Loaded) (x shields, faults []error) {
 		}
 		e := neverban.Entry{Prefix: p, Source: neverban.SourceManual, Reason: n.Comment}
 		if n.Until != "" {
-			e.Until, _ = time.Parse(time.RFC3339, n.Until)
+			e.Until, _ = time.Parse(time.RFC3339, string(n.Until))
 		}
 		x.never = append(x.never, e)
 	}

@@ -10,12 +10,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
 	"banmesh/internal/policy"
+	"banmesh/internal/typo"
 )
 
 // MaxFile bounds one configuration file.
@@ -103,8 +105,8 @@ type Topic struct {
 	Simulate  *bool `toml:"simulate"`  // find offenders, ban none of them
 	// Thresholds that replace the definition's.
 	MaxRetry       *int     `toml:"maxretry"`
-	FindTime       string   `toml:"findtime"`
-	BanTime        string   `toml:"bantime"`
+	FindTime       Text     `toml:"findtime"`
+	BanTime        Text     `toml:"bantime"`
 	IgnoreIP       []string `toml:"ignoreip"`
 	Files          []string `toml:"files"`
 	Journal        []string `toml:"journal"`
@@ -118,7 +120,7 @@ type Topic struct {
 	Protocols      []string `toml:"protocols"`
 	MaxConnections *int     `toml:"max_connections"`
 	// Corroborate replaces the definition's: a time, or "off".
-	Corroborate string `toml:"corroborate"`
+	Corroborate Text `toml:"corroborate"`
 	// Reports takes offences that programs of this machine report.
 	Reports *bool `toml:"reports"`
 }
@@ -132,7 +134,17 @@ type Pack struct {
 type NeverBan struct {
 	Target  string `toml:"target"`
 	Comment string `toml:"comment"`
-	Until   string `toml:"until"` // RFC 3339; "" means for good
+	Until   Text   `toml:"until"` // RFC 3339; "" means for good
+}
+
+// Text is a text that may also stand without quotes where TOML has a form for
+// what it says: bantime = 3600, until = 2026-06-01T00:00:00Z.
+type Text string
+
+// UnmarshalText takes whatever was written.
+func (t *Text) UnmarshalText(b []byte) error {
+	*t = Text(b)
+	return nil
 }
 
 // Gate is the wallet gate that go-livepeer's -authWebhookUrl asks.
@@ -279,7 +291,7 @@ func decode(name string, data []byte) (map[string]any, []error) {
 			key := e.Key()
 			fault := &Fault{File: name, Line: line, Column: column, Text: fmt.Sprintf("unknown field %q", strings.Join(key, ".")), Excerpt: e.String()}
 			if len(key) > 0 {
-				if like := nearest(key[len(key)-1], fieldNames()); like != "" {
+				if like := typo.Nearest(key[len(key)-1], fieldNames()); like != "" {
 					fault.Hint = fmt.Sprintf("did you mean %q?", like)
 				}
 			}
@@ -289,7 +301,8 @@ func decode(name string, data []byte) (map[string]any, []error) {
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		line, column := bad.Position()
-		return nil, []error{&Fault{File: name, Line: line, Column: column, Text: strings.TrimPrefix(bad.Error(), "toml: "), Excerpt: bad.String()}}
+		text := plain(bad)
+		return nil, []error{&Fault{File: name, Line: line, Column: column, Text: text, Excerpt: excerpt(bad, text)}}
 	}
 	if err != nil {
 		return nil, []error{&Fault{File: name, Text: err.Error()}}
@@ -299,6 +312,42 @@ func decode(name string, data []byte) (map[string]any, []error) {
 		return nil, []error{&Fault{File: name, Text: err.Error()}}
 	}
 	return tree, nil
+}
+
+// wrongKind is how the library says that a value is of another kind than the
+// key wants; nothing but its text tells.
+var wrongKind = regexp.MustCompile(`^cannot decode TOML (\w+) into struct field \S+ of type (\S+)$`)
+
+// kinds are Go's types as a person who writes a configuration calls them.
+var kinds = map[string]string{
+	"string": `a text in quotes`, "int": "a number", "uint16": "a port's number, such as 22", "bool": "true or false",
+	"[]string": `a list of texts, such as ["a", "b"]`, "[]uint16": "a list of ports' numbers, such as [22, 2222]",
+}
+
+// plain says what is wrong with a file in a person's words.
+func plain(bad *toml.DecodeError) string {
+	text := strings.TrimPrefix(bad.Error(), "toml: ")
+	key := strings.Join(bad.Key(), ".")
+	if m := wrongKind.FindStringSubmatch(text); m != nil && key != "" {
+		want, ok := kinds[strings.TrimPrefix(m[2], "*")]
+		if !ok {
+			want = "something else"
+		}
+		return fmt.Sprintf("%s: want %s, and this is a TOML %s", key, want, m[1])
+	}
+	if key != "" && strings.HasSuffix(text, "cannot be stored in uint16") {
+		return key + ": no port has this number: they go from 1 to 65535"
+	}
+	return text
+}
+
+// excerpt shows the place; what is wrong there was said above it.
+func excerpt(bad *toml.DecodeError, text string) string {
+	library := strings.TrimPrefix(bad.Error(), "toml: ")
+	if text == library {
+		return bad.String()
+	}
+	return strings.Replace(bad.String(), " "+library, "", 1)
 }
 
 // Includes gives the directories that Include names.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
@@ -8,7 +9,8 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// locate notes where each table and key of a file stands, by dotted path. The
+// locate notes where each table and key of a file stands, by dotted path; the
+// second [[brokers]] is "brokers.1". The
 // file has been decoded before, so a parse error cannot happen here; if one
 // does, places are missing and faults name the file's table or nothing.
 func locate(file string, data []byte, places map[string]place) {
@@ -18,8 +20,18 @@ func locate(file string, data []byte, places map[string]place) {
 	for p.NextExpression() {
 		e := p.Expression()
 		switch e.Kind {
-		case unstable.Table, unstable.ArrayTable:
+		case unstable.Table:
 			table = keyOf(&p, e, file, "", places)
+		case unstable.ArrayTable:
+			table = keyOf(&p, e, file, "", places)
+			// Entries are numbered over all files, as they are merged.
+			for i := 0; ; i++ {
+				entry := fmt.Sprintf("%s.%d", table, i)
+				if _, ok := places[entry]; !ok {
+					places[entry], table = places[table], entry
+					break
+				}
+			}
 		case unstable.KeyValue:
 			keyOf(&p, e, file, table, places)
 		}
@@ -68,41 +80,3 @@ var fieldNames = sync.OnceValue(func() []string {
 	walk(reflect.TypeFor[Config]())
 	return names
 })
-
-// nearest gives the name that a person probably meant, or "".
-func nearest(wrong string, names []string) string {
-	best, distance := "", len(wrong)/3+1
-	for _, n := range names {
-		if d := editDistance(wrong, n, distance+1); d <= distance && (best == "" || d < distance) {
-			best, distance = n, d
-		}
-	}
-	return best
-}
-
-// editDistance is Levenshtein's, ignoring case and treating '-' as '_'; a
-// result above limit only means "more".
-func editDistance(a, b string, limit int) int {
-	norm := func(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
-	a, b = norm(a), norm(b)
-	if max(len(a)-len(b), len(b)-len(a)) > limit || len(a) > 64 {
-		return limit + 1
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		before := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := before
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			before = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
-}

@@ -109,18 +109,27 @@ func Listen(address string, files []*os.File) (l net.Listener, inherited bool, e
 		}
 		return l, true, nil
 	}
-	tcp, err := net.ResolveTCPAddr("tcp", address)
+	tcp, err := LoopbackAddress(address)
 	if err != nil {
-		return nil, false, fmt.Errorf("the gate's address: %w", err)
-	}
-	if !isLoopback(tcp) {
-		return nil, false, fmt.Errorf("the gate's address %s: %w", address, errLoopback)
+		return nil, false, fmt.Errorf("the gate's address %s: %w", address, err)
 	}
 	l, err = net.ListenTCP("tcp", tcp)
 	if err != nil {
 		return nil, false, fmt.Errorf("listening for the orchestrator: %w", err)
 	}
 	return l, false, nil
+}
+
+// LoopbackAddress reads an address on which a gate may listen.
+func LoopbackAddress(address string) (*net.TCPAddr, error) {
+	tcp, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if !isLoopback(tcp) {
+		return nil, errLoopback
+	}
+	return tcp, nil
 }
 
 var errLoopback = errors.New("not a loopback address, and the webhook is for the orchestrator on this machine")

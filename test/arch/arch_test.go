@@ -25,7 +25,8 @@ var mayImport = map[string][]string{
 	"internal/cli":         {},
 	"internal/store":       {},
 	"internal/control":     {"internal/ban"},
-	"internal/config":      {"internal/ban", "internal/policy"},
+	"internal/typo":        {},
+	"internal/config":      {"internal/ban", "internal/policy", "internal/typo"},
 	"internal/detect":      {"internal/ban", "internal/detect/span", "topics"},
 	"internal/detect/span": {},
 	"internal/federation":  {"internal/ban", "internal/store"},
@@ -36,11 +37,11 @@ var mayImport = map[string][]string{
 	"internal/wallet":      {"internal/ban"},
 	"internal/export":      {"internal/ban", "internal/wallet"},
 	"internal/gate":        {"internal/ban", "internal/wallet"},
-	"internal/broker":      {"internal/ban", "internal/federation"},
+	"internal/broker":      {"internal/ban", "internal/federation", "internal/typo"},
 	"internal/agent": {
 		"topics", "internal/ban", "internal/broker", "internal/config", "internal/control", "internal/detect", "internal/export",
 		"internal/federation", "internal/firewall", "internal/gate", "internal/ledger", "internal/neverban", "internal/policy",
-		"internal/store", "internal/wallet",
+		"internal/store", "internal/typo", "internal/wallet",
 	},
 	"cmd/agent": {
 		"topics", "client", "internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/detect/span",
