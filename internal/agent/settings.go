@@ -126,10 +126,8 @@ func LoadSettings(dir string) (*Settings, error) {
 		} else if _, ok := t.Prefix(); !ok {
 			fault(fmt.Sprintf("never_ban.%d.target", i), "%s is no address; `agent allow add` is for wallets, too", t)
 		}
-		if n.Until != "" {
-			if _, err := time.Parse(time.RFC3339, string(n.Until)); err != nil {
-				fault(fmt.Sprintf("never_ban.%d.until", i), "%q is no time such as 2026-06-01T00:00:00Z", n.Until)
-			}
+		if _, err := n.End(); err != nil {
+			fault(fmt.Sprintf("never_ban.%d.until", i), "%v", err)
 		}
 	}
 	for _, p := range loaded.MayBan {

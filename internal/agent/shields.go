@@ -60,8 +60,8 @@ func loadShields(dir string, c *config.Loaded) (x shields, faults []error) {
 			continue // LoadSettings has said so
 		}
 		e := neverban.Entry{Prefix: p, Source: neverban.SourceManual, Reason: n.Comment}
-		if n.Until != "" {
-			e.Until, _ = time.Parse(time.RFC3339, string(n.Until))
+		if e.Until, err = n.End(); err != nil {
+			continue
 		}
 		x.never = append(x.never, e)
 	}

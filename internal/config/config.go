@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -134,11 +135,28 @@ type Pack struct {
 type NeverBan struct {
 	Target  string `toml:"target"`
 	Comment string `toml:"comment"`
-	Until   Text   `toml:"until"` // RFC 3339; "" means for good
+	Until   any    `toml:"until"` // a time, with or without quotes; nothing means for good
 }
 
-// Text is a text that may also stand without quotes where TOML has a form for
-// what it says: bantime = 3600, until = 2026-06-01T00:00:00Z.
+// End gives the time of Until, zero where there is none.
+func (n NeverBan) End() (time.Time, error) {
+	switch v := n.Until.(type) {
+	case nil:
+		return time.Time{}, nil
+	case time.Time:
+		return v, nil
+	case string:
+		if v == "" {
+			return time.Time{}, nil
+		}
+		if t, err := time.Parse(time.RFC3339, v); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no time such as 2026-06-01T00:00:00Z", fmt.Sprint(n.Until))
+}
+
+// Text is a text that may also be a number without quotes: bantime = 3600.
 type Text string
 
 // UnmarshalText takes whatever was written.
