@@ -19,7 +19,8 @@ func newRunCommand(p *paths) *cobra.Command {
 		Example: "  agent run\n  agent run --config-dir ./config --state-dir ./state",
 		Long: `Start a node. Without any configuration it looks for failed SSH logins, bans who fails too often (as root, in the
 kernel; otherwise it only says so), runs a broker of its own on loopback, publishes nothing and accepts nothing.
-Ctrl-C stops it; bans stay in the kernel until they end, and ` + "`agent firewall flush`" + ` removes them.
+Ctrl-C stops it; bans stay in the kernel until they end, and ` + "`agent firewall flush`" + ` removes them. SIGHUP
+makes a service read its configuration again, as ` + "`agent reload`" + ` does.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -30,8 +31,10 @@ Ctrl-C stops it; bans stay in the kernel until they end, and ` + "`agent firewal
 				level.Set(slog.LevelWarn)
 			}
 			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: &level}))
-			return agent.Run(c.Context(), agent.Options{
-				Version: version, ConfigDir: p.config, StateDir: p.state, Socket: p.socket, Log: log, Out: c.OutOrStdout(),
+			ctx, again, stop := cli.Hangup(c.Context())
+			defer stop()
+			return agent.Run(ctx, agent.Options{
+				Version: version, ConfigDir: p.config, StateDir: p.state, Socket: p.socket, Log: log, Out: c.OutOrStdout(), Reload: again,
 			})
 		},
 	}

@@ -47,6 +47,12 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// hangup sends SIGHUP to everything that runs in the background.
+			"hangup": func(ts *testscript.TestScript, _ bool, _ []string) {
+				for _, c := range ts.BackgroundCmds() {
+					ts.Check(c.Process.Signal(syscall.SIGHUP))
+				}
+			},
 			// waitfor COUNT-FIELD: `waitup` waits until the agent answers;
 			// `waitban TARGET` until it is banned; both fail after a while.
 			"waitup": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -69,11 +75,11 @@ func TestScripts(t *testing.T) {
 					return neg
 				})
 			},
-			// waitwarning CODE waits until status warns of it, waitnowarning until
-			// it warns of nothing.
+			// waitwarning CODE waits until status warns of it, or with ! until it
+			// does not; waitnowarning until it warns of nothing.
 			"waitwarning": func(ts *testscript.TestScript, neg bool, args []string) {
 				poll(ts, "status warns of "+args[0], func(c *control.Client) bool {
-					return slices.Contains(warnings(c), args[0])
+					return slices.Contains(warnings(c), args[0]) != neg
 				})
 			},
 			"waitnowarning": func(ts *testscript.TestScript, neg bool, args []string) {

@@ -13,6 +13,7 @@ import (
 
 	"banmesh/internal/broker"
 	"banmesh/internal/broker/settings"
+	"banmesh/internal/cli"
 	"banmesh/internal/control"
 )
 
@@ -24,7 +25,8 @@ func newRunCommand(p *paths) *cobra.Command {
 		Use:   "run",
 		Short: "Serve until a signal comes",
 		Long: `Serve until SIGINT or SIGTERM, then drain: no new clients, what was admitted is made
-durable, clients are told to go elsewhere. A second signal cuts that short.
+durable, clients are told to go elsewhere. A second signal cuts that short. SIGHUP changes
+nothing: renewed certificates are read by themselves, the rest at a restart.
 
 Without a configuration file it serves plain MQTT on 127.0.0.1:1883 to everybody on this
 machine and keeps its state in memory.
@@ -96,7 +98,19 @@ func serve(c *cobra.Command, p *paths, f *settings.File) error {
 	if s.Open {
 		log.Warn("this broker is open: it admits every topic and payload, signed or not; for private networks only")
 	}
-	g, ctx := errgroup.WithContext(c.Context())
+	ctx, again, stop := cli.Hangup(c.Context())
+	defer stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-again:
+				log.Info("a renewed certificate is read by itself; restart the broker for anything else in the configuration")
+			}
+		}
+	})
 	g.Go(func() error { return b.Run(ctx) })
 	g.Go(func() error { return control.Serve(ctx, socket, commands(b), log) })
 	if web != nil {

@@ -41,6 +41,12 @@ func TestScripts(t *testing.T) {
 		},
 		RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// hangup sends SIGHUP to everything that runs in the background.
+			"hangup": func(ts *testscript.TestScript, _ bool, _ []string) {
+				for _, c := range ts.BackgroundCmds() {
+					ts.Check(c.Process.Signal(syscall.SIGHUP))
+				}
+			},
 			// card writes an operator's signed card to NAME.card, and its topic
 			// and the operator into the variables NAME_topic and NAME_operator.
 			"card": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,8 @@ type Options struct {
 	Log       *slog.Logger
 	Out       io.Writer        // for the words to a person at start and stop
 	Now       func() time.Time // nil means [time.Now]
+	// Reload makes the node read its configuration again with each value.
+	Reload <-chan os.Signal
 
 	testing struct {
 		network  func() (neverban.Network, error) // nil: what the kernel says
@@ -61,6 +64,7 @@ type agent struct {
 
 	mu       sync.Mutex
 	settings *Settings
+	refused  error      // why the newest configuration is not in force
 	reloads  sync.Mutex // one at a time
 }
 
@@ -122,6 +126,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	group.Go(func() error { return a.gate.run(running) })
 	group.Go(func() error { return control.Serve(running, listener, handler, a.log) })
 	group.Go(func() error { return a.watchdog(running) })
+	group.Go(func() error { return a.reloadWhenAsked(running) })
 	group.Go(func() error { return a.serveOthers(running) })
 	group.Go(func() error { return giveBack(running) })
 
@@ -206,17 +211,11 @@ func (a *agent) current() *Settings {
 func (a *agent) reload(ctx context.Context) error {
 	a.reloads.Lock()
 	defer a.reloads.Unlock()
-	next, err := LoadSettings(a.o.ConfigDir)
+	next, err := a.next()
+	a.mu.Lock()
+	a.refused = err
+	a.mu.Unlock()
 	if err != nil {
-		return err
-	}
-	if err := next.CheckFilters(); err != nil {
-		return err
-	}
-	if changed := cmp.Or(a.sharing.needsRestart(next), needsRestart(a.current(), next)); changed != "" {
-		return &control.RefusedError{Code: control.CodeRefused, Text: changed + " changed, which needs a restart", Hint: "restart the agent"}
-	}
-	if next, err = a.sharing.takeTrust(next); err != nil {
 		return err
 	}
 	a.notifySystemd(daemon.SdNotifyReloading)
@@ -235,6 +234,51 @@ func (a *agent) reload(ctx context.Context) error {
 	a.notifySystemd(daemon.SdNotifyReady)
 	a.log.InfoContext(ctx, "configuration taken over", slog.Int("files", len(next.Files())))
 	return err
+}
+
+// next reads the configuration that a reload would put in force.
+func (a *agent) next() (*Settings, error) {
+	next, err := LoadSettings(a.o.ConfigDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := next.CheckFilters(); err != nil {
+		return nil, err
+	}
+	if changed := cmp.Or(a.sharing.needsRestart(next), needsRestart(a.current(), next)); changed != "" {
+		return nil, &control.RefusedError{Code: control.CodeRefused, Text: changed + " changed, which needs a restart", Hint: "systemctl restart banmesh-agent"}
+	}
+	return a.sharing.takeTrust(next)
+}
+
+// reloadWhenAsked reads the configuration again at each signal. Nobody waits
+// for an answer, so it goes to the log and into the status.
+func (a *agent) reloadWhenAsked(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.o.Reload:
+			if err := a.reload(ctx); err != nil {
+				a.log.ErrorContext(ctx, "configuration not taken over", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// warnRefused says that what stands in the files is not what is in force.
+func (a *agent) warnRefused() []control.Warning {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.refused == nil {
+		return nil
+	}
+	text, _, _ := strings.Cut(a.refused.Error(), "\n")
+	w := control.Warning{Code: "configuration", Text: "the newest configuration is not in force: " + text, Fix: "agent check, then agent reload"}
+	if r, ok := errors.AsType[*control.RefusedError](a.refused); ok {
+		w.Fix = r.Hint
+	}
+	return []control.Warning{w}
 }
 
 // notifySystemd tells the service manager, if there is one.

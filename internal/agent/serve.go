@@ -86,7 +86,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 	stats := a.ledger.Stats()
 	counters, warnings := a.enforcer.status(ctx)
 	brokers, more := a.sharing.status()
-	warnings = append(warnings, more...)
+	warnings = append(append(warnings, more...), a.warnRefused()...)
 	mode, why := a.enforcer.enforcement()
 	operators := a.enforcer.operators(ctx)
 	s := control.Status{

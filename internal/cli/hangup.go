@@ -1,0 +1,33 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Hangup says what SIGHUP means to a program that runs until it is stopped. In
+// a person's terminal it means that the terminal is gone: the context ends. A
+// service is asked to look at its configuration: each signal goes to again. What
+// was started with SIGHUP ignored, as by nohup, goes on ignoring it.
+func Hangup(ctx context.Context) (_ context.Context, again <-chan os.Signal, stop context.CancelFunc) {
+	switch {
+	case signal.Ignored(syscall.SIGHUP):
+		return ctx, nil, func() {}
+	case slices.ContainsFunc([]int{0, 1, 2}, terminal):
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		return ctx, nil, stop
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	return ctx, signals, func() { signal.Stop(signals) }
+}
+
+func terminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == nil
+}
