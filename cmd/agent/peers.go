@@ -110,6 +110,9 @@ func readOperator(s string) (ban.Operator, error) {
 	}
 	f, openErr := os.Open(s)
 	if openErr != nil {
+		if strings.ContainsAny(s, "./") { // meant as a file
+			err = fmt.Errorf("reading the card: %w", openErr)
+		}
 		return operator, &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "give the 26 characters that `agent status` shows on the operator's own node, or the file of its card"}
 	}
 	defer f.Close()

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/control"
+	"banmesh/internal/firewall"
 	"banmesh/internal/store"
 )
 
@@ -40,48 +42,63 @@ signed bans on topics that you opt into, and accepts bans from operators that yo
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          cli.NoOther,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetVersionTemplate("agent {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: fmt.Sprintf("see `%s --help`", c.CommandPath())}
 	})
+	at := placesOf(os.Geteuid(), systemSocket)
 	f := root.PersistentFlags()
-	f.StringVar(&p.config, "config-dir", place("BANMESH_CONFIG_DIR", "CONFIGURATION_DIRECTORY", "/etc/banmesh", userPath("XDG_CONFIG_HOME", ".config")), "directory of the configuration")
-	f.StringVar(&p.state, "state-dir", place("BANMESH_STATE_DIR", "STATE_DIRECTORY", "/var/lib/banmesh", userPath("XDG_STATE_HOME", ".local/state")), "directory of keys and state")
-	f.StringVar(&p.socket, "socket", socketPlace(), "control socket")
+	f.StringVar(&p.config, "config-dir", at.config, "directory of the configuration")
+	f.StringVar(&p.state, "state-dir", at.state, "directory of keys and state")
+	f.StringVar(&p.socket, "socket", at.socket, "control socket")
 	root.AddCommand(commands(p)...)
 	return root
 }
 
+// systemSocket is where the agent of the machine answers.
+const systemSocket = "/run/banmesh/agent.sock"
+
+// placesOf gives the places for a user. One who is not root has an agent of
+// their own, unless there is none and the machine has one: then the commands
+// are meant for that, and fail for the lack of privileges instead of writing a
+// configuration that nobody reads.
+func placesOf(uid int, system string) (p paths) {
+	config, state := userPath("XDG_CONFIG_HOME", ".config"), userPath("XDG_STATE_HOME", ".local/state")
+	if uid == 0 || !there(state) && there(system) {
+		config, state = "/etc/banmesh", "/var/lib/banmesh"
+	} else {
+		system = filepath.Join(state, "agent.sock")
+	}
+	p.config = place("BANMESH_CONFIG_DIR", "CONFIGURATION_DIRECTORY", config)
+	p.state = place("BANMESH_STATE_DIR", "STATE_DIRECTORY", state)
+	if dir := os.Getenv("RUNTIME_DIRECTORY"); dir != "" && uid != 0 {
+		// The runtime directory of a service is where root's commands look for
+		// its socket.
+		system = filepath.Join(strings.Split(dir, ":")[0], "agent.sock")
+	}
+	p.socket = place("BANMESH_SOCKET", "", system)
+	return p
+}
+
+// there says whether something is at a path, even if this user may not see it.
+func there(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil || errors.Is(err, fs.ErrPermission)
+}
+
 // place gives the first of: an environment variable of ours, one of systemd's,
-// the place of root, the place of a user.
-func place(ours, systemd, root, user string) string {
+// the usual place.
+func place(ours, systemd, usual string) string {
 	if v := os.Getenv(ours); v != "" {
 		return v
 	}
 	if v := os.Getenv(systemd); systemd != "" && v != "" {
 		return strings.Split(v, ":")[0]
 	}
-	if os.Geteuid() == 0 {
-		return root
-	}
-	return user
-}
-
-// socketPlace is in the runtime directory of a service, which is where root's
-// commands look for it.
-func socketPlace() string {
-	service := ""
-	if dir := os.Getenv("RUNTIME_DIRECTORY"); dir != "" {
-		service = filepath.Join(strings.Split(dir, ":")[0], "agent.sock")
-	}
-	user := filepath.Join(userPath("XDG_STATE_HOME", ".local/state"), "agent.sock")
-	if service != "" {
-		user = service
-	}
-	return place("BANMESH_SOCKET", "", "/run/banmesh/agent.sock", user)
+	return usual
 }
 
 func userPath(variable, below string) string {
@@ -127,6 +144,8 @@ func explain(err error) error {
 		return cli.Hint(err, "stop the other agent, or use another --state-dir")
 	case errors.Is(err, store.ErrCorrupt):
 		return cli.Hint(err, "move the file away and start again: bans in the kernel stay, peers' bans come back from the broker, and this node's own feed begins a new epoch")
+	case errors.Is(err, firewall.ErrBusy):
+		return cli.Hint(err, "another agent enforces on this machine: stop it, or let this one only watch with `mode = \"off\"` in [firewall]")
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "accepts "), strings.HasPrefix(err.Error(), "requires "):
 		return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent --help`"}
 	}
@@ -137,12 +156,7 @@ func explain(err error) error {
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return cli.Usage("unknown command %q for %q", args[0], c.CommandPath())
-			}
-			return nil
-		},
+		Args: cli.NoOther,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(subs...)

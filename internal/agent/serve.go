@@ -194,6 +194,9 @@ func (a *agent) bans(r *http.Request) (any, error) {
 		}
 		list = append(list, banOf(s))
 	}
+	if _, ok := a.current().find(f.Topic); len(list) == 0 && f.Topic != "" && !ok {
+		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", f.Topic), Hint: "see `agent topics list`"}
+	}
 	return list, nil
 }
 
@@ -234,7 +237,11 @@ func (a *agent) banByHand(r *http.Request) (any, error) {
 	case !ok:
 		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", q.Topic), Hint: "see `agent topics list`"}
 	case (t.definition.Target == "wallet") != (q.Target.Kind() == ban.KindWallet):
-		return nil, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.definition.Target)}
+		hint := "name a topic of addresses with --topic"
+		if q.Target.Kind() == ban.KindWallet {
+			hint = "`agent denylist add` denies wallets"
+		}
+		return nil, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.definition.Target), Hint: hint}
 	}
 	lasts := settings.banTime(q.Topic)
 	if q.For > 0 {

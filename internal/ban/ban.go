@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -104,7 +105,7 @@ func ParseClass(s string) (Class, error) {
 			return Class(i), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown class %q", s)
+	return 0, fmt.Errorf("unknown class %q: want one of %s", s, strings.Join(classNames[:], ", "))
 }
 
 // MarshalText implements [encoding.TextMarshaler].

@@ -60,7 +60,7 @@ var onlyIn = map[string][]string{
 	"golang.org/x/crypto/nacl/sign":       {"internal/federation"},
 	"go.etcd.io/bbolt":                    {"internal/store", "internal/broker"},
 	"github.com/pelletier/go-toml/v2":     {"internal/config", "topics", "internal/broker", "cmd/broker"},
-	"github.com/spf13/cobra":              {"cmd/agent", "cmd/broker", "internal/cli"}, // the last to test the documentation
+	"github.com/spf13/cobra":              {"cmd/agent", "cmd/broker", "internal/cli"},
 	"github.com/dlclark/regexp2":          {"internal/detect"},
 	"github.com/fsnotify/fsnotify":        {"internal/detect", "internal/broker"},
 	"github.com/coreos/go-systemd/v22":    {"internal/detect", "internal/agent", "internal/broker", "internal/gate", "internal/neverban"},
