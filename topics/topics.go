@@ -192,13 +192,17 @@ func Builtin() []*Definition {
 // faults of all files are reported.
 func Load(dir string) ([]*Definition, error) {
 	all := Builtin()
-	paths, err := filepath.Glob(filepath.Join(dir, "*.toml"))
-	if err != nil {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// What stands in it would silently not count.
 		return nil, fmt.Errorf("listing topic definitions: %w", err)
 	}
-	slices.Sort(paths)
 	var faults []error
-	for _, path := range paths {
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".toml") || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
 		b, err := readLimited(path)
 		if err != nil {
 			faults = append(faults, err)

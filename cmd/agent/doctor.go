@@ -36,6 +36,7 @@ type finding struct {
 type examined struct {
 	now      time.Time
 	settings error          // what is wrong with the configuration
+	withheld []finding      // what of it the service may not read
 	running  error          // why nobody answers
 	status   control.Status // of the running agent
 	peers    []ledger.Peer
@@ -114,7 +115,12 @@ func things(n int) string {
 // examine gathers the facts. What cannot be asked is left empty.
 func examine(c *cobra.Command, p *paths) examined {
 	e := examined{now: time.Now(), clock: kernelClock(), admin: loggedInFrom(os.Getenv("SSH_CONNECTION"))}
-	_, e.settings = agent.LoadSettings(p.config)
+	var set *agent.Settings
+	if set, e.settings = agent.LoadSettings(p.config); e.settings == nil {
+		if who, ok := theService(); ok {
+			e.withheld = who.withheld(set.Reads())
+		}
+	}
 	client := p.client()
 	if e.running = client.Get(c.Context(), "/v1/status", nil, &e.status); e.running != nil {
 		return e
@@ -180,10 +186,12 @@ func diagnose(e examined) (list []finding) {
 		list = append(list, finding{check, ok, fmt.Sprintf(format, args...), fix})
 	}
 	if e.settings != nil {
-		note("config", false, "agent check", "%v", e.settings)
+		text, _, _ := strings.Cut(e.settings.Error(), "\n")
+		note("config", false, "agent check", "%s", text)
 	} else {
 		note("config", true, "", "the configuration is valid")
 	}
+	list = append(list, e.withheld...)
 	if e.clock.known {
 		if e.clock.synchronised {
 			note("clock", true, "", "the clock is synchronised")
@@ -192,7 +200,7 @@ func diagnose(e examined) (list []finding) {
 		}
 	}
 	if e.running != nil {
-		note("agent", false, "systemctl start banmesh-agent, or agent run", "%v", e.running)
+		note("agent", false, "systemctl start banmesh-agent, or agent run; journalctl -u banmesh-agent -n 20 says why it stopped", "%v", e.running)
 		return list
 	}
 	s := e.status

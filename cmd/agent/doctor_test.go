@@ -41,7 +41,10 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		harm func(*examined)
 		fix  string
 	}{
-		"a faulty configuration":   {func(e *examined) { e.settings = errors.New("agent.toml:1:1: x") }, "agent check"},
+		"a faulty configuration": {func(e *examined) { e.settings = errors.New("agent.toml:1:1: x") }, "agent check"},
+		"a file out of reach": {func(e *examined) {
+			e.withheld = someone{name: "banmesh", uid: 1 << 20}.withheld([]string{"/etc/shadow"})
+		}, "chgrp banmesh /etc/shadow"},
 		"no agent":                 {func(e *examined) { e.running = control.ErrNotRunning }, "agent run"},
 		"a free-running clock":     {func(e *examined) { e.clock.synchronised = false }, "timedatectl"},
 		"no enforcement":           {func(e *examined) { e.status.Enforcement = "observe" }, "agent firewall check"},

@@ -144,7 +144,7 @@ var errOwn = errors.New("it was not written by `agent import fail2ban` and is le
 // for those. Files that a person wrote are left alone and reported.
 func writeImported(w io.Writer, p *paths, all []detect.Imported) (written []detect.Imported, path string, err error) {
 	dir := filepath.Join(p.config, agent.TopicDirectory)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := config.MakeDirectory(dir); err != nil {
 		return nil, "", fmt.Errorf("writing definitions: %w", err)
 	}
 	const mode = 0o644

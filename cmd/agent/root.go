@@ -140,6 +140,8 @@ func explain(err error) error {
 		return &cli.Error{Err: err, Code: cli.ExitNotRunning, Hint: "start it with `agent run`, or `systemctl start banmesh-agent`"}
 	case errors.Is(err, control.ErrPermission):
 		return cli.Hint(err, "use sudo, or join the group that owns the socket")
+	case errors.Is(err, fs.ErrPermission):
+		return cli.Hint(err, "use sudo; the service itself runs as the user banmesh, who has to be able to read what its configuration names")
 	case errors.Is(err, store.ErrLocked):
 		return cli.Hint(err, "stop the other agent, or use another --state-dir")
 	case errors.Is(err, store.ErrCorrupt):

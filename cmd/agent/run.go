@@ -59,6 +59,11 @@ func newCheckCommand(p *paths) *cobra.Command {
 			for _, w := range s.Warnings() {
 				fmt.Fprintf(c.OutOrStdout(), "warning: %s\n", cli.Printable(w))
 			}
+			if who, ok := theService(); ok {
+				for _, f := range who.withheld(s.Reads()) {
+					fmt.Fprintf(c.OutOrStdout(), "warning: %s\n   mend: %s\n", cli.Printable(f.Text), cli.Printable(f.Fix))
+				}
+			}
 			files := s.Files()
 			if len(files) == 0 {
 				fmt.Fprintf(c.OutOrStdout(), "no configuration in %s: the embedded defaults are used\n", p.config)

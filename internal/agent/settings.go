@@ -392,3 +392,17 @@ func (s *Settings) Peers() []Peer {
 
 // Files are the configuration files that were read, in order.
 func (s *Settings) Files() []string { return s.config.Files }
+
+// Reads gives the files that an agent reads at its start: those of the
+// configuration, and those that its brokers' entries name.
+func (s *Settings) Reads() []string {
+	list := slices.Clone(s.config.Files)
+	for _, b := range s.config.Brokers {
+		for _, f := range []string{b.PasswordFile, b.CAFile, b.CertFile, b.KeyFile} {
+			if f != "" {
+				list = append(list, f)
+			}
+		}
+	}
+	return list
+}

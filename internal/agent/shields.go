@@ -72,11 +72,10 @@ func loadShields(dir string, c *config.Loaded) (x shields, faults []error) {
 		}
 		x.shared = list
 	}
-	names, err := filepath.Glob(filepath.Join(dir, SharedDirectory, "*.list"))
+	names, err := config.ListFiles(filepath.Join(dir, SharedDirectory), ".list")
 	if err != nil {
 		faults = append(faults, err)
 	}
-	slices.Sort(names)
 	for _, name := range names {
 		list, err := readShared(name)
 		if err != nil {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -241,22 +240,20 @@ func (l *Loaded) At(path, format string, args ...any) *Fault {
 // not there is an empty configuration. Every fault of every file is in the
 // error, joined, as a [Fault].
 func Load(dir string) (*Loaded, error) {
-	names := []string{filepath.Join(dir, "agent.toml")}
-	more, err := filepath.Glob(filepath.Join(dir, DropInDirectory, "*.toml"))
-	if err != nil {
-		return nil, fmt.Errorf("listing the configuration: %w", err)
-	}
-	slices.Sort(more)
 	l := &Loaded{places: map[string]place{}}
 	whole := map[string]any{}
 	var faults []error
-	for _, name := range append(names, more...) {
+	more, err := ListFiles(filepath.Join(dir, DropInDirectory), ".toml")
+	if err != nil {
+		faults = append(faults, unreadable(filepath.Join(dir, DropInDirectory), err))
+	}
+	for _, name := range append([]string{filepath.Join(dir, "agent.toml")}, more...) {
 		data, err := readFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			faults = append(faults, &Fault{File: name, Text: err.Error()})
+			faults = append(faults, unreadable(name, err))
 			continue
 		}
 		l.Files = append(l.Files, name)
@@ -278,6 +275,35 @@ func Load(dir string) (*Loaded, error) {
 		return nil, fmt.Errorf("merging the configuration: %w", err)
 	}
 	return l, nil
+}
+
+// ListFiles gives the files of a directory whose names end in suffix, sorted.
+// A directory that is not there is empty; one that may not be read is an
+// error, for what stands in it would silently not count.
+func ListFiles(dir, suffix string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, e := range entries { // sorted by name
+		if strings.HasSuffix(e.Name(), suffix) && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
+	return names, err
+}
+
+// unreadable is the fault of a file or directory that cannot be read.
+func unreadable(name string, err error) *Fault {
+	f := &Fault{File: name, Text: err.Error()}
+	if at, ok := errors.AsType[*fs.PathError](err); ok && at.Path == name {
+		f.Text = at.Err.Error()
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		f.Hint = "the service reads it as a user of its own: chmod -R a+rX " + name
+	}
+	return f
 }
 
 func readFile(name string) ([]byte, error) {

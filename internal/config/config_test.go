@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -74,6 +75,37 @@ func TestNoConfigurationIsAnEmptyOne(t *testing.T) {
 	l, err := Load(filepath.Join(t.TempDir(), "missing"))
 	if err != nil || len(l.Files) != 0 {
 		t.Errorf("%v, %v", l, err)
+	}
+}
+
+// Choices that a service may not read would silently not be made.
+func TestADirectoryThatCannotBeListedIsAFault(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"agent.toml": "network = \"one\"\n", "conf.d": "a file where a directory should be"})
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "conf.d")+": ") {
+		t.Errorf("got %v", err)
+	}
+	f := unreadable("/etc/banmesh/agent.toml", &os.PathError{Op: "open", Path: "/etc/banmesh/agent.toml", Err: syscall.EACCES})
+	if f.Error() != "/etc/banmesh/agent.toml: permission denied" || !strings.Contains(f.Hint, "chmod -R a+rX /etc/banmesh/agent.toml") {
+		t.Errorf("got %v, hint %q", f, f.Hint)
+	}
+}
+
+// Root's umask is often 077, and the service is not root.
+func TestADropInIsReadableWhateverTheUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	dir := filepath.Join(t.TempDir(), "etc", "banmesh")
+	path, err := EditDropIn(dir, "topics", func(tree map[string]any) error {
+		Table(tree, "topics", "sshd")["publish"] = true
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]os.FileMode{path: 0o644, filepath.Dir(path): 0o755, dir: 0o755, filepath.Dir(dir): 0o755} {
+		if info, err := os.Stat(at); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: mode %v, %v; want %v", at, info.Mode().Perm(), err, want)
+		}
 	}
 }
 

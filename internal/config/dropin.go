@@ -63,7 +63,7 @@ func EditDropIn(dir, name string, edit func(tree map[string]any) error) (path st
 // sees the old content or the new and nothing between.
 func WriteAtomic(path string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := MakeDirectory(dir); err != nil {
 		return fmt.Errorf("making %s: %w", dir, err)
 	}
 	f, err := os.CreateTemp(dir, ".new-*")
@@ -84,6 +84,24 @@ func WriteAtomic(path string, data []byte, mode fs.FileMode) error {
 		d.Close()
 	}
 	return nil
+}
+
+// MakeDirectory makes a directory and those above it, readable by everybody
+// whatever the umask is: root writes what the service reads as its own user.
+func MakeDirectory(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := MakeDirectory(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // Table gives the table at keys below tree, made where it is missing, for use
