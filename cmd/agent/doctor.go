@@ -220,7 +220,7 @@ func diagnose(e examined) (list []finding) {
 		if b.Connected {
 			note("broker", true, "", "%s is connected", b.URL)
 		} else {
-			note("broker", false, "agent status; the broker's log", "%s is not connected: %s", b.URL, cmp.Or(b.Error, "no reason is known"))
+			note("broker", false, cmp.Or(b.Advice, "agent status; the broker's log"), "%s is not connected: %s", b.URL, cmp.Or(b.Error, "no reason is known"))
 		}
 	}
 	subscribes := false

@@ -120,6 +120,13 @@ func TestScripts(t *testing.T) {
 					}
 				}
 			},
+			// whois sets $broker and $operator to those of the running agent.
+			"whois": func(ts *testscript.TestScript, _ bool, _ []string) {
+				var s control.Status
+				ts.Check(control.NewClient(ts.Getenv("BANMESH_SOCKET")).Get(context.Background(), "/v1/status", nil, &s))
+				ts.Setenv("broker", s.Broker)
+				ts.Setenv("operator", s.Operator)
+			},
 			// waitbanned TOPIC N waits until detection decided N bans in a topic,
 			// simulated ones included.
 			"waitbanned": func(ts *testscript.TestScript, neg bool, args []string) {

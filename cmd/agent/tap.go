@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,16 +64,19 @@ disturb the agent. A broker may refuse to show everything; name a topic or an op
 				return cli.Usage("--network: %v", err)
 			}
 			tap.Trusted = func(o ban.Operator) (string, bool) { return set.Policy().Name(o) }
-			tap.Broker = federation.Broker{URL: url, User: user, Password: password}
-			if url == "" {
+			switch {
+			case url != "":
+				tap.Broker.URL = url
+			case len(conf.Brokers) > 0:
+				if tap.Broker, err = agent.BrokerOf(conf.Brokers[0]); err != nil {
+					return fmt.Errorf("broker %s: %w", conf.Brokers[0].URL, err)
+				}
+			default:
 				// The embedded broker listens here when none is named.
 				tap.Broker.URL = "tcp://127.0.0.1:1883"
-				if len(conf.Brokers) > 0 {
-					tap.Broker.URL = conf.Brokers[0].URL
-					if ca == "" {
-						ca = conf.Brokers[0].CAFile
-					}
-				}
+			}
+			if user != "" {
+				tap.Broker.User, tap.Broker.Password = user, password
 			}
 			if ca != "" {
 				pem, err := os.ReadFile(ca)
@@ -122,6 +127,7 @@ func runTap(c *cobra.Command, tap federation.Tap, count int, asJSON bool) error 
 			stop(errEnough)
 		}
 	}
+	fmt.Fprintf(c.ErrOrStderr(), "listening to network %s at %s; Ctrl-C ends it\n", tap.Network, strings.Join(append([]string{tap.Broker.URL}, tap.Broker.Others...), ", "))
 	if err := tap.Run(ctx); err != nil {
 		return err
 	}
@@ -144,7 +150,7 @@ func printTapped(w io.Writer, m federation.Tapped) error {
 		fmt.Fprintf(w, "  batch %d, %d claims, fingerprint %s, good for %s\n", *d.N, *d.Count, d.Fingerprint, cli.Short(time.Duration(d.TTL)*time.Second))
 	}
 	if d.Kind == "card" {
-		fmt.Fprintf(w, "  %s, %s\n", cli.Printable(d.Name), plural(len(d.Nodes), "node"))
+		fmt.Fprintf(w, "  %s, %s\n", cli.Printable(cmp.Or(d.Name, "without a name")), plural(len(d.Nodes), "node"))
 	}
 	const most = 20
 	for i, x := range d.Claims {

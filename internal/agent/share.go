@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -59,7 +60,7 @@ func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
 	}
 	var brokers []federation.Broker
 	for _, b := range settings.config.Brokers {
-		x, err := brokerOf(b)
+		x, err := BrokerOf(b)
 		if err != nil {
 			return nil, fmt.Errorf("broker %s: %w", b.URL, err)
 		}
@@ -133,8 +134,8 @@ func (s *sharing) close() error {
 	return s.broker.Close()
 }
 
-// brokerOf reads a broker's entry and the files that it names.
-func brokerOf(b config.Broker) (federation.Broker, error) {
+// BrokerOf reads a broker's entry and the files that it names.
+func BrokerOf(b config.Broker) (federation.Broker, error) {
 	x := federation.Broker{URL: b.URL, Others: b.Others, User: b.User}
 	if b.PasswordFile != "" {
 		f, err := os.Open(b.PasswordFile)
@@ -316,17 +317,17 @@ func (s *sharing) status() (list []control.BrokerStatus, warnings []control.Warn
 	warnings = append(warnings, warnFeeds(s.session.Feeds(), s.a.now())...)
 	up := 0
 	for _, b := range s.session.Brokers() {
-		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Refused: b.Refused, Lost: b.Lost})
+		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Advice: b.Advice, Refused: b.Refused, Lost: b.Lost})
 		if b.Refused > 0 {
 			warnings = append(warnings, control.Warning{
 				Code: "broker-refuses", Text: fmt.Sprintf("%s refuses %d of this node's subscriptions, so that what peers say may be missing; they are asked for again", b.URL, b.Refused),
-				Fix: "the broker's access rules; docs/broker.md says what agents need",
+				Fix: fmt.Sprintf("does the broker serve the network %q (network in agent.toml)? else its access rules; docs/broker.md says what agents need", s.network),
 			})
 		}
 		if b.Lost > 0 {
 			warnings = append(warnings, control.Warning{
 				Code: "broker-loses", Text: fmt.Sprintf("%s acknowledged %d messages of this node and does not keep them, so that late joiners lack what it bans; they are sent again", b.URL, b.Lost),
-				Fix: "the broker's log and quotas; a second broker in agent.toml makes up for it",
+				Fix: "the broker's log and quotas, and whether it admits this operator; a second broker in agent.toml makes up for it",
 			})
 		}
 		if b.Connected {
@@ -338,12 +339,14 @@ func (s *sharing) status() (list []control.BrokerStatus, warnings []control.Warn
 	}
 	if up == 0 && len(list) > 0 {
 		var urls []string
+		fix := ""
 		for _, b := range list {
 			urls = append(urls, b.URL)
+			fix = cmp.Or(fix, b.Advice)
 		}
 		warnings = append(warnings, control.Warning{
 			Code: "no-broker", Text: "no broker answers, so nothing new is shared or heard; bans that are in force stay: " + strings.Join(urls, ", "),
-			Fix: "agent status --json | jq .brokers",
+			Fix: cmp.Or(fix, "the broker's log, and the network between"),
 		})
 	}
 	return list, warnings

@@ -93,6 +93,7 @@ type BrokerStatus struct {
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since,omitzero"`
 	Error     string    `json:"error,omitempty"`
+	Advice    string    `json:"advice,omitempty"`  // what a person can do about it
 	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
 	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again
 }

@@ -99,7 +99,9 @@ type link struct {
 	connected  bool
 	since      time.Time
 	lastError  string
-	cut        chan struct{} // closed to give the connection up
+	advice     string            // about lastError
+	told       map[string]string // what was last logged of each address that failed
+	cut        chan struct{}     // closed to give the connection up
 	cutWhy     error
 	generation int
 	sent       uint64
@@ -180,15 +182,7 @@ func (l *link) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		l.mu.Lock()
-		changed := l.lastError != err.Error()
-		l.connected, l.lastError, l.out, l.refused = false, err.Error(), nil, 0
-		was := l.url
-		l.url = l.urls[(slices.Index(l.urls, was)+1)%len(l.urls)]
-		l.mu.Unlock()
-		if changed {
-			l.log.Warn("broker_unreachable", "broker", was.Redacted(), "error", err)
-		}
+		l.failed(err)
 		if l.now().Sub(started) > backoffMost {
 			wait = backoffLeast
 		}
@@ -198,6 +192,29 @@ func (l *link) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 		wait = min(2*wait, backoffMost)
+		l.mu.Lock()
+		l.url = l.urls[(slices.Index(l.urls, l.url)+1)%len(l.urls)]
+		l.mu.Unlock()
+	}
+}
+
+// failed notes why the connection could not be made, or was lost, and logs it
+// unless that was the last that was logged of the address.
+func (l *link) failed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.connected, l.lastError, l.out, l.refused = false, err.Error(), nil, 0
+	l.advice = advice(err, l.broker, l.url.Hostname())
+	at := l.url.Redacted()
+	if l.told[at] != l.lastError {
+		if l.told == nil {
+			l.told = map[string]string{}
+		}
+		l.told[at] = l.lastError
+		l.log.Warn("broker_unreachable", "broker", at, "error", err)
+	}
+	if len(l.urls) > 1 {
+		l.lastError = at + ": " + l.lastError
 	}
 }
 
@@ -213,7 +230,8 @@ func (l *link) session(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	l.generation++
-	l.connected, l.since, l.lastError, l.out, l.cut = true, l.now(), "", nil, make(chan struct{})
+	l.connected, l.since, l.lastError, l.advice, l.out, l.cut = true, l.now(), "", "", nil, make(chan struct{})
+	delete(l.told, l.url.Redacted())
 	l.shown, l.offered, l.wanted = map[Name][]byte{}, map[Name]offer{}, nil
 	l.answered, l.back = nil, readBack{}
 	cut := l.cut
@@ -553,13 +571,17 @@ func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, we
 			return fmt.Errorf("subscribing: %w", err)
 		}
 		if t, ok := t.(*mqtt.SubscribeToken); ok {
+			one, more := "", 0
 			for topic, code := range t.Result() {
 				if code != 0x80 {
 					delete(refused, topic)
 				} else if !refused[topic] {
 					refused[topic] = true
-					l.log.Warn("subscription_refused", "broker", l.address(), "topic", topic)
+					one, more = topic, more+1
 				}
+			}
+			if more > 0 {
+				l.log.Warn("subscriptions_refused", "broker", l.address(), "number", more, "one", one)
 			}
 		}
 		if len(topics) > 0 {
@@ -650,7 +672,7 @@ func (l *link) lacks(n Name, raw []byte, again bool, now time.Time) bool {
 func (l *link) status() BrokerStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Since: l.since, Error: l.lastError, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost}
+	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Since: l.since, Error: l.lastError, Advice: l.advice, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost}
 }
 
 // A BrokerStatus says how the connection to a broker stands.
@@ -659,6 +681,7 @@ type BrokerStatus struct {
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since,omitzero"` // of the last connection
 	Error     string    `json:"error,omitempty"`
+	Advice    string    `json:"advice,omitempty"` // what a person can do about it
 	Queued    int       `json:"queued"`
 	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
 	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again

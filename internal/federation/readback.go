@@ -44,6 +44,9 @@ func (r *readBack) published(out []outgoing, now time.Time) {
 		r.sent = map[Name]Hash{}
 	}
 	for _, o := range out {
+		// What replaces or withdraws a message that is read back just now says
+		// nothing about whether the broker kept it.
+		delete(r.asked, o.name)
 		if len(o.payload) == 0 {
 			delete(r.sent, o.name)
 			continue
@@ -88,7 +91,11 @@ func (r *readBack) end(now time.Time, answered bool) (lost map[Name]Hash) {
 	case !r.answered.IsZero() && now.Sub(r.answered) >= fenceWait:
 		lost = map[Name]Hash{}
 		for n, hash := range r.asked {
-			if r.seen[n] != hash {
+			seen, ok := r.seen[n]
+			if ok && !n.Kind.ofNode() {
+				continue // other nodes of the operator publish it, too, and the newest stays
+			}
+			if seen != hash {
 				lost[n] = hash
 			}
 		}

@@ -25,8 +25,8 @@ func TestReadBack(t *testing.T) {
 	if !r.due(now) || r.due(now) {
 		t.Error("it does not begin once when all is quiet")
 	}
-	r.published([]outgoing{{a, []byte("three")}}, now) // of the next time
 	r.shown(a, []byte("one"))
+	r.published([]outgoing{{a, []byte("three")}}, now) // of the next time
 	r.shown(b, []byte("old"))
 	if lost := r.end(now.Add(time.Second), false); lost != nil {
 		t.Errorf("lost %v before the broker has answered", lost)
@@ -81,6 +81,30 @@ func TestReadBack(t *testing.T) {
 	}
 	if !r.due(now.Add(readBackLate)) {
 		t.Error("it is put off for ever")
+	}
+}
+
+// What is replaced or withdrawn while it is read back is not lost, nor is a
+// card in whose place another node of the operator has put a newer one.
+func TestWhatWasReplacedMeanwhileIsNotLost(t *testing.T) {
+	head, delta := Name{Network: "n", Topic: "sshd", Kind: KindHead}, Name{Network: "n", Topic: "sshd", Kind: KindDelta, Slot: 3}
+	card := Name{Network: "n", Kind: KindCard}
+	now := time.Unix(1_800_000_000, 0)
+	var r readBack
+	r.published([]outgoing{{head, []byte("one")}, {delta, []byte("two")}, {card, []byte("card 1")}}, now)
+	now = now.Add(readBackQuiet)
+	if !r.due(now) {
+		t.Fatal("it is not read back")
+	}
+	r.published([]outgoing{{head, []byte("four")}, {delta, nil}}, now)
+	r.shown(head, []byte("four"))
+	r.shown(card, []byte("card 2"))
+	r.end(now, true)
+	if lost := r.end(now.Add(fenceWait), true); len(lost) != 0 || r.lost != 0 {
+		t.Errorf("lost %v", lost)
+	}
+	if len(r.sent) != 1 || r.sent[head] != hashOf([]byte("four")) {
+		t.Errorf("to be read back next: %v", r.sent)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,11 +71,15 @@ func (t *Tap) Run(ctx context.Context) error {
 	}
 	in, up := make(chan packet, inMost), make(chan *link, 1)
 	l.login, l.now, l.log, l.in, l.up = id.Login, t.Now, t.Log, in, up
-	base := map[string]int{}
+	// Cards first: without its operator's card nothing of a node is believed.
+	cards, all := map[string]int{}, map[string]int{}
 	for _, f := range t.Filters {
-		base[f] = ring
+		all[f] = ring
+		if strings.HasSuffix(f, "/card") {
+			cards[f] = ring
+		}
 	}
-	l.want(base, 1, nil)
+	l.want(cards, 1, nil)
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -84,11 +89,16 @@ func (t *Tap) Run(ctx context.Context) error {
 	for _, c := range t.Cards {
 		j.cards[c.Operator] = c
 	}
+	var timer <-chan time.Time
 	for {
 		select {
 		case p := <-in:
 			t.Heard(j.judge(p))
 		case <-up:
+			// Those that the broker retains come right after its answer.
+			timer = time.After(subscribeWait)
+		case <-timer:
+			l.want(all, 2, nil)
 		case <-ctx.Done():
 			return nil
 		}
