@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"banmesh/internal/broker"
-	"banmesh/internal/broker/settings"
 )
 
 func newCheckCommand(p *paths) *cobra.Command {
@@ -23,7 +22,7 @@ opens no listener, no state, and changes nothing.
 		Example: "  broker check\n  broker check --config broker.toml",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			f, err := settings.Read(p.config)
+			f, err := p.named()
 			if err != nil {
 				return err
 			}
@@ -32,13 +31,20 @@ opens no listener, no state, and changes nothing.
 				return err
 			}
 			out := c.OutOrStdout()
-			fmt.Fprintf(out, "%s is sound: %s, %d listeners\n", p.config, networkText(o.Network), len(o.Listeners))
+			fmt.Fprintf(out, "%s is sound: %s, %s\n", p.config, networkText(o.Network), listenersText(len(o.Listeners)))
 			for _, note := range notes(o) {
 				fmt.Fprintln(out, "note:", note)
 			}
 			return nil
 		},
 	}
+}
+
+func listenersText(n int) string {
+	if n == 1 {
+		return "1 listener"
+	}
+	return fmt.Sprintf("%d listeners", n)
 }
 
 // soon is how long before its end a certificate should have been renewed.

@@ -90,25 +90,46 @@ func (p *paths) client() *control.Client { return control.NewClient(p.socket) }
 // read reads the configuration file; one that is not there is the default,
 // unless it was named by hand.
 func (p *paths) read(c *cobra.Command) (*settings.File, error) {
-	f, err := settings.Read(p.config)
+	f, err := p.named()
 	if errors.Is(err, fs.ErrNotExist) && !c.Flags().Changed("config") {
 		return settings.Default(), nil
 	}
 	return f, err
 }
 
+// named reads the configuration file, which has to be there.
+func (p *paths) named() (*settings.File, error) {
+	f, err := settings.Read(p.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = cli.Hint(err, "`broker init` writes a configuration; --config names another one")
+	}
+	return f, err
+}
+
 // explain turns errors of the parts into errors with advice.
 func explain(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, explain(e))
+		}
+		return errors.Join(all...)
+	}
 	var e *cli.Error
 	var r *control.RefusedError
+	var f *settings.Fault
 	switch {
 	case err == nil || errors.As(err, &e):
 		return err
+	case errors.As(err, &f):
+		return &cli.Error{Err: err, Hint: f.Hint, Code: cli.ExitError}
 	case errors.As(err, &r) && r.Hint != "":
 		return cli.Hint(err, "%s", r.Hint)
 	case errors.Is(err, control.ErrNotRunning):
 		return &cli.Error{Err: errors.New("the broker is not running: nobody answers on its control socket"), Hint: "start it with `broker run`, or name its socket with --socket", Code: cli.ExitNotRunning}
 	case errors.Is(err, control.ErrPermission):
+		return cli.Hint(err, "run this as root or as the broker's user")
+	case errors.Is(err, fs.ErrPermission):
 		return cli.Hint(err, "run this as root or as the broker's user")
 	case errors.Is(err, retained.ErrLocked):
 		return cli.Hint(err, "`broker status` shows it")

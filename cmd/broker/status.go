@@ -1,7 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,6 +47,8 @@ func newStatusCommand(p *paths) *cobra.Command {
 			default:
 				fmt.Fprintf(out, "disk       well, %d groups written\n", s.Retained.Commits)
 			}
+			printCounts(out, "logins", "turned away", s.TurnedAway)
+			printCounts(out, "admission", "publications refused", s.Refused)
 			if len(s.BannedKeys) > 0 {
 				fmt.Fprintf(out, "banned     %d operators and nodes\n", len(s.BannedKeys))
 			}
@@ -50,4 +57,19 @@ func newStatusCommand(p *paths) *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// printCounts says how many were not served and why, the most first, where
+// there were any.
+func printCounts(w io.Writer, what, how string, counts map[string]uint64) {
+	if len(counts) == 0 {
+		return
+	}
+	var sum uint64
+	why := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
+	for i, reason := range why {
+		sum += counts[reason]
+		why[i] = fmt.Sprintf("%s %d", cli.Printable(reason), counts[reason])
+	}
+	fmt.Fprintf(w, "%-10s %d %s since the start: %s\n", what, sum, how, strings.Join(why, ", "))
 }

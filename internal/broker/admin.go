@@ -26,6 +26,10 @@ type Status struct {
 	Retained      retained.Status `json:"retained"`
 	BannedKeys    []string        `json:"banned_keys"`
 	Draining      bool            `json:"draining"`
+	// TurnedAway counts connections that did not become clients, Refused
+	// publications that were not admitted, by reason, since the start.
+	TurnedAway map[string]uint64 `json:"turned_away"`
+	Refused    map[string]uint64 `json:"refused"`
 }
 
 // Status gives how the broker does.
@@ -33,6 +37,7 @@ func (b *Broker) Status() Status {
 	s := Status{
 		Network: b.options.Network, Open: b.options.Open, Since: b.started, Connections: int(b.open.Load()), MaxConnection: b.limits.Connections,
 		Sessions: b.roster.len(), Subscriptions: b.index.subscriptions(), Retained: b.store.Status(), BannedKeys: b.banned.all(),
+		TurnedAway: byLabel(b.count.turnedAway), Refused: byLabel(b.count.refused),
 	}
 	for _, l := range b.listeners {
 		s.Listeners = append(s.Listeners, string(l.kind)+"://"+l.Addr().String())

@@ -105,7 +105,14 @@ func (b *Broker) identify(c *conn, n frame.Connection) (identity, error) {
 			return identity{method: "key", operator: l.Operator, node: l.Node, access: AccessFull}, nil
 		}
 		if !b.options.Open {
-			return identity{}, &errLogin{frame.RefusedPassword, "proof of key"}
+			why := "proof of key"
+			switch {
+			case errors.Is(err, federation.ErrLoginBroker):
+				why = "proof of key for a broker of another name"
+			case errors.Is(err, federation.ErrLoginTime):
+				why = "proof of key of another time"
+			}
+			return identity{}, &errLogin{frame.RefusedPassword, why}
 		}
 	}
 	if b.options.Anonymous == AccessFull && len(b.options.Users) == 0 {

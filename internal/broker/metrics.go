@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"banmesh/internal/broker/frame"
 )
@@ -60,6 +61,23 @@ func newCounters(r prometheus.Registerer) *counters {
 		heldUp:       counter("publishers_held_up_total", "Publications after which the publisher waited for most of its readers."),
 		collected:    counter("retained_collected_total", "Retained messages that were collected: old, revoked or banned."),
 	}
+}
+
+// byLabel gives the counts of a vector that has one label.
+func byLabel(v *prometheus.CounterVec) map[string]uint64 {
+	found := make(chan prometheus.Metric)
+	go func() {
+		defer close(found)
+		v.Collect(found)
+	}()
+	counts := map[string]uint64{}
+	for m := range found {
+		var d dto.Metric
+		if m.Write(&d) == nil && len(d.GetLabel()) == 1 && d.GetCounter().GetValue() > 0 {
+			counts[d.GetLabel()[0].GetValue()] = uint64(d.GetCounter().GetValue())
+		}
+	}
+	return counts
 }
 
 // malformed counts how a connection ended, where it was the client's fault.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"banmesh/internal/place"
 	"banmesh/internal/policy"
 	"banmesh/internal/typo"
 )
@@ -209,30 +210,17 @@ type Loaded struct {
 	Config
 	// Files that were read, in order.
 	Files  []string
-	places map[string]place
-}
-
-type place struct {
-	file   string
-	line   int
-	column int
+	places place.Places
 }
 
 // At makes a fault about the value at a dotted path ("topics.sshd.ban"), or
 // about the nearest table above it that a file has.
 func (l *Loaded) At(path, format string, args ...any) *Fault {
 	f := &Fault{File: "configuration", Text: path + ": " + fmt.Sprintf(format, args...)}
-	for p := path; ; {
-		if at, ok := l.places[p]; ok {
-			f.File, f.Line, f.Column = at.file, at.line, at.column
-			return f
-		}
-		i := strings.LastIndexByte(p, '.')
-		if i < 0 {
-			return f
-		}
-		p = p[:i]
+	if at, ok := l.places.Find(path); ok {
+		f.File, f.Line, f.Column = at.File, at.Line, at.Column
 	}
+	return f
 }
 
 // Load reads agent.toml and then conf.d/*.toml of dir, sorted by name; later
@@ -240,7 +228,7 @@ func (l *Loaded) At(path, format string, args ...any) *Fault {
 // not there is an empty configuration. Every fault of every file is in the
 // error, joined, as a [Fault].
 func Load(dir string) (*Loaded, error) {
-	l := &Loaded{places: map[string]place{}}
+	l := &Loaded{places: place.Places{}}
 	whole := map[string]any{}
 	var faults []error
 	more, err := ListFiles(filepath.Join(dir, DropInDirectory), ".toml")
@@ -261,7 +249,7 @@ func Load(dir string) (*Loaded, error) {
 		faults = append(faults, errs...)
 		if len(errs) == 0 {
 			merge(whole, part)
-			locate(name, data, l.places)
+			l.places.Note(name, data)
 		}
 	}
 	if len(faults) > 0 {
@@ -335,7 +323,7 @@ func decode(name string, data []byte) (map[string]any, []error) {
 			key := e.Key()
 			fault := &Fault{File: name, Line: line, Column: column, Text: fmt.Sprintf("unknown field %q", strings.Join(key, ".")), Excerpt: e.String()}
 			if len(key) > 0 {
-				if like := typo.Nearest(key[len(key)-1], fieldNames()); like != "" {
+				if like := typo.Nearest(key[len(key)-1], typo.Keys[Config]()); like != "" {
 					fault.Hint = fmt.Sprintf("did you mean %q?", like)
 				}
 			}

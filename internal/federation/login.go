@@ -49,13 +49,20 @@ func LoginPassword(node ed25519.PrivateKey, operator ban.Operator, broker string
 	return base64.RawURLEncoding.EncodeToString(sign.Sign(nil, text, &private))
 }
 
+// Two of the reasons for which a proof is refused, for whoever runs the broker:
+// both mean that somebody's settings are wrong, not that a key is.
+var (
+	ErrLoginBroker = errors.New("it is for the broker")
+	ErrLoginTime   = errors.New("it is of another time")
+)
+
 // VerifyLogin checks an MQTT CONNECT against [LoginPassword]. accept says
 // whether the broker goes by a name; nil accepts every name. It fails with
 // [ErrLogin], wrapped.
 func VerifyLogin(clientID, user, password string, accept func(broker string) bool, now time.Time) (Login, error) {
 	l, err := verifyLogin(clientID, user, password, now)
 	if err == nil && accept != nil && !accept(l.Broker) {
-		err = fmt.Errorf("it is for the broker %q", l.Broker)
+		err = fmt.Errorf("%w %q", ErrLoginBroker, l.Broker)
 	}
 	if err != nil {
 		return Login{}, fmt.Errorf("%w: %w", ErrLogin, err)
@@ -94,9 +101,9 @@ func verifyLogin(clientID, user, password string, now time.Time) (l Login, err e
 	case user != l.Operator.String():
 		err = errors.New("the user name is not the operator in the proof")
 	case now.After(l.Expires):
-		err = fmt.Errorf("it expired at %s", l.Expires.Format(time.RFC3339))
+		err = fmt.Errorf("%w: it expired at %s", ErrLoginTime, l.Expires.Format(time.RFC3339))
 	case l.Expires.After(now.Add(MaxLoginLife)):
-		err = fmt.Errorf("it is good for more than %v", MaxLoginLife)
+		err = fmt.Errorf("%w: it is good for more than %v", ErrLoginTime, MaxLoginLife)
 	}
 	return l, err
 }

@@ -1,6 +1,9 @@
 package typo
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestTheNameThatIsMeantIsFound(t *testing.T) {
 	names := []string{"maxretry", "findtime", "bantime", "ban", "url", "others", "sshd"}
@@ -10,5 +13,23 @@ func TestTheNameThatIsMeantIsFound(t *testing.T) {
 		if got := Nearest(wrong, names); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", wrong, got, want)
 		}
+	}
+}
+
+func TestKeysAreThoseOfEveryTable(t *testing.T) {
+	type base struct {
+		Ban string `toml:"ban,omitempty"`
+	}
+	type table struct {
+		base
+		Ports []uint16 `toml:"ports"`
+		own   int
+	}
+	type file struct {
+		Topics map[string]table `toml:"topics"`
+		Other  *table           `toml:"other"`
+	}
+	if got := Keys[file](); !slices.Equal(got, []string{"topics", "ban", "ports", "other", "ban", "ports"}) {
+		t.Errorf("%q", got)
 	}
 }

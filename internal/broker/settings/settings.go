@@ -17,6 +17,8 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/broker"
 	"banmesh/internal/federation"
+	"banmesh/internal/place"
+	"banmesh/internal/typo"
 )
 
 // maxFile bounds the configuration file.
@@ -37,6 +39,9 @@ type File struct {
 	Limits    Limits          `toml:"limits"`
 	Log       Log             `toml:"log"`
 	HTTP      HTTP            `toml:"http"`
+
+	path   string
+	places place.Places
 }
 
 // A Listener is a place where clients come in.
@@ -94,6 +99,7 @@ type Fault struct {
 	Line, Column int
 	Text         string
 	Excerpt      string
+	Hint         string
 }
 
 func (f *Fault) Error() string {
@@ -138,84 +144,103 @@ func Read(path string) (*File, error) {
 func Parse(path string, text []byte) (*File, error) {
 	d := toml.NewDecoder(strings.NewReader(string(text)))
 	d.DisallowUnknownFields()
-	f := &File{}
+	f := &File{path: path, places: place.Places{}}
 	err := d.Decode(f)
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		var faults []error
 		for _, e := range strict.Errors {
 			line, column := e.Position()
-			faults = append(faults, &Fault{path, line, column, fmt.Sprintf("unknown field %q", strings.Join(e.Key(), ".")), e.String()})
+			f := &Fault{File: path, Line: line, Column: column, Text: fmt.Sprintf("unknown field %q", strings.Join(e.Key(), ".")), Excerpt: e.String()}
+			if key := e.Key(); len(key) > 0 {
+				if like := typo.Nearest(key[len(key)-1], typo.Keys[File]()); like != "" {
+					f.Hint = fmt.Sprintf("did you mean %q?", like)
+				}
+			}
+			faults = append(faults, f)
 		}
 		return nil, errors.Join(faults...)
 	}
 	if e, ok := errors.AsType[*toml.DecodeError](err); ok {
 		line, column := e.Position()
-		return nil, &Fault{path, line, column, e.Error(), e.String()}
+		return nil, &Fault{File: path, Line: line, Column: column, Text: strings.TrimPrefix(e.Error(), "toml: "), Excerpt: e.String()}
 	}
 	if err != nil {
 		return nil, &Fault{File: path, Text: err.Error()}
 	}
+	f.places.Note(path, text)
 	return f, nil
+}
+
+// at makes a fault of the value at a dotted path. Without a file, as with the
+// flags of `broker run` alone, it names the value.
+func (f *File) at(path string, err error) error {
+	at, ok := f.places.Find(path)
+	if !ok && f.path == "" {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return &Fault{File: f.path, Line: at.Line, Column: at.Column, Text: path + ": " + err.Error()}
 }
 
 // Options gives the broker's options, and every fault of the values, joined.
 // It reads the certificates that the file names and opens nothing else.
 func (f *File) Options() (o broker.Options, err error) {
 	var faults []error
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	fault := func(path, format string, args ...any) {
+		faults = append(faults, f.at(path, fmt.Errorf(format, args...)))
+	}
 	o = broker.Options{
 		Network: f.Network, StateDir: f.StateDir, Keys: f.Keys == nil || *f.Keys, Names: f.Names, Open: f.Open,
 		LogAddresses: f.Log.Addresses, DenyRead: f.DenyRead, Users: map[string]broker.User{},
 	}
 	if f.Network != "" {
 		if err := federation.CheckNetwork(f.Network); err != nil {
-			fault("network: %w", err)
+			fault("network", "%w", err)
 		}
 	}
 	var ok bool
 	if o.Anonymous, ok = access(f.Anonymous, "none"); !ok {
-		fault("anonymous: %q is none of \"none\", \"read\" and \"full\"", f.Anonymous)
+		fault("anonymous", "%q is none of \"none\", \"read\" and \"full\"", f.Anonymous)
 	}
 	for i, s := range f.Operators {
 		id, err := ban.ParseOperator(s)
 		if err != nil {
-			fault("operators, entry %d: %w", i+1, err)
+			fault("operators", "entry %d: %w", i+1, err)
 		}
 		o.Operators = append(o.Operators, id)
 	}
 	for name, u := range f.Users {
 		a, ok := access(u.Access, "full")
 		if !ok {
-			fault("users.%s.access: %q is neither \"full\" nor \"read\"", name, u.Access)
+			fault("users."+name+".access", "%q is neither \"full\" nor \"read\"", u.Access)
 		}
 		if err := broker.CheckHash(u.Hash); err != nil {
-			fault("users.%s.hash: %w", name, err)
+			fault("users."+name+".hash", "%w", err)
 		}
 		o.Users[name] = broker.User{Hash: u.Hash, Access: a}
 	}
 	if len(f.Listeners) == 0 {
-		fault("no listeners: nobody could connect")
+		fault("listeners", "there are none: nobody could connect")
 	}
 	for i, l := range f.Listeners {
 		listener, err := l.options(o.Keys)
 		if err != nil {
-			fault("listeners, entry %d: %w", i+1, err)
+			fault(fmt.Sprintf("listeners.%d", i), "%w", err)
 		}
 		o.Listeners = append(o.Listeners, listener)
 	}
 	if o.Anonymous == broker.AccessNone && !o.Keys && len(o.Users) == 0 {
-		fault("nobody may log in: allow keys, users or anonymous clients")
+		fault("keys", "nobody may log in: allow keys, users or anonymous clients")
 	}
 	o.Limits = f.Limits.options(fault)
 	if _, err := f.Log.level(); err != nil {
-		fault("log.level: %w", err)
+		fault("log.level", "%w", err)
 	}
 	if f.Log.Format != "" && f.Log.Format != "text" && f.Log.Format != "json" {
-		fault("log.format: %q is neither \"text\" nor \"json\"", f.Log.Format)
+		fault("log.format", "%q is neither \"text\" nor \"json\"", f.Log.Format)
 	}
 	if f.HTTP.Listen != "" {
 		if _, _, err := net.SplitHostPort(f.HTTP.Listen); err != nil {
-			fault("http.listen: %w", err)
+			fault("http.listen", "%w", err)
 		}
 	}
 	return o, errors.Join(faults...)
@@ -280,14 +305,14 @@ func (l Listener) options(keys bool) (broker.Listener, error) {
 	return o, nil
 }
 
-func (l Limits) options(fault func(string, ...any)) broker.Limits {
+func (l Limits) options(fault func(path, format string, args ...any)) broker.Limits {
 	duration := func(name, s string) time.Duration {
 		if s == "" {
 			return 0
 		}
 		d, err := time.ParseDuration(s)
 		if err != nil || d <= 0 {
-			fault("limits.%s: %q is no time such as \"10s\" or \"720h\"", name, s)
+			fault("limits."+name, "%q is no time such as \"10s\" or \"720h\"", s)
 		}
 		return d
 	}
@@ -297,11 +322,11 @@ func (l Limits) options(fault func(string, ...any)) broker.Limits {
 		"publish_burst": l.PublishBurst, "address_burst": l.AddressBurst,
 	} {
 		if n < 0 {
-			fault("limits.%s: it is negative", name)
+			fault("limits."+name, "it is negative")
 		}
 	}
 	if l.PublishRate < 0 || l.AddressRate < 0 {
-		fault("limits: a rate is negative")
+		fault("limits", "a rate is negative")
 	}
 	return broker.Limits{
 		Connections: l.Connections, PerAddress: l.PerAddress, Arriving: l.Arriving,
