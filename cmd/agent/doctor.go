@@ -84,14 +84,18 @@ whether the address from which you are logged in is safe from bans. It changes n
 					return err
 				}
 			} else {
+				wide := 0
+				for _, f := range list {
+					wide = max(wide, len(f.Check))
+				}
 				for _, f := range list {
 					mark := "ok   "
 					if !f.OK {
 						mark = "WRONG"
 					}
-					fmt.Fprintf(c.OutOrStdout(), "%s  %-10s %s\n", mark, f.Check, cli.Printable(f.Text))
+					fmt.Fprintf(c.OutOrStdout(), "%s  %-*s  %s\n", mark, wide, f.Check, cli.Printable(f.Text))
 					if f.Fix != "" {
-						fmt.Fprintf(c.OutOrStdout(), "       %-10s fix: %s\n", "", cli.Printable(f.Fix))
+						fmt.Fprintf(c.OutOrStdout(), "       %-*s  fix: %s\n", wide, "", cli.Printable(f.Fix))
 					}
 				}
 			}

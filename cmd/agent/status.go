@@ -72,14 +72,19 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		}
 	}
 	fmt.Fprintln(w)
-	t = cli.NewTable(w, "SOURCE", "READ", "MATCHED", "IGNORED", "UNMATCHED", "UNREAD", "LAST LINE", "")
+	// The source is last: a journal's matches are longer than a terminal is wide.
+	t = cli.NewTable(w, "READ", "MATCHED", "IGNORED", "UNMATCHED", "UNREAD", "LAST LINE", "SOURCE")
 	for _, x := range s.Sources {
 		last := "never"
 		if !x.LastLine.IsZero() {
 			last = cli.Short(now.Sub(x.LastLine)) + " ago"
 		}
-		t.Row(x.Name, strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), strconv.FormatUint(x.Ignored, 10), strconv.FormatUint(x.Unmatched, 10),
-			unread(x.Backlog), last, x.Error)
+		name := x.Name
+		if x.Error != "" {
+			name += ": " + x.Error
+		}
+		t.Row(strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), strconv.FormatUint(x.Ignored, 10), strconv.FormatUint(x.Unmatched, 10),
+			unread(x.Backlog), last, name)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,11 @@ opens no listener, no state, and changes nothing.
 			}
 			out := c.OutOrStdout()
 			fmt.Fprintf(out, "%s is sound: %s, %s\n", p.config, networkText(o.Network), listenersText(len(o.Listeners)))
+			for _, l := range f.Listeners {
+				if info, err := os.Stat(l.KeyFile); err == nil && info.Mode().Perm()&0o044 == 0 {
+					fmt.Fprintf(out, "note: only its owner may read %s, and the service is not root: put it into a group, and name that in SupplementaryGroups= of the unit\n", l.KeyFile)
+				}
+			}
 			for _, note := range notes(o) {
 				fmt.Fprintln(out, "note:", note)
 			}

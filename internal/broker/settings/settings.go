@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
@@ -178,7 +179,11 @@ func (f *File) at(path string, err error) error {
 	if !ok && f.path == "" {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return &Fault{File: f.path, Line: at.Line, Column: at.Column, Text: path + ": " + err.Error()}
+	fault := &Fault{File: f.path, Line: at.Line, Column: at.Column, Text: path + ": " + err.Error()}
+	if errors.Is(err, fs.ErrPermission) {
+		fault.Hint = "the service is not root: put the file into a group, and name that in SupplementaryGroups= of the unit"
+	}
+	return fault
 }
 
 // Options gives the broker's options, and every fault of the values, joined.
