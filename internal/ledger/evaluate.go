@@ -78,7 +78,15 @@ func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 		l.scratch = q.Votes
 		verdict = l.policy.Judge(q)
 	}
-	if rec.action != verdict.Action || rec.since == 0 {
+	switch {
+	case rec.since == 0:
+		// The first time in this process. After a restart that is not when it
+		// began: that was when the last of its claims arrived.
+		rec.since = seconds(now)
+		if arrived := l.arrived(r, verdict.Why == policy.ReasonLocal); arrived != 0 {
+			rec.since = min(rec.since, arrived)
+		}
+	case rec.action != verdict.Action:
 		rec.since = seconds(now)
 	}
 	rec.action, rec.why, rec.until = verdict.Action, verdict.Why, 0
@@ -97,6 +105,17 @@ func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 	} else if !rec.dirty && rec.told == 0 {
 		l.table.drop(r)
 	}
+}
+
+// arrived is when the last of a record's claims arrived, or of its own ones
+// alone, or 0.
+func (l *Ledger) arrived(r uint32, own bool) (latest uint32) {
+	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
+		if v := l.table.votes.at(i - 1); v.feed == ownFeed || !own {
+			latest = max(latest, v.since)
+		}
+	}
+	return latest
 }
 
 // prune removes ended claims and gives the latest end of those that are left.

@@ -252,6 +252,32 @@ func TestWhenAClaimArrivedIsKnownAfterARestart(t *testing.T) {
 	w.wantBanned(1, "after a restart")
 }
 
+// Since when somebody is banned is no matter of when the agent was started.
+func TestABanBeganBeforeTheRestart(t *testing.T) {
+	p := rules(t, policy.TopicSource{Ban: "any of alice"}, "alice")
+	w := newWorld(t, Options{Policy: p})
+	own, peers := many(0, 1, 48*time.Hour), many(1, 1, 48*time.Hour)
+	w.must(w.BanLocal("sshd", own[0], Evidence{}))
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: peers}))
+	w.now = t0.Add(time.Hour)
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: own})) // of who is banned here already
+	check := func(when string) {
+		t.Helper()
+		for _, c := range []ban.Claim{own[0], peers[0]} {
+			e := w.Explain(c.Target)
+			if len(e.Standings) != 1 || !e.Standings[0].Since.Equal(t0) {
+				t.Errorf("%s: %v is banned since %+v, want %v", when, c.Target, e.Standings, t0)
+			}
+		}
+	}
+	check("before")
+	w.must(w.Close())
+	w.now = t0.Add(2 * time.Hour)
+	w.restart()
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: append(own, peers...)}))
+	check("after a restart")
+}
+
 func TestPeersUsefulnessIsCounted(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{}, "alice", "bob")})
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 10, time.Hour)}))
