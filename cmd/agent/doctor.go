@@ -243,7 +243,7 @@ func diagnose(e examined) (list []finding) {
 			note("peer", false, "agent peers show "+x.Name+"; agent undo "+x.Name+" --release", "%s is quarantined: %s", x.Name, x.Quarantine.Why)
 		case x.Strikes > 0:
 			note("peer", false, "agent peers show "+x.Name, "%s claimed what must never be banned, %d times within a day", x.Name, x.Strikes)
-		case subscribes && x.Feeds == 0:
+		case subscribes && x.Feeds == 0 && !e.heard(x.Name):
 			note("peer", false, "agent feeds; ask "+x.Name+" whether its node publishes", "nothing is heard of %s", x.Name)
 		}
 	}
@@ -254,6 +254,14 @@ func diagnose(e examined) (list []finding) {
 		}
 	}
 	return list
+}
+
+// heard says whether any feed of a peer has arrived; one without bans is no
+// claim of anybody.
+func (e examined) heard(name string) bool {
+	return slices.ContainsFunc(e.feeds, func(f federation.FeedStatus) bool {
+		return !f.Own && f.Name == name && f.Status != federation.StatusUnseen
+	})
 }
 
 // firewall judges the table: is it there, and before everybody else's.

@@ -37,6 +37,13 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 			t.Errorf("a node that is well has %+v", f)
 		}
 	}
+	quiet := well() // alice publishes, and has banned nobody
+	quiet.peers[0].Feeds = 0
+	for _, f := range diagnose(quiet) {
+		if !f.OK {
+			t.Errorf("a peer without bans is %+v", f)
+		}
+	}
 	for name, c := range map[string]struct {
 		harm func(*examined)
 		fix  string
@@ -56,7 +63,7 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		"nobody trusted":           {func(e *examined) { e.status.Topics[0].Policy = "" }, "agent peers add"},
 		"an unsafe own address":    {func(e *examined) { e.admin = netip.MustParseAddr("9.9.9.9") }, "agent allow add 9.9.9.9"},
 		"an empty never-ban list":  {func(e *examined) { e.never = nil }, "agent reload"},
-		"a silent peer":            {func(e *examined) { e.peers[0].Feeds = 0 }, "agent feeds"},
+		"a silent peer":            {func(e *examined) { e.peers[0].Feeds, e.feeds = 0, nil }, "agent feeds"},
 		"a peer with strikes":      {func(e *examined) { e.peers[0].Strikes = 1 }, "agent peers show alice"},
 		"a quarantined peer":       {func(e *examined) { e.peers[0].Quarantine = &ledger.Quarantine{Why: "strikes"} }, "agent undo alice --release"},
 		"claims that wait":         {func(e *examined) { e.holds = []ledger.Hold{{Name: "alice", Why: ledger.HoldGuard, Claims: 5}} }, "agent hold approve alice"},
