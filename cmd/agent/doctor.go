@@ -234,7 +234,7 @@ func diagnose(e examined) (list []finding) {
 			note("policy", false, "agent peers add NAME ID", "%s is accepted, but nobody is trusted in it", t.Topic)
 		}
 		if (t.Subscribe || t.Publish) && len(s.Brokers) == 0 {
-			note("broker", false, "agent network join URL", "%s is shared or accepted, but no broker is configured", t.Topic)
+			note("broker", false, "agent network join INVITATION, or [[brokers]] in agent.toml", "%s is shared or accepted, but no broker is configured", t.Topic)
 		}
 	}
 	for _, x := range e.peers {

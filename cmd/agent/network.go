@@ -30,15 +30,19 @@ func readInvitation(s string) (*federation.Invitation, error) {
 	if !strings.HasPrefix(s, federation.InvitationPrefix) {
 		b, err := readSmall(s)
 		if err != nil {
-			return nil, err
+			return nil, cli.Hint(err, "an invitation begins with %s; a broker alone goes into agent.toml: [[brokers]] url = \"ssl://HOST:8883\"", federation.InvitationPrefix)
 		}
 		text = string(b)
 	}
-	v, err := federation.ParseInvitation(text, time.Now())
-	if errors.Is(err, federation.ErrInvitationExpired) {
+	// What was sent by mail may be broken over lines.
+	v, err := federation.ParseInvitation(strings.Join(strings.Fields(text), ""), time.Now())
+	switch {
+	case errors.Is(err, federation.ErrInvitationExpired):
 		return nil, cli.Hint(err, "ask operator %s for a new one", v.Operator)
+	case err != nil:
+		return nil, cli.Hint(err, "copy the invitation again, all of it")
 	}
-	return v, err
+	return v, nil
 }
 
 func printInvitation(w io.Writer, v *federation.Invitation) error {
@@ -115,6 +119,10 @@ func join(c *cobra.Command, p *paths, v *federation.Invitation) error {
 	if err != nil {
 		return err
 	}
+	conf, err := config.Load(p.config)
+	if err != nil {
+		return err
+	}
 	out := c.OutOrStdout()
 	if len(v.Trusted) > 0 {
 		if _, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
@@ -136,11 +144,31 @@ func join(c *cobra.Command, p *paths, v *federation.Invitation) error {
 	}
 	path, err := config.EditDropIn(p.config, "network", func(tree map[string]any) error {
 		tree["network"] = v.Network
+		// Those of an invitation before are replaced; what a person wrote stays,
+		// and a broker that is named twice would be refused.
+		own := map[string]int{}
+		for _, b := range conf.Brokers {
+			for _, u := range append([]string{b.URL}, b.Others...) {
+				own[u]++
+			}
+		}
+		before, _ := tree["brokers"].([]any)
+		for _, b := range before {
+			entry, _ := b.(map[string]any)
+			others, _ := entry["others"].([]any)
+			for _, u := range append([]any{entry["url"]}, others...) {
+				own[fmt.Sprint(u)]--
+			}
+		}
 		var list []any
 		for _, u := range v.Brokers {
 			addresses := strings.Fields(u)
 			if len(addresses) == 0 {
 				return errors.New("the invitation names a broker without an address")
+			}
+			if i := slices.IndexFunc(addresses, func(s string) bool { return own[s] > 0 }); i >= 0 {
+				fmt.Fprintf(out, "%s is in the configuration already\n", addresses[i])
+				continue
 			}
 			entry := map[string]any{"url": addresses[0]}
 			if len(addresses) > 1 {
@@ -148,7 +176,9 @@ func join(c *cobra.Command, p *paths, v *federation.Invitation) error {
 			}
 			list = append(list, entry)
 		}
-		tree["brokers"] = list
+		if tree["brokers"] = list; len(list) == 0 {
+			delete(tree, "brokers")
+		}
 		return nil
 	})
 	if err != nil {

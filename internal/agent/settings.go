@@ -103,6 +103,7 @@ func LoadSettings(dir string) (*Settings, error) {
 		fault("network", "%v", err)
 	}
 	checkBrokers(loaded.Brokers, fault)
+	loaded.Brokers = s.onceEach(loaded.Brokers)
 	checkFirewall(loaded.Firewall, fault)
 	checkGate(loaded.Gate, fault)
 	checkHTTP(loaded.HTTP, fault)
@@ -305,7 +306,6 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 
 // checkBrokers finds what is wrong with the entries of brokers.
 func checkBrokers(list []config.Broker, fault faulter) {
-	taken := map[string]int{}
 	for i, b := range list {
 		at := func(key string) string { return fmt.Sprintf("brokers.%d.%s", i, key) }
 		for j, text := range append([]string{b.URL}, b.Others...) {
@@ -315,10 +315,6 @@ func checkBrokers(list []config.Broker, fault faulter) {
 			}
 			if err := checkURL(text); err != nil {
 				fault(key, "%v", err)
-			} else if first, ok := taken[text]; ok {
-				fault(key, "%s is in entry %d already: a broker takes a node once, so two connections would push each other off", text, first+1)
-			} else {
-				taken[text] = i
 			}
 		}
 		for key, file := range map[string]string{"password_file": b.PasswordFile, "ca_file": b.CAFile, "cert_file": b.CertFile, "key_file": b.KeyFile} {
@@ -330,6 +326,29 @@ func checkBrokers(list []config.Broker, fault faulter) {
 			}
 		}
 	}
+}
+
+// onceEach leaves out addresses that an entry before has: a broker takes a node
+// once, so two connections to it would push each other off for ever.
+func (s *Settings) onceEach(list []config.Broker) (out []config.Broker) {
+	taken := map[string]bool{}
+	for _, b := range list {
+		var addresses []string
+		for _, text := range append([]string{b.URL}, b.Others...) {
+			if taken[text] {
+				s.warnings = append(s.warnings, fmt.Sprintf("brokers: %s is named twice; the second is left out, for a broker takes a node once", text))
+				continue
+			}
+			taken[text] = true
+			addresses = append(addresses, text)
+		}
+		if len(addresses) == 0 {
+			continue
+		}
+		b.URL, b.Others = addresses[0], addresses[1:]
+		out = append(out, b)
+	}
+	return out
 }
 
 // checkURL finds what is wrong with a broker's address.
