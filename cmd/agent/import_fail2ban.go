@@ -89,10 +89,13 @@ func printImported(w io.Writer, all []detect.Imported) {
 		if len(d.Journal) > 0 {
 			fmt.Fprintf(w, "  journal    %s\n", cli.Printable(strings.Join(d.Journal, " | ")))
 		}
+		here := len(d.Journal)
 		for _, path := range d.Files {
 			note := ""
 			if found, err := filepath.Glob(path); err == nil && len(found) == 0 {
 				note = "   (no such file yet; it is waited for)"
+			} else {
+				here++
 			}
 			fmt.Fprintf(w, "  file       %s%s\n", cli.Printable(path), note)
 		}
@@ -107,6 +110,9 @@ func printImported(w io.Writer, all []detect.Imported) {
 		}
 		for _, warning := range i.Warnings {
 			fmt.Fprintf(w, "  warning    %s\n", cli.Printable(warning))
+		}
+		if here == 0 && len(d.Files) > 0 {
+			fmt.Fprintln(w, "  warning    none of its logs is here, so nobody is found until one is; if the service logs to the journal, say backend = systemd in the jail and import again")
 		}
 	}
 }

@@ -87,6 +87,6 @@ func replay(c *cobra.Command, jails []detect.Jail, in io.Reader, name string, at
 		return err
 	}
 	s := status.Sources[0]
-	_, err = fmt.Fprintf(out, "%d lines: %d matched, %d ignored, %d unmatched; %d bans\n", s.Matched+s.Ignored+s.Unmatched, s.Matched, s.Ignored, s.Unmatched, bans)
+	_, err = fmt.Fprintf(out, "%d lines: %d matched, %d ignored, %d unmatched; %s\n", s.Matched+s.Ignored+s.Unmatched, s.Matched, s.Ignored, s.Unmatched, plural(bans, "ban"))
 	return err
 }

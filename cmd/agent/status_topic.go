@@ -57,7 +57,7 @@ func printTopicStatus(w io.Writer, s control.JailStatus) {
 	}
 	fmt.Fprintf(w, "   `- Banned IP list:\t%s\n", strings.Join(banned, " "))
 	if remote := s.CurrentlyBanned - s.Own; remote > 0 {
-		fmt.Fprintf(w, "\n%s in force were made by peers; `agent bans --topic %s` names them.\n", plural(remote, "ban"), s.Topic)
+		fmt.Fprintf(w, "\nOf these, peers made %d; `agent bans --topic %s` names them.\n", remote, s.Topic)
 	}
 	switch {
 	case s.Simulate:
