@@ -63,6 +63,12 @@ func (s *Settings) CheckFilters() error {
 // ban takes a decision. What never-ban or a person forbids is said and done
 // with; only what could not be written is kept for later.
 func (d *detection) ban(ctx context.Context, v detect.Decision) error {
+	// A log that is read anew, because a topic is looked for again or a
+	// definition changed, holds what a person has forgiven.
+	if at := d.a.ledger.UnbannedAt(v.Topic, v.Target); !v.Last.After(at) {
+		d.a.log.InfoContext(ctx, "an offender is not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.String("reason", "it was unbanned after its last offence"))
+		return nil
+	}
 	claim := ban.Claim{Target: v.Target, End: v.End, Class: v.Class, Hits: uint8(min(max(v.Hits, 1), ban.MaxHits)), Established: v.Established}
 	err := d.a.ledger.BanLocal(v.Topic, claim, ledger.Evidence{By: v.Filter, Source: v.Source, Sample: v.Sample})
 	switch {

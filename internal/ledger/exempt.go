@@ -200,6 +200,27 @@ func (l *Ledger) Exempt(e Exemption, duration time.Duration) (lifted []Local, er
 	return l.shield(e, now)
 }
 
+// UnbannedAt says when a person last lifted the bans of a target in a topic:
+// what it did before then is forgiven. It is zero where nobody did.
+func (l *Ledger) UnbannedAt(topic ban.Topic, target ban.Target) (at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.exempt.exempt(topic).Protects(target); !ok {
+		return at
+	}
+	// Several may overlap it, and the newest counts.
+	prefix, isAddress := target.Prefix()
+	for _, e := range l.exempt.of {
+		if e.Allow || e.Topic != "" && e.Topic != topic || !e.Since.After(at) {
+			continue
+		}
+		if p, ok := e.Target.Prefix(); e.Target == target || ok && isAddress && p.Overlaps(prefix) {
+			at = e.Since
+		}
+	}
+	return at
+}
+
 // Allow shields a target from every ban, those in force included, until a time
 // (zero: until it is removed). It gives the own bans that were lifted.
 func (l *Ledger) Allow(target ban.Target, until time.Time, comment string) (lifted []Local, err error) {

@@ -278,6 +278,27 @@ func TestABanBeganBeforeTheRestart(t *testing.T) {
 	check("after a restart")
 }
 
+func TestTheNewestUnbanOfATargetCounts(t *testing.T) {
+	w := newWorld(t, Options{})
+	target := ban.MustTarget("12.0.0.1")
+	want := func(topic ban.Topic, at time.Time) {
+		t.Helper()
+		if got := w.UnbannedAt(topic, target); !got.Equal(at) {
+			t.Errorf("%s: %v, want %v", topic, got, at)
+		}
+	}
+	want("sshd", time.Time{})
+	for i, e := range []Exemption{{Target: ban.MustTarget("12.0.0.0/24")}, {Target: target}, {Target: target, Topic: "spam"}, {Target: ban.MustTarget("12.0.1.0/24")}} {
+		w.now = t0.Add(time.Duration(i) * time.Minute)
+		_, err := w.Exempt(e, 0)
+		w.must(err)
+	}
+	_, err := w.Allow(ban.MustTarget("12.0.0.0/8"), time.Time{}, "")
+	w.must(err)
+	want("sshd", t0.Add(time.Minute))
+	want("spam", t0.Add(2*time.Minute))
+}
+
 func TestPeersUsefulnessIsCounted(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{}, "alice", "bob")})
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 10, time.Hour)}))
