@@ -67,7 +67,8 @@ func printInvitation(w io.Writer, v *federation.Invitation) error {
 func newNetworkShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show INVITATION", Short: "Show an invitation and change nothing",
-		Args: exactly(1, "an invitation, a file that holds one, or -"),
+		Example: "  agent network show invitation.txt",
+		Args:    exactly(1, "an invitation, a file that holds one, or -"),
 		RunE: func(c *cobra.Command, args []string) error {
 			v, err := readInvitation(args[0])
 			if err != nil {

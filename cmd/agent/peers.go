@@ -131,7 +131,8 @@ func newPeersListCommand(p *paths) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "list", Short: "List the operators that this node knows, and where they count",
-		Args: cobra.NoArgs,
+		Example: "  agent peers list",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			set, err := agent.LoadSettings(p.config)
 			if err != nil {
@@ -159,7 +160,8 @@ func newPeersListCommand(p *paths) *cobra.Command {
 func newPeersRemoveCommand(p *paths) *cobra.Command {
 	return &cobra.Command{
 		Use: "remove NAME", Short: "Stop believing an operator; bans that rest on it alone are lifted",
-		Args: exactly(1, "an operator's name"),
+		Example: "  agent peers remove carol",
+		Args:    exactly(1, "an operator's name"),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := args[0]
 			set, before := agent.LoadSettings(p.config)

@@ -55,7 +55,21 @@ signed bans on topics that you opt into, and accepts bans from operators that yo
 	f.StringVar(&p.state, "state-dir", at.state, "directory of keys and state")
 	f.StringVar(&p.socket, "socket", at.socket, "control socket")
 	root.AddCommand(commands(p)...)
+	sayExitCodes(root)
 	return root
+}
+
+// sayExitCodes ends every command's help with its exit codes.
+func sayExitCodes(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		sayExitCodes(sub)
+	}
+	if c.Long == "" {
+		c.Long = c.Short + ".\n"
+	}
+	if !strings.Contains(c.Long, "Exit codes") {
+		c.Long = strings.TrimRight(c.Long, "\n") + "\n" + cli.ExitHelp
+	}
 }
 
 // systemSocket is where the agent of the machine answers.

@@ -3,8 +3,27 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
+
+func TestEveryCommandsHelpHasAnExampleAndItsExitCodes(t *testing.T) {
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if !strings.Contains(c.Long, "Exit codes: 0 ") {
+			t.Errorf("%s does not name its exit codes", c.CommandPath())
+		}
+		if c.Example == "" && !c.HasSubCommands() {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRootCommand())
+}
 
 // A user whose machine has an agent, and who has none, is told that privileges
 // are missing; a configuration in their home would be read by nobody.

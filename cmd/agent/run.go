@@ -46,8 +46,9 @@ makes a service read its configuration again, as ` + "`agent reload`" + ` does.
 func newCheckCommand(p *paths) *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Check the configuration, without any side effect",
-		Long: "Check the configuration, without any side effect. All faults are shown at once.\n" + cli.ExitHelp,
-		Args: cobra.NoArgs,
+		Example: "  agent check",
+		Long:    "Check the configuration, without any side effect. All faults are shown at once.\n" + cli.ExitHelp,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := agent.LoadSettings(p.config)
 			if err != nil {

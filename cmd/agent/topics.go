@@ -129,8 +129,9 @@ func reload(c *cobra.Command, p *paths, path string) error {
 func newReloadCommand(p *paths) *cobra.Command {
 	return &cobra.Command{
 		Use: "reload", Short: "Make the running agent read its configuration again",
-		Long: "Make the running agent read its configuration again. With a fault in it, the agent keeps what it has and the fault is shown.\n" + cli.ExitHelp,
-		Args: cobra.NoArgs,
+		Example: "  agent check && agent reload",
+		Long:    "Make the running agent read its configuration again. With a fault in it, the agent keeps what it has and the fault is shown.\n" + cli.ExitHelp,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := agent.LoadSettings(p.config); err != nil {
 				return err

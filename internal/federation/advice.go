@@ -25,7 +25,10 @@ func advice(err error, b Broker, host string) string {
 		if b.User != "" {
 			return "user and password_file of this broker's entry in agent.toml"
 		}
-		return fmt.Sprintf("the broker knows this node by its key: is %s one of the `names` of its configuration, is the clock of both right (timedatectl), is this key not banned there (broker ban-key)? A broker with accounts wants user and password_file", host)
+		if errors.Is(err, packets.ErrorRefusedNotAuthorised) {
+			return "the broker does not serve this node: is its key, or its operator's, banned there (broker ban-key)? A broker with accounts wants user and password_file"
+		}
+		return fmt.Sprintf("the broker knows this node by its key: is %s one of the `names` of its configuration, and is the clock of both right (timedatectl)? `broker status` counts why. A broker with accounts wants user and password_file", host)
 	case errors.Is(err, packets.ErrorRefusedIDRejected):
 		return "another client of the broker uses this node's identity: agent feeds"
 	case errors.As(err, &authority):
