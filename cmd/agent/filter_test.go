@@ -91,7 +91,7 @@ func TestExplainLineSaysWhyOrWhyNot(t *testing.T) {
 func TestReplaySaysWhatWouldHaveBeenBanned(t *testing.T) {
 	line := strings.Split(someLog, "\n")[1] + "\n"
 	out := runCommand(t, newReplayCommand(&paths{config: t.TempDir()}), strings.Repeat(line, 5)+"other\n", "--topic", "sshd", "--now", "2026-11-21T10:00:00Z", "-")
-	if !strings.Contains(out, "192.0.2.7") || !strings.Contains(out, "5 hits (auth)") || !strings.Contains(out, "6 lines: 5 matched, 0 ignored, 1 unmatched; 1 bans") {
+	if !strings.Contains(out, "192.0.2.7") || !strings.Contains(out, "5 hits (auth)") || !strings.Contains(out, "6 lines: 5 matched, 0 ignored, 1 unmatched; 1 ban\n") {
 		t.Error(out)
 	}
 }
