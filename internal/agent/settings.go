@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"net/url"
@@ -317,13 +318,23 @@ func checkBrokers(list []config.Broker, fault faulter) {
 				fault(key, "%v", err)
 			}
 		}
+		there := true
 		for key, file := range map[string]string{"password_file": b.PasswordFile, "ca_file": b.CAFile, "cert_file": b.CertFile, "key_file": b.KeyFile} {
 			if file == "" {
 				continue
 			}
 			if _, err := os.Stat(file); err != nil {
 				fault(at(key), "%v", err)
+				there = false
 			}
+		}
+		if !there {
+			continue
+		}
+		// What the files hold would otherwise be found by the next start. Who may
+		// not read them may still ask other things of the configuration.
+		if _, err := BrokerOf(b); err != nil && !errors.Is(err, fs.ErrPermission) {
+			fault(fmt.Sprintf("brokers.%d", i), "%v", err)
 		}
 	}
 }
