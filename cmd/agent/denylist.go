@@ -322,13 +322,17 @@ func readDenyFile(stdin io.Reader, name string, kind denyfile.Format) ([]denyfil
 		}
 		return nil, errors.Join(append(faults, cli.Hint(errors.New("nothing was denied"), "mend the file and import it again"))...)
 	}
-	for i, e := range entries {
+	var faults []error
+	for _, e := range entries {
 		if e.Reason == "" {
 			continue
 		}
 		if _, err := reasonOf(e.Reason); err != nil {
-			return nil, cli.Hint(fmt.Errorf("%s: entry %d: %w", name, i+1, err), "reasons are: %s", strings.Join(denyReasons, ", "))
+			faults = append(faults, fmt.Errorf("%s: %s: %w", name, wallet.Format(e.Wallet), err))
 		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(append(faults, cli.Hint(errors.New("nothing was denied"), "reasons are: %s", strings.Join(denyReasons, ", ")))...)
 	}
 	return entries, nil
 }
@@ -343,7 +347,7 @@ func (p *paths) deny(c *cobra.Command, request control.BanRequest, entries []den
 			class, _ = reasonOf(e.Reason) // read before
 		}
 		if !e.Until.IsZero() {
-			lasts = max(1, int64(time.Until(e.Until)/time.Second))
+			lasts = max(1, int64((time.Until(e.Until)+time.Second-1)/time.Second))
 		}
 		target, err := ban.TargetOfWallet(e.Wallet)
 		if err != nil {

@@ -239,7 +239,7 @@ func (a *agent) banByHand(r *http.Request) (any, error) {
 	case (t.definition.Target == "wallet") != (q.Target.Kind() == ban.KindWallet):
 		hint := "name a topic of addresses with --topic"
 		if q.Target.Kind() == ban.KindWallet {
-			hint = "`agent denylist add` denies wallets"
+			hint = "`agent denylist add` denies wallets, in a topic of wallets"
 		}
 		return nil, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.definition.Target), Hint: hint}
 	}
