@@ -23,7 +23,6 @@ func TestKeysAreThoseOfEveryTable(t *testing.T) {
 	type table struct {
 		base
 		Ports []uint16 `toml:"ports"`
-		own   int
 	}
 	type file struct {
 		Topics map[string]table `toml:"topics"`
