@@ -246,6 +246,8 @@ func kernel(b *broker, dir, program string, readers int) error {
 		}
 	}
 	monitor := exec.Command("nft", "monitor", "elements")
+	// One that outlives us makes every ban of the machine dearer.
+	monitor.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := monitor.StdoutPipe()
 	if err != nil {
 		return err

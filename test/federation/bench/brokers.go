@@ -11,9 +11,14 @@ import (
 	"strings"
 	"time"
 
+	admission "banmesh/internal/broker"
 	"banmesh/internal/broker/frame"
 	"banmesh/test/broker/load"
 )
+
+// account is the user, and the password, of an author whose clock is wrong: our
+// broker takes no proof of a key from hours ago.
+const account = "bench"
 
 // A broker is a server in a process of its own, as its makers configure it.
 type broker struct {
@@ -42,7 +47,12 @@ func start(name, dir, ours, nats string) (*broker, error) {
 		text = fmt.Sprintf("server_name: bench\nlisten: \"127.0.0.1:-1\"\njetstream { store_dir: %q }\nmqtt { listen: \"127.0.0.1:%d\" }\n", filepath.Join(dir, "js"), port)
 	case "banmesh":
 		program, args = ours, []string{"run", "--config", config, "--socket", filepath.Join(dir, "s")}
-		text = fmt.Sprintf("network = %q\nstate_dir = %q\nanonymous = \"full\"\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n", network, filepath.Join(dir, "state"), port)
+		hash, err := admission.HashPassword(account)
+		if err != nil {
+			return nil, err
+		}
+		text = fmt.Sprintf("network = %q\nstate_dir = %q\nanonymous = \"full\"\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n[users.%s]\nhash = %q\n",
+			network, filepath.Join(dir, "state"), port, account, hash)
 	default:
 		return nil, errors.New("unknown broker")
 	}

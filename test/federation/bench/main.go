@@ -153,7 +153,11 @@ func node(dir, name string, urls []string, c *clock, apply func(context.Context,
 	}
 	o := federation.Options{Network: network, Identity: id, Store: st, Now: c.now, Apply: apply}
 	for _, u := range urls {
-		o.Brokers = append(o.Brokers, federation.Broker{URL: u})
+		b := federation.Broker{URL: u}
+		if c.offset.Load() != 0 {
+			b.User, b.Password = account, account
+		}
+		o.Brokers = append(o.Brokers, b)
 	}
 	s, err := federation.New(o)
 	if err != nil {
