@@ -388,8 +388,8 @@ func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
 
 // move gives the connection up for the broker's next address if something has
 // been missing at this one for long. One node of a cluster may have what
-// another has lost: the index of a NATS server's retained messages lives on
-// one node, which need not be itself.
+// another has lost: by its source, a NATS server's index of the retained
+// messages lives on one node, which need not be itself.
 func (l *link) move(missing bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
