@@ -6,6 +6,7 @@
 # make suite-fail2ban  fail2ban's own sample suite against our engine
 # make bench  every benchmark beside its peers; make bench-detect and so on for one
 # make sim    a federation with hostile operators, simulated
+# make metrics  figures about the code: sizes, comments, and broken lines that the tests notice
 # make soak   the property tests for hours; make fuzz  every parser of foreign bytes
 # make help   this list
 
@@ -19,7 +20,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
 	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps
 
-.PHONY: all build run install test demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-gate sim soak fuzz check deps-run deps-test clean help
+.PHONY: all build run install test demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-gate sim metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -90,6 +91,10 @@ bench: bench-detect bench-journal bench-firewall bench-latency bench-broker benc
 # Hundreds of agents' policy and ledger, a third of the operators hostile; writes docs/simulation.md.
 sim:
 	$(GO) run ./test/sim/federation -out docs -check
+
+# Sizes, words of comments, and whether the tests notice lines that are broken on purpose (test/metrics/mutants).
+metrics:
+	@GO=$(GO) $(GO) run ./test/metrics
 
 # Hours of what the tests do for seconds.
 SOAK ?= 1h
