@@ -13,6 +13,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/span"
 )
 
 // A Fault is one thing that is wrong in a definition.
@@ -103,7 +104,7 @@ func (d *Detect) fill() {
 	if d.MaxRetry == 0 {
 		d.MaxRetry = defaultMaxRetry
 	}
-	for _, s := range []*Span{&d.FindTime, &d.BanTime} {
+	for _, s := range []*span.Duration{&d.FindTime, &d.BanTime} {
 		if *s == 0 {
 			if err := s.UnmarshalText([]byte(defaultTime)); err != nil {
 				panic(err) // a constant

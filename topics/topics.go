@@ -12,10 +12,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"banmesh/internal/ban"
-	"banmesh/internal/detect/span"
+	"banmesh/internal/span"
 )
 
 // MaxFile bounds a definition's file: definitions also come from the network.
@@ -80,9 +79,9 @@ type Detect struct {
 	MaxLines int `toml:"maxlines"`
 
 	// MaxRetry offences within FindTime make a ban of BanTime.
-	MaxRetry int  `toml:"maxretry"`
-	FindTime Span `toml:"findtime"`
-	BanTime  Span `toml:"bantime"`
+	MaxRetry int           `toml:"maxretry"`
+	FindTime span.Duration `toml:"findtime"`
+	BanTime  span.Duration `toml:"bantime"`
 	// Increment makes each further ban of a target longer.
 	Increment Increment `toml:"increment"`
 	// UseDNS takes host names in the log for offenders too, and resolves them.
@@ -91,7 +90,7 @@ type Detect struct {
 	// Corroborate makes a line count only if the kernel remembers that its
 	// address finished a TCP handshake with a port of the topic so recently, so
 	// that a forged line frames nobody. 0 believes the line.
-	Corroborate Span `toml:"corroborate"`
+	Corroborate span.Duration `toml:"corroborate"`
 	// IgnoreIP are addresses and prefixes that are never offenders.
 	IgnoreIP []string `toml:"ignoreip"`
 	// Established says that lines are written over established connections
@@ -115,12 +114,12 @@ type Rule struct {
 // Increment is fail2ban's bantime.increment: the n-th ban of a target lasts
 // BanTime*Factor*2^(n-1), or BanTime*Factor*Multipliers[n-1], at most MaxTime.
 type Increment struct {
-	Enabled     bool      `toml:"enabled"`
-	Factor      float64   `toml:"factor"`
-	Multipliers []float64 `toml:"multipliers"`
-	MaxTime     Span      `toml:"maxtime"`
+	Enabled     bool          `toml:"enabled"`
+	Factor      float64       `toml:"factor"`
+	Multipliers []float64     `toml:"multipliers"`
+	MaxTime     span.Duration `toml:"maxtime"`
 	// Random adds up to so much, so that bots cannot count on an end.
-	Random Span `toml:"random"`
+	Random span.Duration `toml:"random"`
 }
 
 // Enforce says what is closed to a banned address.
@@ -143,22 +142,6 @@ type Sample struct {
 	Journal bool   `toml:"journal"`
 	Tag     string `toml:"tag"`
 }
-
-// A Span is a time in fail2ban's abbreviations.
-type Span time.Duration
-
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (s *Span) UnmarshalText(b []byte) error {
-	d, err := span.Duration(string(b))
-	*s = Span(d)
-	return err
-}
-
-// MarshalText implements [encoding.TextMarshaler].
-func (s Span) MarshalText() ([]byte, error) { return []byte(span.Format(time.Duration(s))), nil }
-
-// Duration gives the time.
-func (s Span) Duration() time.Duration { return time.Duration(s) }
 
 //go:embed *.toml
 var shipped embed.FS

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // Format writes a definition as a file that [Parse] reads back, and that says
@@ -29,10 +28,10 @@ func Format(d *Definition) []byte {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}
 		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone))
-		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nestablished = %t\n", x.MaxLines, x.MaxRetry, x.FindTime, x.BanTime, x.UseDNS, x.Established)
+		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nestablished = %t\n", x.MaxLines, x.MaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.Established)
 		i := x.Increment
 		multipliers := strings.ReplaceAll(strings.Trim(fmt.Sprintf("%.6f", i.Multipliers), "[]"), " ", ", ")
-		fmt.Fprintf(&b, "\n[detect.increment]\nenabled = %t\nfactor = %f\nmultipliers = [%s]\nmaxtime = %s\nrandom = %s\n", i.Enabled, i.Factor, multipliers, i.MaxTime, i.Random)
+		fmt.Fprintf(&b, "\n[detect.increment]\nenabled = %t\nfactor = %f\nmultipliers = [%s]\nmaxtime = %s\nrandom = %s\n", i.Enabled, i.Factor, multipliers, quote(i.MaxTime.String()), quote(i.Random.String()))
 		for _, r := range x.Rules {
 			fmt.Fprintf(&b, "\n[[detect.rule]]\nclass = %s\nregex = %s\n", quote(r.Class.String()), list(r.Regex))
 			if r.Weight != nil {
@@ -45,18 +44,6 @@ func Format(d *Definition) []byte {
 	}
 	fmt.Fprintf(&b, "\n[enforce]\nports = %s\nprotocols = %s\nall_ports = %t\n", list(d.Enforce.Ports), list(d.Enforce.Protocols), d.Enforce.AllPorts)
 	return []byte(b.String())
-}
-
-// String writes the time as a TOML string.
-func (s Span) String() string {
-	b, err := s.MarshalText()
-	if err != nil {
-		return `""`
-	}
-	if time.Duration(s) == 0 {
-		return `"0"`
-	}
-	return quote(string(b))
 }
 
 func list(values []string) string {

@@ -16,9 +16,9 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
-	"banmesh/internal/detect/span"
 	"banmesh/internal/federation"
 	"banmesh/internal/neverban"
+	"banmesh/internal/span"
 )
 
 func newAllowPackCommand(p *paths) *cobra.Command {
@@ -231,7 +231,7 @@ perhaps a comment after '#'. A later edition has a greater number; the default i
 			if err != nil {
 				return err
 			}
-			d, err := span.Duration(lasts)
+			d, err := span.Parse(lasts)
 			if err != nil {
 				return cli.Usage("--for: %v", err)
 			}

@@ -9,7 +9,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
-	"banmesh/internal/detect/span"
+	"banmesh/internal/span"
 )
 
 func newBanCommand(p *paths) *cobra.Command {
@@ -123,7 +123,7 @@ func seconds(flag, s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	d, err := span.Duration(s)
+	d, err := span.Parse(s)
 	if err != nil {
 		return 0, cli.Usage("%s: %v", flag, err)
 	}

@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/source"
-	"banmesh/internal/detect/span"
+	"banmesh/internal/span"
 	"banmesh/topics"
 )
 

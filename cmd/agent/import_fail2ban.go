@@ -25,7 +25,7 @@ import (
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/f2bbans"
 	"banmesh/internal/detect/f2bconf"
-	"banmesh/internal/detect/span"
+	"banmesh/internal/span"
 	"banmesh/topics"
 )
 

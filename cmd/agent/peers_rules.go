@@ -18,6 +18,7 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/ledger"
 	"banmesh/internal/policy"
+	"banmesh/internal/span"
 )
 
 func newPeersAddCommand(p *paths) *cobra.Command {
@@ -40,9 +41,12 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 			if err != nil {
 				return err
 			}
-			d, err := policy.ParseDuration(probation)
+			d, err := span.Parse(probation)
 			if err != nil {
 				return cli.Usage("--probation: %v", err)
+			}
+			if d > policy.MaxProbation {
+				return cli.Usage("--probation: at most %s", span.Format(policy.MaxProbation))
 			}
 			set, err := agent.LoadSettings(p.config)
 			if err != nil {
@@ -57,7 +61,7 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 			since := time.Now().UTC().Truncate(time.Second)
 			path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
 				o := config.Table(tree, "operators", name)
-				o["id"], o["since"], o["probation"] = operator.String(), since, policy.Duration(d).String()
+				o["id"], o["since"], o["probation"] = operator.String(), since, span.Duration(d).String()
 				if comment != "" {
 					o["comment"] = comment
 				}
@@ -70,7 +74,7 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 			return reload(c, p, path)
 		},
 	}
-	c.Flags().StringVar(&probation, "probation", policy.Duration(policy.DefaultProbation).String(), "how long its bans are only watched")
+	c.Flags().StringVar(&probation, "probation", span.Duration(policy.DefaultProbation).String(), "how long its bans are only watched")
 	c.Flags().StringVar(&comment, "comment", "", "who that is, for whoever reads the list")
 	return c
 }

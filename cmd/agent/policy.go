@@ -16,8 +16,8 @@ import (
 	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
-	"banmesh/internal/detect/span"
 	"banmesh/internal/ledger"
+	"banmesh/internal/span"
 )
 
 func newPolicyCommand(p *paths) *cobra.Command {
@@ -48,7 +48,7 @@ history is kept by the agent for a week; a LOG is a file of it. Nothing is chang
 ` + cli.ExitHelp,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			d, err := span.Duration(last)
+			d, err := span.Parse(last)
 			if err != nil {
 				return cli.Usage("--last: %v", err)
 			}

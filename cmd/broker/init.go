@@ -65,7 +65,7 @@ node_bytes = 16777216       # what one node may have retained
 total_bytes = 536870912     # what all may
 publish_rate = 100.0        # messages a second of one node
 publish_burst = 2000
-feed_age = "2160h"          # feeds unheard of for 90 days are collected
+feed_age = "90d"            # feeds unheard of for 90 days are collected
 
 [log]
 level = "info"

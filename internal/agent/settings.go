@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
 	"banmesh/internal/policy"
+	"banmesh/internal/span"
 	"banmesh/internal/typo"
 	"banmesh/topics"
 )
@@ -256,7 +257,7 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 	}
 	for key, v := range map[string]struct {
 		text string
-		to   *topics.Span
+		to   *span.Duration
 	}{"findtime": {string(c.FindTime), &x.FindTime}, "bantime": {string(c.BanTime), &x.BanTime}} {
 		if v.text != "" {
 			if err := v.to.UnmarshalText([]byte(v.text)); err != nil {

@@ -14,7 +14,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/detect/f2bconf"
 	"banmesh/internal/detect/filter"
-	"banmesh/internal/detect/span"
+	"banmesh/internal/span"
 	"banmesh/topics"
 )
 
@@ -64,7 +64,7 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 	}
 	d := &topics.Detect{
 		Prefregex: j.Filter.Prefregex, Ignoreregex: j.Filter.Ignoreregex, Datepattern: j.Filter.Datepattern, MaxLines: j.Filter.Maxlines,
-		Files: j.Logpath, MaxRetry: 5, FindTime: topics.Span(10 * time.Minute), BanTime: topics.Span(10 * time.Minute),
+		Files: j.Logpath, MaxRetry: 5, FindTime: span.Duration(10 * time.Minute), BanTime: span.Duration(10 * time.Minute),
 		Rules: []topics.Rule{{Class: classOf(j.Filter.Name), Regex: j.Filter.Failregex}},
 	}
 	out.Definition = &topics.Definition{
@@ -145,14 +145,14 @@ func limits(d *topics.Detect, j *f2bconf.Jail, warn func(option, format string, 
 	}
 	for _, t := range []struct {
 		option string
-		into   *topics.Span
+		into   *span.Duration
 	}{{"findtime", &d.FindTime}, {"bantime", &d.BanTime}, {"bantime.maxtime", &d.Increment.MaxTime}, {"bantime.rndtime", &d.Increment.Random}} {
 		if s := strings.TrimSpace(o[t.option]); s != "" {
-			v, err := span.Duration(s)
+			v, err := span.Parse(s)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", j.Place, t.option, err)
 			}
-			*t.into = topics.Span(v)
+			*t.into = span.Duration(v)
 		}
 	}
 	d.Increment.Enabled = truth(o["bantime.increment"])

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/span"
 	"banmesh/topics"
 )
 
@@ -18,11 +19,11 @@ import (
 // kernel agrees, and one for who is banned again and again.
 func doubting(t *testing.T, path string) []Jail {
 	d := sshd(t, path)
-	d.Detect.Corroborate = topics.Span(10 * time.Minute)
+	d.Detect.Corroborate = span.Duration(10 * time.Minute)
 	d.Detect.Established = false
 	again := &topics.Definition{Name: "again", Target: "ip", Detect: &topics.Detect{
 		Decisions: true, Rules: []topics.Rule{{Regex: []string{`^never <ADDR>$`}}}, MaxRetry: 1,
-		FindTime: topics.Span(time.Hour), BanTime: topics.Span(time.Hour),
+		FindTime: span.Duration(time.Hour), BanTime: span.Duration(time.Hour),
 	}}
 	return []Jail{{Definition: d}, {Definition: again}}
 }

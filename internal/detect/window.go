@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
-	"banmesh/internal/detect/span"
+	"banmesh/internal/span"
 )
 
 const permanent = span.Permanent

@@ -5,9 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/span"
 )
 
 // group is a set of operators and how each is counted.
@@ -138,7 +138,11 @@ func (c *compiler) operator(name string, s OperatorSource) {
 	if !s.Since.IsZero() {
 		probation := DefaultProbation
 		if s.Probation != nil {
-			probation = time.Duration(*s.Probation)
+			probation = s.Probation.Duration()
+		}
+		if probation < 0 || probation > MaxProbation {
+			c.fault(key+".probation", "a probation lasts at most "+span.Format(MaxProbation), "")
+			probation = 0
 		}
 		op.probation = s.Since.Add(probation)
 	}
@@ -243,17 +247,17 @@ func (c *compiler) topic(name string, s TopicSource) {
 		c.faults = append(c.faults, *p.fault)
 	}
 	if s.TTL != nil {
-		r.ttl = time.Duration(*s.TTL)
+		r.ttl = s.TTL.Duration()
 	}
 	r.confirmedTTL = max(r.ttl, DefaultConfirmedTTL)
 	if s.ConfirmedTTL != nil {
-		r.confirmedTTL = time.Duration(*s.ConfirmedTTL)
+		r.confirmedTTL = s.ConfirmedTTL.Duration()
 	}
 	switch {
 	case r.ttl <= 0 || r.ttl > MaxTTL:
-		c.fault(key+".ttl", "a ban lasts more than 0s and at most "+Duration(MaxTTL).String(), "")
+		c.fault(key+".ttl", "a ban lasts more than 0s and at most "+span.Format(MaxTTL), "")
 	case r.confirmedTTL < r.ttl || r.confirmedTTL > MaxTTL:
-		c.fault(key+".confirmed_ttl", "it is at least ttl and at most "+Duration(MaxTTL).String(), "")
+		c.fault(key+".confirmed_ttl", "it is at least ttl and at most "+span.Format(MaxTTL), "")
 	}
 	var bad string
 	if r.prefix4, r.prefix6, bad = parsePrefixFloors(s.Prefix); bad != "" {

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"banmesh/internal/span"
 )
 
 // node is one part of a compiled expression.
@@ -248,8 +250,8 @@ func (p *parser) term() *node {
 	}
 	if p.accept("within") {
 		w := p.next()
-		d, err := ParseDuration(w.text)
-		if err != nil || d <= 0 {
+		d, err := span.Parse(w.text)
+		if err != nil || d < time.Second || d == span.Permanent {
 			p.fail(w, "expected a length of time, got "+quote(w), "write 90s, 10m, 6h, 7d or 2w")
 		}
 		n.within = d

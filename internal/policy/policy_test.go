@@ -2,10 +2,12 @@ package policy
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/span"
 )
 
 // op gives the operator that the tests call by name.
@@ -31,7 +33,7 @@ func TestVerdicts(t *testing.T) {
 		op("bob"):   {Operators: []ban.Operator{op("y"), op("z")}},
 		op("far"):   {Operators: []ban.Operator{op("q")}},
 	}
-	week := Duration(7 * 24 * time.Hour)
+	week := span.Duration(7 * 24 * time.Hour)
 	for _, c := range []struct {
 		name   string
 		topic  TopicSource
@@ -270,6 +272,35 @@ func TestRecommendedRulesCompile(t *testing.T) {
 		p, err := Compile(source(TopicSource{Ban: b, Watch: w, Require: r}, names...), nil)
 		if err != nil || len(p.Warnings()) > 0 || (len(p.Operators("sshd")) != n) {
 			t.Errorf("%d operators: %v, %v", n, err, p.Warnings())
+		}
+	}
+}
+
+// The grammar of times has no end of its own: policy bounds each.
+func TestTimesWithoutAnEndAreRefused(t *testing.T) {
+	for name, want := range map[string]string{"30d": "", "1mo": "", "90d": "", "90d 1s": "topics.sshd.ttl", "-1": "topics.sshd.ttl", "0": "topics.sshd.ttl"} {
+		var d span.Duration
+		if err := d.UnmarshalText([]byte(name)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Compile(source(TopicSource{Ban: "any of alice", TTL: &d, ConfirmedTTL: &d}, "alice"), nil)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("ttl = %q: %v", name, err)
+		}
+	}
+	for _, within := range []string{"-1", "0s", "soon"} {
+		if _, err := Compile(source(TopicSource{Ban: "2 of everyone within " + within}, "alice", "bob"), nil); err == nil {
+			t.Errorf("within %s is taken", within)
+		}
+	}
+	s := source(TopicSource{}, "alice")
+	alice := s.Operators["alice"]
+	alice.Since = t0
+	for d, ok := range map[span.Duration]bool{0: true, span.Duration(MaxProbation): true, span.Duration(MaxProbation + time.Second): false, span.Duration(span.Permanent): false} {
+		alice.Probation = &d
+		s.Operators["alice"] = alice
+		if _, err := Compile(s, nil); (err == nil) != ok {
+			t.Errorf("a probation of %v: %v", d, err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/span"
 )
 
 var (
@@ -49,7 +50,7 @@ func drawRule(t *rapid.T, depth int) string {
 }
 
 func drawPolicy(t *rapid.T) *Policy {
-	ttl, confirmed := Duration(time.Hour), Duration(90*time.Minute)
+	ttl, confirmed := span.Duration(time.Hour), span.Duration(90*time.Minute)
 	s := source(TopicSource{
 		Ban: drawRule(t, 2), Watch: drawRule(t, 1), TTL: &ttl, ConfirmedTTL: &confirmed,
 		Require: rapid.SampledFrom([]string{"", "hits >= 2", "tcp"}).Draw(t, "require"),

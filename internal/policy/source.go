@@ -1,12 +1,12 @@
 package policy
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/span"
 )
 
 // Source is a policy as a person writes it: the sections [operators.NAME],
@@ -30,7 +30,7 @@ type OperatorSource struct {
 	Since time.Time `toml:"since,omitzero" json:"since,omitzero"`
 	// Probation is how long the claims of a new operator are watched only;
 	// default [DefaultProbation].
-	Probation *Duration `toml:"probation,omitempty" json:"probation,omitempty"`
+	Probation *span.Duration `toml:"probation,omitempty" json:"probation,omitempty"`
 	// Comment is for people.
 	Comment string `toml:"comment,omitempty" json:"comment,omitempty"`
 }
@@ -43,8 +43,8 @@ type TopicSource struct {
 	Dispute string `toml:"dispute,omitempty" json:"dispute,omitempty"` // whose disputes lift a ban: `2 of core`
 	// TTL caps how long after its arrival a claim counts; ConfirmedTTL is the
 	// cap where a second operator says the same.
-	TTL          *Duration `toml:"ttl,omitempty" json:"ttl,omitempty"`
-	ConfirmedTTL *Duration `toml:"confirmed_ttl,omitempty" json:"confirmed_ttl,omitempty"`
+	TTL          *span.Duration `toml:"ttl,omitempty" json:"ttl,omitempty"`
+	ConfirmedTTL *span.Duration `toml:"confirmed_ttl,omitempty" json:"confirmed_ttl,omitempty"`
 	// Prefix lists the widest prefixes accepted: `v4/32`, `v6/64`.
 	Prefix []string `toml:"prefix,omitempty" json:"prefix,omitempty"`
 	// Limits are for each operator in this topic.
@@ -58,6 +58,8 @@ const (
 	// DefaultProbation is long enough that a person sees what a new operator
 	// would have banned, over a weekend too.
 	DefaultProbation = 72 * time.Hour
+	// MaxProbation keeps the end of a probation a date.
+	MaxProbation = 10 * 365 * 24 * time.Hour
 	// DefaultTTL keeps a single operator's mistake short; DefaultConfirmedTTL
 	// applies where two agree.
 	DefaultTTL          = 24 * time.Hour
@@ -71,88 +73,6 @@ const (
 	DefaultPrefix4 = 32
 	DefaultPrefix6 = 64
 )
-
-// Duration is a length of time written "90s", "10m", "6h", "7d" or "2w", or
-// several of those in a row ("1d12h").
-type Duration time.Duration
-
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := ParseDuration(string(b))
-	if err == nil {
-		*d = Duration(v)
-	}
-	return err
-}
-
-// MarshalText implements [encoding.TextMarshaler].
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// String gives the shortest form that [ParseDuration] reads back.
-func (d Duration) String() string {
-	left := time.Duration(d).Round(time.Second)
-	if left <= 0 {
-		return "0s"
-	}
-	var b strings.Builder
-	for _, u := range units {
-		if n := left / u.length; n > 0 && u.name != 'w' {
-			fmt.Fprintf(&b, "%d%c", n, u.name)
-			left -= n * u.length
-		}
-	}
-	return b.String()
-}
-
-var units = [...]struct {
-	name   byte
-	length time.Duration
-}{
-	{'w', 7 * 24 * time.Hour},
-	{'d', 24 * time.Hour},
-	{'h', time.Hour},
-	{'m', time.Minute},
-	{'s', time.Second},
-}
-
-// ParseDuration reads what [Duration] describes; at most 10 years.
-func ParseDuration(s string) (time.Duration, error) {
-	const most = 10 * 365 * 24 * time.Hour
-	fault := fmt.Errorf("%q is not a length of time: write 90s, 10m, 6h, 7d or 2w", clip(s))
-	var total time.Duration
-	rest := s
-	if len(s) > 40 || s == "" {
-		return 0, fault
-	}
-	for rest != "" {
-		i := 0
-		for i < len(rest) && rest[i] >= '0' && rest[i] <= '9' {
-			i++
-		}
-		if i == 0 || i == len(rest) {
-			return 0, fault
-		}
-		n, err := strconv.ParseUint(rest[:i], 10, 32)
-		if err != nil {
-			return 0, fault
-		}
-		var unit time.Duration
-		for _, u := range units {
-			if u.name == rest[i] {
-				unit = u.length
-			}
-		}
-		if unit == 0 {
-			return 0, fault
-		}
-		if n > uint64(most/unit) || total+time.Duration(n)*unit > most {
-			return 0, fmt.Errorf("%q is longer than ten years", clip(s))
-		}
-		total += time.Duration(n) * unit
-		rest = rest[i+1:]
-	}
-	return total, nil
-}
 
 // parsePrefixFloors reads `v4/32` and `v6/64`.
 func parsePrefixFloors(list []string) (four, six int, bad string) {

@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/broker"
 	"banmesh/internal/federation"
 	"banmesh/internal/place"
+	"banmesh/internal/span"
 	"banmesh/internal/typo"
 )
 
@@ -78,7 +79,7 @@ type Limits struct {
 	PublishBurst  int     `toml:"publish_burst"`
 	AddressRate   float64 `toml:"address_rate"`
 	AddressBurst  int     `toml:"address_burst"`
-	FeedAge       string  `toml:"feed_age"` // "720h"; "" keeps feeds for good
+	FeedAge       string  `toml:"feed_age"` // "30d"; "" keeps feeds for good
 	DrainTime     string  `toml:"drain_time"`
 }
 
@@ -315,9 +316,10 @@ func (l Limits) options(fault func(path, format string, args ...any)) broker.Lim
 		if s == "" {
 			return 0
 		}
-		d, err := time.ParseDuration(s)
-		if err != nil || d <= 0 {
-			fault("limits."+name, "%q is no time such as \"10s\" or \"720h\"", s)
+		d, err := span.Parse(s)
+		if err != nil || d <= 0 || d == span.Permanent {
+			fault("limits."+name, "%q is no time such as \"10s\" or \"30d\"", s)
+			return 0
 		}
 		return d
 	}

@@ -90,6 +90,24 @@ func TestTheDefaultIsSound(t *testing.T) {
 	}
 }
 
+// Times read as in every other file of the project.
+func TestTimesOfLimitsReadAsElsewhere(t *testing.T) {
+	for text, want := range map[string]time.Duration{"30d": 720 * time.Hour, "1mo": 2629800 * time.Second, "1h 30m": 90 * time.Minute, "": 0} {
+		f := Default()
+		f.Limits.FeedAge = text
+		if o, err := f.Options(); err != nil || o.Limits.FeedAge != want {
+			t.Errorf("feed_age = %q: %v, %v", text, o.Limits.FeedAge, err)
+		}
+	}
+	for _, text := range []string{"-1", "0", "fast"} {
+		f := Default()
+		f.Limits.FeedAge = text
+		if _, err := f.Options(); err == nil {
+			t.Errorf("feed_age = %q is taken", text)
+		}
+	}
+}
+
 func FuzzAConfigurationNeverPanics(f *testing.F) {
 	f.Add([]byte("network = \"net\"\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:0\"\n"))
 	f.Add([]byte("[limits]\nstall_time = \"1s\"\n"))

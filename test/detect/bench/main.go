@@ -17,6 +17,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/source"
+	"banmesh/internal/span"
 	"banmesh/topics"
 )
 
@@ -61,7 +62,7 @@ func runChild(log, filters string) error {
 	for _, name := range list {
 		def := &topics.Definition{Name: ban.Topic("f-" + strings.ReplaceAll(strings.ToLower(name), "_", "-")), Target: "ip", Detect: &topics.Detect{
 			Files: []string{log}, Fail2ban: name, MaxRetry: 5,
-			FindTime: topics.Span(10 * time.Minute), BanTime: topics.Span(20 * 365 * 24 * time.Hour),
+			FindTime: span.Duration(10 * time.Minute), BanTime: span.Duration(20 * 365 * 24 * time.Hour),
 		}}
 		jails = append(jails, detect.Jail{Definition: def})
 	}
@@ -78,7 +79,7 @@ func runChild(log, filters string) error {
 		}
 		o.Now = func() time.Time { return t }
 		for _, j := range jails {
-			j.Definition.Detect.FindTime = topics.Span(30 * 24 * time.Hour)
+			j.Definition.Detect.FindTime = span.Duration(30 * 24 * time.Hour)
 		}
 	}
 	d, err := detect.New(o)

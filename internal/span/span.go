@@ -1,5 +1,7 @@
-// Package span reads and writes fail2ban's time abbreviations: "10m", "1h 30m",
-// "1d12h", "1y-6mo", "10*60", "-1". It computes; it never evaluates code.
+// Package span reads and writes lengths of time as every configuration file of
+// the project takes them, in fail2ban's abbreviations: "10m", "1h 30m", "30d",
+// "1mo", "1y-6mo", "10*60", "600" (seconds), "-1". It computes; it never
+// evaluates code.
 package span
 
 import (
@@ -14,7 +16,7 @@ import (
 // Permanent is what a negative time means for a ban: it never ends.
 const Permanent = time.Duration(math.MaxInt64)
 
-// maxText bounds what Seconds reads; the longest sensible text is a tenth of it.
+// maxText bounds the text that [Seconds] reads; the longest sensible text is a tenth of it.
 const maxText = 256
 
 // maxDepth bounds nested parentheses.
@@ -58,9 +60,30 @@ func Seconds(s string) (float64, error) {
 	return v, nil
 }
 
-// Duration gives a text as a duration, [Permanent] when it is negative or too
-// long to count.
-func Duration(s string) (time.Duration, error) {
+// A Duration is a length of time that a configuration file holds.
+type Duration time.Duration
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := Parse(string(b))
+	if err == nil {
+		*d = Duration(v)
+	}
+	return err
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// String gives the text of [Format].
+func (d Duration) String() string { return Format(time.Duration(d)) }
+
+// Duration gives the time as the standard library's type.
+func (d Duration) Duration() time.Duration { return time.Duration(d) }
+
+// Parse gives a text as a duration, [Permanent] when it is negative or too
+// long to count. Where a length must be finite the caller checks its bounds.
+func Parse(s string) (time.Duration, error) {
 	v, err := Seconds(s)
 	if err != nil {
 		return 0, err
@@ -182,8 +205,8 @@ func (p *parser) word() string {
 	return p.s[from:p.i]
 }
 
-// Format writes a duration in the shortest abbreviation that [Duration] reads
-// back: "1w 2d", "10m", "-1" for a permanent one. Parts of a second are cut.
+// Format writes a duration in abbreviations that [Parse] reads back: "9d",
+// "1h 30m", "-1" for a permanent one. Parts of a second are cut.
 func Format(d time.Duration) string {
 	if d == Permanent || d < 0 {
 		return "-1"
@@ -196,7 +219,7 @@ func Format(d time.Duration) string {
 	for _, u := range [...]struct {
 		name    string
 		seconds int64
-	}{{"w", 604800}, {"d", 86400}, {"h", 3600}, {"m", 60}, {"s", 1}} {
+	}{{"d", 86400}, {"h", 3600}, {"m", 60}, {"s", 1}} {
 		if n := left / u.seconds; n > 0 {
 			if b.Len() > 0 {
 				b.WriteByte(' ')
