@@ -18,7 +18,8 @@ import (
 // corroborated says whether the kernel remembers that an address finished a TCP
 // handshake with a port of the topic. What cannot be asked counts as no: a line
 // that anybody could have written is no reason to ban.
-func (e *enforcer) corroborated(ctx context.Context, topic ban.Topic, addr netip.Addr) bool {
+func (e *enforcer) corroborated(ctx context.Context, topic ban.Topic, from netip.AddrPort) bool {
+	addr := from.Addr()
 	t, ok := e.a.current().find(topic)
 	if !ok || e.fw == nil {
 		return false

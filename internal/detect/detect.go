@@ -37,6 +37,8 @@ type Decision struct {
 	Hits int `json:"hits"`
 	// Established says that each of them came over an established connection.
 	Established bool `json:"established"`
+	// Weak says that it took offences that honest clients make too.
+	Weak bool `json:"weak,omitempty"`
 	// First and Last are the times of the offences, End that of the ban.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
@@ -68,9 +70,18 @@ type Options struct {
 	// Watched says that one offence of a target is enough: others said so.
 	Watched func(ban.Topic, ban.Target) bool
 	// Corroborated says whether the kernel saw that an address was really
-	// connected. It is asked about each line of a topic whose definition wants
-	// that; where it is nil the line is believed.
-	Corroborated func(context.Context, ban.Topic, netip.Addr) bool
+	// connected, from the port where the line names it (else 0). It is asked
+	// about each line of a topic whose definition wants that; where it is nil
+	// the line is believed.
+	Corroborated func(context.Context, ban.Topic, netip.AddrPort) bool
+	// Success is told about logins that lines of definitions with success
+	// expressions prove, judged as offences are. It must not block; nil drops
+	// them.
+	Success func(context.Context, Success)
+	// Guest says that a target lately logged in or did work here: weak
+	// offences of it count for nothing, and it takes [GuestFactor] times as
+	// many strong ones to ban it. nil knows no guests.
+	Guest func(ban.Topic, ban.Target) bool
 	// Ignored says that a target is never an offender.
 	Ignored func(ban.Target) bool
 	// Resolve gives a host name's addresses, for definitions with UseDNS; nil
@@ -90,6 +101,9 @@ type Options struct {
 	Now        func() time.Time
 	Log        *slog.Logger
 }
+
+// GuestFactor is how many times as many offences ban a guest.
+const GuestFactor = 2
 
 // saveEvery is how often the state is saved, at most.
 const saveEvery = time.Second

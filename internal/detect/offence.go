@@ -14,11 +14,15 @@ import (
 type offence struct {
 	target      ban.Target
 	addr        netip.Addr // the single address, where it is known
+	port        uint16     // the client's, where the line names it
 	class       ban.Class
 	weight      float64
 	established bool
 	at          time.Time
 }
+
+// weak says that honest clients make such offences too.
+func (o *offence) weak() bool { return o.class == ban.ClassScanWeak }
 
 // count adds an offence to a jail's window and decides. evidence says where it
 // comes from; it is asked only for decisions.
@@ -30,8 +34,12 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		j.mu.Unlock()
 		return
 	}
+	guest := o.weight > 0 && d.o.Guest != nil && d.o.Guest(j.topic, o.target)
+	if guest && o.weak() {
+		o.weight = 0
+	}
 	if o.weight > 0 && j.def.Detect.Corroborate > 0 && d.o.Corroborated != nil {
-		if !o.addr.IsValid() || !d.o.Corroborated(ctx, j.topic, o.addr) {
+		if !o.addr.IsValid() || !d.o.Corroborated(ctx, j.topic, netip.AddrPortFrom(o.addr, o.port)) {
 			j.mu.Lock()
 			j.counts.uncorroborated++
 			j.counts.doubted, j.counts.doubtedAt = o.addr, now
@@ -48,11 +56,18 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		return
 	}
 	e := j.window.add(o.target, o.at, o.weight, o.established)
-	if e.hits < j.window.limit && !watched {
+	limit := j.window.limit
+	switch {
+	case guest:
+		limit *= GuestFactor
+	case watched:
+		limit = 0
+	}
+	if e.hits < limit {
 		j.mu.Unlock()
 		return
 	}
-	v := Decision{Class: o.class}
+	v := Decision{Class: o.class, Weak: o.weak()}
 	v.Filter, v.Source, v.Sample = evidence()
 	ok := j.conclude(&v, e, now)
 	j.mu.Unlock()
@@ -102,7 +117,7 @@ func (d *Detector) Report(ctx context.Context, o Observation) error {
 		if now := d.o.Now(); at.After(now) {
 			at = now
 		}
-		d.count(ctx, j, offence{target, p.Addr(), o.Class, j.weightOf(o.Class), o.Established, at}, func() (filter, source, sample string) {
+		d.count(ctx, j, offence{target: target, addr: p.Addr(), class: o.Class, weight: j.weightOf(o.Class), established: o.Established, at: at}, func() (filter, source, sample string) {
 			return string(j.topic) + ":report", "a program's report", ""
 		})
 		return nil

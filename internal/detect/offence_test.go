@@ -39,7 +39,8 @@ func TestALineCountsOnlyIfItsAddressWasConnected(t *testing.T) {
 		Jails: doubting(t, log), Ban: got.ban,
 		// Even a watched target's first offence must be one.
 		Watched: func(_ ban.Topic, target ban.Target) bool { return target == ban.MustTarget("192.0.2.1") },
-		Corroborated: func(_ context.Context, topic ban.Topic, a netip.Addr) bool {
+		Corroborated: func(_ context.Context, topic ban.Topic, from netip.AddrPort) bool {
+			a := from.Addr()
 			asked = append(asked, string(topic)+" "+a.String())
 			return slices.Contains(connected, a.String())
 		},

@@ -396,7 +396,7 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 		id = m.Address
 	}
 	blame := func(t ban.Target, addr netip.Addr) {
-		o := offence{target: t, addr: addr, class: meaning.class, weight: meaning.weight, established: meaning.established && !l.Spoofable, at: at}
+		o := offence{target: t, addr: addr, port: portOf(m.Fields), class: meaning.class, weight: meaning.weight, established: meaning.established && !l.Spoofable, at: at}
 		r.d.count(ctx, j, o, func() (filter, source, text string) {
 			return j.filter.Name + ":" + strconv.Itoa(m.Rule+1), l.Stream, sample(m)
 		})
@@ -415,6 +415,16 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 		}
 		blame(t, addr)
 	}
+}
+
+// portOf reads the client's port that a match captured, 0 for none.
+func portOf(f filter.Fields) uint16 {
+	text, _ := f.Get("fport")
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
 }
 
 // conclude fills in a decision about e's target and stops counting it. It says

@@ -1,0 +1,72 @@
+package detect
+
+import (
+	"context"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+func TestAGuestIsBannedByTwiceAsManyStrongOffencesAndByNoWeakOnes(t *testing.T) {
+	guest := ban.MustTarget("192.0.2.1")
+	now := time.Now()
+	for _, c := range []struct {
+		name    string
+		class   ban.Class
+		n       int
+		watched bool
+		want    int
+	}{
+		{"nine strong ones", ban.ClassAuth, 9, false, 0},
+		{"ten strong ones", ban.ClassAuth, 10, false, 1},
+		{"nine strong ones of a watched guest", ban.ClassAuth, 9, true, 0},
+		{"a thousand weak ones", ban.ClassScanWeak, 1000, false, 0},
+		{"a thousand weak ones of a watched guest", ban.ClassScanWeak, 1000, true, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			log := filepath.Join(t.TempDir(), "auth.log")
+			write(t, log, "")
+			var got decisions
+			d := readOnce(t, Options{
+				Jails: []Jail{{Definition: sshd(t, log)}}, Ban: got.ban, Now: func() time.Time { return now },
+				Guest:   func(topic ban.Topic, x ban.Target) bool { return topic == "sshd" && x == guest },
+				Watched: func(ban.Topic, ban.Target) bool { return c.watched },
+			})
+			for range c.n {
+				if err := d.Report(t.Context(), Observation{Topic: "sshd", Target: guest, Class: c.class, At: now}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if list := got.all(); len(list) != c.want {
+				t.Errorf("decided %+v, want %d", list, c.want)
+			}
+		})
+	}
+}
+
+func TestTheKernelIsAskedAboutThePortThatTheLineNames(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "auth.log")
+	write(t, log, failures(3, "192.0.2.1", time.Now().Add(-time.Minute)))
+	jails := doubting(t, log)
+	jails[0].Definition.Detect.Rules[1].Regex = []string{`^Failed password for \S+ from <ADDR> port <F-PORT/> ssh2$`}
+	var asked []netip.AddrPort
+	var got decisions
+	readOnce(t, Options{Jails: jails, Ban: got.ban, Corroborated: func(_ context.Context, _ ban.Topic, from netip.AddrPort) bool {
+		asked = append(asked, from)
+		return true
+	}})
+	want := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1024"), netip.MustParseAddrPort("192.0.2.1:1025"), netip.MustParseAddrPort("192.0.2.1:1026")}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked about %v, want %v", asked, want)
+	}
+}
+
+func TestAnAccountIsTheSameInAnyCaseAndNoneIsZero(t *testing.T) {
+	if AccountOf("") != 0 || AccountOf("Root") != AccountOf("root") || AccountOf("root") == AccountOf("toor") || AccountOf("root") == 0 {
+		t.Errorf("%x %x %x", AccountOf("Root"), AccountOf("root"), AccountOf("toor"))
+	}
+}
