@@ -12,12 +12,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
 	"banmesh/internal/neverban"
+	"banmesh/internal/settings"
 	"banmesh/internal/span"
 )
 
@@ -54,7 +54,7 @@ from anywhere, since only its signature is believed. It covers at most the size 
 			if err := mayReplace(p, pack, from); err != nil {
 				return err
 			}
-			path := agent.PackFile(p.config, pack.Name)
+			path := settings.PackFile(p.config, pack.Name)
 			old, err := os.ReadFile(path)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -81,7 +81,7 @@ from anywhere, since only its signature is believed. It covers at most the size 
 // mayReplace says why a pack is not taken: nobody said that its operator is
 // believed, or it is older than the one in use.
 func mayReplace(p *paths, pack *neverban.Pack, from string) error {
-	set, err := agent.LoadSettings(p.config)
+	set, err := settings.Load(p.config)
 	if err != nil {
 		return err
 	}
@@ -147,14 +147,14 @@ func newAllowPackListCommand(p *paths) *cobra.Command {
 		Example: "  agent allow pack list",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
 			list := set.Packs()
 			if asJSON {
 				if list == nil {
-					list = []agent.PackSetting{}
+					list = []settings.Pack{}
 				}
 				return cli.JSON(c.OutOrStdout(), list)
 			}
@@ -206,7 +206,7 @@ func newAllowPackRemoveCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := os.Remove(agent.PackFile(p.config, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := os.Remove(settings.PackFile(p.config, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "the pack %s is no longer used\n", name)

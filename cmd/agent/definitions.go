@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
+	"banmesh/internal/settings"
 	"banmesh/topics"
 )
 
@@ -66,8 +67,8 @@ you see it with ` + "`agent topics published`" + ` and may adopt it; nothing of 
 
 // published asks the running agent for the definitions of those whom the
 // configuration names.
-func published(c *cobra.Command, p *paths) ([]federation.PublishedDefinition, *agent.Settings, error) {
-	set, err := agent.LoadSettings(p.config)
+func published(c *cobra.Command, p *paths) ([]federation.PublishedDefinition, *settings.Settings, error) {
+	set, err := settings.Load(p.config)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -142,7 +143,7 @@ the operator's is not taken over by itself: adopt again.
 			if d.Name != list[i].Topic {
 				return fmt.Errorf("the definition of %s at %q is about %q", from, list[i].Topic, d.Name)
 			}
-			path := filepath.Join(p.config, agent.TopicDirectory, string(d.Name)+".toml")
+			path := filepath.Join(p.config, settings.TopicDirectory, string(d.Name)+".toml")
 			out := c.OutOrStdout()
 			printForeign(out, list[i].Text)
 			if old, err := os.ReadFile(path); err == nil && !bytes.Equal(old, []byte(list[i].Text)) {
@@ -159,7 +160,7 @@ the operator's is not taken over by itself: adopt again.
 			if err := config.WriteAtomic(path, []byte(list[i].Text), 0o644); err != nil {
 				return err
 			}
-			if _, err := agent.LoadSettings(p.config); err != nil {
+			if _, err := settings.Load(p.config); err != nil {
 				return err
 			}
 			fmt.Fprintf(out, "%s is defined as %s publishes it; next: `agent topics subscribe %s`, `agent topics detect %s`\n", d.Name, from, d.Name, d.Name)

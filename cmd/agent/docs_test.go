@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/cli/clitest"
+	"banmesh/internal/settings"
 )
 
 func TestTheDocumentationNamesCommandsThatExist(t *testing.T) {
@@ -33,7 +33,7 @@ func TestTheRecipesAreValidConfiguration(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(b), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := agent.LoadSettings(dir); err != nil {
+		if _, err := settings.Load(dir); err != nil {
 			t.Errorf("%v\n%s", err, b)
 		}
 	}

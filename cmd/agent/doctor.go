@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
@@ -21,6 +20,7 @@ import (
 	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
+	"banmesh/internal/settings"
 )
 
 // finding is one thing that `agent doctor` looked at.
@@ -119,8 +119,8 @@ func things(n int) string {
 // examine gathers the facts. What cannot be asked is left empty.
 func examine(c *cobra.Command, p *paths) examined {
 	e := examined{now: time.Now(), clock: kernelClock(), admin: loggedInFrom(os.Getenv("SSH_CONNECTION"))}
-	var set *agent.Settings
-	if set, e.settings = agent.LoadSettings(p.config); e.settings == nil {
+	var set *settings.Settings
+	if set, e.settings = settings.Load(p.config); e.settings == nil {
 		if who, ok := theService(); ok {
 			e.withheld = who.withheld(set.Reads())
 		}

@@ -13,11 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/cli"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/dates"
 	"banmesh/internal/detect/f2bconf"
+	"banmesh/internal/settings"
 	"banmesh/topics"
 )
 
@@ -141,10 +141,10 @@ func parseZone(s string) (*time.Location, error) {
 // fault in agent.toml the definitions alone are given: filters can be tried
 // all the same.
 func loadTopics(p *paths) ([]*topics.Definition, error) {
-	if s, err := agent.LoadSettings(p.config); err == nil {
+	if s, err := settings.Load(p.config); err == nil {
 		return s.Definitions(), nil
 	}
-	return topics.Load(filepath.Join(p.config, agent.TopicDirectory))
+	return topics.Load(filepath.Join(p.config, settings.TopicDirectory))
 }
 
 // printTrial prints the report of fail2ban-regex, and more of each expression.

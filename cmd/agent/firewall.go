@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
+	"banmesh/internal/settings"
 )
 
 func newFirewallCommand(p *paths) *cobra.Command {
@@ -59,7 +60,7 @@ func (p *paths) inspect(ctx context.Context, e enforcing) (firewall.Summary, err
 		return firewall.Summary{}, cli.Hint(fmt.Errorf("what the hook %s did is its own to show", e.Hook[0]), "`agent bans` lists what it was told")
 	}
 	var topics []ban.Topic
-	if set, err := agent.LoadSettings(p.config); err == nil {
+	if set, err := settings.Load(p.config); err == nil {
 		for _, t := range set.Topics() {
 			topics = append(topics, t.Topic)
 		}

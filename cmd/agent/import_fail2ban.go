@@ -17,7 +17,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
@@ -25,6 +24,7 @@ import (
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/f2bbans"
 	"banmesh/internal/detect/f2bconf"
+	"banmesh/internal/settings"
 	"banmesh/internal/span"
 	"banmesh/topics"
 )
@@ -53,7 +53,7 @@ afterwards. To run its jails in place instead, set include = "` + detect.Default
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
-			all, err := agent.Fail2banJails(dir)
+			all, err := settings.Fail2banJails(dir)
 			if len(all) == 0 && err == nil {
 				err = cli.Hint(fmt.Errorf("%s enables no jail", dir), "set enabled = true for the jails that you want in %s/jail.local", dir)
 			}
@@ -149,7 +149,7 @@ var errOwn = errors.New("it was not written by `agent import fail2ban` and is le
 // writeImported writes a definition for each jail, and switches detection on
 // for those. Files that a person wrote are left alone and reported.
 func writeImported(w io.Writer, p *paths, all []detect.Imported) (written []detect.Imported, path string, err error) {
-	dir := filepath.Join(p.config, agent.TopicDirectory)
+	dir := filepath.Join(p.config, settings.TopicDirectory)
 	if err := config.MakeDirectory(dir); err != nil {
 		return nil, "", fmt.Errorf("writing definitions: %w", err)
 	}

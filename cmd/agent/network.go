@@ -11,11 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
+	"banmesh/internal/settings"
 )
 
 func newNetworkCommand(p *paths) *cobra.Command {
@@ -116,7 +116,7 @@ with ` + "`agent topics subscribe` and `agent topics publish`" + `.
 
 // join writes the drop-in files of an invitation.
 func join(c *cobra.Command, p *paths, v *federation.Invitation) error {
-	set, err := agent.LoadSettings(p.config)
+	set, err := settings.Load(p.config)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func join(c *cobra.Command, p *paths, v *federation.Invitation) error {
 	if err != nil {
 		return err
 	}
-	if _, err := agent.LoadSettings(p.config); err != nil {
+	if _, err := settings.Load(p.config); err != nil {
 		return err
 	}
 	for _, t := range v.Topics {
@@ -229,7 +229,7 @@ no secret and gives no rights: it only saves typing. --trust names operators tha
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -288,7 +288,7 @@ no secret and gives no rights: it only saves typing. --trust names operators tha
 }
 
 // trustedOf looks up the operators that an invitation suggests.
-func trustedOf(names []string, set *agent.Settings, o *federation.Office) (out []federation.Trusted, err error) {
+func trustedOf(names []string, set *settings.Settings, o *federation.Office) (out []federation.Trusted, err error) {
 	for _, name := range names {
 		x := federation.Trusted{Weight: 100, Name: name}
 		if name == "self" {
@@ -314,5 +314,5 @@ func networkOf(conf *config.Loaded) string {
 	if conf.Network != "" {
 		return conf.Network
 	}
-	return agent.DefaultNetwork
+	return settings.DefaultNetwork
 }

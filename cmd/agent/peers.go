@@ -11,11 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
+	"banmesh/internal/settings"
 )
 
 func newPeersCommand(p *paths) *cobra.Command {
@@ -65,7 +65,7 @@ watched target is banned at its first offence here, and is left alone if it does
 			if err != nil {
 				return err
 			}
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ watched target is banned at its first offence here, and is left alone if it does
 			if err != nil {
 				return err
 			}
-			if set, err = agent.LoadSettings(p.config); err != nil {
+			if set, err = settings.Load(p.config); err != nil {
 				return err
 			}
 			var in []string
@@ -134,7 +134,7 @@ func newPeersListCommand(p *paths) *cobra.Command {
 		Example: "  agent peers list",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -164,8 +164,8 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 		Args:    exactly(1, "an operator's name"),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := args[0]
-			set, before := agent.LoadSettings(p.config)
-			var known []agent.Peer
+			set, before := settings.Load(p.config)
+			var known []settings.Peer
 			if before == nil {
 				known = set.Peers()
 			}
@@ -190,7 +190,7 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 			}
 			// A rule or group that a person wrote and that names the operator would
 			// keep the agent from starting.
-			if _, err := agent.LoadSettings(p.config); err != nil && before == nil {
+			if _, err := settings.Load(p.config); err != nil && before == nil {
 				return cli.Hint(errors.Join(fmt.Errorf("%s is still named elsewhere, so nothing was changed", name), err, config.WriteAtomic(path, old, 0o644)), "take %s out of those rules and groups first; `agent undo %s` drops what it caused at once", name, name)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is no longer trusted\n", name)
@@ -200,7 +200,7 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 }
 
 // forgetPeer takes an operator out of the rules of a drop-in file.
-func forgetPeer(tree map[string]any, name string, known []agent.Peer) {
+func forgetPeer(tree map[string]any, name string, known []settings.Peer) {
 	topics, _ := tree["topics"].(map[string]any)
 	for _, t := range topics {
 		rules, _ := t.(map[string]any)

@@ -12,12 +12,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/ledger"
 	"banmesh/internal/policy"
+	"banmesh/internal/settings"
 	"banmesh/internal/span"
 )
 
@@ -48,7 +48,7 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 			if d > policy.MaxProbation {
 				return cli.Usage("--probation: at most %s", span.Format(policy.MaxProbation))
 			}
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -89,7 +89,7 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
 	if as != "ban" && as != "watch" {
 		return cli.Usage("%q: an operator's claims ban or are watched: write `as ban` or `as watch`", as)
 	}
-	set, err := agent.LoadSettings(p.config)
+	set, err := settings.Load(p.config)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
 		return err
 	}
 	// agent.toml may say otherwise; then it is the one to change.
-	if set, err = agent.LoadSettings(p.config); err != nil {
+	if set, err = settings.Load(p.config); err != nil {
 		return err
 	}
 	now := set.Policy().Source().Topics[string(topic)]
@@ -136,7 +136,7 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
 		return cli.Hint(fmt.Errorf("agent.toml has rules of its own for %s", topic), "write there, below [topics.%s]: ban = %q, watch = %q", topic, ban, watch)
 	}
 	fmt.Fprintf(c.OutOrStdout(), "%s: ban = %q, watch = %q\n", topic, ban, watch)
-	if x := slices.IndexFunc(set.Topics(), func(t agent.TopicSetting) bool { return t.Topic == topic }); x < 0 || !set.Topics()[x].Subscribe {
+	if x := slices.IndexFunc(set.Topics(), func(t settings.Topic) bool { return t.Topic == topic }); x < 0 || !set.Topics()[x].Subscribe {
 		fmt.Fprintf(c.OutOrStdout(), "%s is not accepted yet: `agent topics subscribe %s`\n", topic, topic)
 	}
 	return reload(c, p, path)
@@ -151,7 +151,7 @@ type nameRule struct {
 }
 
 // readRule reads such a rule; "" and `never` name nobody.
-func readRule(rule string, known []agent.Peer) (r nameRule, err error) {
+func readRule(rule string, known []settings.Peer) (r nameRule, err error) {
 	if rule = strings.TrimSpace(rule); rule == "" || rule == "never" {
 		return r, nil
 	}
@@ -164,7 +164,7 @@ func readRule(rule string, known []agent.Peer) (r nameRule, err error) {
 				for _, x := range known {
 					names = append(names, x.Name)
 				}
-			case !slices.ContainsFunc(known, func(x agent.Peer) bool { return x.Name == name }):
+			case !slices.ContainsFunc(known, func(x settings.Peer) bool { return x.Name == name }):
 				return r, fmt.Errorf("%q", rule)
 			default:
 				names = append(names, name)

@@ -17,6 +17,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
 	"banmesh/internal/span"
 )
 
@@ -115,7 +116,7 @@ history is kept by the agent for a week; a LOG is a file of it. Nothing is chang
 
 // try replays events against the rules of a configuration directory.
 func try(c *cobra.Command, config string, feed func(func(ledger.Event) error) error) (ledger.Trial, error) {
-	set, err := agent.LoadSettings(config)
+	set, err := settings.Load(config)
 	if err != nil {
 		return ledger.Trial{}, err
 	}

@@ -14,6 +14,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
+	"banmesh/internal/settings"
 )
 
 // documentPrefix begins a signed document as a line of text, for a node whose
@@ -85,7 +86,7 @@ operators whose own lists you follow in turn. Everybody can read the list.
 			if none == (len(args) > 0) {
 				return cli.Usage("name the operators to list, or --none for an empty list")
 			}
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -125,7 +126,7 @@ group). All that one list brings counts as one vote together with its author's o
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -184,7 +185,7 @@ Nothing else changes, and nothing applies until a rule names the group.
 				entry += fmt.Sprintf(" depth %d", depth)
 			}
 			entry += fmt.Sprintf(" most %d", most)
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -256,7 +257,7 @@ func editFollowed(p *paths, name, entry string) (string, error) {
 	if entry == "" && !had {
 		return path, cli.Hint(fmt.Errorf("the list of %q was not followed by this command", name), "what you wrote into agent.toml, you remove there")
 	}
-	if _, err := agent.LoadSettings(p.config); err != nil {
+	if _, err := settings.Load(p.config); err != nil {
 		was := before
 		if _, back := edit(func([]any) []any { return was }); back != nil {
 			return path, back
@@ -359,7 +360,7 @@ can name a successor too.
 			if err != nil {
 				return err
 			}
-			if _, err := agent.LoadSettings(p.config); err != nil {
+			if _, err := settings.Load(p.config); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is now operator %s (%s)\n", name, card.Successor, federation.SpokenFingerprint(card.Successor))

@@ -8,6 +8,7 @@ import (
 
 	"banmesh/internal/agent"
 	"banmesh/internal/cli"
+	"banmesh/internal/settings"
 )
 
 func newRunCommand(p *paths) *cobra.Command {
@@ -50,7 +51,7 @@ func newCheckCommand(p *paths) *cobra.Command {
 		Long:    "Check the configuration, without any side effect. All faults are shown at once.\n" + cli.ExitHelp,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := agent.LoadSettings(p.config)
+			s, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}

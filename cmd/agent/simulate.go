@@ -6,10 +6,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
+	"banmesh/internal/settings"
 )
 
 func newSimulateCommand(p *paths) *cobra.Command {
@@ -34,11 +34,11 @@ directory; a running agent follows at once.
 			if err != nil {
 				return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent topics list`"}
 			}
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
-			i := slices.IndexFunc(set.Topics(), func(x agent.TopicSetting) bool { return x.Topic == topic })
+			i := slices.IndexFunc(set.Topics(), func(x settings.Topic) bool { return x.Topic == topic })
 			switch {
 			case i < 0:
 				return &cli.Error{Err: fmt.Errorf("no topic %q is defined", topic), Code: cli.ExitError, Hint: "see `agent topics list`"}

@@ -16,11 +16,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
+	"banmesh/internal/settings"
 )
 
 func newTapCommand(p *paths) *cobra.Command {
@@ -49,7 +49,7 @@ disturb the agent. A broker may refuse to show everything; name a topic or an op
 					return cli.Usage("--topic: %v", err)
 				}
 			}
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ disturb the agent. A broker may refuse to show everything; name a topic or an op
 			case url != "":
 				tap.Broker.URL = url
 			case len(conf.Brokers) > 0:
-				if tap.Broker, err = agent.BrokerOf(conf.Brokers[0]); err != nil {
+				if tap.Broker, err = settings.BrokerOf(conf.Brokers[0]); err != nil {
 					return fmt.Errorf("broker %s: %w", conf.Brokers[0].URL, err)
 				}
 			default:

@@ -8,11 +8,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/control"
+	"banmesh/internal/settings"
 )
 
 func newTopicsCommand(p *paths) *cobra.Command {
@@ -35,7 +35,7 @@ func newTopicsListCommand(p *paths) *cobra.Command {
 		Example: "  agent topics list",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
@@ -67,11 +67,11 @@ func newTopicSwitch(p *paths, use, short, field string, value bool) *cobra.Comma
 			if err != nil {
 				return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent topics list`"}
 			}
-			set, err := agent.LoadSettings(p.config)
+			set, err := settings.Load(p.config)
 			if err != nil {
 				return err
 			}
-			i := slices.IndexFunc(set.Topics(), func(x agent.TopicSetting) bool { return x.Topic == topic })
+			i := slices.IndexFunc(set.Topics(), func(x settings.Topic) bool { return x.Topic == topic })
 			if i < 0 {
 				return &cli.Error{Err: fmt.Errorf("no topic %q is defined", topic), Code: cli.ExitError, Hint: "see `agent topics list`"}
 			}
@@ -85,7 +85,7 @@ func newTopicSwitch(p *paths, use, short, field string, value bool) *cobra.Comma
 			if err != nil {
 				return err
 			}
-			if set, err = agent.LoadSettings(p.config); err != nil {
+			if set, err = settings.Load(p.config); err != nil {
 				return err
 			}
 			x := set.Topics()[i]
@@ -133,7 +133,7 @@ func newReloadCommand(p *paths) *cobra.Command {
 		Long:    "Make the running agent read its configuration again. With a fault in it, the agent keeps what it has and the fault is shown.\n" + cli.ExitHelp,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if _, err := agent.LoadSettings(p.config); err != nil {
+			if _, err := settings.Load(p.config); err != nil {
 				return err
 			}
 			if err := p.client().Post(c.Context(), "/v1/reload", struct{}{}, nil); err != nil {

@@ -24,6 +24,7 @@ import (
 	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
+	"banmesh/internal/settings"
 	"banmesh/internal/store"
 )
 
@@ -63,7 +64,7 @@ type agent struct {
 	gate      *walletGate
 
 	mu       sync.Mutex
-	settings *Settings
+	settings *settings.Settings
 	refused  error      // why the newest configuration is not in force
 	reloads  sync.Mutex // one at a time
 }
@@ -93,16 +94,16 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Out == nil {
 		o.Out = io.Discard
 	}
-	settings, err := LoadSettings(o.ConfigDir)
+	checked, err := settings.Load(o.ConfigDir)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return fmt.Errorf("making the state directory: %w", err)
 	}
-	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: settings}
+	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: checked}
 	defer func() { err = errors.Join(err, a.close()) }()
-	settings.tell(a.log)
+	tell(a.log, checked)
 	if err := a.open(ctx); err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (a *agent) open(ctx context.Context) (err error) {
 		return err
 	}
 	a.ledger, err = ledger.Open(ledger.Options{
-		History: history, Store: a.store, Policy: a.settings.policy, NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
+		History: history, Store: a.store, Policy: a.settings.Policy(), NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
 		Loading: true,
 	})
 	if err != nil {
@@ -200,7 +201,7 @@ func (a *agent) close() error {
 }
 
 // current gives the settings in force.
-func (a *agent) current() *Settings {
+func (a *agent) current() *settings.Settings {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.settings
@@ -222,13 +223,13 @@ func (a *agent) reload(ctx context.Context) error {
 	a.mu.Lock()
 	a.settings = next
 	a.mu.Unlock()
-	next.tell(a.log)
+	tell(a.log, next)
 	// Order matters where a topic is new: its scope before its bans.
 	err = errors.Join(
 		a.guard.refresh(ctx),
 		a.enforcer.configure(ctx),
 	)
-	a.ledger.SetPolicy(next.policy)
+	a.ledger.SetPolicy(next.Policy())
 	a.sharing.follow(next)
 	err = errors.Join(err, a.sharing.publish(next), a.detection.restart(ctx))
 	a.notifySystemd(daemon.SdNotifyReady)
@@ -237,15 +238,15 @@ func (a *agent) reload(ctx context.Context) error {
 }
 
 // next reads the configuration that a reload would put in force.
-func (a *agent) next() (*Settings, error) {
-	next, err := LoadSettings(a.o.ConfigDir)
+func (a *agent) next() (*settings.Settings, error) {
+	next, err := settings.Load(a.o.ConfigDir)
 	if err != nil {
 		return nil, err
 	}
 	if err := next.CheckFilters(); err != nil {
 		return nil, err
 	}
-	if changed := cmp.Or(a.sharing.needsRestart(next), needsRestart(a.current(), next)); changed != "" {
+	if changed := cmp.Or(a.sharing.needsRestart(next), settings.NeedsRestart(a.current(), next)); changed != "" {
 		return nil, &control.RefusedError{Code: control.CodeRefused, Text: changed + " changed, which needs a restart", Hint: "systemctl restart banmesh-agent"}
 	}
 	return a.sharing.takeTrust(next)
@@ -305,5 +306,12 @@ func (a *agent) watchdog(ctx context.Context) error {
 			a.ledger.Policy() // would hang with a deadlocked ledger
 			a.notifySystemd(daemon.SdNotifyWatchdog)
 		}
+	}
+}
+
+// tell logs the warnings, so that nothing is left out silently.
+func tell(log *slog.Logger, s *settings.Settings) {
+	for _, w := range s.Warnings() {
+		log.Warn("the configuration asks for what is not done", slog.String("what", w))
 	}
 }

@@ -20,11 +20,11 @@ import (
 // that anybody could have written is no reason to ban.
 func (e *enforcer) corroborated(ctx context.Context, topic ban.Topic, from netip.AddrPort) bool {
 	addr := from.Addr()
-	t, ok := e.a.current().find(topic)
+	t, ok := e.a.current().Find(topic)
 	if !ok || e.fw == nil {
 		return false
 	}
-	for _, port := range t.scope.Ports {
+	for _, port := range t.Scope.Ports {
 		switch known, err := e.fw.Established(ctx, addr, port); {
 		case known:
 			return true
@@ -50,9 +50,9 @@ const doubtFor = time.Hour
 
 // doubts gives warnings about topics whose lines are not believed.
 func (a *agent) doubts(status detect.Status) (list []control.Warning) {
-	for _, t := range a.current().topics {
+	for _, t := range a.current().Topics() {
 		untracked := a.enforcer.tracks()
-		if t.corroborate && (a.enforcer.fw == nil || t.scope.Remember == 0 || untracked != nil) {
+		if t.Corroborate && (a.enforcer.fw == nil || t.Scope.Remember == 0 || untracked != nil) {
 			mode, why := a.enforcer.enforcement()
 			if untracked != nil {
 				why = untracked.Error()
@@ -68,8 +68,8 @@ func (a *agent) doubts(status detect.Status) (list []control.Warning) {
 		}
 	}
 	for _, j := range status.Jails {
-		t, ok := a.current().find(j.Topic)
-		if !ok || j.Uncorroborated == 0 || a.now().Sub(j.DoubtedAt) > doubtFor || t.scope.Remember == 0 {
+		t, ok := a.current().Find(j.Topic)
+		if !ok || j.Uncorroborated == 0 || a.now().Sub(j.DoubtedAt) > doubtFor || t.Scope.Remember == 0 {
 			continue
 		}
 		list = append(list, control.Warning{
@@ -88,9 +88,9 @@ type reports struct{ a *agent }
 // Report implements [export.Offences]. What is reported weighs what the topic's
 // log lines weigh; it bans nobody by itself.
 func (r reports) Report(ctx context.Context, o export.Offence) error {
-	t, ok := r.a.current().find(o.Topic)
+	t, ok := r.a.current().Find(o.Topic)
 	switch {
-	case !ok || !t.reports:
+	case !ok || !t.Reports:
 		return fmt.Errorf("topic %s: %w: the operator takes no reports there (reports = true in [topics.%s])", o.Topic, export.ErrUnwelcome, o.Topic)
 	case o.Target.Kind() == ban.KindWallet:
 		return fmt.Errorf("%w: wallets are denied by people alone", export.ErrUnwelcome)

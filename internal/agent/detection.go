@@ -8,12 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/source"
 	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
 )
 
 // detection runs a detector, and another one when the configuration changes.
@@ -37,27 +37,11 @@ func newDetection(a *agent) (*detection, error) {
 	return d, nil
 }
 
-func (d *detection) options(s *Settings, state string) detect.Options {
+func (d *detection) options(s *settings.Settings, state string) detect.Options {
 	return detect.Options{
-		Jails: s.jails(), StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Corroborated: d.a.enforcer.corroborated, Now: d.a.now, Log: d.a.log,
+		Jails: s.Jails(), StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Corroborated: d.a.enforcer.corroborated, Now: d.a.now, Log: d.a.log,
 		Source: source.Options{Stdin: d.input},
 	}
-}
-
-func (s *Settings) jails() (list []detect.Jail) {
-	for _, t := range s.topics {
-		if t.Detect {
-			list = append(list, detect.Jail{Definition: t.definition, Simulate: t.Simulate})
-		}
-	}
-	return list
-}
-
-// CheckFilters compiles every filter that the settings use and looks at their
-// sources, and keeps nothing.
-func (s *Settings) CheckFilters() error {
-	_, err := detect.New(detect.Options{Jails: s.jails(), Ban: func(context.Context, detect.Decision) error { return nil }})
-	return err
 }
 
 // ban takes a decision. What never-ban or a person forbids is said and done
@@ -163,14 +147,3 @@ func (d *detection) restart(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
-
-// banTime is how long a ban by hand lasts in a topic.
-func (s *Settings) banTime(topic ban.Topic) time.Duration {
-	if t, ok := s.find(topic); ok && t.definition.Detect != nil && t.definition.Detect.BanTime > 0 {
-		return t.definition.Detect.BanTime.Duration()
-	}
-	return defaultBanTime
-}
-
-// defaultBanTime is fail2ban's usual long ban.
-const defaultBanTime = 24 * time.Hour

@@ -12,13 +12,13 @@ import (
 // in every topic that is published. A policy with a dispute rule listens.
 func (a *agent) dispute() error {
 	now := a.now()
-	for _, t := range a.current().topics {
+	for _, t := range a.current().Topics() {
 		if !t.Publish {
 			continue
 		}
 		var claims []ban.Claim
 		for _, e := range a.ledger.Exemptions() {
-			if !e.Dispute || e.Topic != "" && e.Topic != t.Topic || (e.Target.Kind() == ban.KindWallet) != (t.definition.Target == "wallet") {
+			if !e.Dispute || e.Topic != "" && e.Topic != t.Topic || (e.Target.Kind() == ban.KindWallet) != (t.Definition.Target == "wallet") {
 				continue
 			}
 			end := now.Add(policy.MaxTTL)

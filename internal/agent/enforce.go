@@ -46,7 +46,7 @@ const (
 // in force before anything else of the node runs.
 func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
 	e := &enforcer{a: a}
-	if e.fw = a.o.testing.firewall; e.fw == nil && a.settings.config.Firewall.Mode != "off" {
+	if e.fw = a.o.testing.firewall; e.fw == nil && a.settings.Config().Firewall.Mode != "off" {
 		var err error
 		e.fw, e.why, err = openFirewall(ctx, a.settings, firewall.Options{Logger: a.log, Now: a.now, Switch: SwitchFile(a.o.StateDir)})
 		if err != nil {
@@ -99,7 +99,7 @@ func (e *enforcer) configure(ctx context.Context) error {
 	if e.fw == nil {
 		return nil
 	}
-	c := e.a.current().firewallConfig()
+	c := e.a.current().FirewallConfig()
 	c.Never = e.a.guard.kernel()
 	err := e.fw.Configure(ctx, c)
 	untracked := err

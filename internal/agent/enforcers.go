@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"reflect"
 
 	"banmesh/internal/firewall"
+	"banmesh/internal/settings"
 )
 
 // switchFile, in the state directory, switches the ipset and hook enforcers off
@@ -18,18 +18,18 @@ func SwitchFile(stateDir string) string { return filepath.Join(stateDir, switchF
 
 // openFirewall gives the enforcer that the settings name. Where it cannot work
 // it gives none, and why.
-func openFirewall(ctx context.Context, s *Settings, o firewall.Options) (fw firewall.Firewall, why string, err error) {
-	c := s.config.Firewall
+func openFirewall(ctx context.Context, s *settings.Settings, o firewall.Options) (fw firewall.Firewall, why string, err error) {
+	c := s.Config().Firewall
 	switch c.Enforcer {
-	case enforceIPSet:
+	case settings.EnforceIPSet:
 		if can := firewall.ProbeIPSet(ctx, c.IPTablesLegacy); !can.Enforce {
 			return nil, can.Reason, nil
 		}
 		return firewall.NewIPSet(o, c.IPTablesLegacy), "", nil
-	case enforceHook:
+	case settings.EnforceHook:
 		hook, err := firewall.NewHook(o, c.Hook)
 		if err != nil {
-			return nil, "", s.config.At("firewall.hook", "%v", err)
+			return nil, "", s.Config().At("firewall.hook", "%v", err)
 		}
 		return hook, "", nil
 	}
@@ -44,45 +44,10 @@ func openFirewall(ctx context.Context, s *Settings, o firewall.Options) (fw fire
 	return firewall.NewNFTables(o), "", nil
 }
 
-// firewallConfig is everything that an enforcer is told but the bans.
-func (s *Settings) firewallConfig() firewall.Config {
-	f := s.config.Firewall
-	c := firewall.Config{Table: f.Table, Cap: f.MaxBan, Owner: owners[f.Owner], KeepSockets: f.KeepSockets}
-	for _, t := range s.topics {
-		if t.definition.Target == "ip" {
-			c.Scopes = append(c.Scopes, t.scope)
-		}
-	}
-	return c
-}
-
-// needsRestart names a setting of the machine's side that a running agent does
-// not take over, or "".
-func needsRestart(old, next *Settings) string {
-	a, b := old.config.Firewall, next.config.Firewall
-	if (a.Mode == "off") == (b.Mode == "off") {
-		a.Mode = b.Mode // observe and enforce are followed at once
-	}
-	a.MaxBan, a.KeepSockets = b.MaxBan, b.KeepSockets
-	for _, x := range []struct {
-		what      string
-		old, next any
-	}{
-		{"the firewall's enforcer", a, b},
-		{"the wallet gate", old.config.Gate, next.config.Gate},
-		{"what is served over HTTP", old.config.HTTP, next.config.HTTP},
-	} {
-		if !reflect.DeepEqual(x.old, x.next) {
-			return x.what
-		}
-	}
-	return ""
-}
-
 // enforcement says what enforces, and why not as one would expect: "nftables",
 // "ipset" or "hook"; "observe" where packets are counted at most; "off".
 func (e *enforcer) enforcement() (mode, why string) {
-	f := e.a.current().config.Firewall
+	f := e.a.current().Config().Firewall
 	switch {
 	case f.Mode == "off":
 		return "off", "firewall.mode is off"
@@ -91,7 +56,7 @@ func (e *enforcer) enforcement() (mode, why string) {
 	case f.Mode == "observe":
 		return "observe", "firewall.mode is observe: packets are counted, none is dropped"
 	case f.Enforcer == "":
-		return enforceNFTables, ""
+		return settings.EnforceNFTables, ""
 	}
 	return f.Enforcer, ""
 }
@@ -99,11 +64,25 @@ func (e *enforcer) enforcement() (mode, why string) {
 // where says to people where the bans are.
 func (e *enforcer) where() string {
 	table := e.a.tableName()
-	switch e.a.current().config.Firewall.Enforcer {
-	case enforceIPSet:
+	switch e.a.current().Config().Firewall.Enforcer {
+	case settings.EnforceIPSet:
 		return fmt.Sprintf("in ipsets %s-*, asked by iptables' raw table", table)
-	case enforceHook:
-		return "by the hook " + e.a.current().config.Firewall.Hook[0]
+	case settings.EnforceHook:
+		return "by the hook " + e.a.current().Config().Firewall.Hook[0]
 	}
 	return "in nftables, table inet " + table
+}
+
+// withoutTracking takes out of the scopes what needs the kernel's connection
+// tracking, and says whether there was any.
+func withoutTracking(scopes []firewall.Scope) (had bool) {
+	for i := range scopes {
+		s := &scopes[i]
+		had = had || s.MaxConnections != 0 || s.Remember != 0
+		s.MaxConnections, s.Remember = 0, 0
+		if s.All {
+			s.All, s.Ports, s.Protocols = false, nil, nil
+		}
+	}
+	return had
 }

@@ -8,6 +8,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
 )
 
 // An Explanation answers why a target is banned or not, and what the kernel
@@ -35,14 +36,14 @@ func (a *agent) explain(r *http.Request) (any, error) {
 
 func (a *agent) explanation(ctx context.Context, target ban.Target) Explanation {
 	s := a.current()
-	x := Explanation{Explanation: s.explained(a.ledger.Explain(target))}
+	x := Explanation{Explanation: explained(s, a.ledger.Explain(target))}
 	if a.enforcer == nil || a.enforcer.fw == nil {
 		return x
 	}
 	if _, ip := target.Prefix(); !ip {
 		return x
 	}
-	if held, ok := s.kernelHolds(target); ok {
+	if held, ok := kernelHolds(s, target); ok {
 		x.Kernel = &held
 	}
 	if counters, err := a.enforcer.fw.Counters(ctx); err == nil {
@@ -52,12 +53,12 @@ func (a *agent) explanation(ctx context.Context, target ban.Target) Explanation 
 }
 
 // kernelHolds asks the kernel, where it can be asked.
-func (s *Settings) kernelHolds(target ban.Target) (firewall.Held, bool) {
-	table := s.config.Firewall.Table
+func kernelHolds(s *settings.Settings, target ban.Target) (firewall.Held, bool) {
+	table := s.Config().Firewall.Table
 	if table == "" {
 		table = firewall.DefaultTable
 	}
-	if _, ip := target.Prefix(); !ip || s.config.Firewall.Mode == "off" || !s.nftables() {
+	if _, ip := target.Prefix(); !ip || s.Config().Firewall.Mode == "off" || !nftables(s) {
 		return firewall.Held{}, false
 	}
 	held, err := firewall.HoldsTarget(table, target)
@@ -65,8 +66,8 @@ func (s *Settings) kernelHolds(target ban.Target) (firewall.Held, bool) {
 }
 
 // nftables says whether it is nftables that enforces.
-func (s *Settings) nftables() bool {
-	return s.config.Firewall.Enforcer == "" || s.config.Firewall.Enforcer == "nftables"
+func nftables(s *settings.Settings) bool {
+	return s.Config().Firewall.Enforcer == "" || s.Config().Firewall.Enforcer == "nftables"
 }
 
 // met picks the counters of the topics that the explanation is about.

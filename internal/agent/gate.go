@@ -41,13 +41,13 @@ const gateFile = "gate.path"
 
 func newWalletGate(a *agent) (*walletGate, error) {
 	g := &walletGate{a: a}
-	c := a.settings.config.Gate
+	c := a.settings.Config().Gate
 	files := activation.Files(true)
 	handed := false
 	for _, f := range files {
 		handed = handed || f.Name() == gate.SocketName
 	}
-	if !on(c.Enabled) && (c.Enabled != nil || !handed) {
+	if c.Enabled == nil && !handed || c.Enabled != nil && !*c.Enabled {
 		return g, nil
 	}
 	path, err := gate.LoadPath(filepath.Join(a.o.StateDir, gateFile))
@@ -57,7 +57,7 @@ func newWalletGate(a *agent) (*walletGate, error) {
 	o := gate.Options{Wallets: denied{a.table}, Log: a.log.With(slog.String("part", "gate")), Path: path, DryRun: c.DryRun, UpstreamAllow: c.ChainFailure == "allow"}
 	if c.Chain != "" {
 		if o.Upstream, err = url.Parse(c.Chain); err != nil {
-			return nil, a.settings.config.At("gate.chain", "%v", err)
+			return nil, a.settings.Config().At("gate.chain", "%v", err)
 		}
 	}
 	if g.gate, err = gate.New(o); err != nil {
@@ -91,7 +91,7 @@ func (g *walletGate) run(ctx context.Context) error {
 	if g.gate == nil {
 		return nil
 	}
-	g.a.log.InfoContext(ctx, "wallet gate open", slog.String("address", g.listener.Addr().String()), slog.Bool("dry_run", g.a.settings.config.Gate.DryRun))
+	g.a.log.InfoContext(ctx, "wallet gate open", slog.String("address", g.listener.Addr().String()), slog.Bool("dry_run", g.a.settings.Config().Gate.DryRun))
 	if err := g.gate.Run(ctx, g.listener); err != nil {
 		return fmt.Errorf("the wallet gate: %w", err)
 	}

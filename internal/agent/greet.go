@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"banmesh/internal/firewall"
+	"banmesh/internal/settings"
 )
 
 // greet says in plain words what the node does, to whoever started it.
@@ -13,7 +14,7 @@ func (a *agent) greet(w io.Writer) {
 	s := a.current()
 	fmt.Fprintf(w, "banmesh agent %s: operator %s, node %s\n", a.o.Version, a.sharing.identity.Operator(), a.sharing.identity.Node())
 	var detect, publish, accept []string
-	for _, t := range s.topics {
+	for _, t := range s.Topics() {
 		if t.Detect {
 			detect = append(detect, string(t.Topic))
 		}
@@ -65,7 +66,7 @@ func (a *agent) greet(w io.Writer) {
 // farewell says what stays behind.
 func (a *agent) farewell(w io.Writer) {
 	switch mode, _ := a.enforcer.enforcement(); {
-	case mode == enforceHook:
+	case mode == settings.EnforceHook:
 		fmt.Fprintln(w, "stopped. The hook's program ends each ban when the seconds are over that it was told.")
 		return
 	case a.enforcer.fw != nil:
@@ -76,7 +77,7 @@ func (a *agent) farewell(w io.Writer) {
 }
 
 func (a *agent) tableName() string {
-	if t := a.current().config.Firewall.Table; t != "" {
+	if t := a.current().Config().Firewall.Table; t != "" {
 		return t
 	}
 	return firewall.DefaultTable

@@ -14,6 +14,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
+	"banmesh/internal/settings"
 )
 
 // guard keeps the never-ban set as the machine's surroundings change, and
@@ -27,7 +28,7 @@ type guard struct {
 	entries []neverban.Entry
 	shared  neverban.Set // what many people share: watched only
 	sharing []neverban.Entry
-	packs   []PackSetting
+	packs   []settings.Pack
 	fault   error
 
 	names   names
@@ -47,10 +48,10 @@ func newGuard(ctx context.Context, a *agent) (*guard, error) {
 // entry is better than none, and a node that does not start protects nobody.
 func (g *guard) discover(ctx context.Context) (never, shared bool) {
 	s, now := g.a.current(), g.a.now()
-	o := s.neverBan(now)
+	o := s.NeverBanOptions(now)
 	o.Resolve, o.Network = g.names.resolve, g.network
 	set, entries, err := neverban.Discover(ctx, o)
-	sharing := neverban.Alive(s.shields.shared, now)
+	sharing := s.Shared(now)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	never, shared = !slices.Equal(g.entries, entries), !slices.Equal(g.sharing, sharing)

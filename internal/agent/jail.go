@@ -11,12 +11,13 @@ import (
 	"banmesh/internal/detect"
 	"banmesh/internal/ledger"
 	"banmesh/internal/policy"
+	"banmesh/internal/settings"
 )
 
 // jail answers for one topic as fail2ban-client does for a jail.
 func (a *agent) jail(r *http.Request) (any, error) {
 	topic := ban.Topic(r.URL.Query().Get("topic"))
-	t, ok := a.current().find(topic)
+	t, ok := a.current().Find(topic)
 	if !ok {
 		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %.64q is defined", topic), Hint: "see `agent topics list`"}
 	}
@@ -34,7 +35,7 @@ func (a *agent) jail(r *http.Request) (any, error) {
 }
 
 // jailStatus gives what detection knows of a topic.
-func jailStatus(t TopicSetting, d detect.Status) control.JailStatus {
+func jailStatus(t settings.Topic, d detect.Status) control.JailStatus {
 	s := control.JailStatus{
 		Topic: t.Topic, Detect: t.Detect, Simulate: t.Simulate, Files: []string{}, Journal: []string{}, Other: []string{}, Banned: []ban.Target{},
 	}
@@ -45,7 +46,7 @@ func jailStatus(t TopicSetting, d detect.Status) control.JailStatus {
 	j := d.Jails[i]
 	s.CurrentlyFailed, s.TotalFailed, s.Ignored, s.Evicted = j.Tracked, j.Found, j.Ignored, j.Evicted
 	s.TotalBanned, s.Timeouts = j.Banned, j.Timeouts
-	x := t.definition.Detect
+	x := t.Definition.Detect
 	for _, i := range j.Sources {
 		spec := d.Sources[i].Spec
 		// A source is shared: only what this topic names is its own.

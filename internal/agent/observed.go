@@ -19,8 +19,8 @@ const mostNamed = 200_000
 // onWhoseWord names those on whose word a ban in an observed topic rests, for
 // counters of their own; "" where the topic is enforced.
 func (e *enforcer) onWhoseWord(topic ban.Topic, target ban.Target) string {
-	t, ok := e.a.current().find(topic)
-	if !ok || !t.scope.Observe {
+	t, ok := e.a.current().Find(topic)
+	if !ok || !t.Scope.Observe {
 		return ""
 	}
 	if _, ok := e.fw.(firewall.ByOperator); !ok {

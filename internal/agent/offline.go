@@ -16,6 +16,7 @@ import (
 	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
 	"banmesh/internal/store"
 )
 
@@ -24,7 +25,7 @@ import (
 // works on a copy and changes nothing; it fails with [store.ErrLocked] while an
 // agent runs.
 func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x Explanation, err error) {
-	settings, err := LoadSettings(o.ConfigDir)
+	checked, err := settings.Load(o.ConfigDir)
 	if err != nil {
 		return x, err
 	}
@@ -33,7 +34,7 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x Explan
 		return x, fmt.Errorf("copying the state: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	a := &agent{o: o, log: slog.New(slog.DiscardHandler), now: o.Now, settings: settings}
+	a := &agent{o: o, log: slog.New(slog.DiscardHandler), now: o.Now, settings: checked}
 	if a.now == nil {
 		a.now = time.Now
 	}
@@ -48,12 +49,12 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x Explan
 		return x, err
 	}
 	a.ledger, err = ledger.Open(ledger.Options{
-		Store: a.store, Policy: settings.policy, NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
+		Store: a.store, Policy: checked.Policy(), NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
 	})
 	if err != nil {
 		return x, err
 	}
-	a.sharing = &sharing{a: a, network: settings.config.Network}
+	a.sharing = &sharing{a: a, network: checked.Config().Network}
 	// Whoever explains need not be allowed to read the node's keys, and the feeds
 	// of others do not depend on them.
 	if a.sharing.identity, err = federation.CreateIdentity(filepath.Join(dir, "identity"), "", a.now()); err != nil {
@@ -67,9 +68,9 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x Explan
 	}
 	x = a.explanation(ctx, target)
 	x.Offline = true
-	if held, ok := a.current().kernelHolds(target); ok {
+	if held, ok := kernelHolds(a.current(), target); ok {
 		x.Kernel = &held
-		table := settings.config.Firewall.Table
+		table := checked.Config().Firewall.Table
 		if table == "" {
 			table = firewall.DefaultTable
 		}

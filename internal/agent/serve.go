@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/export"
 	"banmesh/internal/ledger"
 	"banmesh/internal/policy"
+	"banmesh/internal/settings"
 )
 
 // handler answers on the control socket.
@@ -43,18 +44,18 @@ func (a *agent) handler() (http.Handler, error) {
 }
 
 // exports answers programs that ask who is banned.
-func (a *agent) exports(s *Settings) (*export.Handler, error) {
-	o := export.Options{Bans: a.table, Offences: reports{a}, Log: a.log, ClientHeader: s.config.HTTP.ClientHeader}
-	for _, p := range s.config.HTTP.TrustedProxies {
+func (a *agent) exports(s *settings.Settings) (*export.Handler, error) {
+	o := export.Options{Bans: a.table, Offences: reports{a}, Log: a.log, ClientHeader: s.Config().HTTP.ClientHeader}
+	for _, p := range s.Config().HTTP.TrustedProxies {
 		prefix, err := netip.ParsePrefix(p)
 		if err != nil {
-			return nil, s.config.At("http.trusted_proxies", "%v", err)
+			return nil, s.Config().At("http.trusted_proxies", "%v", err)
 		}
 		o.TrustedProxies = append(o.TrustedProxies, prefix)
 	}
 	h, err := export.New(o)
 	if err != nil {
-		return nil, s.config.At("http", "%v", err)
+		return nil, s.Config().At("http", "%v", err)
 	}
 	return h, nil
 }
@@ -62,7 +63,7 @@ func (a *agent) exports(s *Settings) (*export.Handler, error) {
 // serveOthers serves checks and lists over TCP where that is configured.
 func (a *agent) serveOthers(ctx context.Context) error {
 	s := a.current()
-	if s.config.HTTP.Listen == "" {
+	if s.Config().HTTP.Listen == "" {
 		return nil
 	}
 	h, err := a.exports(s)
@@ -73,7 +74,7 @@ func (a *agent) serveOthers(ctx context.Context) error {
 	h.Register(mux)
 	mux.Handle("GET /metrics", a.metrics())
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", s.config.HTTP.Listen)
+	l, err := lc.Listen(ctx, "tcp", s.Config().HTTP.Listen)
 	if err != nil {
 		return fmt.Errorf("serving lists: %w", err)
 	}
@@ -82,7 +83,7 @@ func (a *agent) serveOthers(ctx context.Context) error {
 
 // status is the truth about the node, now.
 func (a *agent) status(ctx context.Context) control.Status {
-	settings := a.current()
+	checked := a.current()
 	stats := a.ledger.Stats()
 	counters, warnings := a.enforcer.status(ctx)
 	brokers, more := a.sharing.status()
@@ -90,7 +91,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 	mode, why := a.enforcer.enforcement()
 	operators := a.enforcer.operators(ctx)
 	s := control.Status{
-		Version: a.o.Version, Started: a.started, PID: os.Getpid(), Network: settings.config.Network,
+		Version: a.o.Version, Started: a.started, PID: os.Getpid(), Network: checked.Config().Network,
 		Operator: a.sharing.identity.Operator().String(), Node: a.sharing.identity.Node().String(),
 		Enforcement: mode, Reason: why, Bans: stats.Banned, Watched: stats.Watched,
 		Topics: []control.TopicStatus{}, Sources: []control.SourceStatus{}, Brokers: brokers, Warnings: []control.Warning{},
@@ -99,7 +100,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 		s.Broker = a.sharing.broker.Addr().String()
 	}
 	bans, own := a.counts()
-	for _, t := range settings.topics {
+	for _, t := range checked.Topics() {
 		if !t.Detect && !t.Subscribe && !t.Publish && bans[t.Topic] == 0 {
 			continue
 		}
@@ -132,7 +133,7 @@ func (a *agent) status(ctx context.Context) control.Status {
 	if len(d.Sources) == 0 && len(d.Jails) > 0 {
 		warnings = append(warnings, control.Warning{Code: "no-source", Text: "no log is read, so nothing is detected", Fix: "name the log in agent.toml: [topics.sshd] files = [\"/var/log/auth.log\"]"})
 	}
-	if n := len(settings.Warnings()); n > 0 {
+	if n := len(checked.Warnings()); n > 0 {
 		warnings = append(warnings, control.Warning{Code: "config", Text: fmt.Sprintf("%d things that the configuration asks for are not done", n), Fix: "agent check lists them"})
 	}
 	warnings = append(warnings, a.doubts(d)...)
@@ -194,7 +195,7 @@ func (a *agent) bans(r *http.Request) (any, error) {
 		}
 		list = append(list, banOf(s))
 	}
-	if _, ok := a.current().find(f.Topic); len(list) == 0 && f.Topic != "" && !ok {
+	if _, ok := a.current().Find(f.Topic); len(list) == 0 && f.Topic != "" && !ok {
 		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", f.Topic), Hint: "see `agent topics list`"}
 	}
 	return list, nil
@@ -229,21 +230,21 @@ func (a *agent) banByHand(r *http.Request) (any, error) {
 	if err := control.Decode(r, &q); err != nil {
 		return nil, err
 	}
-	settings := a.current()
-	t, ok := settings.find(q.Topic)
+	checked := a.current()
+	t, ok := checked.Find(q.Topic)
 	switch {
 	case q.Target.IsZero():
 		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
 	case !ok:
 		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", q.Topic), Hint: "see `agent topics list`"}
-	case (t.definition.Target == "wallet") != (q.Target.Kind() == ban.KindWallet):
+	case (t.Definition.Target == "wallet") != (q.Target.Kind() == ban.KindWallet):
 		hint := "name a topic of addresses with --topic"
 		if q.Target.Kind() == ban.KindWallet {
 			hint = "`agent denylist add` denies wallets, in a topic of wallets"
 		}
-		return nil, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.definition.Target), Hint: hint}
+		return nil, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.Definition.Target), Hint: hint}
 	}
-	lasts := settings.banTime(q.Topic)
+	lasts := checked.BanTime(q.Topic)
 	if q.For > 0 {
 		lasts = time.Duration(min(q.For, int64(maxByHand/time.Second))) * time.Second
 	}
@@ -281,7 +282,7 @@ func (a *agent) unban(r *http.Request) (any, error) {
 		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
 	}
 	if q.Topic != "" {
-		if _, ok := a.current().find(q.Topic); !ok {
+		if _, ok := a.current().Find(q.Topic); !ok {
 			return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", q.Topic), Hint: "see `agent topics list`"}
 		}
 	}

@@ -1,15 +1,11 @@
 package agent
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -25,6 +21,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
 	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
 )
 
 // sharing is the node's part in the network: its session with the brokers, its
@@ -53,21 +50,21 @@ const defaultListen = "127.0.0.1:1883"
 // newSharing opens keys, the session and the embedded broker, and connects to
 // nothing yet.
 func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
-	settings := a.settings
-	s := &sharing{a: a, network: settings.config.Network, brokers: settings.config.Brokers}
+	checked := a.settings
+	s := &sharing{a: a, network: checked.Config().Network, brokers: checked.Config().Brokers}
 	if s.identity, err = federation.OpenIdentity(a.o.StateDir, "", a.now()); err != nil {
 		return nil, fmt.Errorf("opening the node's keys: %w", err)
 	}
 	var brokers []federation.Broker
-	for _, b := range settings.config.Brokers {
-		x, err := BrokerOf(b)
+	for _, b := range checked.Config().Brokers {
+		x, err := settings.BrokerOf(b)
 		if err != nil {
 			return nil, fmt.Errorf("broker %s: %w", b.URL, err)
 		}
 		brokers = append(brokers, x)
 	}
-	embedded := settings.config.EmbeddedBroker
-	if on(embedded.Enabled) || embedded.Enabled == nil && len(brokers) == 0 {
+	embedded := checked.Config().EmbeddedBroker
+	if embedded.Enabled == nil && len(brokers) == 0 || embedded.Enabled != nil && *embedded.Enabled {
 		if err := s.embed(ctx, embedded.Listen); err != nil {
 			return nil, err
 		}
@@ -93,8 +90,8 @@ func (s *sharing) open(brokers []federation.Broker) (err error) {
 			return a.ledger.Dispute(f, list)
 		},
 		Trusted: func(o ban.Operator) (string, bool) {
-			settings := a.current()
-			name := settings.nameOf(o)
+			checked := a.current()
+			name := checked.NameOf(o)
 			return name, name != o.String()
 		},
 	})
@@ -134,45 +131,6 @@ func (s *sharing) close() error {
 	return s.broker.Close()
 }
 
-// BrokerOf reads a broker's entry and the files that it names.
-func BrokerOf(b config.Broker) (federation.Broker, error) {
-	x := federation.Broker{URL: b.URL, Others: b.Others, User: b.User}
-	if b.PasswordFile != "" {
-		f, err := os.Open(b.PasswordFile)
-		if err != nil {
-			return x, err
-		}
-		defer f.Close()
-		line := bufio.NewScanner(f)
-		line.Scan()
-		if x.Password = line.Text(); line.Err() != nil || x.Password == "" {
-			return x, errors.Join(fmt.Errorf("%s holds no password", b.PasswordFile), line.Err())
-		}
-	}
-	if b.CAFile == "" && b.CertFile == "" && b.ServerName == "" {
-		return x, nil
-	}
-	x.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: b.ServerName}
-	if b.CAFile != "" {
-		pem, err := os.ReadFile(b.CAFile)
-		if err != nil {
-			return x, err
-		}
-		x.TLS.RootCAs = x509.NewCertPool()
-		if !x.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return x, fmt.Errorf("%s holds no certificate", b.CAFile)
-		}
-	}
-	if b.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(b.CertFile, b.KeyFile)
-		if err != nil {
-			return x, err
-		}
-		x.TLS.Certificates = []tls.Certificate{pair}
-	}
-	return x, nil
-}
-
 // restore gives the ledger what the feeds said when they were last heard, and
 // makes our own feeds say what the ledger has.
 func (s *sharing) restore(ctx context.Context) error {
@@ -186,13 +144,13 @@ func (s *sharing) restore(ctx context.Context) error {
 
 // recall gives the ledger what the feeds said when they were last heard.
 func (s *sharing) recall(ctx context.Context) error {
-	settings, err := s.takeTrust(s.a.settings)
+	checked, err := s.takeTrust(s.a.settings)
 	if err != nil {
 		return err
 	}
-	s.a.settings = settings
-	s.a.ledger.SetPolicy(settings.policy)
-	s.follow(settings)
+	s.a.settings = checked
+	s.a.ledger.SetPolicy(checked.Policy())
+	s.follow(checked)
 	if err := s.session.Restore(ctx); err != nil {
 		return fmt.Errorf("restoring the claims of others: %w", err)
 	}
@@ -216,13 +174,13 @@ func (s *sharing) wrong() error {
 }
 
 // follow tells the session whom the policy listens to.
-func (s *sharing) follow(settings *Settings) {
+func (s *sharing) follow(next *settings.Settings) {
 	var list []federation.Following
-	for _, t := range settings.topics {
+	for _, t := range next.Topics() {
 		if !t.Subscribe {
 			continue
 		}
-		for _, o := range settings.policy.Operators(t.Topic) {
+		for _, o := range next.Policy().Operators(t.Topic) {
 			list = append(list, federation.Following{Topic: t.Topic, Operator: o})
 		}
 	}
@@ -233,10 +191,10 @@ func (s *sharing) follow(settings *Settings) {
 
 // publish makes the feeds of the topics that are opted in equal to the own
 // claims, and withdraws the others.
-func (s *sharing) publish(settings *Settings) (err error) {
+func (s *sharing) publish(next *settings.Settings) (err error) {
 	defer func() { s.note(err) }()
 	var list []ban.Topic
-	for _, t := range settings.topics {
+	for _, t := range next.Topics() {
 		if !t.Publish {
 			continue
 		}
@@ -284,10 +242,10 @@ func (s *sharing) run(ctx context.Context) error {
 // say hands on what changed of our own claims: this is the only place that
 // does, and the ledger gives it nothing of others.
 func (s *sharing) say() error {
-	settings := s.a.current()
+	checked := s.a.current()
 	var errs []error
 	for _, c := range s.a.ledger.TakeOwn() {
-		if t, ok := settings.find(c.Topic); !ok || !t.Publish {
+		if t, ok := checked.Find(c.Topic); !ok || !t.Publish {
 			continue
 		}
 		if err := s.session.Say(c.Topic, c.Claims, c.Removed); err != nil {
@@ -298,11 +256,11 @@ func (s *sharing) say() error {
 }
 
 // needsRestart names a setting that a running session cannot take over, or "".
-func (s *sharing) needsRestart(next *Settings) string {
+func (s *sharing) needsRestart(next *settings.Settings) string {
 	switch {
-	case next.config.Network != s.network:
+	case next.Config().Network != s.network:
 		return "the network's name"
-	case !reflect.DeepEqual(next.config.Brokers, s.brokers):
+	case !reflect.DeepEqual(next.Config().Brokers, s.brokers):
 		return "the list of brokers"
 	}
 	return ""

@@ -39,14 +39,18 @@ var mayImport = map[string][]string{
 	"internal/export":     {"internal/ban", "internal/wallet"},
 	"internal/gate":       {"internal/ban", "internal/wallet"},
 	"internal/broker":     {"internal/ban", "internal/federation", "internal/place", "internal/span", "internal/typo"},
+	"internal/settings": {
+		"topics", "internal/ban", "internal/config", "internal/detect", "internal/federation", "internal/firewall", "internal/gate",
+		"internal/neverban", "internal/policy", "internal/span", "internal/typo",
+	},
 	"internal/agent": {
 		"topics", "internal/ban", "internal/broker", "internal/config", "internal/control", "internal/detect", "internal/export",
 		"internal/federation", "internal/firewall", "internal/gate", "internal/ledger", "internal/neverban", "internal/policy",
-		"internal/span", "internal/store", "internal/typo", "internal/wallet",
+		"internal/settings", "internal/store", "internal/wallet",
 	},
 	"cmd/agent": {
 		"topics", "client", "internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/span",
-		"internal/federation", "internal/firewall", "internal/ledger", "internal/policy", "internal/neverban", "internal/store", "internal/wallet",
+		"internal/federation", "internal/firewall", "internal/ledger", "internal/policy", "internal/neverban", "internal/settings", "internal/store", "internal/wallet",
 	},
 	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/federation"},
 }

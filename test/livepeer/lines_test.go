@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/detect"
+	"banmesh/internal/settings"
 	"banmesh/topics"
 )
 
@@ -193,7 +193,7 @@ func TestTheDocumentedSettingsAreAccepted(t *testing.T) {
 			if b[0] != "agent.toml" {
 				definitions++
 			}
-			if _, err := agent.LoadSettings(dir); err != nil {
+			if _, err := settings.Load(dir); err != nil {
 				t.Errorf("%s: %v in\n%s", file, err, b[1])
 			}
 		}

@@ -1,4 +1,4 @@
-package agent
+package settings
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"reflect"
 
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
@@ -16,11 +17,11 @@ import (
 // faulter notes a fault of the value at a dotted path.
 type faulter func(path, format string, args ...any)
 
-// enforcers that [firewall] can name.
+// Enforcers that [firewall] can name.
 const (
-	enforceNFTables = "nftables"
-	enforceIPSet    = "ipset"
-	enforceHook     = "hook"
+	EnforceNFTables = "nftables"
+	EnforceIPSet    = "ipset"
+	EnforceHook     = "hook"
 )
 
 // owners are the values of firewall.owner.
@@ -35,7 +36,7 @@ func checkFirewall(c config.Firewall, fault faulter) {
 		fault("firewall.mode", "%q is none of enforce, observe, off", c.Mode)
 	}
 	switch c.Enforcer {
-	case "", enforceNFTables, enforceIPSet, enforceHook:
+	case "", EnforceNFTables, EnforceIPSet, EnforceHook:
 	default:
 		fault("firewall.enforcer", "%q is none of nftables, ipset, hook", c.Enforcer)
 	}
@@ -51,21 +52,21 @@ func checkFirewall(c config.Firewall, fault faulter) {
 		}
 	}
 	switch {
-	case c.Enforcer == enforceHook:
+	case c.Enforcer == EnforceHook:
 		if _, err := firewall.NewHook(firewall.Options{}, c.Hook); err != nil {
 			fault("firewall.hook", "%v", err)
 		}
 	case len(c.Hook) > 0:
 		fault("firewall.hook", "it is for the hook enforcer: enforcer = \"hook\"")
 	}
-	if c.IPTablesLegacy && c.Enforcer != enforceIPSet {
+	if c.IPTablesLegacy && c.Enforcer != EnforceIPSet {
 		fault("firewall.iptables_legacy", "it is for the ipset enforcer: enforcer = \"ipset\"")
 	}
 	for _, x := range []struct {
 		key string
 		set bool
 	}{{"owner", c.Owner != ""}, {"keep_sockets", c.KeepSockets}} {
-		if x.set && c.Enforcer != "" && c.Enforcer != enforceNFTables {
+		if x.set && c.Enforcer != "" && c.Enforcer != EnforceNFTables {
 			fault("firewall."+x.key, "it is for the nftables enforcer, and this is %s", c.Enforcer)
 		}
 	}
@@ -131,7 +132,7 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 			}
 		}
 	}
-	kernel := f.Enforcer == "" || f.Enforcer == enforceNFTables
+	kernel := f.Enforcer == "" || f.Enforcer == EnforceNFTables
 	if c.MaxConnections != nil {
 		if *c.MaxConnections < 1 || *c.MaxConnections > 1<<20 {
 			return scope, fmt.Errorf("max_connections: %d is not within 1 and %d", *c.MaxConnections, 1<<20)
@@ -155,16 +156,37 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 	return scope, scope.Check()
 }
 
-// withoutTracking takes out of the scopes what needs the kernel's connection
-// tracking, and says whether there was any.
-func withoutTracking(scopes []firewall.Scope) (had bool) {
-	for i := range scopes {
-		s := &scopes[i]
-		had = had || s.MaxConnections != 0 || s.Remember != 0
-		s.MaxConnections, s.Remember = 0, 0
-		if s.All {
-			s.All, s.Ports, s.Protocols = false, nil, nil
+// FirewallConfig is everything that an enforcer is told but the bans.
+func (s *Settings) FirewallConfig() firewall.Config {
+	f := s.config.Firewall
+	c := firewall.Config{Table: f.Table, Cap: f.MaxBan, Owner: owners[f.Owner], KeepSockets: f.KeepSockets}
+	for _, t := range s.topics {
+		if t.Definition.Target == "ip" {
+			c.Scopes = append(c.Scopes, t.Scope)
 		}
 	}
-	return had
+	return c
+}
+
+// NeedsRestart names a setting of the machine's side that a running agent does
+// not take over, or "".
+func NeedsRestart(old, next *Settings) string {
+	a, b := old.config.Firewall, next.config.Firewall
+	if (a.Mode == "off") == (b.Mode == "off") {
+		a.Mode = b.Mode // observe and enforce are followed at once
+	}
+	a.MaxBan, a.KeepSockets = b.MaxBan, b.KeepSockets
+	for _, x := range []struct {
+		what      string
+		old, next any
+	}{
+		{"the firewall's enforcer", a, b},
+		{"the wallet gate", old.config.Gate, next.config.Gate},
+		{"what is served over HTTP", old.config.HTTP, next.config.HTTP},
+	} {
+		if !reflect.DeepEqual(x.old, x.next) {
+			return x.what
+		}
+	}
+	return ""
 }

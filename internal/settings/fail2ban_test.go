@@ -1,4 +1,4 @@
-package agent
+package settings
 
 import (
 	"os"
@@ -40,23 +40,23 @@ func TestIncludedJailsAreTopicsAndWhatIsLeftOutIsSaid(t *testing.T) {
 		"agent.toml":         "include = [\"" + first + "\", \"" + second + "\"]\n[topics.web]\nmaxretry = 9\n[topics.sshd]\ndetect = false\n",
 		"topics.d/mine.toml": "name = \"mine\"\ntitle = \"my own\"\n[detect]\nfiles = [\"/own\"]\n[[detect.rule]]\nclass = \"auth\"\nregex = ['^own <ADDR>$']\n",
 	})
-	s, err := LoadSettings(dir)
+	s, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	web, _ := s.find("web")
-	if !web.Detect || web.definition.Detect.MaxRetry != 9 || !slices.Equal(web.scope.Ports, []uint16{80, 8000, 8001, 8002}) || s.Included("web") != first {
-		t.Errorf("web: %+v, %+v, %q", web, web.scope, s.Included("web"))
+	web, _ := s.Find("web")
+	if !web.Detect || web.Definition.Detect.MaxRetry != 9 || !slices.Equal(web.Scope.Ports, []uint16{80, 8000, 8001, 8002}) || s.Included("web") != first {
+		t.Errorf("web: %+v, %+v, %q", web, web.Scope, s.Included("web"))
 	}
-	sshd, _ := s.find("sshd")
-	if sshd.Detect || sshd.definition.Detect.MaxRetry != 2 || !slices.Equal(sshd.scope.Ports, []uint16{2222}) {
-		t.Errorf("sshd: %+v, %+v", sshd, sshd.scope)
+	sshd, _ := s.Find("sshd")
+	if sshd.Detect || sshd.Definition.Detect.MaxRetry != 2 || !slices.Equal(sshd.Scope.Ports, []uint16{2222}) {
+		t.Errorf("sshd: %+v, %+v", sshd, sshd.Scope)
 	}
-	mine, _ := s.find("mine")
+	mine, _ := s.Find("mine")
 	if mine.Title != "my own" || s.Included("mine") != "" || mine.Detect {
 		t.Errorf("mine: %+v", mine)
 	}
-	if _, ok := s.find("torn"); ok {
+	if _, ok := s.Find("torn"); ok {
 		t.Error("a jail with a broken filter is a topic")
 	}
 	all := strings.Join(s.Warnings(), "\n")
@@ -81,7 +81,7 @@ func TestAnIncludeThatCannotBeReadIsAFaultWithItsPlace(t *testing.T) {
 		"include = 3":                "agent.toml:1:1: include: it is a directory's name or a list of them",
 		"include = [3]":              "agent.toml:1:1: include: 3 is no directory's name",
 	} {
-		_, err := LoadSettings(tree(t, map[string]string{"agent.toml": text + "\n"}))
+		_, err := Load(tree(t, map[string]string{"agent.toml": text + "\n"}))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}

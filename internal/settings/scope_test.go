@@ -1,19 +1,12 @@
-package agent
+package settings
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"banmesh/internal/control"
-	"banmesh/internal/firewall"
 )
 
 // settingsOf loads a configuration that was written for a test.
@@ -23,7 +16,7 @@ func settingsOf(t *testing.T, text string) (*Settings, error) {
 	if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return LoadSettings(dir)
+	return Load(dir)
 }
 
 func TestATopicsScopeIsWhatWasWritten(t *testing.T) {
@@ -62,8 +55,8 @@ func TestATopicsScopeIsWhatWasWritten(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		x, _ := s.find("livepeer")
-		if got := x.scope; !slices.Equal(got.Ports, c.ports) || got.All != c.all || got.MaxConnections != c.limit || got.Remember != c.remember {
+		x, _ := s.Find("livepeer")
+		if got := x.Scope; !slices.Equal(got.Ports, c.ports) || got.All != c.all || got.MaxConnections != c.limit || got.Remember != c.remember {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
@@ -90,46 +83,8 @@ func TestWhatARunningAgentCannotTakeOverNeedsARestart(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
-		if got := needsRestart(old, next); got != c.want {
+		if got := NeedsRestart(old, next); got != c.want {
 			t.Errorf("%s: %q, want %q", text, got, c.want)
 		}
-	}
-}
-
-func TestNamesOfOperatorsBecomePlain(t *testing.T) {
-	for in, want := range map[string]string{"alice": "alice", "Bob-2": "Bob-2", "eve \"x\",\n": "eve__x___", "ö": "_"} {
-		if got := strings.Map(plainName, in); got != want {
-			t.Errorf("%s: %q, want %q", fmt.Sprintf("%q", in), got, want)
-		}
-	}
-}
-
-// A kernel without connection tracking refuses whatever needs it.
-type trackless struct{ *firewall.Fake }
-
-func (f trackless) Configure(ctx context.Context, c firewall.Config) error {
-	for _, s := range c.Scopes {
-		if s.Remember != 0 || s.MaxConnections != 0 {
-			return firewall.ErrUnsupported
-		}
-	}
-	return f.Fake.Configure(ctx, c)
-}
-
-func TestAKernelWithoutTrackingStillEnforces(t *testing.T) {
-	n := newNode(t, quiet+"max_connections = 5\n[topics.livepeer]\ndetect = true\nall_ports = true\nfiles = []\njournal = []\ndocker = []\n")
-	e := &enforcer{a: n.a, fw: trackless{firewall.NewFake(nil)}}
-	if err := e.configure(t.Context()); err != nil {
-		t.Fatalf("bans are not enforced: %v", err)
-	}
-	if _, err := e.fw.Established(t.Context(), netip.MustParseAddr("203.0.113.9"), 8935); !errors.Is(err, firewall.ErrNotRemembered) {
-		t.Errorf("asking for a peer: %v", err)
-	}
-	_, warnings := e.status(t.Context())
-	if !slices.ContainsFunc(warnings, func(w control.Warning) bool { return w.Code == "no-tracking" }) || e.tracks() == nil {
-		t.Errorf("nobody is told: %+v", warnings)
-	}
-	if n.a.enforcer.tracks() != nil {
-		t.Error("where it can be, it is said not to be")
 	}
 }

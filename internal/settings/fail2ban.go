@@ -1,10 +1,9 @@
-package agent
+package settings
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +17,7 @@ import (
 )
 
 // Fail2banJails reads the enabled jails of a fail2ban directory as topics that
-// find the same offenders and close the same ports to them. Jails that are
+// Find the same offenders and close the same ports to them. Jails that are
 // wrong are in the error, joined; the others are given all the same.
 func Fail2banJails(dir string) ([]detect.Imported, error) {
 	jails, err := detect.ImportJails(dir)
@@ -169,13 +168,6 @@ func (s *Settings) warn(format string, args ...any) {
 // not get.
 func (s *Settings) Warnings() []string { return s.warnings }
 
-// tell logs the warnings, so that nothing is left out silently.
-func (s *Settings) tell(log *slog.Logger) {
-	for _, w := range s.warnings {
-		log.Warn("the configuration asks for what is not done", slog.String("what", w))
-	}
-}
-
 // Included says from which fail2ban directory a topic's detection comes, ""
 // for none.
 func (s *Settings) Included(topic ban.Topic) string {
@@ -189,7 +181,7 @@ func (s *Settings) Included(topic ban.Topic) string {
 // changes laid over it, by name.
 func (s *Settings) Definitions() (list []*topics.Definition) {
 	for _, t := range s.topics {
-		list = append(list, t.definition)
+		list = append(list, t.Definition)
 	}
 	return list
 }

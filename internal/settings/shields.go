@@ -1,8 +1,7 @@
-package agent
+package settings
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"banmesh/internal/ban"
@@ -28,8 +26,8 @@ const (
 	SharedDirectory = "shared.d"
 )
 
-// PackSetting is a signed pack in use.
-type PackSetting struct {
+// Pack is a signed pack in use.
+type Pack struct {
 	Name     string            `json:"name"`
 	Kind     neverban.PackKind `json:"kind"`
 	Operator ban.Operator      `json:"operator"`
@@ -44,7 +42,7 @@ type PackSetting struct {
 type shields struct {
 	never  []neverban.Entry // of the file and of packs
 	shared []neverban.Entry // shipped, of lists and of packs
-	packs  []PackSetting
+	packs  []Pack
 }
 
 // loadShields reads never-ban entries, lists and packs. A list with a faulty
@@ -57,7 +55,7 @@ func loadShields(dir string, c *config.Loaded) (x shields, faults []error) {
 		t, err := ban.ParseTarget(n.Target)
 		p, ok := t.Prefix()
 		if err != nil || !ok {
-			continue // LoadSettings has said so
+			continue // Load has said so
 		}
 		e := neverban.Entry{Prefix: p, Source: neverban.SourceManual, Reason: n.Comment}
 		if e.Until, err = n.End(); err != nil {
@@ -95,7 +93,7 @@ func loadShields(dir string, c *config.Loaded) (x shields, faults []error) {
 			faults = append(faults, at)
 			continue
 		}
-		x.packs = append(x.packs, PackSetting{
+		x.packs = append(x.packs, Pack{
 			Name: name, Kind: p.Kind, Operator: p.Operator, Serial: p.Serial, Issued: p.Issued, Expires: p.Expires, Entries: len(p.Entries),
 		})
 		if p.Kind == neverban.PackShared {
@@ -151,7 +149,7 @@ func readPack(dir, name, operator string) (*neverban.Pack, error) {
 }
 
 // Packs gives the signed packs in use, by name.
-func (s *Settings) Packs() []PackSetting {
+func (s *Settings) Packs() []Pack {
 	list := slices.Clone(s.shields.packs)
 	for i := range list {
 		list[i].Signer, _ = s.policy.Name(list[i].Operator)
@@ -166,11 +164,11 @@ var documentation = []netip.Prefix{
 	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32"),
 }
 
-// neverBan says where to look for what must stay reachable.
-func (s *Settings) neverBan(now time.Time) neverban.Options {
+// NeverBanOptions says where to look for what must stay reachable.
+func (s *Settings) NeverBanOptions(now time.Time) neverban.Options {
 	o := neverban.Options{Lab: slices.Clone(documentation), Extra: s.shields.never, Now: now}
 	for _, p := range s.config.MayBan {
-		o.Lab = append(o.Lab, netip.MustParsePrefix(p)) // checked by LoadSettings
+		o.Lab = append(o.Lab, netip.MustParsePrefix(p)) // checked by Load
 	}
 	for _, b := range s.config.Brokers {
 		for _, text := range append([]string{b.URL}, b.Others...) {
@@ -186,59 +184,14 @@ func (s *Settings) neverBan(now time.Time) neverban.Options {
 // many people share, as a running agent would: for trying rules without one.
 // Both are usable also with an error, which says what is missing.
 func (s *Settings) NeverBan(ctx context.Context, now time.Time, resolve func(context.Context, string) ([]netip.Addr, error)) (never, shared policy.Protection, err error) {
-	o := s.neverBan(now)
+	o := s.NeverBanOptions(now)
 	o.Resolve = resolve
 	set, _, err := neverban.Discover(ctx, o)
-	return set, neverban.NewSet(neverban.Alive(s.shields.shared, now)), err
+	return set, neverban.NewSet(s.Shared(now)), err
 }
 
-// names remembers what names resolved to, so that the never-ban list neither
-// asks for them every few seconds nor loses a broker's addresses in the very
-// moment in which name servers do not answer.
-type names struct {
-	lookUp func(context.Context, string) ([]netip.Addr, error)
-	now    func() time.Time
-
-	mu    sync.Mutex
-	known map[string]resolved
-}
-
-type resolved struct {
-	addrs []netip.Addr
-	err   error // of the last attempt
-	next  time.Time
-}
-
-// How long an answer is used, and how soon a name without one is asked for
-// again.
-const (
-	nameKept  = 5 * time.Minute
-	nameAgain = 30 * time.Second
-)
-
-// resolve gives a name's addresses: those of the last answer while it is fresh
-// or while there is no newer one.
-func (n *names) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
-	n.mu.Lock()
-	old, ok := n.known[name]
-	n.mu.Unlock()
-	if ok && n.now().Before(old.next) {
-		return old.addrs, old.err
-	}
-	addrs, err := n.lookUp(ctx, name)
-	r := resolved{addrs: addrs, next: n.now().Add(nameKept)}
-	if err != nil {
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return old.addrs, err
-		}
-		r = resolved{addrs: old.addrs, err: err, next: n.now().Add(nameAgain)}
-	}
-	slices.SortFunc(r.addrs, netip.Addr.Compare)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.known == nil {
-		n.known = map[string]resolved{}
-	}
-	n.known[name] = r
-	return r.addrs, r.err
+// Shared gives the addresses that many people share and that are in force at
+// now: a ban of a peer only watches them.
+func (s *Settings) Shared(now time.Time) []neverban.Entry {
+	return neverban.Alive(s.shields.shared, now)
 }

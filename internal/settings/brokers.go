@@ -1,0 +1,142 @@
+package settings
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"strconv"
+
+	"banmesh/internal/config"
+	"banmesh/internal/federation"
+)
+
+// checkBrokers finds what is wrong with the entries of brokers.
+func checkBrokers(list []config.Broker, fault faulter) {
+	for i, b := range list {
+		at := func(key string) string { return fmt.Sprintf("brokers.%d.%s", i, key) }
+		for j, text := range append([]string{b.URL}, b.Others...) {
+			key := at("url")
+			if j > 0 {
+				key = at("others")
+			}
+			if err := checkURL(text); err != nil {
+				fault(key, "%v", err)
+			}
+		}
+		there := true
+		for key, file := range map[string]string{"password_file": b.PasswordFile, "ca_file": b.CAFile, "cert_file": b.CertFile, "key_file": b.KeyFile} {
+			if file == "" {
+				continue
+			}
+			if _, err := os.Stat(file); err != nil {
+				fault(at(key), "%v", err)
+				there = false
+			}
+		}
+		if !there {
+			continue
+		}
+		// What the files hold would otherwise be found by the next start. Who may
+		// not read them may still ask other things of the configuration.
+		if _, err := BrokerOf(b); err != nil && !errors.Is(err, fs.ErrPermission) {
+			fault(fmt.Sprintf("brokers.%d", i), "%v", err)
+		}
+	}
+}
+
+// onceEach leaves out addresses that an entry before has: a broker takes a node
+// once, so two connections to it would push each other off for ever.
+func (s *Settings) onceEach(list []config.Broker) (out []config.Broker) {
+	taken := map[string]bool{}
+	for _, b := range list {
+		var addresses []string
+		for _, text := range append([]string{b.URL}, b.Others...) {
+			if taken[text] {
+				s.warnings = append(s.warnings, fmt.Sprintf("brokers: %s is named twice; the second is left out, for a broker takes a node once", text))
+				continue
+			}
+			taken[text] = true
+			addresses = append(addresses, text)
+		}
+		if len(addresses) == 0 {
+			continue
+		}
+		b.URL, b.Others = addresses[0], addresses[1:]
+		out = append(out, b)
+	}
+	return out
+}
+
+// checkURL finds what is wrong with a broker's address.
+func checkURL(text string) error {
+	const want = "want tcp://HOST:PORT, ssl://, ws://, wss:// or unix:///PATH"
+	u, err := url.Parse(text)
+	if err != nil {
+		return fmt.Errorf("%q: %s", text, want)
+	}
+	switch u.Scheme {
+	case "tcp", "ssl", "ws", "wss":
+		if u.Hostname() == "" {
+			return fmt.Errorf("%q names no host", text)
+		}
+		if port := u.Port(); port != "" {
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+				return fmt.Errorf("%q: no port has the number %s", text, port)
+			}
+		}
+	case "unix":
+		if u.Path == "" {
+			return fmt.Errorf("%q names no path: %s", text, want)
+		}
+	default:
+		return fmt.Errorf("%q: %s", text, want)
+	}
+	if u.User != nil {
+		return errors.New("a password does not belong there; use user and password_file")
+	}
+	return nil
+}
+
+// BrokerOf reads a broker's entry and the files that it names.
+func BrokerOf(b config.Broker) (federation.Broker, error) {
+	x := federation.Broker{URL: b.URL, Others: b.Others, User: b.User}
+	if b.PasswordFile != "" {
+		f, err := os.Open(b.PasswordFile)
+		if err != nil {
+			return x, err
+		}
+		defer f.Close()
+		line := bufio.NewScanner(f)
+		line.Scan()
+		if x.Password = line.Text(); line.Err() != nil || x.Password == "" {
+			return x, errors.Join(fmt.Errorf("%s holds no password", b.PasswordFile), line.Err())
+		}
+	}
+	if b.CAFile == "" && b.CertFile == "" && b.ServerName == "" {
+		return x, nil
+	}
+	x.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: b.ServerName}
+	if b.CAFile != "" {
+		pem, err := os.ReadFile(b.CAFile)
+		if err != nil {
+			return x, err
+		}
+		x.TLS.RootCAs = x509.NewCertPool()
+		if !x.TLS.RootCAs.AppendCertsFromPEM(pem) {
+			return x, fmt.Errorf("%s holds no certificate", b.CAFile)
+		}
+	}
+	if b.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(b.CertFile, b.KeyFile)
+		if err != nil {
+			return x, err
+		}
+		x.TLS.Certificates = []tls.Certificate{pair}
+	}
+	return x, nil
+}

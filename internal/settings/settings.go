@@ -1,0 +1,212 @@
+// Package settings holds a checked configuration: the files merged, topics
+// defined, policy compiled, lists read. It starts nothing and keeps nothing
+// open, so that a command can read a configuration as the agent does.
+package settings
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/config"
+	"banmesh/internal/policy"
+	"banmesh/internal/typo"
+	"banmesh/topics"
+)
+
+// TopicDirectory holds topic definitions of the operator's own, below the
+// configuration directory.
+const TopicDirectory = "topics.d"
+
+// Settings are a checked configuration: files merged, definitions found,
+// policy compiled. Settings are immutable; a reload makes new ones.
+type Settings struct {
+	config      *config.Loaded
+	definitions map[ban.Topic]*topics.Definition
+	policy      *policy.Policy
+	shields     shields
+	topics      []Topic
+	trusting    trusting
+	included    map[ban.Topic]included
+	warnings    []string
+}
+
+// Config is the configuration as it was written, merged.
+func (s *Settings) Config() *config.Loaded { return s.config }
+
+// Topics gives every topic that is defined, by name.
+func (s *Settings) Topics() []Topic { return s.topics }
+
+// Load reads and checks a configuration directory. It has no side effect; all
+// faults are in the error, joined.
+func Load(dir string) (*Settings, error) {
+	loaded, unread := config.Load(dir)
+	definitions, err := topics.Load(filepath.Join(dir, TopicDirectory))
+	if err := errors.Join(unread, err); err != nil {
+		return nil, err
+	}
+	s := &Settings{config: loaded, definitions: map[ban.Topic]*topics.Definition{}, included: map[ban.Topic]included{}}
+	for _, d := range definitions {
+		s.definitions[d.Name] = d
+	}
+	var faults []error
+	fault := func(path, format string, args ...any) { faults = append(faults, loaded.At(path, format, args...)) }
+	directories, err := loaded.Includes()
+	if err != nil {
+		fault("include", "%v", err)
+	}
+	faults = append(faults, s.include(dir, directories)...)
+	if loaded.Network == "" {
+		loaded.Network = DefaultNetwork
+	}
+	if _, err := ban.ParseTopic(loaded.Network); err != nil {
+		fault("network", "%v", err)
+	}
+	checkBrokers(loaded.Brokers, fault)
+	loaded.Brokers = s.onceEach(loaded.Brokers)
+	checkFirewall(loaded.Firewall, fault)
+	checkGate(loaded.Gate, fault)
+	checkHTTP(loaded.HTTP, fault)
+	checkNeverBan(loaded, fault)
+	faults = append(faults, s.override(dir)...)
+	var refused []error
+	s.shields, refused = loadShields(dir, loaded)
+	faults = append(faults, refused...)
+	faults = append(faults, s.compile()...)
+	if len(faults) > 0 {
+		slices.SortStableFunc(faults, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+		return nil, errors.Join(faults...)
+	}
+	return s, s.setTopics()
+}
+
+// override lays the configuration's changes over the definitions of topics.
+func (s *Settings) override(dir string) (faults []error) {
+	for name, t := range s.config.Topics {
+		d := s.definitions[ban.Topic(name)]
+		if d == nil {
+			f := s.config.At("topics."+name, "no such topic is defined: `agent topics list` names those that are; a definition of your own goes to %s", filepath.Join(dir, TopicDirectory, name+".toml"))
+			if like := typo.Nearest(name, s.names()); like != "" {
+				f.Hint = fmt.Sprintf("did you mean %q?", like)
+			}
+			faults = append(faults, f)
+			continue
+		}
+		for key, err := range override(d, t) {
+			faults = append(faults, s.config.At("topics."+name+"."+key, "%v", err))
+		}
+	}
+	return faults
+}
+
+// compile compiles the policy.
+func (s *Settings) compile() (faults []error) {
+	var err error
+	s.policy, err = policy.Compile(s.source(), nil)
+	list, ok := errors.AsType[policy.Faults](err)
+	if !ok && err != nil {
+		return []error{err}
+	}
+	for _, f := range list {
+		at := s.config.At(f.Key, "%s", f.Message)
+		at.Excerpt, at.Hint = f.Excerpt(), f.Hint
+		faults = append(faults, at)
+	}
+	return faults
+}
+
+// setTopics makes the settings of every topic, from its definition and the
+// policy as they are now.
+func (s *Settings) setTopics() error {
+	s.topics = nil
+	for _, name := range slices.Sorted(maps.Keys(s.definitions)) {
+		t, err := s.setting(s.definitions[name])
+		if err != nil {
+			return s.config.At("topics."+string(name), "%v", err)
+		}
+		s.topics = append(s.topics, t)
+	}
+	return nil
+}
+
+// checkNeverBan finds faults in the entries of the never-ban list.
+func checkNeverBan(c *config.Loaded, fault faulter) {
+	for i, n := range c.NeverBan {
+		if t, err := ban.ParseTarget(n.Target); err != nil {
+			fault(fmt.Sprintf("never_ban.%d.target", i), "%v", err)
+		} else if _, ok := t.Prefix(); !ok {
+			fault(fmt.Sprintf("never_ban.%d.target", i), "%s is no address; `agent allow add` is for wallets, too", t)
+		}
+		if _, err := n.End(); err != nil {
+			fault(fmt.Sprintf("never_ban.%d.until", i), "%v", err)
+		}
+	}
+	for _, p := range c.MayBan {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			fault("may_ban", "%v", err)
+		}
+	}
+}
+
+// names gives the names of all topics that are defined, sorted.
+func (s *Settings) names() []string {
+	list := []string{}
+	for name := range s.definitions {
+		list = append(list, string(name))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// DefaultNetwork is the network of a node that was told of none.
+const DefaultNetwork = "banmesh"
+
+// Policy is the compiled policy.
+func (s *Settings) Policy() *policy.Policy { return s.policy }
+
+// Peer is an operator that the configuration names.
+type Peer struct {
+	Name     string       `json:"name"`
+	Operator ban.Operator `json:"operator"`
+	Topics   []string     `json:"topics"` // where its claims count
+	Comment  string       `json:"comment,omitempty"`
+}
+
+// Peers gives the operators that the configuration names, by name.
+func (s *Settings) Peers() []Peer {
+	list := []Peer{}
+	for name, o := range s.config.Operators {
+		id, _ := s.policy.Operator(name)
+		p := Peer{Name: name, Operator: id, Topics: []string{}, Comment: o.Comment}
+		for _, t := range s.topics {
+			if slices.Contains(t.Operators, name) {
+				p.Topics = append(p.Topics, string(t.Topic))
+			}
+		}
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Files are the configuration files that were read, in order.
+func (s *Settings) Files() []string { return s.config.Files }
+
+// Reads gives the files that an agent reads at its start: those of the
+// configuration, and those that its brokers' entries name.
+func (s *Settings) Reads() []string {
+	list := slices.Clone(s.config.Files)
+	for _, b := range s.config.Brokers {
+		for _, f := range []string{b.PasswordFile, b.CAFile, b.CertFile, b.KeyFile} {
+			if f != "" {
+				list = append(list, f)
+			}
+		}
+	}
+	return list
+}

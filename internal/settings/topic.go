@@ -1,0 +1,194 @@
+package settings
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/config"
+	"banmesh/internal/firewall"
+	"banmesh/internal/policy"
+	"banmesh/internal/span"
+	"banmesh/topics"
+)
+
+// Topic is what a node does with one topic.
+type Topic struct {
+	Topic     ban.Topic `json:"topic"`
+	Title     string    `json:"title"`
+	Detect    bool      `json:"detect"`
+	Subscribe bool      `json:"subscribe"`
+	Publish   bool      `json:"publish"`
+	Observe   bool      `json:"observe"`
+	// Simulate finds and counts offenders, and bans none of them.
+	Simulate bool `json:"simulate"`
+	// Detectable says that the topic's definition has a filter.
+	Detectable bool `json:"detectable"`
+	// Operators are the names of those whose claims count here.
+	Operators []string `json:"operators"`
+	// Policy is the expression that bans.
+	Policy string `json:"policy"`
+
+	// Definition has the configuration's changes laid over it.
+	Definition *topics.Definition `json:"-"`
+	// Scope is which packets a ban in the topic drops.
+	Scope firewall.Scope `json:"-"`
+	// Corroborate says that a line counts only if the kernel saw its address.
+	Corroborate bool `json:"-"`
+	// Reports says that programs of this machine may report offences.
+	Reports bool `json:"-"`
+}
+
+// Find gives the setting of a topic.
+func (s *Settings) Find(topic ban.Topic) (Topic, bool) {
+	i, ok := slices.BinarySearchFunc(s.topics, topic, func(t Topic, topic ban.Topic) int { return cmp.Compare(t.Topic, topic) })
+	if !ok {
+		return Topic{}, false
+	}
+	return s.topics[i], true
+}
+
+// source is the policy that was written, with the default rules where a topic
+// is accepted and none is given: those of [policy.Recommended] for everyone
+// who was named.
+func (s *Settings) source() policy.Source {
+	src := s.config.Policy()
+	everyone := "everyone"
+	if len(src.Operators) <= 3 { // so few are better read by name
+		everyone = strings.Join(slices.Sorted(maps.Keys(src.Operators)), ", ")
+	}
+	ban, watch, require := policy.Recommended(everyone, len(src.Operators))
+	for name, t := range src.Topics {
+		if on(s.config.Topics[name].Subscribe) && t.Ban == "" && t.Watch == "" {
+			t.Ban, t.Watch = ban, watch
+			if t.Require == "" {
+				t.Require = require
+			}
+			src.Topics[name] = t
+		}
+	}
+	return src
+}
+
+func on(b *bool) bool { return b != nil && *b }
+
+func (s *Settings) setting(d *topics.Definition) (Topic, error) {
+	c := s.config.Topics[string(d.Name)]
+	t := Topic{
+		Topic: d.Name, Title: d.Title, Detectable: d.Detect != nil,
+		Detect:    d.Detect != nil && (on(c.Detect) || c.Detect == nil && (d.Name == DefaultTopic || s.Included(d.Name) != "")),
+		Simulate:  on(c.Simulate),
+		Subscribe: on(c.Subscribe), Publish: on(c.Publish), Observe: on(c.Observe) || s.config.Firewall.Mode == "observe",
+		Operators: []string{}, Definition: d,
+	}
+	if t.Subscribe {
+		t.Policy = s.policy.Source().Topics[string(d.Name)].Ban
+		for _, o := range s.policy.Operators(d.Name) {
+			t.Operators = append(t.Operators, s.NameOf(o))
+		}
+		slices.Sort(t.Operators)
+	}
+	var err error
+	t.Scope, err = scopeOf(d, c, s.config.Firewall, t.Observe)
+	if !t.Detect {
+		// Remembering makes the kernel track connections, so only who asks pays.
+		t.Scope.Remember = 0
+	}
+	t.Corroborate = t.Detect && d.Detect.Corroborate > 0
+	if t.Reports = on(c.Reports); t.Reports && !t.Detect {
+		return t, errors.New("reports: what is reported is counted where offenders are looked for: detect = true")
+	}
+	return t, err
+}
+
+// DefaultTopic is what a node detects when it was told nothing.
+const DefaultTopic ban.Topic = "sshd"
+
+// override lays what the configuration says of a topic over its definition.
+// The result holds a fault for each key that is wrong.
+func override(d *topics.Definition, c config.Topic) map[string]error {
+	faults := map[string]error{}
+	x := d.Detect
+	if x == nil {
+		if on(c.Detect) || c.MaxRetry != nil || c.FindTime != "" || len(c.Files)+len(c.Journal)+len(c.Docker)+len(c.Syslog) > 0 || on(c.Stdin) || on(c.Reports) || c.Corroborate != "" {
+			faults["detect"] = errors.New("the topic's definition has no filter, so nothing in a log shows its offenders")
+		}
+		if c.BanTime != "" {
+			faults["bantime"] = errors.New("the topic's definition has no filter; `agent ban --for` says how long a ban lasts")
+		}
+		return faults
+	}
+	if c.MaxRetry != nil {
+		if *c.MaxRetry < 1 {
+			faults["maxretry"] = fmt.Errorf("%d is less than 1", *c.MaxRetry)
+		}
+		x.MaxRetry = *c.MaxRetry
+	}
+	for key, v := range map[string]struct {
+		text string
+		to   *span.Duration
+	}{"findtime": {string(c.FindTime), &x.FindTime}, "bantime": {string(c.BanTime), &x.BanTime}} {
+		if v.text != "" {
+			if err := v.to.UnmarshalText([]byte(v.text)); err != nil {
+				faults[key] = err
+			}
+		}
+	}
+	switch c.Corroborate {
+	case "":
+	case "off":
+		x.Corroborate = 0
+	default:
+		if err := x.Corroborate.UnmarshalText([]byte(c.Corroborate)); err != nil {
+			faults["corroborate"] = fmt.Errorf("%w; it is a time, or \"off\"", err)
+		} else if x.Corroborate.Duration() < time.Second {
+			faults["corroborate"] = errors.New("peers are remembered for a second or more; \"off\" asks nobody")
+		}
+	}
+	for _, s := range c.IgnoreIP {
+		if _, err := ban.ParseTarget(s); err != nil {
+			faults["ignoreip"] = err
+		}
+	}
+	x.IgnoreIP = append(x.IgnoreIP, c.IgnoreIP...)
+	if c.Files != nil {
+		x.Files = c.Files
+	}
+	if c.Journal != nil {
+		x.Journal = c.Journal
+	}
+	if c.Docker != nil {
+		x.Docker = c.Docker
+	}
+	if c.Syslog != nil {
+		x.Syslog = c.Syslog
+	}
+	if c.Both != nil {
+		x.Both = *c.Both
+	}
+	if c.Stdin != nil {
+		x.Stdin = *c.Stdin
+	}
+	if c.UseDNS != nil {
+		x.UseDNS = *c.UseDNS
+	}
+	return faults
+}
+
+// RuleFile is the file in which a person or a command wrote the topic's ban or
+// watch rule, or "" where the default applies.
+func (s *Settings) RuleFile(topic ban.Topic) string {
+	key, t := "topics."+string(topic), s.config.Topics[string(topic)]
+	switch {
+	case t.Ban != "":
+		return s.config.At(key+".ban", "").File
+	case t.Watch != "":
+		return s.config.At(key+".watch", "").File
+	}
+	return ""
+}
