@@ -20,7 +20,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
 	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps
 
-.PHONY: all build run install test demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-gate sim metrics soak fuzz check deps-run deps-test clean help
+.PHONY: all build run install test demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate sim metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -84,9 +84,11 @@ bench-federation: deps-test build bin/nats-server
 	$(GO) run ./test/federation/bench -nats bin/nats-server
 bench-policy:
 	$(GO) run ./test/sim/benchpolicy
+bench-ledger:
+	$(GO) run ./test/ledger/bench
 bench-gate:
 	$(GO) run ./test/livepeer/benchgate
-bench: bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-gate
+bench: bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate
 
 # Hundreds of agents' policy and ledger, a third of the operators hostile; writes docs/simulation.md.
 sim:

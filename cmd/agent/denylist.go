@@ -221,23 +221,36 @@ peers' entries do not count here for 7 days or as long as --for says.
 			if err != nil {
 				return err
 			}
-			for _, request.Target = range targets {
-				var a control.UnbanAnswer
-				if err := p.client().Post(c.Context(), "/v1/unban", request, &a); err != nil {
-					return err
-				}
-				if len(a.Lifted) == 0 {
-					fmt.Fprintf(c.OutOrStdout(), "%s was not denied\n", walletText(request.Target))
-					continue
-				}
-				fmt.Fprintf(c.OutOrStdout(), "admitted %s; no peer can deny it here before %s\n", walletText(request.Target), clock(a.Exempt))
-			}
-			return nil
+			return p.admit(c, request, targets)
 		},
 	}
 	c.Flags().StringVar(&topic, "topic", denyTopic, "the topic")
 	c.Flags().StringVar(&lasts, "for", "", "how long no peer can deny it here (default: 7d)")
 	return c
+}
+
+// admit unbans wallets, many in a request, and says what became of each.
+func (p *paths) admit(c *cobra.Command, request control.UnbanRequest, targets []ban.Target) error {
+	client := p.client()
+	for some := range slices.Chunk(targets, control.MaxBulk) {
+		var a control.UnbanAnswer
+		request.Targets = some
+		if err := client.Post(c.Context(), "/v1/unban", request, &a); err != nil {
+			return err
+		}
+		lifted := map[ban.Target]bool{}
+		for _, b := range a.Lifted {
+			lifted[b.Target] = true
+		}
+		for _, t := range some {
+			if !lifted[t] {
+				fmt.Fprintf(c.OutOrStdout(), "%s was not denied\n", walletText(t))
+				continue
+			}
+			fmt.Fprintf(c.OutOrStdout(), "admitted %s; no peer can deny it here before %s\n", walletText(t), clock(a.Exempt))
+		}
+	}
+	return nil
 }
 
 // formatOf gives the format of a file, by its name unless a flag says it.
@@ -337,32 +350,63 @@ func readDenyFile(stdin io.Reader, name string, kind denyfile.Format) ([]denyfil
 	return entries, nil
 }
 
-// deny sends the entries one by one and says how far it came.
+// deny sends the entries, many in a request, and names those that are refused.
 func (p *paths) deny(c *cobra.Command, request control.BanRequest, entries []denyfile.Entry) error {
-	client := p.client()
-	defaultClass, defaultFor := *request.Class, request.For
-	for i, e := range entries {
-		class, lasts := defaultClass, defaultFor
+	bans := make([]control.BanRequest, 0, len(entries))
+	for _, e := range entries {
+		b := request
 		if e.Reason != "" {
-			class, _ = reasonOf(e.Reason) // read before
-		}
-		if !e.Until.IsZero() {
-			lasts = max(1, int64((time.Until(e.Until)+time.Second-1)/time.Second))
-		}
-		target, err := ban.TargetOfWallet(e.Wallet)
-		if err != nil {
-			return err
-		}
-		request.Target, request.Class, request.For = target, &class, lasts
-		if err := client.Post(c.Context(), "/v1/bans", request, nil); err != nil {
-			if i == 0 {
+			class, err := reasonOf(e.Reason)
+			if err != nil {
 				return err
 			}
-			return &cli.Error{Err: fmt.Errorf("after %d of %d: %w", i, len(entries), err), Code: cli.ExitPartly, Hint: "the import can be repeated: what is denied already stays as it is"}
+			b.Class = &class
 		}
+		if !e.Until.IsZero() {
+			b.For = max(1, int64((time.Until(e.Until)+time.Second-1)/time.Second))
+		}
+		var err error
+		if b.Target, err = ban.TargetOfWallet(e.Wallet); err != nil {
+			return err
+		}
+		bans = append(bans, b)
 	}
-	fmt.Fprintf(c.OutOrStdout(), "denied %s in %s\n", plural(len(entries), "wallet"), request.Topic)
-	return nil
+	done, refused, err := banAll(c.Context(), p.client(), bans)
+	if err != nil {
+		if done == 0 {
+			return err
+		}
+		return &cli.Error{Err: fmt.Errorf("after %d of %d: %w", done, len(entries), err), Code: cli.ExitPartly, Hint: "the import can be repeated: what is denied already stays as it is"}
+	}
+	if done > 0 || len(refused) == 0 {
+		fmt.Fprintf(c.OutOrStdout(), "denied %s in %s\n", plural(done, "wallet"), request.Topic)
+	}
+	if len(refused) == 0 {
+		return nil
+	}
+	var faults []error
+	for _, x := range refused {
+		faults = append(faults, cli.Hint(fmt.Errorf("%s: %s", walletText(x.Target), x.Error), "%s", x.Hint))
+	}
+	code := cli.ExitPartly
+	if done == 0 {
+		code = cli.ExitError
+	}
+	return &cli.Error{Err: errors.Join(faults...), Code: code}
+}
+
+// banAll asks for bans, many in a request, and says how many are in force and
+// which are refused.
+func banAll(ctx context.Context, client *control.Client, bans []control.BanRequest) (done int, refused []control.Refusal, err error) {
+	for some := range slices.Chunk(bans, control.MaxBulk) {
+		var a control.BanAllAnswer
+		if err := client.Post(ctx, "/v1/bans/all", control.BanAllRequest{Bans: some}, &a); err != nil {
+			return done, refused, err
+		}
+		done += a.Banned
+		refused = append(refused, a.Refused...)
+	}
+	return done, refused, nil
 }
 
 func newDenyExportCommand(p *paths) *cobra.Command {

@@ -26,18 +26,36 @@ type denyServer struct {
 
 func (s *denyServer) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/bans", control.Handle(func(r *http.Request) (any, error) {
-		var q control.BanRequest
-		if err := control.Decode(r, &q); err != nil {
-			return nil, err
-		}
+	ban1 := func(q control.BanRequest) (control.Ban, error) {
 		if q.Topic != denyTopic {
-			return nil, &control.RefusedError{Code: control.CodeRefused, Text: "targets of another kind"}
+			return control.Ban{}, &control.RefusedError{Code: control.CodeRefused, Text: "targets of another kind"}
 		}
 		s.requests = append(s.requests, q)
 		b := control.Ban{Target: q.Target, Topic: q.Topic, Until: time.Now().Add(time.Duration(q.For) * time.Second), Origin: []string{"here"}, Class: *q.Class}
 		s.bans[q.Target] = b
 		return b, nil
+	}
+	mux.HandleFunc("POST /v1/bans", control.Handle(func(r *http.Request) (any, error) {
+		var q control.BanRequest
+		if err := control.Decode(r, &q); err != nil {
+			return nil, err
+		}
+		return ban1(q)
+	}))
+	mux.HandleFunc("POST /v1/bans/all", control.Handle(func(r *http.Request) (any, error) {
+		var q control.BanAllRequest
+		if err := control.Decode(r, &q); err != nil {
+			return nil, err
+		}
+		var a control.BanAllAnswer
+		for _, x := range q.Bans {
+			if _, err := ban1(x); err != nil {
+				a.Refused = append(a.Refused, control.Refusal{Target: x.Target, Topic: x.Topic, ErrorAnswer: control.AnswerOf(err)})
+				continue
+			}
+			a.Banned++
+		}
+		return a, nil
 	}))
 	mux.HandleFunc("GET /v1/bans", control.Handle(func(r *http.Request) (any, error) {
 		list := []control.Ban{}
@@ -54,9 +72,11 @@ func (s *denyServer) handler() http.Handler {
 			return nil, err
 		}
 		a := control.UnbanAnswer{Exempt: time.Now().Add(7 * 24 * time.Hour)}
-		if b, ok := s.bans[q.Target]; ok {
-			a.Lifted = append(a.Lifted, b)
-			delete(s.bans, q.Target)
+		for _, t := range append(q.Targets, q.Target) {
+			if b, ok := s.bans[t]; ok {
+				a.Lifted = append(a.Lifted, b)
+				delete(s.bans, t)
+			}
 		}
 		return a, nil
 	}))

@@ -230,30 +230,28 @@ func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []
 		fmt.Fprintf(w, "no bans taken over: %v\n", err)
 		return nil
 	}
-	taken, refused := 0, 0
+	var bans []control.BanRequest
 	for _, i := range all {
 		class := i.Definition.Detect.Rules[0].Class
 		for _, request := range of[i.Jail] {
 			request.Topic, request.Class = i.Definition.Name, &class
-			err := p.client().Post(ctx, "/v1/bans", request, nil)
-			var no *control.RefusedError
-			switch {
-			case errors.Is(err, control.ErrNotRunning):
-				fmt.Fprintln(w, "no bans taken over: the agent is not running; import again when it is")
-				return nil
-			case errors.As(err, &no):
-				fmt.Fprintf(w, "ban of %s not taken over: %s\n", request.Target, no.Text)
-				refused++
-			case err != nil:
-				return fmt.Errorf("taking over bans: %w", err)
-			default:
-				taken++
-			}
+			bans = append(bans, request)
 		}
 	}
+	taken, refused, err := banAll(ctx, p.client(), bans)
+	switch {
+	case errors.Is(err, control.ErrNotRunning):
+		fmt.Fprintln(w, "no bans taken over: the agent is not running; import again when it is")
+		return nil
+	case err != nil:
+		return fmt.Errorf("taking over bans: %w", err)
+	}
+	for _, x := range refused {
+		fmt.Fprintf(w, "ban of %s not taken over: %s\n", x.Target, x.Error)
+	}
 	fmt.Fprintf(w, "took over %s from %s", plural(taken, "ban"), from)
-	if refused > 0 {
-		fmt.Fprintf(w, ", %d refused", refused)
+	if len(refused) > 0 {
+		fmt.Fprintf(w, ", %d refused", len(refused))
 	}
 	fmt.Fprintln(w)
 	return nil

@@ -26,12 +26,7 @@ func (e *enforcer) onWhoseWord(topic ban.Topic, target ban.Target) string {
 	if _, ok := e.fw.(firewall.ByOperator); !ok {
 		return ""
 	}
-	for _, s := range e.a.ledger.Explain(target).Standings {
-		if s.Topic == topic && s.Target == target {
-			return e.names(s)
-		}
-	}
-	return ""
+	return e.names(e.a.ledger.Origin(topic, target))
 }
 
 // relabel tells the firewall on whose word the bans of topics rest that have
@@ -52,9 +47,9 @@ func (e *enforcer) relabel(ctx context.Context, scopes []firewall.Scope) error {
 		if !s.Observe || before[s.Topic] {
 			continue
 		}
-		for x := range e.a.ledger.Bans(ledger.Filter{Topic: s.Topic}) {
-			if p, ok := x.Target.Prefix(); ok && len(add) < mostNamed {
-				add = append(add, firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until, By: e.names(x)})
+		for _, x := range e.a.ledger.InForce(s.Topic, mostNamed-len(add)) {
+			if p, ok := x.Target.Prefix(); ok {
+				add = append(add, firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until, By: e.names(e.a.ledger.Origin(x.Topic, x.Target))})
 			}
 		}
 	}
@@ -65,10 +60,18 @@ func (e *enforcer) relabel(ctx context.Context, scopes []firewall.Scope) error {
 }
 
 // names gives those on whose word a ban rests, as [firewall.Ban] has them.
-func (e *enforcer) names(s ledger.Standing) string {
-	names := banOf(s).Origin
-	for i := range names {
-		names[i] = strings.Map(plainName, names[i])
+func (e *enforcer) names(o ledger.Origin) string {
+	var names []string
+	if o.Own {
+		names = append(names, here)
+	}
+	rules := e.a.ledger.Policy()
+	for _, id := range o.Operators {
+		name, ok := rules.Name(id)
+		if !ok {
+			name = id.String()
+		}
+		names = append(names, strings.Map(plainName, name))
 	}
 	return strings.Join(names, ",")
 }

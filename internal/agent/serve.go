@@ -2,16 +2,13 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
@@ -28,8 +25,7 @@ func (a *agent) handler() (http.Handler, error) {
 	mux.HandleFunc("GET /v1/status", control.Handle(func(r *http.Request) (any, error) { return a.status(r.Context()), nil }))
 	mux.HandleFunc("GET /v1/jail", control.Handle(a.jail))
 	mux.HandleFunc("GET /v1/bans", control.Handle(a.bans))
-	mux.HandleFunc("POST /v1/bans", control.Handle(a.banByHand))
-	mux.HandleFunc("POST /v1/unban", control.Handle(a.unban))
+	a.registerOwnBans(mux)
 	mux.HandleFunc("GET /v1/explain", control.Handle(a.explain))
 	mux.HandleFunc("POST /v1/reload", control.Handle(func(r *http.Request) (any, error) { return struct{}{}, a.reload(r.Context()) }))
 	mux.HandleFunc("GET /v1/gate", control.Handle(a.gate.status))
@@ -223,100 +219,6 @@ func banOf(s ledger.Standing) control.Ban {
 		}
 	}
 	return b
-}
-
-func (a *agent) banByHand(r *http.Request) (any, error) {
-	var q control.BanRequest
-	if err := control.Decode(r, &q); err != nil {
-		return nil, err
-	}
-	checked := a.current()
-	t, ok := checked.Find(q.Topic)
-	switch {
-	case q.Target.IsZero():
-		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
-	case !ok:
-		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", q.Topic), Hint: "see `agent topics list`"}
-	case (t.Definition.Target == "wallet") != (q.Target.Kind() == ban.KindWallet):
-		hint := "name a topic of addresses with --topic"
-		if q.Target.Kind() == ban.KindWallet {
-			hint = "`agent denylist add` denies wallets, in a topic of wallets"
-		}
-		return nil, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.Definition.Target), Hint: hint}
-	}
-	lasts := checked.BanTime(q.Topic)
-	if q.For > 0 {
-		lasts = time.Duration(min(q.For, int64(maxByHand/time.Second))) * time.Second
-	}
-	claim := ban.Claim{Target: q.Target, End: a.now().Add(lasts), Class: ban.ClassManual}
-	if q.Class != nil {
-		claim.Class = *q.Class
-	}
-	err := a.ledger.BanLocal(q.Topic, claim, ledger.Evidence{By: "a person"})
-	switch {
-	case errors.Is(err, ledger.ErrNeverBan):
-		return nil, &control.RefusedError{Code: control.CodeRefused, Text: err.Error(), Hint: "what is private can be banned with may_ban in agent.toml; what is found on this machine cannot"}
-	case errors.Is(err, ledger.ErrAllowed):
-		return nil, &control.RefusedError{Code: control.CodeRefused, Text: err.Error(), Hint: fmt.Sprintf("`agent allow remove %s` first", q.Target)}
-	case err != nil:
-		return nil, err
-	}
-	a.log.InfoContext(r.Context(), "banned by hand", slog.String("target", q.Target.String()), slog.String("topic", string(q.Topic)))
-	for s := range a.ledger.Bans(ledger.Filter{Topic: q.Topic, Own: true}) {
-		if s.Target == q.Target {
-			return banOf(s), nil
-		}
-	}
-	return control.Ban{Target: q.Target, Topic: q.Topic, Until: claim.End, Origin: []string{here}, Class: claim.Class}, nil
-}
-
-// maxByHand is the longest ban: feeds carry no longer one.
-const maxByHand = 90 * 24 * time.Hour
-
-func (a *agent) unban(r *http.Request) (any, error) {
-	var q control.UnbanRequest
-	if err := control.Decode(r, &q); err != nil {
-		return nil, err
-	}
-	if q.Target.IsZero() {
-		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
-	}
-	if q.Topic != "" {
-		if _, ok := a.current().Find(q.Topic); !ok {
-			return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", q.Topic), Hint: "see `agent topics list`"}
-		}
-	}
-	answer := control.UnbanAnswer{Lifted: a.lifted(q.Target, q.Topic)}
-	lasts := ledger.DefaultUnban
-	if q.For > 0 {
-		lasts = time.Duration(min(q.For, maxExempt)) * time.Second
-	}
-	if _, err := a.ledger.Exempt(ledger.Exemption{Target: q.Target, Topic: q.Topic, Comment: q.Comment, Dispute: q.Dispute}, lasts); err != nil {
-		return nil, refusal(err)
-	}
-	if q.Dispute {
-		if err := a.dispute(); err != nil {
-			return nil, err
-		}
-	}
-	for _, b := range answer.Lifted {
-		a.detection.get().Forget(b.Topic, b.Target)
-	}
-	answer.Exempt = a.now().Add(lasts)
-	a.log.InfoContext(r.Context(), "unbanned by hand", slog.String("target", q.Target.String()))
-	return answer, nil
-}
-
-// lifted lists the bans in a topic ("": in any) that rest on a target or on what
-// covers it, which an exemption of it is about to lift.
-func (a *agent) lifted(t ban.Target, topic ban.Topic) []control.Ban {
-	bans := []control.Ban{}
-	for _, s := range a.ledger.Explain(t).Standings {
-		if s.Action == policy.Ban && (topic == "" || s.Topic == topic) {
-			bans = append(bans, banOf(s))
-		}
-	}
-	return bans
 }
 
 // sourceName names a source for people.

@@ -109,32 +109,6 @@ type Ban struct {
 	Rule   string     `json:"rule,omitempty"`
 }
 
-// BanRequest is the body of POST /v1/bans.
-type BanRequest struct {
-	Target ban.Target `json:"target"`
-	Topic  ban.Topic  `json:"topic"`
-	// For is how long, in seconds; 0 means the topic's ban time.
-	For   int64      `json:"for,omitempty"`
-	Class *ban.Class `json:"class,omitempty"` // manual when left out
-}
-
-// UnbanRequest is the body of POST /v1/unban: the target's own bans are
-// withdrawn and it is exempt from every other for a time.
-type UnbanRequest struct {
-	Target ban.Target `json:"target"`
-	Topic  ban.Topic  `json:"topic,omitempty"` // "" means every topic
-	For    int64      `json:"for,omitempty"`   // seconds; 0 means 7 days
-	// Dispute tells others, in the topics that this node publishes.
-	Dispute bool   `json:"dispute,omitempty"`
-	Comment string `json:"comment,omitempty"`
-}
-
-// UnbanAnswer says what an unban lifted.
-type UnbanAnswer struct {
-	Lifted []Ban     `json:"lifted"`
-	Exempt time.Time `json:"exempt_until"`
-}
-
 // AllowRequest is the body of POST /v1/allow and /v1/allow/remove: no ban
 // touches the target, whoever makes it.
 type AllowRequest struct {

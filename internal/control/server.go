@@ -115,12 +115,18 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 	_ = e.Encode(v) // the client went away; there is nobody to tell
 }
 
-// WriteError writes err as an [ErrorAnswer].
-func WriteError(w http.ResponseWriter, err error) {
+// AnswerOf gives an error as a client is told it.
+func AnswerOf(err error) ErrorAnswer {
 	answer := ErrorAnswer{Error: err.Error(), Code: CodeInternal}
 	if e, ok := errors.AsType[*RefusedError](err); ok {
 		answer.Code, answer.Hint = e.Code, e.Hint
 	}
+	return answer
+}
+
+// WriteError writes err as an [ErrorAnswer].
+func WriteError(w http.ResponseWriter, err error) {
+	answer := AnswerOf(err)
 	status := http.StatusInternalServerError
 	switch answer.Code {
 	case CodeBad:

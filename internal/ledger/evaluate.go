@@ -224,6 +224,53 @@ func (l *Ledger) enforcedAs(r uint32, until time.Time) Enforced {
 	return e
 }
 
+// An Origin is on whose word a ban in force rests.
+type Origin struct {
+	Own bool // this node's
+	// Operators are those whose claims meet the rule, longest first.
+	Operators []ban.Operator
+}
+
+// Origin says on whose word a ban in force rests; it is empty where there is
+// none. It is the enforcers' question, asked once a ban, and costs one verdict.
+func (l *Ledger) Origin(name ban.Topic, target ban.Target) (o Origin) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	topic, ok := l.table.topics[name]
+	if !ok {
+		return o
+	}
+	r, ok := l.table.find(topic, target)
+	if !ok {
+		return o
+	}
+	v := l.policy.Judge(l.question(r, l.now(), nil))
+	if v.Action != policy.Ban {
+		return o
+	}
+	return Origin{Own: v.Why == policy.ReasonLocal, Operators: v.By}
+}
+
+// InForce gives up to most bans of a topic that enforcers hold or will.
+func (l *Ledger) InForce(name ban.Topic, most int) (list []Enforced) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	topic, ok := l.table.topics[name]
+	if !ok {
+		return nil
+	}
+	now := l.now()
+	for r := range l.table.records(topic) {
+		if len(list) == most {
+			break
+		}
+		if until := l.table.all.at(r).enforced(now); until != 0 {
+			list = append(list, l.enforcedAs(r, time.Unix(int64(until), 0)))
+		}
+	}
+	return list
+}
+
 // A Change is a step of the desired state. With Ban the target is to be banned
 // until Until, whether or not it is banned already; without, it is to be free.
 type Change struct {

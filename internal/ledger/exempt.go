@@ -182,22 +182,26 @@ func (x *exemptions) expire(now time.Time) bool {
 	return true
 }
 
-// Unban is [Ledger.Exempt] for every topic.
+// Unban is [Ledger.Exempt] for one target in every topic.
 func (l *Ledger) Unban(target ban.Target, duration time.Duration, comment string) (lifted []Local, err error) {
-	return l.Exempt(Exemption{Target: target, Comment: comment}, duration)
+	return l.Exempt([]Exemption{{Target: target, Comment: comment}}, duration)
 }
 
-// Exempt lifts this node's own bans of a target in the exemption's topic, of
+// Exempt lifts this node's own bans of each exemption's target in its topic, of
 // what lies in it and of what it lies in, and shields it from the claims of
 // others for a while ([DefaultUnban] if duration is 0). It gives the own bans
-// that were lifted. It is durable when nil is returned.
-func (l *Ledger) Exempt(e Exemption, duration time.Duration) (lifted []Local, err error) {
+// that were lifted. All of them are durable when nil is returned, in one step;
+// with an error none is in force.
+func (l *Ledger) Exempt(list []Exemption, duration time.Duration) (lifted []Local, err error) {
 	if duration <= 0 {
 		duration = DefaultUnban
 	}
 	now := l.now()
-	e.Allow, e.Until = false, now.Add(duration)
-	return l.shield(e, now)
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Allow, list[i].Until = false, now.Add(duration)
+	}
+	return l.shield(list, now)
 }
 
 // UnbannedAt says when a person last lifted the bans of a target in a topic:
@@ -225,51 +229,60 @@ func (l *Ledger) UnbannedAt(topic ban.Topic, target ban.Target) (at time.Time) {
 // (zero: until it is removed). It gives the own bans that were lifted.
 func (l *Ledger) Allow(target ban.Target, until time.Time, comment string) (lifted []Local, err error) {
 	now := l.now()
-	return l.shield(Exemption{Target: target, Allow: true, Until: until, Comment: comment}, now)
+	return l.shield([]Exemption{{Target: target, Allow: true, Until: until, Comment: comment}}, now)
 }
 
-func (l *Ledger) shield(e Exemption, now time.Time) (lifted []Local, err error) {
+// check refuses an exemption that cannot be kept.
+func (e Exemption) check(now time.Time) error {
 	switch {
 	case e.Target.IsZero():
-		return nil, ban.ErrTarget
+		return ban.ErrTarget
 	case e.over(now):
-		return nil, ErrEnded
+		return ErrEnded
 	case len(e.Comment) > maxComment:
-		return nil, fmt.Errorf("a comment has at most %d bytes", maxComment)
+		return fmt.Errorf("a comment has at most %d bytes", maxComment)
 	}
-	e.Since = now
+	return nil
+}
+
+func (l *Ledger) shield(list []Exemption, now time.Time) (lifted []Local, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.exempt.of[e.key()]; !ok && len(l.exempt.of) >= maxExemptions {
+	values := map[string][]byte{}
+	room := maxExemptions - len(l.exempt.of)
+	for i := range list {
+		e := &list[i]
+		e.Since = now
+		if err := e.check(now); err != nil {
+			return nil, err
+		}
+		if _, known := l.exempt.of[e.key()]; !known && values[e.key()] == nil {
+			room--
+		}
+		if values[e.key()], err = json.Marshal(e); err != nil {
+			return nil, fmt.Errorf("writing an exemption: %w", err)
+		}
+	}
+	if room < 0 {
 		return nil, fmt.Errorf("%w: %d exemptions", ErrTooMany, maxExemptions)
 	}
-	value, err := json.Marshal(e)
-	if err != nil {
-		return nil, fmt.Errorf("writing an exemption: %w", err)
-	}
-	var records []ownRecord
-	for topic, x := range l.table.byTopic {
-		if e.Topic != "" && e.Topic != x.name {
-			continue
-		}
-		l.overlapping(topic, e.Target, func(r uint32) {
-			if v := l.table.vote(r, ownFeed); v != nil {
-				p := place{x.name, l.table.target(r)}
-				records = append(records, ownRecord{place: p, removed: true})
-				lifted = append(lifted, Local{p.topic, v.claim(p.target), l.proof.of[p]})
+	records, lifted := l.ownUnder(list)
+	if err := l.commitOwn(records, now, func(tx store.Tx) error {
+		for key, value := range values {
+			if err := tx.Put(exemptBucket, key, value); err != nil {
+				return err
 			}
-		})
-	}
-	if err := l.commitOwn(records, now, func(tx store.Tx) error { return tx.Put(exemptBucket, e.key(), value) }); err != nil {
+		}
+		return nil
+	}); err != nil {
 		return nil, err
 	}
-	l.exempt.of[e.key()] = e
+	for _, e := range list {
+		l.exempt.of[e.key()] = e
+	}
 	l.exempt.build(now)
-	for topic, x := range l.table.byTopic {
-		if e.Topic != "" && e.Topic != x.name {
-			continue
-		}
-		l.overlapping(topic, e.Target, func(r uint32) {
+	for _, e := range list {
+		l.eachUnder(e, func(_ int, r uint32) {
 			l.credit(r, false)
 			l.evaluate(r, now)
 		})
@@ -279,28 +292,42 @@ func (l *Ledger) shield(e Exemption, now time.Time) (lifted []Local, err error) 
 	return lifted, nil
 }
 
+// eachUnder calls f for the records that an exemption is about. f may drop the
+// record.
+func (l *Ledger) eachUnder(e Exemption, f func(topic int, r uint32)) {
+	for topic, x := range l.table.byTopic {
+		if e.Topic == "" || e.Topic == x.name {
+			l.overlapping(topic, e.Target, func(r uint32) { f(topic, r) })
+		}
+	}
+}
+
+// ownUnder gives the removals of the own bans that exemptions lift, each once,
+// and the bans.
+func (l *Ledger) ownUnder(list []Exemption) (records []ownRecord, lifted []Local) {
+	seen := map[place]bool{}
+	for _, e := range list {
+		l.eachUnder(e, func(topic int, r uint32) {
+			p := place{l.table.byTopic[topic].name, l.table.target(r)}
+			if v := l.table.vote(r, ownFeed); v != nil && !seen[p] {
+				seen[p] = true
+				records = append(records, ownRecord{place: p, removed: true})
+				lifted = append(lifted, Local{p.topic, v.claim(p.target), l.proof.of[p]})
+			}
+		})
+	}
+	return records, lifted
+}
+
 // overlapping calls f for the records of a topic whose targets overlap target.
 // f may drop the record.
 func (l *Ledger) overlapping(topic int, target ban.Target, f func(uint32)) {
 	var hits []uint32
-	p, ip := target.Prefix()
-	switch {
-	case !ip:
-		if r, ok := l.table.find(topic, target); ok {
-			hits = append(hits, r)
-		}
-	case p.IsSingleIP():
-		if r, ok := l.table.find(topic, target); ok {
-			hits = append(hits, r)
-		}
-		l.table.around(topic, target, func(r uint32) { hits = append(hits, r) })
-	default:
-		for r := range l.table.records(topic) {
-			if q, ok := l.table.target(r).Prefix(); ok && q.Overlaps(p) {
-				hits = append(hits, r)
-			}
-		}
+	if r, ok := l.table.find(topic, target); ok {
+		hits = append(hits, r)
 	}
+	l.table.around(topic, target, func(r uint32) { hits = append(hits, r) })
+	l.table.inside(topic, target, func(r uint32) { hits = append(hits, r) })
 	for _, r := range hits {
 		if l.table.all.at(r).kind != ban.KindNone {
 			f(r)

@@ -239,7 +239,7 @@ func (l *Ledger) Bans(f Filter) iter.Seq[Standing] {
 	})
 	return func(yield func(Standing) bool) {
 		for _, at := range list {
-			if s, ok := l.standingAt(at.place); ok && slices.Contains(actions, s.Action) && !yield(s) {
+			if s, ok := l.Standing(at.topic, at.target); ok && slices.Contains(actions, s.Action) && !yield(s) {
 				return
 			}
 		}
@@ -259,14 +259,16 @@ func (l *Ledger) selects(f Filter, r uint32) bool {
 	return false
 }
 
-func (l *Ledger) standingAt(p place) (Standing, bool) {
+// Standing gives the verdict on one target in one topic with all that it rests
+// on; ok is false where nobody claims the target itself. It costs a look-up.
+func (l *Ledger) Standing(name ban.Topic, target ban.Target) (s Standing, ok bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	topic, ok := l.table.topics[p.topic]
+	topic, ok := l.table.topics[name]
 	if !ok {
 		return Standing{}, false
 	}
-	r, ok := l.table.find(topic, p.target)
+	r, ok := l.table.find(topic, target)
 	if !ok {
 		return Standing{}, false
 	}

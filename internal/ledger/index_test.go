@@ -101,3 +101,41 @@ func TestAWheelGivesEachRecordOnceWhenItIsDue(t *testing.T) {
 		t.Errorf("%d links for at most 1000 records at a time: they are not used again", n)
 	}
 }
+
+// TestWhatLiesInAPrefixIsFound: looking places up gives what looking at every
+// record gives.
+func TestWhatLiesInAPrefixIsFound(t *testing.T) {
+	var x table
+	x.init()
+	topic := x.topic("sshd")
+	var all []ban.Target
+	for _, s := range []string{
+		"9.0.0.1", "9.0.0.255", "9.0.1.0", "9.0.0.0/24", "9.0.0.0/25", "9.0.0.0/16", "9.0.0.0/8", "0.0.0.0/0",
+		"2a00::/64", "2a00::1", "2a00::/96", "2a00:0:0:1::/64", "2a00:0:0:1::7", "2a00::/48", "2a00::/32", "::/0", "0x00000000000000000000000000000000000000aa",
+	} {
+		all = append(all, ban.MustTarget(s))
+	}
+	for i := range 300 { // so that looking up is worth it
+		all = append(all, many(1<<16+i, 1, time.Hour)[0].Target)
+	}
+	for _, target := range all {
+		if _, err := x.put(topic, target); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, target := range append(all[:17:17], ban.MustTarget("10.0.0.0/8"), ban.MustTarget("9.0.0.0/30"), ban.MustTarget("2a00::/63")) {
+		p, ip := target.Prefix()
+		var want, got []string
+		for _, other := range all {
+			if q, ok := other.Prefix(); ok && ip && q.Bits() > p.Bits() && p.Contains(q.Addr()) {
+				want = append(want, other.String())
+			}
+		}
+		x.inside(topic, target, func(r uint32) { got = append(got, x.target(r).String()) })
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("in %s: %q, want %q", target, got, want)
+		}
+	}
+}

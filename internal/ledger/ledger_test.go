@@ -207,7 +207,7 @@ func TestAnUnbanOfOneTopicLeavesTheOthersAlone(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of everyone"}, "alice")})
 	w.must(w.BanLocal("sshd", claim("9.1.1.1", time.Hour), Evidence{}))
 	w.must(w.BanLocal("mail", claim("9.1.1.1", time.Hour), Evidence{}))
-	lifted, err := w.Exempt(Exemption{Target: ban.MustTarget("9.1.1.1"), Topic: "mail", Dispute: true}, 2*time.Hour)
+	lifted, err := w.Exempt([]Exemption{{Target: ban.MustTarget("9.1.1.1"), Topic: "mail", Dispute: true}}, 2*time.Hour)
 	if w.must(err); len(lifted) != 1 || lifted[0].Topic != "mail" {
 		t.Errorf("lifted %+v", lifted)
 	}

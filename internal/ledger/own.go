@@ -56,22 +56,34 @@ type Local struct {
 // wrapped, for what cannot be banned. A ban of a target that is banned already
 // is only ever lengthened; its hits are the greater of the two.
 func (l *Ledger) BanLocal(topic ban.Topic, claim ban.Claim, proof Evidence) error {
-	return l.BanAll([]Local{{topic, claim, proof}})
+	refused, err := l.BanAll([]Local{{topic, claim, proof}})
+	if err == nil && len(refused) > 0 {
+		err = refused[0].Err
+	}
+	return err
 }
 
-// BanAll is [Ledger.BanLocal] for many in one durable step: all of them, or
-// none and an error.
-func (l *Ledger) BanAll(bans []Local) error {
+// Refused is a ban of a list that was not made.
+type Refused struct {
+	Index int // of the ban in the list
+	Err   error
+}
+
+// BanAll is [Ledger.BanLocal] for many in one durable step. It gives those that
+// cannot be banned; with an error none is.
+func (l *Ledger) BanAll(bans []Local) (refused []Refused, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
 	records := make([]ownRecord, 0, len(bans))
-	for _, b := range bans {
-		if err := l.mayBan(b.Claim.Target, b.Claim.End, now); err != nil {
-			return fmt.Errorf("%s: %w", b.Claim.Target, err)
+	for i, b := range bans {
+		err := l.mayBan(b.Claim.Target, b.Claim.End, now)
+		if err == nil {
+			_, err = ban.ParseTopic(string(b.Topic))
 		}
-		if _, err := ban.ParseTopic(string(b.Topic)); err != nil {
-			return err
+		if err != nil {
+			refused = append(refused, Refused{i, fmt.Errorf("%s: %w", b.Claim.Target, err)})
+			continue
 		}
 		o := ownRecord{place: place{b.Topic, b.Claim.Target}, end: seconds(b.Claim.End), since: seconds(now), hits: b.Claim.Hits, proof: b.Evidence}
 		v := vote{}
@@ -84,7 +96,7 @@ func (l *Ledger) BanAll(bans []Local) error {
 		}
 		records = append(records, o)
 	}
-	return l.commitOwn(records, now, nil)
+	return refused, l.commitOwn(records, now, nil)
 }
 
 // mayBan refuses what local decisions cannot ban.

@@ -290,7 +290,7 @@ func TestTheNewestUnbanOfATargetCounts(t *testing.T) {
 	want("sshd", time.Time{})
 	for i, e := range []Exemption{{Target: ban.MustTarget("12.0.0.0/24")}, {Target: target}, {Target: target, Topic: "spam"}, {Target: ban.MustTarget("12.0.1.0/24")}} {
 		w.now = t0.Add(time.Duration(i) * time.Minute)
-		_, err := w.Exempt(e, 0)
+		_, err := w.Exempt([]Exemption{e}, 0)
 		w.must(err)
 	}
 	_, err := w.Allow(ban.MustTarget("12.0.0.0/8"), time.Time{}, "")

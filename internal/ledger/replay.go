@@ -77,7 +77,7 @@ func (r *Replay) Feed(e Event) error {
 		// Is it known when it comes? The ban that follows is what happened then;
 		// here it would hide what peers' claims do.
 		r.trial.Offenders++
-		s, ok := r.l.standingAt(place{e.Feed.Topic, e.Claim.Target})
+		s, ok := r.l.Standing(e.Feed.Topic, e.Claim.Target)
 		switch {
 		case ok && s.Action == policy.Ban:
 			r.trial.Stopped++

@@ -177,7 +177,7 @@ func run(dir string, claims, operators, events int) error {
 		for n := from; n < min(claims, from+10_000); n++ {
 			batch = append(batch, ledger.Local{Topic: "sshd", Claim: claim(n, now, rng)})
 		}
-		if err := l.BanAll(batch); err != nil {
+		if _, err := l.BanAll(batch); err != nil {
 			return err
 		}
 	}

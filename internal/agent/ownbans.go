@@ -1,0 +1,184 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/ledger"
+	"banmesh/internal/policy"
+	"banmesh/internal/settings"
+)
+
+// registerOwnBans answers the requests by which people and programs of this
+// machine ban and unban.
+func (a *agent) registerOwnBans(mux *http.ServeMux) {
+	mux.HandleFunc("POST /v1/bans", control.Handle(a.banByHand))
+	mux.HandleFunc("POST /v1/bans/all", control.Handle(a.banAll))
+	mux.HandleFunc("POST /v1/unban", control.Handle(a.unban))
+}
+
+// maxByHand is the longest ban: feeds carry no longer one.
+const maxByHand = 90 * 24 * time.Hour
+
+func (a *agent) banByHand(r *http.Request) (any, error) {
+	var q control.BanRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	b, err := localBan(a.current(), q, a.now())
+	if err != nil {
+		return nil, err
+	}
+	if err := a.ledger.BanLocal(b.Topic, b.Claim, b.Evidence); err != nil {
+		return nil, refusedBan(q.Target, err)
+	}
+	a.log.InfoContext(r.Context(), "banned by hand", slog.String("target", q.Target.String()), slog.String("topic", string(q.Topic)))
+	if s, ok := a.ledger.Standing(q.Topic, q.Target); ok && s.Action == policy.Ban {
+		return banOf(s), nil
+	}
+	return control.Ban{Target: q.Target, Topic: q.Topic, Until: b.Claim.End, Origin: []string{here}, Class: b.Claim.Class}, nil
+}
+
+// banAll bans many targets in one durable step. Those that cannot be banned are
+// named; the others are.
+func (a *agent) banAll(r *http.Request) (any, error) {
+	var q control.BanAllRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	if len(q.Bans) > control.MaxBulk {
+		return nil, &control.RefusedError{Code: control.CodeBad, Text: fmt.Sprintf("%d bans in one request, at most %d", len(q.Bans), control.MaxBulk)}
+	}
+	checked, now := a.current(), a.now()
+	var answer control.BanAllAnswer
+	refuse := func(q control.BanRequest, err error) {
+		answer.Refused = append(answer.Refused, control.Refusal{Target: q.Target, Topic: q.Topic, ErrorAnswer: control.AnswerOf(err)})
+	}
+	var bans []ledger.Local
+	var from []control.BanRequest
+	for _, q := range q.Bans {
+		b, err := localBan(checked, q, now)
+		if err != nil {
+			refuse(q, err)
+			continue
+		}
+		bans, from = append(bans, b), append(from, q)
+	}
+	refused, err := a.ledger.BanAll(bans)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range refused {
+		refuse(from[x.Index], refusedBan(from[x.Index].Target, x.Err))
+	}
+	answer.Banned = len(bans) - len(refused)
+	a.log.InfoContext(r.Context(), "banned by a list", slog.Int("banned", answer.Banned), slog.Int("refused", len(answer.Refused)))
+	return answer, nil
+}
+
+// localBan checks a request against the topics in force.
+func localBan(s *settings.Settings, q control.BanRequest, now time.Time) (b ledger.Local, err error) {
+	t, ok := s.Find(q.Topic)
+	switch {
+	case q.Target.IsZero():
+		return b, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
+	case !ok:
+		return b, noTopic(q.Topic)
+	case (t.Definition.Target == "wallet") != (q.Target.Kind() == ban.KindWallet):
+		hint := "name a topic of addresses with --topic"
+		if q.Target.Kind() == ban.KindWallet {
+			hint = "`agent denylist add` denies wallets, in a topic of wallets"
+		}
+		return b, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.Definition.Target), Hint: hint}
+	}
+	lasts := s.BanTime(q.Topic)
+	if q.For > 0 {
+		lasts = time.Duration(min(q.For, int64(maxByHand/time.Second))) * time.Second
+	}
+	b = ledger.Local{Topic: q.Topic, Claim: ban.Claim{Target: q.Target, End: now.Add(lasts), Class: ban.ClassManual}, Evidence: ledger.Evidence{By: "a person"}}
+	if q.Class != nil {
+		b.Claim.Class = *q.Class
+	}
+	return b, nil
+}
+
+func noTopic(topic ban.Topic) error {
+	return &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", topic), Hint: "see `agent topics list`"}
+}
+
+// refusedBan says why the ledger does not ban a target, and what can be done.
+func refusedBan(target ban.Target, err error) error {
+	switch {
+	case errors.Is(err, ledger.ErrNeverBan):
+		return &control.RefusedError{Code: control.CodeRefused, Text: err.Error(), Hint: "what is private can be banned with may_ban in agent.toml; what is found on this machine cannot"}
+	case errors.Is(err, ledger.ErrAllowed):
+		return &control.RefusedError{Code: control.CodeRefused, Text: err.Error(), Hint: fmt.Sprintf("`agent allow remove %s` first", target)}
+	case errors.Is(err, ledger.ErrEnded), errors.Is(err, ban.ErrTarget), errors.Is(err, ban.ErrTopic):
+		return &control.RefusedError{Code: control.CodeRefused, Text: err.Error()}
+	}
+	return refusal(err)
+}
+
+func (a *agent) unban(r *http.Request) (any, error) {
+	var q control.UnbanRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	targets := q.Targets
+	if !q.Target.IsZero() {
+		targets = append(targets, q.Target)
+	}
+	switch {
+	case len(targets) == 0 || slices.ContainsFunc(targets, ban.Target.IsZero):
+		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
+	case len(targets) > control.MaxBulk:
+		return nil, &control.RefusedError{Code: control.CodeBad, Text: fmt.Sprintf("%d targets in one request, at most %d", len(targets), control.MaxBulk)}
+	}
+	if q.Topic != "" {
+		if _, ok := a.current().Find(q.Topic); !ok {
+			return nil, noTopic(q.Topic)
+		}
+	}
+	lasts := ledger.DefaultUnban
+	if q.For > 0 {
+		lasts = time.Duration(min(q.For, maxExempt)) * time.Second
+	}
+	answer := control.UnbanAnswer{Lifted: []control.Ban{}}
+	list := make([]ledger.Exemption, 0, len(targets))
+	for _, t := range targets {
+		list = append(list, ledger.Exemption{Target: t, Topic: q.Topic, Comment: q.Comment, Dispute: q.Dispute})
+		answer.Lifted = append(answer.Lifted, a.lifted(t, q.Topic)...)
+	}
+	if _, err := a.ledger.Exempt(list, lasts); err != nil {
+		return nil, refusal(err)
+	}
+	if q.Dispute {
+		if err := a.dispute(); err != nil {
+			return nil, err
+		}
+	}
+	for _, b := range answer.Lifted {
+		a.detection.get().Forget(b.Topic, b.Target)
+	}
+	answer.Exempt = a.now().Add(lasts)
+	a.log.InfoContext(r.Context(), "unbanned by hand", slog.Int("targets", len(targets)), slog.Int("lifted", len(answer.Lifted)))
+	return answer, nil
+}
+
+// lifted lists the bans in a topic ("": in any) that rest on a target or on what
+// covers it, which an exemption of it is about to lift.
+func (a *agent) lifted(t ban.Target, topic ban.Topic) []control.Ban {
+	bans := []control.Ban{}
+	for _, s := range a.ledger.Explain(t).Standings {
+		if s.Action == policy.Ban && (topic == "" || s.Topic == topic) {
+			bans = append(bans, banOf(s))
+		}
+	}
+	return bans
+}

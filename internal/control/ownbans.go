@@ -1,0 +1,59 @@
+package control
+
+import (
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// BanRequest is the body of POST /v1/bans.
+type BanRequest struct {
+	Target ban.Target `json:"target"`
+	Topic  ban.Topic  `json:"topic"`
+	// For is how long, in seconds; 0 means the topic's ban time.
+	For   int64      `json:"for,omitempty"`
+	Class *ban.Class `json:"class,omitempty"` // manual when left out
+}
+
+// MaxBulk bounds the entries of one request for many targets, so that one fits
+// into [MaxBody] and the ledger is not held for long. Longer lists come in
+// several requests.
+const MaxBulk = 20_000
+
+// BanAllRequest is the body of POST /v1/bans/all: up to [MaxBulk] bans in one
+// durable step.
+type BanAllRequest struct {
+	Bans []BanRequest `json:"bans"`
+}
+
+// BanAllAnswer says which of the bans of a request are in force now.
+type BanAllAnswer struct {
+	Banned  int       `json:"banned"`
+	Refused []Refusal `json:"refused,omitempty"`
+}
+
+// A Refusal is an entry of a request that was not done. The others were.
+type Refusal struct {
+	Target ban.Target `json:"target"`
+	Topic  ban.Topic  `json:"topic,omitempty"`
+	ErrorAnswer
+}
+
+// UnbanRequest is the body of POST /v1/unban: the targets' own bans are
+// withdrawn and they are exempt from every other for a time. Up to [MaxBulk]
+// targets, in one durable step.
+type UnbanRequest struct {
+	Target  ban.Target   `json:"target,omitzero"`
+	Targets []ban.Target `json:"targets,omitempty"` // with Target or instead of it
+	Topic   ban.Topic    `json:"topic,omitempty"`   // "" means every topic
+	For     int64        `json:"for,omitempty"`     // seconds; 0 means 7 days
+	// Dispute tells others, in the topics that this node publishes.
+	Dispute bool   `json:"dispute,omitempty"`
+	Comment string `json:"comment,omitempty"`
+}
+
+// UnbanAnswer says what an unban lifted.
+type UnbanAnswer struct {
+	Lifted []Ban     `json:"lifted"`
+	Exempt time.Time `json:"exempt_until"`
+}
