@@ -131,7 +131,7 @@ func TestAttack01AForgedEvent(t *testing.T) {
 	v := alice.status(f)
 	thief := testKey("thief")
 	a.publish(at.String(), signed(thief, f, v.Epoch, 2, time.Now(), banning("9.9.9.9")))
-	good := signed(alice.id.node, f, v.Epoch, 2, time.Now(), banning("9.9.9.9"))
+	good := signed(alice.id.Signer(), f, v.Epoch, 2, time.Now(), banning("9.9.9.9"))
 	for i := 0; i < len(good); i += 7 {
 		bad := bytes.Clone(good)
 		bad[i] ^= 4
@@ -211,7 +211,7 @@ func TestAttack04AFeedIsErased(t *testing.T) {
 
 func TestAttack05AnEpochOfTheFarFuture(t *testing.T) {
 	alice, bob, a, f := attacked(t)
-	key := alice.id.node
+	key := alice.id.Signer()
 	far := uint64(seconds(time.Now().AddDate(74, 0, 0))) << epochShift
 	head := &Head{N: 1 << 40, TTL: time.Hour, GC: minutes(time.Now()), Ring: ring, Pieces: &Pieces{}}
 	// The author's own session must not take it for a lost state of its own.
@@ -243,7 +243,7 @@ func TestAttack06AFloodOfATrustedPeer(t *testing.T) {
 	const flood = rateBurst + 256
 	for i := range flood {
 		target := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String()
-		p := signed(alice.id.node, f, v.Epoch, uint64(1000+i), now, banning(target))
+		p := signed(alice.id.Signer(), f, v.Epoch, uint64(1000+i), now, banning(target))
 		bob.s.receive(packet{topic: FeedName("testnet", f, KindDelta, i%ring).String(), payload: p})
 	}
 	if got := bob.s.Counts().Refused[refusedRate]; got != flood-rateBurst {
@@ -365,7 +365,7 @@ func TestAttack10ManyKeysOfOneOperator(t *testing.T) {
 	twin := newNode(t, "twin", alice.brokers[0])
 	twin.stop()
 	dir := filepath.Join(twin.dir, "keys")
-	for _, name := range []string{operatorKeyFile, cardFile} {
+	for _, name := range []string{"operator.key", "operator.card"} {
 		raw, err := os.ReadFile(filepath.Join(alice.dir, "keys", name))
 		if err != nil {
 			t.Fatal(err)
@@ -409,11 +409,11 @@ func TestAttack12AStolenNodeKey(t *testing.T) {
 	card, _ := alice.id.Card()
 	next := nextCard(card, time.Now())
 	next.Revoke(f.Node, time.Now().Add(-time.Hour))
-	raw, err := next.Sign(alice.id.root)
+	raw, err := next.Sign(rootOf(alice))
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, v := alice.id.node, alice.status(f)
+	key, v := alice.id.Signer(), alice.status(f)
 	alice.stop()
 	a.publish(Name{Network: "testnet", Kind: KindCard, Operator: f.Operator}.String(), raw)
 	await(t, "the purge", func() bool { return len(bob.has(f)) == 0 })
@@ -449,9 +449,9 @@ func TestAttack14TwoStories(t *testing.T) {
 	alice.stop()
 	at := FeedName("testnet", f, KindHead, 0).String()
 	head := &Head{N: 1, TTL: time.Hour, GC: minutes(time.Now()), Ring: ring, Pieces: &Pieces{}}
-	a.publish(at, signed(alice.id.node, f, v.Epoch, 500, time.Now(), head))
+	a.publish(at, signed(alice.id.Signer(), f, v.Epoch, 500, time.Now(), head))
 	head.Count = 7
-	a.publish(at, signed(alice.id.node, f, v.Epoch, 500, time.Now(), head))
+	a.publish(at, signed(alice.id.Signer(), f, v.Epoch, 500, time.Now(), head))
 	await(t, "the alarm", func() bool { return bob.status(f).Status == StatusEquivocating })
 	if got := bob.has(f); !slices.Equal(got, []string{"192.0.2.1"}) {
 		t.Errorf("bob holds %v", got)
@@ -547,7 +547,7 @@ func TestAttack17NothingPrivateLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := []string{alice.dir, string(alice.id.node.Seed()), string(alice.id.root.Seed())}
+	secrets := []string{alice.dir, string(alice.id.Signer().Seed()), string(rootOf(alice).Seed())}
 	if len(host) > 3 {
 		secrets = append(secrets, host)
 	}

@@ -189,3 +189,9 @@ func minutesUp(t time.Time) uint32 {
 }
 
 func timeOfMinute(m uint32) time.Time { return time.Unix(int64(m)*60, 0).UTC() }
+
+// Ahead says whether the message claims to come from a future that no clock
+// that is merely wrong explains: readers and brokers refuse it alike.
+func (h Header) Ahead(now time.Time) bool {
+	return h.Issued.After(now.Add(MaxAhead)) || h.Epoch>>epochShift > uint64(seconds(now.Add(MaxEpochAhead)))
+}

@@ -34,6 +34,9 @@ const (
 // certified.
 const renewBefore = MaxCertificate / 3
 
+// loginLife is how long a login proof is good: clocks differ by minutes.
+const loginLife = MaxLoginLife / 2
+
 // Faults of an identity.
 var (
 	ErrNoIdentity   = errors.New("there are no keys here")
@@ -197,6 +200,9 @@ func operatorOf(root ed25519.PrivateKey) ban.Operator {
 // Node is this machine's node.
 func (id *Identity) Node() ban.Node { return ban.NodeOf(id.node.Public().(ed25519.PublicKey)) }
 
+// Signer is the node's private key, which signs its feeds.
+func (id *Identity) Signer() ed25519.PrivateKey { return id.node }
+
 // NodeKey is the node's public key, which `agent key node certify` certifies.
 func (id *Identity) NodeKey() (k PublicKey) {
 	copy(k[:], id.node.Public().(ed25519.PublicKey))
@@ -265,36 +271,6 @@ func (id *Identity) UpdateCard(now time.Time, change func(*Card)) error {
 		return err
 	}
 	return id.install(raw)
-}
-
-// nextCard is a copy with the next serial.
-func nextCard(c *Card, now time.Time) *Card {
-	next := &Card{Serial: 1, Issued: now}
-	if c != nil {
-		*next = *c
-		next.Certificates = append([]Certificate(nil), c.Certificates...)
-		next.Revocations = append([]Revocation(nil), c.Revocations...)
-		next.Serial, next.Issued = c.Serial+1, now
-	}
-	return next
-}
-
-// Certify adds a certificate for key, or renews the one that it has, and drops
-// those that expired long ago.
-func (c *Card) Certify(key PublicKey, now time.Time) {
-	now = now.Truncate(time.Second)
-	kept := c.Certificates[:0]
-	from := now.Add(-MaxAhead) // so that clocks that are behind accept it
-	for _, x := range c.Certificates {
-		switch {
-		case x.Key == key:
-			from = x.NotBefore
-		case x.NotAfter.Add(MaxCertificate).After(now):
-			kept = append(kept, x)
-		}
-	}
-	// A certificate counts from the card's date.
-	c.Certificates = append(kept, Certificate{Key: key, NotBefore: from, NotAfter: now.Add(MaxCertificate - time.Second)})
 }
 
 // Renew renews the node's certificate if a third of its life is left and the
@@ -418,4 +394,23 @@ func writeFile(path string, b []byte, mode fs.FileMode) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// ThrowawayIdentity is an identity that is nowhere on disk, for tools that
+// only listen.
+func ThrowawayIdentity(now time.Time) (*Identity, error) {
+	_, root, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	_, node, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	id := &Identity{root: root, node: node}
+	card := nextCard(nil, now)
+	card.Certify(id.NodeKey(), now)
+	id.raw, err = card.Sign(root)
+	id.card = card
+	return id, err
 }

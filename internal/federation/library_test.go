@@ -185,7 +185,7 @@ func TestANodeAdoptsWhatAnotherNodeOfItsOperatorPublishes(t *testing.T) {
 	b := mosquitto(t)
 	one, two := newNode(t, "one", b.url), newNode(t, "two", b.url)
 	two.stop()
-	for _, name := range []string{operatorKeyFile, cardFile} {
+	for _, name := range []string{"operator.key", "operator.card"} {
 		raw, err := os.ReadFile(filepath.Join(one.dir, "keys", name))
 		if err != nil {
 			t.Fatal(err)
@@ -218,7 +218,7 @@ func TestANodeAdoptsWhatAnotherNodeOfItsOperatorPublishes(t *testing.T) {
 
 func TestDocumentsBesideTheKeysAreCheckedBeforeTheyArePublished(t *testing.T) {
 	n := newNode(t, "alice")
-	dir := filepath.Join(n.dir, "keys", documentsDirectory)
+	dir := filepath.Join(n.dir, "keys", "documents")
 	if _, err := n.office().PublishTrust("testnet", time.Now(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestDocumentsBesideTheKeysAreCheckedBeforeTheyArePublished(t *testing.T) {
 		t.Errorf("%d documents, %v", len(list), err)
 	}
 	// A lower number never replaces a higher one.
-	old, err := SignTrust(n.id.root, "testnet", 1, time.Now(), Trust{})
+	old, err := SignTrust(rootOf(n), "testnet", 1, time.Now(), Trust{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,4 +247,13 @@ func TestDocumentsBesideTheKeysAreCheckedBeforeTheyArePublished(t *testing.T) {
 
 func publicOfRoot(k interface{ Public() crypto.PublicKey }) []byte {
 	return k.Public().(ed25519.PublicKey)
+}
+
+// rootOf gives a node's operator's root key.
+func rootOf(n *testNode) ed25519.PrivateKey {
+	key, err := n.id.Root()
+	if err != nil {
+		panic(err)
+	}
+	return key
 }

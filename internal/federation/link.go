@@ -42,8 +42,6 @@ const (
 	ackTimeout     = 30 * time.Second
 	backoffLeast   = 500 * time.Millisecond
 	backoffMost    = time.Minute
-	// loginLife is how long a login proof is good: clocks differ by minutes.
-	loginLife = MaxLoginLife / 2
 	// subscribeWeight is how many retained messages one SUBSCRIBE may bring:
 	// stock brokers drop what exceeds a queue of 1,000.
 	subscribeWeight = 256

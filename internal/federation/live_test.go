@@ -601,7 +601,7 @@ func TestARevokedNodeIsPurged(t *testing.T) {
 	next := nextCard(card, time.Now())
 	next.Certificates = nil
 	next.Revocations = []Revocation{{Node: f.Node, Since: time.Now().Add(-time.Hour)}}
-	raw, err := next.Sign(alice.id.root)
+	raw, err := next.Sign(rootOf(alice))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -668,7 +668,7 @@ func TestAClonedNodeStopsLoudly(t *testing.T) {
 	alice.run()
 	alice.say("sshd", "192.0.2.1")
 	await(t, "both brokers", func() bool { return alice.s.Brokers()[0].Connected && alice.s.Brokers()[1].Connected })
-	thief := &author{network: "testnet", feed: f, key: alice.id.node}
+	thief := &author{network: "testnet", feed: f, key: alice.id.Signer()}
 	thief.epoch = alice.status(f).Epoch
 	payload := seal(thief.key, Header{Kind: KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: thief.epoch, Number: 99, Issued: time.Now().Add(2 * time.Second)}, (&Delta{GC: minutes(time.Now())}).append(nil))
 	alice.s.in <- packet{link: alice.s.links[1], topic: thief.name(KindDelta, 3).String(), payload: payload}

@@ -386,10 +386,6 @@ func decodeChunk(d *decoder) *Chunk {
 	return c
 }
 
-// text gives the kind and the key's bytes, the form of a chunk's bounds. It is
-// ordered as keys are, because keys of a kind are equally long.
-func (k *key) text() string { return string(append([]byte{byte(k.kind)}, k.bytes()...)) }
-
 // A Dispute is all that a node disputes in a topic: signed negative votes. A
 // claim in it says: this target should not be banned until then. The header's
 // number counts versions; the newest replaces all before it.

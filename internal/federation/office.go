@@ -2,19 +2,12 @@ package federation
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
-
-	"golang.org/x/crypto/nacl/sign"
 
 	"banmesh/internal/ban"
 )
@@ -115,37 +108,6 @@ func (o *Office) Adopt(raw []byte) error {
 	return nil
 }
 
-// Revoke ends a node: its certificate goes, and readers drop what they heard
-// from it at or after since.
-func (c *Card) Revoke(n ban.Node, since time.Time) {
-	c.Certificates = slices.DeleteFunc(c.Certificates, func(x Certificate) bool { return x.Node() == n })
-	c.Revocations = slices.DeleteFunc(c.Revocations, func(r Revocation) bool { return r.Node == n })
-	c.Revocations = append(c.Revocations, Revocation{Node: n, Since: since.Truncate(time.Second)})
-}
-
-// Texts that people pass on, in one line each.
-const (
-	cardPrefix    = "banmesh-card:"
-	requestPrefix = "banmesh-request:"
-	requestMagic  = "BMSH request 1"
-)
-
-// CardText gives a card as a line of text.
-func CardText(raw []byte) string { return cardPrefix + base64.RawURLEncoding.EncodeToString(raw) }
-
-// ParseCardText reads a card from the line or the file's bytes.
-func ParseCardText(b []byte) (*Card, []byte, error) {
-	raw := b
-	if s, ok := strings.CutPrefix(strings.TrimSpace(string(b)), cardPrefix); ok {
-		var err error
-		if raw, err = base64.RawURLEncoding.Strict().DecodeString(s); err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", ErrFormat, err)
-		}
-	}
-	card, err := OpenCard(raw)
-	return card, raw, err
-}
-
 // RequestText makes a node's request for a certificate: its key, signed by
 // itself, as a line of text. It makes the key where there is none yet.
 func RequestText(dir string, now time.Time) (string, error) {
@@ -160,33 +122,7 @@ func RequestText(dir string, now time.Time) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text := append([]byte(requestMagic), node.Public().(ed25519.PublicKey)...)
-	text = binary.BigEndian.AppendUint32(text, seconds(now))
-	private := [64]byte(node)
-	return requestPrefix + base64.RawURLEncoding.EncodeToString(sign.Sign(nil, text, &private)), nil
-}
-
-// ParseRequest reads a request and gives the node's key.
-func ParseRequest(text string) (key PublicKey, made time.Time, err error) {
-	s, ok := strings.CutPrefix(strings.TrimSpace(text), requestPrefix)
-	if !ok {
-		return key, made, fmt.Errorf("%w: a request begins with %s", ErrFormat, requestPrefix)
-	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) != sign.Overhead+len(requestMagic)+32+4 {
-		return key, made, fmt.Errorf("%w: it is no request", ErrFormat)
-	}
-	d := decoder{b: b[sign.Overhead:]}
-	if string(d.take(len(requestMagic))) != requestMagic {
-		return key, made, fmt.Errorf("%w: it is no request", ErrFormat)
-	}
-	copy(key[:], d.take(len(key)))
-	made = d.time()
-	k := [32]byte(key)
-	if _, ok := sign.Open(nil, b, &k); !ok {
-		return key, made, ErrSignature
-	}
-	return key, made, nil
+	return SignRequest(node, now), nil
 }
 
 // InstallNodeCard puts a card beside the node's key in dir, from which an
@@ -264,38 +200,4 @@ func BackupIdentity(dir, to string) (files []string, err error) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNoIdentity)
 	}
 	return files, nil
-}
-
-// SpokenFingerprint gives an operator's identity in eight syllable words that
-// two people can read to each other on a telephone: proquints (Wilkerson,
-// "A Proposal for Proquints", 2009), 16 bits each.
-func SpokenFingerprint(o ban.Operator) string {
-	const consonants, vowels = "bdfghjklmnprstvz", "aiou"
-	words := make([]string, 0, len(o)/2)
-	for i := 0; i < len(o); i += 2 {
-		v := binary.BigEndian.Uint16(o[i:])
-		words = append(words, string([]byte{
-			consonants[v>>12], vowels[v>>10&3], consonants[v>>6&15], vowels[v>>4&3], consonants[v&15],
-		}))
-	}
-	return strings.Join(words, "-")
-}
-
-// ThrowawayIdentity is an identity that is nowhere on disk, for tools that
-// only listen.
-func ThrowawayIdentity(now time.Time) (*Identity, error) {
-	_, root, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	_, node, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	id := &Identity{root: root, node: node}
-	card := nextCard(nil, now)
-	card.Certify(id.NodeKey(), now)
-	id.raw, err = card.Sign(root)
-	id.card = card
-	return id, err
 }

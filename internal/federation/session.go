@@ -402,7 +402,7 @@ func (s *Session) author(topic ban.Topic) (*author, error) {
 	if _, err := ban.ParseTopic(string(topic)); err != nil || topic == operatorsLevel {
 		return nil, fmt.Errorf("no feed can be about %q: %w", topic, ban.ErrTopic)
 	}
-	a, err := openAuthor(s.o.Network, topic, s.own, s.o.Identity.node, s.o.Store, s.o.Now())
+	a, err := openAuthor(s.o.Network, topic, s.own, s.o.Identity.Signer(), s.o.Store, s.o.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -280,14 +280,6 @@ func (s *set) each(f func(*entry)) {
 	}
 }
 
-// keyOfText reads a chunk's bound. The bytes may be no target; they only
-// divide.
-func keyOfText(s string) (k key) {
-	k.kind = ban.Kind(s[0])
-	copy(k.b[:], s[1:])
-	return k
-}
-
 // difference calls put for every entry of b that a lacks or has otherwise, and
 // drop for every key of a that b lacks.
 func difference(a, b *set, put func(*entry), drop func(*key)) {

@@ -135,12 +135,12 @@ func makeVectors(t *testing.T) vectorsText {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s set
+	var s Fingerprint
 	state := vectorState{Meaning: "the claims of the valid delta", Claims: m.Describe().Claims}
 	for _, e := range m.Body.(*Delta).up {
-		s.put(&e)
+		s.add(&e)
 	}
-	state.Fingerprint = hex.EncodeToString(s.fingerprint[:])
+	state.Fingerprint = hex.EncodeToString(s[:])
 	out.States = []vectorState{{Meaning: "no claims", Claims: []DescribedClaim{}, Fingerprint: strings.Repeat("0", 32)}, state}
 	pass := LoginPassword(node, f.Operator, "broker.example.org", testTime.Add(10*time.Minute))
 	login := vectorLogin{"a valid login", f.Node.String(), f.Operator.String(), pass, "broker.example.org", testTime.Unix(), true}

@@ -1,0 +1,46 @@
+package federation
+
+import (
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// nextCard is a copy with the next serial.
+func nextCard(c *Card, now time.Time) *Card {
+	next := &Card{Serial: 1, Issued: now}
+	if c != nil {
+		*next = *c
+		next.Certificates = append([]Certificate(nil), c.Certificates...)
+		next.Revocations = append([]Revocation(nil), c.Revocations...)
+		next.Serial, next.Issued = c.Serial+1, now
+	}
+	return next
+}
+
+// Certify adds a certificate for key, or renews the one that it has, and drops
+// those that expired long ago.
+func (c *Card) Certify(key PublicKey, now time.Time) {
+	now = now.Truncate(time.Second)
+	kept := c.Certificates[:0]
+	from := now.Add(-MaxAhead) // so that clocks that are behind accept it
+	for _, x := range c.Certificates {
+		switch {
+		case x.Key == key:
+			from = x.NotBefore
+		case x.NotAfter.Add(MaxCertificate).After(now):
+			kept = append(kept, x)
+		}
+	}
+	// A certificate counts from the card's date.
+	c.Certificates = append(kept, Certificate{Key: key, NotBefore: from, NotAfter: now.Add(MaxCertificate - time.Second)})
+}
+
+// Revoke ends a node: its certificate goes, and readers drop what they heard
+// from it at or after since.
+func (c *Card) Revoke(n ban.Node, since time.Time) {
+	c.Certificates = slices.DeleteFunc(c.Certificates, func(x Certificate) bool { return x.Node() == n })
+	c.Revocations = slices.DeleteFunc(c.Revocations, func(r Revocation) bool { return r.Node == n })
+	c.Revocations = append(c.Revocations, Revocation{Node: n, Since: since.Truncate(time.Second)})
+}
