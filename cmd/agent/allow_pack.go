@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
-	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 	"banmesh/internal/neverban"
 	"banmesh/internal/settings"
 	"banmesh/internal/span"
@@ -238,7 +238,7 @@ perhaps a comment after '#'. A later edition has a greater number; the default i
 			if dir == "" {
 				dir = p.state
 			}
-			office, err := federation.OpenOffice(dir)
+			office, err := keys.OpenStore(dir)
 			if err != nil {
 				return keyAdvice(err)
 			}

@@ -19,7 +19,9 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 	"banmesh/internal/settings"
+	"banmesh/internal/wire"
 	"banmesh/topics"
 )
 
@@ -46,8 +48,8 @@ you see it with ` + "`agent topics published`" + ` and may adopt it; nothing of 
 				if err != nil {
 					return err
 				}
-				if len(b) > federation.MaxDefinition {
-					return fmt.Errorf("%s has %d bytes; the network carries at most %d", args[0], len(b), federation.MaxDefinition)
+				if len(b) > wire.MaxDefinition {
+					return fmt.Errorf("%s has %d bytes; the network carries at most %d", args[0], len(b), wire.MaxDefinition)
 				}
 				d, err := topics.Parse(args[0], b)
 				if err != nil {
@@ -55,7 +57,7 @@ you see it with ` + "`agent topics published`" + ` and may adopt it; nothing of 
 				}
 				topic, text = d.Name, string(b)
 			}
-			return flags.sign(c, p, func(o *federation.Office, network string, now time.Time) ([]byte, error) {
+			return flags.sign(c, p, func(o *keys.Store, network string, now time.Time) ([]byte, error) {
 				return o.PublishDefinition(network, topic, now, text)
 			})
 		},

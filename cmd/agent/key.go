@@ -13,7 +13,8 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
-	"banmesh/internal/federation"
+	"banmesh/internal/keys"
+	"banmesh/internal/wire"
 )
 
 func newKeyCommand(p *paths) *cobra.Command {
@@ -58,13 +59,13 @@ telephone: they hold all of it.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			id, err := federation.LoadIdentity(p.state)
+			id, err := keys.Load(p.state)
 			if err != nil {
 				return keyAdvice(err)
 			}
 			card, _ := id.Card()
 			r := keyReport{
-				Operator: id.Operator().String(), Fingerprint: federation.SpokenFingerprint(id.Operator()), Root: id.HasRoot(),
+				Operator: id.Operator().String(), Fingerprint: wire.SpokenFingerprint(id.Operator()), Root: id.HasRoot(),
 				Node: id.Node().String(), Until: id.Expires(),
 			}
 			if card != nil {
@@ -97,13 +98,13 @@ telephone: they hold all of it.
 // keyAdvice says what to do about an identity that cannot be used.
 func keyAdvice(err error) error {
 	switch {
-	case errors.Is(err, federation.ErrNoIdentity):
+	case errors.Is(err, keys.ErrNoIdentity):
 		return cli.Hint(err, "`agent run` makes them at its first start; `agent key node request` makes a node's key for an operator whose root key is elsewhere")
-	case errors.Is(err, federation.ErrNotCertified):
+	case errors.Is(err, keys.ErrNotCertified):
 		return cli.Hint(err, "`agent key node request` here, `agent key node certify` where the root key is, then `agent key node install` here")
-	case errors.Is(err, federation.ErrNoRoot):
+	case errors.Is(err, keys.ErrNoRoot):
 		return cli.Hint(err, "do this where the root key is, with --dir, and bring the card here with `agent key node install`")
-	case errors.Is(err, federation.ErrKeyMode):
+	case errors.Is(err, keys.ErrKeyMode):
 		return cli.Hint(err, "chmod 600 the file, and consider who may have read it")
 	}
 	return err
@@ -119,14 +120,14 @@ to others; they can pass it to ` + "`agent peers trust`" + `. A card is no secre
 ` + cli.ExitHelp,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			var card *federation.Card
+			var card *wire.Card
 			var raw []byte
 			var err error
 			if len(args) == 1 {
 				card, raw, err = readCard(args[0])
 			} else {
-				var id *federation.Identity
-				if id, err = federation.LoadIdentity(p.state); err == nil {
+				var id *keys.Identity
+				if id, err = keys.Load(p.state); err == nil {
 					card, raw = id.Card()
 				}
 			}
@@ -134,10 +135,10 @@ to others; they can pass it to ` + "`agent peers trust`" + `. A card is no secre
 				return keyAdvice(err)
 			}
 			if text {
-				_, err := fmt.Fprintln(c.OutOrStdout(), federation.CardText(raw))
+				_, err := fmt.Fprintln(c.OutOrStdout(), wire.CardText(raw))
 				return err
 			}
-			m, err := federation.Open(federation.Name{Kind: federation.KindCard, Operator: card.Operator}, raw)
+			m, err := wire.Open(wire.Name{Kind: wire.KindCard, Operator: card.Operator}, raw)
 			if err != nil {
 				return err
 			}
@@ -153,9 +154,9 @@ to others; they can pass it to ` + "`agent peers trust`" + `. A card is no secre
 	return c
 }
 
-func printCard(w io.Writer, card *federation.Card) error {
+func printCard(w io.Writer, card *wire.Card) error {
 	t := cli.NewTable(w, "operator", card.Operator.String())
-	t.Row("in words", federation.SpokenFingerprint(card.Operator))
+	t.Row("in words", wire.SpokenFingerprint(card.Operator))
 	for _, x := range [][2]string{{"name", card.Name}, {"contact", card.Contact}, {"criteria", card.Criteria}} {
 		if x[1] != "" {
 			t.Row(x[0], x[1])
@@ -194,12 +195,12 @@ func readSmall(path string) ([]byte, error) {
 	return b, err
 }
 
-func readCard(path string) (*federation.Card, []byte, error) {
+func readCard(path string) (*wire.Card, []byte, error) {
 	b, err := readSmall(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	card, raw, err := federation.ParseCardText(b)
+	card, raw, err := wire.ParseCardText(b)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -215,7 +216,7 @@ root key for the operator. To restore, copy the files back into the state direct
 ` + cli.ExitHelp,
 		Args: exactly(1, "a directory that does not exist yet"),
 		RunE: func(c *cobra.Command, args []string) error {
-			files, err := federation.BackupIdentity(p.state, args[0])
+			files, err := keys.Backup(p.state, args[0])
 			if err != nil {
 				return keyAdvice(err)
 			}
@@ -236,7 +237,7 @@ func (f *cardFlags) add(c *cobra.Command) {
 }
 
 // change gives what the flags that were given do to a card.
-func (f *cardFlags) change(c *cobra.Command) (func(*federation.Card), error) {
+func (f *cardFlags) change(c *cobra.Command) (func(*wire.Card), error) {
 	var successor ban.Operator
 	if f.successor != "" {
 		var err error
@@ -245,14 +246,14 @@ func (f *cardFlags) change(c *cobra.Command) (func(*federation.Card), error) {
 		}
 	}
 	for _, s := range []string{f.name, f.contact, f.criteria} {
-		if !federation.PlainText(s) || len(s) > federation.MaxText {
-			return nil, cli.Usage("a card's texts have at most %d plain characters", federation.MaxText)
+		if !wire.PlainText(s) || len(s) > wire.MaxText {
+			return nil, cli.Usage("a card's texts have at most %d plain characters", wire.MaxText)
 		}
 	}
-	if len(f.name) > federation.MaxCardName {
-		return nil, cli.Usage("--name: at most %d characters", federation.MaxCardName)
+	if len(f.name) > wire.MaxCardName {
+		return nil, cli.Usage("--name: at most %d characters", wire.MaxCardName)
 	}
-	return func(card *federation.Card) {
+	return func(card *wire.Card) {
 		for name, set := range map[string]func(){
 			"name":      func() { card.Name = f.name },
 			"contact":   func() { card.Contact = f.contact },
@@ -277,11 +278,11 @@ func newKeyOperatorCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o, err := federation.CreateOffice(args[0], time.Now(), change)
+			o, err := keys.CreateStore(args[0], time.Now(), change)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "operator %s\nin words %s\nkeep %s safe: who has it speaks for the operator\n", o.Operator(), federation.SpokenFingerprint(o.Operator()), args[0])
+			fmt.Fprintf(c.OutOrStdout(), "operator %s\nin words %s\nkeep %s safe: who has it speaks for the operator\n", o.Operator(), wire.SpokenFingerprint(o.Operator()), args[0])
 			return nil
 		},
 	}
@@ -310,11 +311,11 @@ func addDir(c *cobra.Command, dir *string) {
 }
 
 // changeCard signs the next card and says so.
-func changeCard(c *cobra.Command, p *paths, dir string, change func(*federation.Card)) error {
+func changeCard(c *cobra.Command, p *paths, dir string, change func(*wire.Card)) error {
 	if dir == "" {
 		dir = p.state
 	}
-	o, err := federation.OpenOffice(dir)
+	o, err := keys.OpenStore(dir)
 	if err != nil {
 		return keyAdvice(err)
 	}
@@ -341,7 +342,7 @@ func newKeyNodeRequestCommand(p *paths) *cobra.Command {
 		Example: "  agent key node request > node.request",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			text, err := federation.RequestText(p.state, time.Now())
+			text, err := keys.RequestText(p.state, time.Now())
 			if err != nil {
 				return keyAdvice(err)
 			}
@@ -366,24 +367,24 @@ learn of it from the brokers. Check with who made the request that it is theirs:
 			if err != nil {
 				return err
 			}
-			key, made, err := federation.ParseRequest(string(b))
+			key, made, err := wire.ParseRequest(string(b))
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if dir == "" {
 				dir = p.state
 			}
-			o, err := federation.OpenOffice(dir)
+			o, err := keys.OpenStore(dir)
 			if err != nil {
 				return keyAdvice(err)
 			}
 			now := time.Now()
-			if err := o.Change(now, func(card *federation.Card) { card.Certify(key, now) }); err != nil {
+			if err := o.Change(now, func(card *wire.Card) { card.Certify(key, now) }); err != nil {
 				return err
 			}
 			card, raw := o.Card()
 			fmt.Fprintf(c.ErrOrStderr(), "node %s, request of %s: certified for 90 days in card number %d\n", ban.NodeOf(key[:]), made.Format(time.DateTime), card.Serial)
-			_, err = fmt.Fprintln(c.OutOrStdout(), federation.CardText(raw))
+			_, err = fmt.Fprintln(c.OutOrStdout(), wire.CardText(raw))
 			return err
 		},
 	}
@@ -401,11 +402,11 @@ func newKeyNodeInstallCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			card, err := federation.InstallNodeCard(p.state, b)
+			card, err := keys.InstallNodeCard(p.state, b)
 			if err != nil {
 				return keyAdvice(err)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "this node speaks for operator %s (%s)\n", card.Operator, federation.SpokenFingerprint(card.Operator))
+			fmt.Fprintf(c.OutOrStdout(), "this node speaks for operator %s (%s)\n", card.Operator, wire.SpokenFingerprint(card.Operator))
 			return reload(c, p, p.state)
 		},
 	}
@@ -431,7 +432,7 @@ it since the given time: all of it by default.
 					return cli.Usage("--since: want a time such as %s", time.Now().UTC().Format(time.RFC3339))
 				}
 			}
-			return changeCard(c, p, dir, func(card *federation.Card) { card.Revoke(node, from) })
+			return changeCard(c, p, dir, func(card *wire.Card) { card.Revoke(node, from) })
 		},
 	}
 	c.Flags().StringVar(&since, "since", "", "drop what was heard from then on (RFC 3339; default: everything)")
@@ -445,12 +446,12 @@ func newKeyNodeRotateCommand(p *paths) *cobra.Command {
 		Example: "  systemctl stop banmesh-agent && agent key node rotate && systemctl start banmesh-agent",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			old, next, err := federation.RotateNode(p.state, time.Now())
+			old, next, err := keys.RotateNode(p.state, time.Now())
 			if err != nil {
 				return keyAdvice(err)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "node %s is now %s\n", old, next)
-			if _, err := federation.OpenOffice(p.state); errors.Is(err, federation.ErrNoRoot) {
+			if _, err := keys.OpenStore(p.state); errors.Is(err, keys.ErrNoRoot) {
 				fmt.Fprintf(c.OutOrStdout(), "next: `agent key node request`, and have %s revoked\n", old)
 			}
 			return nil

@@ -14,8 +14,9 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
-	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 	"banmesh/internal/settings"
+	"banmesh/internal/wire"
 )
 
 func newNetworkCommand(p *paths) *cobra.Command {
@@ -25,19 +26,19 @@ func newNetworkCommand(p *paths) *cobra.Command {
 
 // readInvitation takes an invitation as it stands, from a file, or from
 // standard input for "-".
-func readInvitation(s string) (*federation.Invitation, error) {
+func readInvitation(s string) (*wire.Invitation, error) {
 	text := s
-	if !strings.HasPrefix(s, federation.InvitationPrefix) {
+	if !strings.HasPrefix(s, wire.InvitationPrefix) {
 		b, err := readSmall(s)
 		if err != nil {
-			return nil, cli.Hint(err, "an invitation begins with %s; a broker alone goes into agent.toml: [[brokers]] url = \"ssl://HOST:8883\"", federation.InvitationPrefix)
+			return nil, cli.Hint(err, "an invitation begins with %s; a broker alone goes into agent.toml: [[brokers]] url = \"ssl://HOST:8883\"", wire.InvitationPrefix)
 		}
 		text = string(b)
 	}
 	// What was sent by mail may be broken over lines.
-	v, err := federation.ParseInvitation(strings.Join(strings.Fields(text), ""), time.Now())
+	v, err := wire.ParseInvitation(strings.Join(strings.Fields(text), ""), time.Now())
 	switch {
-	case errors.Is(err, federation.ErrInvitationExpired):
+	case errors.Is(err, wire.ErrInvitationExpired):
 		return nil, cli.Hint(err, "ask operator %s for a new one", v.Operator)
 	case err != nil:
 		return nil, cli.Hint(err, "copy the invitation again, all of it")
@@ -45,9 +46,9 @@ func readInvitation(s string) (*federation.Invitation, error) {
 	return v, nil
 }
 
-func printInvitation(w io.Writer, v *federation.Invitation) error {
+func printInvitation(w io.Writer, v *wire.Invitation) error {
 	t := cli.NewTable(w, "network", v.Network)
-	t.Row("invited by", fmt.Sprintf("%s (%s)", v.Operator, federation.SpokenFingerprint(v.Operator)))
+	t.Row("invited by", fmt.Sprintf("%s (%s)", v.Operator, wire.SpokenFingerprint(v.Operator)))
 	if v.Note != "" {
 		t.Row("note", v.Note)
 	}
@@ -115,7 +116,7 @@ with ` + "`agent topics subscribe` and `agent topics publish`" + `.
 }
 
 // join writes the drop-in files of an invitation.
-func join(c *cobra.Command, p *paths, v *federation.Invitation) error {
+func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
 	set, err := settings.Load(p.config)
 	if err != nil {
 		return err
@@ -240,7 +241,7 @@ no secret and gives no rights: it only saves typing. --trust names operators tha
 			if dir == "" {
 				dir = p.state
 			}
-			o, err := federation.OpenOffice(dir)
+			o, err := keys.OpenStore(dir)
 			if err != nil {
 				return keyAdvice(err)
 			}
@@ -248,7 +249,7 @@ no secret and gives no rights: it only saves typing. --trust names operators tha
 				network = networkOf(conf)
 			}
 			now := time.Now()
-			v := &federation.Invitation{Network: network, Issued: now, Note: note, Expires: now.AddDate(0, 0, days)}
+			v := &wire.Invitation{Network: network, Issued: now, Note: note, Expires: now.AddDate(0, 0, days)}
 			for _, b := range conf.Brokers {
 				if len(brokers) == 0 {
 					v.Brokers = append(v.Brokers, strings.Join(append([]string{b.URL}, b.Others...), " "))
@@ -288,9 +289,9 @@ no secret and gives no rights: it only saves typing. --trust names operators tha
 }
 
 // trustedOf looks up the operators that an invitation suggests.
-func trustedOf(names []string, set *settings.Settings, o *federation.Office) (out []federation.Trusted, err error) {
+func trustedOf(names []string, set *settings.Settings, o *keys.Store) (out []wire.Trusted, err error) {
 	for _, name := range names {
-		x := federation.Trusted{Weight: 100, Name: name}
+		x := wire.Trusted{Weight: 100, Name: name}
 		if name == "self" {
 			x.Operator = o.Operator()
 			if card, _ := o.Card(); card != nil {
@@ -303,7 +304,7 @@ func trustedOf(names []string, set *settings.Settings, o *federation.Office) (ou
 			}
 			x.Operator = id
 		}
-		if !slices.ContainsFunc(out, func(y federation.Trusted) bool { return y.Operator == x.Operator }) {
+		if !slices.ContainsFunc(out, func(y wire.Trusted) bool { return y.Operator == x.Operator }) {
 			out = append(out, x)
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
-	"banmesh/internal/federation"
 	"banmesh/internal/settings"
+	"banmesh/internal/wire"
 )
 
 func newPeersCommand(p *paths) *cobra.Command {
@@ -116,11 +116,11 @@ func readOperator(s string) (ban.Operator, error) {
 		return operator, &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "give the 26 characters that `agent status` shows on the operator's own node, or the file of its card"}
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, federation.MaxCard+1))
+	b, err := io.ReadAll(io.LimitReader(f, wire.MaxCard+1))
 	if err != nil {
 		return operator, fmt.Errorf("reading the card: %w", err)
 	}
-	card, err := federation.OpenCard(b)
+	card, err := wire.OpenCard(b)
 	if err != nil {
 		return operator, fmt.Errorf("%s: %w", s, err)
 	}

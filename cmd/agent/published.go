@@ -13,8 +13,9 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
-	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 	"banmesh/internal/settings"
+	"banmesh/internal/wire"
 )
 
 // documentPrefix begins a signed document as a line of text, for a node whose
@@ -35,12 +36,12 @@ func (f *publishing) add(c *cobra.Command) {
 
 // sign signs a document where the root key is, and hands it to this machine's
 // node, or prints it for another's.
-func (f *publishing) sign(c *cobra.Command, p *paths, sign func(o *federation.Office, network string, now time.Time) ([]byte, error)) error {
+func (f *publishing) sign(c *cobra.Command, p *paths, sign func(o *keys.Store, network string, now time.Time) ([]byte, error)) error {
 	dir := f.dir
 	if dir == "" {
 		dir = p.state
 	}
-	o, err := federation.OpenOffice(dir)
+	o, err := keys.OpenStore(dir)
 	if err != nil {
 		return keyAdvice(err)
 	}
@@ -51,7 +52,7 @@ func (f *publishing) sign(c *cobra.Command, p *paths, sign func(o *federation.Of
 		}
 		f.network = networkOf(conf)
 	}
-	if err := federation.CheckNetwork(f.network); err != nil {
+	if err := wire.CheckNetwork(f.network); err != nil {
 		return cli.Usage("--network: %v", err)
 	}
 	raw, err := sign(o, f.network, time.Now())
@@ -62,7 +63,7 @@ func (f *publishing) sign(c *cobra.Command, p *paths, sign func(o *federation.Of
 		_, err := fmt.Fprintln(c.OutOrStdout(), documentPrefix+base64.RawURLEncoding.EncodeToString(raw))
 		return err
 	}
-	m, err := federation.KeepDocument(p.state, raw)
+	m, err := keys.KeepDocument(p.state, raw)
 	if err != nil {
 		return err
 	}
@@ -90,14 +91,14 @@ operators whose own lists you follow in turn. Everybody can read the list.
 			if err != nil {
 				return err
 			}
-			var list []federation.Trusted
+			var list []wire.Trusted
 			for _, name := range args {
 				o, ok := set.Policy().Operator(name)
 				if !ok {
 					return &cli.Error{Err: fmt.Errorf("no operator %q is known here", name), Code: cli.ExitUsage, Hint: "see `agent peers list`"}
 				}
-				if !slices.ContainsFunc(list, func(x federation.Trusted) bool { return x.Operator == o }) {
-					list = append(list, federation.Trusted{Operator: o, Weight: 100, Name: name, Follows: slices.Contains(also, name)})
+				if !slices.ContainsFunc(list, func(x wire.Trusted) bool { return x.Operator == o }) {
+					list = append(list, wire.Trusted{Operator: o, Weight: 100, Name: name, Follows: slices.Contains(also, name)})
 				}
 			}
 			for _, name := range also {
@@ -105,7 +106,7 @@ operators whose own lists you follow in turn. Everybody can read the list.
 					return cli.Usage("--follows %s: it is not on the list", name)
 				}
 			}
-			return flags.sign(c, p, func(o *federation.Office, network string, now time.Time) ([]byte, error) {
+			return flags.sign(c, p, func(o *keys.Store, network string, now time.Time) ([]byte, error) {
 				return o.PublishTrust(network, now, list)
 			})
 		},
@@ -285,18 +286,18 @@ func newKeyInstallDocumentCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			m, err := federation.OpenDocument(raw)
+			m, err := wire.OpenDocument(raw)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			id, err := federation.LoadIdentity(p.state)
+			id, err := keys.Load(p.state)
 			if err != nil {
 				return keyAdvice(err)
 			}
 			if m.Header.Operator != id.Operator() {
 				return fmt.Errorf("the document is of operator %s, this node belongs to %s", m.Header.Operator, id.Operator())
 			}
-			if _, err := federation.KeepDocument(p.state, raw); err != nil {
+			if _, err := keys.KeepDocument(p.state, raw); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "number %d for the network %s is installed\n", m.Header.Number, m.Header.Network)
@@ -306,12 +307,12 @@ func newKeyInstallDocumentCommand(p *paths) *cobra.Command {
 }
 
 // peerCard asks the running agent for an operator's card.
-func peerCard(c *cobra.Command, p *paths, name string) (*federation.Card, error) {
+func peerCard(c *cobra.Command, p *paths, name string) (*wire.Card, error) {
 	var answer agent.PeerCard
 	if err := p.client().Get(c.Context(), "/v1/card", map[string][]string{"peer": {name}}, &answer); err != nil {
 		return nil, err
 	}
-	card, _, err := federation.ParseCardText([]byte(answer.Text))
+	card, _, err := wire.ParseCardText([]byte(answer.Text))
 	return card, err
 }
 
@@ -363,7 +364,7 @@ can name a successor too.
 			if _, err := settings.Load(p.config); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s is now operator %s (%s)\n", name, card.Successor, federation.SpokenFingerprint(card.Successor))
+			fmt.Fprintf(c.OutOrStdout(), "%s is now operator %s (%s)\n", name, card.Successor, wire.SpokenFingerprint(card.Successor))
 			return reload(c, p, path)
 		},
 	}

@@ -14,8 +14,8 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
-	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
+	"banmesh/internal/keys"
 	"banmesh/internal/store"
 )
 
@@ -158,9 +158,9 @@ func explain(err error) error {
 		return cli.Hint(err, "use sudo, or join the group that owns the socket")
 	case errors.Is(err, detect.ErrState):
 		return cli.Hint(err, "move the file away and start again: bans stay, logs are read from their last findtime on, and offenders are counted anew")
-	case errors.Is(err, federation.ErrKeyMode):
+	case errors.Is(err, keys.ErrKeyMode):
 		return cli.Hint(err, "chmod 600 the file; if somebody else may have read it, `agent key node rotate`")
-	case errors.Is(err, federation.ErrKeyFile):
+	case errors.Is(err, keys.ErrKeyFile):
 		return cli.Hint(err, "put the copy of `agent key backup` in its place; without one, move it away and `agent key node request`")
 	case errors.Is(err, fs.ErrPermission):
 		return cli.Hint(err, "use sudo; the service itself runs as the user banmesh, who has to be able to read what its configuration names")

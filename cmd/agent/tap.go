@@ -21,6 +21,7 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
 	"banmesh/internal/settings"
+	"banmesh/internal/wire"
 )
 
 func newTapCommand(p *paths) *cobra.Command {
@@ -60,7 +61,7 @@ disturb the agent. A broker may refuse to show everything; name a topic or an op
 			if tap.Network == "" {
 				tap.Network = networkOf(conf)
 			}
-			if err := federation.CheckNetwork(tap.Network); err != nil {
+			if err := wire.CheckNetwork(tap.Network); err != nil {
 				return cli.Usage("--network: %v", err)
 			}
 			tap.Trusted = func(o ban.Operator) (string, bool) { return set.Policy().Name(o) }

@@ -13,7 +13,7 @@ import (
 
 	"banmesh/internal/broker/settings"
 	"banmesh/internal/cli"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // initial is the configuration that init writes.
@@ -86,7 +86,7 @@ exists is left alone.
 		Example: "  broker init --network example --name broker.example.org",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := federation.CheckNetwork(v.Network); err != nil {
+			if err := wire.CheckNetwork(v.Network); err != nil {
 				return &cli.Error{Err: fmt.Errorf("--network: %w", err), Code: cli.ExitUsage, Hint: "name the network that the broker serves: --network example"}
 			}
 			if v.Name == "" {

@@ -16,7 +16,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/broker"
 	"banmesh/internal/control"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // The test binary is the command: scripts run `broker` as people do.
@@ -52,10 +52,10 @@ func TestScripts(t *testing.T) {
 			"card": func(ts *testscript.TestScript, _ bool, args []string) {
 				seed := sha256.Sum256([]byte(args[0]))
 				root, now := ed25519.NewKeyFromSeed(seed[:]), time.Now()
-				b, err := (&federation.Card{Serial: uint64(now.UnixNano()), Issued: now, Name: args[0]}).Sign(root)
+				b, err := (&wire.Card{Serial: uint64(now.UnixNano()), Issued: now, Name: args[0]}).Sign(root)
 				ts.Check(err)
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]+".card"), b, 0o600))
-				name := federation.Name{Network: "net", Kind: federation.KindCard, Operator: ban.OperatorOf(root.Public().(ed25519.PublicKey))}
+				name := wire.Name{Network: "net", Kind: wire.KindCard, Operator: ban.OperatorOf(root.Public().(ed25519.PublicKey))}
 				ts.Setenv(args[0]+"_topic", name.String())
 				ts.Setenv(args[0]+"_operator", name.Operator.String())
 			},

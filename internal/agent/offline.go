@@ -13,8 +13,8 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
-	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
+	"banmesh/internal/keys"
 	"banmesh/internal/ledger"
 	"banmesh/internal/settings"
 	"banmesh/internal/store"
@@ -57,7 +57,7 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x Explan
 	a.sharing = &sharing{a: a, network: checked.Config().Network}
 	// Whoever explains need not be allowed to read the node's keys, and the feeds
 	// of others do not depend on them.
-	if a.sharing.identity, err = federation.CreateIdentity(filepath.Join(dir, "identity"), "", a.now()); err != nil {
+	if a.sharing.identity, err = keys.Create(filepath.Join(dir, "identity"), "", a.now()); err != nil {
 		return x, err
 	}
 	if err := a.sharing.open(nil); err != nil {

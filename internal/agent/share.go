@@ -20,6 +20,7 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 	"banmesh/internal/ledger"
 	"banmesh/internal/settings"
 )
@@ -28,7 +29,7 @@ import (
 // own feeds, and the broker that it runs itself where none is named.
 type sharing struct {
 	a        *agent
-	identity *federation.Identity
+	identity *keys.Identity
 	session  *federation.Session
 	broker   *broker.Broker // nil when others are named
 	network  string
@@ -52,7 +53,7 @@ const defaultListen = "127.0.0.1:1883"
 func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
 	checked := a.settings
 	s := &sharing{a: a, network: checked.Config().Network, brokers: checked.Config().Brokers}
-	if s.identity, err = federation.OpenIdentity(a.o.StateDir, "", a.now()); err != nil {
+	if s.identity, err = keys.Open(a.o.StateDir, "", a.now()); err != nil {
 		return nil, fmt.Errorf("opening the node's keys: %w", err)
 	}
 	var brokers []federation.Broker

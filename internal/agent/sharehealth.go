@@ -8,6 +8,7 @@ import (
 
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 )
 
 // When a person is told of a certificate that ends and that this machine
@@ -26,7 +27,7 @@ type certified struct {
 }
 
 // standing asks the identity.
-func standing(id *federation.Identity) certified {
+func standing(id *keys.Identity) certified {
 	c := certified{node: id.Node().String(), root: id.HasRoot(), expires: id.Expires()}
 	if card, _ := id.Card(); card != nil {
 		_, c.revoked = card.RevokedSince(id.Node())

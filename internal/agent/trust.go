@@ -12,6 +12,7 @@ import (
 	"banmesh/internal/federation"
 	"banmesh/internal/ledger"
 	"banmesh/internal/settings"
+	"banmesh/internal/wire"
 )
 
 // follows is how deep lists are read: whom the rules follow, and whom these
@@ -130,5 +131,5 @@ func (a *agent) card(r *http.Request) (any, error) {
 	if card == nil {
 		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no card of %s has been heard", checked.NameOf(o)), Hint: "an operator publishes it with its first feed; see `agent feeds`"}
 	}
-	return PeerCard{checked.NameOf(o), federation.CardText(raw)}, nil
+	return PeerCard{checked.NameOf(o), wire.CardText(raw)}, nil
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"banmesh/internal/broker/retained"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // A Status is how a broker does.
@@ -75,7 +75,7 @@ type Feed struct {
 func (b *Broker) Feeds() []Feed {
 	byName := map[string]*Feed{}
 	for _, m := range b.store.All() {
-		name := strings.TrimPrefix(feedOf(m.Topic), federation.Prefix)
+		name := strings.TrimPrefix(feedOf(m.Topic), wire.Prefix)
 		f := byName[name]
 		if f == nil {
 			f = &Feed{Name: name}

@@ -9,7 +9,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/retained"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // A refusal is why a publication was not admitted; "" means that it was. The
@@ -44,13 +44,13 @@ type admission struct {
 	banned    *banList
 
 	mu    sync.RWMutex
-	cards map[ban.Operator]*federation.Card
+	cards map[ban.Operator]*wire.Card
 }
 
 // load takes the cards that the store holds.
 func (a *admission) load() {
-	for _, m := range a.store.Match(federation.Prefix + a.networks() + "/operators/+/card") {
-		card, err := federation.OpenCard(m.Payload)
+	for _, m := range a.store.Match(wire.Prefix + a.networks() + "/operators/+/card") {
+		card, err := wire.OpenCard(m.Payload)
 		if err != nil {
 			continue
 		}
@@ -86,7 +86,7 @@ type ruling struct {
 	message *retained.Message
 	// same says that exactly this is retained already.
 	same bool
-	card *federation.Card
+	card *wire.Card
 }
 
 // admit judges a publication: cheap checks first, the signature after all that
@@ -95,7 +95,7 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	if who.access != AccessFull {
 		return ruling{}, refusedAccess
 	}
-	name, err := federation.ParseTopicName(topic)
+	name, err := wire.ParseTopicName(topic)
 	switch {
 	case err != nil, a.network != "" && name.Network != a.network:
 		return ruling{}, refusedTopic
@@ -108,11 +108,11 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	case len(payload) == 0:
 		return ruling{}, refusedEmpty
 	}
-	h, err := federation.Inspect(name, payload)
+	h, err := wire.Inspect(name, payload)
 	switch {
-	case errors.Is(err, federation.ErrSize):
+	case errors.Is(err, wire.ErrSize):
 		return ruling{}, refusedSize
-	case errors.Is(err, federation.ErrMisplaced):
+	case errors.Is(err, wire.ErrMisplaced):
 		return ruling{}, refusedPlacement
 	case err != nil:
 		return ruling{}, refusedFormat
@@ -134,11 +134,11 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	if !a.room(topic, old, len(payload)) {
 		return ruling{}, refusedQuota
 	}
-	m, err := federation.Open(name, payload)
+	m, err := wire.Open(name, payload)
 	switch {
-	case errors.Is(err, federation.ErrSignature):
+	case errors.Is(err, wire.ErrSignature):
 		return ruling{}, refusedSignature
-	case errors.Is(err, federation.ErrMisplaced):
+	case errors.Is(err, wire.ErrMisplaced):
 		return ruling{}, refusedPlacement
 	case err != nil:
 		return ruling{}, refusedFormat
@@ -146,20 +146,20 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	r := ruling{message: &retained.Message{
 		Topic: topic, Payload: bytes.Clone(payload), QoS: qos, Epoch: h.Epoch, Number: h.Number, Received: now,
 	}}
-	r.card, _ = m.Body.(*federation.Card)
+	r.card, _ = m.Body.(*wire.Card)
 	return r, admitted
 }
 
 // mayPublish says whether a node that proved its key may publish under a name:
 // its own feeds, and the documents of its operator, which prove themselves.
-func (w identity) mayPublish(n federation.Name) bool {
+func (w identity) mayPublish(n wire.Name) bool {
 	if w.operator != (ban.Operator{}) && n.Operator != w.operator {
 		return false
 	}
 	return !n.OfNode() || n.Node == w.node
 }
 
-func (a *admission) allowed(n federation.Name) bool {
+func (a *admission) allowed(n wire.Name) bool {
 	if a.operators != nil && !a.operators[n.Operator] {
 		return false
 	}
@@ -167,7 +167,7 @@ func (a *admission) allowed(n federation.Name) bool {
 }
 
 // certifies says whether the operator's card lets the signer speak.
-func (a *admission) certifies(o ban.Operator, h federation.Header) bool {
+func (a *admission) certifies(o ban.Operator, h wire.Header) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	card := a.cards[o]
@@ -187,7 +187,7 @@ func (a *admission) room(topic string, old *retained.Message, size int) bool {
 
 // learn takes a card into account and gives the topics of messages that it
 // voids: those of nodes that it revokes. visited is what the search cost.
-func (a *admission) learn(card *federation.Card) (void []string, visited int) {
+func (a *admission) learn(card *wire.Card) (void []string, visited int) {
 	a.mu.Lock()
 	if old := a.cards[card.Operator]; old == nil || old.Serial <= card.Serial {
 		a.cards[card.Operator] = card
@@ -200,9 +200,9 @@ func (a *admission) learn(card *federation.Card) (void []string, visited int) {
 	for _, r := range card.Revocations {
 		since[r.Node] = r.Since
 	}
-	found, visited := a.store.Search(federation.Prefix + a.networks() + "/+/" + card.Operator.String() + "/#")
+	found, visited := a.store.Search(wire.Prefix + a.networks() + "/+/" + card.Operator.String() + "/#")
 	for _, m := range found {
-		name, err := federation.ParseTopicName(m.Topic)
+		name, err := wire.ParseTopicName(m.Topic)
 		if err != nil || !name.OfNode() {
 			continue
 		}
@@ -210,7 +210,7 @@ func (a *admission) learn(card *federation.Card) (void []string, visited int) {
 		if !revoked {
 			continue
 		}
-		if h, err := federation.Peek(m.Payload); err != nil || !h.Issued.Before(from) {
+		if h, err := wire.Peek(m.Payload); err != nil || !h.Issued.Before(from) {
 			void = append(void, m.Topic)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // community is a broker as a volunteer runs it, on loopback.
@@ -157,7 +157,7 @@ func TestARevokedNodeIsRemovedAndRefused(t *testing.T) {
 	topic, head := a.head(1)
 	pub.publish(cardTopic, card, 1, true)
 	pub.publish(topic, head, 2, true)
-	_, revoking := a.card(t, 2, federation.Revocation{Node: a.feed.Node, Since: a.now.Add(-time.Minute)})
+	_, revoking := a.card(t, 2, wire.Revocation{Node: a.feed.Node, Since: a.now.Add(-time.Minute)})
 	pub.publish(cardTopic, revoking, 3, true)
 	if b.store.Get(topic) != nil {
 		t.Error("the revoked node's head is still retained")

@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"banmesh/internal/broker/retained"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // What admission costs once a publication, however many receive it.
@@ -16,7 +16,7 @@ func BenchmarkAdmitAHead(b *testing.B) {
 	}
 	defer br.Close()
 	_, card := a.card(b, 1)
-	opened, err := federation.OpenCard([]byte(card))
+	opened, err := wire.OpenCard([]byte(card))
 	if err != nil {
 		b.Fatal(err)
 	}

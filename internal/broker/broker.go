@@ -30,7 +30,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
 	"banmesh/internal/broker/retained"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // A Broker serves one network. [New] opens its state and its listeners, so
@@ -80,7 +80,7 @@ func New(o Options) (b *Broker, err error) {
 		return nil, errors.New("a broker needs a listener")
 	}
 	if o.Network != "" {
-		if err := federation.CheckNetwork(o.Network); err != nil {
+		if err := wire.CheckNetwork(o.Network); err != nil {
 			return nil, fmt.Errorf("the network's name: %w", err)
 		}
 	}
@@ -99,7 +99,7 @@ func New(o Options) (b *Broker, err error) {
 		o.Registry = prometheus.NewRegistry()
 	}
 	b = &Broker{
-		options: o, limits: o.Limits.defaults(), prefix: federation.Prefix, maxQoS: 1,
+		options: o, limits: o.Limits.defaults(), prefix: wire.Prefix, maxQoS: 1,
 		log: o.Log, now: o.Now, registry: o.Registry, count: newCounters(o.Registry),
 		passwords: newPasswords(), roster: roster{byID: map[string]*session{}}, crowd: newCrowd(),
 		flush: newFlushers(max(2, runtime.GOMAXPROCS(0))), conns: map[*conn]struct{}{}, started: o.Now(),
@@ -153,7 +153,7 @@ func (b *Broker) openState() (err error) {
 	}
 	b.admission = &admission{
 		network: b.options.Network, limits: b.limits, store: b.store, banned: b.banned,
-		cards: map[ban.Operator]*federation.Card{},
+		cards: map[ban.Operator]*wire.Card{},
 	}
 	if len(b.options.Operators) > 0 {
 		b.admission.operators = map[ban.Operator]bool{}

@@ -15,7 +15,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // An identity is who a client is. It is comparable: the same identity may take
@@ -100,16 +100,16 @@ func (b *Broker) identify(c *conn, n frame.Connection) (identity, error) {
 		return identity{method: "user", user: string(n.User), access: u.Access}, nil
 	}
 	if b.options.Keys {
-		l, err := federation.VerifyLogin(string(n.ClientID), string(n.User), string(n.Password), b.known(), b.now())
+		l, err := wire.VerifyLogin(string(n.ClientID), string(n.User), string(n.Password), b.known(), b.now())
 		if err == nil {
 			return identity{method: "key", operator: l.Operator, node: l.Node, access: AccessFull}, nil
 		}
 		if !b.options.Open {
 			why := "proof of key"
 			switch {
-			case errors.Is(err, federation.ErrLoginBroker):
+			case errors.Is(err, wire.ErrLoginBroker):
 				why = "proof of key for a broker of another name"
-			case errors.Is(err, federation.ErrLoginTime):
+			case errors.Is(err, wire.ErrLoginTime):
 				why = "proof of key of another time"
 			}
 			return identity{}, &errLogin{frame.RefusedPassword, why}

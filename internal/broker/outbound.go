@@ -449,11 +449,11 @@ type encoded struct {
 	payload []byte
 	qos     byte // of the publication
 	retain  bool
-	forms   [3]wire
+	forms   [3]form
 }
 
-// A wire is a PUBLISH and the offset of its identifier, or -1.
-type wire struct {
+// A form is a PUBLISH and the offset of its identifier, or -1.
+type form struct {
 	bytes []byte
 	id    int
 }
@@ -463,7 +463,7 @@ func encode(topic string, payload []byte, qos byte, retain bool) encoded {
 }
 
 // as gives the form for a quality of service.
-func (f *encoded) as(qos byte) wire {
+func (f *encoded) as(qos byte) form {
 	w := &f.forms[qos]
 	if w.bytes == nil {
 		w.bytes, w.id = frame.AppendPublish(make([]byte, 0, len(f.topic)+len(f.payload)+16), f.topic, f.payload, qos, f.retain)

@@ -17,7 +17,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
 	"banmesh/internal/broker/retained"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // SidecarOptions say what a sidecar copies.
@@ -70,7 +70,7 @@ const (
 
 // NewSidecar checks the options; it starts nothing.
 func NewSidecar(o SidecarOptions) (*Sidecar, error) {
-	if err := federation.CheckNetwork(o.Network); err != nil {
+	if err := wire.CheckNetwork(o.Network); err != nil {
 		return nil, fmt.Errorf("the network's name: %w", err)
 	}
 	for name, e := range map[string]Endpoint{"ingress": o.Ingress, "network's broker": o.Target} {
@@ -98,7 +98,7 @@ func NewSidecar(o SidecarOptions) (*Sidecar, error) {
 	s := &Sidecar{
 		options: o, log: o.Log, now: o.Now, waiting: map[ban.Operator]map[string][]byte{}, revoked: map[string]struct{}{},
 		admission: &admission{
-			network: o.Network, limits: o.Limits.defaults(), store: store, banned: none, cards: map[ban.Operator]*federation.Card{},
+			network: o.Network, limits: o.Limits.defaults(), store: store, banned: none, cards: map[ban.Operator]*wire.Card{},
 		},
 		copied: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "banmesh_admit", Name: "copied_total", Help: "Messages that were admitted and copied.",
@@ -220,7 +220,7 @@ func (s *Sidecar) copy(ctx context.Context) error {
 	if err := s.repeat(f.send); err != nil {
 		return fmt.Errorf("repeating to the network what it was told: %w", err)
 	}
-	if err := ingress.subscribe(federation.Prefix + s.options.Network + "/#"); err != nil {
+	if err := ingress.subscribe(wire.Prefix + s.options.Network + "/#"); err != nil {
 		return err
 	}
 	s.log.Info("copying", "network", s.options.Network)
@@ -256,7 +256,7 @@ func (s *Sidecar) copy(ctx context.Context) error {
 func (s *Sidecar) repeat(forward func(*retained.Message) error) error {
 	all := s.admission.store.All()
 	card := func(m *retained.Message) int {
-		if name, err := federation.ParseTopicName(m.Topic); err == nil && name.Kind == federation.KindCard {
+		if name, err := wire.ParseTopicName(m.Topic); err == nil && name.Kind == wire.KindCard {
 			return 0
 		}
 		return 1
@@ -320,7 +320,7 @@ func (s *Sidecar) judge(topic string, payload []byte, forward func(*retained.Mes
 
 // hold keeps a message until its operator's card comes.
 func (s *Sidecar) hold(topic string, payload []byte) {
-	name, err := federation.ParseTopicName(topic)
+	name, err := wire.ParseTopicName(topic)
 	if err != nil || s.held+len(payload) > maxHeld {
 		s.refused.WithLabelValues(string(refusedCertificate)).Inc()
 		return

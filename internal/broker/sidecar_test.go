@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // copying runs a sidecar between two addresses until the test ends.
@@ -66,7 +66,7 @@ func TestASidecarCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
 		t.Errorf("copied something else: %s", topic)
 	}
 	// A revocation erases in the network what the node said.
-	_, revoking := a.card(t, 2, federation.Revocation{Node: a.feed.Node, Since: a.now.Add(-time.Minute)})
+	_, revoking := a.card(t, 2, wire.Revocation{Node: a.feed.Node, Since: a.now.Add(-time.Minute)})
 	anybody.publish(cardTopic, revoking, 8, true)
 	if _, payload, _ := reader.message(); payload != revoking {
 		t.Error("the revoking card was not copied")
@@ -105,7 +105,7 @@ func TestANetworkThatLostEverythingIsToldAgain(t *testing.T) {
 	address := first.Addr().String()
 	copying(t, ingress.Addr().String(), address)
 	eventually(t, "everything is there", func() bool { return first.store.Status().Messages == 304 })
-	_, revoking := e.card(t, 2, federation.Revocation{Node: e.feed.Node, Since: e.now.Add(-time.Minute)})
+	_, revoking := e.card(t, 2, wire.Revocation{Node: e.feed.Node, Since: e.now.Add(-time.Minute)})
 	anybody.publish(eveCardTopic, revoking, 6, true)
 	eventually(t, "the revocation is there", func() bool { return first.store.Status().Messages == 303 })
 	stop()

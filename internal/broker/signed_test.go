@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // An author is an operator with one node, for tests: it signs by the protocol's
@@ -34,24 +34,24 @@ func newAuthor(name string) *author {
 	return a
 }
 
-func (a *author) public(k ed25519.PrivateKey) (p federation.PublicKey) {
+func (a *author) public(k ed25519.PrivateKey) (p wire.PublicKey) {
 	copy(p[:], k.Public().(ed25519.PublicKey))
 	return p
 }
 
 // card gives the operator's card, which certifies the node, and its topic.
-func (a *author) card(t testing.TB, serial uint64, revoked ...federation.Revocation) (topic, payload string) {
+func (a *author) card(t testing.TB, serial uint64, revoked ...wire.Revocation) (topic, payload string) {
 	t.Helper()
-	c := federation.Card{
+	c := wire.Card{
 		Serial: serial, Issued: a.now, Name: "test",
-		Certificates: []federation.Certificate{{Key: a.public(a.node), NotBefore: a.now.Add(-time.Hour), NotAfter: a.now.Add(time.Hour)}},
+		Certificates: []wire.Certificate{{Key: a.public(a.node), NotBefore: a.now.Add(-time.Hour), NotAfter: a.now.Add(time.Hour)}},
 		Revocations:  revoked,
 	}
 	b, err := c.Sign(a.root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return federation.Name{Network: "net", Kind: federation.KindCard, Operator: a.feed.Operator}.String(), string(b)
+	return wire.Name{Network: "net", Kind: wire.KindCard, Operator: a.feed.Operator}.String(), string(b)
 }
 
 // head gives a signed head of the feed.
@@ -68,8 +68,8 @@ func (a *author) headOf(network string, number uint64) (topic, payload string) {
 	body = binary.BigEndian.AppendUint64(body, 0)      // snapshot n
 	body = binary.BigEndian.AppendUint32(body, 1)      // snapshot gc
 	body = append(body, 0, 0, 0)                       // no pieces
-	name := federation.FeedName(network, a.feed, federation.KindHead, 0)
-	return name.String(), string(a.sign(a.node, network, federation.KindHead, number, body))
+	name := wire.FeedName(network, a.feed, wire.KindHead, 0)
+	return name.String(), string(a.sign(a.node, network, wire.KindHead, number, body))
 }
 
 // chunk gives a signed chunk of no claims and a body of its own size.
@@ -77,11 +77,11 @@ func (a *author) chunk(slot int, number uint64) (topic, payload string) {
 	body := binary.AppendUvarint(nil, uint64(slot))
 	body = append(body, 0, 0) // lo, hi
 	body = append(body, 0)    // no entries
-	name := federation.FeedName("net", a.feed, federation.KindChunk, slot)
-	return name.String(), string(a.sign(a.node, "net", federation.KindChunk, number, body))
+	name := wire.FeedName("net", a.feed, wire.KindChunk, slot)
+	return name.String(), string(a.sign(a.node, "net", wire.KindChunk, number, body))
 }
 
-func (a *author) sign(key ed25519.PrivateKey, network string, kind federation.Kind, number uint64, body []byte) []byte {
+func (a *author) sign(key ed25519.PrivateKey, network string, kind wire.Kind, number uint64, body []byte) []byte {
 	text := append([]byte("BMSH"), 1, byte(kind))
 	text = append(append(text, byte(len(network))), network...)
 	text = append(append(text, byte(len(a.feed.Topic))), a.feed.Topic...)
@@ -105,6 +105,6 @@ func (a *author) join(t testing.TB, b *Broker) *client {
 func (a *author) connecting(until time.Time, broker string) connecting {
 	return connecting{
 		id: a.feed.Node.String(), user: a.feed.Operator.String(), flags: 2, keepalive: 60,
-		password: federation.LoginPassword(a.node, a.feed.Operator, broker, until),
+		password: wire.LoginPassword(a.node, a.feed.Operator, broker, until),
 	}
 }

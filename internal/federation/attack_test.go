@@ -21,11 +21,13 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/keys"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
 	"banmesh/internal/span"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // The attacks that the design answers, each against real sessions, a real
@@ -117,17 +119,17 @@ func refused(t *testing.T, n *testNode, reasons ...string) {
 }
 
 // signed makes a message of a feed with any key.
-func signed(key ed25519.PrivateKey, f ban.Feed, epoch, number uint64, issued time.Time, body Body) []byte {
-	return seal(key, Header{Kind: body.kind(), Network: "testnet", Topic: f.Topic, Operator: f.Operator, Epoch: epoch, Number: number, Issued: issued}, body.append(nil))
+func signed(key ed25519.PrivateKey, f ban.Feed, epoch, number uint64, issued time.Time, body wire.Body) []byte {
+	return wire.Seal(key, wire.Header{Kind: body.Kind(), Network: "testnet", Topic: f.Topic, Operator: f.Operator, Epoch: epoch, Number: number, Issued: issued}, body.Append(nil))
 }
 
-func banning(target string) *Delta {
-	return &Delta{GC: minutes(time.Now()), up: sortClaims([]ban.Claim{{Target: ban.MustTarget(target), End: time.Now().Add(time.Hour)}}, time.Now())}
+func banning(target string) *wire.Delta {
+	return &wire.Delta{GC: wire.Minutes(time.Now()), Up: wire.SortClaims([]ban.Claim{{Target: ban.MustTarget(target), End: time.Now().Add(time.Hour)}}, time.Now())}
 }
 
 func TestAttack01AForgedEvent(t *testing.T) {
 	alice, bob, a, f := attacked(t)
-	at := FeedName("testnet", f, KindDelta, 2)
+	at := wire.FeedName("testnet", f, wire.KindDelta, 2)
 	v := alice.status(f)
 	thief := testKey("thief")
 	a.publish(at.String(), signed(thief, f, v.Epoch, 2, time.Now(), banning("9.9.9.9")))
@@ -140,7 +142,7 @@ func TestAttack01AForgedEvent(t *testing.T) {
 	a.publish(at.String(), good[64:])                              // no signature
 	a.publish(at.String(), append(make([]byte, 64), good[64:]...)) // an empty one
 	g := ban.Feed{Topic: "sshd", Operator: f.Operator, Node: ban.NodeOf(thief.Public().(ed25519.PublicKey))}
-	a.publish(FeedName("testnet", g, KindDelta, 2).String(), signed(thief, g, v.Epoch, 2, time.Now(), banning("9.9.9.9")))
+	a.publish(wire.FeedName("testnet", g, wire.KindDelta, 2).String(), signed(thief, g, v.Epoch, 2, time.Now(), banning("9.9.9.9")))
 	refused(t, bob, refusedSignature, refusedMisplaced, refusedFormat)
 	afterwards(t, alice, bob, f)
 }
@@ -212,12 +214,12 @@ func TestAttack04AFeedIsErased(t *testing.T) {
 func TestAttack05AnEpochOfTheFarFuture(t *testing.T) {
 	alice, bob, a, f := attacked(t)
 	key := alice.id.Signer()
-	far := uint64(seconds(time.Now().AddDate(74, 0, 0))) << epochShift
-	head := &Head{N: 1 << 40, TTL: time.Hour, GC: minutes(time.Now()), Ring: ring, Pieces: &Pieces{}}
+	far := uint64(wire.Seconds(time.Now().AddDate(74, 0, 0))) << wire.EpochShift
+	head := &wire.Head{N: 1 << 40, TTL: time.Hour, GC: wire.Minutes(time.Now()), Ring: ring, Pieces: &wire.Pieces{}}
 	// The author's own session must not take it for a lost state of its own.
 	alice.stop()
-	a.publish(FeedName("testnet", f, KindHead, 0).String(), signed(key, f, far, 1, time.Now(), head))
-	a.publish(FeedName("testnet", f, KindDelta, 9).String(), signed(key, f, alice.status(f).Epoch, 9, time.Now().Add(time.Hour), banning("9.9.9.9")))
+	a.publish(wire.FeedName("testnet", f, wire.KindHead, 0).String(), signed(key, f, far, 1, time.Now(), head))
+	a.publish(wire.FeedName("testnet", f, wire.KindDelta, 9).String(), signed(key, f, alice.status(f).Epoch, 9, time.Now().Add(time.Hour), banning("9.9.9.9")))
 	refused(t, bob, refusedFuture)
 	alice.open()
 	alice.s.Publish([]ban.Topic{"sshd"})
@@ -244,13 +246,13 @@ func TestAttack06AFloodOfATrustedPeer(t *testing.T) {
 	for i := range flood {
 		target := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String()
 		p := signed(alice.id.Signer(), f, v.Epoch, uint64(1000+i), now, banning(target))
-		bob.s.receive(packet{topic: FeedName("testnet", f, KindDelta, i%ring).String(), payload: p})
+		bob.s.receive(packet{topic: wire.FeedName("testnet", f, wire.KindDelta, i%ring).String(), payload: p})
 	}
 	if got := bob.s.Counts().Refused[refusedRate]; got != flood-rateBurst {
 		t.Errorf("%d of %d messages were refused unread, want %d", got, flood, flood-rateBurst)
 	}
 	w := bob.s.followers[f]
-	if len(w.pending.byN) > MaxRing || w.pending.bytes > MaxPendingBytes {
+	if len(w.pending.byN) > wire.MaxRing || w.pending.bytes > wire.MaxPendingBytes {
 		t.Errorf("%d deltas of %d bytes wait", len(w.pending.byN), w.pending.bytes)
 	}
 	runtime.GC()
@@ -374,7 +376,7 @@ func TestAttack10ManyKeysOfOneOperator(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	id, err := LoadIdentity(dir)
+	id, err := keys.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,7 +409,7 @@ func TestAttack11FramingIsDisputed(t *testing.T) {
 func TestAttack12AStolenNodeKey(t *testing.T) {
 	alice, bob, a, f := attacked(t)
 	card, _ := alice.id.Card()
-	next := nextCard(card, time.Now())
+	next := wire.NextCard(card, time.Now())
 	next.Revoke(f.Node, time.Now().Add(-time.Hour))
 	raw, err := next.Sign(rootOf(alice))
 	if err != nil {
@@ -415,10 +417,10 @@ func TestAttack12AStolenNodeKey(t *testing.T) {
 	}
 	key, v := alice.id.Signer(), alice.status(f)
 	alice.stop()
-	a.publish(Name{Network: "testnet", Kind: KindCard, Operator: f.Operator}.String(), raw)
+	a.publish(wire.Name{Network: "testnet", Kind: wire.KindCard, Operator: f.Operator}.String(), raw)
 	await(t, "the purge", func() bool { return len(bob.has(f)) == 0 })
 	// The thief goes on, and dates messages back.
-	a.publish(FeedName("testnet", f, KindDelta, 2).String(), signed(key, f, v.Epoch, 2, time.Now().Add(-2*time.Hour), banning("9.9.9.9")))
+	a.publish(wire.FeedName("testnet", f, wire.KindDelta, 2).String(), signed(key, f, v.Epoch, 2, time.Now().Add(-2*time.Hour), banning("9.9.9.9")))
 	if s := bob.status(f).Status; s != StatusRevoked {
 		t.Errorf("the feed is %s", s)
 	}
@@ -429,8 +431,8 @@ func TestAttack12AStolenNodeKey(t *testing.T) {
 
 func TestAttack13AnotherRootKey(t *testing.T) {
 	alice, bob, a, f := attacked(t)
-	at := Name{Network: "testnet", Kind: KindCard, Operator: f.Operator}.String()
-	mine := &Card{Serial: 99, Issued: time.Now(), Name: "alice", Certificates: []Certificate{{Key: publicOf(testKey("thief")), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}}}
+	at := wire.Name{Network: "testnet", Kind: wire.KindCard, Operator: f.Operator}.String()
+	mine := &wire.Card{Serial: 99, Issued: time.Now(), Name: "alice", Certificates: []wire.Certificate{{Key: publicOf(testKey("thief")), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}}}
 	raw, err := mine.Sign(testKey("thief-root"))
 	if err != nil {
 		t.Fatal(err)
@@ -447,8 +449,8 @@ func TestAttack14TwoStories(t *testing.T) {
 	alice, bob, a, f := attacked(t)
 	v := alice.status(f)
 	alice.stop()
-	at := FeedName("testnet", f, KindHead, 0).String()
-	head := &Head{N: 1, TTL: time.Hour, GC: minutes(time.Now()), Ring: ring, Pieces: &Pieces{}}
+	at := wire.FeedName("testnet", f, wire.KindHead, 0).String()
+	head := &wire.Head{N: 1, TTL: time.Hour, GC: wire.Minutes(time.Now()), Ring: ring, Pieces: &wire.Pieces{}}
 	a.publish(at, signed(alice.id.Signer(), f, v.Epoch, 500, time.Now(), head))
 	head.Count = 7
 	a.publish(at, signed(alice.id.Signer(), f, v.Epoch, 500, time.Now(), head))
@@ -535,7 +537,7 @@ func TestAttack16ABrokerThatAnnouncesAHugePacket(t *testing.T) {
 	})
 	// And a payload just above the limit, through a broker that carries it.
 	alice, bob, a, f := attacked(t)
-	a.publish(FeedName("testnet", f, KindDelta, 2).String(), make([]byte, MaxPayload+1))
+	a.publish(wire.FeedName("testnet", f, wire.KindDelta, 2).String(), make([]byte, wire.MaxPayload+1))
 	refused(t, bob, refusedSize)
 	afterwards(t, alice, bob, f)
 }
@@ -561,11 +563,11 @@ func TestAttack17NothingPrivateLeaves(t *testing.T) {
 				t.Errorf("%s holds a secret", topic)
 			}
 		}
-		n, err := ParseTopicName(topic)
+		n, err := wire.ParseTopicName(topic)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := Open(n, payload)
+		m, err := wire.Open(n, payload)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -598,7 +600,7 @@ func TestAttack19ABrokerThatDropsWhatAJoinerCannotTakeAtOnce(t *testing.T) {
 	pub := publicOf(root)
 	o = ban.OperatorOf(pub[:])
 	now := time.Now().Add(-2 * time.Hour) // before the feeds began
-	card := &Card{Serial: 1, Issued: now}
+	card := &wire.Card{Serial: 1, Issued: now}
 	a := newAttacker(t, b.url) // a willing hand here: it publishes for them
 	for i := range nodes {
 		key := testKey(fmt.Sprintf("node %d", i))
@@ -611,7 +613,7 @@ func TestAttack19ABrokerThatDropsWhatAJoinerCannotTakeAtOnce(t *testing.T) {
 		for j := range 40 {
 			at := time.Now().Add(-time.Hour).Add(time.Duration(j) * 2 * time.Second)
 			target := ban.MustTarget(fmt.Sprintf("10.%d.0.%d", i, j))
-			if _, err := w.say(at, sortClaims([]ban.Claim{{Target: target, End: time.Now().Add(time.Hour)}}, at), nil); err != nil {
+			if _, err := w.say(at, wire.SortClaims([]ban.Claim{{Target: target, End: time.Now().Add(time.Hour)}}, at), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -623,7 +625,7 @@ func TestAttack19ABrokerThatDropsWhatAJoinerCannotTakeAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.publish(Name{Network: "testnet", Kind: KindCard, Operator: o}.String(), raw)
+	a.publish(wire.Name{Network: "testnet", Kind: wire.KindCard, Operator: o}.String(), raw)
 	bob := newNode(t, "bob", b.url)
 	bob.s.Follow([]Following{{"sshd", o}})
 	bob.run()

@@ -15,6 +15,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // How an author writes its feed.
@@ -41,7 +42,7 @@ const (
 	// chunkCost is a chunk's bytes when it is cut, chunkMost the bytes beyond
 	// which one is cut again: [MaxSent] and the envelope are above.
 	chunkCost = 32 << 10
-	chunkMost = MaxSent - 1024
+	chunkMost = wire.MaxSent - 1024
 	// segmentMost is where a segment is full.
 	segmentMost = 48 << 10
 	// A snapshot is due when the segments since the last are above a quarter
@@ -60,7 +61,7 @@ const bucketOwn = "own"
 
 // outgoing is a retained message to publish; a nil payload erases the slot.
 type outgoing struct {
-	name    Name
+	name    wire.Name
 	payload []byte
 }
 
@@ -88,20 +89,20 @@ type authorState struct {
 	epoch, n, headNumber uint64
 	gc                   uint32
 	set                  set
-	pieces               Pieces
+	pieces               wire.Pieces
 	snapshotN            uint64
 	snapshotGC           uint32
 	dirty                []bool // by chunk: it no longer says what the set does
 	stale                []int  // by chunk: entries that have ended
 	weight               []int  // by chunk: entries when it was written
-	unsealed             []*Delta
+	unsealed             []*wire.Delta
 	slots                [2]slots // of chunks and of segments
-	pending              map[key]*entry
+	pending              map[ban.Key]*wire.Entry
 	pendingRecords       int
 	lastDelta            time.Time
-	head                 *Head
+	head                 *wire.Head
 	headIssued           time.Time
-	headHash             Hash
+	headHash             wire.Hash
 	public               publicity
 	stopped              string // why the author says nothing any more
 	writes               map[string][]byte
@@ -136,11 +137,13 @@ var errOwnRecords = errors.New("the feed's own records are damaged")
 
 func (a *author) prefix() string { return a.network + "/" + string(a.feed.Topic) + "/" }
 
-func (a *author) name(k Kind, slot int) Name { return FeedName(a.network, a.feed, k, slot) }
+func (a *author) name(k wire.Kind, slot int) wire.Name {
+	return wire.FeedName(a.network, a.feed, k, slot)
+}
 
 // storeKey is where a message of ours is kept.
-func (a *author) storeKey(k Kind, slot int) string {
-	if k.hasSlot() {
+func (a *author) storeKey(k wire.Kind, slot int) string {
+	if k.HasSlot() {
 		return fmt.Sprintf("%s%v/%d", a.prefix(), k, slot)
 	}
 	return a.prefix() + k.String()
@@ -202,10 +205,10 @@ func (a *author) record() []byte {
 }
 
 // send signs a message and has it kept and published.
-func (a *author) send(slot int, number uint64, now time.Time, body Body) []byte {
-	text := body.append(nil)
-	n := a.name(body.kind(), slot)
-	payload := seal(a.key, Header{
+func (a *author) send(slot int, number uint64, now time.Time, body wire.Body) []byte {
+	text := body.Append(nil)
+	n := a.name(body.Kind(), slot)
+	payload := wire.Seal(a.key, wire.Header{
 		Kind: n.Kind, Network: a.network, Topic: a.feed.Topic, Operator: a.feed.Operator, Epoch: a.epoch, Number: number, Issued: now,
 	}, text)
 	a.writes[a.storeKey(n.Kind, slot)] = payload
@@ -214,14 +217,14 @@ func (a *author) send(slot int, number uint64, now time.Time, body Body) []byte 
 }
 
 // erase forgets a slot here and at the brokers.
-func (a *author) erase(k Kind, slot int) {
+func (a *author) erase(k wire.Kind, slot int) {
 	a.writes[a.storeKey(k, slot)] = nil
 	a.out = append(a.out, outgoing{a.name(k, slot), nil})
 }
 
 // say makes changes durable. The first change after a quiet time is published
 // at once, what follows is gathered for a moment.
-func (a *author) say(now time.Time, up []entry, down []key) ([]outgoing, error) {
+func (a *author) say(now time.Time, up []wire.Entry, down []ban.Key) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	up, down = a.news(now, up, down)
@@ -232,7 +235,7 @@ func (a *author) say(now time.Time, up []entry, down []key) ([]outgoing, error) 
 		if err := a.commit(func() { a.gatherLater(up, down) }); err != nil {
 			return nil, err
 		}
-		if len(a.pending) < MaxDeltaOps {
+		if len(a.pending) < wire.MaxDeltaOps {
 			return nil, nil
 		}
 		up, down = nil, nil
@@ -242,16 +245,16 @@ func (a *author) say(now time.Time, up []entry, down []key) ([]outgoing, error) 
 }
 
 // news drops what would change nothing.
-func (a *author) news(now time.Time, up []entry, down []key) ([]entry, []key) {
-	last := minutes(now.Add(MaxEnd))
-	up = slices.DeleteFunc(up, func(e entry) bool {
-		if was, ok := a.pending[e.key]; ok {
-			return was != nil && was.end == e.end && was.meta == e.meta
+func (a *author) news(now time.Time, up []wire.Entry, down []ban.Key) ([]wire.Entry, []ban.Key) {
+	last := wire.Minutes(now.Add(wire.MaxEnd))
+	up = slices.DeleteFunc(up, func(e wire.Entry) bool {
+		if was, ok := a.pending[e.Key]; ok {
+			return was != nil && was.End == e.End && was.Meta == e.Meta
 		}
-		was, ok := a.set.get(&e.key)
-		return ok && was.end == min(e.end, last) && was.meta == e.meta
+		was, ok := a.set.get(&e.Key)
+		return ok && was.End == min(e.End, last) && was.Meta == e.Meta
 	})
-	down = slices.DeleteFunc(down, func(k key) bool {
+	down = slices.DeleteFunc(down, func(k ban.Key) bool {
 		if was, ok := a.pending[k]; ok {
 			return was == nil
 		}
@@ -262,32 +265,32 @@ func (a *author) news(now time.Time, up []entry, down []key) ([]entry, []key) {
 }
 
 // gatherLater keeps changes for the next delta.
-func (a *author) gatherLater(up []entry, down []key) {
+func (a *author) gatherLater(up []wire.Entry, down []ban.Key) {
 	if a.pending == nil {
-		a.pending = map[key]*entry{}
+		a.pending = map[ban.Key]*wire.Entry{}
 	}
 	for i := range up {
 		e := up[i]
-		a.pending[e.key] = &e
+		a.pending[e.Key] = &e
 	}
 	for _, k := range down {
 		a.pending[k] = nil
 	}
 	a.pendingRecords++
-	a.writes[a.pendingKey(a.pendingRecords)] = appendOps(nil, up, down)
+	a.writes[a.pendingKey(a.pendingRecords)] = wire.AppendOps(nil, up, down)
 }
 
 func (a *author) pendingKey(i int) string { return fmt.Sprintf("%spending/%08x", a.prefix(), i) }
 
 // sayAll makes the feed say exactly es, which are sorted.
-func (a *author) sayAll(now time.Time, es []entry) ([]outgoing, error) {
+func (a *author) sayAll(now time.Time, es []wire.Entry) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var want set
-	gc, last := minutes(now), minutes(now.Add(MaxEnd))
+	gc, last := wire.Minutes(now), wire.Minutes(now.Add(wire.MaxEnd))
 	for i := range es {
-		es[i].end = min(es[i].end, last)
-		if es[i].end > gc {
+		es[i].End = min(es[i].End, last)
+		if es[i].End > gc {
 			want.put(&es[i])
 		}
 	}
@@ -298,9 +301,9 @@ func (a *author) sayAll(now time.Time, es []entry) ([]outgoing, error) {
 		a.gather()
 		a.set.expire(gc)
 		a.setGC(now)
-		var up []entry
-		var down []key
-		difference(&a.set, &want, func(e *entry) { up = append(up, *e) }, func(k *key) { down = append(down, *k) })
+		var up []wire.Entry
+		var down []ban.Key
+		difference(&a.set, &want, func(e *wire.Entry) { up = append(up, *e) }, func(k *ban.Key) { down = append(down, *k) })
 		a.advance(now, up, down)
 	})
 	return a.taken(), err
@@ -308,7 +311,7 @@ func (a *author) sayAll(now time.Time, es []entry) ([]outgoing, error) {
 
 // setGC is expiry up to now, with the chunks' stale entries counted.
 func (a *author) setGC(now time.Time) {
-	a.gc = max(a.gc, minutes(now))
+	a.gc = max(a.gc, wire.Minutes(now))
 	for _, k := range a.set.expire(a.gc) {
 		if i := a.chunkOf(&k); i >= 0 {
 			a.stale[i]++
@@ -346,12 +349,12 @@ func (a *author) tick(now time.Time, heard bool) ([]outgoing, error) {
 // dated says whether what we last signed is so far in the future, now that the
 // clock was put right, that no reader would take it.
 func (a *author) dated(now time.Time) bool {
-	last := now.Add(MaxAhead / 2)
+	last := now.Add(wire.MaxAhead / 2)
 	return a.headIssued.After(last) || a.lastDelta.After(last)
 }
 
 // gather takes the pending changes out, sorted.
-func (a *author) gather() (up []entry, down []key) {
+func (a *author) gather() (up []wire.Entry, down []ban.Key) {
 	for i := 1; i <= a.pendingRecords; i++ {
 		a.writes[a.pendingKey(i)] = nil
 	}
@@ -363,25 +366,25 @@ func (a *author) gather() (up []entry, down []key) {
 		}
 	}
 	a.pending, a.pendingRecords = nil, 0
-	slices.SortFunc(up, func(x, y entry) int { return compareKeys(&x.key, &y.key) })
-	slices.SortFunc(down, func(x, y key) int { return compareKeys(&x, &y) })
+	slices.SortFunc(up, func(x, y wire.Entry) int { return ban.CompareKeys(&x.Key, &y.Key) })
+	slices.SortFunc(down, func(x, y ban.Key) int { return ban.CompareKeys(&x, &y) })
 	return up, down
 }
 
 // cost is what an entry takes on the wire, roughly and rather too much.
-func cost(k *key) int {
-	switch k.kind {
+func cost(k *ban.Key) int {
+	switch k.Kind {
 	case ban.KindAddr4:
 		return 6
 	case ban.KindNet6:
 		return 10
 	}
-	return width(k.kind) + 5
+	return ban.KeyWidth(k.Kind) + 5
 }
 
 // advance writes pending and new changes as deltas, and what follows from
 // that: segments, a snapshot, a head.
-func (a *author) advance(now time.Time, up []entry, down []key) {
+func (a *author) advance(now time.Time, up []wire.Entry, down []ban.Key) {
 	if a.dated(now) {
 		a.newEpoch(now, 0)
 	}
@@ -394,18 +397,18 @@ func (a *author) advance(now time.Time, up []entry, down []key) {
 		up, down = u, d
 	}
 	a.setGC(now)
-	last := minutes(now.Add(MaxEnd))
+	last := wire.Minutes(now.Add(wire.MaxEnd))
 	for i := range up {
-		up[i].end = min(up[i].end, last)
+		up[i].End = min(up[i].End, last)
 	}
 	for _, e := range up {
-		if _, ok := a.set.get(&e.key); ok && e.end <= a.gc {
-			down = append(down, e.key)
+		if _, ok := a.set.get(&e.Key); ok && e.End <= a.gc {
+			down = append(down, e.Key)
 		}
 	}
-	up = slices.DeleteFunc(up, func(e entry) bool { return e.end <= a.gc })
-	down = slices.DeleteFunc(down, func(k key) bool { _, ok := a.set.get(&k); return !ok })
-	slices.SortFunc(down, func(x, y key) int { return compareKeys(&x, &y) })
+	up = slices.DeleteFunc(up, func(e wire.Entry) bool { return e.End <= a.gc })
+	down = slices.DeleteFunc(down, func(k ban.Key) bool { _, ok := a.set.get(&k); return !ok })
+	slices.SortFunc(down, func(x, y ban.Key) int { return ban.CompareKeys(&x, &y) })
 	batches := divide(up, down)
 	if len(batches) > bulkDeltas {
 		a.bulk(now, up, down)
@@ -414,8 +417,8 @@ func (a *author) advance(now time.Time, up []entry, down []key) {
 	for _, t := range batches {
 		a.n++
 		t.GC = a.gc
-		a.set.apply(a.gc, t.up, t.down, minutes(now))
-		a.touch(t.up, t.down)
+		a.set.apply(a.gc, t.Up, t.Down, wire.Minutes(now))
+		a.touch(t.Up, t.Down)
 		t.Fingerprint = a.set.fingerprint
 		a.send(int(a.n%ring), a.n, now, t)
 		a.unsealed = append(a.unsealed, t)
@@ -432,21 +435,21 @@ func (a *author) advance(now time.Time, up []entry, down []key) {
 }
 
 // divide cuts changes into deltas.
-func divide(up []entry, down []key) (out []*Delta) {
+func divide(up []wire.Entry, down []ban.Key) (out []*wire.Delta) {
 	for len(up)+len(down) > 0 {
-		t, total, ops := &Delta{}, 0, 0
+		t, total, ops := &wire.Delta{}, 0, 0
 		i := 0
-		for ; i < len(up) && total < deltaCost && ops < MaxDeltaOps; i++ {
-			total += cost(&up[i].key)
+		for ; i < len(up) && total < deltaCost && ops < wire.MaxDeltaOps; i++ {
+			total += cost(&up[i].Key)
 			ops++
 		}
-		t.up, up = up[:i:i], up[i:]
+		t.Up, up = up[:i:i], up[i:]
 		i = 0
-		for ; i < len(down) && total < deltaCost && ops < MaxDeltaOps; i++ {
+		for ; i < len(down) && total < deltaCost && ops < wire.MaxDeltaOps; i++ {
 			total += cost(&down[i])
 			ops++
 		}
-		t.down, down = down[:i:i], down[i:]
+		t.Down, down = down[:i:i], down[i:]
 		out = append(out, t)
 	}
 	return out
@@ -454,9 +457,9 @@ func divide(up []entry, down []key) (out []*Delta) {
 
 // bulk writes a change that is too big for deltas: the next number has no
 // delta, but a snapshot.
-func (a *author) bulk(now time.Time, up []entry, down []key) {
+func (a *author) bulk(now time.Time, up []wire.Entry, down []ban.Key) {
 	a.n++
-	a.set.apply(a.gc, up, down, minutes(now))
+	a.set.apply(a.gc, up, down, wire.Minutes(now))
 	a.touch(up, down)
 	a.lastDelta = now
 	a.unsealed = nil
@@ -467,14 +470,14 @@ func (a *author) bulk(now time.Time, up []entry, down []key) {
 }
 
 // chunkOf is the chunk that a key belongs to, -1 where there is none.
-func (a *author) chunkOf(k *key) int {
-	t := k.text()
+func (a *author) chunkOf(k *ban.Key) int {
+	t := k.Text()
 	return sort.Search(len(a.pieces.Chunks), func(i int) bool { return a.pieces.Chunks[i].Lo > t }) - 1
 }
 
-func (a *author) touch(up []entry, down []key) {
+func (a *author) touch(up []wire.Entry, down []ban.Key) {
 	for i := range up {
-		if c := a.chunkOf(&up[i].key); c >= 0 {
+		if c := a.chunkOf(&up[i].Key); c >= 0 {
 			a.dirty[c] = true
 		}
 	}
@@ -488,12 +491,12 @@ func (a *author) touch(up []entry, down []key) {
 // newEpoch begins again above seen, with the state as it is.
 func (a *author) newEpoch(now time.Time, seen uint64) {
 	a.epoch = nextEpoch(now, max(seen, a.epoch))
-	a.gc = minutes(now) // a clock that was fast must not end claims for ever
+	a.gc = wire.Minutes(now) // a clock that was fast must not end claims for ever
 	a.n, a.headNumber, a.stopped, a.lastDelta = 0, 0, "", time.Time{}
 	a.unsealed = nil
 	for slot := range ring {
-		if a.own(KindDelta, slot) != nil {
-			a.erase(KindDelta, slot)
+		if a.own(wire.KindDelta, slot) != nil {
+			a.erase(wire.KindDelta, slot)
 		}
 	}
 	a.dropSegments()
@@ -512,43 +515,43 @@ func (a *author) newEpoch(now time.Time, seen uint64) {
 func nextEpoch(now time.Time, seen uint64) uint64 {
 	var b [4]byte
 	rand.Read(b[:]) // never fails (Go 1.24)
-	low := uint64(binary.BigEndian.Uint32(b[:])) >> (32 - epochShift)
-	return max(uint64(seconds(now)), seen>>epochShift+1)<<epochShift | low
+	low := uint64(binary.BigEndian.Uint32(b[:])) >> (32 - wire.EpochShift)
+	return max(uint64(wire.Seconds(now)), seen>>wire.EpochShift+1)<<wire.EpochShift | low
 }
 
 // sendHead commits to the state.
 func (a *author) sendHead(now time.Time) {
 	a.setGC(now)
 	a.headNumber++
-	h := &Head{
+	h := &wire.Head{
 		N: a.n, TTL: headTTL, GC: a.gc, Count: uint32(a.set.count), Fingerprint: a.set.fingerprint,
 		Ring: ring, SnapshotN: a.snapshotN, SnapshotGC: a.snapshotGC,
 	}
 	if a.inline() {
 		h.Pieces = &a.pieces
 	} else {
-		text := a.pieces.append(nil)
-		h.Manifest, h.Size = hashOf(text), uint32(len(text))
+		text := a.pieces.Append(nil)
+		h.Manifest, h.Size = wire.HashOf(text), uint32(len(text))
 	}
-	a.headHash = hashOf(a.send(0, a.headNumber, now, h))
+	a.headHash = wire.HashOf(a.send(0, a.headNumber, now, h))
 	a.head, a.headIssued = h, now
 }
 
 func (a *author) inline() bool {
-	return len(a.pieces.Chunks) <= MaxInlinePieces && len(a.pieces.Segments) <= MaxInlinePieces
+	return len(a.pieces.Chunks) <= wire.MaxInlinePieces && len(a.pieces.Segments) <= wire.MaxInlinePieces
 }
 
 // sendPieces publishes the list of pieces after it changed, and erases the
 // slots that the list before this one had freed: a reader who holds the head
 // before this one still finds all that it names.
 func (a *author) sendPieces(now time.Time) {
-	for i, k := range [...]Kind{ofChunks: KindChunk, ofSegments: KindSegment} {
+	for i, k := range [...]wire.Kind{ofChunks: wire.KindChunk, ofSegments: wire.KindSegment} {
 		for _, slot := range a.slots[i].turn() {
 			a.erase(k, slot)
 		}
 	}
 	if !a.inline() {
-		a.send(0, a.headNumber+1, now, &Manifest{a.pieces})
+		a.send(0, a.headNumber+1, now, &wire.Manifest{Pieces: a.pieces})
 	}
 }
 
@@ -575,8 +578,8 @@ func (a *author) publicize(now time.Time, yes bool) ([]outgoing, error) {
 			a.public = withdrawn
 			a.gather()
 			a.set = set{}
-			if a.own(KindDispute, 0) != nil {
-				a.erase(KindDispute, 0)
+			if a.own(wire.KindDispute, 0) != nil {
+				a.erase(wire.KindDispute, 0)
 			}
 			a.newEpoch(now, 0)
 		}
@@ -606,18 +609,18 @@ const (
 // saw judges a verified message of our own feed. What a broker kept for us, or
 // is older than this process, we said ourselves before the state was lost or
 // restored from a backup; who says something new now has our key.
-func (a *author) saw(m *Message, retained bool) sighting {
+func (a *author) saw(m *wire.Message, retained bool) sighting {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	strange := m.Header.Epoch > a.epoch
 	if m.Header.Epoch == a.epoch {
 		n := m.Header.Number
 		switch m.Body.(type) {
-		case *Head:
+		case *wire.Head:
 			strange = n > a.headNumber || n == a.headNumber && m.Hash != a.headHash
-		case *Delta:
+		case *wire.Delta:
 			strange = n > a.n
-			if own, err := a.opened(KindDelta, int(n%ring)); err == nil && own.Header.Number == n {
+			if own, err := a.opened(wire.KindDelta, int(n%ring)); err == nil && own.Header.Number == n {
 				strange = own.Hash != m.Hash
 			}
 		}
@@ -661,17 +664,17 @@ func (a *author) retained(f func(outgoing)) error {
 			if rest == "state" || strings.HasPrefix(rest, "pending/") {
 				return nil
 			}
-			h, err := Peek(v)
+			h, err := wire.Peek(v)
 			if err != nil {
 				return err
 			}
 			slot := 0
-			if h.Kind.hasSlot() {
+			if h.Kind.HasSlot() {
 				if _, err := fmt.Sscanf(rest[strings.LastIndexByte(rest, '/')+1:], "%d", &slot); err != nil {
 					return err
 				}
 			}
-			if h.Kind == KindHead {
+			if h.Kind == wire.KindHead {
 				head = bytes.Clone(v)
 				return nil
 			}
@@ -680,7 +683,7 @@ func (a *author) retained(f func(outgoing)) error {
 		})
 	})
 	if err == nil && head != nil {
-		f(outgoing{a.name(KindHead, 0), head})
+		f(outgoing{a.name(wire.KindHead, 0), head})
 	}
 	return err
 }

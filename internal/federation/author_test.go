@@ -9,6 +9,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 func openStore(tb testing.TB) *store.Store {
@@ -50,19 +51,19 @@ func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
 			return a
 		}
 		a := open()
-		want := map[key]entry{}
+		want := map[ban.Key]wire.Entry{}
 		for range rapid.IntRange(1, 80).Draw(rt, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 200).Draw(rt, "seconds")) * time.Second)
 			switch rapid.IntRange(0, 6).Draw(rt, "step") {
 			case 0, 1, 2, 3:
 				es := genEntries(rt, "up")
-				var down []key
+				var down []ban.Key
 				for range rapid.IntRange(0, 3).Draw(rt, "down") {
-					down = append(down, keyOf(genTarget(rt)))
+					down = append(down, ban.KeyOf(genTarget(rt)))
 				}
-				es, down = settle(es, down)
+				es, down = wire.Settle(es, down)
 				for _, e := range es {
-					want[e.key] = e
+					want[e.Key] = e
 				}
 				for _, k := range down {
 					delete(want, k)
@@ -78,7 +79,7 @@ func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
 				es := genEntries(rt, "all")
 				clear(want)
 				for _, e := range es {
-					want[e.key] = e
+					want[e.Key] = e
 				}
 				if _, err := a.sayAll(now, es); err != nil {
 					rt.Fatal(err)
@@ -103,7 +104,7 @@ func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
 		}
 		a.setGC(now)
 		for k, e := range want {
-			if e.end <= a.gc {
+			if e.End <= a.gc {
 				delete(want, k)
 			}
 		}
@@ -114,11 +115,11 @@ func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
 func TestAFullFeedFitsItsLimits(t *testing.T) {
 	s := openStore(t)
 	a := newAuthor(t, s, testTime)
-	var es []entry
+	var es []wire.Entry
 	for i := range 100_000 {
-		e := entry{key: key{kind: ban.KindAddr4, b: [20]byte{byte(i >> 16), byte(i >> 8), byte(i), byte(i * 7)}}, end: minutes(testTime) + 10 + uint32(i%14000), meta: meta{byte(ban.ClassAuth), byte(i % 9)}}
+		e := wire.Entry{Key: ban.Key{Kind: ban.KindAddr4, B: [20]byte{byte(i >> 16), byte(i >> 8), byte(i), byte(i * 7)}}, End: wire.Minutes(testTime) + 10 + uint32(i%14000), Meta: wire.Meta{byte(ban.ClassAuth), byte(i % 9)}}
 		if i%10 == 0 {
-			e.key = key{kind: ban.KindAddr6, b: [20]byte{0x20, 1, byte(i >> 16), byte(i >> 8), byte(i), 15: 1}}
+			e.Key = ban.Key{Kind: ban.KindAddr6, B: [20]byte{0x20, 1, byte(i >> 16), byte(i >> 8), byte(i), 15: 1}}
 		}
 		es = append(es, e)
 	}
@@ -132,13 +133,13 @@ func TestAFullFeedFitsItsLimits(t *testing.T) {
 	}
 	total := 0
 	for _, o := range out {
-		if len(o.payload) > MaxSent {
+		if len(o.payload) > wire.MaxSent {
 			t.Errorf("%v has %d bytes", o.name, len(o.payload))
 		}
-		if o.name.Kind == KindHead && len(o.payload) > 400 {
+		if o.name.Kind == wire.KindHead && len(o.payload) > 400 {
 			t.Errorf("a head of %d bytes", len(o.payload))
 		}
-		if _, err := Open(o.name, o.payload); err != nil && o.payload != nil {
+		if _, err := wire.Open(o.name, o.payload); err != nil && o.payload != nil {
 			t.Errorf("%v: %v", o.name, err)
 		}
 		total += len(o.payload)
@@ -150,8 +151,8 @@ func TestAFullFeedFitsItsLimits(t *testing.T) {
 	const more = 400
 	for i := range more {
 		now = now.Add(10 * time.Second)
-		e := entry{key: key{kind: ban.KindAddr4, b: [20]byte{200, byte(i * 37), byte(i >> 8), byte(i)}}, end: minutes(now) + 60, meta: meta{2, 5}}
-		out, err := a.say(now, []entry{e}, nil)
+		e := wire.Entry{Key: ban.Key{Kind: ban.KindAddr4, B: [20]byte{200, byte(i * 37), byte(i >> 8), byte(i)}}, End: wire.Minutes(now) + 60, Meta: wire.Meta{2, 5}}
+		out, err := a.say(now, []wire.Entry{e}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,12 +170,12 @@ func TestAFullFeedFitsItsLimits(t *testing.T) {
 func TestDamagedRecordsBeginANewEpoch(t *testing.T) {
 	s := openStore(t)
 	a := newAuthor(t, s, testTime)
-	es := sortClaims([]ban.Claim{{Target: ban.MustTarget("192.0.2.1"), End: testTime.Add(time.Hour)}}, testTime)
+	es := wire.SortClaims([]ban.Claim{{Target: ban.MustTarget("192.0.2.1"), End: testTime.Add(time.Hour)}}, testTime)
 	if _, err := a.say(testTime, es, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Update(func(tx store.Tx) error {
-		return tx.Put(bucketOwn, a.storeKey(KindDelta, 1), []byte("garbage"))
+		return tx.Put(bucketOwn, a.storeKey(wire.KindDelta, 1), []byte("garbage"))
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -6,14 +6,16 @@ import (
 	"slices"
 	"time"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // sealSegments merges the deltas that are in the ring alone into segments. A
 // segment that is not much larger than its successor is merged with it, so
 // that there are few and each change is written a logarithmic number of times.
 func (a *author) sealSegments(now time.Time) {
-	var done []SegmentRef
+	var done []wire.SegmentRef
 	var m *merge
 	flush := func() {
 		if m != nil {
@@ -29,7 +31,7 @@ func (a *author) sealSegments(now time.Time) {
 		if m == nil {
 			m = newMerge(from + uint64(i))
 		}
-		m.add(from+uint64(i)+1, t.GC, t.up, t.down)
+		m.add(from+uint64(i)+1, t.GC, t.Up, t.Down)
 	}
 	a.unsealed = nil
 	// Merge backwards while the segment before is at most twice as large.
@@ -43,7 +45,7 @@ func (a *author) sealSegments(now time.Time) {
 			break
 		}
 		older := newMerge(s.From)
-		older.add(s.To, s.GC, s.up, s.down)
+		older.add(s.To, s.GC, s.Up, s.Down)
 		up, down := m.ops()
 		older.add(m.to, m.gc, up, down)
 		m = older
@@ -54,12 +56,12 @@ func (a *author) sealSegments(now time.Time) {
 	a.pieces.Segments = append(a.pieces.Segments, done...)
 }
 
-func deltaWeight(t *Delta) (n int) {
-	for i := range t.up {
-		n += cost(&t.up[i].key)
+func deltaWeight(t *wire.Delta) (n int) {
+	for i := range t.Up {
+		n += cost(&t.Up[i].Key)
 	}
-	for i := range t.down {
-		n += cost(&t.down[i])
+	for i := range t.Down {
+		n += cost(&t.Down[i])
 	}
 	return n
 }
@@ -69,23 +71,25 @@ type merge struct {
 	from, to uint64
 	gc       uint32
 	cost     int
-	last     map[key]*entry // nil: taken out
+	last     map[ban.Key]*wire.Entry // nil: taken out
 }
 
-func newMerge(from uint64) *merge { return &merge{from: from, to: from, last: map[key]*entry{}} }
+func newMerge(from uint64) *merge {
+	return &merge{from: from, to: from, last: map[ban.Key]*wire.Entry{}}
+}
 
-func (m *merge) add(to uint64, gc uint32, up []entry, down []key) {
+func (m *merge) add(to uint64, gc uint32, up []wire.Entry, down []ban.Key) {
 	m.to, m.gc = to, max(m.gc, gc)
 	// What was put and has ended since must be taken out: a reader may hold an
 	// older claim of that target that ends later.
 	for k, e := range m.last {
-		if e != nil && e.end <= m.gc {
+		if e != nil && e.End <= m.gc {
 			m.last[k] = nil
 		}
 	}
 	for i := range up {
 		e := up[i]
-		m.last[e.key] = &e
+		m.last[e.Key] = &e
 	}
 	for _, k := range down {
 		m.last[k] = nil
@@ -96,7 +100,7 @@ func (m *merge) add(to uint64, gc uint32, up []entry, down []key) {
 	}
 }
 
-func (m *merge) ops() (up []entry, down []key) {
+func (m *merge) ops() (up []wire.Entry, down []ban.Key) {
 	for k, e := range m.last {
 		if e != nil {
 			up = append(up, *e)
@@ -104,26 +108,26 @@ func (m *merge) ops() (up []entry, down []key) {
 			down = append(down, k)
 		}
 	}
-	slices.SortFunc(up, func(x, y entry) int { return compareKeys(&x.key, &y.key) })
-	slices.SortFunc(down, func(x, y key) int { return compareKeys(&x, &y) })
+	slices.SortFunc(up, func(x, y wire.Entry) int { return ban.CompareKeys(&x.Key, &y.Key) })
+	slices.SortFunc(down, func(x, y ban.Key) int { return ban.CompareKeys(&x, &y) })
 	return up, down
 }
 
-func (a *author) sendSegment(m *merge, now time.Time) SegmentRef {
+func (a *author) sendSegment(m *merge, now time.Time) wire.SegmentRef {
 	up, down := m.ops()
-	s := &Segment{Slot: a.slots[ofSegments].take(), From: m.from, To: m.to, GC: m.gc, up: up, down: down}
+	s := &wire.Segment{Slot: a.slots[ofSegments].take(), From: m.from, To: m.to, GC: m.gc, Up: up, Down: down}
 	text := a.send(s.Slot, s.To, now, s)
-	return SegmentRef{From: s.From, To: s.To, Slot: s.Slot, Hash: hashOf(text), Size: uint32(len(text))}
+	return wire.SegmentRef{From: s.From, To: s.To, Slot: s.Slot, Hash: wire.HashOf(text), Size: uint32(len(text))}
 }
 
 // segment reads one of our own segments back.
-func (a *author) segment(ref SegmentRef) (*Segment, bool) {
-	raw := a.own(KindSegment, ref.Slot)
-	m, err := Open(a.name(KindSegment, ref.Slot), raw)
+func (a *author) segment(ref wire.SegmentRef) (*wire.Segment, bool) {
+	raw := a.own(wire.KindSegment, ref.Slot)
+	m, err := wire.Open(a.name(wire.KindSegment, ref.Slot), raw)
 	if err != nil || m.Hash != ref.Hash {
 		return nil, false
 	}
-	return m.Body.(*Segment), true
+	return m.Body.(*wire.Segment), true
 }
 
 // Indexes of an author's slots.
@@ -224,46 +228,46 @@ func (a *author) snapshot(now time.Time) {
 }
 
 type piecesUnderWay struct {
-	chunks        []ChunkRef
+	chunks        []wire.ChunkRef
 	stale, weight []int
 }
 
-func (p *piecesUnderWay) add(c ChunkRef, stale, weight int) {
+func (p *piecesUnderWay) add(c wire.ChunkRef, stale, weight int) {
 	p.chunks, p.stale, p.weight = append(p.chunks, c), append(p.stale, stale), append(p.weight, weight)
 }
 
 // rewrite writes chunks of about equal size for the keys from lo to hi.
 func (a *author) rewrite(out *piecesUnderWay, lo, hi string, now time.Time) {
 	total := 0
-	a.set.ascend(lo, hi, func(e *entry) { total += cost(&e.key) })
+	a.set.ascend(lo, hi, func(e *wire.Entry) { total += cost(&e.Key) })
 	each := max(1, (total+chunkCost/2)/chunkCost)
 	share := (total + each - 1) / each
-	var es []entry
+	var es []wire.Entry
 	sum := 0
-	a.set.ascend(lo, hi, func(e *entry) {
+	a.set.ascend(lo, hi, func(e *wire.Entry) {
 		if sum >= share && len(es) > 0 {
-			next := e.key.text()
+			next := e.Key.Text()
 			a.sendChunk(out, lo, next, es, now)
 			lo, es, sum = next, es[:0], 0
 		}
 		es = append(es, *e)
-		sum += cost(&e.key)
+		sum += cost(&e.Key)
 	})
 	a.sendChunk(out, lo, hi, es, now)
 }
 
 // sendChunk writes a chunk, or two halves where it is too large after all.
-func (a *author) sendChunk(out *piecesUnderWay, lo, hi string, es []entry, now time.Time) {
-	c := &Chunk{Lo: lo, Hi: hi, up: es}
-	if n := len(es) / 2; n > 0 && len(c.append(nil)) > chunkMost {
-		middle := es[n].key.text()
+func (a *author) sendChunk(out *piecesUnderWay, lo, hi string, es []wire.Entry, now time.Time) {
+	c := &wire.Chunk{Lo: lo, Hi: hi, Up: es}
+	if n := len(es) / 2; n > 0 && len(c.Append(nil)) > chunkMost {
+		middle := es[n].Key.Text()
 		a.sendChunk(out, lo, middle, es[:n], now)
 		a.sendChunk(out, middle, hi, es[n:], now)
 		return
 	}
 	c.Slot = a.slots[ofChunks].take()
 	text := a.send(c.Slot, a.n, now, c)
-	out.add(ChunkRef{Lo: lo, Slot: c.Slot, Hash: hashOf(text), Size: uint32(len(text))}, 0, len(es))
+	out.add(wire.ChunkRef{Lo: lo, Slot: c.Slot, Hash: wire.HashOf(text), Size: uint32(len(text))}, 0, len(es))
 }
 
 // trimSegments keeps the newest segments for readers that come back, as long
@@ -285,7 +289,7 @@ func (a *author) trimSegments() {
 
 // own reads one of our own messages from the store, as it is in this
 // transaction or as it was kept.
-func (a *author) own(k Kind, slot int) []byte {
+func (a *author) own(k wire.Kind, slot int) []byte {
 	at := a.storeKey(k, slot)
 	if b, ok := a.writes[at]; ok {
 		return b
@@ -315,17 +319,17 @@ func (a *author) load() error {
 	if err != nil || record == nil {
 		return err
 	}
-	d := decoder{b: record}
-	a.epoch, a.n, a.headNumber, a.gc = d.u64(), d.u64(), d.u64(), d.u32()
-	var want Fingerprint
-	copy(want[:], d.take(len(want)))
+	d := wire.Decoder{B: record}
+	a.epoch, a.n, a.headNumber, a.gc = d.U64(), d.U64(), d.U64(), d.U32()
+	var want wire.Fingerprint
+	copy(want[:], d.Take(len(want)))
 	for i := range a.slots {
-		for range d.uvarint(MaxSlot) {
-			a.slots[i].limbo = append(a.slots[i].limbo, int(d.uvarint(MaxSlot)))
+		for range d.Uvarint(wire.MaxSlot) {
+			a.slots[i].limbo = append(a.slots[i].limbo, int(d.Uvarint(wire.MaxSlot)))
 		}
 	}
-	a.public = publicity(d.u8())
-	if err := d.end(); err != nil {
+	a.public = publicity(d.U8())
+	if err := d.End(); err != nil {
 		return fmt.Errorf("%w: %w", errOwnRecords, err)
 	}
 	if err := a.loadPieces(); err != nil {
@@ -335,16 +339,16 @@ func (a *author) load() error {
 		return fmt.Errorf("%w: the fingerprint differs", errOwnRecords)
 	}
 	for _, b := range pending {
-		d := decoder{b: b}
-		up, down := d.ops()
-		if err := d.end(); err != nil {
+		d := wire.Decoder{B: b}
+		up, down := d.Ops()
+		if err := d.End(); err != nil {
 			return fmt.Errorf("%w: a pending change: %w", errOwnRecords, err)
 		}
 		if a.pending == nil {
-			a.pending = map[key]*entry{}
+			a.pending = map[ban.Key]*wire.Entry{}
 		}
 		for i := range up {
-			a.pending[up[i].key] = &up[i]
+			a.pending[up[i].Key] = &up[i]
 		}
 		for _, k := range down {
 			a.pending[k] = nil
@@ -355,8 +359,8 @@ func (a *author) load() error {
 }
 
 // opened reads one of our messages back, checked as a reader would check it.
-func (a *author) opened(k Kind, slot int) (*Message, error) {
-	m, err := Open(a.name(k, slot), a.own(k, slot))
+func (a *author) opened(k wire.Kind, slot int) (*wire.Message, error) {
+	m, err := wire.Open(a.name(k, slot), a.own(k, slot))
 	if err == nil && m.Header.Epoch != a.epoch {
 		err = errors.New("it is of another epoch")
 	}
@@ -367,35 +371,35 @@ func (a *author) opened(k Kind, slot int) (*Message, error) {
 }
 
 func (a *author) loadPieces() error {
-	m, err := a.opened(KindHead, 0)
+	m, err := a.opened(wire.KindHead, 0)
 	if err != nil {
 		return err
 	}
-	a.head, a.headIssued, a.headHash = m.Body.(*Head), m.Header.Issued, m.Hash
+	a.head, a.headIssued, a.headHash = m.Body.(*wire.Head), m.Header.Issued, m.Hash
 	a.snapshotN, a.snapshotGC = a.head.SnapshotN, a.head.SnapshotGC
 	if a.head.Pieces != nil {
-		a.pieces = Pieces{slices.Clone(a.head.Pieces.Chunks), slices.Clone(a.head.Pieces.Segments)}
+		a.pieces = wire.Pieces{Chunks: slices.Clone(a.head.Pieces.Chunks), Segments: slices.Clone(a.head.Pieces.Segments)}
 	} else {
-		m, err := a.opened(KindManifest, 0)
+		m, err := a.opened(wire.KindManifest, 0)
 		if err != nil {
 			return err
 		}
-		a.pieces = m.Body.(*Manifest).Pieces
+		a.pieces = m.Body.(*wire.Manifest).Pieces
 	}
 	n := len(a.pieces.Chunks)
 	a.dirty, a.stale, a.weight = make([]bool, n), make([]int, n), make([]int, n)
 	for i, c := range a.pieces.Chunks {
-		m, err := a.opened(KindChunk, c.Slot)
+		m, err := a.opened(wire.KindChunk, c.Slot)
 		if err != nil {
 			return err
 		}
 		a.slots[ofChunks].use(c.Slot)
-		for _, e := range m.Body.(*Chunk).up {
+		for _, e := range m.Body.(*wire.Chunk).Up {
 			a.weight[i]++
-			if e.end <= a.gc {
+			if e.End <= a.gc {
 				a.stale[i]++
 			}
-			e.said = minutes(m.Header.Issued)
+			e.Said = wire.Minutes(m.Header.Issued)
 			a.set.put(&e)
 		}
 	}
@@ -405,26 +409,26 @@ func (a *author) loadPieces() error {
 		if s.To <= a.snapshotN {
 			continue
 		}
-		m, err := a.opened(KindSegment, s.Slot)
+		m, err := a.opened(wire.KindSegment, s.Slot)
 		if err != nil {
 			return err
 		}
-		seg := m.Body.(*Segment)
-		a.set.apply(seg.GC, seg.up, seg.down, minutes(m.Header.Issued))
-		a.touch(seg.up, seg.down)
+		seg := m.Body.(*wire.Segment)
+		a.set.apply(seg.GC, seg.Up, seg.Down, wire.Minutes(m.Header.Issued))
+		a.touch(seg.Up, seg.Down)
 		sealed = s.To
 	}
 	for n := sealed + 1; n <= a.n; n++ {
-		m, err := a.opened(KindDelta, int(n%ring))
+		m, err := a.opened(wire.KindDelta, int(n%ring))
 		if err != nil {
 			return err
 		}
-		t := m.Body.(*Delta)
+		t := m.Body.(*wire.Delta)
 		if m.Header.Number != n {
 			return fmt.Errorf("delta %d is missing", n)
 		}
-		a.set.apply(t.GC, t.up, t.down, minutes(m.Header.Issued))
-		a.touch(t.up, t.down)
+		a.set.apply(t.GC, t.Up, t.Down, wire.Minutes(m.Header.Issued))
+		a.touch(t.Up, t.Down)
 		a.unsealed = append(a.unsealed, t)
 		a.lastDelta = m.Header.Issued
 	}

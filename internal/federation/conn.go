@@ -8,13 +8,15 @@ import (
 	"net/url"
 	"time"
 
+	"banmesh/internal/wire"
+
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
 // maxFrame is the longest MQTT packet that a broker may send us: a payload,
 // a topic and the packet's own fields. The client library would allocate
 // whatever length the broker announces.
-const maxFrame = MaxPayload + 1024
+const maxFrame = wire.MaxPayload + 1024
 
 // errFrame says that a broker announced a packet that is too long.
 var errFrame = errors.New("the broker announced a packet that is too long")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 // applyMost is how many claims a change that is emitted has at most, so that
@@ -28,22 +29,22 @@ type follower struct {
 	sound    bool
 
 	// The newest head, and the mark below which heads are replays.
-	head       *Head
+	head       *wire.Head
 	headEpoch  uint64
 	headNumber uint64
-	headHash   Hash
+	headHash   wire.Hash
 	headIssued time.Time
 
-	manifest *Pieces // of head, where it names one by hash
+	manifest *wire.Pieces // of head, where it names one by hash
 	pending  pendingDeltas
-	recent   map[uint64]Hash // hashes of the last deltas applied, to find others with their number
+	recent   map[uint64]wire.Hash // hashes of the last deltas applied, to find others with their number
 	join     *join
-	segments map[Hash]*Message // fetched for a reader that was away
+	segments map[wire.Hash]*wire.Message // fetched for a reader that was away
 
 	level   int // how the plan closes a gap: 0 deltas, 1 segments, 2 chunks
 	tries   int
 	triedAt time.Time
-	wanted  []Name
+	wanted  []wire.Name
 
 	// frozen is the epoch in which the author contradicted itself. Nothing of
 	// that epoch is believed any more.
@@ -69,7 +70,7 @@ type follower struct {
 // pendingDeltas are deltas that wait for the one before them, of one epoch.
 type pendingDeltas struct {
 	epoch uint64
-	byN   map[uint64]*Message
+	byN   map[uint64]*wire.Message
 	bytes int
 	last  uint64
 }
@@ -99,8 +100,8 @@ func (fx *effects) write(bucket, key string, v []byte) {
 type change struct {
 	feed        ban.Feed
 	reset, more bool
-	up          []entry
-	down        []key
+	up          []wire.Entry
+	down        []ban.Key
 	last        time.Time // no claim ends later
 }
 
@@ -108,7 +109,7 @@ type change struct {
 func (c *change) change() ban.Change {
 	out := ban.Change{Feed: c.feed, Reset: c.reset, More: c.more}
 	if len(c.up) > 0 {
-		out.Claims = claimsOf(c.up)
+		out.Claims = wire.ClaimsOf(c.up)
 		for i := range out.Claims {
 			if out.Claims[i].End.After(c.last) {
 				out.Claims[i].End = c.last
@@ -116,15 +117,15 @@ func (c *change) change() ban.Change {
 		}
 	}
 	if len(c.down) > 0 {
-		out.Removed = targetsOf(c.down)
+		out.Removed = wire.TargetsOf(c.down)
 	}
 	return out
 }
 
 // emit hands a step on in pieces: what is added first, so that nobody who is
 // banned before and after is free in between. It keeps neither list.
-func (f *follower) emit(fx *effects, up []entry, down []key) {
-	last := fx.now.Add(MaxEnd)
+func (f *follower) emit(fx *effects, up []wire.Entry, down []ban.Key) {
+	last := fx.now.Add(wire.MaxEnd)
 	for up := range slices.Chunk(up, applyMost) {
 		fx.changes = append(fx.changes, change{feed: f.feed, up: slices.Clone(up), last: last})
 	}
@@ -134,20 +135,20 @@ func (f *follower) emit(fx *effects, up []entry, down []key) {
 }
 
 // receive takes a verified message of the feed whose signer is certified.
-func (f *follower) receive(m *Message, fx *effects) {
+func (f *follower) receive(m *wire.Message, fx *effects) {
 	if f.frozen >= m.Header.Epoch && f.frozen > 0 {
 		return
 	}
 	switch b := m.Body.(type) {
-	case *Head:
+	case *wire.Head:
 		f.onHead(m, b, fx)
-	case *Delta:
+	case *wire.Delta:
 		f.onDelta(m, fx)
-	case *Segment:
+	case *wire.Segment:
 		f.onSegment(m, b)
-	case *Chunk:
+	case *wire.Chunk:
 		f.onChunk(m)
-	case *Manifest:
+	case *wire.Manifest:
 		if f.head != nil && f.head.Pieces == nil && m.Hash == f.head.Manifest {
 			f.manifest = &b.Pieces
 		}
@@ -155,7 +156,7 @@ func (f *follower) receive(m *Message, fx *effects) {
 	f.progress(fx)
 }
 
-func (f *follower) onHead(m *Message, h *Head, fx *effects) {
+func (f *follower) onHead(m *wire.Message, h *wire.Head, fx *effects) {
 	switch c := cmp.Or(cmp.Compare(m.Header.Epoch, f.headEpoch), cmp.Compare(m.Header.Number, f.headNumber)); {
 	case c < 0:
 		f.replays++
@@ -200,7 +201,7 @@ func (f *follower) checkHead(fx *effects) {
 // of ours, we say so: otherwise a claim that the author no longer makes would
 // be in force here until our clock gets there.
 func (f *follower) expire(fx *effects, gc uint32) {
-	if gone := f.set.expire(gc); gc > minutes(fx.now) {
+	if gone := f.set.expire(gc); gc > wire.Minutes(fx.now) {
 		f.emit(fx, nil, gone)
 	}
 }
@@ -221,7 +222,7 @@ func (f *follower) freeze(epoch uint64, fx *effects) {
 	f.storeMark(fx)
 }
 
-func (f *follower) onDelta(m *Message, fx *effects) {
+func (f *follower) onDelta(m *wire.Message, fx *effects) {
 	e, n := m.Header.Epoch, m.Header.Number
 	switch {
 	case e < f.epoch || e < f.headEpoch || n == 0:
@@ -238,7 +239,7 @@ func (f *follower) onDelta(m *Message, fx *effects) {
 		return
 	}
 	if e > p.epoch || p.byN == nil {
-		*p = pendingDeltas{epoch: e, byN: map[uint64]*Message{}}
+		*p = pendingDeltas{epoch: e, byN: map[uint64]*wire.Message{}}
 	}
 	if old, ok := p.byN[n]; ok {
 		if old.Hash != m.Hash {
@@ -248,7 +249,7 @@ func (f *follower) onDelta(m *Message, fx *effects) {
 	}
 	// A gap that deltas cannot close any more is closed by pieces; then the
 	// newest deltas are the ones that count.
-	for p.bytes+len(m.Raw) > MaxPendingBytes || len(p.byN) >= MaxRing {
+	for p.bytes+len(m.Raw) > wire.MaxPendingBytes || len(p.byN) >= wire.MaxRing {
 		least := n
 		for k := range p.byN {
 			least = min(least, k)
@@ -262,7 +263,7 @@ func (f *follower) onDelta(m *Message, fx *effects) {
 	p.byN[n], p.bytes, p.last = m, p.bytes+len(m.Raw), max(p.last, n)
 }
 
-func (f *follower) onSegment(m *Message, s *Segment) {
+func (f *follower) onSegment(m *wire.Message, s *wire.Segment) {
 	p := f.pieces()
 	if p == nil {
 		return
@@ -270,7 +271,7 @@ func (f *follower) onSegment(m *Message, s *Segment) {
 	for _, ref := range p.Segments {
 		if ref.Hash == m.Hash && ref.From == s.From && ref.To == s.To && m.Header.Epoch == f.headEpoch {
 			if f.segments == nil {
-				f.segments = map[Hash]*Message{}
+				f.segments = map[wire.Hash]*wire.Message{}
 			}
 			f.segments[m.Hash] = m
 		}
@@ -278,7 +279,7 @@ func (f *follower) onSegment(m *Message, s *Segment) {
 }
 
 // pieces gives the newest head's list, or nil while a manifest is missing.
-func (f *follower) pieces() *Pieces {
+func (f *follower) pieces() *wire.Pieces {
 	switch {
 	case f.head == nil:
 		return nil
@@ -313,17 +314,17 @@ func (f *follower) drain(fx *effects) {
 		if !ok {
 			break
 		}
-		t := m.Body.(*Delta)
+		t := m.Body.(*wire.Delta)
 		f.expire(fx, t.GC)
-		f.set.apply(t.GC, t.up, t.down, minutes(fx.now))
+		f.set.apply(t.GC, t.Up, t.Down, wire.Minutes(fx.now))
 		f.n, f.gc = f.n+1, max(f.gc, t.GC)
 		f.remember(f.n, m.Hash)
 		f.storeLog(fx, f.n, m)
-		f.emit(fx, t.up, t.down)
+		f.emit(fx, t.Up, t.Down)
 		f.level, f.tries = 0, 0
 		if f.set.fingerprint != t.Fingerprint {
 			f.unsound(fx)
-		} else if f.set.count > MaxFeedClaims {
+		} else if f.set.count > wire.MaxFeedClaims {
 			f.tooLarge = true
 			f.unsound(fx)
 		} else if f.epoch == f.headEpoch && f.head != nil && f.n == f.head.N {
@@ -343,9 +344,9 @@ func (f *follower) drain(fx *effects) {
 }
 
 // remember keeps the hashes of as many deltas as any ring holds by default.
-func (f *follower) remember(n uint64, h Hash) {
+func (f *follower) remember(n uint64, h wire.Hash) {
 	if f.recent == nil {
-		f.recent = map[uint64]Hash{}
+		f.recent = map[uint64]wire.Hash{}
 	}
 	f.recent[n] = h
 	delete(f.recent, n-2*ring)
@@ -360,13 +361,13 @@ func (f *follower) behind() bool {
 }
 
 // plan gives the MQTT topics whose retained messages would help now.
-func (f *follower) plan(fx *effects) []Name {
+func (f *follower) plan(fx *effects) []wire.Name {
 	switch {
 	case f.halted != nil || f.frozen > 0 && f.frozen >= f.headEpoch && f.pending.epoch <= f.frozen || f.tooLarge || !f.behind():
 		f.join, f.segments = nil, nil
 		return nil
 	case f.head == nil, f.pending.epoch > f.headEpoch && len(f.pending.byN) > 0, f.frozen >= f.headEpoch && f.frozen > 0:
-		return []Name{f.name(KindHead, 0)}
+		return []wire.Name{f.name(wire.KindHead, 0)}
 	}
 	p := f.pieces()
 	if f.sound && f.epoch == f.headEpoch {
@@ -375,7 +376,7 @@ func (f *follower) plan(fx *effects) []Name {
 			return f.lacking(f.epoch, f.n, goal, uint64(f.head.Ring))
 		}
 		if p == nil {
-			return []Name{f.name(KindManifest, 0)}
+			return []wire.Name{f.name(wire.KindManifest, 0)}
 		}
 		if f.level <= 1 && covered(p, f.n) {
 			f.level = 1
@@ -383,36 +384,36 @@ func (f *follower) plan(fx *effects) []Name {
 		}
 		if f.head.N <= f.n {
 			// Only deltas above the head are missing; chunks cannot bring them.
-			return append(f.lacking(f.epoch, f.n, goal, uint64(f.head.Ring)), f.name(KindHead, 0))
+			return append(f.lacking(f.epoch, f.n, goal, uint64(f.head.Ring)), f.name(wire.KindHead, 0))
 		}
 	}
 	f.level = 2
 	if p == nil {
-		return []Name{f.name(KindManifest, 0)}
+		return []wire.Name{f.name(wire.KindManifest, 0)}
 	}
 	return f.planJoin(p, fx)
 }
 
 // covered says whether segments lead on from batch n.
-func covered(p *Pieces, n uint64) bool {
+func covered(p *wire.Pieces, n uint64) bool {
 	return len(p.Segments) > 0 && p.Segments[0].From <= n && n < p.Segments[len(p.Segments)-1].To
 }
 
 // lacking gives the slots of the deltas after n up to goal that are not here.
-func (f *follower) lacking(epoch, n, goal, ring uint64) (out []Name) {
-	for i := n + 1; i <= goal && len(out) < MaxRing; i++ {
+func (f *follower) lacking(epoch, n, goal, ring uint64) (out []wire.Name) {
+	for i := n + 1; i <= goal && len(out) < wire.MaxRing; i++ {
 		if f.pending.epoch == epoch && f.pending.byN[i] != nil {
 			continue
 		}
-		out = append(out, f.name(KindDelta, int(i%ring)))
+		out = append(out, f.name(wire.KindDelta, int(i%ring)))
 	}
 	return out
 }
 
-func (f *follower) lackingSegments(p *Pieces, n uint64) (out []Name) {
+func (f *follower) lackingSegments(p *wire.Pieces, n uint64) (out []wire.Name) {
 	for _, s := range p.Segments {
 		if s.To > n && f.segments[s.Hash] == nil {
-			out = append(out, f.name(KindSegment, s.Slot))
+			out = append(out, f.name(wire.KindSegment, s.Slot))
 		}
 	}
 	return out
@@ -429,12 +430,12 @@ func (f *follower) advanceSegments(fx *effects) bool {
 			continue
 		}
 		m := f.segments[ref.Hash]
-		s := m.Body.(*Segment)
+		s := m.Body.(*wire.Segment)
 		f.expire(fx, s.GC)
-		f.set.apply(s.GC, s.up, s.down, minutes(fx.now))
+		f.set.apply(s.GC, s.Up, s.Down, wire.Minutes(fx.now))
 		f.n, f.gc = s.To, max(f.gc, s.GC)
 		f.storeLog(fx, f.n, m)
-		f.emit(fx, s.up, s.down)
+		f.emit(fx, s.Up, s.Down)
 	}
 	f.segments = nil
 	f.level, f.tries = 0, 0
@@ -444,7 +445,9 @@ func (f *follower) advanceSegments(fx *effects) bool {
 	return true
 }
 
-func (f *follower) name(k Kind, slot int) Name { return FeedName(f.network, f.feed, k, slot) }
+func (f *follower) name(k wire.Kind, slot int) wire.Name {
+	return wire.FeedName(f.network, f.feed, k, slot)
+}
 
 // retry says whether it is time to ask again for what is wanted. Each time the
 // wait doubles, up to a minute, and the plan tries the next way.
@@ -470,7 +473,7 @@ func (f *follower) retry(now time.Time) bool {
 
 // purge drops what was heard at or after since, of a revoked node.
 func (f *follower) purge(since time.Time, fx *effects) {
-	from := minutes(since)
+	from := wire.Minutes(since)
 	gone := f.set.removeIf(func(p *page, i int) bool { return p.saidOf(i) >= from }, func(*page) bool { return false })
 	if len(gone) == 0 {
 		return
@@ -482,17 +485,17 @@ func (f *follower) purge(since time.Time, fx *effects) {
 
 // A join gathers the pieces of a whole state beside the one in force.
 type join struct {
-	chunks map[Hash]*Message
+	chunks map[wire.Hash]*wire.Message
 	built  bool
 	epoch  uint64
-	from   Hash // identifies the list that was built from
+	from   wire.Hash // identifies the list that was built from
 	set    set
 	n      uint64
 	gc     uint32
-	hashes map[uint64]Hash
+	hashes map[uint64]wire.Hash
 }
 
-func (f *follower) onChunk(m *Message) {
+func (f *follower) onChunk(m *wire.Message) {
 	if f.join == nil || f.join.built {
 		return
 	}
@@ -504,28 +507,28 @@ func (f *follower) onChunk(m *Message) {
 		if ref.Hash == m.Hash {
 			// Decoded again when it is used: a million claims, decoded and
 			// waiting, would take twice the memory of the state itself.
-			f.join.chunks[m.Hash] = &Message{Name: m.Name, Raw: m.Raw, Hash: m.Hash}
+			f.join.chunks[m.Hash] = &wire.Message{Name: m.Name, Raw: m.Raw, Hash: m.Hash}
 		}
 	}
 }
 
 // chunk gives a gathered chunk; its signature and hash were checked.
-func (j *join) chunk(h Hash) (*Chunk, bool) {
+func (j *join) chunk(h wire.Hash) (*wire.Chunk, bool) {
 	m := j.chunks[h]
 	delete(j.chunks, h)
-	if c, ok := m.Body.(*Chunk); ok {
+	if c, ok := m.Body.(*wire.Chunk); ok {
 		return c, true
 	}
-	_, text, err := inspect(m.Name, m.Raw)
+	_, text, err := wire.InspectBody(m.Name, m.Raw)
 	if err != nil {
 		return nil, false
 	}
-	d := &decoder{b: text}
-	c := decodeChunk(d)
-	return c, d.end() == nil
+	d := &wire.Decoder{B: text}
+	c := wire.DecodeChunk(d)
+	return c, d.End() == nil
 }
 
-func (f *follower) planJoin(p *Pieces, fx *effects) (out []Name) {
+func (f *follower) planJoin(p *wire.Pieces, fx *effects) (out []wire.Name) {
 	total := 0
 	for _, c := range p.Chunks {
 		total += int(c.Size)
@@ -533,39 +536,39 @@ func (f *follower) planJoin(p *Pieces, fx *effects) (out []Name) {
 	for _, s := range p.Segments {
 		total += int(s.Size)
 	}
-	if total > MaxFeedBytes {
+	if total > wire.MaxFeedBytes {
 		f.tooLarge = true
 		return nil
 	}
-	if f.join == nil || f.join.epoch != f.headEpoch || f.join.from != hashOf(p.append(nil)) {
+	if f.join == nil || f.join.epoch != f.headEpoch || f.join.from != wire.HashOf(p.Append(nil)) {
 		f.startJoin(p)
 	}
 	j := f.join
 	if !j.built {
 		for _, c := range p.Chunks {
 			if j.chunks[c.Hash] == nil {
-				out = append(out, f.name(KindChunk, c.Slot))
+				out = append(out, f.name(wire.KindChunk, c.Slot))
 			}
 		}
 		for _, s := range p.Segments {
 			if s.To > f.head.SnapshotN && f.segments[s.Hash] == nil {
-				out = append(out, f.name(KindSegment, s.Slot))
+				out = append(out, f.name(wire.KindSegment, s.Slot))
 			}
 		}
 		if len(out) > 0 {
 			return out
 		}
 		if !f.build(p, fx) {
-			return []Name{f.name(KindHead, 0)}
+			return []wire.Name{f.name(wire.KindHead, 0)}
 		}
 	}
 	return f.lacking(f.headEpoch, j.n, f.head.N, uint64(f.head.Ring))
 }
 
 // startJoin begins a join, with the pieces of one before that still count.
-func (f *follower) startJoin(p *Pieces) {
-	j := &join{chunks: map[Hash]*Message{}, epoch: f.headEpoch, from: hashOf(p.append(nil))}
-	old := map[Hash]*Message{}
+func (f *follower) startJoin(p *wire.Pieces) {
+	j := &join{chunks: map[wire.Hash]*wire.Message{}, epoch: f.headEpoch, from: wire.HashOf(p.Append(nil))}
+	old := map[wire.Hash]*wire.Message{}
 	if f.join != nil {
 		old = f.join.chunks
 	}
@@ -578,12 +581,12 @@ func (f *follower) startJoin(p *Pieces) {
 			continue
 		}
 		// What our own state says in this range may be just this chunk.
-		mine := &Chunk{Slot: c.Slot, Lo: c.Lo, Hi: hiOf(p, i), up: f.set.between(c.Lo, hiOf(p, i))}
-		if text := mine.append(nil); hashOf(text) == c.Hash {
-			j.chunks[c.Hash] = &Message{Body: mine, Hash: c.Hash}
+		mine := &wire.Chunk{Slot: c.Slot, Lo: c.Lo, Hi: hiOf(p, i), Up: f.set.between(c.Lo, hiOf(p, i))}
+		if text := mine.Append(nil); wire.HashOf(text) == c.Hash {
+			j.chunks[c.Hash] = &wire.Message{Body: mine, Hash: c.Hash}
 		}
 	}
-	segments := map[Hash]*Message{}
+	segments := map[wire.Hash]*wire.Message{}
 	for _, s := range p.Segments {
 		if m := f.segments[s.Hash]; m != nil {
 			segments[s.Hash] = m
@@ -592,7 +595,7 @@ func (f *follower) startJoin(p *Pieces) {
 	f.join, f.segments = j, segments
 }
 
-func hiOf(p *Pieces, i int) string {
+func hiOf(p *wire.Pieces, i int) string {
 	if i+1 < len(p.Chunks) {
 		return p.Chunks[i+1].Lo
 	}
@@ -600,9 +603,9 @@ func hiOf(p *Pieces, i int) string {
 }
 
 // build makes the state of the newest head's pieces.
-func (f *follower) build(p *Pieces, fx *effects) bool {
+func (f *follower) build(p *wire.Pieces, fx *effects) bool {
 	j := f.join
-	said := minutes(fx.now)
+	said := wire.Minutes(fx.now)
 	j.set = set{}
 	for i, ref := range p.Chunks {
 		c, ok := j.chunk(ref.Hash)
@@ -610,10 +613,10 @@ func (f *follower) build(p *Pieces, fx *effects) bool {
 			f.join = nil
 			return false
 		}
-		for _, e := range c.up {
-			e.said = said
-			if was, ok := f.set.get(&e.key); ok && was.end == e.end && was.meta == e.meta {
-				e.said = was.said
+		for _, e := range c.Up {
+			e.Said = said
+			if was, ok := f.set.get(&e.Key); ok && was.End == e.End && was.Meta == e.Meta {
+				e.Said = was.Said
 			}
 			j.set.put(&e)
 		}
@@ -624,15 +627,15 @@ func (f *follower) build(p *Pieces, fx *effects) bool {
 		if ref.To <= j.n {
 			continue
 		}
-		s := f.segments[ref.Hash].Body.(*Segment)
+		s := f.segments[ref.Hash].Body.(*wire.Segment)
 		if s.From > j.n {
 			f.join = nil
 			return false
 		}
-		j.set.apply(s.GC, s.up, s.down, said)
+		j.set.apply(s.GC, s.Up, s.Down, said)
 		j.n, j.gc = s.To, max(j.gc, s.GC)
 	}
-	j.built, j.chunks, f.segments, j.hashes = true, nil, nil, map[uint64]Hash{}
+	j.built, j.chunks, f.segments, j.hashes = true, nil, nil, map[uint64]wire.Hash{}
 	return true
 }
 
@@ -649,8 +652,8 @@ func (f *follower) advanceJoin(fx *effects) bool {
 		if !ok {
 			break
 		}
-		t := m.Body.(*Delta)
-		j.set.apply(t.GC, t.up, t.down, minutes(fx.now))
+		t := m.Body.(*wire.Delta)
+		j.set.apply(t.GC, t.Up, t.Down, wire.Minutes(fx.now))
 		j.n, j.gc = j.n+1, max(j.gc, t.GC)
 		j.hashes[j.n] = m.Hash
 		if checked = j.set.fingerprint == t.Fingerprint; !checked {
@@ -668,19 +671,19 @@ func (f *follower) advanceJoin(fx *effects) bool {
 		}
 		checked = j.gc != f.head.GC || j.set.fingerprint == f.head.Fingerprint
 	}
-	if !checked || j.set.count > MaxFeedClaims {
+	if !checked || j.set.count > wire.MaxFeedClaims {
 		f.failJoin(fx)
 		return false
 	}
-	var up []entry
-	var down []key
+	var up []wire.Entry
+	var down []ban.Key
 	from := len(fx.changes)
-	difference(&f.set, &j.set, func(e *entry) {
+	difference(&f.set, &j.set, func(e *wire.Entry) {
 		if up = append(up, *e); len(up) == applyMost {
 			f.emit(fx, up, nil)
 			up = up[:0]
 		}
-	}, func(k *key) { down = append(down, *k) })
+	}, func(k *ban.Key) { down = append(down, *k) })
 	f.emit(fx, up, down)
 	if f.epoch == 0 { // nothing was heard of it before
 		f.whole(fx, from)
@@ -695,7 +698,7 @@ func (f *follower) advanceJoin(fx *effects) bool {
 func (f *follower) failJoin(fx *effects) {
 	f.badState++
 	f.join = nil
-	f.wanted = []Name{f.name(KindHead, 0)}
+	f.wanted = []wire.Name{f.name(wire.KindHead, 0)}
 }
 
 // status says how the feed stands, in a closed set of words.
@@ -721,7 +724,7 @@ func (f *follower) status(now time.Time) string {
 
 func (f *follower) haltedWord() string {
 	switch f.halted {
-	case ErrRevoked:
+	case wire.ErrRevoked:
 		return StatusRevoked
 	}
 	return StatusUncertified

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 // A feed that begins again with the same claims, while a reader is joining it,
@@ -15,32 +16,32 @@ func TestAJoinIsNotContinuedInTheNextEpoch(t *testing.T) {
 	feed := testFeed("sshd", testKey("root"), key)
 	f := newFollower("testnet", feed)
 	fx := &effects{now: testTime}
-	up := sortClaims([]ban.Claim{{Target: ban.MustTarget("192.0.2.1"), End: testTime.Add(time.Hour)}}, testTime)
+	up := wire.SortClaims([]ban.Claim{{Target: ban.MustTarget("192.0.2.1"), End: testTime.Add(time.Hour)}}, testTime)
 	var s set
 	s.put(&up[0])
-	message := func(epoch, number uint64, body Body) {
+	message := func(epoch, number uint64, body wire.Body) {
 		t.Helper()
-		n := FeedName("testnet", feed, body.kind(), int(number%ring))
-		if body.kind() == KindHead {
+		n := wire.FeedName("testnet", feed, body.Kind(), int(number%ring))
+		if body.Kind() == wire.KindHead {
 			n.Slot = 0
 		}
-		m, err := Open(n, seal(key, Header{Kind: n.Kind, Network: "testnet", Topic: "sshd", Operator: feed.Operator, Epoch: epoch, Number: number, Issued: testTime}, body.append(nil)))
+		m, err := wire.Open(n, wire.Seal(key, wire.Header{Kind: n.Kind, Network: "testnet", Topic: "sshd", Operator: feed.Operator, Epoch: epoch, Number: number, Issued: testTime}, body.Append(nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.receive(m, fx)
 	}
-	gc := minutes(testTime)
-	head := func(n uint64) *Head {
-		return &Head{N: n, TTL: time.Hour, GC: gc, Count: 1, Fingerprint: s.fingerprint, Ring: ring, Pieces: &Pieces{}}
+	gc := wire.Minutes(testTime)
+	head := func(n uint64) *wire.Head {
+		return &wire.Head{N: n, TTL: time.Hour, GC: gc, Count: 1, Fingerprint: s.fingerprint, Ring: ring, Pieces: &wire.Pieces{}}
 	}
 	message(5, 1, head(2))
-	message(5, 1, &Delta{GC: gc, Fingerprint: s.fingerprint, up: up})
+	message(5, 1, &wire.Delta{GC: gc, Fingerprint: s.fingerprint, Up: up})
 	if f.join == nil || f.join.n != 1 {
 		t.Fatalf("the join is not under way: %+v", f.join)
 	}
 	message(6, 1, head(1))
-	second := &Delta{GC: gc - 1, Fingerprint: s.fingerprint, up: up} // another body with the same outcome
+	second := &wire.Delta{GC: gc - 1, Fingerprint: s.fingerprint, Up: up} // another body with the same outcome
 	message(6, 1, second)
 	message(6, 1, second) // a broker repeats it
 	if got := f.status(testTime); got != StatusSynced {
@@ -63,20 +64,20 @@ func TestAFirstJoinIsOneReset(t *testing.T) {
 	var s set
 	send := func(n uint64, claims []ban.Claim) {
 		t.Helper()
-		up := sortClaims(claims, testTime)
+		up := wire.SortClaims(claims, testTime)
 		for i := range up {
 			s.put(&up[i])
 		}
-		gc := minutes(testTime)
-		for _, body := range []Body{
-			&Delta{GC: gc, Fingerprint: s.fingerprint, up: up},
-			&Head{N: n, TTL: time.Hour, GC: gc, Count: uint32(s.count), Fingerprint: s.fingerprint, Ring: ring, Pieces: &Pieces{}},
+		gc := wire.Minutes(testTime)
+		for _, body := range []wire.Body{
+			&wire.Delta{GC: gc, Fingerprint: s.fingerprint, Up: up},
+			&wire.Head{N: n, TTL: time.Hour, GC: gc, Count: uint32(s.count), Fingerprint: s.fingerprint, Ring: ring, Pieces: &wire.Pieces{}},
 		} {
-			name := FeedName("testnet", feed, body.kind(), 0)
-			if body.kind() == KindDelta {
+			name := wire.FeedName("testnet", feed, body.Kind(), 0)
+			if body.Kind() == wire.KindDelta {
 				name.Slot = int(n)
 			}
-			m, err := Open(name, seal(key, Header{Kind: name.Kind, Network: "testnet", Topic: "sshd", Operator: feed.Operator, Epoch: 5, Number: n, Issued: testTime}, body.append(nil)))
+			m, err := wire.Open(name, wire.Seal(key, wire.Header{Kind: name.Kind, Network: "testnet", Topic: "sshd", Operator: feed.Operator, Epoch: 5, Number: n, Issued: testTime}, body.Append(nil)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // bucketFeeds keeps, below "network/topic/operator/node/", what a reader has:
@@ -28,7 +29,7 @@ const basePiece = 8192
 // a broker replay; it is durable before anything is done with a message.
 type storedMark struct {
 	headEpoch, headNumber uint64
-	headHash              Hash
+	headHash              wire.Hash
 	frozen                uint64
 	gc                    uint32
 	sound                 bool
@@ -55,13 +56,13 @@ func (f *follower) storeMark(fx *effects) {
 	fx.write(bucketFeeds, f.key("mark"), b)
 }
 
-func (f *follower) storeHead(fx *effects, m *Message) {
+func (f *follower) storeHead(fx *effects, m *wire.Message) {
 	f.storeMark(fx)
 	fx.write(bucketFeeds, f.key("head"), m.Raw)
 }
 
 // storeLog keeps a delta or segment that leads to batch n.
-func (f *follower) storeLog(fx *effects, n uint64, m *Message) {
+func (f *follower) storeLog(fx *effects, n uint64, m *wire.Message) {
 	if f.logBytes+len(m.Raw) > max(logLeast, f.baseBytes/2) {
 		f.storeBase(fx)
 		return
@@ -69,7 +70,7 @@ func (f *follower) storeLog(fx *effects, n uint64, m *Message) {
 	k := fmt.Sprintf("log/%016x", n)
 	f.logKeys = append(f.logKeys, k)
 	f.logBytes += len(m.Raw)
-	fx.write(bucketFeeds, f.key(k), append(binary.BigEndian.AppendUint32(nil, minutes(fx.now)), m.Raw...))
+	fx.write(bucketFeeds, f.key(k), append(binary.BigEndian.AppendUint32(nil, wire.Minutes(fx.now)), m.Raw...))
 }
 
 // storeBase writes the whole state and forgets the log.
@@ -82,18 +83,18 @@ func (f *follower) storeBase(fx *effects) {
 		fx.write(bucketFeeds, f.key(fmt.Sprintf("base/%06x", i)), nil)
 	}
 	f.basePieces, f.baseBytes = 0, 0
-	var es []entry
+	var es []wire.Entry
 	flush := func() {
-		b := appendEntries(nil, es)
+		b := wire.AppendEntries(nil, es)
 		for i := range es {
-			b = binary.BigEndian.AppendUint32(b, es[i].said)
+			b = binary.BigEndian.AppendUint32(b, es[i].Said)
 		}
 		fx.write(bucketFeeds, f.key(fmt.Sprintf("base/%06x", f.basePieces)), b)
 		f.basePieces++
 		f.baseBytes += len(b)
 		es = es[:0]
 	}
-	f.set.each(func(e *entry) {
+	f.set.each(func(e *wire.Entry) {
 		if es = append(es, *e); len(es) == basePiece {
 			flush()
 		}
@@ -127,19 +128,19 @@ var errFeedRecords = errors.New("the stored feed is damaged")
 // state, but with the marks where they could be read.
 func (f *follower) load(tx store.Tx) error {
 	if b := tx.Get(bucketFeeds, f.key("mark")); b != nil {
-		d := decoder{b: b}
-		m := storedMark{headEpoch: d.u64(), headNumber: d.u64()}
-		copy(m.headHash[:], d.take(len(m.headHash)))
-		m.frozen, m.gc, m.sound = d.u64(), d.u32(), d.u8() == 1
-		if err := d.end(); err != nil {
+		d := wire.Decoder{B: b}
+		m := storedMark{headEpoch: d.U64(), headNumber: d.U64()}
+		copy(m.headHash[:], d.Take(len(m.headHash)))
+		m.frozen, m.gc, m.sound = d.U64(), d.U32(), d.U8() == 1
+		if err := d.End(); err != nil {
 			return fmt.Errorf("%w: mark: %w", errFeedRecords, err)
 		}
 		f.stored = m
 		f.headEpoch, f.headNumber, f.headHash, f.frozen = m.headEpoch, m.headNumber, m.headHash, m.frozen
 	}
 	if raw := tx.Get(bucketFeeds, f.key("dispute")); raw != nil {
-		if m, err := Open(f.name(KindDispute, 0), slices.Clone(raw)); err == nil {
-			f.disputeEpoch, f.disputeNumber, f.disputeClaims = m.Header.Epoch, m.Header.Number, m.Body.(*Dispute).Claims()
+		if m, err := wire.Open(f.name(wire.KindDispute, 0), slices.Clone(raw)); err == nil {
+			f.disputeEpoch, f.disputeNumber, f.disputeClaims = m.Header.Epoch, m.Header.Number, m.Body.(*wire.Dispute).Claims()
 		}
 	}
 	if err := f.loadState(tx); err != nil {
@@ -147,11 +148,11 @@ func (f *follower) load(tx store.Tx) error {
 		return fmt.Errorf("%w: %w", errFeedRecords, err)
 	}
 	if raw := tx.Get(bucketFeeds, f.key("head")); raw != nil {
-		m, err := Open(f.name(KindHead, 0), slices.Clone(raw))
+		m, err := wire.Open(f.name(wire.KindHead, 0), slices.Clone(raw))
 		if err != nil || m.Hash != f.headHash {
 			return nil // asked for again from the brokers
 		}
-		f.head, f.headIssued = m.Body.(*Head), m.Header.Issued
+		f.head, f.headIssued = m.Body.(*wire.Head), m.Header.Issued
 	}
 	return nil
 }
@@ -161,23 +162,23 @@ func (f *follower) loadState(tx store.Tx) error {
 	if b == nil {
 		return nil
 	}
-	d := decoder{b: b}
-	f.epoch, f.n, f.gc = d.u64(), d.u64(), d.u32()
-	var want Fingerprint
-	copy(want[:], d.take(len(want)))
-	pieces := int(d.u32())
-	if err := d.end(); err != nil {
+	d := wire.Decoder{B: b}
+	f.epoch, f.n, f.gc = d.U64(), d.U64(), d.U32()
+	var want wire.Fingerprint
+	copy(want[:], d.Take(len(want)))
+	pieces := int(d.U32())
+	if err := d.End(); err != nil {
 		return err
 	}
 	for i := range pieces {
 		b := tx.Get(bucketFeeds, f.key(fmt.Sprintf("base/%06x", i)))
-		d := decoder{b: b}
-		es := d.entries(basePiece)
+		d := wire.Decoder{B: b}
+		es := d.Entries(basePiece)
 		for i := range es {
-			es[i].said = d.u32()
+			es[i].Said = d.U32()
 			f.set.put(&es[i])
 		}
-		if err := d.end(); err != nil {
+		if err := d.End(); err != nil {
 			return err
 		}
 		f.baseBytes += len(b)
@@ -203,33 +204,33 @@ func (f *follower) loadState(tx store.Tx) error {
 // replay applies a stored delta or segment, verified again. The value is the
 // minute in which it was heard, u32, and the payload.
 func (f *follower) replay(k string, value []byte) error {
-	d := decoder{b: value}
-	said := d.u32()
-	raw := d.b
-	h, err := Peek(raw)
+	d := wire.Decoder{B: value}
+	said := d.U32()
+	raw := d.B
+	h, err := wire.Peek(raw)
 	if err != nil {
 		return err
 	}
-	m, err := openAnySlot(f.name(h.Kind, 0), raw)
+	m, err := wire.OpenAnySlot(f.name(h.Kind, 0), raw)
 	if err != nil {
 		return err
 	}
 	switch b := m.Body.(type) {
-	case *Delta:
+	case *wire.Delta:
 		if h.Epoch != f.epoch || h.Number != f.n+1 {
 			return fmt.Errorf("%s does not follow batch %d", k, f.n)
 		}
-		f.set.apply(b.GC, b.up, b.down, said)
+		f.set.apply(b.GC, b.Up, b.Down, said)
 		f.n, f.gc = f.n+1, max(f.gc, b.GC)
 		f.remember(f.n, m.Hash)
 		if f.set.fingerprint != b.Fingerprint && f.sound {
 			return fmt.Errorf("%s: the fingerprint differs", k)
 		}
-	case *Segment:
+	case *wire.Segment:
 		if h.Epoch != f.epoch || b.From > f.n || b.To <= f.n {
 			return fmt.Errorf("%s does not follow batch %d", k, f.n)
 		}
-		f.set.apply(b.GC, b.up, b.down, said)
+		f.set.apply(b.GC, b.Up, b.Down, said)
 		f.n, f.gc = b.To, max(f.gc, b.GC)
 	default:
 		return fmt.Errorf("%s is a %v", k, h.Kind)

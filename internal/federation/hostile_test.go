@@ -15,7 +15,9 @@ import (
 	"pgregory.net/rapid"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/keys"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // -soak runs the hostile network again and again for this long.
@@ -85,7 +87,7 @@ type hostileWorld struct {
 	said    map[ban.Claim]bool
 	feed    ban.Feed
 	card    []byte
-	checked verified // by the author
+	checked wire.Verifier // by the author
 }
 
 // A hostileReader is a session that is never run: the test hands it messages.
@@ -109,7 +111,7 @@ func hostile(rt *rapid.T, parent string) {
 	w := &hostileWorld{rt: rt, dir: dir, now: testTime, said: map[ban.Claim]bool{}}
 	root, node := testKey("root"), testKey("node")
 	w.feed = testFeed("sshd", root, node)
-	card := Card{Serial: 1, Issued: testTime.Add(-48 * time.Hour), Certificates: []Certificate{{Key: publicOf(node), NotBefore: testTime.Add(-72 * time.Hour), NotAfter: testTime.Add(80 * 24 * time.Hour)}}}
+	card := wire.Card{Serial: 1, Issued: testTime.Add(-48 * time.Hour), Certificates: []wire.Certificate{{Key: publicOf(node), NotBefore: testTime.Add(-72 * time.Hour), NotAfter: testTime.Add(80 * 24 * time.Hour)}}}
 	if w.card, err = card.Sign(root); err != nil {
 		rt.Fatal(err)
 	}
@@ -175,25 +177,25 @@ func (w *hostileWorld) step() {
 		var claims []ban.Claim
 		for range rapid.IntRange(0, 4).Draw(rt, "claims") {
 			c := genClaim(rt)
-			c.End = timeOfMinute(minutes(w.authorNow()) + uint32(rapid.IntRange(1, 3000).Draw(rt, "for")))
+			c.End = wire.TimeOfMinute(wire.Minutes(w.authorNow()) + uint32(rapid.IntRange(1, 3000).Draw(rt, "for")))
 			claims = append(claims, c)
 			w.said[c] = true
 		}
-		var down []key
+		var down []ban.Key
 		for range rapid.IntRange(0, 2).Draw(rt, "withdrawn") {
-			down = append(down, keyOf(genTarget(rt)))
+			down = append(down, ban.KeyOf(genTarget(rt)))
 		}
-		up, down := settle(sortClaims(claims, w.authorNow()), down)
+		up, down := wire.Settle(wire.SortClaims(claims, w.authorNow()), down)
 		w.publish(w.author.say(w.authorNow(), up, down))
 	case 4:
 		w.publish(w.author.tick(w.authorNow(), true))
 	case 5: // a burst, so that segments and snapshots come up
 		for range 30 {
 			c := genClaim(rt)
-			c.End = timeOfMinute(minutes(w.authorNow()) + uint32(rapid.IntRange(1, 3000).Draw(rt, "for")))
+			c.End = wire.TimeOfMinute(wire.Minutes(w.authorNow()) + uint32(rapid.IntRange(1, 3000).Draw(rt, "for")))
 			w.said[c] = true
 			w.now = w.now.Add(2 * time.Second)
-			w.publish(w.author.say(w.authorNow(), []entry{entryOf(c)}, nil))
+			w.publish(w.author.say(w.authorNow(), []wire.Entry{wire.EntryOf(c)}, nil))
 		}
 	case 6: // kill -9 after the commit: what it led to is not published
 		w.astore.Close()
@@ -267,9 +269,9 @@ func (w *hostileWorld) step() {
 		}
 	case 17: // what a thief of nothing can make: a self-signed message
 		f := testFeed("sshd", testKey("root"), testKey("thief"))
-		up := []entry{entryOf(ban.Claim{Target: ban.MustTarget("9.9.9.9"), End: w.now.Add(time.Hour)})}
-		n := FeedName("testnet", f, KindDelta, 1)
-		r.receive(packet{topic: n.String(), payload: seal(testKey("thief"), Header{Kind: KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 9 << epochShift, Number: 1, Issued: w.now}, (&Delta{up: up}).append(nil))})
+		up := []wire.Entry{wire.EntryOf(ban.Claim{Target: ban.MustTarget("9.9.9.9"), End: w.now.Add(time.Hour)})}
+		n := wire.FeedName("testnet", f, wire.KindDelta, 1)
+		r.receive(packet{topic: n.String(), payload: wire.Seal(testKey("thief"), wire.Header{Kind: wire.KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 9 << wire.EpochShift, Number: 1, Issued: w.now}, (&wire.Delta{Up: up}).Append(nil))})
 	case 18, 19: // the reader asks a broker for what it wants
 		r.fetch(b, func() bool { return rapid.IntRange(0, 5).Draw(rt, "lost") == 0 })
 	case 20: // the reader's process dies
@@ -297,12 +299,12 @@ func (w *hostileWorld) fill(b *hostileBroker) {
 func (w *hostileWorld) look(holds []packet) {
 	seen := uint64(0)
 	for _, p := range holds {
-		n, err := ParseTopicName(p.topic)
+		n, err := wire.ParseTopicName(p.topic)
 		if err != nil {
 			w.rt.Fatal(err)
 		}
-		m, err := w.checked.open(n, p.payload)
-		if err != nil || n.Kind != KindHead && n.Kind != KindDelta {
+		m, err := w.checked.Open(n, p.payload)
+		if err != nil || n.Kind != wire.KindHead && n.Kind != wire.KindDelta {
 			continue
 		}
 		switch w.author.saw(m, true) {
@@ -323,7 +325,7 @@ func (r *hostileReader) open() {
 		r.w.rt.Fatal(err)
 	}
 	r.ledger = map[ban.Target]ban.Claim{}
-	id := &Identity{dir: filepath.Dir(r.path), node: testKey("reader"), root: testKey("reader-root")}
+	id := keys.New(filepath.Dir(r.path), testKey("reader"), testKey("reader-root"))
 	r.s, err = New(Options{Network: "testnet", Identity: id, Store: r.store, Apply: r.apply, Now: func() time.Time { return r.w.now.Add(r.skew) }})
 	if err != nil {
 		r.w.rt.Fatal(err)
@@ -446,8 +448,8 @@ func (w *hostileWorld) heal() {
 		w.rt.Fatalf("the author is silent after the network has healed: %s", s)
 	}
 	want := map[ban.Target]ban.Claim{}
-	w.author.set.each(func(e *entry) {
-		if c := e.claim(); c.End.After(w.now) {
+	w.author.set.each(func(e *wire.Entry) {
+		if c := e.Claim(); c.End.After(w.now) {
 			want[c.Target] = c
 		}
 	})

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"banmesh/internal/wire"
+
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
@@ -103,8 +105,8 @@ type link struct {
 	cutWhy     error
 	generation int
 	sent       uint64
-	shown      map[Name][]byte // our card and documents as the broker last showed them
-	offered    map[Name]offer
+	shown      map[wire.Name][]byte // our card and documents as the broker last showed them
+	offered    map[wire.Name]offer
 	wanted     map[string]int
 	refused    int
 	answered   map[string]int // filter of fetch to the attempt that the broker has taken; replaced, never changed
@@ -230,7 +232,7 @@ func (l *link) session(ctx context.Context) error {
 	l.generation++
 	l.connected, l.since, l.lastError, l.advice, l.out, l.cut = true, l.now(), "", "", nil, make(chan struct{})
 	delete(l.told, l.url.Redacted())
-	l.shown, l.offered, l.wanted = map[Name][]byte{}, map[Name]offer{}, nil
+	l.shown, l.offered, l.wanted = map[wire.Name][]byte{}, map[wire.Name]offer{}, nil
 	l.answered, l.back = nil, readBack{}
 	cut := l.cut
 	l.mu.Unlock()
@@ -643,7 +645,7 @@ type offer struct {
 const showPatience = 10 * time.Second
 
 // saw notes what the broker shows of our card and documents.
-func (l *link) saw(n Name, raw []byte) {
+func (l *link) saw(n wire.Name, raw []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.shown != nil {
@@ -653,7 +655,7 @@ func (l *link) saw(n Name, raw []byte) {
 
 // lacks says whether our card or a document of ours should be published to the
 // broker now: it has shown none or another one for a while.
-func (l *link) lacks(n Name, raw []byte, again bool, now time.Time) bool {
+func (l *link) lacks(n wire.Name, raw []byte, again bool, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.connected || now.Sub(l.since) < fenceWait || !again && bytes.Equal(l.shown[n], raw) {

@@ -21,7 +21,9 @@ import (
 	"go.uber.org/goleak"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/keys"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -155,7 +157,7 @@ func await(tb testing.TB, what string, ok func() bool) {
 type testNode struct {
 	tb      testing.TB
 	dir     string
-	id      *Identity
+	id      *keys.Identity
 	store   *store.Store
 	s       *Session
 	brokers []string
@@ -173,7 +175,7 @@ type testNode struct {
 func newNode(tb testing.TB, name string, urls ...string) *testNode {
 	tb.Helper()
 	n := &testNode{tb: tb, dir: tb.TempDir(), brokers: urls, clock: time.Now}
-	id, err := OpenIdentity(filepath.Join(n.dir, "keys"), name, time.Now())
+	id, err := keys.Open(filepath.Join(n.dir, "keys"), name, time.Now())
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -187,7 +189,7 @@ func newNode(tb testing.TB, name string, urls ...string) *testNode {
 func (n *testNode) open() {
 	n.tb.Helper()
 	var err error
-	if n.id, err = LoadIdentity(filepath.Join(n.dir, "keys")); err != nil {
+	if n.id, err = keys.Load(filepath.Join(n.dir, "keys")); err != nil {
 		n.tb.Fatal(err)
 	}
 	if n.store, err = store.Open(filepath.Join(n.dir, "agent.db")); err != nil {
@@ -598,9 +600,9 @@ func TestARevokedNodeIsPurged(t *testing.T) {
 	await(t, "the ban", func() bool { return len(bob.has(f)) == 1 })
 	// The operator finds that the key was stolen an hour ago.
 	card, _ := alice.id.Card()
-	next := nextCard(card, time.Now())
+	next := wire.NextCard(card, time.Now())
 	next.Certificates = nil
-	next.Revocations = []Revocation{{Node: f.Node, Since: time.Now().Add(-time.Hour)}}
+	next.Revocations = []wire.Revocation{{Node: f.Node, Since: time.Now().Add(-time.Hour)}}
 	raw, err := next.Sign(rootOf(alice))
 	if err != nil {
 		t.Fatal(err)
@@ -670,7 +672,7 @@ func TestAClonedNodeStopsLoudly(t *testing.T) {
 	await(t, "both brokers", func() bool { return alice.s.Brokers()[0].Connected && alice.s.Brokers()[1].Connected })
 	thief := &author{network: "testnet", feed: f, key: alice.id.Signer()}
 	thief.epoch = alice.status(f).Epoch
-	payload := seal(thief.key, Header{Kind: KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: thief.epoch, Number: 99, Issued: time.Now().Add(2 * time.Second)}, (&Delta{GC: minutes(time.Now())}).append(nil))
-	alice.s.in <- packet{link: alice.s.links[1], topic: thief.name(KindDelta, 3).String(), payload: payload}
+	payload := wire.Seal(thief.key, wire.Header{Kind: wire.KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: thief.epoch, Number: 99, Issued: time.Now().Add(2 * time.Second)}, (&wire.Delta{GC: wire.Minutes(time.Now())}).Append(nil))
+	alice.s.in <- packet{link: alice.s.links[1], topic: thief.name(wire.KindDelta, 3).String(), payload: payload}
 	await(t, "the alarm", func() bool { return alice.status(f).Status == StatusCloned })
 }

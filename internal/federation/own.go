@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 // A fence stands between one of our feeds and a broker until we know what the
@@ -20,9 +21,9 @@ type sightings struct {
 	generation int
 	until      time.Time // zero until the subscriptions stand
 	done       bool
-	head       *Message
-	manifest   *Message
-	deltas     map[uint64]Hash
+	head       *wire.Message
+	manifest   *wire.Message
+	deltas     map[uint64]wire.Hash
 }
 
 // sighting gives the record for the link's present connection.
@@ -30,14 +31,14 @@ func (s *Session) sighting(l *link, t ban.Topic) *sightings {
 	g := l.connection()
 	v := s.fences[fence{l.index, t}]
 	if v == nil || v.generation != g {
-		v = &sightings{generation: g, deltas: map[uint64]Hash{}}
+		v = &sightings{generation: g, deltas: map[uint64]wire.Hash{}}
 		s.fences[fence{l.index, t}] = v
 	}
 	return v
 }
 
 // onOwn takes a message of one of our own feeds. s.mu is held.
-func (s *Session) onOwn(n Name, p packet) {
+func (s *Session) onOwn(n wire.Name, p packet) {
 	a := s.authors[n.Topic]
 	if a == nil {
 		return
@@ -46,7 +47,7 @@ func (s *Session) onOwn(n Name, p packet) {
 		s.erased(a, n, p)
 		return
 	}
-	m, err := s.verified.open(n, p.payload)
+	m, err := s.verified.Open(n, p.payload)
 	if err != nil {
 		s.refuse(reasonOf(err))
 		return
@@ -59,13 +60,13 @@ func (s *Session) onOwn(n Name, p packet) {
 	if p.link != nil {
 		v := s.sighting(p.link, n.Topic)
 		switch m.Body.(type) {
-		case *Head:
+		case *wire.Head:
 			if v.head == nil || v.head.Header.Epoch < m.Header.Epoch || v.head.Header.Epoch == m.Header.Epoch && v.head.Header.Number < m.Header.Number {
 				v.head = m
 			}
-		case *Manifest:
+		case *wire.Manifest:
 			v.manifest = m
-		case *Delta:
+		case *wire.Delta:
 			v.deltas[m.Header.Number] = m.Hash
 		}
 	}
@@ -86,7 +87,7 @@ func (s *Session) onOwn(n Name, p packet) {
 const eraseRepair = 5 * time.Second
 
 // erased notices that somebody else erased a message of ours at a broker.
-func (s *Session) erased(a *author, n Name, p packet) {
+func (s *Session) erased(a *author, n wire.Name, p packet) {
 	if p.link == nil || p.retained || !a.keeps(n) {
 		return
 	}
@@ -100,7 +101,7 @@ func (s *Session) erased(a *author, n Name, p packet) {
 }
 
 // keeps says whether a message is part of the feed now.
-func (a *author) keeps(n Name) bool {
+func (a *author) keeps(n wire.Name) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.own(n.Kind, n.Slot) != nil
@@ -169,9 +170,9 @@ func (s *Session) tick() error {
 		links []*link
 		wish  bool
 		again uint64
-		lost  map[*link]map[Name]Hash
+		lost  map[*link]map[wire.Name]wire.Hash
 	}
-	lost := map[*link]map[Name]Hash{}
+	lost := map[*link]map[wire.Name]wire.Hash{}
 	for _, l := range s.links {
 		if x := l.readBack(now); len(x) > 0 {
 			lost[l] = x
@@ -237,7 +238,7 @@ func (s *Session) look() time.Time {
 
 // serve lets one author say what is due, and tells brokers that have just come
 // what they lack, and others what they have lost.
-func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links []*link, all bool, lost map[*link]map[Name]Hash) error {
+func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links []*link, all bool, lost map[*link]map[wire.Name]wire.Hash) error {
 	a.speaking.Lock()
 	defer a.speaking.Unlock()
 	if again > 0 {
@@ -283,7 +284,7 @@ func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links
 		var out []outgoing
 		err := a.retained(func(o outgoing) {
 			// What has been replaced since is on its way already.
-			if hash, ok := names[o.name]; ok && hash == hashOf(o.payload) {
+			if hash, ok := names[o.name]; ok && hash == wire.HashOf(o.payload) {
 				out = append(out, o)
 			}
 		})
@@ -299,31 +300,31 @@ func (s *Session) serve(a *author, now time.Time, wish bool, again uint64, links
 func (s *Session) lacks(a *author, l *link, all bool) (out []outgoing, err error) {
 	s.mu.Lock()
 	v := s.sighting(l, a.feed.Topic)
-	has := map[Name]Hash{}
+	has := map[wire.Name]wire.Hash{}
 	if v.head != nil && !all {
-		h := v.head.Body.(*Head)
+		h := v.head.Body.(*wire.Head)
 		has[v.head.Name] = v.head.Hash
 		p := h.Pieces
 		if p == nil && v.manifest != nil && v.manifest.Hash == h.Manifest {
-			p = &v.manifest.Body.(*Manifest).Pieces
+			p = &v.manifest.Body.(*wire.Manifest).Pieces
 			has[v.manifest.Name] = v.manifest.Hash
 		}
 		if p != nil {
 			for _, c := range p.Chunks {
-				has[a.name(KindChunk, c.Slot)] = c.Hash
+				has[a.name(wire.KindChunk, c.Slot)] = c.Hash
 			}
 			for _, c := range p.Segments {
-				has[a.name(KindSegment, c.Slot)] = c.Hash
+				has[a.name(wire.KindSegment, c.Slot)] = c.Hash
 			}
 		}
 		for n, hash := range v.deltas {
-			has[a.name(KindDelta, int(n%ring))] = hash
+			has[a.name(wire.KindDelta, int(n%ring))] = hash
 		}
 	}
 	s.mu.Unlock()
 	err = a.retained(func(o outgoing) {
-		_, body, err := inspect(o.name, o.payload)
-		if hash, ok := has[o.name]; ok && err == nil && hash == hashOf(body) {
+		_, body, err := wire.InspectBody(o.name, o.payload)
+		if hash, ok := has[o.name]; ok && err == nil && hash == wire.HashOf(body) {
 			return
 		}
 		out = append(out, o)
@@ -357,7 +358,7 @@ func (s *Session) publishDocuments(links []*link, all bool) {
 	if !anything && len(out) == 0 {
 		return
 	}
-	out = slices.Insert(out, 0, outgoing{Name{Network: s.o.Network, Kind: KindCard, Operator: s.own}, raw})
+	out = slices.Insert(out, 0, outgoing{wire.Name{Network: s.o.Network, Kind: wire.KindCard, Operator: s.own}, raw})
 	for _, l := range links {
 		for _, x := range out {
 			if l.lacks(x.name, x.payload, all, s.o.Now()) {
@@ -379,24 +380,24 @@ func (a *author) silence() string {
 // for their policy. It is durable when Dispute returns.
 func (s *Session) Dispute(topic ban.Topic, claims []ban.Claim) error {
 	now := s.o.Now()
-	es := sortClaims(claims, now)
+	es := wire.SortClaims(claims, now)
 	for i := range es {
-		es[i].meta[1] = 0
+		es[i].Meta[1] = 0
 	}
 	return s.speak(topic, func(a *author) ([]outgoing, error) { return a.dispute(now, es) })
 }
 
-func (a *author) dispute(now time.Time, es []entry) ([]outgoing, error) {
+func (a *author) dispute(now time.Time, es []wire.Entry) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	number := uint64(1)
-	if m, err := Open(a.name(KindDispute, 0), a.own(KindDispute, 0)); err == nil {
-		if hashOf((&Dispute{es}).append(nil)) == m.Hash {
+	if m, err := wire.Open(a.name(wire.KindDispute, 0), a.own(wire.KindDispute, 0)); err == nil {
+		if wire.HashOf((&wire.Dispute{Up: es}).Append(nil)) == m.Hash {
 			return nil, nil
 		}
 		number = m.Header.Number + 1
 	}
-	err := a.commit(func() { a.send(0, number, now, &Dispute{es}) })
+	err := a.commit(func() { a.send(0, number, now, &wire.Dispute{Up: es}) })
 	return a.taken(), err
 }
 
@@ -498,7 +499,7 @@ func (s *Session) Counts() Counts {
 }
 
 // Card gives the newest card of an operator that is known, and its payload.
-func (s *Session) Card(o ban.Operator) (*Card, []byte) {
+func (s *Session) Card(o ban.Operator) (*wire.Card, []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.cards[o]; c != nil {
@@ -510,7 +511,7 @@ func (s *Session) Card(o ban.Operator) (*Card, []byte) {
 // AddCard takes a card that came by another way than a broker, such as a file
 // that a person was given, so that its nodes are followed at once.
 func (s *Session) AddCard(raw []byte) error {
-	card, err := OpenCard(raw)
+	card, err := wire.OpenCard(raw)
 	if err != nil {
 		return err
 	}

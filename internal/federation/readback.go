@@ -1,6 +1,10 @@
 package federation
 
-import "time"
+import (
+	"time"
+
+	"banmesh/internal/wire"
+)
 
 // A broker that acknowledges a message may still not keep it: a NATS cluster
 // that has just lost a node acknowledges retained messages which it then fails
@@ -25,11 +29,11 @@ const (
 
 // readBack is what was published in one connection and not seen since.
 type readBack struct {
-	sent         map[Name]Hash
+	sent         map[wire.Name]wire.Hash
 	first, spoke time.Time // of what is in sent
 
-	asked           map[Name]Hash // what is read back now; nil between two times
-	seen            map[Name]Hash
+	asked           map[wire.Name]wire.Hash // what is read back now; nil between two times
+	seen            map[wire.Name]wire.Hash
 	attempt         int
 	began, answered time.Time
 
@@ -41,7 +45,7 @@ type readBack struct {
 // published notes what is on its way to the broker.
 func (r *readBack) published(out []outgoing, now time.Time) {
 	if r.sent == nil {
-		r.sent = map[Name]Hash{}
+		r.sent = map[wire.Name]wire.Hash{}
 	}
 	for _, o := range out {
 		// What replaces or withdraws a message that is read back just now says
@@ -52,7 +56,7 @@ func (r *readBack) published(out []outgoing, now time.Time) {
 			continue
 		}
 		if _, ok := r.sent[o.name]; ok || len(r.sent) < readBackNames {
-			r.sent[o.name] = hashOf(o.payload)
+			r.sent[o.name] = wire.HashOf(o.payload)
 		}
 	}
 	if r.first.IsZero() {
@@ -62,9 +66,9 @@ func (r *readBack) published(out []outgoing, now time.Time) {
 }
 
 // shown notes a retained message of ours that the broker hands out.
-func (r *readBack) shown(n Name, payload []byte) {
+func (r *readBack) shown(n wire.Name, payload []byte) {
 	if _, ok := r.asked[n]; ok {
-		r.seen[n] = hashOf(payload)
+		r.seen[n] = wire.HashOf(payload)
 	}
 }
 
@@ -73,14 +77,14 @@ func (r *readBack) due(now time.Time) bool {
 	if r.asked != nil || len(r.sent) == 0 || now.Before(r.next) || now.Sub(r.spoke) < readBackQuiet && now.Sub(r.first) < readBackLate {
 		return false
 	}
-	r.asked, r.seen, r.sent = r.sent, map[Name]Hash{}, nil
+	r.asked, r.seen, r.sent = r.sent, map[wire.Name]wire.Hash{}, nil
 	r.first, r.began, r.answered = time.Time{}, now, time.Time{}
 	r.attempt++
 	return true
 }
 
 // end gives what the broker does not show, once it had the time to.
-func (r *readBack) end(now time.Time, answered bool) (lost map[Name]Hash) {
+func (r *readBack) end(now time.Time, answered bool) (lost map[wire.Name]wire.Hash) {
 	if r.asked == nil {
 		return nil
 	}
@@ -89,10 +93,10 @@ func (r *readBack) end(now time.Time, answered bool) (lost map[Name]Hash) {
 	}
 	switch {
 	case !r.answered.IsZero() && now.Sub(r.answered) >= fenceWait:
-		lost = map[Name]Hash{}
+		lost = map[wire.Name]wire.Hash{}
 		for n, hash := range r.asked {
 			seen, ok := r.seen[n]
-			if ok && !n.Kind.ofNode() {
+			if ok && !n.Kind.OfNode() {
 				continue // other nodes of the operator publish it, too, and the newest stays
 			}
 			if seen != hash {
@@ -102,7 +106,7 @@ func (r *readBack) end(now time.Time, answered bool) (lost map[Name]Hash) {
 	case now.Sub(r.began) >= readBackWait:
 		// No answer: ask for all of it another time.
 		if r.sent == nil {
-			r.sent = map[Name]Hash{}
+			r.sent = map[wire.Name]wire.Hash{}
 		}
 		for n, hash := range r.asked {
 			if _, ok := r.sent[n]; !ok {
@@ -126,7 +130,7 @@ func (r *readBack) end(now time.Time, answered bool) (lost map[Name]Hash) {
 }
 
 // heard takes a retained message of ours.
-func (l *link) heard(n Name, payload []byte) {
+func (l *link) heard(n wire.Name, payload []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.back.shown(n, payload)
@@ -143,7 +147,7 @@ func (l *link) readsBack() (topics []string, attempt int) {
 }
 
 // readBack begins and ends reading back, and gives what the broker has lost.
-func (l *link) readBack(now time.Time) (lost map[Name]Hash) {
+func (l *link) readBack(now time.Time) (lost map[wire.Name]wire.Hash) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.connected || l.back.due(now) {

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 func TestReadBack(t *testing.T) {
-	a, b := Name{Network: "n", Topic: "sshd", Kind: KindHead}, Name{Network: "n", Topic: "sshd", Kind: KindDelta, Slot: 3}
+	a, b := wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindHead}, wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindDelta, Slot: 3}
 	now := time.Unix(1_800_000_000, 0)
 	var r readBack
 	if r.due(now) || r.end(now, true) != nil {
@@ -35,10 +36,10 @@ func TestReadBack(t *testing.T) {
 		t.Errorf("lost %v before the broker had the time to show it", lost)
 	}
 	lost := r.end(now.Add(2*time.Second+fenceWait), true)
-	if len(lost) != 1 || lost[b] != hashOf([]byte("two")) {
+	if len(lost) != 1 || lost[b] != wire.HashOf([]byte("two")) {
 		t.Errorf("lost %v, want the second message", lost)
 	}
-	if len(r.sent) != 1 || r.sent[a] != hashOf([]byte("three")) {
+	if len(r.sent) != 1 || r.sent[a] != wire.HashOf([]byte("three")) {
 		t.Errorf("what was published meanwhile is %v", r.sent)
 	}
 
@@ -87,8 +88,8 @@ func TestReadBack(t *testing.T) {
 // What is replaced or withdrawn while it is read back is not lost, nor is a
 // card in whose place another node of the operator has put a newer one.
 func TestWhatWasReplacedMeanwhileIsNotLost(t *testing.T) {
-	head, delta := Name{Network: "n", Topic: "sshd", Kind: KindHead}, Name{Network: "n", Topic: "sshd", Kind: KindDelta, Slot: 3}
-	card := Name{Network: "n", Kind: KindCard}
+	head, delta := wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindHead}, wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindDelta, Slot: 3}
+	card := wire.Name{Network: "n", Kind: wire.KindCard}
 	now := time.Unix(1_800_000_000, 0)
 	var r readBack
 	r.published([]outgoing{{head, []byte("one")}, {delta, []byte("two")}, {card, []byte("card 1")}}, now)
@@ -103,7 +104,7 @@ func TestWhatWasReplacedMeanwhileIsNotLost(t *testing.T) {
 	if lost := r.end(now.Add(fenceWait), true); len(lost) != 0 || r.lost != 0 {
 		t.Errorf("lost %v", lost)
 	}
-	if len(r.sent) != 1 || r.sent[head] != hashOf([]byte("four")) {
+	if len(r.sent) != 1 || r.sent[head] != wire.HashOf([]byte("four")) {
 		t.Errorf("to be read back next: %v", r.sent)
 	}
 }

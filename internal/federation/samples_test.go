@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 func testKey(name string) ed25519.PrivateKey {
@@ -16,7 +17,7 @@ func testKey(name string) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(seed[:])
 }
 
-func publicOf(k ed25519.PrivateKey) (p PublicKey) {
+func publicOf(k ed25519.PrivateKey) (p wire.PublicKey) {
 	copy(p[:], k.Public().(ed25519.PublicKey))
 	return p
 }
@@ -29,12 +30,12 @@ func testFeed(topic ban.Topic, operator, node ed25519.PrivateKey) ban.Feed {
 }
 
 // genEntries draws sorted entries of every kind.
-func genEntries(t *rapid.T, label string) []entry {
+func genEntries(t *rapid.T, label string) []wire.Entry {
 	var claims []ban.Claim
 	for range rapid.IntRange(0, 40).Draw(t, label) {
 		claims = append(claims, genClaim(t))
 	}
-	return sortClaims(claims, testTime)
+	return wire.SortClaims(claims, testTime)
 }
 
 func genClaim(t *rapid.T) ban.Claim {

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/keys"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // A Session shares bans with a network: it writes the node's own feeds, reads
@@ -34,7 +36,7 @@ type Session struct {
 	followers map[ban.Feed]*follower
 	cards     map[ban.Operator]*cardState
 	library   library
-	verified  verified
+	verified  wire.Verifier
 	fences    map[fence]*sightings
 	restarts  map[ban.Topic]uint64 // epochs of ours that we forgot
 	counts    Counts
@@ -52,7 +54,7 @@ type Session struct {
 type Options struct {
 	Network  string
 	Brokers  []Broker
-	Identity *Identity
+	Identity *keys.Identity
 	Store    *store.Store
 	// Apply is called with every verified change of a followed feed, in order
 	// per feed, after what protects against replays is durable. An error ends
@@ -85,7 +87,7 @@ type Counts struct {
 
 // cardState is the newest card of an operator.
 type cardState struct {
-	card *Card
+	card *wire.Card
 	raw  []byte
 }
 
@@ -110,7 +112,7 @@ const bucketCards = "cards"
 // New makes a session. It reads the stored cards but starts nothing and calls
 // nothing back.
 func New(o Options) (*Session, error) {
-	if err := CheckNetwork(o.Network); err != nil {
+	if err := wire.CheckNetwork(o.Network); err != nil {
 		return nil, fmt.Errorf("network %w", err)
 	}
 	if o.Identity == nil || o.Store == nil || o.Apply == nil {
@@ -146,7 +148,7 @@ func (s *Session) loadCards() error {
 	err := s.o.Store.View(func(tx store.Tx) error {
 		return tx.Each(bucketCards, "", func(k string, v []byte) error {
 			raw := slices.Clone(v)
-			card, err := OpenCard(raw)
+			card, err := wire.OpenCard(raw)
 			if err != nil || card.Operator.String() != k {
 				s.o.Log.Error("stored_card_damaged", "operator", k, "error", err)
 				return nil // the brokers have it
@@ -356,13 +358,13 @@ func (s *Session) changed() {
 // package never calls Say with what it received.
 func (s *Session) Say(topic ban.Topic, add []ban.Claim, remove []ban.Target) error {
 	now := s.o.Now()
-	down := make([]key, 0, len(remove))
+	down := make([]ban.Key, 0, len(remove))
 	for _, t := range remove {
 		if !t.IsZero() {
-			down = append(down, keyOf(t))
+			down = append(down, ban.KeyOf(t))
 		}
 	}
-	up, down := settle(sortClaims(add, now), down)
+	up, down := wire.Settle(wire.SortClaims(add, now), down)
 	return s.speak(topic, func(a *author) ([]outgoing, error) { return a.say(now, up, down) })
 }
 
@@ -371,7 +373,7 @@ func (s *Session) Say(topic ban.Topic, add []ban.Claim, remove []ban.Target) err
 // crash whatever Say was not told.
 func (s *Session) SaySnapshot(topic ban.Topic, claims []ban.Claim) error {
 	now := s.o.Now()
-	es := sortClaims(claims, now)
+	es := wire.SortClaims(claims, now)
 	return s.speak(topic, func(a *author) ([]outgoing, error) { return a.sayAll(now, es) })
 }
 
@@ -399,7 +401,7 @@ func (s *Session) author(topic ban.Topic) (*author, error) {
 	if a := s.authors[topic]; a != nil {
 		return a, nil
 	}
-	if _, err := ban.ParseTopic(string(topic)); err != nil || topic == operatorsLevel {
+	if _, err := ban.ParseTopic(string(topic)); err != nil || topic == wire.OperatorsLevel {
 		return nil, fmt.Errorf("no feed can be about %q: %w", topic, ban.ErrTopic)
 	}
 	a, err := openAuthor(s.o.Network, topic, s.own, s.o.Identity.Signer(), s.o.Store, s.o.Now())
@@ -410,7 +412,7 @@ func (s *Session) author(topic ban.Topic) (*author, error) {
 	return a, nil
 }
 
-func (s *Session) keepCard(card *Card, raw []byte) error {
+func (s *Session) keepCard(card *wire.Card, raw []byte) error {
 	err := s.o.Store.Update(func(tx store.Tx) error { return tx.Put(bucketCards, card.Operator.String(), raw) })
 	if err != nil {
 		return fmt.Errorf("keeping the card: %w", err)

@@ -7,6 +7,7 @@ import (
 	"sort"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 // pageSize is how many entries a page of a set holds at most: a change moves
@@ -19,7 +20,7 @@ const pageSize = 512
 type set struct {
 	pages       []*page
 	count       int
-	fingerprint Fingerprint
+	fingerprint wire.Fingerprint
 }
 
 // A page has its entries in columns, which waste nothing between fields.
@@ -27,7 +28,7 @@ type page struct {
 	kind  ban.Kind
 	keys  []byte // count * width(kind)
 	ends  []uint32
-	metas []meta
+	metas []wire.Meta
 	// said is what all have, unless saids has what each has.
 	said  uint32
 	saids []uint32
@@ -38,14 +39,16 @@ type page struct {
 
 func (p *page) len() int { return len(p.ends) }
 
-func (p *page) key(i int) (k key) {
-	w := width(p.kind)
-	k.kind = p.kind
-	copy(k.b[:], p.keys[i*w:(i+1)*w])
+func (p *page) key(i int) (k ban.Key) {
+	w := ban.KeyWidth(p.kind)
+	k.Kind = p.kind
+	copy(k.B[:], p.keys[i*w:(i+1)*w])
 	return k
 }
 
-func (p *page) entry(i int) entry { return entry{p.key(i), p.ends[i], p.metas[i], p.saidOf(i)} }
+func (p *page) entry(i int) wire.Entry {
+	return wire.Entry{Key: p.key(i), End: p.ends[i], Meta: p.metas[i], Said: p.saidOf(i)}
+}
 
 func (p *page) saidOf(i int) uint32 {
 	if p.saids == nil {
@@ -62,29 +65,29 @@ func (p *page) hear(said uint32) {
 }
 
 // replace puts an entry in place of that with its key.
-func (p *page) replace(i int, e *entry) {
-	p.ends[i], p.metas[i] = e.end, e.meta
-	if p.hear(e.said); p.saids != nil {
-		p.saids[i] = e.said
+func (p *page) replace(i int, e *wire.Entry) {
+	p.ends[i], p.metas[i] = e.End, e.Meta
+	if p.hear(e.Said); p.saids != nil {
+		p.saids[i] = e.Said
 	}
-	p.least = min(p.least, e.end)
+	p.least = min(p.least, e.End)
 }
 
-func (p *page) insert(i int, e *entry) {
+func (p *page) insert(i int, e *wire.Entry) {
 	if p.len() == 0 {
-		p.said, p.least = e.said, e.end
+		p.said, p.least = e.Said, e.End
 	}
-	if p.hear(e.said); p.saids != nil {
-		p.saids = slices.Insert(p.saids, i, e.said)
+	if p.hear(e.Said); p.saids != nil {
+		p.saids = slices.Insert(p.saids, i, e.Said)
 	}
-	p.keys = slices.Insert(p.keys, i*width(p.kind), e.key.bytes()...)
-	p.ends = slices.Insert(p.ends, i, e.end)
-	p.metas = slices.Insert(p.metas, i, e.meta)
-	p.least = min(p.least, e.end)
+	p.keys = slices.Insert(p.keys, i*ban.KeyWidth(p.kind), e.Key.Bytes()...)
+	p.ends = slices.Insert(p.ends, i, e.End)
+	p.metas = slices.Insert(p.metas, i, e.Meta)
+	p.least = min(p.least, e.End)
 }
 
 func (p *page) remove(i int) {
-	w := width(p.kind)
+	w := ban.KeyWidth(p.kind)
 	p.keys = slices.Delete(p.keys, i*w, (i+1)*w)
 	p.ends = slices.Delete(p.ends, i, i+1)
 	p.metas = slices.Delete(p.metas, i, i+1)
@@ -95,7 +98,7 @@ func (p *page) remove(i int) {
 
 // move puts entry from in place of to.
 func (p *page) move(to, from int) {
-	w := width(p.kind)
+	w := ban.KeyWidth(p.kind)
 	copy(p.keys[to*w:(to+1)*w], p.keys[from*w:(from+1)*w])
 	p.ends[to], p.metas[to] = p.ends[from], p.metas[from]
 	if p.saids != nil {
@@ -105,7 +108,7 @@ func (p *page) move(to, from int) {
 
 // truncate keeps the first n entries.
 func (p *page) truncate(n int) {
-	p.keys, p.ends, p.metas = p.keys[:n*width(p.kind)], p.ends[:n], p.metas[:n]
+	p.keys, p.ends, p.metas = p.keys[:n*ban.KeyWidth(p.kind)], p.ends[:n], p.metas[:n]
 	if p.saids != nil {
 		p.saids = p.saids[:n]
 	}
@@ -113,7 +116,7 @@ func (p *page) truncate(n int) {
 
 // part copies the entries from i up to j into a page of their own.
 func (p *page) part(i, j int) *page {
-	w := width(p.kind)
+	w := ban.KeyWidth(p.kind)
 	q := &page{
 		kind: p.kind, keys: slices.Clone(p.keys[i*w : j*w]), ends: slices.Clone(p.ends[i:j]), metas: slices.Clone(p.metas[i:j]),
 		said: p.said, least: p.least,
@@ -125,18 +128,18 @@ func (p *page) part(i, j int) *page {
 }
 
 // compare orders the page's key i and k.
-func (p *page) compare(i int, k *key) int {
-	w := width(p.kind)
-	return cmp.Or(cmp.Compare(p.kind, k.kind), bytes.Compare(p.keys[i*w:(i+1)*w], k.b[:w]))
+func (p *page) compare(i int, k *ban.Key) int {
+	w := ban.KeyWidth(p.kind)
+	return cmp.Or(cmp.Compare(p.kind, k.Kind), bytes.Compare(p.keys[i*w:(i+1)*w], k.B[:w]))
 }
 
 // find gives the page and the place where k is, or where it belongs.
-func (s *set) find(k *key) (at, i int, found bool) {
+func (s *set) find(k *ban.Key) (at, i int, found bool) {
 	at = sort.Search(len(s.pages), func(n int) bool {
 		p := s.pages[n]
 		return p.compare(p.len()-1, k) >= 0
 	})
-	if at == len(s.pages) || s.pages[at].kind != k.kind {
+	if at == len(s.pages) || s.pages[at].kind != k.Kind {
 		return at, 0, false
 	}
 	p := s.pages[at]
@@ -145,32 +148,32 @@ func (s *set) find(k *key) (at, i int, found bool) {
 }
 
 // get gives the entry of a key.
-func (s *set) get(k *key) (entry, bool) {
+func (s *set) get(k *ban.Key) (wire.Entry, bool) {
 	at, i, ok := s.find(k)
 	if !ok {
-		return entry{}, false
+		return wire.Entry{}, false
 	}
 	return s.pages[at].entry(i), true
 }
 
 // put adds or replaces an entry.
-func (s *set) put(e *entry) {
-	at, i, found := s.find(&e.key)
-	s.fingerprint.add(e)
+func (s *set) put(e *wire.Entry) {
+	at, i, found := s.find(&e.Key)
+	s.fingerprint.Add(e)
 	if found {
 		p := s.pages[at]
 		old := p.entry(i)
-		s.fingerprint.remove(&old)
+		s.fingerprint.Remove(&old)
 		p.replace(i, e)
 		return
 	}
 	s.count++
 	// Past the last key of its kind: the page before takes it, if it has room.
-	if (at == len(s.pages) || s.pages[at].kind != e.key.kind) && at > 0 && s.pages[at-1].kind == e.key.kind && s.pages[at-1].len() < pageSize {
+	if (at == len(s.pages) || s.pages[at].kind != e.Key.Kind) && at > 0 && s.pages[at-1].kind == e.Key.Kind && s.pages[at-1].len() < pageSize {
 		at--
 		i = s.pages[at].len()
-	} else if at == len(s.pages) || s.pages[at].kind != e.key.kind {
-		s.pages = slices.Insert(s.pages, at, &page{kind: e.key.kind})
+	} else if at == len(s.pages) || s.pages[at].kind != e.Key.Kind {
+		s.pages = slices.Insert(s.pages, at, &page{kind: e.Key.Kind})
 		i = 0
 	}
 	p := s.pages[at]
@@ -183,14 +186,14 @@ func (s *set) put(e *entry) {
 }
 
 // remove takes a key out and gives its entry.
-func (s *set) remove(k *key) (entry, bool) {
+func (s *set) remove(k *ban.Key) (wire.Entry, bool) {
 	at, i, found := s.find(k)
 	if !found {
-		return entry{}, false
+		return wire.Entry{}, false
 	}
 	p := s.pages[at]
 	e := p.entry(i)
-	s.fingerprint.remove(&e)
+	s.fingerprint.Remove(&e)
 	s.count--
 	if p.remove(i); p.len() == 0 {
 		s.pages = slices.Delete(s.pages, at, at+1)
@@ -199,13 +202,13 @@ func (s *set) remove(k *key) (entry, bool) {
 }
 
 // expire takes out every entry that ends at or before gc.
-func (s *set) expire(gc uint32) (gone []key) {
+func (s *set) expire(gc uint32) (gone []ban.Key) {
 	return s.removeIf(func(p *page, i int) bool { return p.ends[i] <= gc }, func(p *page) bool { return p.least > gc })
 }
 
 // removeIf takes out the entries for which gone says so. skip says that a page
 // has none.
-func (s *set) removeIf(gone func(*page, int) bool, skip func(*page) bool) (out []key) {
+func (s *set) removeIf(gone func(*page, int) bool, skip func(*page) bool) (out []ban.Key) {
 	for _, p := range s.pages {
 		if skip(p) {
 			continue
@@ -214,8 +217,8 @@ func (s *set) removeIf(gone func(*page, int) bool, skip func(*page) bool) (out [
 		for i := range p.len() {
 			if gone(p, i) {
 				e := p.entry(i)
-				s.fingerprint.remove(&e)
-				out = append(out, e.key)
+				s.fingerprint.Remove(&e)
+				out = append(out, e.Key)
 				continue
 			}
 			p.move(kept, i)
@@ -233,10 +236,10 @@ func (s *set) removeIf(gone func(*page, int) bool, skip func(*page) bool) (out [
 }
 
 // apply puts a step into effect: first expiry, then up, then down.
-func (s *set) apply(gc uint32, up []entry, down []key, said uint32) {
+func (s *set) apply(gc uint32, up []wire.Entry, down []ban.Key, said uint32) {
 	s.expire(gc)
 	for i := range up {
-		up[i].said = said
+		up[i].Said = said
 		s.put(&up[i])
 	}
 	for i := range down {
@@ -246,17 +249,17 @@ func (s *set) apply(gc uint32, up []entry, down []key, said uint32) {
 
 // ascend calls f with the entries with keys from lo to hi, hi not included and
 // "" for no bound.
-func (s *set) ascend(lo, hi string, f func(*entry)) {
+func (s *set) ascend(lo, hi string, f func(*wire.Entry)) {
 	at, i := 0, 0
 	if lo != "" {
-		k := keyOfText(lo)
+		k := ban.KeyOfText(lo)
 		at, i, _ = s.find(&k)
 	}
 	for ; at < len(s.pages); at, i = at+1, 0 {
 		p := s.pages[at]
 		for ; i < p.len(); i++ {
 			e := p.entry(i)
-			if hi != "" && e.key.text() >= hi {
+			if hi != "" && e.Key.Text() >= hi {
 				return
 			}
 			f(&e)
@@ -265,13 +268,13 @@ func (s *set) ascend(lo, hi string, f func(*entry)) {
 }
 
 // between gives what ascend does, as a list.
-func (s *set) between(lo, hi string) (out []entry) {
-	s.ascend(lo, hi, func(e *entry) { out = append(out, *e) })
+func (s *set) between(lo, hi string) (out []wire.Entry) {
+	s.ascend(lo, hi, func(e *wire.Entry) { out = append(out, *e) })
 	return out
 }
 
 // each calls f with every entry, in order.
-func (s *set) each(f func(*entry)) {
+func (s *set) each(f func(*wire.Entry)) {
 	for _, p := range s.pages {
 		for i := range p.len() {
 			e := p.entry(i)
@@ -282,21 +285,21 @@ func (s *set) each(f func(*entry)) {
 
 // difference calls put for every entry of b that a lacks or has otherwise, and
 // drop for every key of a that b lacks.
-func difference(a, b *set, put func(*entry), drop func(*key)) {
+func difference(a, b *set, put func(*wire.Entry), drop func(*ban.Key)) {
 	x, y := cursor{s: a}, cursor{s: b}
 	for {
 		e, f := x.peek(), y.peek()
 		switch {
 		case e == nil && f == nil:
 			return
-		case f == nil || e != nil && compareKeys(&e.key, &f.key) < 0:
-			drop(&e.key)
+		case f == nil || e != nil && ban.CompareKeys(&e.Key, &f.Key) < 0:
+			drop(&e.Key)
 			x.i++
-		case e == nil || compareKeys(&e.key, &f.key) > 0:
+		case e == nil || ban.CompareKeys(&e.Key, &f.Key) > 0:
 			put(f)
 			y.i++
 		default:
-			if e.end != f.end || e.meta != f.meta {
+			if e.End != f.End || e.Meta != f.Meta {
 				put(f)
 			}
 			x.i++
@@ -309,10 +312,10 @@ func difference(a, b *set, put func(*entry), drop func(*key)) {
 type cursor struct {
 	s     *set
 	at, i int
-	e     entry
+	e     wire.Entry
 }
 
-func (c *cursor) peek() *entry {
+func (c *cursor) peek() *wire.Entry {
 	for c.at < len(c.s.pages) && c.i >= c.s.pages[c.at].len() {
 		c.at, c.i = c.at+1, 0
 	}

@@ -4,6 +4,9 @@ import (
 	"slices"
 	"testing"
 
+	"banmesh/internal/ban"
+	"banmesh/internal/wire"
+
 	"pgregory.net/rapid"
 )
 
@@ -11,26 +14,26 @@ import (
 func TestASetIsASortedMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var s set
-		want := map[key]entry{}
+		want := map[ban.Key]wire.Entry{}
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 5).Draw(t, "step") {
 			case 0, 1, 2:
-				e := entryOf(genClaim(t))
-				e.said = rapid.Uint32Range(1, 3).Draw(t, "said")
+				e := wire.EntryOf(genClaim(t))
+				e.Said = rapid.Uint32Range(1, 3).Draw(t, "said")
 				s.put(&e)
-				want[e.key] = e
+				want[e.Key] = e
 			case 3:
-				k := keyOf(genTarget(t))
+				k := ban.KeyOf(genTarget(t))
 				_, was := want[k]
 				if _, ok := s.remove(&k); ok != was {
 					t.Fatalf("remove says %v", ok)
 				}
 				delete(want, k)
 			case 4:
-				gc := minutes(testTime) + uint32(rapid.IntRange(0, 20000).Draw(t, "gc"))
+				gc := wire.Minutes(testTime) + uint32(rapid.IntRange(0, 20000).Draw(t, "gc"))
 				gone := 0
 				for k, e := range want {
-					if e.end <= gc {
+					if e.End <= gc {
 						delete(want, k)
 						gone++
 					}
@@ -41,40 +44,40 @@ func TestASetIsASortedMap(t *testing.T) {
 			case 5:
 				for _, e := range genEntries(t, "bulk") {
 					s.put(&e)
-					want[e.key] = e
+					want[e.Key] = e
 				}
 			}
 			checkSet(t, &s, want)
-			s.each(func(e *entry) {
-				if want[e.key].said != e.said {
-					t.Fatalf("%v was heard at %d, want %d", e.key, e.said, want[e.key].said)
+			s.each(func(e *wire.Entry) {
+				if want[e.Key].Said != e.Said {
+					t.Fatalf("%v was heard at %d, want %d", e.Key, e.Said, want[e.Key].Said)
 				}
 			})
 		}
 	})
 }
 
-func checkSet(t *rapid.T, s *set, want map[key]entry) {
+func checkSet(t *rapid.T, s *set, want map[ban.Key]wire.Entry) {
 	t.Helper()
-	var fp Fingerprint
-	var before *key
+	var fp wire.Fingerprint
+	var before *ban.Key
 	n := 0
-	s.each(func(e *entry) {
-		if w, ok := want[e.key]; !ok || w.end != e.end || w.meta != e.meta {
+	s.each(func(e *wire.Entry) {
+		if w, ok := want[e.Key]; !ok || w.End != e.End || w.Meta != e.Meta {
 			t.Fatalf("the set has %+v, want %+v", e, w)
 		}
-		if before != nil && compareKeys(before, &e.key) >= 0 {
+		if before != nil && ban.CompareKeys(before, &e.Key) >= 0 {
 			t.Fatal("not in order")
 		}
-		before = &e.key
-		fp.add(e)
+		before = &e.Key
+		fp.Add(e)
 		n++
 	})
 	if n != len(want) || s.count != n || s.fingerprint != fp {
 		t.Fatalf("%d entries, count %d, want %d; fingerprint ok: %v", n, s.count, len(want), s.fingerprint == fp)
 	}
 	for k, w := range want {
-		if e, ok := s.get(&k); !ok || e.end != w.end {
+		if e, ok := s.get(&k); !ok || e.End != w.End {
 			t.Fatalf("get(%v) = %+v, %v", k, e, ok)
 		}
 	}
@@ -87,17 +90,17 @@ func TestBetweenGivesARange(t *testing.T) {
 		for i := range es {
 			s.put(&es[i])
 		}
-		a, b := keyOf(genTarget(t)), keyOf(genTarget(t))
-		lo, hi := a.text(), b.text()
+		a, b := ban.KeyOf(genTarget(t)), ban.KeyOf(genTarget(t))
+		lo, hi := a.Text(), b.Text()
 		if rapid.Bool().Draw(t, "no low") {
 			lo = ""
 		}
 		if rapid.Bool().Draw(t, "no high") {
 			hi = ""
 		}
-		var want []entry
+		var want []wire.Entry
 		for _, e := range es {
-			if e.key.text() >= lo && (hi == "" || e.key.text() < hi) {
+			if e.Key.Text() >= lo && (hi == "" || e.Key.Text() < hi) {
 				want = append(want, e)
 			}
 		}
@@ -116,9 +119,9 @@ func TestDifferenceTurnsOneSetIntoTheOther(t *testing.T) {
 		for _, e := range genEntries(t, "b") {
 			b.put(&e)
 		}
-		var up []entry
-		var down []key
-		difference(&a, &b, func(e *entry) { up = append(up, *e) }, func(k *key) { down = append(down, *k) })
+		var up []wire.Entry
+		var down []ban.Key
+		difference(&a, &b, func(e *wire.Entry) { up = append(up, *e) }, func(k *ban.Key) { down = append(down, *k) })
 		a.apply(0, up, down, 0)
 		if a.fingerprint != b.fingerprint || a.count != b.count {
 			t.Fatal("they differ still")
@@ -129,7 +132,7 @@ func TestDifferenceTurnsOneSetIntoTheOther(t *testing.T) {
 func TestABigSetSplitsItsPages(t *testing.T) {
 	var s set
 	for i := range 10 * pageSize {
-		e := entry{key: key{kind: 1, b: [20]byte{byte(i * 7), byte(i >> 8), byte(i)}}, end: uint32(i) + 1}
+		e := wire.Entry{Key: ban.Key{Kind: 1, B: [20]byte{byte(i * 7), byte(i >> 8), byte(i)}}, End: uint32(i) + 1}
 		s.put(&e)
 	}
 	for _, p := range s.pages {
@@ -140,7 +143,7 @@ func TestABigSetSplitsItsPages(t *testing.T) {
 	if s.count != 10*pageSize {
 		t.Fatalf("%d entries", s.count)
 	}
-	if got := len(s.expire(1 << 31)); got != 10*pageSize || s.count != 0 || s.fingerprint != (Fingerprint{}) || len(s.pages) != 0 {
+	if got := len(s.expire(1 << 31)); got != 10*pageSize || s.count != 0 || s.fingerprint != (wire.Fingerprint{}) || len(s.pages) != 0 {
 		t.Fatalf("%d expired, %d left", got, s.count)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/keys"
+	"banmesh/internal/wire"
 )
 
 // A Tap listens to a network and says of each message why it is or is not
@@ -22,7 +24,7 @@ type Tap struct {
 	// Trusted says whom this node trusts; nil trusts nobody.
 	Trusted func(ban.Operator) (name string, ok bool)
 	// Cards are known beforehand, beside those that the broker delivers.
-	Cards []*Card
+	Cards []*wire.Card
 	Now   func() time.Time
 	Log   *slog.Logger
 	// Heard is called with every message, one at a time.
@@ -31,14 +33,14 @@ type Tap struct {
 
 // Tapped is a message as a [Tap] judges it.
 type Tapped struct {
-	At       time.Time    `json:"at"`
-	MQTT     string       `json:"mqtt"` // the topic
-	Bytes    int          `json:"bytes"`
-	Retained bool         `json:"retained"`
-	Believed bool         `json:"believed"`
-	Why      string       `json:"why"`            // a sentence
-	Name     string       `json:"name,omitempty"` // of the operator, as this node knows it
-	Message  *Description `json:"message,omitempty"`
+	At       time.Time         `json:"at"`
+	MQTT     string            `json:"mqtt"` // the topic
+	Bytes    int               `json:"bytes"`
+	Retained bool              `json:"retained"`
+	Believed bool              `json:"believed"`
+	Why      string            `json:"why"`            // a sentence
+	Name     string            `json:"name,omitempty"` // of the operator, as this node knows it
+	Message  *wire.Description `json:"message,omitempty"`
 }
 
 // TapFilters gives the filters for what an operator publishes in a topic; ""
@@ -51,8 +53,8 @@ func TapFilters(network string, topic ban.Topic, o ban.Operator) []string {
 	if o == (ban.Operator{}) {
 		who = "+"
 	}
-	base := Prefix + network + "/"
-	out := []string{base + operatorsLevel + "/" + who + "/card", base + operatorsLevel + "/" + who + "/trust", base + operatorsLevel + "/" + who + "/topics/+"}
+	base := wire.Prefix + network + "/"
+	out := []string{base + wire.OperatorsLevel + "/" + who + "/card", base + wire.OperatorsLevel + "/" + who + "/trust", base + wire.OperatorsLevel + "/" + who + "/topics/+"}
 	for _, k := range []string{"head", "delta/+", "segment/+", "chunk/+", "manifest", "dispute"} {
 		out = append(out, base+t+"/"+who+"/+/"+k)
 	}
@@ -61,7 +63,7 @@ func TapFilters(network string, topic ban.Topic, o ban.Operator) []string {
 
 // Run listens until ctx ends.
 func (t *Tap) Run(ctx context.Context) error {
-	id, err := ThrowawayIdentity(t.Now())
+	id, err := keys.Throwaway(t.Now())
 	if err != nil {
 		return err
 	}
@@ -85,7 +87,7 @@ func (t *Tap) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { l.run(ctx) })
-	j := judge{tap: t, cards: map[ban.Operator]*Card{}, heads: map[ban.Feed]Header{}}
+	j := judge{tap: t, cards: map[ban.Operator]*wire.Card{}, heads: map[ban.Feed]wire.Header{}}
 	for _, c := range t.Cards {
 		j.cards[c.Operator] = c
 	}
@@ -108,14 +110,14 @@ func (t *Tap) Run(ctx context.Context) error {
 // judge remembers what a reader would remember.
 type judge struct {
 	tap   *Tap
-	cards map[ban.Operator]*Card
-	heads map[ban.Feed]Header
+	cards map[ban.Operator]*wire.Card
+	heads map[ban.Feed]wire.Header
 }
 
 func (j *judge) judge(p packet) Tapped {
 	now := j.tap.Now()
 	out := Tapped{At: now, MQTT: p.topic, Bytes: len(p.payload), Retained: p.retained}
-	n, err := ParseTopicName(p.topic)
+	n, err := wire.ParseTopicName(p.topic)
 	if err != nil {
 		out.Why = err.Error()
 		return out
@@ -128,7 +130,7 @@ func (j *judge) judge(p packet) Tapped {
 		out.Why = "it is empty: somebody erased what was retained here; that says nothing about the feed"
 		return out
 	}
-	m, err := Open(n, p.payload)
+	m, err := wire.Open(n, p.payload)
 	if err != nil {
 		out.Why = err.Error()
 		return out
@@ -138,7 +140,7 @@ func (j *judge) judge(p packet) Tapped {
 	switch err := j.doubt(m, now); {
 	case err != nil:
 		out.Why = err.Error()
-	case n.Kind == KindCard:
+	case n.Kind == wire.KindCard:
 		out.Believed, out.Why = true, "the operator's root key signed it; that it is trusted is another matter"
 	case !trusted:
 		out.Why = "well signed and certified, but this node does not trust the operator"
@@ -149,19 +151,19 @@ func (j *judge) judge(p packet) Tapped {
 }
 
 // doubt gives the reason for which a reader would refuse the message.
-func (j *judge) doubt(m *Message, now time.Time) error {
+func (j *judge) doubt(m *wire.Message, now time.Time) error {
 	h := m.Header
 	if h.Ahead(now) {
-		return fmt.Errorf("%w: %s", ErrFuture, h.Issued.Format(time.RFC3339))
+		return fmt.Errorf("%w: %s", wire.ErrFuture, h.Issued.Format(time.RFC3339))
 	}
-	if c, ok := m.Body.(*Card); ok {
+	if c, ok := m.Body.(*wire.Card); ok {
 		if old := j.cards[c.Operator]; old != nil && old.Serial > c.Serial {
 			return fmt.Errorf("it is older than the operator's card %d", old.Serial)
 		}
 		j.cards[c.Operator] = c
 		return nil
 	}
-	if !h.Kind.ofNode() {
+	if !h.Kind.OfNode() {
 		return nil
 	}
 	c := j.cards[h.Operator]
@@ -171,7 +173,7 @@ func (j *judge) doubt(m *Message, now time.Time) error {
 	if err := c.Certifies(h.Signer, h.Issued); err != nil {
 		return err
 	}
-	if h.Kind != KindHead {
+	if h.Kind != wire.KindHead {
 		return nil
 	}
 	f := m.Name.Feed()

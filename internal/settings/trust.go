@@ -9,6 +9,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/federation"
 	"banmesh/internal/policy"
+	"banmesh/internal/wire"
 )
 
 // trusting is what others' published trust lists make of a configuration.
@@ -51,7 +52,7 @@ func (s *Settings) WithTrust(held []federation.TrustList) (*Settings, error) {
 // policyList orders a list by weight: a follow may take only the first few.
 func policyList(l federation.TrustList) (out policy.TrustList) {
 	trusted := slices.Clone(l.Trusted)
-	slices.SortStableFunc(trusted, func(a, b federation.Trusted) int { return cmp.Compare(b.Weight, a.Weight) })
+	slices.SortStableFunc(trusted, func(a, b wire.Trusted) int { return cmp.Compare(b.Weight, a.Weight) })
 	for _, o := range trusted {
 		out.Operators = append(out.Operators, o.Operator)
 		if o.Follows {

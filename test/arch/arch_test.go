@@ -30,7 +30,9 @@ var mayImport = map[string][]string{
 	"internal/config":     {"internal/ban", "internal/place", "internal/policy", "internal/span", "internal/typo"},
 	"internal/detect":     {"internal/ban", "internal/span", "topics"},
 	"internal/span":       {},
-	"internal/federation": {"internal/ban", "internal/store"},
+	"internal/wire":       {"internal/ban"},
+	"internal/keys":       {"internal/ban", "internal/wire"},
+	"internal/federation": {"internal/ban", "internal/keys", "internal/store", "internal/wire"},
 	"internal/firewall":   {"internal/ban"},
 	"internal/policy":     {"internal/ban", "internal/span"},
 	"internal/neverban":   {"internal/ban"},
@@ -38,21 +40,21 @@ var mayImport = map[string][]string{
 	"internal/wallet":     {"internal/ban"},
 	"internal/export":     {"internal/ban", "internal/wallet"},
 	"internal/gate":       {"internal/ban", "internal/wallet"},
-	"internal/broker":     {"internal/ban", "internal/federation", "internal/place", "internal/span", "internal/typo"},
+	"internal/broker":     {"internal/ban", "internal/wire", "internal/place", "internal/span", "internal/typo"},
 	"internal/settings": {
 		"topics", "internal/ban", "internal/config", "internal/detect", "internal/federation", "internal/firewall", "internal/gate",
-		"internal/neverban", "internal/policy", "internal/span", "internal/typo",
+		"internal/keys", "internal/neverban", "internal/policy", "internal/span", "internal/typo", "internal/wire",
 	},
 	"internal/agent": {
 		"topics", "internal/ban", "internal/broker", "internal/config", "internal/control", "internal/detect", "internal/export",
-		"internal/federation", "internal/firewall", "internal/gate", "internal/ledger", "internal/neverban", "internal/policy",
-		"internal/settings", "internal/store", "internal/wallet",
+		"internal/federation", "internal/firewall", "internal/gate", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
+		"internal/settings", "internal/store", "internal/wallet", "internal/wire",
 	},
 	"cmd/agent": {
 		"topics", "client", "internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/span",
-		"internal/federation", "internal/firewall", "internal/ledger", "internal/policy", "internal/neverban", "internal/settings", "internal/store", "internal/wallet",
+		"internal/federation", "internal/firewall", "internal/keys", "internal/ledger", "internal/policy", "internal/neverban", "internal/settings", "internal/store", "internal/wallet", "internal/wire",
 	},
-	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/federation"},
+	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/keys", "internal/wire"},
 }
 
 // onlyIn confines each library that shapes a part to its home, so that it can
@@ -62,7 +64,7 @@ var onlyIn = map[string][]string{
 	"github.com/vishvananda/netlink":      {"internal/firewall", "internal/neverban"},
 	"github.com/mochi-mqtt/server/v2":     {"internal/broker"},
 	"github.com/eclipse/paho.mqtt.golang": {"internal/federation"},
-	"golang.org/x/crypto/nacl/sign":       {"internal/federation"},
+	"golang.org/x/crypto/nacl/sign":       {"internal/wire"},
 	"go.etcd.io/bbolt":                    {"internal/store", "internal/broker"},
 	"github.com/pelletier/go-toml/v2":     {"internal/config", "internal/place", "topics", "internal/broker", "cmd/broker"},
 	"github.com/spf13/cobra":              {"cmd/agent", "cmd/broker", "internal/cli"},
@@ -113,6 +115,26 @@ func TestNobodyImportsWhatTheTableDoesNotAllow(t *testing.T) {
 	if len(packages) < 10 {
 		t.Errorf("saw only %d packages: the test looks in the wrong place", len(packages))
 	}
+}
+
+// TestTheBrokerLinksNoClient: the broker reads signed messages, it does not
+// speak MQTT as a client, so nothing that it may import may import one.
+func TestTheBrokerLinksNoClient(t *testing.T) {
+	seen := map[string]bool{}
+	var visit func(p, by string)
+	visit = func(p, by string) {
+		if seen[p] {
+			return
+		}
+		seen[p] = true
+		if slices.Contains(onlyIn["github.com/eclipse/paho.mqtt.golang"], p) {
+			t.Errorf("cmd/broker reaches %s through %s", p, by)
+		}
+		for _, to := range mayImport[p] {
+			visit(to, p)
+		}
+	}
+	visit("cmd/broker", "itself")
 }
 
 // homeOf gives the package that owns a directory, or "" for one that the rules

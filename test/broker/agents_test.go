@@ -18,6 +18,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/broker"
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 	"banmesh/internal/store"
 )
 
@@ -37,7 +38,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 // A node is an agent's session and what it heard.
 type node struct {
 	t  testing.TB
-	id *federation.Identity
+	id *keys.Identity
 	s  *federation.Session
 
 	mu   sync.Mutex
@@ -58,7 +59,7 @@ func connect(t testing.TB, name string, brokers ...federation.Broker) *node {
 	dir := t.TempDir()
 	n := &node{t: t, bans: map[ban.Target]bool{}}
 	var err error
-	if n.id, err = federation.OpenIdentity(filepath.Join(dir, "keys"), name, time.Now()); err != nil {
+	if n.id, err = keys.Open(filepath.Join(dir, "keys"), name, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	st, err := store.Open(filepath.Join(dir, "agent.db"))

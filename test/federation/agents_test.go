@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 )
 
 const (
@@ -323,7 +324,7 @@ func TestARootKeyElsewhereRevokesANode(t *testing.T) {
 		}
 		install(n)
 		var err error
-		if n.id, err = federation.LoadIdentity(n.path("state")); err != nil {
+		if n.id, err = keys.Load(n.path("state")); err != nil {
 			t.Fatal(err)
 		}
 		n.configure(publishing)

@@ -21,6 +21,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 )
 
 var program string // the agent's
@@ -63,7 +64,7 @@ type node struct {
 	t       testing.TB
 	name    string
 	dir     string
-	id      *federation.Identity
+	id      *keys.Identity
 	brokers string // sections of the configuration
 	rules   string
 	client  *control.Client
@@ -98,7 +99,7 @@ func newNode(t testing.TB, name string, brokers ...string) *node {
 	}
 	n.client = control.NewClient(n.path("s"))
 	var err error
-	if n.id, err = federation.OpenIdentity(n.path("state"), name, time.Now()); err != nil {
+	if n.id, err = keys.Open(n.path("state"), name, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -17,10 +17,10 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker"
-	"banmesh/internal/federation"
 	"banmesh/internal/place"
 	"banmesh/internal/span"
 	"banmesh/internal/typo"
+	"banmesh/internal/wire"
 )
 
 // maxFile bounds the configuration file.
@@ -199,7 +199,7 @@ func (f *File) Options() (o broker.Options, err error) {
 		LogAddresses: f.Log.Addresses, DenyRead: f.DenyRead, Users: map[string]broker.User{},
 	}
 	if f.Network != "" {
-		if err := federation.CheckNetwork(f.Network); err != nil {
+		if err := wire.CheckNetwork(f.Network); err != nil {
 			fault("network", "%w", err)
 		}
 	}

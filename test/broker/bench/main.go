@@ -20,7 +20,7 @@ import (
 	"syscall"
 	"time"
 
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 	"banmesh/test/broker/load"
 )
 
@@ -195,7 +195,7 @@ func verification() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	h, err := federation.Peek(body)
+	h, err := wire.Peek(body)
 	if err != nil {
 		return 0, err
 	}

@@ -17,14 +17,14 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
-	"banmesh/internal/federation"
+	"banmesh/internal/wire"
 )
 
 // Network is the network of the load.
 const Network = "bench"
 
 // Filter matches every publication of the load.
-const Filter = federation.Prefix + Network + "/operators/+/topics/+"
+const Filter = wire.Prefix + Network + "/operators/+/topics/+"
 
 // A Conn is a client's connection after its CONNACK.
 type Conn struct {
@@ -47,7 +47,7 @@ func (a *Author) DialKey(address string) (*Conn, error) {
 	node := ed25519.NewKeyFromSeed(a.root.Seed()[:ed25519.SeedSize])
 	operator := ban.OperatorOf(a.root.Public().(ed25519.PublicKey))
 	id := ban.NodeOf(node.Public().(ed25519.PublicKey))
-	return dial(address, id.String(), operator.String(), federation.LoginPassword(node, operator, "127.0.0.1", time.Now().Add(10*time.Minute)), 60)
+	return dial(address, id.String(), operator.String(), wire.LoginPassword(node, operator, "127.0.0.1", time.Now().Add(10*time.Minute)), 60)
 }
 
 func dial(address, id, user, password string, keepalive uint16) (*Conn, error) {
@@ -132,8 +132,8 @@ func NewAuthor(n int) *Author {
 	seed := make([]byte, ed25519.SeedSize)
 	binary.BigEndian.PutUint64(seed, uint64(n)+1)
 	root := ed25519.NewKeyFromSeed(seed)
-	name := federation.Name{
-		Network: Network, Kind: federation.KindDefinition, Topic: "load",
+	name := wire.Name{
+		Network: Network, Kind: wire.KindDefinition, Topic: "load",
 		Operator: ban.OperatorOf(root.Public().(ed25519.PublicKey)),
 	}
 	return &Author{root: root, topic: name.String(), serial: uint64(time.Now().UnixNano())}
@@ -148,15 +148,15 @@ func (a *Author) Next(size int, now time.Time) (topic string, payload []byte, er
 	text := mark + fmt.Sprintf("%019d", now.UnixNano())
 	const overhead = 64 + 4 + 2 + 6 + 5 + 16 + 32 + 8 + 8 + 4 + 4 // of signature and header
 	text += strings.Repeat(" ", max(0, size-overhead-len(text)))
-	payload, err = federation.SignDefinition(a.root, Network, "load", a.serial, now, text)
+	payload, err = wire.SignDefinition(a.root, Network, "load", a.serial, now, text)
 	return a.topic, payload, err
 }
 
 // NextTrust gives a publication that [Filter] does not match: a trust list.
 func (a *Author) NextTrust(now time.Time) (topic string, payload []byte, err error) {
 	a.serial++
-	name := federation.Name{Network: Network, Kind: federation.KindTrust, Operator: ban.OperatorOf(a.root.Public().(ed25519.PublicKey))}
-	payload, err = federation.SignTrust(a.root, Network, a.serial, now, federation.Trust{})
+	name := wire.Name{Network: Network, Kind: wire.KindTrust, Operator: ban.OperatorOf(a.root.Public().(ed25519.PublicKey))}
+	payload, err = wire.SignTrust(a.root, Network, a.serial, now, wire.Trust{})
 	return name.String(), payload, err
 }
 

@@ -17,6 +17,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 )
 
 // A process is a running agent.
@@ -30,7 +31,7 @@ type process struct {
 const limits = "[topics.sshd.limits]\nper_hour = 1000000\nburst = 10000000\nlive = 10000000\naddresses = 1000000000\nhold_change_percent = 0\nhold_rate_times = 0\n"
 
 // agent runs a node on a broker. Its policy believes the author.
-func agent(program, dir, broker, firewall, topic string, author *federation.Identity) (*process, error) {
+func agent(program, dir, broker, firewall, topic string, author *keys.Identity) (*process, error) {
 	text := fmt.Sprintf("network = %q\n[[brokers]]\nurl = %q\n[firewall]\nmode = %q\n[topics.sshd]\ndetect = false\n%s\n", network, broker, firewall, topic)
 	if author != nil {
 		text += fmt.Sprintf("[operators.author]\nid = %q\n", author.Operator())
@@ -194,7 +195,7 @@ func kernel(b *broker, dir, program string, readers int) error {
 		return err
 	}
 	defer a.stop()
-	id, err := federation.LoadIdentity(filepath.Join(dir, "a", "state"))
+	id, err := keys.Load(filepath.Join(dir, "a", "state"))
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 	"banmesh/internal/store"
 )
 
@@ -142,8 +143,8 @@ type clock struct{ offset atomic.Int64 }
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
 
 // node opens a session with an identity and a store of its own.
-func node(dir, name string, urls []string, c *clock, apply func(context.Context, ban.Change) error) (*federation.Session, *federation.Identity, func(), error) {
-	id, err := federation.OpenIdentity(filepath.Join(dir, name), name, time.Now().Add(-24*time.Hour))
+func node(dir, name string, urls []string, c *clock, apply func(context.Context, ban.Change) error) (*federation.Session, *keys.Identity, func(), error) {
+	id, err := keys.Open(filepath.Join(dir, name), name, time.Now().Add(-24*time.Hour))
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -20,6 +20,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/federation"
+	"banmesh/internal/keys"
 	"banmesh/internal/store"
 )
 
@@ -36,7 +37,7 @@ func main() {
 }
 
 func run(broker, network string, topic ban.Topic, state string) (err error) {
-	identity, err := federation.OpenIdentity(state, "mallory", time.Now())
+	identity, err := keys.Open(state, "mallory", time.Now())
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"crypto/ed25519"
@@ -41,11 +41,11 @@ type Invitation struct {
 	Trusted []Trusted
 }
 
-func (*Invitation) kind() Kind { return KindInvitation }
+func (*Invitation) Kind() Kind { return KindInvitation }
 
-func (v *Invitation) append(b []byte) []byte {
+func (v *Invitation) Append(b []byte) []byte {
 	b = appendText(b, v.Note)
-	b = binary.BigEndian.AppendUint32(b, seconds(v.Expires))
+	b = binary.BigEndian.AppendUint32(b, Seconds(v.Expires))
 	b = binary.AppendUvarint(b, uint64(len(v.Brokers)))
 	for _, s := range v.Brokers {
 		b = appendText(b, s)
@@ -54,15 +54,15 @@ func (v *Invitation) append(b []byte) []byte {
 	for _, s := range v.Topics {
 		b = appendText(b, string(s))
 	}
-	return (&Trust{v.Trusted}).append(b)
+	return (&Trust{v.Trusted}).Append(b)
 }
 
-func decodeInvitation(d *decoder) *Invitation {
+func decodeInvitation(d *Decoder) *Invitation {
 	v := &Invitation{Note: d.line(MaxText), Expires: d.time()}
-	for i, n := 0, int(d.uvarint(maxInvitationBrokers)); i < n && d.err == nil; i++ {
+	for i, n := 0, int(d.Uvarint(maxInvitationBrokers)); i < n && d.err == nil; i++ {
 		v.Brokers = append(v.Brokers, d.line(MaxText))
 	}
-	for i, n := 0, int(d.uvarint(maxInvitationTopics)); i < n && d.err == nil; i++ {
+	for i, n := 0, int(d.Uvarint(maxInvitationTopics)); i < n && d.err == nil; i++ {
 		t, err := ban.ParseTopic(d.text(ban.MaxTopic))
 		if err != nil {
 			d.fail(err)

@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/keys"
+	"banmesh/internal/wire"
 )
 
 // office is the root key of a node, as commands open it.
-func (n *testNode) office() *Office {
+func (n *testNode) office() *keys.Store {
 	n.tb.Helper()
-	o, err := OpenOffice(filepath.Join(n.dir, "keys"))
+	o, err := keys.OpenStore(filepath.Join(n.dir, "keys"))
 	if err != nil {
 		n.tb.Fatal(err)
 	}
@@ -43,7 +45,7 @@ func TestATrustListReachesWhoReadsItAndOutlivesARestart(t *testing.T) {
 		alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 		o := alice.id.Operator()
 		at := time.Now()
-		if _, err := alice.office().PublishTrust("testnet", at, []Trusted{{Operator: operatorNamed("carol"), Weight: 100, Name: "carol"}}); err != nil {
+		if _, err := alice.office().PublishTrust("testnet", at, []wire.Trusted{{Operator: operatorNamed("carol"), Weight: 100, Name: "carol"}}); err != nil {
 			t.Fatal(err)
 		}
 		bob.s.ReadDocuments([]ban.Operator{o}, nil)
@@ -56,13 +58,13 @@ func TestATrustListReachesWhoReadsItAndOutlivesARestart(t *testing.T) {
 			t.Error("nobody was told of the news")
 		}
 		// A second version while the agent runs.
-		more := []Trusted{{Operator: operatorNamed("carol"), Weight: 100, Name: "carol"}, {Operator: operatorNamed("dave"), Weight: 50, Follows: true, Name: "dave"}}
+		more := []wire.Trusted{{Operator: operatorNamed("carol"), Weight: 100, Name: "carol"}, {Operator: operatorNamed("dave"), Weight: 50, Follows: true, Name: "dave"}}
 		if _, err := alice.office().PublishTrust("testnet", at, more); err != nil {
 			t.Fatal(err)
 		}
 		alice.s.Refresh()
 		await(t, "the second version", func() bool { return slices.Equal(bob.trusts(o), []string{"carol", "dave"}) })
-		if l := bob.s.TrustLists()[0]; !slices.ContainsFunc(l.Trusted, func(x Trusted) bool { return x.Name == "dave" && x.Follows && x.Weight == 50 }) {
+		if l := bob.s.TrustLists()[0]; !slices.ContainsFunc(l.Trusted, func(x wire.Trusted) bool { return x.Name == "dave" && x.Follows && x.Weight == 50 }) {
 			t.Errorf("the list is %+v", l)
 		}
 		bob.stop()
@@ -113,13 +115,13 @@ func TestADocumentIsRefusedThatIsOldMisplacedDamagedOrUnwanted(t *testing.T) {
 	root, other := testKey("root"), testKey("other")
 	o := ban.OperatorOf(publicOfRoot(root))
 	list := func(number uint64, issued time.Time, name string) []byte {
-		raw, err := SignTrust(root, "testnet", number, issued, Trust{[]Trusted{{Operator: operatorNamed(name), Name: name}}})
+		raw, err := wire.SignTrust(root, "testnet", number, issued, wire.Trust{Operators: []wire.Trusted{{Operator: operatorNamed(name), Name: name}}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return raw
 	}
-	at := Name{Network: "testnet", Kind: KindTrust, Operator: o}
+	at := wire.Name{Network: "testnet", Kind: wire.KindTrust, Operator: o}
 	give := func(payload []byte) {
 		n.s.receive(packet{topic: at.String(), payload: payload})
 		if err := n.s.step(t.Context()); err != nil {
@@ -147,7 +149,7 @@ func TestADocumentIsRefusedThatIsOldMisplacedDamagedOrUnwanted(t *testing.T) {
 	flipped := list(8, now, "mallory")
 	flipped[len(flipped)-1] ^= 1
 	expect(refusedSignature, flipped)
-	foreign, err := SignTrust(other, "testnet", 9, now, Trust{})
+	foreign, err := wire.SignTrust(other, "testnet", 9, now, wire.Trust{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,11 +166,11 @@ func TestADocumentIsRefusedThatIsOldMisplacedDamagedOrUnwanted(t *testing.T) {
 
 	for i := range MaxDefinitions + 3 {
 		topic := ban.Topic(fmt.Sprintf("t%d", i))
-		raw, err := SignDefinition(root, "testnet", topic, 1, now, "x")
+		raw, err := wire.SignDefinition(root, "testnet", topic, 1, now, "x")
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.s.receive(packet{topic: Name{Network: "testnet", Kind: KindDefinition, Topic: topic, Operator: o}.String(), payload: raw})
+		n.s.receive(packet{topic: wire.Name{Network: "testnet", Kind: wire.KindDefinition, Topic: topic, Operator: o}.String(), payload: raw})
 	}
 	if got := len(n.s.Definitions()); got != MaxDefinitions {
 		t.Errorf("%d definitions are kept, at most %d", got, MaxDefinitions)
@@ -199,7 +201,7 @@ func TestANodeAdoptsWhatAnotherNodeOfItsOperatorPublishes(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := one.id.Operator()
-	if _, err := one.office().PublishTrust("testnet", time.Now(), []Trusted{{Operator: operatorNamed("carol"), Name: "carol"}}); err != nil {
+	if _, err := one.office().PublishTrust("testnet", time.Now(), []wire.Trusted{{Operator: operatorNamed("carol"), Name: "carol"}}); err != nil {
 		t.Fatal(err)
 	}
 	one.run()
@@ -222,11 +224,11 @@ func TestDocumentsBesideTheKeysAreCheckedBeforeTheyArePublished(t *testing.T) {
 	if _, err := n.office().PublishTrust("testnet", time.Now(), nil); err != nil {
 		t.Fatal(err)
 	}
-	foreign, err := SignTrust(testKey("other"), "testnet", 9, time.Now(), Trust{})
+	foreign, err := wire.SignTrust(testKey("other"), "testnet", 9, time.Now(), wire.Trust{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, raw := range map[string][]byte{"foreign.signed": foreign, "rubbish.signed": []byte("x"), "large.signed": make([]byte, MaxPayload+1), "note.txt": []byte("x")} {
+	for name, raw := range map[string][]byte{"foreign.signed": foreign, "rubbish.signed": []byte("x"), "large.signed": make([]byte, wire.MaxPayload+1), "note.txt": []byte("x")} {
 		if err := os.WriteFile(filepath.Join(dir, name), raw, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -236,11 +238,11 @@ func TestDocumentsBesideTheKeysAreCheckedBeforeTheyArePublished(t *testing.T) {
 		t.Errorf("%d documents, %v", len(list), err)
 	}
 	// A lower number never replaces a higher one.
-	old, err := SignTrust(rootOf(n), "testnet", 1, time.Now(), Trust{})
+	old, err := wire.SignTrust(rootOf(n), "testnet", 1, time.Now(), wire.Trust{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := KeepDocument(filepath.Join(n.dir, "keys"), old); err == nil {
+	if _, err := keys.KeepDocument(filepath.Join(n.dir, "keys"), old); err == nil {
 		t.Error("an older document replaced a newer one")
 	}
 }

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 func fuzzBody(f *testing.F, kind Kind) {
 	for n, b := range testMessages(f) {
 		if n.Kind == kind {
-			_, body, err := inspect(n, b)
+			_, body, err := InspectBody(n, b)
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -34,7 +34,7 @@ func fuzzBody(f *testing.F, kind Kind) {
 		if err != nil {
 			return
 		}
-		if again := got.append(nil); !bytes.Equal(again, body) {
+		if again := got.Append(nil); !bytes.Equal(again, body) {
 			t.Fatalf("%x reads back as %x", body, again)
 		}
 		m := &Message{Header: h, Body: got}

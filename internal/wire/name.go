@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"errors"
@@ -39,12 +39,12 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind-%d", uint8(k))
 }
 
-// ofNode says whether messages of the kind belong to a feed and are signed by
+// OfNode says whether messages of the kind belong to a feed and are signed by
 // a node's key; the others are signed by an operator's root key.
-func (k Kind) ofNode() bool { return k >= KindHead && k <= KindDispute }
+func (k Kind) OfNode() bool { return k >= KindHead && k <= KindDispute }
 
-// hasSlot says whether the MQTT topic of the kind ends in a slot.
-func (k Kind) hasSlot() bool { return k == KindDelta || k == KindSegment || k == KindChunk }
+// HasSlot says whether the MQTT topic of the kind ends in a slot.
+func (k Kind) HasSlot() bool { return k == KindDelta || k == KindSegment || k == KindChunk }
 
 // Prefix begins every MQTT topic of the protocol's version 1.
 const Prefix = "banmesh/1/"
@@ -52,9 +52,9 @@ const Prefix = "banmesh/1/"
 // MaxName is the longest MQTT topic of the protocol, in bytes.
 const MaxName = len(Prefix) + 2*(ban.MaxTopic+1) + ban.OperatorText + 1 + ban.NodeText + len("/manifest") + len("/8191")
 
-// operatorsLevel stands where a feed's MQTT topic has the ban topic, so no
+// OperatorsLevel stands where a feed's MQTT topic has the ban topic, so no
 // feed can be about a topic of this name.
-const operatorsLevel = "operators"
+const OperatorsLevel = "operators"
 
 // ErrName says that an MQTT topic is none of the protocol's.
 var ErrName = errors.New("not an MQTT topic of the protocol")
@@ -73,14 +73,14 @@ type Name struct {
 // Feed gives the feed that the name belongs to; it is the zero Feed for a
 // card, a trust list or a topic definition.
 func (n Name) Feed() ban.Feed {
-	if !n.Kind.ofNode() {
+	if !n.Kind.OfNode() {
 		return ban.Feed{}
 	}
 	return ban.Feed{Topic: n.Topic, Operator: n.Operator, Node: n.Node}
 }
 
 // OfNode says whether the name belongs to a feed, so that a node's key signs.
-func (n Name) OfNode() bool { return n.Kind.ofNode() }
+func (n Name) OfNode() bool { return n.Kind.OfNode() }
 
 // FeedName names a message of a feed.
 func FeedName(network string, f ban.Feed, k Kind, slot int) Name {
@@ -94,8 +94,8 @@ func (n Name) String() string {
 	b.WriteString(Prefix)
 	b.WriteString(n.Network)
 	b.WriteByte('/')
-	if !n.Kind.ofNode() {
-		b.WriteString(operatorsLevel + "/")
+	if !n.Kind.OfNode() {
+		b.WriteString(OperatorsLevel + "/")
 		b.WriteString(n.Operator.String())
 		b.WriteByte('/')
 		b.WriteString(n.Kind.String())
@@ -112,7 +112,7 @@ func (n Name) String() string {
 	b.WriteString(n.Node.String())
 	b.WriteByte('/')
 	b.WriteString(n.Kind.String())
-	if n.Kind.hasSlot() {
+	if n.Kind.HasSlot() {
 		b.WriteByte('/')
 		b.WriteString(strconv.Itoa(n.Slot))
 	}
@@ -148,7 +148,7 @@ func parseName(s string) (n Name, err error) {
 		return n, err
 	}
 	n.Network = l[0]
-	if l[1] == operatorsLevel {
+	if l[1] == OperatorsLevel {
 		return parseOperatorName(n, l[2:])
 	}
 	if n.Topic, err = ban.ParseTopic(l[1]); err != nil {
@@ -171,10 +171,10 @@ func parseName(s string) (n Name, err error) {
 	if n.Kind == 0 {
 		return n, fmt.Errorf("no kind of message is called %q", l[4])
 	}
-	if n.Kind.hasSlot() != (len(l) == 6) {
+	if n.Kind.HasSlot() != (len(l) == 6) {
 		return n, errors.New("it has the wrong number of levels")
 	}
-	if n.Kind.hasSlot() {
+	if n.Kind.HasSlot() {
 		n.Slot, err = strconv.Atoi(l[5])
 		if err != nil || n.Slot < 0 || n.Slot > MaxSlot || strconv.Itoa(n.Slot) != l[5] {
 			return n, fmt.Errorf("%q is no slot", l[5])

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"crypto/sha256"
@@ -16,17 +16,17 @@ import (
 // they agree; it is no proof against an author who wants it to collide.
 type Fingerprint [16]byte
 
-func (f *Fingerprint) add(e *entry) { f.sum(e, false) }
+func (f *Fingerprint) Add(e *Entry) { f.sum(e, false) }
 
-func (f *Fingerprint) remove(e *entry) { f.sum(e, true) }
+func (f *Fingerprint) Remove(e *Entry) { f.sum(e, true) }
 
-func (f *Fingerprint) sum(e *entry, minus bool) {
+func (f *Fingerprint) sum(e *Entry, minus bool) {
 	var buf [1 + 20 + 4 + 2]byte
-	buf[0] = byte(e.key.kind)
-	n := 1 + copy(buf[1:], e.key.bytes())
-	binary.BigEndian.PutUint32(buf[n:], e.end)
+	buf[0] = byte(e.Key.Kind)
+	n := 1 + copy(buf[1:], e.Key.Bytes())
+	binary.BigEndian.PutUint32(buf[n:], e.End)
 	n += 4
-	n += copy(buf[n:], e.meta[:])
+	n += copy(buf[n:], e.Meta[:])
 	h := sha256.Sum256(buf[:n])
 	hi, lo := binary.BigEndian.Uint64(f[:8]), binary.BigEndian.Uint64(f[8:])
 	x, y := binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:16])
@@ -42,7 +42,7 @@ func (f *Fingerprint) sum(e *entry, minus bool) {
 	binary.BigEndian.PutUint64(f[8:], lo)
 }
 
-func hashOf(body []byte) (h Hash) {
+func HashOf(body []byte) (h Hash) {
 	sum := sha256.Sum256(body)
 	copy(h[:], sum[:])
 	return h

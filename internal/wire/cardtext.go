@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"encoding/base64"

@@ -1,4 +1,4 @@
-package federation
+package keys
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 // documentsDirectory holds what this operator has signed, below the directory
@@ -23,7 +24,7 @@ const (
 // Documents gives the trust lists and topic definitions of this operator that
 // lie beside its keys. What cannot be read is in the error, the others are
 // given all the same.
-func (id *Identity) Documents() (out []*Message, err error) {
+func (id *Identity) Documents() (out []*wire.Message, err error) {
 	if id.dir == "" {
 		return nil, nil
 	}
@@ -53,19 +54,19 @@ func (id *Identity) Documents() (out []*Message, err error) {
 	return out, errors.Join(faults...)
 }
 
-func readDocument(path string) (*Message, error) {
+func readDocument(path string) (*wire.Message, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading a document: %w", err)
 	}
-	if info.Size() > MaxPayload {
-		return nil, fmt.Errorf("%s: %w", path, ErrSize)
+	if info.Size() > wire.MaxPayload {
+		return nil, fmt.Errorf("%s: %w", path, wire.ErrSize)
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading a document: %w", err)
 	}
-	m, err := OpenDocument(raw)
+	m, err := wire.OpenDocument(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -75,8 +76,8 @@ func readDocument(path string) (*Message, error) {
 // KeepDocument puts a document that the operator signed into the directory of
 // a node's keys, from which a running agent publishes it. It refuses one that
 // is older than what lies there.
-func KeepDocument(dir string, raw []byte) (*Message, error) {
-	m, err := OpenDocument(raw)
+func KeepDocument(dir string, raw []byte) (*wire.Message, error) {
+	m, err := wire.OpenDocument(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +94,7 @@ func KeepDocument(dir string, raw []byte) (*Message, error) {
 	return m, nil
 }
 
-func documentPath(dir string, n Name) string {
+func documentPath(dir string, n wire.Name) string {
 	file := n.Network + "." + n.Kind.String()
 	if n.Topic != "" {
 		file += "." + string(n.Topic)
@@ -102,21 +103,21 @@ func documentPath(dir string, n Name) string {
 }
 
 // PublishTrust signs the operator's next trust list for a network.
-func (o *Office) PublishTrust(network string, now time.Time, list []Trusted) ([]byte, error) {
-	n := Name{Network: network, Kind: KindTrust, Operator: o.Operator()}
-	raw, err := SignTrust(o.root, network, o.nextNumber(n, now), now, Trust{list})
+func (o *Store) PublishTrust(network string, now time.Time, list []wire.Trusted) ([]byte, error) {
+	n := wire.Name{Network: network, Kind: wire.KindTrust, Operator: o.Operator()}
+	raw, err := wire.SignTrust(o.root, network, o.nextNumber(n, now), now, wire.Trust{Operators: list})
 	return o.kept(raw, err)
 }
 
 // PublishDefinition signs the operator's next definition of a topic for a
 // network; an empty text withdraws it.
-func (o *Office) PublishDefinition(network string, topic ban.Topic, now time.Time, text string) ([]byte, error) {
-	n := Name{Network: network, Kind: KindDefinition, Topic: topic, Operator: o.Operator()}
-	raw, err := SignDefinition(o.root, network, topic, o.nextNumber(n, now), now, text)
+func (o *Store) PublishDefinition(network string, topic ban.Topic, now time.Time, text string) ([]byte, error) {
+	n := wire.Name{Network: network, Kind: wire.KindDefinition, Topic: topic, Operator: o.Operator()}
+	raw, err := wire.SignDefinition(o.root, network, topic, o.nextNumber(n, now), now, text)
 	return o.kept(raw, err)
 }
 
-func (o *Office) kept(raw []byte, err error) ([]byte, error) {
+func (o *Store) kept(raw []byte, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +127,8 @@ func (o *Office) kept(raw []byte, err error) ([]byte, error) {
 
 // nextNumber is above that of the last version, and above what a lost
 // directory may have signed: numbers are Unix seconds where the clock allows.
-func (o *Office) nextNumber(n Name, now time.Time) uint64 {
-	next := uint64(seconds(now))
+func (o *Store) nextNumber(n wire.Name, now time.Time) uint64 {
+	next := uint64(wire.Seconds(now))
 	if old, err := readDocument(documentPath(o.dir, n)); err == nil {
 		next = max(next, old.Header.Number+1)
 	}

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"crypto/ed25519"
@@ -32,9 +32,9 @@ type Trusted struct {
 // followsBit is the high bit of a [Trusted]'s weight on the wire.
 const followsBit = 0x80
 
-func (*Trust) kind() Kind { return KindTrust }
+func (*Trust) Kind() Kind { return KindTrust }
 
-func (t *Trust) append(b []byte) []byte {
+func (t *Trust) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.Operators)))
 	for _, o := range t.Operators {
 		b = append(b, o.Operator[:]...)
@@ -48,12 +48,12 @@ func (t *Trust) append(b []byte) []byte {
 	return b
 }
 
-func decodeTrust(d *decoder) *Trust {
+func decodeTrust(d *Decoder) *Trust {
 	t := &Trust{}
-	for i, n := 0, int(d.uvarint(MaxTrusted)); i < n && d.err == nil; i++ {
+	for i, n := 0, int(d.Uvarint(MaxTrusted)); i < n && d.err == nil; i++ {
 		var o Trusted
-		copy(o.Operator[:], d.take(len(o.Operator)))
-		w := d.u8()
+		copy(o.Operator[:], d.Take(len(o.Operator)))
+		w := d.U8()
 		o.Weight, o.Follows, o.Name = w&^followsBit, w&followsBit != 0, d.line(MaxCardName)
 		if o.Weight > 100 || i > 0 && string(o.Operator[:]) <= string(t.Operators[i-1].Operator[:]) {
 			d.fail(errors.New("operators are not in order, or a weight is above 100"))
@@ -70,9 +70,9 @@ func decodeTrust(d *decoder) *Trust {
 //	text
 type Definition struct{ Text string }
 
-func (*Definition) kind() Kind               { return KindDefinition }
-func (t *Definition) append(b []byte) []byte { return appendText(b, t.Text) }
-func decodeDefinition(d *decoder) *Definition {
+func (*Definition) Kind() Kind               { return KindDefinition }
+func (t *Definition) Append(b []byte) []byte { return appendText(b, t.Text) }
+func decodeDefinition(d *Decoder) *Definition {
 	return &Definition{d.text(MaxDefinition)}
 }
 
@@ -89,7 +89,7 @@ func SignDefinition(root ed25519.PrivateKey, network string, topic ban.Topic, se
 
 func signDocument(root ed25519.PrivateKey, h Header, body Body) ([]byte, error) {
 	h.Operator = ban.OperatorOf(root.Public().(ed25519.PublicKey))
-	out := seal(root, h, body.append(nil))
+	out := Seal(root, h, body.Append(nil))
 	if _, err := Open(Name{Network: h.Network, Kind: h.Kind, Topic: h.Topic, Operator: h.Operator}, out); err != nil {
 		return nil, fmt.Errorf("signing the %v: %w", h.Kind, err)
 	}

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"crypto/ed25519"
@@ -60,8 +60,8 @@ type Header struct {
 // Node is the node whose key signed; meaningless for operators' documents.
 func (h Header) Node() ban.Node { return ban.NodeOf(h.Signer[:]) }
 
-// epochShift is the random bits of an epoch.
-const epochShift = 24
+// EpochShift is the random bits of an epoch.
+const EpochShift = 24
 
 // appendHeader gives the signed text's beginning.
 func appendHeader(b []byte, h Header) []byte {
@@ -73,29 +73,29 @@ func appendHeader(b []byte, h Header) []byte {
 	b = append(b, h.Signer[:]...)
 	b = binary.BigEndian.AppendUint64(b, h.Epoch)
 	b = binary.BigEndian.AppendUint64(b, h.Number)
-	return binary.BigEndian.AppendUint32(b, seconds(h.Issued))
+	return binary.BigEndian.AppendUint32(b, Seconds(h.Issued))
 }
 
 // decodeHeader reads the header of a signed text and gives the body.
 func decodeHeader(text []byte) (h Header, body []byte, err error) {
-	d := decoder{b: text}
-	if m := d.take(len(magic)); string(m) != magic {
+	d := Decoder{B: text}
+	if m := d.Take(len(magic)); string(m) != magic {
 		return h, nil, fmt.Errorf("%w: it does not begin with %q", ErrFormat, magic)
 	}
-	if v := d.u8(); d.err == nil && v != Version {
+	if v := d.U8(); d.err == nil && v != Version {
 		return h, nil, fmt.Errorf("%w: version %d; this program speaks %d", ErrFormat, v, Version)
 	}
-	h.Kind = Kind(d.u8())
+	h.Kind = Kind(d.U8())
 	h.Network = d.text(ban.MaxTopic)
 	h.Topic = ban.Topic(d.text(ban.MaxTopic))
-	copy(h.Operator[:], d.take(len(h.Operator)))
-	copy(h.Signer[:], d.take(len(h.Signer)))
-	h.Epoch, h.Number = d.u64(), d.u64()
-	h.Issued = time.Unix(int64(d.u32()), 0).UTC()
+	copy(h.Operator[:], d.Take(len(h.Operator)))
+	copy(h.Signer[:], d.Take(len(h.Signer)))
+	h.Epoch, h.Number = d.U64(), d.U64()
+	h.Issued = time.Unix(int64(d.U32()), 0).UTC()
 	if d.err != nil {
 		return h, nil, fmt.Errorf("%w: header: %w", ErrFormat, d.err)
 	}
-	return h, d.b, nil
+	return h, d.B, nil
 }
 
 // Inspect reads a payload's header and checks that the message belongs where
@@ -103,11 +103,11 @@ func decodeHeader(text []byte) (h Header, body []byte, err error) {
 // It does not check the signature, costs no more than a hash of 32 bytes, and
 // allocates nothing that grows with the payload.
 func Inspect(name Name, payload []byte) (Header, error) {
-	h, _, err := inspect(name, payload)
+	h, _, err := InspectBody(name, payload)
 	return h, err
 }
 
-func inspect(name Name, payload []byte) (h Header, body []byte, err error) {
+func InspectBody(name Name, payload []byte) (h Header, body []byte, err error) {
 	if len(payload) <= sign.Overhead || len(payload) > maxPayload(name.Kind) {
 		return h, nil, fmt.Errorf("%w: %d bytes", ErrSize, len(payload))
 	}
@@ -128,9 +128,9 @@ func inspect(name Name, payload []byte) (h Header, body []byte, err error) {
 		err = fmt.Errorf("%w: it is about %q", ErrMisplaced, h.Topic)
 	case h.Operator != name.Operator:
 		err = fmt.Errorf("%w: it is of operator %v", ErrMisplaced, h.Operator)
-	case h.Kind.ofNode() && h.Node() != name.Node:
+	case h.Kind.OfNode() && h.Node() != name.Node:
 		err = fmt.Errorf("%w: it is of node %v", ErrMisplaced, h.Node())
-	case !h.Kind.ofNode() && ban.OperatorOf(h.Signer[:]) != name.Operator:
+	case !h.Kind.OfNode() && ban.OperatorOf(h.Signer[:]) != name.Operator:
 		err = fmt.Errorf("%w: its key is not the operator's root key", ErrMisplaced)
 	}
 	return h, body, err
@@ -150,7 +150,7 @@ func maxPayload(k Kind) int {
 // openEnvelope checks placement and signature and gives header and body. The
 // body aliases a copy, not the payload.
 func openEnvelope(name Name, payload []byte) (h Header, body []byte, err error) {
-	h, body, err = inspect(name, payload)
+	h, body, err = InspectBody(name, payload)
 	if err != nil {
 		return h, nil, err
 	}
@@ -162,22 +162,22 @@ func openEnvelope(name Name, payload []byte) (h Header, body []byte, err error) 
 	return h, text[len(text)-len(body):], nil
 }
 
-// seal signs header and body. The header's signer is the key's own.
-func seal(key ed25519.PrivateKey, h Header, body []byte) []byte {
+// Seal signs header and body. The header's signer is the key's own.
+func Seal(key ed25519.PrivateKey, h Header, body []byte) []byte {
 	copy(h.Signer[:], key.Public().(ed25519.PublicKey))
 	text := append(appendHeader(make([]byte, 0, 192+len(body)), h), body...)
 	private := [64]byte(key)
 	return sign.Sign(make([]byte, 0, sign.Overhead+len(text)), text, &private)
 }
 
-// seconds gives whole seconds since the Unix epoch, in 32 bits.
-func seconds(t time.Time) uint32 {
+// Seconds gives whole seconds since the Unix epoch, in 32 bits.
+func Seconds(t time.Time) uint32 {
 	s := t.Unix()
 	return uint32(max(0, min(s, 1<<32-1)))
 }
 
-// minutes gives whole minutes since the Unix epoch, rounded down.
-func minutes(t time.Time) uint32 { return seconds(t) / 60 }
+// Minutes gives whole minutes since the Unix epoch, rounded down.
+func Minutes(t time.Time) uint32 { return Seconds(t) / 60 }
 
 // minutesUp gives whole minutes, rounded up: a ban never ends early.
 func minutesUp(t time.Time) uint32 {
@@ -188,10 +188,10 @@ func minutesUp(t time.Time) uint32 {
 	return uint32(max(0, min((s+59)/60, 1<<32-1)))
 }
 
-func timeOfMinute(m uint32) time.Time { return time.Unix(int64(m)*60, 0).UTC() }
+func TimeOfMinute(m uint32) time.Time { return time.Unix(int64(m)*60, 0).UTC() }
 
 // Ahead says whether the message claims to come from a future that no clock
 // that is merely wrong explains: readers and brokers refuse it alike.
 func (h Header) Ahead(now time.Time) bool {
-	return h.Issued.After(now.Add(MaxAhead)) || h.Epoch>>epochShift > uint64(seconds(now.Add(MaxEpochAhead)))
+	return h.Issued.After(now.Add(MaxAhead)) || h.Epoch>>EpochShift > uint64(Seconds(now.Add(MaxEpochAhead)))
 }

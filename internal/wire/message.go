@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"bytes"
@@ -29,8 +29,8 @@ type Message struct {
 
 // A Body is the typed content of a message.
 type Body interface {
-	kind() Kind
-	append(b []byte) []byte
+	Kind() Kind
+	Append(b []byte) []byte
 }
 
 // Hash is the first 16 bytes of the SHA-256 of a body.
@@ -41,7 +41,7 @@ type Hash [16]byte
 // [ErrMisplaced] or [ErrSignature], wrapped. Cost and memory are linear in the
 // payload.
 func Open(name Name, payload []byte) (*Message, error) {
-	m, err := openAnySlot(name, payload)
+	m, err := OpenAnySlot(name, payload)
 	return placed(m, name, err)
 }
 
@@ -56,8 +56,8 @@ func placed(m *Message, name Name, err error) (*Message, error) {
 	return m, nil
 }
 
-// openAnySlot is Open for a message that was found elsewhere than in its slot.
-func openAnySlot(name Name, payload []byte) (*Message, error) {
+// OpenAnySlot is Open for a message that was found elsewhere than in its slot.
+func OpenAnySlot(name Name, payload []byte) (*Message, error) {
 	h, text, err := openEnvelope(name, payload)
 	if err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func decodeMessage(name Name, payload []byte, h Header, text []byte) (*Message, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v: %w", ErrFormat, h.Kind, err)
 	}
-	return &Message{Name: name, Header: h, Body: body, Hash: hashOf(text), Raw: payload}, nil
+	return &Message{Name: name, Header: h, Body: body, Hash: HashOf(text), Raw: payload}, nil
 }
 
 // errForm says that a body is not encoded in the one way that the protocol
@@ -79,7 +79,7 @@ func decodeMessage(name Name, payload []byte, h Header, text []byte) (*Message, 
 var errForm = errors.New("it is not in canonical form")
 
 func decodeBody(h Header, text []byte) (Body, error) {
-	d := &decoder{b: text}
+	d := &Decoder{B: text}
 	var body Body
 	switch h.Kind {
 	case KindHead:
@@ -89,7 +89,7 @@ func decodeBody(h Header, text []byte) (Body, error) {
 	case KindSegment:
 		body = decodeSegment(d)
 	case KindChunk:
-		body = decodeChunk(d)
+		body = DecodeChunk(d)
 	case KindManifest:
 		body = decodeManifest(d)
 	case KindDispute:
@@ -105,10 +105,10 @@ func decodeBody(h Header, text []byte) (Body, error) {
 	default:
 		return nil, fmt.Errorf("unknown kind %d", h.Kind)
 	}
-	if err := d.end(); err != nil {
+	if err := d.End(); err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(body.append(make([]byte, 0, len(text))), text) {
+	if !bytes.Equal(body.Append(make([]byte, 0, len(text))), text) {
 		return nil, errForm
 	}
 	return body, nil
@@ -145,9 +145,9 @@ type Head struct {
 	Size        uint32 // of the manifest's body, in bytes
 }
 
-func (*Head) kind() Kind { return KindHead }
+func (*Head) Kind() Kind { return KindHead }
 
-func (h *Head) append(b []byte) []byte {
+func (h *Head) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, h.N)
 	b = binary.BigEndian.AppendUint32(b, uint32(h.TTL/time.Second))
 	b = binary.BigEndian.AppendUint32(b, h.GC)
@@ -157,22 +157,22 @@ func (h *Head) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, h.SnapshotN)
 	b = binary.BigEndian.AppendUint32(b, h.SnapshotGC)
 	if h.Pieces != nil {
-		return h.Pieces.append(append(b, 0))
+		return h.Pieces.Append(append(b, 0))
 	}
 	b = append(append(b, 1), h.Manifest[:]...)
 	return binary.BigEndian.AppendUint32(b, h.Size)
 }
 
-func decodeHead(d *decoder) *Head {
-	h := &Head{N: d.u64(), TTL: time.Duration(d.u32()) * time.Second, GC: d.u32(), Count: d.u32()}
-	copy(h.Fingerprint[:], d.take(len(h.Fingerprint)))
-	h.Ring, h.SnapshotN, h.SnapshotGC = d.u16(), d.u64(), d.u32()
-	switch form := d.u8(); form {
+func decodeHead(d *Decoder) *Head {
+	h := &Head{N: d.U64(), TTL: time.Duration(d.U32()) * time.Second, GC: d.U32(), Count: d.U32()}
+	copy(h.Fingerprint[:], d.Take(len(h.Fingerprint)))
+	h.Ring, h.SnapshotN, h.SnapshotGC = d.u16(), d.U64(), d.U32()
+	switch form := d.U8(); form {
 	case 0:
 		h.Pieces = decodePieces(d, MaxInlinePieces)
 	case 1:
-		copy(h.Manifest[:], d.take(len(h.Manifest)))
-		h.Size = d.u32()
+		copy(h.Manifest[:], d.Take(len(h.Manifest)))
+		h.Size = d.U32()
 	default:
 		d.fail(fmt.Errorf("unknown form %d", form))
 	}
@@ -215,7 +215,7 @@ type SegmentRef struct {
 	Size     uint32
 }
 
-func (p *Pieces) append(b []byte) []byte {
+func (p *Pieces) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(p.Chunks)))
 	for _, c := range p.Chunks {
 		b = appendText(b, c.Lo)
@@ -234,23 +234,23 @@ func (p *Pieces) append(b []byte) []byte {
 	return b
 }
 
-func decodePieces(d *decoder, most int) *Pieces {
+func decodePieces(d *Decoder, most int) *Pieces {
 	p := &Pieces{}
-	for i, n := 0, int(d.uvarint(uint64(most))); i < n && d.err == nil; i++ {
-		c := ChunkRef{Lo: d.text(maxKey), Slot: int(d.uvarint(MaxSlot))}
-		copy(c.Hash[:], d.take(len(c.Hash)))
-		c.Size = uint32(d.uvarint(MaxPayload))
+	for i, n := 0, int(d.Uvarint(uint64(most))); i < n && d.err == nil; i++ {
+		c := ChunkRef{Lo: d.text(maxKey), Slot: int(d.Uvarint(MaxSlot))}
+		copy(c.Hash[:], d.Take(len(c.Hash)))
+		c.Size = uint32(d.Uvarint(MaxPayload))
 		if i == 0 && c.Lo != "" || i > 0 && c.Lo <= p.Chunks[i-1].Lo {
 			d.fail(errors.New("chunks are not in order"))
 		}
 		p.Chunks = append(p.Chunks, c)
 	}
-	for i, n := 0, int(d.uvarint(uint64(most))); i < n && d.err == nil; i++ {
-		s := SegmentRef{From: d.uvarint(1<<64 - 1)}
-		s.To = s.From + d.uvarint(1<<64-1-s.From)
-		s.Slot = int(d.uvarint(MaxSlot))
-		copy(s.Hash[:], d.take(len(s.Hash)))
-		s.Size = uint32(d.uvarint(MaxPayload))
+	for i, n := 0, int(d.Uvarint(uint64(most))); i < n && d.err == nil; i++ {
+		s := SegmentRef{From: d.Uvarint(1<<64 - 1)}
+		s.To = s.From + d.Uvarint(1<<64-1-s.From)
+		s.Slot = int(d.Uvarint(MaxSlot))
+		copy(s.Hash[:], d.Take(len(s.Hash)))
+		s.Size = uint32(d.Uvarint(MaxPayload))
 		if s.To == s.From || i > 0 && s.From != p.Segments[i-1].To {
 			d.fail(errors.New("segments are not in order"))
 		}
@@ -262,9 +262,9 @@ func decodePieces(d *decoder, most int) *Pieces {
 // A Manifest lists the pieces that a head names by its hash.
 type Manifest struct{ Pieces Pieces }
 
-func (*Manifest) kind() Kind               { return KindManifest }
-func (m *Manifest) append(b []byte) []byte { return m.Pieces.append(b) }
-func decodeManifest(d *decoder) *Manifest  { return &Manifest{*decodePieces(d, MaxPieces)} }
+func (*Manifest) Kind() Kind               { return KindManifest }
+func (m *Manifest) Append(b []byte) []byte { return m.Pieces.Append(b) }
+func decodeManifest(d *Decoder) *Manifest  { return &Manifest{*decodePieces(d, MaxPieces)} }
 
 // maxKey is the longest kind and key.
 const maxKey = 1 + 20
@@ -277,39 +277,39 @@ const maxKey = 1 + 20
 type Delta struct {
 	GC          uint32
 	Fingerprint Fingerprint // of the state afterwards
-	up          []entry
-	down        []key
+	Up          []Entry
+	Down        []ban.Key
 }
 
-func (*Delta) kind() Kind { return KindDelta }
+func (*Delta) Kind() Kind { return KindDelta }
 
-func (t *Delta) append(b []byte) []byte {
+func (t *Delta) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, t.GC)
 	b = append(b, t.Fingerprint[:]...)
-	return appendOps(b, t.up, t.down)
+	return AppendOps(b, t.Up, t.Down)
 }
 
-func appendOps(b []byte, up []entry, down []key) []byte {
-	b = appendEntries(b, up)
-	return appendKeys(b, len(down), func(i int) *key { return &down[i] })
+func AppendOps(b []byte, up []Entry, down []ban.Key) []byte {
+	b = AppendEntries(b, up)
+	return appendKeys(b, len(down), func(i int) *ban.Key { return &down[i] })
 }
 
-func (d *decoder) ops() (up []entry, down []key) {
-	up = d.entries(MaxMessageClaims)
-	d.keys(MaxMessageClaims, func(k *key) { down = append(down, *k) })
+func (d *Decoder) Ops() (up []Entry, down []ban.Key) {
+	up = d.Entries(MaxMessageClaims)
+	d.keys(MaxMessageClaims, func(k *ban.Key) { down = append(down, *k) })
 	return up, down
 }
 
 // Claims gives the claims that the delta adds or replaces.
-func (t *Delta) Claims() []ban.Claim { return claimsOf(t.up) }
+func (t *Delta) Claims() []ban.Claim { return ClaimsOf(t.Up) }
 
 // Removed gives the targets that the author withdraws.
-func (t *Delta) Removed() []ban.Target { return targetsOf(t.down) }
+func (t *Delta) Removed() []ban.Target { return TargetsOf(t.Down) }
 
-func decodeDelta(d *decoder) *Delta {
-	t := &Delta{GC: d.u32()}
-	copy(t.Fingerprint[:], d.take(len(t.Fingerprint)))
-	t.up, t.down = d.ops()
+func decodeDelta(d *Decoder) *Delta {
+	t := &Delta{GC: d.U32()}
+	copy(t.Fingerprint[:], d.Take(len(t.Fingerprint)))
+	t.Up, t.Down = d.Ops()
 	return t
 }
 
@@ -321,31 +321,31 @@ type Segment struct {
 	Slot     int
 	From, To uint64
 	GC       uint32
-	up       []entry
-	down     []key
+	Up       []Entry
+	Down     []ban.Key
 }
 
-func (*Segment) kind() Kind { return KindSegment }
+func (*Segment) Kind() Kind { return KindSegment }
 
-func (s *Segment) append(b []byte) []byte {
+func (s *Segment) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(s.Slot))
 	b = binary.AppendUvarint(b, s.From)
 	b = binary.AppendUvarint(b, s.To-s.From)
 	b = binary.BigEndian.AppendUint32(b, s.GC)
-	return appendOps(b, s.up, s.down)
+	return AppendOps(b, s.Up, s.Down)
 }
 
 // Claims gives the claims that the segment adds or replaces.
-func (s *Segment) Claims() []ban.Claim { return claimsOf(s.up) }
+func (s *Segment) Claims() []ban.Claim { return ClaimsOf(s.Up) }
 
 // Removed gives the targets that the segment takes out.
-func (s *Segment) Removed() []ban.Target { return targetsOf(s.down) }
+func (s *Segment) Removed() []ban.Target { return TargetsOf(s.Down) }
 
-func decodeSegment(d *decoder) *Segment {
-	s := &Segment{Slot: int(d.uvarint(MaxSlot)), From: d.uvarint(1<<64 - 1)}
-	s.To = s.From + d.uvarint(1<<64-1-s.From)
-	s.GC = d.u32()
-	s.up, s.down = d.ops()
+func decodeSegment(d *Decoder) *Segment {
+	s := &Segment{Slot: int(d.Uvarint(MaxSlot)), From: d.Uvarint(1<<64 - 1)}
+	s.To = s.From + d.Uvarint(1<<64-1-s.From)
+	s.GC = d.U32()
+	s.Up, s.Down = d.Ops()
 	if d.err == nil && s.To == s.From {
 		d.fail(errors.New("it covers no delta"))
 	}
@@ -360,27 +360,27 @@ func decodeSegment(d *decoder) *Segment {
 type Chunk struct {
 	Slot   int
 	Lo, Hi string
-	up     []entry
+	Up     []Entry
 }
 
-func (*Chunk) kind() Kind { return KindChunk }
+func (*Chunk) Kind() Kind { return KindChunk }
 
-func (c *Chunk) append(b []byte) []byte {
+func (c *Chunk) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(c.Slot))
 	b = appendText(b, c.Lo)
 	b = appendText(b, c.Hi)
-	return appendEntries(b, c.up)
+	return AppendEntries(b, c.Up)
 }
 
 // Claims gives the chunk's claims.
-func (c *Chunk) Claims() []ban.Claim { return claimsOf(c.up) }
+func (c *Chunk) Claims() []ban.Claim { return ClaimsOf(c.Up) }
 
-func decodeChunk(d *decoder) *Chunk {
-	c := &Chunk{Slot: int(d.uvarint(MaxSlot)), Lo: d.text(maxKey), Hi: d.text(maxKey), up: d.entries(MaxMessageClaims)}
+func DecodeChunk(d *Decoder) *Chunk {
+	c := &Chunk{Slot: int(d.Uvarint(MaxSlot)), Lo: d.text(maxKey), Hi: d.text(maxKey), Up: d.Entries(MaxMessageClaims)}
 	if d.err == nil && c.Hi != "" && c.Hi <= c.Lo {
 		d.fail(errors.New("its range is empty"))
 	}
-	if n := len(c.up); d.err == nil && n > 0 && (c.up[0].key.text() < c.Lo || c.Hi != "" && c.up[n-1].key.text() >= c.Hi) {
+	if n := len(c.Up); d.err == nil && n > 0 && (c.Up[0].Key.Text() < c.Lo || c.Hi != "" && c.Up[n-1].Key.Text() >= c.Hi) {
 		d.fail(errors.New("a target is outside its range"))
 	}
 	return c
@@ -391,11 +391,11 @@ func decodeChunk(d *decoder) *Chunk {
 // number counts versions; the newest replaces all before it.
 //
 //	entries
-type Dispute struct{ up []entry }
+type Dispute struct{ Up []Entry }
 
-func (*Dispute) kind() Kind               { return KindDispute }
-func (t *Dispute) append(b []byte) []byte { return appendEntries(b, t.up) }
-func decodeDispute(d *decoder) *Dispute   { return &Dispute{d.entries(MaxMessageClaims)} }
+func (*Dispute) Kind() Kind               { return KindDispute }
+func (t *Dispute) Append(b []byte) []byte { return AppendEntries(b, t.Up) }
+func decodeDispute(d *Decoder) *Dispute   { return &Dispute{d.Entries(MaxMessageClaims)} }
 
 // Claims gives the disputed targets, with Hits 0.
-func (t *Dispute) Claims() []ban.Claim { return claimsOf(t.up) }
+func (t *Dispute) Claims() []ban.Claim { return ClaimsOf(t.Up) }

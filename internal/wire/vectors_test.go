@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"bytes"
@@ -109,11 +109,11 @@ func makeVectors(t *testing.T) vectorsText {
 			moved = n
 			moved.Network = "jellyfin"
 			add(k+" in another network", "", moved.String(), b, "misplaced")
-			h, body, err := inspect(n, b)
+			h, body, err := InspectBody(n, b)
 			if err != nil {
 				t.Fatal(err)
 			}
-			add(k+" with a byte too many", "signed, but the body has one byte left over", n.String(), seal(node, h, append(bytes.Clone(body), 0)), "format")
+			add(k+" with a byte too many", "signed, but the body has one byte left over", n.String(), Seal(node, h, append(bytes.Clone(body), 0)), "format")
 		}
 	}
 	h := Header{Kind: KindDelta, Network: "livepeer", Topic: "sshd", Operator: f.Operator, Epoch: 7, Number: 12, Issued: testTime}
@@ -127,7 +127,7 @@ func makeVectors(t *testing.T) vectorsText {
 		{"delta with a long form of a number", twenty + "\x80\x00\x00"},
 	} {
 		out.Vectors = append(out.Vectors, vector{
-			Name: c.name, Meaning: "signed, but not in canonical form", Topic: at, Payload: hex.EncodeToString(seal(node, h, []byte(c.body))), Refused: "format",
+			Name: c.name, Meaning: "signed, but not in canonical form", Topic: at, Payload: hex.EncodeToString(Seal(node, h, []byte(c.body))), Refused: "format",
 		})
 	}
 	out.Vectors = append(out.Vectors, vector{Name: "empty", Meaning: "an erased retained message says nothing", Topic: at, Refused: "size"})
@@ -137,8 +137,8 @@ func makeVectors(t *testing.T) vectorsText {
 	}
 	var s Fingerprint
 	state := vectorState{Meaning: "the claims of the valid delta", Claims: m.Describe().Claims}
-	for _, e := range m.Body.(*Delta).up {
-		s.add(&e)
+	for _, e := range m.Body.(*Delta).Up {
+		s.Add(&e)
 	}
 	state.Fingerprint = hex.EncodeToString(s[:])
 	out.States = []vectorState{{Meaning: "no claims", Claims: []DescribedClaim{}, Fingerprint: strings.Repeat("0", 32)}, state}

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"crypto/ed25519"
@@ -138,19 +138,19 @@ func (c *Card) Nodes(now time.Time) []ban.Node {
 func (c *Card) Sign(root ed25519.PrivateKey) ([]byte, error) {
 	copy(c.Root[:], root.Public().(ed25519.PublicKey))
 	c.Operator = ban.OperatorOf(c.Root[:])
-	c.Issued = time.Unix(int64(seconds(c.Issued)), 0).UTC()
+	c.Issued = time.Unix(int64(Seconds(c.Issued)), 0).UTC()
 	slices.SortFunc(c.Certificates, func(a, b Certificate) int { return strings.Compare(string(a.Key[:]), string(b.Key[:])) })
 	slices.SortFunc(c.Revocations, func(a, b Revocation) int { return strings.Compare(string(a.Node[:]), string(b.Node[:])) })
-	out := seal(root, Header{Kind: KindCard, Operator: c.Operator, Number: c.Serial, Issued: c.Issued}, c.append(nil))
+	out := Seal(root, Header{Kind: KindCard, Operator: c.Operator, Number: c.Serial, Issued: c.Issued}, c.Append(nil))
 	if _, err := OpenCard(out); err != nil {
 		return nil, fmt.Errorf("signing the card: %w", err)
 	}
 	return out, nil
 }
 
-func (*Card) kind() Kind { return KindCard }
+func (*Card) Kind() Kind { return KindCard }
 
-func (c *Card) append(b []byte) []byte {
+func (c *Card) Append(b []byte) []byte {
 	b = appendText(b, c.Name)
 	b = appendText(b, c.Contact)
 	b = appendText(b, c.Criteria)
@@ -158,26 +158,26 @@ func (c *Card) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(c.Certificates)))
 	for _, x := range c.Certificates {
 		b = append(b, x.Key[:]...)
-		b = binary.BigEndian.AppendUint32(b, seconds(x.NotBefore))
-		b = binary.BigEndian.AppendUint32(b, seconds(x.NotAfter))
+		b = binary.BigEndian.AppendUint32(b, Seconds(x.NotBefore))
+		b = binary.BigEndian.AppendUint32(b, Seconds(x.NotAfter))
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.Revocations)))
 	for _, r := range c.Revocations {
 		b = append(b, r.Node[:]...)
-		b = binary.BigEndian.AppendUint32(b, seconds(r.Since))
+		b = binary.BigEndian.AppendUint32(b, Seconds(r.Since))
 	}
 	return b
 }
 
-func decodeCard(d *decoder, h Header) *Card {
+func decodeCard(d *Decoder, h Header) *Card {
 	c := &Card{
 		Operator: h.Operator, Root: h.Signer, Serial: h.Number, Issued: h.Issued,
 		Name: d.line(MaxCardName), Contact: d.line(MaxText), Criteria: d.line(MaxText),
 	}
-	copy(c.Successor[:], d.take(len(c.Successor)))
-	for i, n := 0, int(d.uvarint(MaxNodes)); i < n && d.err == nil; i++ {
+	copy(c.Successor[:], d.Take(len(c.Successor)))
+	for i, n := 0, int(d.Uvarint(MaxNodes)); i < n && d.err == nil; i++ {
 		var x Certificate
-		copy(x.Key[:], d.take(len(x.Key)))
+		copy(x.Key[:], d.Take(len(x.Key)))
 		x.NotBefore, x.NotAfter = d.time(), d.time()
 		switch {
 		case d.err != nil:
@@ -188,9 +188,9 @@ func decodeCard(d *decoder, h Header) *Card {
 		}
 		c.Certificates = append(c.Certificates, x)
 	}
-	for i, n := 0, int(d.uvarint(MaxRevocations)); i < n && d.err == nil; i++ {
+	for i, n := 0, int(d.Uvarint(MaxRevocations)); i < n && d.err == nil; i++ {
 		var r Revocation
-		copy(r.Node[:], d.take(len(r.Node)))
+		copy(r.Node[:], d.Take(len(r.Node)))
 		r.Since = d.time()
 		if i > 0 && string(r.Node[:]) <= string(c.Revocations[i-1].Node[:]) {
 			d.fail(errors.New("revocations are not in order"))
@@ -202,7 +202,7 @@ func decodeCard(d *decoder, h Header) *Card {
 
 // line reads text that a terminal can show: valid UTF-8 without control or
 // formatting characters.
-func (d *decoder) line(most int) string {
+func (d *Decoder) line(most int) string {
 	s := d.text(most)
 	if d.err == nil && !PlainText(s) {
 		d.fail(errors.New("a text has characters that cannot be shown"))
@@ -216,4 +216,4 @@ func PlainText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) })
 }
 
-func (d *decoder) time() time.Time { return time.Unix(int64(d.u32()), 0).UTC() }
+func (d *Decoder) time() time.Time { return time.Unix(int64(d.U32()), 0).UTC() }

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"encoding/hex"
@@ -102,7 +102,7 @@ func (m *Message) Describe() Description {
 		Kind: h.Kind.String(), Network: h.Network, Topic: h.Topic, Operator: h.Operator.String(), Signer: hex.EncodeToString(h.Signer[:]),
 		Epoch: h.Epoch, Number: h.Number, Issued: h.Issued.Unix(), Hash: hex.EncodeToString(m.Hash[:]),
 	}
-	if h.Kind.ofNode() {
+	if h.Kind.OfNode() {
 		d.Node = h.Node().String()
 	}
 	switch b := m.Body.(type) {
@@ -118,15 +118,15 @@ func (m *Message) Describe() Description {
 		d.pieces(&b.Pieces)
 	case *Delta:
 		d.GC, d.Fingerprint = int64(b.GC)*60, hex.EncodeToString(b.Fingerprint[:])
-		d.ops(b.up, b.down)
+		d.Ops(b.Up, b.Down)
 	case *Segment:
 		d.Slot, d.From, d.To, d.GC = &b.Slot, &b.From, &b.To, int64(b.GC)*60
-		d.ops(b.up, b.down)
+		d.Ops(b.Up, b.Down)
 	case *Chunk:
 		d.Slot, d.Lo, d.Hi = &b.Slot, hex.EncodeToString([]byte(b.Lo)), hex.EncodeToString([]byte(b.Hi))
-		d.ops(b.up, nil)
+		d.Ops(b.Up, nil)
 	case *Dispute:
-		d.ops(b.up, nil)
+		d.Ops(b.Up, nil)
 	case *Card:
 		d.card(b)
 	case *Trust:
@@ -140,12 +140,12 @@ func (m *Message) Describe() Description {
 	return d
 }
 
-func (d *Description) ops(up []entry, down []key) {
+func (d *Description) Ops(up []Entry, down []ban.Key) {
 	for i := range up {
-		c := up[i].claim()
+		c := up[i].Claim()
 		d.Claims = append(d.Claims, DescribedClaim{c.Target.String(), c.End.Unix(), uint8(c.Class), c.Hits, c.Established})
 	}
-	for _, t := range targetsOf(down) {
+	for _, t := range TargetsOf(down) {
 		d.Removed = append(d.Removed, t.String())
 	}
 }

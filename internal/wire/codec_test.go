@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ func testMessages(tb testing.TB) map[Name][]byte {
 	tb.Helper()
 	root, node := testKey("root"), testKey("node")
 	f := testFeed("sshd", root, node)
-	es := sortClaims([]ban.Claim{
+	es := SortClaims([]ban.Claim{
 		{Target: ban.MustTarget("192.0.2.7"), End: testTime.Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Established: true},
 		{Target: ban.MustTarget("192.0.2.9"), End: testTime.Add(10 * time.Minute), Class: ban.ClassScan, Hits: 1},
 		{Target: ban.MustTarget("2001:db8::1"), End: testTime.Add(24 * time.Hour), Class: ban.ClassManual},
@@ -30,29 +30,29 @@ func testMessages(tb testing.TB) map[Name][]byte {
 		{Target: ban.MustTarget("2001:db8::/32"), End: testTime.Add(time.Hour)},
 		{Target: ban.MustTarget("0x00112233445566778899aabbccddeeff00112233"), End: testTime.Add(time.Hour), Class: ban.ClassPayment, Hits: 2},
 	}, testTime)
-	var down []key
+	var down []ban.Key
 	for _, s := range []string{"203.0.113.1", "203.0.113.2", "2001:db8::2"} {
-		down = append(down, keyOf(ban.MustTarget(s)))
+		down = append(down, ban.KeyOf(ban.MustTarget(s)))
 	}
 	pieces := Pieces{
-		Chunks:   []ChunkRef{{Slot: 0, Size: 100}, {Lo: es[3].key.text(), Slot: 1, Size: 200}},
+		Chunks:   []ChunkRef{{Slot: 0, Size: 100}, {Lo: es[3].Key.Text(), Slot: 1, Size: 200}},
 		Segments: []SegmentRef{{From: 3, To: 9, Slot: 2, Size: 300}},
 	}
-	gc := minutes(testTime)
+	gc := Minutes(testTime)
 	out := map[Name][]byte{}
 	for _, m := range []struct {
 		slot int
 		body Body
 	}{
 		{0, &Head{N: 12, TTL: 3 * time.Hour, GC: gc, Count: 7, Ring: 16, SnapshotN: 3, SnapshotGC: gc - 9, Pieces: &pieces}},
-		{3, &Delta{GC: gc, up: es, down: down}},
-		{4, &Segment{Slot: 4, From: 3, To: 9, GC: gc, up: es, down: down}},
-		{5, &Chunk{Slot: 5, Hi: es[4].key.text(), up: es[:4]}},
+		{3, &Delta{GC: gc, Up: es, Down: down}},
+		{4, &Segment{Slot: 4, From: 3, To: 9, GC: gc, Up: es, Down: down}},
+		{5, &Chunk{Slot: 5, Hi: es[4].Key.Text(), Up: es[:4]}},
 		{0, &Manifest{pieces}},
 		{0, &Dispute{es[:2]}},
 	} {
-		n := FeedName("livepeer", f, m.body.kind(), m.slot)
-		out[n] = seal(node, Header{Kind: n.Kind, Network: "livepeer", Topic: "sshd", Operator: f.Operator, Epoch: 7, Number: 12, Issued: testTime}, m.body.append(nil))
+		n := FeedName("livepeer", f, m.body.Kind(), m.slot)
+		out[n] = Seal(node, Header{Kind: n.Kind, Network: "livepeer", Topic: "sshd", Operator: f.Operator, Epoch: 7, Number: 12, Issued: testTime}, m.body.Append(nil))
 	}
 	card := Card{
 		Serial: 3, Issued: testTime, Name: "alice", Contact: "mailto:alice@example.org", Criteria: "https://example.org/bans",
@@ -90,7 +90,7 @@ func TestEveryMessageOpensWhereItBelongs(t *testing.T) {
 			t.Errorf("%v: %v", n, err)
 			continue
 		}
-		if m.Header.Kind != n.Kind || m.Body.kind() != n.Kind {
+		if m.Header.Kind != n.Kind || m.Body.Kind() != n.Kind {
 			t.Errorf("%v opened as %v", n, m.Header.Kind)
 		}
 		if h, err := Inspect(n, b); err != nil || h != m.Header {
@@ -160,8 +160,8 @@ func TestBadPayloadsAreRefusedByName(t *testing.T) {
 				t.Fatalf("%v opened when cut to %d bytes", n, i)
 			}
 		}
-		_, body, _ := inspect(n, b)
-		h, _, _ := inspect(n, b)
+		_, body, _ := InspectBody(n, b)
+		h, _, _ := InspectBody(n, b)
 		for name, c := range map[string]struct {
 			payload []byte
 			want    error
@@ -183,7 +183,7 @@ func TestBadPayloadsAreRefusedByName(t *testing.T) {
 
 // resign signs with a key that is not the one that the header names.
 func resign(k ed25519.PrivateKey, h Header, body []byte) []byte {
-	b := seal(k, h, body)
+	b := Seal(k, h, body)
 	text := append(appendHeader(nil, h), body...)
 	return append(bytes.Clone(b[:64]), text...)
 }
@@ -201,9 +201,9 @@ func TestABodyHasOneEncoding(t *testing.T) {
 		"unknown kind":         append(make([]byte, 20), 0, 1, 99, 1, 1),
 		"empty group":          append(make([]byte, 20), 0, 1, byte(ban.KindAddr4), 0),
 	} {
-		d := &decoder{b: body}
+		d := &Decoder{B: body}
 		delta := decodeDelta(d)
-		if err := d.end(); err == nil && bytes.Equal(delta.append(nil), body) {
+		if err := d.End(); err == nil && bytes.Equal(delta.Append(nil), body) {
 			t.Errorf("%s was accepted", name)
 		}
 	}
@@ -212,33 +212,33 @@ func TestABodyHasOneEncoding(t *testing.T) {
 func TestColumnsReadBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		up, other := genEntries(t, "up"), genEntries(t, "down")
-		var down []key
+		var down []ban.Key
 		for _, e := range other {
-			down = append(down, e.key)
+			down = append(down, e.Key)
 		}
-		want := &Delta{GC: 5, up: up, down: down}
-		d := &decoder{b: want.append(nil)}
+		want := &Delta{GC: 5, Up: up, Down: down}
+		d := &Decoder{B: want.Append(nil)}
 		got := decodeDelta(d)
-		if err := d.end(); err != nil {
+		if err := d.End(); err != nil {
 			t.Fatal(err)
 		}
 		for i := range up {
-			up[i].said = 0
+			up[i].Said = 0
 		}
-		if len(got.up) != len(up) || len(got.down) != len(down) {
-			t.Fatalf("%d up and %d down, want %d and %d", len(got.up), len(got.down), len(up), len(down))
+		if len(got.Up) != len(up) || len(got.Down) != len(down) {
+			t.Fatalf("%d up and %d down, want %d and %d", len(got.Up), len(got.Down), len(up), len(down))
 		}
 		for i := range up {
-			if got.up[i] != up[i] {
-				t.Fatalf("entry %d: %+v, want %+v", i, got.up[i], up[i])
+			if got.Up[i] != up[i] {
+				t.Fatalf("entry %d: %+v, want %+v", i, got.Up[i], up[i])
 			}
-			if c := up[i].claim(); entryOf(c).meta != up[i].meta || keyOf(c.Target) != up[i].key {
+			if c := up[i].Claim(); EntryOf(c).Meta != up[i].Meta || ban.KeyOf(c.Target) != up[i].Key {
 				t.Fatalf("claim %+v is not entry %+v", c, up[i])
 			}
 		}
 		for i := range down {
-			if got.down[i] != down[i] {
-				t.Fatalf("key %d: %+v, want %+v", i, got.down[i], down[i])
+			if got.Down[i] != down[i] {
+				t.Fatalf("key %d: %+v, want %+v", i, got.Down[i], down[i])
 			}
 		}
 	})
@@ -246,14 +246,14 @@ func TestColumnsReadBack(t *testing.T) {
 
 func TestAnyNumberOfPairsOfClassAndHitsReadsBack(t *testing.T) {
 	for _, n := range []int{1, 2, 15, 16, 17, 255, 256, 257, 1000} {
-		var es []entry
+		var es []Entry
 		for i := range n {
-			es = append(es, entry{key: keyOf(ban.MustTarget(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String())), end: uint32(i), meta: meta{byte(i >> 8), byte(i)}})
+			es = append(es, Entry{Key: ban.KeyOf(ban.MustTarget(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String())), End: uint32(i), Meta: Meta{byte(i >> 8), byte(i)}})
 		}
-		b := appendEntries(nil, es)
-		d := &decoder{b: b}
-		got := d.entries(MaxMessageClaims)
-		if err := d.end(); err != nil || len(got) != n {
+		b := AppendEntries(nil, es)
+		d := &Decoder{B: b}
+		got := d.Entries(MaxMessageClaims)
+		if err := d.End(); err != nil || len(got) != n {
 			t.Fatalf("%d entries: %d read back, %v", n, len(got), err)
 		}
 		for i := range es {
@@ -269,25 +269,25 @@ func TestAFingerprintDoesNotDependOnOrder(t *testing.T) {
 		es := genEntries(t, "entries")
 		var a, b Fingerprint
 		for i := range es {
-			a.add(&es[i])
+			a.Add(&es[i])
 		}
 		r := rand.New(rand.NewPCG(1, rapid.Uint64().Draw(t, "seed")))
 		for _, i := range r.Perm(len(es)) {
-			b.add(&es[i])
+			b.Add(&es[i])
 		}
 		if a != b {
 			t.Fatal("order matters")
 		}
 		if len(es) > 0 {
 			c := es[0]
-			c.meta[1]++
-			b.remove(&es[0])
-			b.add(&c)
+			c.Meta[1]++
+			b.Remove(&es[0])
+			b.Add(&c)
 			if a == b {
 				t.Fatal("a changed entry has the same fingerprint")
 			}
-			b.remove(&c)
-			b.add(&es[0])
+			b.Remove(&c)
+			b.Add(&es[0])
 			if a != b {
 				t.Fatal("removing does not undo adding")
 			}

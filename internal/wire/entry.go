@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"bytes"
@@ -11,38 +11,38 @@ import (
 	"banmesh/internal/ban"
 )
 
-// An entry is a claim as a feed holds it.
-type entry struct {
-	key  key
-	end  uint32 // minutes since the Unix epoch
-	meta meta
+// An Entry is a claim as a feed holds it.
+type Entry struct {
+	Key  ban.Key
+	End  uint32 // minutes since the Unix epoch
+	Meta Meta
 	// said is when its author said so as far as this reader knows, in minutes:
 	// the date of the message that carried it. It is no part of the feed.
-	said uint32
+	Said uint32
 }
 
-// meta is class and whether established (the high bit), then hits.
-type meta [2]byte
+// Meta is class and whether established (the high bit), then hits.
+type Meta [2]byte
 
 const establishedBit = 0x80
 
-func entryOf(c ban.Claim) entry {
-	e := entry{key: keyOf(c.Target), end: minutesUp(c.End), meta: meta{byte(c.Class) &^ establishedBit, c.Hits}}
+func EntryOf(c ban.Claim) Entry {
+	e := Entry{Key: ban.KeyOf(c.Target), End: minutesUp(c.End), Meta: Meta{byte(c.Class) &^ establishedBit, c.Hits}}
 	if c.Class >= establishedBit {
-		e.meta[0] = byte(ban.ClassOther)
+		e.Meta[0] = byte(ban.ClassOther)
 	}
 	if c.Established {
-		e.meta[0] |= establishedBit
+		e.Meta[0] |= establishedBit
 	}
 	return e
 }
 
-// claim gives the claim; the key was checked when it was decoded.
-func (e *entry) claim() ban.Claim {
-	t, _ := e.key.target()
+// Claim gives the claim; the key was checked when it was decoded.
+func (e *Entry) Claim() ban.Claim {
+	t, _ := e.Key.Target()
 	return ban.Claim{
-		Target: t, End: timeOfMinute(e.end), Class: ban.Class(e.meta[0] &^ establishedBit),
-		Hits: e.meta[1], Established: e.meta[0]&establishedBit != 0,
+		Target: t, End: TimeOfMinute(e.End), Class: ban.Class(e.Meta[0] &^ establishedBit),
+		Hits: e.Meta[1], Established: e.Meta[0]&establishedBit != 0,
 	}
 }
 
@@ -53,11 +53,11 @@ func (e *entry) claim() ban.Claim {
 // with one group a kind, in order. IPv4 addresses and IPv6 /64s are uvarints:
 // the first as it is, each other as the difference to the one before. Other
 // kinds are their bytes.
-func appendKeys(b []byte, n int, at func(int) *key) []byte {
+func appendKeys(b []byte, n int, at func(int) *ban.Key) []byte {
 	b = binary.AppendUvarint(b, uint64(n))
 	for i := 0; i < n; {
-		kind, j := at(i).kind, i
-		for j < n && at(j).kind == kind {
+		kind, j := at(i).Kind, i
+		for j < n && at(j).Kind == kind {
 			j++
 		}
 		b = append(b, byte(kind))
@@ -65,11 +65,11 @@ func appendKeys(b []byte, n int, at func(int) *key) []byte {
 		var last uint64
 		for ; i < j; i++ {
 			k := at(i)
-			if v, ok := k.number(); ok {
+			if v, ok := k.Number(); ok {
 				b = binary.AppendUvarint(b, v-last)
 				last = v
 			} else {
-				b = append(b, k.bytes()...)
+				b = append(b, k.Bytes()...)
 			}
 		}
 	}
@@ -77,15 +77,15 @@ func appendKeys(b []byte, n int, at func(int) *key) []byte {
 }
 
 // keys reads what appendKeys wrote and gives the keys to put.
-func (d *decoder) keys(most int, put func(*key)) int {
+func (d *Decoder) keys(most int, put func(*ban.Key)) int {
 	// Every key costs a byte at least, so a payload cannot ask for more memory
 	// than it pays for.
-	total := int(d.uvarint(uint64(min(most, len(d.b)))))
+	total := int(d.Uvarint(uint64(min(most, len(d.B)))))
 	var before ban.Kind
 	for n := 0; n < total && d.err == nil; {
-		kind := ban.Kind(d.u8())
-		count := int(d.uvarint(uint64(total - n)))
-		if d.err == nil && (kind <= before || width(kind) == 0 || count == 0) {
+		kind := ban.Kind(d.U8())
+		count := int(d.Uvarint(uint64(total - n)))
+		if d.err == nil && (kind <= before || ban.KeyWidth(kind) == 0 || count == 0) {
 			d.fail(errors.New("the kinds of targets are not in order"))
 		}
 		before = kind
@@ -98,36 +98,36 @@ func (d *decoder) keys(most int, put func(*key)) int {
 	return total
 }
 
-func (d *decoder) group(kind ban.Kind, count int, put func(*key)) {
+func (d *Decoder) group(kind ban.Kind, count int, put func(*ban.Key)) {
 	var last uint64
-	var before key
+	var before ban.Key
 	for i := 0; i < count && d.err == nil; i++ {
-		k := key{kind: kind}
+		k := ban.Key{Kind: kind}
 		switch kind {
 		case ban.KindAddr4, ban.KindNet6:
 			most := uint64(1<<32 - 1)
 			if kind == ban.KindNet6 {
 				most = 1<<64 - 1
 			}
-			step := d.uvarint(most - last)
+			step := d.Uvarint(most - last)
 			if i > 0 && step == 0 {
 				d.fail(errors.New("targets are not in order"))
 			}
 			last += step
 			if kind == ban.KindAddr4 {
-				binary.BigEndian.PutUint32(k.b[:], uint32(last))
+				binary.BigEndian.PutUint32(k.B[:], uint32(last))
 			} else {
-				binary.BigEndian.PutUint64(k.b[:], last)
+				binary.BigEndian.PutUint64(k.B[:], last)
 			}
 			// An IPv4 address is always canonical. A /64 of ::/96 or
 			// ::ffff:0:0/96 still is an IPv6 network of 64 bits.
 		default:
-			copy(k.b[:], d.take(width(kind)))
-			if d.err == nil && i > 0 && compareKeys(&before, &k) >= 0 {
+			copy(k.B[:], d.Take(ban.KeyWidth(kind)))
+			if d.err == nil && i > 0 && ban.CompareKeys(&before, &k) >= 0 {
 				d.fail(errors.New("targets are not in order"))
 			}
 			if d.err == nil {
-				if _, err := k.target(); err != nil {
+				if _, err := k.Target(); err != nil {
 					d.fail(err)
 				}
 			}
@@ -139,7 +139,7 @@ func (d *decoder) group(kind ban.Kind, count int, put func(*key)) {
 	}
 }
 
-// appendEntries writes sorted entries as columns:
+// AppendEntries writes sorted entries as columns:
 //
 //	keys | base u32 | per entry: end - base uvarint |
 //	pairs uvarint | pairs x (class u8, hits u8) | per entry: index
@@ -150,24 +150,24 @@ func (d *decoder) group(kind ban.Kind, count int, put func(*key)) {
 // half and an odd end filled with zero; with a single pair it is missing. With
 // more than 256 distinct pairs the number is 0 and each entry has its pair in
 // place of an index.
-func appendEntries(b []byte, es []entry) []byte {
-	b = appendKeys(b, len(es), func(i int) *key { return &es[i].key })
+func AppendEntries(b []byte, es []Entry) []byte {
+	b = appendKeys(b, len(es), func(i int) *ban.Key { return &es[i].Key })
 	if len(es) == 0 {
 		return b
 	}
-	base := es[0].end
+	base := es[0].End
 	for i := range es {
-		base = min(base, es[i].end)
+		base = min(base, es[i].End)
 	}
 	b = binary.BigEndian.AppendUint32(b, base)
 	for i := range es {
-		b = binary.AppendUvarint(b, uint64(es[i].end-base))
+		b = binary.AppendUvarint(b, uint64(es[i].End-base))
 	}
 	pairs, index := distinct(es)
 	if len(pairs) > 256 {
 		b = append(b, 0)
 		for i := range es {
-			b = append(b, es[i].meta[:]...)
+			b = append(b, es[i].Meta[:]...)
 		}
 		return b
 	}
@@ -179,15 +179,15 @@ func appendEntries(b []byte, es []entry) []byte {
 	case len(pairs) == 1:
 	case len(pairs) <= halfByte:
 		for i := 0; i < len(es); i += 2 {
-			two := index[es[i].meta] << 4
+			two := index[es[i].Meta] << 4
 			if i+1 < len(es) {
-				two |= index[es[i+1].meta]
+				two |= index[es[i+1].Meta]
 			}
 			b = append(b, two)
 		}
 	default:
 		for i := range es {
-			b = append(b, index[es[i].meta])
+			b = append(b, index[es[i].Meta])
 		}
 	}
 	return b
@@ -198,10 +198,10 @@ const halfByte = 16
 
 // distinct gives the pairs in order of first appearance and their indexes, or
 // 257 pairs where there are more than 256.
-func distinct(es []entry) (pairs []meta, index map[meta]uint8) {
-	index = make(map[meta]uint8, 8)
+func distinct(es []Entry) (pairs []Meta, index map[Meta]uint8) {
+	index = make(map[Meta]uint8, 8)
 	for i := range es {
-		m := es[i].meta
+		m := es[i].Meta
 		if len(pairs) > 0 && m == pairs[len(pairs)-1] {
 			continue
 		}
@@ -217,31 +217,31 @@ func distinct(es []entry) (pairs []meta, index map[meta]uint8) {
 	return pairs, index
 }
 
-// entries reads what appendEntries wrote. That the coding is the only one is
+// Entries reads what appendEntries wrote. That the coding is the only one is
 // checked by the message that contains it.
-func (d *decoder) entries(most int) []entry {
+func (d *Decoder) Entries(most int) []Entry {
 	// An entry costs 2 bytes at least, so this is paid for.
 	peek := *d
-	es := make([]entry, 0, min(peek.uvarint(uint64(most)), uint64(len(d.b)/2)))
-	n := d.keys(most, func(k *key) { es = append(es, entry{key: *k}) })
+	es := make([]Entry, 0, min(peek.Uvarint(uint64(most)), uint64(len(d.B)/2)))
+	n := d.keys(most, func(k *ban.Key) { es = append(es, Entry{Key: *k}) })
 	if n == 0 || d.err != nil {
 		return nil
 	}
-	base := d.u32()
+	base := d.U32()
 	for i := range es {
-		es[i].end = base + uint32(d.uvarint(uint64(1<<32-1-base)))
+		es[i].End = base + uint32(d.Uvarint(uint64(1<<32-1-base)))
 	}
-	pairs := int(d.uvarint(256))
+	pairs := int(d.Uvarint(256))
 	if pairs == 0 {
-		b := d.take(2 * n)
+		b := d.Take(2 * n)
 		for i := range es {
 			if b != nil {
-				es[i].meta = meta(b[2*i:])
+				es[i].Meta = Meta(b[2*i:])
 			}
 		}
 		return es
 	}
-	table := d.take(2 * pairs)
+	table := d.Take(2 * pairs)
 	if table == nil {
 		return nil
 	}
@@ -249,9 +249,9 @@ func (d *decoder) entries(most int) []entry {
 	switch {
 	case pairs == 1:
 	case pairs <= halfByte:
-		index = d.take((n + 1) / 2)
+		index = d.Take((n + 1) / 2)
 	default:
-		index = d.take(n)
+		index = d.Take(n)
 	}
 	if d.err != nil {
 		return nil
@@ -269,50 +269,50 @@ func (d *decoder) entries(most int) []entry {
 			d.fail(errors.New("an index is out of range"))
 			return nil
 		}
-		es[i].meta = meta(table[2*at:])
+		es[i].Meta = Meta(table[2*at:])
 	}
 	return es
 }
 
-// sortClaims turns claims into sorted entries with one a target: of several,
+// SortClaims turns claims into sorted entries with one a target: of several,
 // the one that ends last.
-func sortClaims(claims []ban.Claim, said time.Time) []entry {
-	es := make([]entry, 0, len(claims))
+func SortClaims(claims []ban.Claim, said time.Time) []Entry {
+	es := make([]Entry, 0, len(claims))
 	for _, c := range claims {
 		if !c.Target.IsZero() {
-			e := entryOf(c)
-			e.said = minutes(said)
+			e := EntryOf(c)
+			e.Said = Minutes(said)
 			es = append(es, e)
 		}
 	}
-	slices.SortFunc(es, func(a, b entry) int {
-		return cmp.Or(compareKeys(&a.key, &b.key), cmp.Compare(b.end, a.end), bytes.Compare(b.meta[:], a.meta[:]))
+	slices.SortFunc(es, func(a, b Entry) int {
+		return cmp.Or(ban.CompareKeys(&a.Key, &b.Key), cmp.Compare(b.End, a.End), bytes.Compare(b.Meta[:], a.Meta[:]))
 	})
-	return slices.CompactFunc(es, func(a, b entry) bool { return a.key == b.key })
+	return slices.CompactFunc(es, func(a, b Entry) bool { return a.Key == b.Key })
 }
 
-func claimsOf(es []entry) []ban.Claim {
+func ClaimsOf(es []Entry) []ban.Claim {
 	out := make([]ban.Claim, len(es))
 	for i := range es {
-		out[i] = es[i].claim()
+		out[i] = es[i].Claim()
 	}
 	return out
 }
 
-func targetsOf(ks []key) []ban.Target {
+func TargetsOf(ks []ban.Key) []ban.Target {
 	out := make([]ban.Target, len(ks))
 	for i := range ks {
-		out[i], _ = ks[i].target()
+		out[i], _ = ks[i].Target()
 	}
 	return out
 }
 
-// settle makes up and down sorted and disjoint: what is in both is withdrawn.
-func settle(up []entry, down []key) ([]entry, []key) {
-	slices.SortFunc(down, func(a, b key) int { return compareKeys(&a, &b) })
+// Settle makes up and down sorted and disjoint: what is in both is withdrawn.
+func Settle(up []Entry, down []ban.Key) ([]Entry, []ban.Key) {
+	slices.SortFunc(down, func(a, b ban.Key) int { return ban.CompareKeys(&a, &b) })
 	down = slices.Compact(down)
-	up = slices.DeleteFunc(up, func(e entry) bool {
-		_, found := slices.BinarySearchFunc(down, e.key, func(a, b key) int { return compareKeys(&a, &b) })
+	up = slices.DeleteFunc(up, func(e Entry) bool {
+		_, found := slices.BinarySearchFunc(down, e.Key, func(a, b ban.Key) int { return ban.CompareKeys(&a, &b) })
 		return found
 	})
 	return up, down

@@ -1,4 +1,4 @@
-package federation
+package keys
 
 import (
 	"crypto/ed25519"
@@ -10,19 +10,20 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
-// An Office is where an operator's root key lives: a directory with the key
+// A Store is where an operator's root key lives: a directory with the key
 // and the card, on a machine that need not be a node nor have a network.
-type Office struct {
+type Store struct {
 	dir  string
 	root ed25519.PrivateKey
-	card *Card
+	card *wire.Card
 	raw  []byte
 }
 
-// CreateOffice makes a root key in dir and a first card. It never overwrites.
-func CreateOffice(dir string, now time.Time, change func(*Card)) (*Office, error) {
+// CreateStore makes a root key in dir and a first card. It never overwrites.
+func CreateStore(dir string, now time.Time, change func(*wire.Card)) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the operator's key: %w", err)
 	}
@@ -33,13 +34,13 @@ func CreateOffice(dir string, now time.Time, change func(*Card)) (*Office, error
 	if err != nil {
 		return nil, err
 	}
-	o := &Office{dir: dir, root: root}
+	o := &Store{dir: dir, root: root}
 	return o, o.Change(now, change)
 }
 
-// OpenOffice reads the root key and card in dir. It fails with [ErrNoRoot]
+// OpenStore reads the root key and card in dir. It fails with [ErrNoRoot]
 // where there is no key.
-func OpenOffice(dir string) (*Office, error) {
+func OpenStore(dir string) (*Store, error) {
 	root, err := readKeyFile(filepath.Join(dir, operatorKeyFile), operatorKeyTitle)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNoRoot)
@@ -47,7 +48,7 @@ func OpenOffice(dir string) (*Office, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Office{dir: dir, root: root}
+	o := &Store{dir: dir, root: root}
 	raw, err := os.ReadFile(filepath.Join(dir, cardFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return o, nil
@@ -55,7 +56,7 @@ func OpenOffice(dir string) (*Office, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the card: %w", err)
 	}
-	if o.card, err = OpenCard(raw); err != nil {
+	if o.card, err = wire.OpenCard(raw); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, cardFile), err)
 	}
 	if o.card.Operator != operatorOf(root) {
@@ -66,17 +67,17 @@ func OpenOffice(dir string) (*Office, error) {
 }
 
 // Operator is who the root key stands for.
-func (o *Office) Operator() ban.Operator { return operatorOf(o.root) }
+func (o *Store) Operator() ban.Operator { return operatorOf(o.root) }
 
 // Root is the key itself, for signing documents.
-func (o *Office) Root() ed25519.PrivateKey { return o.root }
+func (o *Store) Root() ed25519.PrivateKey { return o.root }
 
 // Card gives the newest card and its payload.
-func (o *Office) Card() (*Card, []byte) { return o.card, o.raw }
+func (o *Store) Card() (*wire.Card, []byte) { return o.card, o.raw }
 
 // Change signs the next card; it is durable when Change returns nil.
-func (o *Office) Change(now time.Time, change func(*Card)) error {
-	next := nextCard(o.card, now)
+func (o *Store) Change(now time.Time, change func(*wire.Card)) error {
+	next := wire.NextCard(o.card, now)
 	if change != nil {
 		change(next)
 	}
@@ -93,8 +94,8 @@ func (o *Office) Change(now time.Time, change func(*Card)) error {
 
 // Adopt takes a card of the same operator that is newer than the one here, as
 // when two machines have the root key.
-func (o *Office) Adopt(raw []byte) error {
-	card, err := OpenCard(raw)
+func (o *Store) Adopt(raw []byte) error {
+	card, err := wire.OpenCard(raw)
 	if err != nil {
 		return err
 	}
@@ -122,17 +123,17 @@ func RequestText(dir string, now time.Time) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return SignRequest(node, now), nil
+	return wire.SignRequest(node, now), nil
 }
 
 // InstallNodeCard puts a card beside the node's key in dir, from which an
 // agent then starts, or takes it over if it runs.
-func InstallNodeCard(dir string, b []byte) (*Card, error) {
-	card, raw, err := ParseCardText(b)
+func InstallNodeCard(dir string, b []byte) (*wire.Card, error) {
+	card, raw, err := wire.ParseCardText(b)
 	if err != nil {
 		return nil, err
 	}
-	id, err := LoadIdentity(dir)
+	id, err := Load(dir)
 	if errors.Is(err, ErrNotCertified) {
 		id, err = readKeys(dir)
 	}
@@ -163,23 +164,23 @@ func RotateNode(dir string, now time.Time) (old, next ban.Node, err error) {
 		return old, next, err
 	}
 	next = ban.NodeOf(key.Public().(ed25519.PublicKey))
-	o, err := OpenOffice(dir)
+	o, err := OpenStore(dir)
 	if errors.Is(err, ErrNoRoot) {
 		return old, next, nil
 	}
 	if err != nil {
 		return old, next, err
 	}
-	var public PublicKey
+	var public wire.PublicKey
 	copy(public[:], key.Public().(ed25519.PublicKey))
-	return old, next, o.Change(now, func(c *Card) {
+	return old, next, o.Change(now, func(c *wire.Card) {
 		c.Revoke(old, now)
 		c.Certify(public, now)
 	})
 }
 
-// BackupIdentity copies keys and card into a directory that it makes.
-func BackupIdentity(dir, to string) (files []string, err error) {
+// Backup copies keys and card into a directory that it makes.
+func Backup(dir, to string) (files []string, err error) {
 	if err := os.Mkdir(to, 0o700); err != nil {
 		return nil, fmt.Errorf("backing up the keys: %w", err)
 	}

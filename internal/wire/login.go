@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"crypto/ed25519"
@@ -43,7 +43,7 @@ type Login struct {
 func LoginPassword(node ed25519.PrivateKey, operator ban.Operator, broker string, expires time.Time) string {
 	text := append([]byte(loginMagic), operator[:]...)
 	text = append(text, node.Public().(ed25519.PublicKey)...)
-	text = binary.BigEndian.AppendUint32(text, seconds(expires))
+	text = binary.BigEndian.AppendUint32(text, Seconds(expires))
 	text = appendText(text, broker)
 	private := [64]byte(node)
 	return base64.RawURLEncoding.EncodeToString(sign.Sign(nil, text, &private))
@@ -79,15 +79,15 @@ func verifyLogin(clientID, user, password string, now time.Time) (l Login, err e
 	if err != nil || len(b) <= sign.Overhead {
 		return l, errors.New("the password is not a login proof")
 	}
-	d := decoder{b: b[sign.Overhead:]}
-	if string(d.take(len(loginMagic))) != loginMagic {
+	d := Decoder{B: b[sign.Overhead:]}
+	if string(d.Take(len(loginMagic))) != loginMagic {
 		return l, errors.New("the password is not a login proof")
 	}
-	copy(l.Operator[:], d.take(len(l.Operator)))
-	copy(l.Key[:], d.take(len(l.Key)))
+	copy(l.Operator[:], d.Take(len(l.Operator)))
+	copy(l.Key[:], d.Take(len(l.Key)))
 	l.Expires = d.time()
 	l.Broker = d.line(maxBrokerName)
-	if err := d.end(); err != nil {
+	if err := d.End(); err != nil {
 		return l, err
 	}
 	l.Node = ban.NodeOf(l.Key[:])

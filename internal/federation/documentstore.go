@@ -9,13 +9,14 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // A library holds the newest trust list and topic definitions of each operator
 // that is read, and of our own. What was read once is never replaced by
 // something older, whatever a broker serves.
 type library struct {
-	held map[Name]*Message
+	held map[wire.Name]*wire.Message
 	// Whose lists and definitions are wanted; our own always are.
 	trust, definitions map[ban.Operator]bool
 	allowances         map[ban.Operator]*allowance
@@ -38,17 +39,17 @@ const (
 
 func newLibrary() library {
 	return library{
-		held: map[Name]*Message{}, trust: map[ban.Operator]bool{}, definitions: map[ban.Operator]bool{},
+		held: map[wire.Name]*wire.Message{}, trust: map[ban.Operator]bool{}, definitions: map[ban.Operator]bool{},
 		allowances: map[ban.Operator]*allowance{}, news: make(chan struct{}, 1),
 	}
 }
 
 // TrustList is an operator's published list as it is held here.
 type TrustList struct {
-	Operator ban.Operator `json:"operator"`
-	Number   uint64       `json:"number"`
-	Issued   time.Time    `json:"issued"`
-	Trusted  []Trusted    `json:"trusted"`
+	Operator ban.Operator   `json:"operator"`
+	Number   uint64         `json:"number"`
+	Issued   time.Time      `json:"issued"`
+	Trusted  []wire.Trusted `json:"trusted"`
 }
 
 // PublishedDefinition is a topic definition that an operator publishes. Text
@@ -86,7 +87,7 @@ func (s *Session) TrustLists() (out []TrustList) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n, m := range s.library.held {
-		if t, ok := m.Body.(*Trust); ok && s.library.trust[n.Operator] {
+		if t, ok := m.Body.(*wire.Trust); ok && s.library.trust[n.Operator] {
 			out = append(out, TrustList{n.Operator, m.Header.Number, m.Header.Issued, t.Operators})
 		}
 	}
@@ -100,7 +101,7 @@ func (s *Session) Definitions() (out []PublishedDefinition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n, m := range s.library.held {
-		if t, ok := m.Body.(*Definition); ok && s.library.definitions[n.Operator] && t.Text != "" {
+		if t, ok := m.Body.(*wire.Definition); ok && s.library.definitions[n.Operator] && t.Text != "" {
 			out = append(out, PublishedDefinition{n.Operator, n.Topic, m.Header.Number, m.Header.Issued, t.Text})
 		}
 	}
@@ -111,11 +112,11 @@ func (s *Session) Definitions() (out []PublishedDefinition) {
 }
 
 // reads says whether a document of this name is wanted. s.mu is held.
-func (s *Session) reads(n Name) bool {
+func (s *Session) reads(n wire.Name) bool {
 	if n.Operator == s.own {
 		return true
 	}
-	if n.Kind == KindTrust {
+	if n.Kind == wire.KindTrust {
 		return s.library.trust[n.Operator]
 	}
 	return s.library.definitions[n.Operator]
@@ -123,7 +124,7 @@ func (s *Session) reads(n Name) bool {
 
 // onDocument takes a trust list or topic definition if it is newer than the
 // one at hand. s.mu is held.
-func (s *Session) onDocument(n Name, p packet, fx *effects) {
+func (s *Session) onDocument(n wire.Name, p packet, fx *effects) {
 	switch {
 	case !s.reads(n):
 		s.refuse(refusedUnknown)
@@ -139,7 +140,7 @@ func (s *Session) onDocument(n Name, p packet, fx *effects) {
 		s.refuse(refusedEmpty)
 		return
 	}
-	m, err := s.verified.open(n, p.payload)
+	m, err := s.verified.Open(n, p.payload)
 	if err != nil {
 		s.refuse(reasonOf(err))
 		return
@@ -154,7 +155,7 @@ func (s *Session) onDocument(n Name, p packet, fx *effects) {
 		if m.Hash != old.Hash {
 			s.o.Log.Error("operator_signed_two_documents", "document", n, "number", m.Header.Number)
 		}
-	case old == nil && n.Kind == KindDefinition && s.countDefinitions(n.Operator) >= MaxDefinitions:
+	case old == nil && n.Kind == wire.KindDefinition && s.countDefinitions(n.Operator) >= MaxDefinitions:
 		s.refuse(refusedSize)
 	default:
 		s.library.held[n] = m
@@ -166,7 +167,7 @@ func (s *Session) onDocument(n Name, p packet, fx *effects) {
 
 func (s *Session) countDefinitions(o ban.Operator) (count int) {
 	for n := range s.library.held {
-		if n.Operator == o && n.Kind == KindDefinition {
+		if n.Operator == o && n.Kind == wire.KindDefinition {
 			count++
 		}
 	}
@@ -186,11 +187,11 @@ func (s *Session) allowDocument(o ban.Operator, now time.Time) bool {
 // loadDocuments reads what is held of this network.
 func (s *Session) loadDocuments() error {
 	err := s.o.Store.View(func(tx store.Tx) error {
-		return tx.Each(bucketDocuments, Prefix+s.o.Network+"/", func(k string, v []byte) error {
-			n, err := ParseTopicName(k)
+		return tx.Each(bucketDocuments, wire.Prefix+s.o.Network+"/", func(k string, v []byte) error {
+			n, err := wire.ParseTopicName(k)
 			if err == nil {
-				var m *Message
-				if m, err = Open(n, slices.Clone(v)); err == nil {
+				var m *wire.Message
+				if m, err = wire.Open(n, slices.Clone(v)); err == nil {
 					s.library.held[n] = m
 				}
 			}

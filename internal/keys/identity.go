@@ -1,4 +1,4 @@
-package federation
+package keys
 
 import (
 	"crypto/ed25519"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 // Files of an identity, all in one directory.
@@ -32,10 +33,10 @@ const (
 // renewBefore is when a certificate is renewed where the root key is at hand:
 // a third of its life, so that a machine that is off for weeks comes back
 // certified.
-const renewBefore = MaxCertificate / 3
+const renewBefore = wire.MaxCertificate / 3
 
 // loginLife is how long a login proof is good: clocks differ by minutes.
-const loginLife = MaxLoginLife / 2
+const loginLife = wire.MaxLoginLife / 2
 
 // Faults of an identity.
 var (
@@ -56,12 +57,18 @@ type Identity struct {
 	mu   sync.Mutex
 	root ed25519.PrivateKey // nil where it is elsewhere
 	raw  []byte
-	card *Card
+	card *wire.Card
 }
 
-// CreateIdentity makes a root key and a node key in dir and a card that
+// New gives an identity of keys that are at hand, without a card. It writes
+// nothing before a card is updated; with dir "" none can be.
+func New(dir string, node, root ed25519.PrivateKey) *Identity {
+	return &Identity{dir: dir, node: node, root: root}
+}
+
+// Create makes a root key and a node key in dir and a card that
 // certifies the node. It never overwrites a file.
-func CreateIdentity(dir, name string, now time.Time) (*Identity, error) {
+func Create(dir, name string, now time.Time) (*Identity, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the keys: %w", err)
 	}
@@ -74,13 +81,13 @@ func CreateIdentity(dir, name string, now time.Time) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return id, id.UpdateCard(now, func(c *Card) { c.Name = name })
+	return id, id.UpdateCard(now, func(c *wire.Card) { c.Name = name })
 }
 
-// LoadIdentity reads what is in dir. It fails with [ErrNoIdentity] where there
+// Load reads what is in dir. It fails with [ErrNoIdentity] where there
 // is no node key, and otherwise with [ErrKeyFile], [ErrKeyMode] or what the
 // card suffers from.
-func LoadIdentity(dir string) (*Identity, error) {
+func Load(dir string) (*Identity, error) {
 	id, err := readKeys(dir)
 	if err != nil {
 		return nil, err
@@ -95,7 +102,7 @@ func LoadIdentity(dir string) (*Identity, error) {
 	case err != nil:
 		return nil, fmt.Errorf("reading the card: %w", err)
 	}
-	card, err := OpenCard(raw)
+	card, err := wire.OpenCard(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, cardFile), err)
 	}
@@ -106,21 +113,21 @@ func LoadIdentity(dir string) (*Identity, error) {
 	return id, nil
 }
 
-// OpenIdentity loads the identity in dir, or makes one where there is none. A
+// Open loads the identity in dir, or makes one where there is none. A
 // crash while it was made is repaired.
-func OpenIdentity(dir, name string, now time.Time) (*Identity, error) {
+func Open(dir, name string, now time.Time) (*Identity, error) {
 	if _, err := os.Stat(filepath.Join(dir, nodeKeyFile)); errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(filepath.Join(dir, operatorKeyFile)); err == nil {
 			if err := newKeyFile(filepath.Join(dir, nodeKeyFile), nodeKeyTitle); err != nil {
 				return nil, err
 			}
 		} else {
-			return CreateIdentity(dir, name, now)
+			return Create(dir, name, now)
 		}
 	}
-	id, err := LoadIdentity(dir)
+	id, err := Load(dir)
 	if err == nil && id.card == nil {
-		err = id.UpdateCard(now, func(c *Card) { c.Name = name })
+		err = id.UpdateCard(now, func(c *wire.Card) { c.Name = name })
 	}
 	if err != nil {
 		return nil, err
@@ -204,7 +211,7 @@ func (id *Identity) Node() ban.Node { return ban.NodeOf(id.node.Public().(ed2551
 func (id *Identity) Signer() ed25519.PrivateKey { return id.node }
 
 // NodeKey is the node's public key, which `agent key node certify` certifies.
-func (id *Identity) NodeKey() (k PublicKey) {
+func (id *Identity) NodeKey() (k wire.PublicKey) {
 	copy(k[:], id.node.Public().(ed25519.PublicKey))
 	return k
 }
@@ -237,7 +244,7 @@ func (id *Identity) Root() (ed25519.PrivateKey, error) {
 }
 
 // Card gives the operator's newest card and its payload.
-func (id *Identity) Card() (*Card, []byte) {
+func (id *Identity) Card() (*wire.Card, []byte) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	return id.card, id.raw
@@ -246,24 +253,24 @@ func (id *Identity) Card() (*Card, []byte) {
 // Login gives what proves the node's key to a broker.
 func (id *Identity) Login(broker string, now time.Time) (client, user, password string) {
 	o := id.Operator()
-	return id.Node().String(), o.String(), LoginPassword(id.node, o, broker, now.Add(loginLife))
+	return id.Node().String(), o.String(), wire.LoginPassword(id.node, o, broker, now.Add(loginLife))
 }
 
 // UpdateCard signs a new card with the root key: change edits what the card
 // says, and this node's certificate is made or renewed. The card is durable
 // before UpdateCard returns. It fails with [ErrNoRoot] where the key is
 // elsewhere.
-func (id *Identity) UpdateCard(now time.Time, change func(*Card)) error {
+func (id *Identity) UpdateCard(now time.Time, change func(*wire.Card)) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if id.root == nil {
 		return ErrNoRoot
 	}
-	next := nextCard(id.card, now)
+	next := wire.NextCard(id.card, now)
 	if change != nil {
 		change(next)
 	}
-	var key PublicKey
+	var key wire.PublicKey
 	copy(key[:], id.node.Public().(ed25519.PublicKey))
 	next.Certify(key, now)
 	raw, err := next.Sign(id.root)
@@ -311,7 +318,7 @@ func (id *Identity) Expires() time.Time {
 // of another operator, one that is not newer, and one without a certificate or
 // revocation for this node.
 func (id *Identity) InstallCard(raw []byte) error {
-	card, err := OpenCard(raw)
+	card, err := wire.OpenCard(raw)
 	if err != nil {
 		return err
 	}
@@ -348,7 +355,7 @@ func (id *Identity) Refresh() error {
 	if err != nil {
 		return fmt.Errorf("reading the card: %w", err)
 	}
-	card, err := OpenCard(raw)
+	card, err := wire.OpenCard(raw)
 	if err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(id.dir, cardFile), err)
 	}
@@ -364,7 +371,7 @@ func (id *Identity) Refresh() error {
 // install writes the card through a temporary file, so that a crash leaves the
 // old one or the new one.
 func (id *Identity) install(raw []byte) error {
-	card, err := OpenCard(raw)
+	card, err := wire.OpenCard(raw)
 	if err != nil {
 		return err
 	}
@@ -396,9 +403,9 @@ func writeFile(path string, b []byte, mode fs.FileMode) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// ThrowawayIdentity is an identity that is nowhere on disk, for tools that
+// Throwaway is an identity that is nowhere on disk, for tools that
 // only listen.
-func ThrowawayIdentity(now time.Time) (*Identity, error) {
+func Throwaway(now time.Time) (*Identity, error) {
 	_, root, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -407,8 +414,8 @@ func ThrowawayIdentity(now time.Time) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := &Identity{root: root, node: node}
-	card := nextCard(nil, now)
+	id := New("", node, root)
+	card := wire.NextCard(nil, now)
 	card.Certify(id.NodeKey(), now)
 	id.raw, err = card.Sign(root)
 	id.card = card

@@ -1,12 +1,12 @@
-package federation
+package wire
 
 import "crypto/sha256"
 
-// verified remembers which messages had a good signature, so that the same
+// A Verifier remembers which messages had a good signature, so that the same
 // bytes from a second broker, or again after a reconnection, cost a hash and
 // no signature. Nothing enters it before it was verified, and it says nothing
 // about whether a message is new: that is for the marks.
-type verified struct {
+type Verifier struct {
 	young, old map[[sha256.Size]byte]struct{}
 }
 
@@ -14,8 +14,8 @@ type verified struct {
 // the memory to some 300 KB, and is more than a feed's ring and pieces.
 const verifiedMost = 2048
 
-// open is [Open], with the signature checked once.
-func (v *verified) open(n Name, payload []byte) (*Message, error) {
+// Open is [Open], with the signature checked once.
+func (v *Verifier) Open(n Name, payload []byte) (*Message, error) {
 	if len(payload) > MaxPayload {
 		return nil, ErrSize
 	}
@@ -28,7 +28,7 @@ func (v *verified) open(n Name, payload []byte) (*Message, error) {
 	_, young := v.young[digest]
 	_, old := v.old[digest]
 	if young || old {
-		header, text, err := inspect(n, payload)
+		header, text, err := InspectBody(n, payload)
 		if err != nil {
 			return nil, err
 		}

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"slices"
@@ -7,8 +7,8 @@ import (
 	"banmesh/internal/ban"
 )
 
-// nextCard is a copy with the next serial.
-func nextCard(c *Card, now time.Time) *Card {
+// NextCard is a copy with the next serial.
+func NextCard(c *Card, now time.Time) *Card {
 	next := &Card{Serial: 1, Issued: now}
 	if c != nil {
 		*next = *c

@@ -1,4 +1,4 @@
-package federation
+package wire
 
 import (
 	"crypto/ed25519"
@@ -21,7 +21,7 @@ const (
 // key, signed by itself.
 func SignRequest(node ed25519.PrivateKey, now time.Time) string {
 	text := append([]byte(requestMagic), node.Public().(ed25519.PublicKey)...)
-	text = binary.BigEndian.AppendUint32(text, seconds(now))
+	text = binary.BigEndian.AppendUint32(text, Seconds(now))
 	private := [64]byte(node)
 	return requestPrefix + base64.RawURLEncoding.EncodeToString(sign.Sign(nil, text, &private))
 }
@@ -36,11 +36,11 @@ func ParseRequest(text string) (key PublicKey, made time.Time, err error) {
 	if err != nil || len(b) != sign.Overhead+len(requestMagic)+32+4 {
 		return key, made, fmt.Errorf("%w: it is no request", ErrFormat)
 	}
-	d := decoder{b: b[sign.Overhead:]}
-	if string(d.take(len(requestMagic))) != requestMagic {
+	d := Decoder{B: b[sign.Overhead:]}
+	if string(d.Take(len(requestMagic))) != requestMagic {
 		return key, made, fmt.Errorf("%w: it is no request", ErrFormat)
 	}
-	copy(key[:], d.take(len(key)))
+	copy(key[:], d.Take(len(key)))
 	made = d.time()
 	k := [32]byte(key)
 	if _, ok := sign.Open(nil, b, &k); !ok {

@@ -10,6 +10,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // checkEvery is how often certificates are looked at without a reason.
@@ -42,7 +43,7 @@ const (
 // dropped before a byte of the payload is read.
 func (s *Session) packet(p packet, fx *effects) {
 	s.counts.Received++
-	n, err := ParseTopicName(p.topic)
+	n, err := wire.ParseTopicName(p.topic)
 	switch {
 	case err != nil:
 		s.refuse(refusedName)
@@ -55,10 +56,10 @@ func (s *Session) packet(p packet, fx *effects) {
 		p.link.heard(n, p.payload)
 	}
 	switch {
-	case n.Kind == KindCard:
+	case n.Kind == wire.KindCard:
 		s.onCard(n, p, fx)
 		return
-	case n.Kind == KindTrust || n.Kind == KindDefinition:
+	case n.Kind == wire.KindTrust || n.Kind == wire.KindDefinition:
 		s.onDocument(n, p, fx)
 		return
 	case !n.OfNode():
@@ -87,7 +88,7 @@ func (s *Session) packet(p packet, fx *effects) {
 		s.refuse(refusedRate)
 		return
 	}
-	m, err := s.verified.open(n, p.payload)
+	m, err := s.verified.Open(n, p.payload)
 	if err != nil {
 		s.refuse(reasonOf(err))
 		return
@@ -98,7 +99,7 @@ func (s *Session) packet(p packet, fx *effects) {
 	}
 	w.via = p.link
 	before := w.replays
-	if d, ok := m.Body.(*Dispute); ok {
+	if d, ok := m.Body.(*wire.Dispute); ok {
 		w.onDispute(m, d, fx)
 	} else {
 		w.receive(m, fx)
@@ -111,40 +112,40 @@ func (s *Session) packet(p packet, fx *effects) {
 func (s *Session) refuse(reason string) { s.counts.Refused[reason]++ }
 
 // believable checks date and certificate of a verified message of a feed.
-func (s *Session) believable(m *Message, now time.Time) error {
+func (s *Session) believable(m *wire.Message, now time.Time) error {
 	h := m.Header
 	if h.Ahead(now) {
-		return ErrFuture
+		return wire.ErrFuture
 	}
 	switch h.Kind {
-	case KindChunk, KindSegment, KindManifest:
+	case wire.KindChunk, wire.KindSegment, wire.KindManifest:
 		return nil // only what a certified head names is ever used
 	}
 	c := s.cards[h.Operator]
 	if c == nil {
-		return ErrUncertified
+		return wire.ErrUncertified
 	}
 	return c.card.Certifies(h.Signer, h.Issued)
 }
 
 func reasonOf(err error) string {
 	switch {
-	case errors.Is(err, ErrSize):
+	case errors.Is(err, wire.ErrSize):
 		return refusedSize
-	case errors.Is(err, ErrMisplaced):
+	case errors.Is(err, wire.ErrMisplaced):
 		return refusedMisplaced
-	case errors.Is(err, ErrSignature):
+	case errors.Is(err, wire.ErrSignature):
 		return refusedSignature
-	case errors.Is(err, ErrFuture):
+	case errors.Is(err, wire.ErrFuture):
 		return refusedFuture
-	case errors.Is(err, ErrUncertified), errors.Is(err, ErrExpired), errors.Is(err, ErrRevoked):
+	case errors.Is(err, wire.ErrUncertified), errors.Is(err, wire.ErrExpired), errors.Is(err, wire.ErrRevoked):
 		return refusedStanding
 	}
 	return refusedFormat
 }
 
 // onCard takes an operator's card if it is newer than the one at hand.
-func (s *Session) onCard(n Name, p packet, fx *effects) {
+func (s *Session) onCard(n wire.Name, p packet, fx *effects) {
 	if !s.listensTo(n.Operator) {
 		s.refuse(refusedUnknown)
 		return
@@ -161,14 +162,14 @@ func (s *Session) onCard(n Name, p packet, fx *effects) {
 		s.refuse(refusedEmpty)
 		return
 	}
-	m, err := s.verified.open(n, p.payload)
+	m, err := s.verified.Open(n, p.payload)
 	if err != nil {
 		s.refuse(reasonOf(err))
 		return
 	}
-	card := m.Body.(*Card)
+	card := m.Body.(*wire.Card)
 	switch {
-	case card.Issued.After(fx.now.Add(MaxAhead)):
+	case card.Issued.After(fx.now.Add(wire.MaxAhead)):
 		s.refuse(refusedFuture)
 		return
 	case old != nil && card.Serial < old.card.Serial:
@@ -322,8 +323,8 @@ func (s *Session) newFollower(feed ban.Feed, fx *effects) *follower {
 // emitAll hands the whole state on. What it repeats stays in force meanwhile.
 func (f *follower) emitAll(fx *effects) {
 	i := len(fx.changes)
-	var es []entry
-	f.set.each(func(e *entry) {
+	var es []wire.Entry
+	f.set.each(func(e *wire.Entry) {
 		if es = append(es, *e); len(es) == applyMost {
 			f.emit(fx, es, nil)
 			es = es[:0]
@@ -347,10 +348,10 @@ func (f *follower) whole(fx *effects, i int) {
 // standing halts a feed whose node may not speak, and purges a revoked one.
 func (s *Session) standing(w *follower, fx *effects) {
 	was := w.halted
-	w.halted = ErrUncertified
+	w.halted = wire.ErrUncertified
 	if c := s.cards[w.feed.Operator]; c != nil {
 		if since, ok := c.card.RevokedSince(w.feed.Node); ok {
-			w.halted = ErrRevoked
+			w.halted = wire.ErrRevoked
 			w.purge(since, fx)
 		} else {
 			for _, x := range c.card.Certificates {
@@ -369,33 +370,33 @@ func (s *Session) standing(w *follower, fx *effects) {
 // rebase works out what every link listens to all the time.
 func (s *Session) rebase() {
 	base := map[string]int{}
-	base[Name{Network: s.o.Network, Kind: KindCard, Operator: s.own}.String()] = 1
+	base[wire.Name{Network: s.o.Network, Kind: wire.KindCard, Operator: s.own}.String()] = 1
 	for _, f := range s.following {
-		base[Name{Network: s.o.Network, Kind: KindCard, Operator: f.Operator}.String()] = 1
+		base[wire.Name{Network: s.o.Network, Kind: wire.KindCard, Operator: f.Operator}.String()] = 1
 	}
-	own := Name{Network: s.o.Network, Kind: KindTrust, Operator: s.own}
+	own := wire.Name{Network: s.o.Network, Kind: wire.KindTrust, Operator: s.own}
 	base[own.String()] = 1
 	base[definitionsFilter(own)] = MaxDefinitions / 4
 	for o := range s.library.trust {
-		base[Name{Network: s.o.Network, Kind: KindTrust, Operator: o}.String()] = 1
+		base[wire.Name{Network: s.o.Network, Kind: wire.KindTrust, Operator: o}.String()] = 1
 	}
 	for o := range s.library.definitions {
-		base[definitionsFilter(Name{Network: s.o.Network, Operator: o})] = MaxDefinitions / 4
+		base[definitionsFilter(wire.Name{Network: s.o.Network, Operator: o})] = MaxDefinitions / 4
 	}
 	for _, w := range s.followers {
 		if w.halted == nil {
-			head := w.name(KindHead, 0).String()
+			head := w.name(wire.KindHead, 0).String()
 			base[head] = 1
 			base[strings.TrimSuffix(head, "head")+"delta/+"] = ring
-			base[w.name(KindDispute, 0).String()] = 1
+			base[w.name(wire.KindDispute, 0).String()] = 1
 		}
 	}
 	for _, a := range s.authors {
 		if s.topics[a.feed.Topic] || a.standing() != private {
-			head := a.name(KindHead, 0).String()
+			head := a.name(wire.KindHead, 0).String()
 			base[head] = 1
 			base[strings.TrimSuffix(head, "head")+"delta/+"] = ring
-			base[a.name(KindManifest, 0).String()] = 1
+			base[a.name(wire.KindManifest, 0).String()] = 1
 		}
 	}
 	if s.base == nil || !maps.Equal(s.base, base) {
@@ -405,8 +406,8 @@ func (s *Session) rebase() {
 }
 
 // definitionsFilter is the filter for all topic definitions of an operator.
-func definitionsFilter(n Name) string {
-	n.Kind, n.Topic = KindDefinition, "x"
+func definitionsFilter(n wire.Name) string {
+	n.Kind, n.Topic = wire.KindDefinition, "x"
 	return strings.TrimSuffix(n.String(), "x") + "+"
 }
 
@@ -477,7 +478,7 @@ type disputed struct {
 }
 
 // onDispute takes a newer list of disputes.
-func (f *follower) onDispute(m *Message, d *Dispute, fx *effects) {
+func (f *follower) onDispute(m *wire.Message, d *wire.Dispute, fx *effects) {
 	e, n := m.Header.Epoch, m.Header.Number
 	switch {
 	case e < f.disputeEpoch || e == f.disputeEpoch && n < f.disputeNumber:
