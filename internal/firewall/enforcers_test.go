@@ -26,7 +26,7 @@ func TestIPSetEnforcesAsNFTablesDoes(t *testing.T) {
 			run(t, "ip", "route", "add", "2001:db8:9:1::7/128", "dev", "veth0")
 			now := time.Now()
 			sw := filepath.Join(t.TempDir(), "off")
-			s := NewIPSet(Options{Now: func() time.Time { return now }, Switch: sw}, legacy)
+			s := NewIPSet(ToolOptions{Now: func() time.Time { return now }, Switch: sw}, legacy)
 			c := Config{
 				Scopes: []Scope{{Topic: "sshd", Ports: []uint16{22, 2222}}, {Topic: "all"}, {Topic: "watched", Observe: true}},
 				Never:  prefixes("10.9.0.3"),
@@ -127,7 +127,7 @@ func TestAHookIsToldEverythingOnceAndOnlyFacts(t *testing.T) {
 	mustDo(t, os.WriteFile(program, []byte("#!/bin/sh\n[ -e "+broken+" ] && exit 1\necho \"$@\" >> "+told+"\n"), 0o700))
 	now := time.Unix(1_800_000_000, 0)
 	sw := filepath.Join(dir, "off")
-	h, err := NewHook(Options{Now: func() time.Time { return now }, Switch: sw}, []string{program, "first argument"})
+	h, err := NewHook(ToolOptions{Now: func() time.Time { return now }, Switch: sw}, []string{program, "first argument"})
 	mustDo(t, err)
 	ctx := testContext(t)
 	heard := func() string {
@@ -178,7 +178,7 @@ func TestAHookIsToldEverythingOnceAndOnlyFacts(t *testing.T) {
 		t.Errorf("switched on: told:\n%s", got)
 	}
 	for _, argv := range [][]string{nil, {"hook"}, {filepath.Join(dir, "none")}, {dir}, {told}} {
-		if _, err := NewHook(Options{}, argv); err == nil {
+		if _, err := NewHook(ToolOptions{}, argv); err == nil {
 			t.Errorf("%q is a hook", argv)
 		}
 	}
@@ -257,9 +257,9 @@ func FuzzBanactions(f *testing.F) {
 // contract is what every enforcer does, whatever it enforces with.
 func TestEveryEnforcerKeepsTheContract(t *testing.T) {
 	inNamespace(t)
-	hook, err := NewHook(Options{}, []string{"/bin/true"})
+	hook, err := NewHook(ToolOptions{}, []string{"/bin/true"})
 	mustDo(t, err)
-	for name, f := range map[string]Firewall{"nftables": NewNFTables(Options{}), "ipset": NewIPSet(Options{}, false), "hook": hook, "fake": NewFake(nil)} {
+	for name, f := range map[string]Firewall{"nftables": NewNFTables(Options{}), "ipset": NewIPSet(ToolOptions{}, false), "hook": hook, "fake": NewFake(nil)} {
 		ctx := testContext(t)
 		if err := f.Replace(ctx, func(func(Ban) bool) {}); !errors.Is(err, ErrNotConfigured) {
 			t.Errorf("%s: Replace first: %v", name, err)

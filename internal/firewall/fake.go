@@ -16,20 +16,19 @@ import (
 
 // Fake is a [Firewall] in memory, for tests and for a node that may not touch
 // the kernel. It decides about packets as the kernel does ([Fake.Packet]), and
-// its [Fake.Dump] is the table that [NFTables] would have written.
+// its [Fake.Dump] says all that is wanted.
 type Fake struct {
 	now func() time.Time
 
-	mu       sync.Mutex
-	config   Config
-	ready    bool
-	replaced bool
-	closed   bool
-	scopes   map[ban.Topic]Scope
-	state    *state
-	counters map[ban.Topic]Counter
-	// operators has the counters of operators by their names in the kernel.
-	operators map[string]Counter
+	mu        sync.Mutex
+	config    Config
+	ready     bool
+	replaced  bool
+	closed    bool
+	scopes    map[ban.Topic]Scope
+	state     *state
+	counters  map[ban.Topic]Counter
+	operators map[ban.Topic]map[string]Counter
 	peers     map[netip.AddrPort]time.Time
 	fail      error
 }
@@ -39,7 +38,7 @@ func NewFake(now func() time.Time) *Fake {
 	if now == nil {
 		now = time.Now
 	}
-	return &Fake{now: now, state: newState(), counters: make(map[ban.Topic]Counter), operators: make(map[string]Counter), peers: make(map[netip.AddrPort]time.Time)}
+	return &Fake{now: now, state: newState(), counters: make(map[ban.Topic]Counter), operators: make(map[ban.Topic]map[string]Counter), peers: make(map[netip.AddrPort]time.Time)}
 }
 
 var _ Firewall = (*Fake)(nil)
@@ -269,22 +268,27 @@ func (f *Fake) Packet(addr netip.Addr, protocol string, port uint16, size int) (
 				return true
 			}
 			for _, name := range f.state.classes[v.class].names(t) {
-				key := operatorCounter(t, name)
-				o := f.operators[key]
-				f.operators[key] = Counter{o.Packets + 1, o.Bytes + uint64(size)}
+				if f.operators[t] == nil {
+					f.operators[t] = make(map[string]Counter)
+				}
+				o := f.operators[t][name]
+				f.operators[t][name] = Counter{o.Packets + 1, o.Bytes + uint64(size)}
 			}
 		}
 	}
 	return false
 }
 
-// Dump gives the table in nft's language, as `nft -s list table` prints it but
-// for what elements' timeouts say: bans come as "element until TIME".
+// Dump gives the wanted state as text, one fact a line, sorted.
 func (f *Fake) Dump() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w4, _, _ := f.state.segments(true, secondOf(f.now()))
-	w6, _, _ := f.state.segments(false, secondOf(f.now()))
-	r := build(f.config, f.state.classes[1:], len(w4) > 0, len(w6) > 0, features{true, true, true}, false)
-	return fmt.Sprintf("%s\n%s", r.text(f.config.Table), f.state.text())
+	var b strings.Builder
+	for _, s := range f.config.Scopes {
+		fmt.Fprintf(&b, "scope %s ports %v protocols %v all %v observe %v limit %d remember %v\n", s.Topic, s.Ports, s.Protocols, s.All, s.Observe, s.MaxConnections, s.Remember)
+	}
+	for _, p := range f.config.Never {
+		fmt.Fprintf(&b, "never %s\n", p)
+	}
+	return b.String() + f.state.text()
 }

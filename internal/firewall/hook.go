@@ -45,7 +45,7 @@ const (
 var _ Firewall = (*Hook)(nil)
 
 // NewHook gives a Hook that runs argv, whose first element is an absolute path.
-func NewHook(o Options, argv []string) (*Hook, error) {
+func NewHook(o ToolOptions, argv []string) (*Hook, error) {
 	if len(argv) == 0 || !filepath.IsAbs(argv[0]) {
 		return nil, errors.New("a hook is the absolute path of a program and its arguments")
 	}

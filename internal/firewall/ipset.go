@@ -42,7 +42,7 @@ var _ Firewall = (*IPSet)(nil)
 
 // NewIPSet gives an IPSet enforcer. legacy chooses iptables-legacy where the
 // plain iptables is the one that writes nftables rules.
-func NewIPSet(o Options, legacy bool) *IPSet {
+func NewIPSet(o ToolOptions, legacy bool) *IPSet {
 	s := &IPSet{legacy: legacy}
 	s.begin(o)
 	return s

@@ -24,7 +24,7 @@ func ProbeIPSet(ctx context.Context, legacy bool) Capability {
 			return Capability{Reason: "this process lacks " + name + ", which iptables and ipset need; run as root or give it to the service"}
 		}
 	}
-	s := NewIPSet(Options{}, legacy)
+	s := NewIPSet(ToolOptions{}, legacy)
 	tools := [][]string{{"ipset", "list", "-name"}}
 	for _, f := range families {
 		tools = append(tools, []string{s.tool(f.iptables) + "-save", "-t", "raw"})
@@ -148,7 +148,7 @@ func ipsetOf(table string, legacy bool, topics []ban.Topic) (*IPSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := NewIPSet(Options{}, legacy)
+	s := NewIPSet(ToolOptions{}, legacy)
 	s.config, s.ready = c, true
 	return s, nil
 }

@@ -66,11 +66,6 @@ type host struct {
 	proof string
 }
 
-type (
-	udpConn     = net.UDPConn
-	netipPrefix = netip.Prefix
-)
-
 // attach makes a host. The test's end of the cable gets near4 and near6, the
 // host's far4 and far6, which are prefixes.
 func attach(t testing.TB, name string, near, far []string) *host {
@@ -91,7 +86,7 @@ func attach(t testing.TB, name string, near, far []string) *host {
 	run(t, "ip", "link", "set", "lo", "up")
 	// The pair is made there and one end is sent here, by a file that the child
 	// inherits.
-	f := os.NewFile(uintptr(must(unix.Dup(here))), "ns")
+	f := os.NewFile(uintptr(duplicate(t, here)), "ns")
 	cmd := exec.Command("ip", "link", "add", "eth0", "type", "veth", "peer", "name", name, "netns", "/proc/self/fd/3")
 	cmd.ExtraFiles = []*os.File{f}
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -112,9 +107,11 @@ func attach(t testing.TB, name string, near, far []string) *host {
 	return h
 }
 
-func must(n int, err error) int {
+func duplicate(t testing.TB, fd int) int {
+	t.Helper()
+	n, err := unix.Dup(fd)
 	if err != nil {
-		panic(err)
+		t.Fatal(err)
 	}
 	return n
 }

@@ -96,9 +96,6 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the clock. nil means [time.Now].
 	Now func() time.Time
-	// Switch is a file that switches an [IPSet] or a [Hook] off while it is
-	// there; "" is none. The switch of an [NFTables] is in the kernel ([Panic]).
-	Switch string
 
 	testing testingOnly
 }
@@ -230,7 +227,9 @@ func (n *NFTables) Replace(ctx context.Context, bans iter.Seq[Ban]) error {
 	refused := refusals{}
 	chunk := make([]Ban, 0, 8) // more at a time gains nothing
 	take := func() {
-		fresh.touch(chunk)
+		for i := range chunk {
+			fresh.touch(chunk[i].Prefix)
+		}
 		for i := range chunk {
 			refused.note(chunk[i], n.addTo(fresh, chunk[i], now))
 		}

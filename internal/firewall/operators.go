@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -91,5 +92,9 @@ func operatorsOf(all map[string]Counter) map[ban.Topic]map[string]Counter {
 func (f *Fake) Operators(context.Context) (map[ban.Topic]map[string]Counter, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return operatorsOf(f.operators), f.usable()
+	out := make(map[ban.Topic]map[string]Counter, len(f.operators))
+	for t, by := range f.operators {
+		out[t] = maps.Clone(by)
+	}
+	return out, f.usable()
 }

@@ -35,8 +35,19 @@ type plain struct {
 	off  bool   // switched off by hand
 }
 
+// ToolOptions are what an enforcer needs from outside. The zero value will do.
+type ToolOptions struct {
+	// Logger hears of drift and of what could not be done. nil means nobody.
+	Logger *slog.Logger
+	// Now is the clock. nil means [time.Now].
+	Now func() time.Time
+	// Switch is a file that switches the enforcer off while it is there; "" is
+	// none.
+	Switch string
+}
+
 // begin fills in what the constructor was given.
-func (p *plain) begin(o Options) {
+func (p *plain) begin(o ToolOptions) {
 	p.log, p.now, p.wanted, p.owed = o.Logger, o.Now, make(map[Key]second), make(map[Key]bool)
 	p.lock, p.sw = -1, o.Switch
 	if p.log == nil {

@@ -131,15 +131,13 @@ func (s *state) get(p netip.Prefix) slot {
 	return s.wide[p]
 }
 
-// touch readies some bans' places for add ([places.touch]).
-func (s *state) touch(bans []Ban) {
-	for i := range bans {
-		switch p := bans[i].Prefix; kindOf(p) {
-		case kindHost4:
-			s.touched += s.host4.touch(hostKey(p))
-		case kindNet6:
-			s.touched += s.net6.touch(netKey(p))
-		}
+// touch readies the place of a prefix for add ([places.touch]).
+func (s *state) touch(p netip.Prefix) {
+	switch kindOf(p) {
+	case kindHost4:
+		s.touched += s.host4.touch(hostKey(p))
+	case kindNet6:
+		s.touched += s.net6.touch(netKey(p))
 	}
 }
 
