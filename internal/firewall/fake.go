@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/firewall/desired"
 )
 
 // Fake is a [Firewall] in memory, for tests and for a node that may not touch
@@ -26,7 +28,7 @@ type Fake struct {
 	replaced  bool
 	closed    bool
 	scopes    map[ban.Topic]Scope
-	state     *state
+	state     *desired.State
 	counters  map[ban.Topic]Counter
 	operators map[ban.Topic]map[string]Counter
 	peers     map[netip.AddrPort]time.Time
@@ -38,7 +40,7 @@ func NewFake(now func() time.Time) *Fake {
 	if now == nil {
 		now = time.Now
 	}
-	return &Fake{now: now, state: newState(), counters: make(map[ban.Topic]Counter), operators: make(map[ban.Topic]map[string]Counter), peers: make(map[netip.AddrPort]time.Time)}
+	return &Fake{now: now, state: desired.New(), counters: make(map[ban.Topic]Counter), operators: make(map[ban.Topic]map[string]Counter), peers: make(map[netip.AddrPort]time.Time)}
 }
 
 var _ Firewall = (*Fake)(nil)
@@ -53,7 +55,7 @@ func (f *Fake) Fail(err error) {
 
 // Configure implements [Firewall].
 func (f *Fake) Configure(_ context.Context, c Config) error {
-	c, err := c.normal()
+	c, err := c.Normal()
 	if err != nil {
 		return err
 	}
@@ -66,7 +68,7 @@ func (f *Fake) Configure(_ context.Context, c Config) error {
 	for _, s := range c.Scopes {
 		f.scopes[s.Topic] = s
 	}
-	_, err = f.state.forget(func(t ban.Topic) bool { _, ok := f.scopes[t]; return ok }, secondOf(f.now()))
+	_, err = f.state.Forget(func(t ban.Topic) bool { _, ok := f.scopes[t]; return ok }, desired.SecondOf(f.now()))
 	return err
 }
 
@@ -77,12 +79,12 @@ func (f *Fake) Replace(_ context.Context, bans iter.Seq[Ban]) error {
 	if err := f.usable(); err != nil {
 		return err
 	}
-	f.state, f.replaced = newState(), true
-	var refused refusals
+	f.state, f.replaced = desired.New(), true
+	var refused Refusals
 	for b := range bans {
-		refused.note(b, f.add(b))
+		refused.Note(b, f.add(b))
 	}
-	return errors.Join(refused.err(f.config.Cap), f.fail)
+	return errors.Join(refused.Err(f.config.Cap), f.fail)
 }
 
 // Apply implements [Firewall].
@@ -95,42 +97,42 @@ func (f *Fake) Apply(_ context.Context, add []Ban, remove []Key) error {
 	if !f.replaced {
 		return ErrNoState
 	}
-	var refused refusals
+	var refused Refusals
 	for _, k := range remove {
-		if !canonical(k.Prefix) {
-			refused.note(Ban{Prefix: k.Prefix, Topic: k.Topic}, ErrPrefix)
+		if !desired.Canonical(k.Prefix) {
+			refused.Note(Ban{Prefix: k.Prefix, Topic: k.Topic}, ErrPrefix)
 			continue
 		}
-		_, err := f.state.remove(k.Prefix, k.Topic, secondOf(f.now()))
-		refused.note(Ban{Prefix: k.Prefix, Topic: k.Topic}, err)
+		_, err := f.state.Remove(k.Prefix, k.Topic, desired.SecondOf(f.now()))
+		refused.Note(Ban{Prefix: k.Prefix, Topic: k.Topic}, err)
 	}
 	for _, b := range add {
-		refused.note(b, f.add(b))
+		refused.Note(b, f.add(b))
 	}
-	return errors.Join(refused.err(f.config.Cap), f.fail)
+	return errors.Join(refused.Err(f.config.Cap), f.fail)
 }
 
 func (f *Fake) add(b Ban) error {
-	now := secondOf(f.now())
-	until := secondOf(b.Until)
+	now := desired.SecondOf(f.now())
+	until := desired.SecondOf(b.Until)
 	scope, known := f.scopes[b.Topic]
 	by := ""
 	if scope.Observe {
-		by = label(b.By)
+		by = desired.Label(b.By)
 	}
 	switch {
-	case !canonical(b.Prefix):
+	case !desired.Canonical(b.Prefix):
 		return ErrPrefix
 	case !known:
 		return ErrNoScope
 	case until <= now:
 		return nil
-	case f.state.size() >= f.config.Cap && f.state.get(b.Prefix).class == 0:
-		if gone, _ := f.state.sweep(now, true); gone == 0 {
+	case f.state.Size() >= f.config.Cap && f.state.Get(b.Prefix).Class == 0:
+		if gone, _ := f.state.Sweep(now, true); gone == 0 {
 			return ErrFull
 		}
 	}
-	_, err := f.state.add(b.Prefix, b.Topic, by, until, now)
+	_, err := f.state.Add(b.Prefix, b.Topic, by, until, now)
 	return err
 }
 
@@ -141,12 +143,12 @@ func (f *Fake) Check(context.Context) (Drift, error) {
 	if err := f.usable(); err != nil {
 		return Drift{}, err
 	}
-	now := secondOf(f.now())
-	_, err := f.state.lapse(now)
-	f.state.sweep(now, true)
-	d := Drift{Bans: f.state.size()}
+	now := desired.SecondOf(f.now())
+	_, err := f.state.Lapse(now)
+	f.state.Sweep(now, true)
+	d := Drift{Bans: f.state.Size()}
 	if f.fail != nil {
-		d.Owed = d.Bans
+		d.Pending = d.Bans
 	}
 	return d, errors.Join(err, f.fail)
 }
@@ -215,15 +217,15 @@ func (f *Fake) Bans() []Ban {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []Ban
-	now := secondOf(f.now())
-	f.state.each(func(p netip.Prefix, v slot) bool {
-		for _, q := range f.state.partsOf(p, v) {
-			if q.until <= now {
+	now := desired.SecondOf(f.now())
+	f.state.Each(func(p netip.Prefix, v desired.Slot) bool {
+		for _, q := range f.state.PartsOf(p, v) {
+			if q.Until <= now {
 				continue
 			}
-			b := Ban{Prefix: p, Topic: q.topic}
-			if q.until != never {
-				b.Until = q.until.time()
+			b := Ban{Prefix: p, Topic: q.Topic}
+			if q.Until != desired.Never {
+				b.Until = q.Until.Time()
 			}
 			// A prefix in one topic has its end in the slot, in more in its parts.
 			out = append(out, b)
@@ -251,15 +253,15 @@ func (f *Fake) Packet(addr netip.Addr, protocol string, port uint16, size int) (
 	if slices.ContainsFunc(f.config.Never, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 		return false
 	}
-	now := secondOf(f.now())
-	wide, _, _ := f.state.segments(addr.Is4(), now)
-	for _, v := range f.state.covering(addr, wide) {
-		if v.class == 0 || v.until <= now {
+	now := desired.SecondOf(f.now())
+	wide, _, _ := f.state.Segments(addr.Is4(), now)
+	for _, v := range f.state.Covering(addr, wide) {
+		if v.Class == 0 || v.Until <= now {
 			continue
 		}
-		for _, t := range f.state.classes[v.class].topics {
+		for _, t := range f.state.Classes[v.Class].Topics {
 			s := f.scopes[t]
-			if !s.meets(protocol, port) {
+			if !s.Meets(protocol, port) {
 				continue
 			}
 			c := f.counters[t]
@@ -267,7 +269,7 @@ func (f *Fake) Packet(addr netip.Addr, protocol string, port uint16, size int) (
 			if !s.Observe {
 				return true
 			}
-			for _, name := range f.state.classes[v.class].names(t) {
+			for _, name := range f.state.Classes[v.Class].Names(t) {
 				if f.operators[t] == nil {
 					f.operators[t] = make(map[string]Counter)
 				}
@@ -290,5 +292,16 @@ func (f *Fake) Dump() string {
 	for _, p := range f.config.Never {
 		fmt.Fprintf(&b, "never %s\n", p)
 	}
-	return b.String() + f.state.text()
+	return b.String() + f.state.Text()
+}
+
+// Operators implements [ByOperator].
+func (f *Fake) Operators(context.Context) (map[ban.Topic]map[string]Counter, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[ban.Topic]map[string]Counter, len(f.operators))
+	for t, by := range f.operators {
+		out[t] = maps.Clone(by)
+	}
+	return out, f.usable()
 }

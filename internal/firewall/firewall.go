@@ -1,13 +1,13 @@
-// Package firewall keeps the kernel's packet filter equal to the bans that
-// ought to be in force: a million of them at the cost of one lookup a packet,
-// each with its own end, so that they lapse on time even when the agent is
-// dead, and never one that touches an address on the never-ban list.
+// Package firewall says what enforces bans and what it is told: a million of
+// them at the cost of one lookup a packet, each with its own end, so that they
+// lapse on time even when the agent is dead, and never one that touches an
+// address on the never-ban list.
 //
 // The caller says what is wanted ([Firewall.Configure], [Firewall.Replace],
 // [Firewall.Apply]) and calls [Firewall.Check] every second or two. Whatever
-// could not be written stays owed and is paid by a later call. [NFTables] does
-// it in nftables, [IPSet] with ipset and iptables, [Hook] by running a program,
-// and [Fake] in memory.
+// could not be written stays pending and is written by a later call. Package
+// nft does it in nftables, package tools with ipset or by running a program,
+// and [Fake] in memory; package enforcers lists them.
 package firewall
 
 import (
@@ -171,7 +171,7 @@ type Drift struct {
 	// Cured says that all of it was put right.
 	Cured bool
 	// Owed is how many bans still wait to be written.
-	Owed int
+	Pending int
 	// Bans is how many prefixes are banned.
 	Bans int
 	// Off says that enforcement was switched off by hand ([Panic]).
@@ -202,11 +202,11 @@ var (
 )
 
 // Protocol numbers that a scope can name (IANA).
-var protocols = map[string]byte{"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132}
+var Protocols = map[string]byte{"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132}
 
-// normal gives the configuration with defaults filled in and everything
+// Normal gives the configuration with defaults filled in and everything
 // sorted, or says all that is wrong with it.
-func (c Config) normal() (Config, error) {
+func (c Config) Normal() (Config, error) {
 	var errs []error
 	if c.Table == "" {
 		c.Table = DefaultTable
@@ -261,7 +261,7 @@ func (s *Scope) normalise() error {
 		s.Protocols = []string{"tcp", "udp"}
 	}
 	for _, p := range s.Protocols {
-		if _, ok := protocols[p]; !ok {
+		if _, ok := Protocols[p]; !ok {
 			return fmt.Errorf("topic %s: unknown protocol %.16q", s.Topic, p)
 		}
 	}
@@ -293,4 +293,9 @@ func CheckTable(name string) error {
 		return fmt.Errorf("table %.40q: want 1 to %d of a-z, 0-9, '-' and '_', beginning with a letter", name, most)
 	}
 	return nil
+}
+
+// Meets says whether the scope is about packets of a protocol to a port.
+func (s Scope) Meets(protocol string, port uint16) bool {
+	return s.All || (len(s.Protocols) == 0 || slices.Contains(s.Protocols, protocol)) && (len(s.Ports) == 0 || slices.Contains(s.Ports, port))
 }

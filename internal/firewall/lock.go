@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeLock makes this process the only one that enforces with a table in this
+// TakeLock makes this process the only one that enforces with a table in this
 // network namespace. The lock is an abstract unix socket, which belongs to the
 // namespace and dies with the process. Since any user may bind such a name, one
 // that a process holds which could not enforce is no lock: fd is -1 then, and
 // the caller goes on without.
-func takeLock(table string) (fd int, err error) {
+func TakeLock(table string) (fd int, err error) {
 	name := &unix.SockaddrUnix{Name: "@banmesh-firewall-" + table}
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -38,20 +38,20 @@ func takeLock(table string) (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("asking who holds the lock: %w", err)
 	}
-	if holder.Uid != 0 && int(holder.Uid) != os.Geteuid() && !hasCapability(int(holder.Pid), unix.CAP_NET_ADMIN) {
+	if holder.Uid != 0 && int(holder.Uid) != os.Geteuid() && !HasCapability(int(holder.Pid), unix.CAP_NET_ADMIN) {
 		return -1, nil
 	}
 	return -1, fmt.Errorf("table %s: %w (process %d)", table, ErrBusy, holder.Pid)
 }
 
-func unlock(fd int) {
+func Unlock(fd int) {
 	if fd >= 0 {
 		_ = unix.Close(fd)
 	}
 }
 
-// hasCapability says whether a process has a capability in effect.
-func hasCapability(pid int, capability uint) bool {
+// HasCapability says whether a process has a capability in effect.
+func HasCapability(pid int, capability uint) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return false

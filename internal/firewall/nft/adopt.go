@@ -1,0 +1,95 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"banmesh/internal/firewall/desired"
+)
+
+// adopt compares what the last process left, by its stamps, with what is
+// wanted, and owes only what differs. Bans that end within the bucket that time
+// is in cannot be told by their stamp, since some have ended: they are looked
+// up one by one.
+func (n *Firewall) adopt() error {
+	now := n.second()
+	held := make(map[uint32][16]byte)
+	stamps, err := n.k.elements(mapChecksums)
+	if isGone(err) {
+		// The table went meanwhile, or is one that no version of ours made.
+		n.have, n.reload = nil, reloadForced
+		for i := range n.wide {
+			n.wide[i].dirty, n.wide[i].unknown = true, true
+		}
+		return nil
+	}
+	if err != nil {
+		return n.explain("reading stamps", err)
+	}
+	for _, e := range stamps {
+		if len(e.key) == 4 && len(e.verdict) == 16 {
+			held[binary.NativeEndian.Uint32([]byte(e.key))] = [16]byte([]byte(e.verdict))
+		}
+	}
+	current := uint32(now) >> desired.BucketBits
+	differs := make(map[uint32]bool)
+	for b, st := range n.state.Checksums.All() {
+		if b&^desired.BucketWide > current && held[b] != st.Bytes() {
+			differs[b] = true
+		}
+	}
+	for b := range held {
+		if n.state.Checksums.Of(b).Count == 0 && b&^desired.BucketWide > current {
+			differs[b] = true
+		}
+	}
+	wideDiffers, late := false, 0
+	for b := range differs {
+		wideDiffers = wideDiffers || b&desired.BucketWide != 0
+	}
+	var failed error
+	const mostLate = 4_096 // looked up at a microsecond or two each
+	n.state.Each(func(p netip.Prefix, v desired.Slot) bool {
+		b := desired.BucketOf(p, v.Until)
+		switch {
+		case desired.KindOf(p) == desired.KindWide:
+			wideDiffers = wideDiffers || b&^desired.BucketWide <= current
+		case differs[b]:
+			n.pending[p] = desired.Slot{}
+		case b == current:
+			if late++; late <= mostLate {
+				data, err := n.k.get(mapNames[desired.KindOf(p)], appendKey(nil, p))
+				if err == nil && len(data) == 4 && binary.NativeEndian.Uint32(data) == n.state.Classes[v.Class].ID {
+					return true
+				}
+				if err != nil && !isGone(err) {
+					failed = err
+					return false
+				}
+			}
+			n.pending[p] = desired.Slot{}
+		}
+		return true
+	})
+	if failed != nil {
+		return n.explain("looking bans up", failed)
+	}
+	if len(differs) > 0 {
+		n.checksumsLost, n.suspectAt = true, n.now()
+	}
+	n.forced = n.forced || len(n.pending) > 0
+	for i := range n.wide {
+		w := &n.wide[i]
+		w.unknown = true
+		if wideDiffers {
+			w.dirty = true
+			continue
+		}
+		// The last process worked its segments out of the same prefixes.
+		if w.want, w.lapse, err = n.state.Segments(i == 0, now); err != nil {
+			return err
+		}
+		w.held, w.live, w.dirty, w.unknown = w.want, len(w.want) > 0, false, false
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package nft
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/firewall"
+)
+
+// An Enforcer is the [firewall.Enforcer] "nftables".
+type Enforcer struct{ table string }
+
+// NewEnforcer gives the enforcer of a setup.
+func NewEnforcer(s firewall.Setup) Enforcer {
+	return Enforcer{cmp.Or(s.Table, firewall.DefaultTable)}
+}
+
+var _ firewall.Enforcer = Enforcer{}
+
+// Name implements [firewall.Enforcer].
+func (Enforcer) Name() string { return "nftables" }
+
+// Where implements [firewall.Enforcer].
+func (e Enforcer) Where() string { return "in nftables, table inet " + e.table }
+
+// Probe implements [firewall.Enforcer].
+func (Enforcer) Probe(context.Context) (firewall.Capability, error) { return Probe() }
+
+// Open implements [firewall.Enforcer].
+func (Enforcer) Open(o firewall.Options) (firewall.Firewall, error) {
+	return New(Options{Logger: o.Logger, Now: o.Now}), nil
+}
+
+// Inspect implements [firewall.Enforcer]. It takes milliseconds at a million
+// bans, of which it reads none.
+func (e Enforcer) Inspect(context.Context, []ban.Topic) (firewall.Summary, error) {
+	return Inspect(e.table)
+}
+
+// Holds implements [firewall.Enforcer].
+func (e Enforcer) Holds(_ context.Context, p netip.Prefix) (firewall.Held, error) {
+	return Holds(e.table, p)
+}
+
+// Remove implements [firewall.Enforcer].
+func (e Enforcer) Remove(context.Context) error { return Remove(e.table) }
+
+// Panic implements [firewall.Enforcer].
+func (e Enforcer) Panic(context.Context) (when string, err error) {
+	if err := Panic(e.table); err != nil {
+		return "", err
+	}
+	s, err := Inspect(e.table)
+	if s.Present {
+		return "the running agent, which owns the table, takes it away within seconds", err
+	}
+	return "no ban is enforced any more", err
+}
+
+// Resume implements [firewall.Enforcer].
+func (e Enforcer) Resume(context.Context) error { return Resume(e.table) }

@@ -1,0 +1,358 @@
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banmesh/internal/firewall"
+)
+
+// kernel speaks nf_tables to the kernel about one table.
+type kernel struct {
+	*socket
+	table string
+	tx    transaction
+}
+
+func openKernel(table string) (*kernel, error) {
+	s, err := openSocket(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	k := &kernel{socket: s, table: table}
+	k.tx.seq = &s.seq
+	return k, nil
+}
+
+// flush commits the transaction being built.
+func (k *kernel) flush() error {
+	if k.tx.empty() {
+		return nil
+	}
+	return k.commit(k.tx.finish())
+}
+
+// ask sends one question. fill adds its attributes.
+func (k *kernel) ask(kind, flags uint16, family byte, fill func(w *writer), each func(message) error) error {
+	w := writer{seq: &k.seq}
+	seq := w.netfilter(kind, flags, family)
+	if fill != nil {
+		fill(&w)
+	}
+	w.end()
+	return k.query(w.b, seq, each)
+}
+
+// generation gives the number of the ruleset, which every change by anybody
+// raises.
+func (k *kernel) generation() (gen uint32, err error) {
+	err = k.ask(unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC, nil, func(m message) error {
+		gen = binary.BigEndian.Uint32(append(find(m.attrs(), unix.NFTA_GEN_ID), 0, 0, 0, 0))
+		return nil
+	})
+	return gen, err
+}
+
+// Flags of a table (linux/netfilter/nf_tables.h).
+const (
+	tableDormant = 0x1
+	tableOwner   = 0x2
+	tablePersist = 0x4
+)
+
+// tableFlags gives the flags of the table, or [errNoTable].
+func (k *kernel) tableFlags() (flags uint32, err error) {
+	err = k.ask(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_TABLE_NAME, k.table) }, func(m message) error {
+		for a, rest, ok := nextAttr(m.attrs()); ok; a, rest, ok = nextAttr(rest) {
+			if a.kind == unix.NFTA_TABLE_FLAGS {
+				flags = a.u32()
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return 0, errNoTable
+	}
+	return flags, err
+}
+
+var errNoTable = errors.New("the table is not there")
+
+// read gives the table as the kernel has it, without what its sets hold but
+// for the fixed ones. It reads again when the rules change meanwhile.
+func (k *kernel) read(fixed func(set string) bool) (*ruleset, error) {
+	const tries = 10
+	for range tries {
+		r, err := k.readOnce(fixed)
+		if !errors.Is(err, errInterrupted) {
+			return r, err
+		}
+	}
+	return nil, errInterrupted
+}
+
+func (k *kernel) readOnce(fixed func(set string) bool) (*ruleset, error) {
+	flags, err := k.tableFlags()
+	if err != nil {
+		return nil, err
+	}
+	if flags&tableDormant != 0 {
+		return nil, errDormant
+	}
+	r := &ruleset{owned: flags&tableOwner != 0}
+	ours := func(b []byte, kind uint16) bool { return string(bytes.TrimRight(find(b, kind), "\x00")) == k.table }
+
+	err = k.ask(unix.NFT_MSG_GETOBJ, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_OBJ_TABLE, k.table) }, func(m message) error {
+		if b := m.attrs(); ours(b, unix.NFTA_OBJ_TABLE) {
+			r.counters = append(r.counters, string(bytes.TrimRight(find(b, unix.NFTA_OBJ_NAME), "\x00")))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading counters: %w", err)
+	}
+	err = k.ask(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_SET_TABLE, k.table) }, func(m message) error {
+		if b := m.attrs(); ours(b, unix.NFTA_SET_TABLE) {
+			r.sets = append(r.sets, readSet(b))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading sets: %w", err)
+	}
+	for i := range r.sets {
+		s := &r.sets[i]
+		if s.fixed = fixed(s.name); !s.fixed {
+			continue
+		}
+		if s.elements, err = k.elements(s.name); err != nil {
+			return nil, fmt.Errorf("reading set %s: %w", s.name, err)
+		}
+	}
+	err = k.ask(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, unix.NFPROTO_INET, nil, func(m message) error {
+		if b := m.attrs(); ours(b, unix.NFTA_CHAIN_TABLE) {
+			r.chains = append(r.chains, readChain(b))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading chains: %w", err)
+	}
+	err = k.ask(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_RULE_TABLE, k.table) }, func(m message) error {
+		b := m.attrs()
+		if !ours(b, unix.NFTA_RULE_TABLE) {
+			return nil
+		}
+		name := string(bytes.TrimRight(find(b, unix.NFTA_RULE_CHAIN), "\x00"))
+		i := slices.IndexFunc(r.chains, func(c chain) bool { return c.name == name })
+		if i < 0 {
+			return errInterrupted
+		}
+		r.chains[i].rules = append(r.chains[i].rules, rule{text: canonicalRead(find(b, unix.NFTA_RULE_EXPRESSIONS))})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading rules: %w", err)
+	}
+	slices.Sort(r.counters)
+	slices.SortFunc(r.sets, func(a, b set) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(r.chains, func(a, b chain) int { return strings.Compare(a.name, b.name) })
+	return r, nil
+}
+
+// errDormant says that somebody switched the table off.
+var errDormant = errors.New("the table is dormant")
+
+func readSet(b []byte) set {
+	var s set
+	for a, rest, ok := nextAttr(b); ok; a, rest, ok = nextAttr(rest) {
+		switch a.kind {
+		case unix.NFTA_SET_NAME:
+			s.name = a.str()
+		case unix.NFTA_SET_FLAGS:
+			s.flags = a.u32()
+		case unix.NFTA_SET_KEY_TYPE:
+			s.key.magic = a.u32()
+		case unix.NFTA_SET_DATA_TYPE:
+			s.data.magic = a.u32()
+		case unix.NFTA_SET_TIMEOUT:
+			s.timeout = time.Duration(a.u64()) * time.Millisecond
+		case unix.NFTA_SET_DESC:
+			if size := find(a.data, unix.NFTA_SET_DESC_SIZE); len(size) == 4 {
+				s.size = binary.BigEndian.Uint32(size)
+			}
+		}
+	}
+	return s
+}
+
+func readChain(b []byte) chain {
+	var c chain
+	for a, rest, ok := nextAttr(b); ok; a, rest, ok = nextAttr(rest) {
+		switch a.kind {
+		case unix.NFTA_CHAIN_NAME:
+			c.name = a.str()
+		case unix.NFTA_CHAIN_HOOK:
+			c.base = true
+			hook, prio := find(a.data, unix.NFTA_HOOK_HOOKNUM), find(a.data, unix.NFTA_HOOK_PRIORITY)
+			if len(prio) == 4 {
+				c.prio = int32(binary.BigEndian.Uint32(prio))
+			}
+			// Another hook, or a policy other than accept, is another chain.
+			if len(hook) != 4 || binary.BigEndian.Uint32(hook) != unix.NF_INET_PRE_ROUTING {
+				c.prio = foreignPrio
+			}
+		case unix.NFTA_CHAIN_POLICY:
+			if a.u32() != 1 {
+				c.prio = foreignPrio
+			}
+		}
+	}
+	return c
+}
+
+// foreignPrio is the priority of a base chain that is not like any of ours.
+const foreignPrio = 1 << 30
+
+// elements gives what a fixed set holds, sorted.
+func (k *kernel) elements(name string) (out []element, err error) {
+	err = k.ask(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) {
+		w.text(unix.NFTA_SET_ELEM_LIST_TABLE, k.table)
+		w.text(unix.NFTA_SET_ELEM_LIST_SET, name)
+	}, func(m message) error {
+		list := find(m.attrs(), unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for a, rest, ok := nextAttr(list); ok; a, rest, ok = nextAttr(rest) {
+			out = append(out, readElement(a.data))
+		}
+		return nil
+	})
+	slices.SortFunc(out, compareElements)
+	return out, err
+}
+
+func readElement(b []byte) element {
+	var e element
+	for a, rest, ok := nextAttr(b); ok; a, rest, ok = nextAttr(rest) {
+		switch a.kind {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.key = string(find(a.data, unix.NFTA_DATA_VALUE))
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.end = a.u32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_DATA:
+			if v := find(a.data, unix.NFTA_DATA_VERDICT); v != nil {
+				e.verdict = string(bytes.TrimRight(find(v, unix.NFTA_VERDICT_CHAIN), "\x00"))
+			} else {
+				e.verdict = string(find(a.data, unix.NFTA_DATA_VALUE))
+			}
+		}
+	}
+	return e
+}
+
+// get gives an element's data, or an ENOENT.
+func (k *kernel) get(name string, key []byte) (data []byte, err error) {
+	err = k.ask(unix.NFT_MSG_GETSETELEM, 0, unix.NFPROTO_INET, func(w *writer) {
+		w.text(unix.NFTA_SET_ELEM_LIST_TABLE, k.table)
+		w.text(unix.NFTA_SET_ELEM_LIST_SET, name)
+		list := w.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		one := w.nest(unix.NFTA_LIST_ELEM)
+		w.value(unix.NFTA_SET_ELEM_KEY, key)
+		w.unnest(one)
+		w.unnest(list)
+	}, func(m message) error {
+		a, _, _ := nextAttr(find(m.attrs(), unix.NFTA_SET_ELEM_LIST_ELEMENTS))
+		data = bytes.Clone(find(find(a.data, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE))
+		return nil
+	})
+	return data, err
+}
+
+// setCount is an attribute since Linux 6.17 or so; unknown to x/sys.
+const setCount = 20
+
+// count gives how many elements a set holds, those that have just ended
+// included. known is false where the kernel does not say.
+func (k *kernel) count(name string) (n uint32, known bool, err error) {
+	err = k.ask(unix.NFT_MSG_GETSET, 0, unix.NFPROTO_INET, func(w *writer) {
+		w.text(unix.NFTA_SET_TABLE, k.table)
+		w.text(unix.NFTA_SET_NAME, name)
+	}, func(m message) error {
+		if b := find(m.attrs(), setCount); len(b) == 4 {
+			n, known = binary.BigEndian.Uint32(b), true
+		}
+		return nil
+	})
+	return n, known, err
+}
+
+// counters gives the table's counters by name.
+func (k *kernel) counters() (map[string]firewall.Counter, error) {
+	out := make(map[string]firewall.Counter)
+	err := k.ask(unix.NFT_MSG_GETOBJ, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) {
+		w.text(unix.NFTA_OBJ_TABLE, k.table)
+		w.u32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	}, func(m message) error {
+		b := m.attrs()
+		if string(bytes.TrimRight(find(b, unix.NFTA_OBJ_TABLE), "\x00")) != k.table {
+			return nil
+		}
+		var c firewall.Counter
+		data := find(b, unix.NFTA_OBJ_DATA)
+		for a, rest, ok := nextAttr(data); ok; a, rest, ok = nextAttr(rest) {
+			switch a.kind {
+			case unix.NFTA_COUNTER_PACKETS:
+				c.Packets = a.u64()
+			case unix.NFTA_COUNTER_BYTES:
+				c.Bytes = a.u64()
+			}
+		}
+		out[string(bytes.TrimRight(find(b, unix.NFTA_OBJ_NAME), "\x00"))] = c
+		return nil
+	})
+	return out, err
+}
+
+// onTable does something to a table in the name of a person.
+func onTable(table string, do func(k *kernel) error) error {
+	if err := firewall.CheckTable(table); err != nil {
+		return err
+	}
+	k, err := openKernel(table)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = k.close() }()
+	switch err := do(k); {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("table %s: %w", table, firewall.ErrDenied)
+	case err != nil:
+		return fmt.Errorf("table %s: %w", table, err)
+	}
+	return nil
+}
+
+// deleteTable deletes a table that may not be there.
+func (k *kernel) deleteTable(name string) error {
+	k.tx.begin()
+	k.tx.change(unix.NFT_MSG_DELTABLE, 0, unix.NFTA_TABLE_NAME, name)
+	k.tx.end()
+	if err := k.flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
+func (k *kernel) exists(table string) (bool, error) {
+	err := k.ask(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_TABLE_NAME, table) }, func(message) error { return nil })
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}

@@ -1,0 +1,412 @@
+// Package nft enforces bans in nftables, over netlink.
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/desired"
+)
+
+// NFTables is the [Firewall] in nftables: one table of family inet, described
+// in docs/enforcement.md. It must be the only writer of its table; a lock that
+// the kernel frees with the process sees to it.
+type Firewall struct {
+	log  *slog.Logger
+	now  func() time.Time
+	test testingOnly
+
+	mu     sync.Mutex
+	closed bool
+	off    bool // by [Panic]
+	lock   int  // descriptor of the lock, -1 without
+	k      *kernel
+	config firewall.Config
+	ready  bool
+	can    features
+	owned  bool
+	scopes map[ban.Topic]firewall.Scope
+
+	configured int
+	shape      shape // of have
+
+	have    *ruleset // the table as last written or read; nil when unknown
+	gen     uint32   // the generation after our last write
+	foreign bool     // somebody else may have written since
+
+	state   *desired.State
+	adopted bool // the kernel's bans are known to be those of state, but for owed
+
+	// owed are prefixes whose element in the kernel is not what state says, with
+	// what it is believed to be.
+	pending map[netip.Prefix]desired.Slot
+	forced  bool // what the kernel has of the owed is not known
+	reload  reload
+	// suspectAt, when set, is since when the maps may hold bans that nobody
+	// wants, left by an earlier process.
+	suspectAt time.Time
+
+	checksumsLost bool // the stamps in the kernel are to be written anew
+	// soiled are buckets that changed since their stamps were written; those
+	// stamps were taken out by the first change.
+	dirty    map[uint32]bool
+	verified time.Time // when the table was last looked at whole
+	wide     [2]wideMap
+	clock    clock
+
+	sockets sockets
+
+	batch []op // reused
+}
+
+// reload says that every ban is owed.
+type reload uint8
+
+const (
+	reloadNone   reload = iota
+	reloadEmpty         // to maps that are empty
+	reloadForced        // to maps that hold nobody knows what
+)
+
+// Options are what an enforcer needs from outside. The zero value will do.
+type Options struct {
+	// Logger hears of drift and of what could not be done. nil means nobody.
+	Logger *slog.Logger
+	// Now is the clock. nil means [time.Now].
+	Now func() time.Time
+
+	testing testingOnly
+}
+
+// testing holds seams for tests.
+type testingOnly struct {
+	without features                 // what to believe that the kernel lacks
+	commit  func(batch []byte) error // an error here stands for the kernel's
+	stall   func(written, bulk int)  // called after each transaction of a bulk
+	mono    func() time.Duration     // the clock of kernel timers
+}
+
+// NewNFTables gives an enforcer that has not touched the kernel yet.
+func New(o Options) *Firewall {
+	n := &Firewall{log: o.Logger, now: o.Now, test: o.testing, lock: -1, state: desired.New(), pending: make(map[netip.Prefix]desired.Slot), dirty: make(map[uint32]bool)}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if n.test.mono == nil {
+		n.test.mono = monotonic
+	}
+	if n.now == nil {
+		n.now = time.Now
+	}
+	return n
+}
+
+var _ firewall.Firewall = (*Firewall)(nil)
+
+// Configure implements [Firewall].
+func (n *Firewall) Configure(ctx context.Context, c firewall.Config) error {
+	c, err := c.Normal()
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return firewall.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if n.k != nil && n.config.Table != c.Table {
+		return fmt.Errorf("the table cannot change from %s to %s in a running agent", n.config.Table, c.Table)
+	}
+	if err := n.open(c); err != nil {
+		return err
+	}
+	scopes := make(map[ban.Topic]firewall.Scope, len(c.Scopes))
+	for _, s := range c.Scopes {
+		scopes[s.Topic] = s
+	}
+	n.config, n.scopes = c, scopes
+	n.configured++
+	gone, err := n.state.Forget(func(t ban.Topic) bool { _, ok := scopes[t]; return ok }, n.second())
+	if err != nil {
+		return err
+	}
+	for _, p := range gone {
+		n.note(p, desired.Slot{})
+	}
+	n.forced = n.forced || len(gone) > 0
+	n.have = nil
+	off, err := n.k.exists(n.config.Table + offSuffix)
+	if err != nil {
+		return n.explain("looking for the switch", err)
+	}
+	if n.off = off; off {
+		n.ready = true
+		return n.switchOff()
+	}
+	if !n.adopted {
+		// A table that an earlier process left stays in force as it is until the
+		// first Replace knows what to keep of it.
+		_, err = n.k.tableFlags()
+		if err == nil || !errors.Is(err, errNoTable) {
+			n.ready = err == nil
+			return n.explain("looking for the table", err)
+		}
+	}
+	if _, err = n.structure(); err != nil {
+		return err
+	}
+	n.ready = true
+	if n.adopted && !n.off {
+		return n.flushPending(ctx)
+	}
+	return nil
+}
+
+// open takes the lock, opens the socket and finds out what the kernel can, once.
+func (n *Firewall) open(c firewall.Config) (err error) {
+	if n.lock < 0 {
+		if n.lock, err = firewall.TakeLock(c.Table); err != nil {
+			return err
+		}
+	}
+	if n.k == nil {
+		if n.k, err = openKernel(c.Table); err != nil {
+			return err
+		}
+		if n.can, err = n.k.probe(); err != nil {
+			_ = n.k.close()
+			n.k = nil
+			return err
+		}
+		n.can = n.can.less(n.test.without)
+		if n.gen, err = n.k.generation(); err != nil {
+			return n.explain("reading the generation", err)
+		}
+		if n.owned, err = owns(c.Owner, n.can); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Replace implements [Firewall].
+func (n *Firewall) Replace(ctx context.Context, bans iter.Seq[firewall.Ban]) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.usable(); err != nil {
+		return err
+	}
+	now := n.second()
+	fresh := n.state.Successor()
+	refused := firewall.Refusals{}
+	chunk := make([]firewall.Ban, 0, 8) // more at a time gains nothing
+	take := func() {
+		for i := range chunk {
+			fresh.Touch(chunk[i].Prefix)
+		}
+		for i := range chunk {
+			refused.Note(chunk[i], n.addTo(fresh, chunk[i], now))
+		}
+		chunk = chunk[:0]
+	}
+	for b := range bans {
+		if chunk = append(chunk, b); len(chunk) == cap(chunk) {
+			take()
+		}
+	}
+	take()
+	old := n.state
+	n.state = fresh
+	n.wide[0].dirty, n.wide[1].dirty = true, true
+	if n.adopted && n.reload == reloadNone {
+		old.Each(func(p netip.Prefix, was desired.Slot) bool {
+			if desired.KindOf(p) != desired.KindWide && fresh.Get(p) != was {
+				n.note(p, was)
+			}
+			return true
+		})
+		fresh.Each(func(p netip.Prefix, v desired.Slot) bool {
+			if desired.KindOf(p) != desired.KindWide && old.Get(p).Class == 0 {
+				n.note(p, desired.Slot{})
+			}
+			return true
+		})
+	} else if n.reload == reloadNone && !n.off {
+		if err := n.adopt(); err != nil {
+			return err
+		}
+	}
+	// With a reload due the kernel's maps are empty, or are written whole.
+	n.adopted = true
+	if n.off {
+		return refused.Err(n.config.Cap)
+	}
+	n.sockets.due = n.state.Size() > 0
+	return errors.Join(refused.Err(n.config.Cap), n.flushPending(ctx), n.writeDirty(now), n.cut())
+}
+
+// Apply implements [Firewall].
+func (n *Firewall) Apply(ctx context.Context, add []firewall.Ban, remove []firewall.Key) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.usable(); err != nil {
+		return err
+	}
+	if !n.adopted {
+		return firewall.ErrNoState
+	}
+	now := n.second()
+	refused := firewall.Refusals{}
+	for _, key := range remove {
+		p := key.Prefix
+		if !desired.Canonical(p) {
+			refused.Note(firewall.Ban{Prefix: p, Topic: key.Topic}, firewall.ErrPrefix)
+			continue
+		}
+		old := n.state.Get(p)
+		changed, err := n.state.Remove(p, key.Topic, now)
+		refused.Note(firewall.Ban{Prefix: p, Topic: key.Topic}, err)
+		if changed {
+			n.note(p, old)
+		}
+	}
+	for _, b := range add {
+		var old desired.Slot
+		if desired.Canonical(b.Prefix) {
+			old = n.state.Get(b.Prefix)
+		}
+		err := n.addTo(n.state, b, now)
+		refused.Note(b, err)
+		if err == nil && n.state.Get(b.Prefix) != old {
+			n.note(b.Prefix, old)
+		}
+	}
+	if n.off {
+		return refused.Err(n.config.Cap)
+	}
+	n.sockets.due = n.sockets.due || len(add) > 0
+	return errors.Join(refused.Err(n.config.Cap), n.flushPending(ctx), n.cut())
+}
+
+// addTo makes a ban wanted in s, or says why not.
+func (n *Firewall) addTo(s *desired.State, b firewall.Ban, now desired.Second) error {
+	if !desired.Canonical(b.Prefix) {
+		return firewall.ErrPrefix
+	}
+	scope, ok := n.scopes[b.Topic]
+	if !ok {
+		return firewall.ErrNoScope
+	}
+	by := ""
+	if scope.Observe {
+		by = desired.Label(b.By)
+	}
+	until := desired.SecondOf(b.Until)
+	if until <= now {
+		return nil
+	}
+	if s.Size() >= n.config.Cap && s.Get(b.Prefix).Class == 0 {
+		if gone, _ := s.Sweep(now, true); gone == 0 {
+			return firewall.ErrFull
+		}
+	}
+	_, err := s.Add(b.Prefix, b.Topic, by, until, now)
+	return err
+}
+
+// owe notes that the kernel has to be told about p, where it holds was.
+func (n *Firewall) note(p netip.Prefix, was desired.Slot) {
+	if desired.KindOf(p) == desired.KindWide {
+		n.wide[family(p.Addr())].dirty = true
+		return
+	}
+	if _, ok := n.pending[p]; !ok {
+		n.pending[p] = was
+	}
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// Counters implements [Firewall].
+func (n *Firewall) Counters(ctx context.Context) (map[ban.Topic]firewall.Counter, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := errors.Join(n.usable(), ctx.Err()); err != nil {
+		return nil, err
+	}
+	all, err := n.k.counters()
+	if err != nil {
+		return nil, n.explain("reading counters", err)
+	}
+	out := make(map[ban.Topic]firewall.Counter, len(n.config.Scopes))
+	for _, s := range n.config.Scopes {
+		out[s.Topic] = all[counterHead+string(s.Topic)]
+	}
+	return out, nil
+}
+
+// Close implements [Firewall].
+func (n *Firewall) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.closed = true
+	var err error
+	if n.k != nil {
+		if n.adopted && !n.off {
+			n.clock.at = n.now()
+			err = n.writeDirty(desired.SecondOf(n.clock.at))
+		}
+		err = errors.Join(err, n.k.close())
+	}
+	if n.sockets.conn != nil {
+		err = errors.Join(err, n.sockets.conn.close())
+	}
+	firewall.Unlock(n.lock)
+	return err
+}
+
+func (n *Firewall) usable() error {
+	switch {
+	case n.closed:
+		return firewall.ErrClosed
+	case !n.ready:
+		return firewall.ErrNotConfigured
+	}
+	return nil
+}
+
+func (n *Firewall) second() desired.Second { return desired.SecondOf(n.now()) }
+
+// explain gives an error of the kernel the meaning that it has for people.
+func (n *Firewall) explain(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM) && n.k != nil && n.have != nil:
+		return fmt.Errorf("%s: %w", doing, firewall.ErrBusy)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%s: %w", doing, firewall.ErrDenied)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

@@ -1,0 +1,130 @@
+package nft
+
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// shape is what the table's form depends on, so that one more ban need not
+// build it to find that it stayed the same.
+type shape struct {
+	configured   int // how often
+	classes      int
+	wide4, wide6 bool
+}
+
+// structure makes the table what the configuration and the classes want, and
+// says what was different. It reads the kernel when it does not know.
+func (n *Firewall) structure() (what []string, err error) {
+	now := shape{n.configured, len(n.state.Classes), n.wide[0].live, n.wide[1].live}
+	if n.have != nil && n.shape == now {
+		return nil, nil
+	}
+	want := build(n.config, n.state.Classes[1:], n.wide[0].live, n.wide[1].live, n.can, n.owned)
+	fresh := false
+	if n.have == nil {
+		isFixed := func(name string) bool { s, ok := want.set(name); return ok && s.fixed }
+		have, err := n.k.read(isFixed)
+		switch {
+		case errors.Is(err, errNoTable):
+			what, fresh = append(what, "the table was gone"), true
+		case errors.Is(err, errDormant):
+			what, fresh = append(what, "the table was dormant"), true
+		case err != nil:
+			return nil, n.explain("reading the table", err)
+		case have.owned != n.owned && n.owned:
+			// An orphan of an earlier process is taken over by naming it again.
+			n.k.tx.begin()
+			n.k.tx.change(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME, n.config.Table)
+			n.k.tx.u32(unix.NFTA_TABLE_FLAGS, tableOwner|tablePersist)
+			n.k.tx.end()
+			if err := n.flush(); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+				return nil, n.explain("taking over the table", err)
+			}
+			n.have = have
+		default:
+			n.have = have
+		}
+	}
+	rebuild := false
+	if !fresh {
+		// What was built before is known to differ where classes were added, so
+		// only what was read from the kernel tells of drift.
+		what, rebuild = n.have.changes(want)
+		if len(what) == 0 {
+			n.shape = now
+			return nil, nil
+		}
+	}
+	n.k.tx.begin()
+	have := n.have
+	if fresh || rebuild {
+		if rebuild || !slices.Contains(what, "the table was gone") {
+			n.k.tx.change(unix.NFT_MSG_DELTABLE, 0, unix.NFTA_TABLE_NAME, n.config.Table)
+			n.k.tx.end()
+		}
+		have = nil
+	}
+	if err := want.encode(&n.k.tx, n.config.Table, have); err != nil {
+		return what, err
+	}
+	if err := n.flush(); err != nil {
+		n.have = nil
+		return what, n.explain("writing the table", err)
+	}
+	n.have, n.shape = want, now
+	if fresh || rebuild {
+		// The maps are empty now.
+		n.wide[0].held, n.wide[1].held = nil, nil
+		n.wide[0].dirty, n.wide[1].dirty = true, true
+		n.reload = reloadEmpty
+		clear(n.pending)
+		n.checksumsLost = true
+	}
+	return what, nil
+}
+
+// flush commits and keeps account of the generation, so that the next Check
+// sees whether anybody else wrote. A transaction that changes nothing leaves
+// the generation alone, so the kernel is asked.
+func (n *Firewall) flush() error {
+	err := n.commit()
+	if err != nil || n.k.tx.empty() {
+		return err
+	}
+	gen, err := n.k.generation()
+	if err != nil {
+		return err
+	}
+	n.foreign = n.foreign || gen-n.gen > 1
+	n.gen = gen
+	return nil
+}
+
+// flushChange is flush for a transaction that is known to change something.
+// Not asking saves a fifth of what one more ban costs.
+func (n *Firewall) flushChange() error {
+	err := n.commit()
+	if err == nil {
+		n.gen++
+	}
+	return err
+}
+
+func (n *Firewall) commit() error {
+	if n.k.tx.empty() {
+		return nil
+	}
+	if n.test.commit != nil {
+		if err := n.test.commit(n.k.tx.b); err != nil {
+			return err
+		}
+	}
+	err := n.k.flush()
+	if errors.Is(err, errLost) || errors.Is(err, unix.ENOBUFS) {
+		return errors.Join(err, n.reopen())
+	}
+	return err
+}

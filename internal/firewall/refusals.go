@@ -1,0 +1,36 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Refusals collects what is wrong with bans, without repeating a million times
+// what one sentence says.
+type Refusals struct {
+	full  int
+	other []error
+}
+
+const MaxRefusals = 20
+
+func (r *Refusals) Note(b Ban, err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrFull):
+		r.full++
+	case len(r.other) < MaxRefusals:
+		r.other = append(r.other, fmt.Errorf("ban of %s in %s: %w", b.Prefix, b.Topic, err))
+	case len(r.other) == MaxRefusals:
+		r.other = append(r.other, errors.New("and more such bans"))
+	}
+}
+
+func (r *Refusals) Err(limit int) error {
+	errs := slices.Clone(r.other)
+	if r.full > 0 {
+		errs = append(errs, fmt.Errorf("%d bans refused: %w (%d)", r.full, ErrFull, limit))
+	}
+	return errors.Join(errs...)
+}

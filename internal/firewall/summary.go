@@ -1,0 +1,56 @@
+package firewall
+
+import (
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// A Held says what the kernel does with an address, as it is in its maps now.
+type Held struct {
+	// Banned says that a map holds it, Map which one, Left for how long, 0
+	// where it has no end.
+	Banned bool          `json:"banned"`
+	Map    string        `json:"map,omitempty"`
+	Left   time.Duration `json:"left,omitempty"`
+	// Never says that the rule before all bans lets it pass.
+	Never bool `json:"never"`
+}
+
+// A Summary is what a table holds, read from the kernel without reading bans:
+// quick at a million of them, when nft's own listing takes a minute.
+type Summary struct {
+	Table    string             `json:"table"`
+	Present  bool               `json:"present"`
+	Off      bool               `json:"off"`   // switched off by [Panic]
+	Owned    bool               `json:"owned"` // by the agent that runs
+	Maps     []MapSummary       `json:"maps,omitempty"`
+	Counters map[string]Counter `json:"counters,omitempty"` // by topic
+	// Operators has the counters of observed topics by operator.
+	Operators map[ban.Topic]map[string]Counter `json:"operators,omitempty"`
+}
+
+// A MapSummary is how full a map is.
+type MapSummary struct {
+	Name     string `json:"name"`
+	Holds    string `json:"holds"` // for people
+	Elements uint32 `json:"elements"`
+	Known    bool   `json:"known"` // whether this kernel says how many
+}
+
+// A Capability says what an enforcer may do here.
+type Capability struct {
+	// Enforce says that bans can be enforced.
+	Enforce bool `json:"enforce"`
+	// Features are what newer kernels have, without which the enforcer takes a
+	// longer way round.
+	Features []Feature `json:"features,omitempty"`
+	// Reason says, when Enforce is false, why not and how to change it.
+	Reason string `json:"reason,omitempty"`
+}
+
+// A Feature of the kernel, in words, and whether this one has it.
+type Feature struct {
+	What string `json:"what"`
+	Have bool   `json:"have"`
+}
