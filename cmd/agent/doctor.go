@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -134,18 +135,18 @@ func examine(c *cobra.Command, p *paths) examined {
 			e.running = errors.Join(e.running, err)
 		}
 	}
-	if e.status.Enforcement == "nftables" {
-		e.table = kernelTable(p.enforcing().Table)
+	if chosen := p.enforcer(); chosen.Name() == e.status.Enforcement {
+		e.table = kernelTable(c.Context(), chosen)
 	}
 	return e
 }
 
-func kernelTable(name string) (t tableState) {
-	s, err := firewall.Inspect(name)
+func kernelTable(ctx context.Context, chosen firewall.Enforcer) (t tableState) {
+	s, err := chosen.Inspect(ctx, nil)
 	if err != nil {
 		return t
 	}
-	chains, err := firewall.Neighbours(name)
+	chains, err := chosen.Neighbours()
 	if err != nil {
 		return t
 	}

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 
@@ -19,6 +16,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/enforcers"
 	"banmesh/internal/settings"
 )
 
@@ -28,46 +26,28 @@ func newFirewallCommand(p *paths) *cobra.Command {
 		newFirewallPanicCommand(p), newFirewallResumeCommand(p))
 }
 
-// enforcing is how the configuration has bans enforced. An emergency command
-// must work with a broken configuration, too, so nothing more of it is read.
-type enforcing struct {
-	config.Firewall
-	sw string // the switch of the enforcers without one in the kernel
-}
-
-func (p *paths) enforcing() enforcing {
-	e := enforcing{sw: agent.SwitchFile(p.state)}
+// enforcer gives what the configuration enforces bans with. An emergency
+// command must work with a broken configuration, too, so nothing more of it is
+// read, and with none that can be read it is the default.
+func (p *paths) enforcer() firewall.Enforcer {
+	sw := agent.SwitchFile(p.state)
 	if l, err := config.Load(p.config); err == nil {
-		e.Firewall = l.Firewall
-	}
-	e.Table = cmp.Or(e.Table, firewall.DefaultTable)
-	e.Enforcer = cmp.Or(e.Enforcer, "nftables")
-	return e
-}
-
-// switched says whether the switch file is there.
-func (e enforcing) switched() bool {
-	_, err := os.Lstat(e.sw)
-	return err == nil
-}
-
-// inspect gives what is enforced, without an agent.
-func (p *paths) inspect(ctx context.Context, e enforcing) (firewall.Summary, error) {
-	switch e.Enforcer {
-	case "nftables":
-		return firewall.Inspect(e.Table)
-	case "hook":
-		return firewall.Summary{}, cli.Hint(fmt.Errorf("what the hook %s did is its own to show", e.Hook[0]), "`agent bans` lists what it was told")
-	}
-	var topics []ban.Topic
-	if set, err := settings.Load(p.config); err == nil {
-		for _, t := range set.Topics() {
-			topics = append(topics, t.Topic)
+		if e, err := enforcers.Find(l.Firewall.Enforcer, settings.Setup(l.Firewall, sw)); err == nil {
+			return e
 		}
 	}
-	s, err := firewall.InspectIPSet(ctx, e.Table, e.IPTablesLegacy, topics)
-	s.Off = e.switched()
-	return s, err
+	return enforcers.All(firewall.Setup{Switch: sw})[0]
+}
+
+// topics gives the names of the configured topics, for counters that go by
+// hashes of them.
+func (p *paths) topics() (list []ban.Topic) {
+	if set, err := settings.Load(p.config); err == nil {
+		for _, t := range set.Topics() {
+			list = append(list, t.Topic)
+		}
+	}
+	return list
 }
 
 func newFirewallShowCommand(p *paths) *cobra.Command {
@@ -81,8 +61,11 @@ nft's own listing of a million bans takes a minute; ` + "`nft -t list table inet
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			e := p.enforcing()
-			s, err := p.inspect(c.Context(), e)
+			e := p.enforcer()
+			s, err := e.Inspect(c.Context(), p.topics())
+			if errors.Is(err, firewall.ErrUnseen) {
+				return cli.Hint(err, "`agent bans` lists the bans that it was told")
+			}
 			if err != nil {
 				return firewallError(err)
 			}
@@ -96,16 +79,12 @@ nft's own listing of a million bans takes a minute; ` + "`nft -t list table inet
 	return c
 }
 
-func printFirewall(w io.Writer, e enforcing, s firewall.Summary) error {
-	what := "table inet " + s.Table
-	if e.Enforcer == "ipset" {
-		what = "set " + s.Table + "-*"
-	}
+func printFirewall(w io.Writer, e firewall.Enforcer, s firewall.Summary) error {
 	switch {
 	case s.Off:
 		fmt.Fprintf(w, "enforcement was switched off by hand; `agent firewall resume` switches it on\n")
 	case !s.Present:
-		fmt.Fprintf(w, "the kernel has no %s: nothing is enforced\n", what)
+		fmt.Fprintf(w, "nothing is enforced: there are no bans %s\n", e.Where())
 	}
 	if !s.Present {
 		return nil
@@ -114,7 +93,7 @@ func printFirewall(w io.Writer, e enforcing, s firewall.Summary) error {
 	if s.Owned {
 		owner = ", owned by the running agent"
 	}
-	fmt.Fprintf(w, "%s%s\n\n", what, owner)
+	fmt.Fprintf(w, "%s%s\n\n", e.Where(), owner)
 	t := cli.NewTable(w, "SET", "HOLDS", "ENTRIES")
 	for _, m := range s.Maps {
 		entries := "unknown"
@@ -149,20 +128,19 @@ packets meet this and other programs' chains. It changes nothing.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			e := p.enforcing()
-			can, err := e.capability(c.Context())
+			e := p.enforcer()
+			can, err := e.Probe(c.Context())
 			if err != nil {
 				return err
 			}
 			others := []firewall.Neighbour{}
-			if can.Enforce && e.Enforcer != "hook" {
-				// The neighbours are of interest to ipset, too, where there are any.
-				if others, err = firewall.Neighbours(e.Table); err != nil && e.Enforcer == "nftables" {
+			if can.Enforce {
+				if others, err = e.Neighbours(); err != nil {
 					return firewallError(err)
 				}
 			}
 			if asJSON {
-				err = cli.JSON(c.OutOrStdout(), map[string]any{"enforcer": e.Enforcer, "capability": can, "chains": others})
+				err = cli.JSON(c.OutOrStdout(), map[string]any{"enforcer": e.Name(), "capability": can, "chains": others})
 			} else {
 				err = printCapability(c.OutOrStdout(), e, can, others)
 			}
@@ -176,40 +154,16 @@ packets meet this and other programs' chains. It changes nothing.
 	return c
 }
 
-// capability says whether the enforcer can work here.
-func (e enforcing) capability(ctx context.Context) (firewall.Capability, error) {
-	switch e.Enforcer {
-	case "ipset":
-		return firewall.ProbeIPSet(ctx, e.IPTablesLegacy), nil
-	case "hook":
-		_, err := firewall.NewHook(firewall.Options{}, e.Hook)
-		return firewall.Capability{Enforce: err == nil}, err
-	}
-	return firewall.Probe()
-}
-
-func printCapability(w io.Writer, e enforcing, can firewall.Capability, chains []firewall.Neighbour) error {
+func printCapability(w io.Writer, e firewall.Enforcer, can firewall.Capability, chains []firewall.Neighbour) error {
 	if !can.Enforce {
 		return nil
 	}
-	if e.Enforcer != "nftables" {
-		fmt.Fprintf(w, "bans can be enforced here with %s\n", e.Enforcer)
-		if len(chains) == 0 {
-			return nil
-		}
-		fmt.Fprintln(w)
-		return printChains(w, chains)
+	fmt.Fprintf(w, "bans can be enforced here with %s\n", e.Name())
+	for _, f := range can.Features {
+		fmt.Fprintf(w, "  %-4s %s\n", yes(f.Have), f.What)
 	}
-	fmt.Fprintln(w, "bans can be enforced here")
-	for _, f := range []struct {
-		have bool
-		what string
-	}{
-		{can.MapGate, "one lookup for every packet that is not banned (Linux 6.5)"},
-		{can.Destroy, "changes in one step (Linux 6.3)"},
-		{can.Persist, "a table that `nft flush ruleset` spares (Linux 6.9)"},
-	} {
-		fmt.Fprintf(w, "  %-4s %s\n", yes(f.have), f.what)
+	if len(chains) == 0 {
+		return nil
 	}
 	fmt.Fprintln(w)
 	return printChains(w, chains)
@@ -237,15 +191,10 @@ enforces: stop that first, or use ` + "`agent firewall panic`" + `.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			e := p.enforcing()
-			err, gone := error(nil), "table inet "+e.Table+" is gone"
-			switch e.Enforcer {
-			case "nftables":
-				err = firewall.Remove(e.Table)
-			case "ipset":
-				err, gone = firewall.RemoveIPSet(c.Context(), e.Table, e.IPTablesLegacy), "every ipset "+e.Table+"-* is gone"
-			default:
-				return cli.Hint(fmt.Errorf("what the hook %s did is its own to undo", e.Hook[0]), "`agent firewall panic` makes a running agent tell it to lift every ban")
+			e := p.enforcer()
+			err := e.Remove(c.Context())
+			if errors.Is(err, firewall.ErrUnseen) {
+				return cli.Hint(err, "`agent firewall panic` makes a running agent tell it to lift every ban")
 			}
 			if errors.Is(err, firewall.ErrBusy) {
 				return cli.Hint(err, "stop the agent first, or use `agent firewall panic`")
@@ -253,7 +202,7 @@ enforces: stop that first, or use ` + "`agent firewall panic`" + `.
 			if err != nil {
 				return firewallError(err)
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), gone)
+			_, err = fmt.Fprintln(c.OutOrStdout(), "gone: every ban "+e.Where())
 			return err
 		},
 	}
@@ -270,45 +219,17 @@ With another enforcer than nftables it is a file in the state directory, which a
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			e := p.enforcing()
-			if e.Enforcer != "nftables" {
-				return e.panic(c)
+			when, err := p.enforcer().Panic(c.Context())
+			if errors.Is(err, fs.ErrPermission) {
+				return cli.Hint(err, "run it as root")
 			}
-			if err := firewall.Panic(e.Table); err != nil {
-				return firewallError(err)
-			}
-			s, err := firewall.Inspect(e.Table)
 			if err != nil {
 				return firewallError(err)
-			}
-			when := "no ban is enforced any more"
-			if s.Present {
-				when = "the running agent, which owns the table, takes it away within seconds"
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "enforcement is off: %s\n", when)
 			return err
 		},
 	}
-}
-
-// panic ends the enforcement of enforcers that have no switch in the kernel.
-func (e enforcing) panic(c *cobra.Command) error {
-	f, err := os.OpenFile(e.sw, os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return cli.Hint(err, "run it as root")
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	when := "a running agent tells the hook within seconds to lift every ban; without one, each ends on its time"
-	if e.Enforcer == "ipset" {
-		if err := firewall.PanicIPSet(c.Context(), e.Table, e.IPTablesLegacy); err != nil {
-			return err
-		}
-		when = "no ban is enforced any more"
-	}
-	_, err = fmt.Fprintf(c.OutOrStdout(), "enforcement is off: %s\n", when)
-	return err
 }
 
 func newFirewallResumeCommand(p *paths) *cobra.Command {
@@ -319,13 +240,8 @@ func newFirewallResumeCommand(p *paths) *cobra.Command {
 		Long:    "Enforce again after `agent firewall panic`. A running agent puts its bans back within seconds.\n" + cli.ExitHelp,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			e := p.enforcing()
-			if e.Enforcer == "nftables" {
-				if err := firewall.Resume(e.Table); err != nil {
-					return firewallError(err)
-				}
-			} else if err := os.Remove(e.sw); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
+			if err := p.enforcer().Resume(c.Context()); err != nil {
+				return firewallError(err)
 			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "enforcement is on")
 			return err

@@ -48,7 +48,7 @@ func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
 	e := &enforcer{a: a}
 	if e.fw = a.o.testing.firewall; e.fw == nil && a.settings.Config().Firewall.Mode != "off" {
 		var err error
-		e.fw, e.why, err = openFirewall(ctx, a.settings, firewall.Options{Logger: a.log, Now: a.now, Switch: SwitchFile(a.o.StateDir)})
+		e.fw, e.why, err = openFirewall(ctx, a.settings, SwitchFile(a.o.StateDir), firewall.Options{Logger: a.log, Now: a.now})
 		if err != nil {
 			return e, err
 		}
@@ -68,10 +68,10 @@ func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
 		if ctx.Err() != nil {
 			return e, fmt.Errorf("putting the bans in force: %w", err)
 		}
-		// What could not be written is owed: a node that does not start for one
+		// What could not be written is pending: a node that does not start for one
 		// ban's sake enforces none.
 		e.note(err)
-		a.log.ErrorContext(ctx, "some bans could not be put in force and stay owed", slog.Any("error", err))
+		a.log.ErrorContext(ctx, "some bans could not be put in force and stay pending", slog.Any("error", err))
 	}
 	return e, nil
 }
@@ -169,7 +169,7 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 		err = e.fw.Apply(ctx, add, remove)
 	}
 	if err != nil && ctx.Err() == nil {
-		e.a.log.ErrorContext(ctx, "some bans could not be written and stay owed", slog.Any("error", err))
+		e.a.log.ErrorContext(ctx, "some bans could not be written and stay pending", slog.Any("error", err))
 	}
 	e.note(err)
 	mode, _ := e.enforcement()
@@ -188,7 +188,7 @@ func (e *enforcer) toTable(bans []ledger.Enforced, lifted []export.Key) {
 	e.a.table.Apply(entries, lifted)
 }
 
-// check lets the firewall look for drift and pay what it owes.
+// check lets the firewall look for drift and write what is pending.
 func (e *enforcer) check(ctx context.Context) {
 	if e.fw == nil {
 		return
@@ -242,8 +242,8 @@ func (e *enforcer) status(ctx context.Context) (counters map[ban.Topic]firewall.
 		warnings = append(warnings, control.Warning{Code: "firewall-full", Text: e.fault.Error(), Fix: "raise max_bans in [firewall], or accept from fewer operators"})
 	case e.fault != nil:
 		warnings = append(warnings, control.Warning{Code: "firewall", Text: "the firewall refuses writes: " + e.fault.Error(), Fix: "agent firewall check"})
-	case e.drift.Owed > 0:
-		warnings = append(warnings, control.Warning{Code: "firewall-owed", Text: fmt.Sprintf("%d bans wait to be written", e.drift.Owed)})
+	case e.drift.Pending > 0:
+		warnings = append(warnings, control.Warning{Code: "firewall-pending", Text: fmt.Sprintf("%d bans wait to be written", e.drift.Pending)})
 	}
 	return counters, warnings
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 
 	"banmesh/internal/firewall"
@@ -16,24 +15,14 @@ const switchFile = "firewall-off"
 // SwitchFile gives the switch of the ipset and hook enforcers of a node.
 func SwitchFile(stateDir string) string { return filepath.Join(stateDir, switchFile) }
 
-// openFirewall gives the enforcer that the settings name. Where it cannot work
-// it gives none, and why.
-func openFirewall(ctx context.Context, s *settings.Settings, o firewall.Options) (fw firewall.Firewall, why string, err error) {
-	c := s.Config().Firewall
-	switch c.Enforcer {
-	case settings.EnforceIPSet:
-		if can := firewall.ProbeIPSet(ctx, c.IPTablesLegacy); !can.Enforce {
-			return nil, can.Reason, nil
-		}
-		return firewall.NewIPSet(o, c.IPTablesLegacy), "", nil
-	case settings.EnforceHook:
-		hook, err := firewall.NewHook(o, c.Hook)
-		if err != nil {
-			return nil, "", s.Config().At("firewall.hook", "%v", err)
-		}
-		return hook, "", nil
+// openFirewall gives the enforcer that the settings name, opened. Where it
+// cannot work it gives none, and why.
+func openFirewall(ctx context.Context, s *settings.Settings, sw string, o firewall.Options) (fw firewall.Firewall, why string, err error) {
+	e, err := s.Enforcer(sw)
+	if err != nil {
+		return nil, "", s.Config().At("firewall.enforcer", "%v", err)
 	}
-	switch can, err := firewall.Probe(); {
+	switch can, err := e.Probe(ctx); {
 	case can.Reason != "":
 		return nil, can.Reason, nil
 	case err != nil:
@@ -41,7 +30,8 @@ func openFirewall(ctx context.Context, s *settings.Settings, o firewall.Options)
 	case !can.Enforce:
 		return nil, "the kernel does not say why not", nil
 	}
-	return firewall.NewNFTables(o), "", nil
+	fw, err = e.Open(o)
+	return fw, "", err
 }
 
 // enforcement says what enforces, and why not as one would expect: "nftables",
@@ -55,22 +45,15 @@ func (e *enforcer) enforcement() (mode, why string) {
 		return "observe", e.why
 	case f.Mode == "observe":
 		return "observe", "firewall.mode is observe: packets are counted, none is dropped"
-	case f.Enforcer == "":
-		return settings.EnforceNFTables, ""
 	}
-	return f.Enforcer, ""
+	return e.chosen().Name(), ""
 }
 
-// where says to people where the bans are.
-func (e *enforcer) where() string {
-	table := e.a.tableName()
-	switch e.a.current().Config().Firewall.Enforcer {
-	case settings.EnforceIPSet:
-		return fmt.Sprintf("in ipsets %s-*, asked by iptables' raw table", table)
-	case settings.EnforceHook:
-		return "by the hook " + e.a.current().Config().Firewall.Hook[0]
-	}
-	return "in nftables, table inet " + table
+// chosen gives the enforcer that the settings in force name.
+func (e *enforcer) chosen() firewall.Enforcer {
+	// Settings are not in force before their enforcer was found.
+	chosen, _ := e.a.current().Enforcer(SwitchFile(e.a.o.StateDir))
+	return chosen
 }
 
 // withoutTracking takes out of the scopes what needs the kernel's connection

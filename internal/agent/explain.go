@@ -43,7 +43,7 @@ func (a *agent) explanation(ctx context.Context, target ban.Target) Explanation 
 	if _, ip := target.Prefix(); !ip {
 		return x
 	}
-	if held, ok := kernelHolds(s, target); ok {
+	if held, ok := kernelHolds(ctx, s, target); ok {
 		x.Kernel = &held
 	}
 	if counters, err := a.enforcer.fw.Counters(ctx); err == nil {
@@ -53,21 +53,14 @@ func (a *agent) explanation(ctx context.Context, target ban.Target) Explanation 
 }
 
 // kernelHolds asks the kernel, where it can be asked.
-func kernelHolds(s *settings.Settings, target ban.Target) (firewall.Held, bool) {
-	table := s.Config().Firewall.Table
-	if table == "" {
-		table = firewall.DefaultTable
-	}
-	if _, ip := target.Prefix(); !ip || s.Config().Firewall.Mode == "off" || !nftables(s) {
+func kernelHolds(ctx context.Context, s *settings.Settings, target ban.Target) (firewall.Held, bool) {
+	p, ip := target.Prefix()
+	e, err := s.Enforcer("")
+	if !ip || err != nil || s.Config().Firewall.Mode == "off" {
 		return firewall.Held{}, false
 	}
-	held, err := firewall.HoldsTarget(table, target)
+	held, err := e.Holds(ctx, p)
 	return held, err == nil
-}
-
-// nftables says whether it is nftables that enforces.
-func nftables(s *settings.Settings) bool {
-	return s.Config().Firewall.Enforcer == "" || s.Config().Firewall.Enforcer == "nftables"
 }
 
 // met picks the counters of the topics that the explanation is about.

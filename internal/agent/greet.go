@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"banmesh/internal/firewall"
-	"banmesh/internal/settings"
 )
 
 // greet says in plain words what the node does, to whoever started it.
@@ -42,7 +39,7 @@ func (a *agent) greet(w io.Writer) {
 	case "observe", "off":
 		fmt.Fprintf(w, "  bans       nobody, only says whom it would ban: %s\n", why)
 	default:
-		fmt.Fprintf(w, "  bans       %s\n", a.enforcer.where())
+		fmt.Fprintf(w, "  bans       %s\n", a.enforcer.chosen().Where())
 	}
 	fmt.Fprintf(w, "  publishes  %s\n", orElse(publish, "nothing, until asked: `agent topics publish sshd`"))
 	fmt.Fprintf(w, "  accepts    %s\n", orElse(accept, "nothing, until asked: `agent topics subscribe sshd`"))
@@ -65,22 +62,11 @@ func (a *agent) greet(w io.Writer) {
 
 // farewell says what stays behind.
 func (a *agent) farewell(w io.Writer) {
-	switch mode, _ := a.enforcer.enforcement(); {
-	case mode == settings.EnforceHook:
-		fmt.Fprintln(w, "stopped. The hook's program ends each ban when the seconds are over that it was told.")
-		return
-	case a.enforcer.fw != nil:
-		fmt.Fprintf(w, "stopped. The bans %s stay in force until each of them ends; `agent firewall flush` removes them all now.\n", a.enforcer.where())
+	if a.enforcer.fw != nil {
+		fmt.Fprintln(w, "stopped. "+a.enforcer.chosen().Stays())
 		return
 	}
 	fmt.Fprintln(w, "stopped. Nothing stays behind but the state directory.")
-}
-
-func (a *agent) tableName() string {
-	if t := a.current().Config().Firewall.Table; t != "" {
-		return t
-	}
-	return firewall.DefaultTable
 }
 
 func orNobody(list []string) string { return orElse(list, "nobody yet") }

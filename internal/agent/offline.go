@@ -68,13 +68,9 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x Explan
 	}
 	x = a.explanation(ctx, target)
 	x.Offline = true
-	if held, ok := kernelHolds(a.current(), target); ok {
+	if held, ok := kernelHolds(ctx, a.current(), target); ok {
 		x.Kernel = &held
-		table := checked.Config().Firewall.Table
-		if table == "" {
-			table = firewall.DefaultTable
-		}
-		if s, err := firewall.Inspect(table); err == nil {
+		if s, err := a.enforcer.chosen().Inspect(ctx, nil); err == nil {
 			counters := map[ban.Topic]firewall.Counter{}
 			for topic, c := range s.Counters {
 				counters[ban.Topic(topic)] = c

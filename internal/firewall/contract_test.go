@@ -1,13 +1,13 @@
 package firewall_test
 
 import (
-	"banmesh/internal/ban"
-
 	"errors"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"banmesh/internal/ban"
 
 	"banmesh/internal/firewall"
 	"banmesh/internal/firewall/nft"

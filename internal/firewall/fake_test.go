@@ -1,14 +1,14 @@
 package firewall
 
 import (
-	"banmesh/internal/ban"
-
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"banmesh/internal/ban"
 
 	"banmesh/internal/firewall/desired"
 	"banmesh/internal/firewall/testnet"

@@ -16,8 +16,14 @@ import (
 type Enforcer interface {
 	// Name is how settings name it.
 	Name() string
+	// Check says what is wrong with the setup. It starts nothing.
+	Check() error
+	// Tracks says whether it can limit connections and remember peers.
+	Tracks() bool
 	// Where says to people where its bans are: "in nftables, table inet banmesh".
 	Where() string
+	// Stays says to people what becomes of the bans when the agent stops.
+	Stays() string
 	// Probe says whether this process may enforce here.
 	Probe(ctx context.Context) (Capability, error)
 	// Open gives the enforcer, which has touched nothing yet.
@@ -28,6 +34,10 @@ type Enforcer interface {
 	// Holds gives what is done with an address now, of a prefix with its first
 	// one, or an [ErrUnseen].
 	Holds(ctx context.Context, p netip.Prefix) (Held, error)
+	// Neighbours gives the base chains of the packet filter that incoming packets
+	// can meet, sorted by hook and priority; none where they say nothing about
+	// this enforcer.
+	Neighbours() ([]Neighbour, error)
 	// Remove takes away all that an agent left, and refuses with an [ErrBusy]
 	// while one enforces, or with an [ErrUnseen].
 	Remove(ctx context.Context) error

@@ -54,3 +54,16 @@ type Feature struct {
 	What string `json:"what"`
 	Have bool   `json:"have"`
 }
+
+// A Neighbour is a base chain of the packet filter, anybody's, in the order in
+// which packets meet it.
+type Neighbour struct {
+	Family   string `json:"family"`
+	Table    string `json:"table"`
+	Chain    string `json:"chain"`
+	Hook     string `json:"hook"`
+	Type     string `json:"type"`
+	Priority int32  `json:"priority"`
+	// Ours says that the chain is the agent's.
+	Ours bool `json:"ours"`
+}

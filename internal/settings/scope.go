@@ -10,6 +10,7 @@ import (
 
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/enforcers"
 	"banmesh/internal/gate"
 	"banmesh/topics"
 )
@@ -35,10 +36,9 @@ func checkFirewall(c config.Firewall, fault faulter) {
 	default:
 		fault("firewall.mode", "%q is none of enforce, observe, off", c.Mode)
 	}
-	switch c.Enforcer {
-	case "", EnforceNFTables, EnforceIPSet, EnforceHook:
-	default:
-		fault("firewall.enforcer", "%q is none of nftables, ipset, hook", c.Enforcer)
+	enforcer, err := enforcers.Find(c.Enforcer, Setup(c, ""))
+	if err != nil {
+		fault("firewall.enforcer", "%v", err)
 	}
 	if _, ok := owners[c.Owner]; !ok {
 		fault("firewall.owner", "%q is none of auto, never, always", c.Owner)
@@ -53,7 +53,7 @@ func checkFirewall(c config.Firewall, fault faulter) {
 	}
 	switch {
 	case c.Enforcer == EnforceHook:
-		if _, err := firewall.NewHook(firewall.Options{}, c.Hook); err != nil {
+		if err := enforcer.Check(); err != nil {
 			fault("firewall.hook", "%v", err)
 		}
 	case len(c.Hook) > 0:
@@ -132,7 +132,8 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 			}
 		}
 	}
-	kernel := f.Enforcer == "" || f.Enforcer == EnforceNFTables
+	enforcer, err := enforcers.Find(f.Enforcer, Setup(f, ""))
+	kernel := err == nil && enforcer.Tracks()
 	if c.MaxConnections != nil {
 		if *c.MaxConnections < 1 || *c.MaxConnections > 1<<20 {
 			return scope, fmt.Errorf("max_connections: %d is not within 1 and %d", *c.MaxConnections, 1<<20)
@@ -154,6 +155,17 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 		scope.Ports, scope.Protocols = nil, nil
 	}
 	return scope, scope.Check()
+}
+
+// Setup is what finds the traces of the enforcer that [firewall] names; sw is
+// the switch of one that has none in the kernel.
+func Setup(f config.Firewall, sw string) firewall.Setup {
+	return firewall.Setup{Table: f.Table, Hook: f.Hook, IPTablesLegacy: f.IPTablesLegacy, Switch: sw}
+}
+
+// Enforcer gives the enforcer that the settings name.
+func (s *Settings) Enforcer(sw string) (firewall.Enforcer, error) {
+	return enforcers.Find(s.config.Firewall.Enforcer, Setup(s.config.Firewall, sw))
 }
 
 // FirewallConfig is everything that an enforcer is told but the bans.

@@ -137,7 +137,7 @@ func TestPanicEndsEnforcementAndResumeBringsItBack(t *testing.T) {
 	for _, owner := range []firewall.OwnerMode{firewall.OwnerNever, firewall.OwnerAlways} {
 		testnet.Enter(t)
 		ctx := testnet.Context(t)
-		if c, _ := Probe(); owner == firewall.OwnerAlways && !c.Persist {
+		if c, _ := Probe(); owner == firewall.OwnerAlways && !persists(c) {
 			continue
 		}
 		n := newTest(t, Options{})

@@ -22,6 +22,17 @@ var _ firewall.Enforcer = Enforcer{}
 // Name implements [firewall.Enforcer].
 func (Enforcer) Name() string { return "nftables" }
 
+// Check implements [firewall.Enforcer].
+func (Enforcer) Check() error { return nil }
+
+// Tracks implements [firewall.Enforcer].
+func (Enforcer) Tracks() bool { return true }
+
+// Stays implements [firewall.Enforcer].
+func (e Enforcer) Stays() string {
+	return "The bans " + e.Where() + " stay in force until each of them ends; `agent firewall flush` removes them all now."
+}
+
 // Where implements [firewall.Enforcer].
 func (e Enforcer) Where() string { return "in nftables, table inet " + e.table }
 
@@ -43,6 +54,9 @@ func (e Enforcer) Inspect(context.Context, []ban.Topic) (firewall.Summary, error
 func (e Enforcer) Holds(_ context.Context, p netip.Prefix) (firewall.Held, error) {
 	return Holds(e.table, p)
 }
+
+// Neighbours implements [firewall.Enforcer].
+func (e Enforcer) Neighbours() ([]firewall.Neighbour, error) { return Neighbours(e.table) }
 
 // Remove implements [firewall.Enforcer].
 func (e Enforcer) Remove(context.Context) error { return Remove(e.table) }

@@ -262,3 +262,8 @@ func bans(topic ban.Topic, until time.Time, prefixes ...string) []firewall.Ban {
 	}
 	return out
 }
+
+// persists says whether this kernel has tables that outlive their owner.
+func persists(c firewall.Capability) bool {
+	return slices.ContainsFunc(c.Features, func(f firewall.Feature) bool { return f.Have && strings.Contains(f.What, "flush ruleset") })
+}

@@ -8,20 +8,9 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-)
 
-// A Neighbour is a base chain of the packet filter, anybody's, in the order in
-// which packets meet it.
-type Neighbour struct {
-	Family   string `json:"family"`
-	Table    string `json:"table"`
-	Chain    string `json:"chain"`
-	Hook     string `json:"hook"`
-	Type     string `json:"type"`
-	Priority int32  `json:"priority"`
-	// Ours says that the chain is the agent's.
-	Ours bool `json:"ours"`
-}
+	"banmesh/internal/firewall"
+)
 
 var (
 	familyNames = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_ARP: "arp", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev"}
@@ -30,7 +19,7 @@ var (
 
 // Neighbours gives every base chain that incoming packets can meet, sorted by
 // hook and priority. Rules of iptables-legacy, ipset or eBPF are not among them.
-func Neighbours(table string) (out []Neighbour, err error) {
+func Neighbours(table string) (out []firewall.Neighbour, err error) {
 	err = onTable(table, func(k *kernel) error {
 		const tries = 10
 		for range tries {
@@ -40,7 +29,7 @@ func Neighbours(table string) (out []Neighbour, err error) {
 		}
 		return err
 	})
-	slices.SortStableFunc(out, func(a, b Neighbour) int {
+	slices.SortStableFunc(out, func(a, b firewall.Neighbour) int {
 		return cmp.Or(cmp.Compare(hookOrder(a.Hook), hookOrder(b.Hook)), cmp.Compare(a.Priority, b.Priority))
 	})
 	return out, err
@@ -48,12 +37,12 @@ func Neighbours(table string) (out []Neighbour, err error) {
 
 func hookOrder(hook string) int { return slices.Index(hookNames[:], hook) }
 
-func (k *kernel) neighbours() (out []Neighbour, err error) {
+func (k *kernel) neighbours() (out []firewall.Neighbour, err error) {
 	err = k.ask(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, nil, func(m message) error {
 		if len(m.body) < generic {
 			return nil
 		}
-		n := Neighbour{Family: familyNames[m.body[0]]}
+		n := firewall.Neighbour{Family: familyNames[m.body[0]]}
 		base := false
 		for a, rest, ok := nextAttr(m.attrs()); ok; a, rest, ok = nextAttr(rest) {
 			switch a.kind {

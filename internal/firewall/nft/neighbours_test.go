@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"banmesh/internal/firewall"
+
 	"banmesh/internal/firewall/testnet"
 )
 
@@ -190,7 +192,7 @@ func TestWeLiveTogetherWithOtherFirewalls(t *testing.T) {
 			dropped("reloaded and checked", true)
 			all, err := Neighbours("banmesh")
 			testnet.Must(t, err)
-			if i := slices.IndexFunc(all, func(n Neighbour) bool { return n.Ours }); i != 0 || len(all) < 2 && !o.survivesFlush {
+			if i := slices.IndexFunc(all, func(n firewall.Neighbour) bool { return n.Ours }); i != 0 || len(all) < 2 && !o.survivesFlush {
 				t.Errorf("we are not the first: %+v", all)
 			}
 			testnet.Must(t, n.Close())

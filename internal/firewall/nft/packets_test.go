@@ -198,7 +198,7 @@ func TestHelperUnprivileged(t *testing.T) {
 		t.Errorf("Probe: %+v, %v", c, err)
 	}
 	c := simple()
-	if p, _ := Probe(); p.Persist {
+	if p, _ := Probe(); persists(p) {
 		c.Owner = firewall.OwnerAlways
 	}
 	n := newTest(t, Options{})

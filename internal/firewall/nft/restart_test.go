@@ -97,7 +97,7 @@ func TestASecondInstanceIsToldSo(t *testing.T) {
 func TestAnOwnedTableSurvivesAFlush(t *testing.T) {
 	testnet.Enter(t)
 	ctx := testnet.Context(t)
-	if c, err := Probe(); err != nil || !c.Persist {
+	if c, err := Probe(); err != nil || !persists(c) {
 		t.Skipf("this kernel has no persistent tables: %+v, %v", c, err)
 	}
 	c := simple()

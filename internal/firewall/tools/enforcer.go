@@ -36,6 +36,17 @@ var (
 // Name implements [firewall.Enforcer].
 func (IPSetEnforcer) Name() string { return "ipset" }
 
+// Check implements [firewall.Enforcer].
+func (IPSetEnforcer) Check() error { return nil }
+
+// Tracks implements [firewall.Enforcer].
+func (IPSetEnforcer) Tracks() bool { return false }
+
+// Stays implements [firewall.Enforcer].
+func (e IPSetEnforcer) Stays() string {
+	return "The bans " + e.Where() + " stay in force until each of them ends; `agent firewall flush` removes them all now."
+}
+
 // Where implements [firewall.Enforcer].
 func (e IPSetEnforcer) Where() string {
 	return "in ipsets " + e.setup.Table + "-*, asked by iptables' raw table"
@@ -63,6 +74,10 @@ func (IPSetEnforcer) Holds(context.Context, netip.Prefix) (firewall.Held, error)
 	return firewall.Held{}, firewall.ErrUnseen
 }
 
+// Neighbours implements [firewall.Enforcer]: the chains of nftables do not say
+// where iptables stands between them.
+func (IPSetEnforcer) Neighbours() ([]firewall.Neighbour, error) { return nil, nil }
+
 // Remove implements [firewall.Enforcer].
 func (e IPSetEnforcer) Remove(ctx context.Context) error {
 	return RemoveIPSet(ctx, e.setup.Table, e.setup.IPTablesLegacy)
@@ -82,12 +97,26 @@ func (e IPSetEnforcer) Resume(context.Context) error { return takeBack(e.setup.S
 // Name implements [firewall.Enforcer].
 func (HookEnforcer) Name() string { return "hook" }
 
+// Check implements [firewall.Enforcer].
+func (e HookEnforcer) Check() error {
+	_, err := NewHook(Options{}, e.setup.Hook)
+	return err
+}
+
+// Tracks implements [firewall.Enforcer].
+func (HookEnforcer) Tracks() bool { return false }
+
+// Stays implements [firewall.Enforcer].
+func (HookEnforcer) Stays() string {
+	return "The hook's program ends each ban when the seconds are over that it was told."
+}
+
 // Where implements [firewall.Enforcer].
 func (e HookEnforcer) Where() string { return "by the hook " + e.program() }
 
 // Probe implements [firewall.Enforcer]. It runs nothing.
 func (e HookEnforcer) Probe(context.Context) (firewall.Capability, error) {
-	_, err := NewHook(Options{}, e.setup.Hook)
+	err := e.Check()
 	return firewall.Capability{Enforce: err == nil}, err
 }
 
@@ -105,6 +134,9 @@ func (e HookEnforcer) Inspect(context.Context, []ban.Topic) (firewall.Summary, e
 func (e HookEnforcer) Holds(context.Context, netip.Prefix) (firewall.Held, error) {
 	return firewall.Held{}, firewall.ErrUnseen
 }
+
+// Neighbours implements [firewall.Enforcer].
+func (HookEnforcer) Neighbours() ([]firewall.Neighbour, error) { return nil, nil }
 
 // Remove implements [firewall.Enforcer].
 func (e HookEnforcer) Remove(context.Context) error {

@@ -1,8 +1,6 @@
 package tools
 
 import (
-	"banmesh/internal/ban"
-
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"banmesh/internal/ban"
 
 	"banmesh/internal/firewall"
 	"banmesh/internal/firewall/testnet"

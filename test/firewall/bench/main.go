@@ -31,6 +31,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/nft"
 )
 
 func main() {
@@ -123,7 +124,7 @@ func load(count, topics int, wide bool, singles int) error {
 		}
 	}
 	ctx := context.Background()
-	n := firewall.NewNFTables(firewall.Options{})
+	n := nft.New(nft.Options{})
 	defer func() { _ = n.Close() }()
 	var r report
 	r.Idle = status("VmHWM:")
