@@ -1,5 +1,6 @@
 # make run    builds everything and starts a node on embedded defaults
 # make test   all tests: unit, race, kernel, the demo path, a session for every command
+# make test-loaded  all tests ten times beside busy processes, four for each processor
 # make demo   three hosts in network namespaces, one attack, one ban (root)
 # make install  installs binaries and units
 # make lint   what CI checks beside the tests
@@ -20,7 +21,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
 	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps
 
-.PHONY: all build run install test demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate sim metrics soak fuzz check deps-run deps-test clean help
+.PHONY: all build run install test test-loaded demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate sim metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -42,6 +43,11 @@ deps-test:
 test: deps-test build
 	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
 	$(GO) test -run Hostile ./internal/federation # thousands of seeds, for which the race detector is too slow
+
+# Tests wait for what happens, not for a time, so a busy machine changes nothing.
+LOADED ?= 10
+test-loaded: deps-test build
+	GO=$(GO) test/loaded.sh $(LOADED) ./... -- -timeout 60m
 
 demo: deps-test build
 	@$(GO) run ./test/demo -agent bin/agent -broker bin/broker

@@ -375,7 +375,6 @@ func (b *Broker) turnAway(c *conn, err error) {
 	switch {
 	case ok:
 		why = refusal.why
-		c.refuse(refusal.code)
 	case isTimeout(err):
 		why = "too slow"
 	default:
@@ -383,6 +382,9 @@ func (b *Broker) turnAway(c *conn, err error) {
 	}
 	b.count.turnedAway.WithLabelValues(why).Inc()
 	b.log.Debug("client turned away", append(b.attributes(c), "reason", why)...)
+	if ok { // it hears of it when it is counted
+		c.refuse(refusal.code)
+	}
 }
 
 // attributes say who a client is, in logs; addresses only where asked for.

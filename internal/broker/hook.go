@@ -71,6 +71,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	c := guarded(cl)
+	h.b.count.logins.WithLabelValues(c.who.method).Inc() // before the client hears that it is in
 	if old := h.b.roster.get(cl.ID); old != nil && old.who != c.who {
 		h.b.evict(cl.ID)
 	}
@@ -90,7 +91,6 @@ func (b *Broker) evict(id string) {
 
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	c := guarded(cl)
-	h.b.count.logins.WithLabelValues(c.who.method).Inc()
 	c.session.established(c, cl)
 }
 

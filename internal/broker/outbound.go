@@ -23,6 +23,12 @@ const (
 	writeChunk = 64 << 10
 	// readingTime is for how long a client that took bytes counts as reading.
 	readingTime = time.Second
+	// blockedTime is how long an encrypted write lasts before it counts as
+	// blocked by the client: a busy machine delays a write by that much.
+	blockedTime = 100 * time.Millisecond
+	// ownLag is how many times its limit may wait for a client to which the
+	// broker did not get round to writing. Publishers are held up long before.
+	ownLag = 4
 	// bufferKept is the largest buffer that goes back to the pool of small
 	// ones.
 	bufferKept = 64 << 10
@@ -47,6 +53,7 @@ type outbound struct {
 	feed   []feedItem // retained messages owed, first first
 	waits  bool       // the feed waits for acknowledgements
 	took   time.Time  // when the client last took bytes
+	began  time.Time  // when the write that blocks now began; zero while none does
 }
 
 // A feedItem is a retained message that a client shall have, as it is when its
@@ -59,6 +66,7 @@ type feedItem struct {
 func (o *outbound) init(c *conn) {
 	o.c = c
 	o.writeFn = o.writeReady
+	o.took = time.Now()
 }
 
 var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
@@ -78,10 +86,25 @@ func giveBuffer(b []byte) {
 	}
 }
 
-// room says whether n more bytes may wait. A client that is owed nothing may
-// be sent anything.
+// room says whether n more bytes may wait. A client for which nothing waits may
+// be sent anything. While the broker itself is behind, the limit is larger: a
+// client is cut for its own slowness alone. The caller holds mu.
 func (o *outbound) room(n int) bool {
-	return o.queued == 0 || o.queued+n <= o.c.b.limits.MaxQueued
+	most := o.c.b.limits.MaxQueued
+	if !o.refusing() {
+		most *= ownLag
+	}
+	return o.queued == 0 || o.queued+n <= most
+}
+
+// refusing says whether the client's socket takes no more bytes now, so that
+// the client and not the broker is behind. The caller holds mu.
+func (o *outbound) refusing() bool {
+	if o.began.IsZero() {
+		return false
+	}
+	// A write below TLS or WebSocket cannot say whether the socket was full.
+	return o.c.raw != nil || time.Since(o.began) > blockedTime
 }
 
 // write sends p, at once where nothing waits. It gives false where the
@@ -266,6 +289,7 @@ func (o *outbound) send(b []byte, owned bool) {
 			if !owned {
 				b, n = append(takeBuffer(), b[n:]...), 0
 			}
+			o.blocked()
 			o.c.b.background(func() { o.drainFrom(b, n) })
 			return
 		}
@@ -289,10 +313,44 @@ func (o *outbound) taken(n int) {
 	}
 }
 
-// congested says whether much waits for a client that is reading all the same;
-// the caller holds mu.
-func (o *outbound) congested() bool {
-	return o.queued > o.c.b.limits.MaxQueued/4 && time.Since(o.took) < readingTime
+// blocked notes that a write waits for the client from now on, unblocked that
+// none does any more.
+func (o *outbound) blocked() {
+	o.mu.Lock()
+	o.began = time.Now()
+	o.mu.Unlock()
+}
+
+func (o *outbound) unblocked() {
+	o.mu.Lock()
+	o.began = time.Time{}
+	o.mu.Unlock()
+}
+
+// A backlog says why bytes wait for a client.
+type backlog byte
+
+const (
+	backlogNone    backlog = iota // few do
+	backlogOwn                    // the broker did not get round to writing them
+	backlogReading                // the client takes bytes, more slowly than they come
+	backlogStalled                // the client takes none
+)
+
+// backlog says why more waits than a quarter of what may. The caller holds mu.
+func (o *outbound) backlog() backlog {
+	switch {
+	case !o.refusing():
+		if o.queued > o.c.b.limits.MaxQueued/4 {
+			return backlogOwn
+		}
+		return backlogNone
+	case time.Since(o.took) >= readingTime:
+		return backlogStalled
+	case o.queued > o.c.b.limits.MaxQueued/4:
+		return backlogReading
+	}
+	return backlogNone
 }
 
 // tryWrite writes what the socket takes now.
@@ -339,8 +397,13 @@ func (o *outbound) drainFrom(b []byte, from int) {
 			_ = o.c.Close()
 			return
 		}
+		o.unblocked()
 		giveBuffer(b)
 		if b, from = o.next(), 0; b == nil {
+			return
+		}
+		if o.c.raw != nil {
+			o.send(b, true) // the socket may take all of it again
 			return
 		}
 	}
@@ -349,6 +412,7 @@ func (o *outbound) drainFrom(b []byte, from int) {
 // writeAll writes b, with a deadline for each piece and none afterwards.
 func (o *outbound) writeAll(b []byte) error {
 	for len(b) > 0 {
+		o.blocked()
 		if err := o.c.net.SetWriteDeadline(time.Now().Add(o.c.b.limits.StallTime)); err != nil {
 			return err
 		}

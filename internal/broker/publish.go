@@ -154,8 +154,8 @@ func (b *Broker) fanOut(from *conn, topic string, payload []byte, qos byte, reta
 	f := encode(topic, payload, qos, false)
 	var bridge *encoded // bridges need the retain flag to pass it on
 	var ready [64]*conn
-	var slow *conn
-	n, sent, congested := 0, 0, 0
+	var slow, behind *conn
+	n, sent, reading, congested := 0, 0, 0, 0
 	for _, m := range members {
 		form := &f
 		if m.s.bridge {
@@ -170,9 +170,15 @@ func (b *Broker) fanOut(from *conn, topic string, payload []byte, qos byte, reta
 		}
 		sent++
 		d := m.s.deliver(form, min(m.qos, qos))
-		if d.congested != nil {
+		switch d.why {
+		case backlogOwn:
+			behind = d.to
+		case backlogReading:
 			congested++
-			slow = d.congested
+			slow = d.to
+		}
+		if d.why != backlogStalled {
+			reading++
 		}
 		if d.flush != nil {
 			ready[n] = d.flush
@@ -184,7 +190,11 @@ func (b *Broker) fanOut(from *conn, topic string, payload []byte, qos byte, reta
 	}
 	b.flush.addAll(ready[:n])
 	b.count.delivered.Add(float64(sent))
-	if from != nil && congested > sent/2 {
+	switch {
+	case from == nil:
+	case behind != nil:
+		b.holdUp(from, behind)
+	case congested > reading/2:
 		b.holdUp(from, slow)
 	}
 }
@@ -194,9 +204,10 @@ func (b *Broker) fanOut(from *conn, topic string, payload []byte, qos byte, reta
 // reader that is slow on purpose can do no more harm than that.
 const maxHoldUp = 100 * time.Millisecond
 
-// holdUp makes a publisher wait where most of its readers fall behind while
-// they do read: they, or this machine, are at their limit, and cutting them
-// would help nobody. A minority is not waited for.
+// holdUp makes a publisher wait where the broker did not get round to writing
+// to one of its readers, or where most of those that read fall behind: they, or
+// this machine, are at their limit, and cutting them would help nobody. A
+// minority is not waited for, and those that read nothing have no vote.
 func (b *Broker) holdUp(from, slow *conn) {
 	b.count.heldUp.Inc()
 	end := time.NewTimer(maxHoldUp)
@@ -207,7 +218,8 @@ func (b *Broker) holdUp(from, slow *conn) {
 		select {
 		case <-tick.C:
 			slow.out.mu.Lock()
-			still := slow.out.congested() && !slow.out.closed
+			why := slow.out.backlog()
+			still := (why == backlogOwn || why == backlogReading) && !slow.out.closed
 			slow.out.mu.Unlock()
 			if !still {
 				return

@@ -90,8 +90,9 @@ func (s *session) keep(f *encoded, qos byte) (id uint16, ok bool) {
 
 // A delivery is what became of a publication for one client.
 type delivery struct {
-	flush     *conn // somebody has to flush it
-	congested *conn // much waits for it, though it reads
+	flush *conn // somebody has to flush it
+	to    *conn
+	why   backlog // of what waits for it
 }
 
 // deliver queues a publication for the client, or keeps it for one that is
@@ -119,9 +120,7 @@ func (c *conn) deliver(f *encoded, qos byte) (d delivery) {
 	if ok && o.claim() {
 		d.flush = c
 	}
-	if ok && o.congested() {
-		d.congested = c
-	}
+	d.to, d.why = c, o.backlog()
 	o.mu.Unlock()
 	if !ok {
 		c.kick("does not acknowledge")
