@@ -37,8 +37,8 @@ type JailStatus struct {
 	DoubtedAt      time.Time  `json:"doubted_at,omitzero"`
 	// Evicted counts targets that were let go of because memory is bounded.
 	Evicted uint64 `json:"evicted"`
-	// Rules is how many expressions it has, Backtracking how many of them may
-	// leave RE2, Timeouts how often one took too long.
+	// Rules is how many expressions it has, Backtracking how many of them only
+	// the backtracking engine runs, Timeouts how often one took too long.
 	Rules        int    `json:"rules"`
 	Backtracking int    `json:"backtracking"`
 	Timeouts     uint64 `json:"timeouts"`
@@ -74,7 +74,7 @@ func (d *Detector) Status() Status {
 		j.mu.Unlock()
 		for _, re := range j.filter.Rules() {
 			s.Rules++
-			if re.Engine() != 0 {
+			if re.Backtracks() {
 				s.Backtracking++
 			}
 			s.Timeouts += re.Stats().Timeouts

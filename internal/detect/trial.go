@@ -364,7 +364,7 @@ func (x *trialRun) finish() {
 }
 
 func (x *trialRun) rule(re *pattern.Regex, hits int) RuleReport {
-	out := RuleReport{Hits: hits, Source: re.Source(), Engine: re.Engine().String(), Literals: re.Literals(), Timeouts: re.Stats().Timeouts}
+	out := RuleReport{Hits: hits, Source: re.Source(), Engine: re.Engine(), Literals: re.Literals(), Timeouts: re.Stats().Timeouts}
 	if len(x.buffers) == 0 {
 		return out
 	}

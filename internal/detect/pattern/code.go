@@ -98,14 +98,15 @@ type flattener struct {
 	sets   map[byteset]*byteset
 	tables map[*byteset]*table
 	ways   map[fan]*ways
+	any    *byteset // what . takes
 }
 
 // flatten gives the code of what entry leads to, entry first, and what a match
 // can begin with.
-func flatten(entry *inst) ([]code, *table) {
+func flatten(entry *inst, any *byteset) ([]code, *table) {
 	f := &flattener{
 		ids: map[*inst]int32{}, firsts: map[*inst]*byteset{}, sets: map[byteset]*byteset{},
-		tables: map[*byteset]*table{}, ways: map[fan]*ways{},
+		tables: map[*byteset]*table{}, ways: map[fan]*ways{}, any: any,
 	}
 	f.number(entry)
 	out := make([]code, len(f.list))
@@ -213,16 +214,16 @@ func (f *flattener) table(b *byteset) *table {
 		return known
 	}
 	t := &table{}
-	for c := range byte(0x80) {
-		t[c] = b.has(c)
+	for c := range atEnd {
+		t[c] = b.has(byte(c))
 	}
 	t[atEnd] = b.end
 	f.tables[b] = t
 	return t
 }
 
-// anyInLine is every character but a newline.
-var anyInLine = *byteSet(&node{op: opAny})
+// inLine says that a set takes every character of a line but its newline.
+func (f *flattener) inLine(set *byteset) bool { return *set == *f.any }
 
 // repeated notes what can follow a repeated character, and gives what comes
 // next.
@@ -230,7 +231,7 @@ func (f *flattener) repeated(c *code, set *byteset, next *inst) *inst {
 	after := f.first(next)
 	c.after = f.table(after)
 	c.sole = after != nil && set.disjoint(after)
-	c.line = *set == anyInLine && c.stop == ""
+	c.line = f.inLine(set) && c.stop == ""
 	switch text := next.skipSaves(); {
 	case text.kind != instText:
 	case c.sole && text == next:
@@ -260,8 +261,8 @@ func (f *flattener) fork(i *inst) *ways {
 	w := &ways{}
 	for n := range i.subs {
 		first := key.firsts[n]
-		for c := range byte(0x80) {
-			if first == nil || first.has(c) {
+		for c := range atEnd {
+			if first == nil || first.has(byte(c)) {
 				w[c] |= 1 << n
 			}
 		}
@@ -318,6 +319,11 @@ func (f *flattener) collect(i *inst, b *byteset) bool {
 		b.add(c)
 		if c >= 'a' && c <= 'z' {
 			b.add(c - 'a' + 'A')
+		}
+		for i := range folds {
+			if foldTo[i] == c {
+				b.add(wideFolds + byte(i))
+			}
 		}
 		return true
 	case instSet:

@@ -1,12 +1,15 @@
 package pattern
 
-import "bytes"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
-// The machine is what most lines run on: a backtracking matcher over bytes
-// that knows all of the syntax, look-around and back-references included, and
-// stops after so many steps as are in proportion to the line. A line that
-// takes more goes to the engines whose time is bounded otherwise. It reads
-// ASCII alone.
+// The machine is what nearly every line runs on: a backtracking matcher over
+// bytes that knows all of the syntax, look-around and back-references
+// included, and stops after so many steps as are in proportion to the line. A
+// line that takes more goes to the engine whose time is bounded by a clock.
+// Characters beyond ASCII are a byte each, see [alphabet].
 
 // These bound one search: lines of fail2ban's samples take a tenth of it, and
 // the longest recursion stays within some megabytes of stack.
@@ -67,6 +70,7 @@ type machine struct {
 	lead     []*code // of an anchored one: texts and characters that come first
 	slots    int
 	loops    int
+	alphabet *alphabet // nil for one that reads ASCII alone
 }
 
 // maxLead is how many instructions are looked at before a search is begun.
@@ -86,13 +90,14 @@ type assembler struct {
 
 // assembles says that a machine knows all that an expression asks for.
 func assembles(t *tree) bool {
-	_, _, ok := instructions(t)
+	_, _, ok := instructions(t, nil)
 	return ok
 }
 
-// assemble builds a machine, or gives nil for what it does not know.
-func assemble(t *tree) *machine {
-	m, entry, ok := instructions(t)
+// assemble builds a machine, or gives nil for what it does not know. Without an
+// alphabet it reads ASCII alone.
+func assemble(t *tree, wide *alphabet) *machine {
+	m, entry, ok := instructions(t, wide)
 	if !ok {
 		return nil
 	}
@@ -100,7 +105,8 @@ func assemble(t *tree) *machine {
 	if at := entry.skipSaves(); at.kind == instText {
 		m.prefix = at.text
 	}
-	m.code, m.first = flatten(entry)
+	a := &assembler{m: m}
+	m.code, m.first = flatten(entry, a.set(&node{op: opAny}))
 	for c := &m.code[0]; m.anchored && len(m.lead) < maxLead; c = c.next {
 		if c.kind == instText || c.kind == instSet {
 			m.lead = append(m.lead, c)
@@ -111,8 +117,8 @@ func assemble(t *tree) *machine {
 	return m
 }
 
-func instructions(t *tree) (m *machine, entry *inst, ok bool) {
-	a := &assembler{m: &machine{slots: 2 * len(t.names)}}
+func instructions(t *tree, wide *alphabet) (m *machine, entry *inst, ok bool) {
+	a := &assembler{m: &machine{slots: 2 * len(t.names), alphabet: wide}}
 	root := t.root
 	if without := eliminate(root); without != nil {
 		root = without // a branch that is known to be taken or not is seen through
@@ -146,7 +152,7 @@ func (a *assembler) node(n *node, next *inst) *inst {
 	case opLiteral:
 		return a.literal(string(n.r), n.fold, next)
 	case opClass, opAny:
-		return a.new(inst{kind: instSet, set: byteSet(n), next: next})
+		return a.new(inst{kind: instSet, set: a.set(n), next: next})
 	case opCat:
 		return a.cat(n, next)
 	case opAlt:
@@ -198,16 +204,48 @@ func (a *assembler) alternatives(subs []*node, next *inst) *inst {
 	return split
 }
 
+// literal assembles a text, character by character where one beyond ASCII has
+// other cases.
 func (a *assembler) literal(s string, fold bool, next *inst) *inst {
-	for i := range len(s) {
-		if s[i] >= 0x80 {
-			return a.new(inst{kind: instFail})
-		}
+	if !fold || lower(s) == upper(s) && isASCII(s) {
+		return a.new(inst{kind: instText, text: a.classes(s), next: next})
 	}
-	if fold && lower(s) != upper(s) {
+	if isASCII(s) {
 		return a.new(inst{kind: instTextFold, text: []byte(lower(s)), next: next})
 	}
-	return a.new(inst{kind: instText, text: []byte(s), next: next})
+	text := []rune(s)
+	for i := len(text) - 1; i >= 0; i-- {
+		n := &node{op: opLiteral, r: text[i], fold: true}
+		next = a.new(inst{kind: instSet, set: a.set(n), next: next})
+	}
+	return next
+}
+
+// classes gives a text as the machine sees it. No ASCII machine sees what
+// stands for a character beyond ASCII.
+func (a *assembler) classes(s string) []byte {
+	out := make([]byte, 0, len(s))
+	for _, r := range s {
+		switch {
+		case r < utf8.RuneSelf:
+			out = append(out, byte(r))
+		case a.m.alphabet == nil:
+			out = append(out, 0xff)
+		default:
+			out = append(out, a.m.alphabet.class(r))
+		}
+	}
+	return out
+}
+
+// isASCII says that s is ASCII.
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 func upper(s string) string { return string(bytes.ToUpper([]byte(s))) }
@@ -238,7 +276,7 @@ func single(n *node) *node {
 	for n.op == opGroup && n.index == 0 {
 		n = n.subs[0]
 	}
-	if n.op == opClass || n.op == opAny || n.op == opLiteral && n.r < 0x80 {
+	if n.op == opClass || n.op == opAny || n.op == opLiteral {
 		return n
 	}
 	return nil
@@ -251,7 +289,7 @@ func (a *assembler) repeat(n *node, next *inst) *inst {
 		return a.node(&node{op: opAtomic, subs: []*node{&copied}}, next)
 	}
 	if s := single(n.subs[0]); s != nil {
-		return a.new(inst{kind: instSetLoop, set: byteSet(s), min: n.min, max: n.max, lazy: n.lazy, next: next})
+		return a.new(inst{kind: instSetLoop, set: a.set(s), min: n.min, max: n.max, lazy: n.lazy, next: next})
 	}
 	if n.min > maxUnroll || n.max > maxUnroll {
 		a.failed = true
@@ -279,7 +317,7 @@ func (a *assembler) repeat(n *node, next *inst) *inst {
 	return out
 }
 
-// width gives the fixed number of bytes that n matches, -1 for none.
+// width gives the fixed number of characters that n matches, -1 for none.
 func width(n *node) int {
 	switch n.op {
 	case opEmpty, opBegin, opEnd, opTextBegin, opTextEnd, opWord, opNotWord, opLook:
@@ -314,58 +352,26 @@ func width(n *node) int {
 	return -1
 }
 
-// byteSet gives the ASCII characters that a one-character node matches.
-func byteSet(n *node) *byteset {
-	var set byteset
-	add := func(c byte, fold bool) {
-		set.add(c)
-		if fold {
-			set.add(lower(string(rune(c)))[0])
-			set.add(upper(string(rune(c)))[0])
-		}
-	}
-	switch n.op {
-	case opAny:
-		for c := range byte(0x80) {
-			if n.dotAll || c != '\n' {
-				set.add(c)
+// set gives the bytes that a one-character node takes.
+func (a *assembler) set(n *node) *byteset {
+	set := asciiSet(n)
+	if a.m.alphabet != nil {
+		a.m.alphabet.each(func(class byte, r rune) {
+			if n.takes(r) {
+				set.add(class)
 			}
-		}
-		return &set
-	case opLiteral:
-		add(byte(n.r), n.fold)
-		return &set
+		})
 	}
-	for _, r := range n.class.ranges {
-		for c := r.low; c <= r.high && c < 0x80; c++ {
-			add(byte(c), n.fold)
-		}
-	}
-	for _, e := range n.class.escapes {
-		for c := range byte(0x80) {
-			if asciiEscape(e, c) {
-				set.add(c)
-			}
-		}
-	}
-	if n.class.negative {
-		set.bits[0], set.bits[1] = ^set.bits[0], ^set.bits[1]
-	}
-	return &set
+	return set
 }
 
-func asciiEscape(e, c byte) bool {
-	switch e {
-	case 'd':
-		return c >= '0' && c <= '9'
-	case 'D':
-		return c < '0' || c > '9'
-	case 'w':
-		return isNameByte(c)
-	case 'W':
-		return !isNameByte(c)
-	case 's':
-		return isSpace(rune(c))
+// asciiSet gives the ASCII characters that a one-character node takes.
+func asciiSet(n *node) *byteset {
+	var set byteset
+	for c := range byte(utf8.RuneSelf) {
+		if n.takes(rune(c)) {
+			set.add(c)
+		}
 	}
-	return !isSpace(rune(c))
+	return &set
 }

@@ -1,15 +1,13 @@
 // Package pattern runs the regular expressions of fail2ban's filters: Python's
-// syntax with fail2ban's tags. What RE2 can say runs on RE2, in time linear in
-// the line. The rest runs behind a relaxed form that RE2 can say and that
-// matches all that the original matches, then a check of what was let go, and
-// only then a backtracking engine, with a time limit and a circuit breaker.
+// syntax with fail2ban's tags. Lines run on a matcher of our own that stops
+// after so many steps as are in proportion to the line. The few that it gives
+// up run on a backtracking engine with a time limit and a circuit breaker.
 package pattern
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,31 +37,16 @@ type Options struct {
 	NoNames bool
 }
 
-// Engine says what an expression runs on.
-type Engine uint8
-
-// Engines.
-const (
-	RE2        Engine = iota // linear time
-	CheckedRE2               // RE2, then checks; backtracking when a check fails
-	Hybrid                   // RE2 first, backtracking when that matches
-)
-
-func (e Engine) String() string {
-	return [...]string{"re2", "re2+checks", "re2+backtracking"}[e]
-}
-
 // A Regex is a compiled expression. It may be used by several goroutines.
 type Regex struct {
 	source   string
 	expanded string
 	names    []string
-	engine   Engine
 	tree     *tree
-	ascii    func() *program // nil where RE2 cannot hold it
-	wide     func() *program
 	literals []string
-	machine  func() *machine // nil where it cannot be built
+	// machine reads ASCII, wide the rest; nil where the machine does not know
+	// all that the expression asks for. wide may give nil.
+	machine, wide func() *machine
 
 	exact   func() (*regexp2.Regexp, error)
 	stats   counters
@@ -79,17 +62,6 @@ type Stats struct {
 	// Timeouts is how often the backtracking engine ran into [MatchTimeout],
 	// Skipped how often it was not asked because the breaker was open.
 	Timeouts, Skipped uint64
-}
-
-// A program is one RE2 form of the expression.
-type program struct {
-	text   string
-	re     *regexp.Regexp
-	slots  []int
-	checks []check
-	// verified says that checks decide; else a match is only a hint.
-	verified bool
-	hint     bool
 }
 
 // ErrNoID says that a failregex names nobody: it has none of the groups that
@@ -116,43 +88,24 @@ func compile(source, expanded string, o Options) (*Regex, error) {
 	r := &Regex{source: source, expanded: expanded, names: t.names, tree: t}
 	// Most expressions never meet a line, so a machine waits until one does.
 	if assembles(t) {
-		r.machine = sync.OnceValue(func() *machine { return assemble(t) })
-	}
-	printed, err := r.print(false)
-	if err != nil {
-		return nil, fmt.Errorf("%q: %w", clip(source), err)
-	}
-	switch {
-	case !printed.hint:
-		r.engine = RE2
-	case printed.verified:
-		r.engine = CheckedRE2
-	default:
-		r.engine = Hybrid
-	}
-	// Most lines need the machine alone, so RE2's form waits until one does.
-	r.ascii = sync.OnceValue(func() *program { return printed.compile() })
-	r.wide = sync.OnceValue(func() *program {
-		if p, err := r.print(true); err == nil {
-			return p.compile()
-		}
-		return nil
-	})
-	if r.machine == nil && r.ascii() == nil {
-		return nil, fmt.Errorf("%q: %w: it is too large", clip(source), ErrSyntax)
+		r.machine = sync.OnceValue(func() *machine { return assemble(t, nil) })
+		r.wide = sync.OnceValue(func() *machine {
+			if a := newAlphabet(t.root); a != nil {
+				return assemble(t, a)
+			}
+			return nil
+		})
 	}
 	r.exact = sync.OnceValues(func() (*regexp2.Regexp, error) {
-		p := printer{}
-		if err := p.node(t.root); err != nil {
-			return nil, err
-		}
+		var p printer
+		p.node(t.root)
 		re, err := regexp2.Compile(p.b.String())
 		if err == nil {
 			re.MatchTimeout = MatchTimeout
 		}
 		return re, err
 	})
-	if r.engine != RE2 && r.machine == nil {
+	if r.machine == nil {
 		if _, err := r.exact(); err != nil {
 			return nil, fmt.Errorf("%q: %w: %w", clip(source), ErrSyntax, err)
 		}
@@ -161,56 +114,23 @@ func compile(source, expanded string, o Options) (*Regex, error) {
 	return r, nil
 }
 
-// print writes the RE2 form.
-func (r *Regex) print(wide bool) (*program, error) {
-	p := printer{re2: true, unicode: wide}
-	err := p.node(r.tree.root)
-	hint := false
-	if errors.Is(err, errBeyondRE2) {
-		hint = true
-		root := eliminate(r.tree.root)
-		p = printer{re2: true, unicode: wide}
-		if root != nil && p.node(root) == nil {
-			hint = false // conditionals were all that RE2 could not say
-		} else {
-			p = printer{re2: true, unicode: wide, relaxed: true, unverifiable: root == nil}
-			if root == nil {
-				root = r.tree.root
-			}
-			err = p.node(root)
-		}
-		if !hint {
-			err = nil
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if wide && p.wordBoundary {
-		// RE2's \b knows ASCII only.
-		hint, p.unverifiable = true, true
-	}
-	return &program{text: p.b.String(), slots: p.slots, checks: p.checks, hint: hint, verified: hint && !p.unverifiable}, nil
-}
-
-// compile gives the program ready to run, or nil when RE2 finds it too large.
-func (p *program) compile() *program {
-	re, err := regexp.Compile(p.text)
-	if err != nil {
-		return nil
-	}
-	p.re = re
-	return p
-}
-
 // Source is the expression as it was written.
 func (r *Regex) Source() string { return r.source }
 
 // Expanded is the expression with its tags replaced.
 func (r *Regex) Expanded() string { return r.expanded }
 
-// Engine says what the expression runs on.
-func (r *Regex) Engine() Engine { return r.engine }
+// Backtracks says that the expression is beyond the machine, so that every
+// line of it runs on the backtracking engine.
+func (r *Regex) Backtracks() bool { return r.machine == nil }
+
+// Engine names the engine that the expression runs on.
+func (r *Regex) Engine() string {
+	if r.Backtracks() {
+		return "backtracking"
+	}
+	return "steps"
+}
 
 // Literals gives texts in lower case, one of which stands in every line that
 // the expression matches, or nil when there are none.
@@ -240,8 +160,8 @@ func (r *Regex) Stats() Stats {
 // no byte above 127. nil means no match.
 func (r *Regex) Find(s []byte, ascii bool, spans []int) []int {
 	r.stats.searched.Add(1)
-	if ascii && r.machine != nil {
-		found, how := r.machine().find(s, spans)
+	if m := r.machineFor(ascii); m != nil {
+		found, how := m.find(s, spans)
 		switch how {
 		case outcomeFound:
 			r.stats.matched.Add(1)
@@ -251,30 +171,18 @@ func (r *Regex) Find(s []byte, ascii bool, spans []int) []int {
 		}
 		spans = found
 	}
-	get := r.ascii
-	if !ascii {
-		get = r.wide
-	}
-	p := get()
-	if p == nil {
-		return r.backtrack(s, spans)
-	}
-	found := p.re.FindSubmatchIndex(s)
-	if found == nil {
+	return r.backtrack(s, spans)
+}
+
+// machineFor gives the machine for a text, nil where there is none.
+func (r *Regex) machineFor(ascii bool) *machine {
+	switch {
+	case r.machine == nil:
 		return nil
+	case ascii:
+		return r.machine()
 	}
-	if p.hint && !(p.verified && p.verify(s, found)) {
-		return r.backtrack(s, spans)
-	}
-	r.stats.matched.Add(1)
-	spans = r.blank(spans)
-	spans[0], spans[1] = found[0], found[1]
-	for i, group := range p.slots {
-		if group > 0 && found[2*i+2] >= 0 {
-			spans[2*group], spans[2*group+1] = found[2*i+2], found[2*i+3]
-		}
-	}
-	return spans
+	return r.wide()
 }
 
 func (r *Regex) blank(spans []int) []int {
@@ -287,15 +195,6 @@ func (r *Regex) blank(spans []int) []int {
 		spans[i] = -1
 	}
 	return spans
-}
-
-func (p *program) verify(s []byte, found []int) bool {
-	for i, group := range p.slots {
-		if group < 0 && found[2*i+2] >= 0 && !p.checks[^group].holds(s, found[2*i+2], found[2*i+3]) {
-			return false
-		}
-	}
-	return true
 }
 
 // backtrack asks the exact engine, within its limits.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/bits"
 	"sync"
+	"unicode/utf8"
 )
 
 // A thread is one search of a machine.
@@ -15,6 +16,11 @@ type thread struct {
 	stack []frame
 	end   int
 	steps int
+	// Where s stands for characters beyond ASCII: the text as it is, and where
+	// in it each byte of s came from.
+	text    []byte
+	offsets []int32
+	encoded []byte // room for s
 }
 
 // A frame is what a search comes back to when it fails: a choice that is left,
@@ -37,8 +43,11 @@ const (
 	frameLazy                     // a repetition that ended at p and may go on to arg
 )
 
-// maxKeptFrames bounds the stack that a thread keeps for the next search.
-const maxKeptFrames = 4096
+// These bound what a thread keeps for the next search.
+const (
+	maxKeptFrames = 4096
+	maxKeptText   = 16 << 10
+)
 
 var threads = sync.Pool{New: func() any { return &thread{} }}
 
@@ -54,11 +63,41 @@ const (
 // find searches s. The result reuses spans, which are filled in when something
 // was found.
 func (m *machine) find(s []byte, spans []int) ([]int, outcome) {
+	if m.alphabet != nil {
+		return m.findWide(s, spans)
+	}
 	if m.anchored && !m.leads(s) {
 		return spans, outcomeNone
 	}
 	spans = resized(spans, m.slots)
 	t := threads.Get().(*thread)
+	how := t.find(m, s, spans)
+	t.release()
+	return spans, how
+}
+
+// findWide is find for a text with characters beyond ASCII.
+func (m *machine) findWide(text []byte, spans []int) ([]int, outcome) {
+	t := threads.Get().(*thread)
+	defer t.release()
+	t.text = text
+	t.encoded, t.offsets = m.alphabet.encode(text, t.encoded[:0], t.offsets[:0])
+	if m.anchored && !m.leads(t.encoded) {
+		return spans, outcomeNone
+	}
+	spans = resized(spans, m.slots)
+	how := t.find(m, t.encoded, spans)
+	if how == outcomeFound {
+		for i, at := range spans {
+			if at >= 0 {
+				spans[i] = int(t.offsets[at])
+			}
+		}
+	}
+	return spans, how
+}
+
+func (t *thread) find(m *machine, s []byte, spans []int) outcome {
 	t.m, t.s, t.caps, t.steps = m, s, spans, min(stepsAtLeast+stepsPerByte*len(s), stepsAtMost)
 	if cap(t.loops) < m.loops {
 		t.loops = make([]int32, m.loops)
@@ -67,13 +106,19 @@ func (m *machine) find(s []byte, spans []int) ([]int, outcome) {
 	for i := range t.loops {
 		t.loops[i] = -1
 	}
-	how := t.search()
-	t.s, t.caps = nil, nil
+	return t.search()
+}
+
+// release gives a thread back for the next search.
+func (t *thread) release() {
+	t.s, t.caps, t.text = nil, nil, nil
 	if cap(t.stack) > maxKeptFrames {
 		t.stack = nil
 	}
+	if cap(t.encoded) > maxKeptText {
+		t.encoded, t.offsets = nil, nil
+	}
 	threads.Put(t)
-	return spans, how
 }
 
 // leads says that s begins as every match does.
@@ -349,8 +394,8 @@ func holds(s []byte, k instKind, p int) bool {
 	case instTextEnd:
 		return p == len(s)
 	case instWord, instNotWord:
-		before := p > 0 && isNameByte(s[p-1])
-		after := p < len(s) && isNameByte(s[p])
+		before := p > 0 && isWordClass(s[p-1])
+		after := p < len(s) && isWordClass(s[p])
 		return (before != after) == (k == instWord)
 	}
 	return false
@@ -497,10 +542,28 @@ func (t *thread) backref(c *code, p int) (int, bool) {
 		return 0, false
 	}
 	a, b := t.s[from:to], t.s[p:p+to-from]
+	if t.m.alphabet != nil {
+		// Equal classes are not equal characters.
+		a, b = t.characters(from, to), t.characters(p, p+to-from)
+	}
 	if c.fold {
 		return to - from, bytes.EqualFold(a, b)
 	}
 	return to - from, bytes.Equal(a, b)
+}
+
+// characters gives the text between two places; each byte that is no UTF-8 is
+// U+FFFD.
+func (t *thread) characters(from, to int) []byte {
+	text := t.text[t.offsets[from]:t.offsets[to]]
+	if utf8.Valid(text) {
+		return text
+	}
+	var out []byte
+	for _, r := range string(text) {
+		out = utf8.AppendRune(out, r)
+	}
+	return out
 }
 
 func (t *thread) look(c *code, p int) bool {
@@ -529,6 +592,9 @@ func equalFold(s []byte, text string) bool {
 	for i, c := range s {
 		if c >= 'A' && c <= 'Z' {
 			c += 'a' - 'A'
+		}
+		if c >= wideFolds && c < wideRanges {
+			c = foldTo[c-wideFolds]
 		}
 		if c != text[i] {
 			return false
