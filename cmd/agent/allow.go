@@ -9,8 +9,6 @@ import (
 
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
-	"banmesh/internal/ledger"
-	"banmesh/internal/neverban"
 )
 
 func newAllowCommand(p *paths) *cobra.Command {
@@ -106,8 +104,8 @@ many people are, what peers claim is watched for an hour and bans nothing by its
 
 // shields are what is never banned, as a listing.
 type shields struct {
-	Exemptions []ledger.Exemption `json:"exemptions"`
-	NeverBan   []neverban.Entry   `json:"never_ban"`
+	Exemptions []control.Exemption `json:"exemptions"`
+	NeverBan   []control.NeverBan  `json:"never_ban"`
 }
 
 func end(t time.Time) string {

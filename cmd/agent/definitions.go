@@ -14,11 +14,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
-	"banmesh/internal/federation"
+	"banmesh/internal/control"
 	"banmesh/internal/keys"
 	"banmesh/internal/settings"
 	"banmesh/internal/wire"
@@ -69,12 +68,12 @@ you see it with ` + "`agent topics published`" + ` and may adopt it; nothing of 
 
 // published asks the running agent for the definitions of those whom the
 // configuration names.
-func published(c *cobra.Command, p *paths) ([]federation.PublishedDefinition, *settings.Settings, error) {
+func published(c *cobra.Command, p *paths) ([]control.Definition, *settings.Settings, error) {
 	set, err := settings.Load(p.config)
 	if err != nil {
 		return nil, nil, err
 	}
-	var d agent.Documents
+	var d control.Documents
 	err = p.client().Get(c.Context(), "/v1/documents", nil, &d)
 	return d.Definitions, set, err
 }
@@ -131,7 +130,7 @@ the operator's is not taken over by itself: adopt again.
 			if err != nil {
 				return err
 			}
-			i := slices.IndexFunc(list, func(x federation.PublishedDefinition) bool {
+			i := slices.IndexFunc(list, func(x control.Definition) bool {
 				name, _ := set.Policy().Name(x.Operator)
 				return string(x.Topic) == args[0] && name == from
 			})

@@ -19,7 +19,6 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
-	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/settings"
 )
@@ -40,11 +39,11 @@ type examined struct {
 	withheld []finding      // what of it the service may not read
 	running  error          // why nobody answers
 	status   control.Status // of the running agent
-	peers    []ledger.Peer
-	holds    []ledger.Hold
-	never    []neverban.Entry
-	exempt   []ledger.Exemption
-	feeds    []federation.FeedStatus
+	peers    []control.Peer
+	holds    []control.Hold
+	never    []control.NeverBan
+	exempt   []control.Exemption
+	feeds    []control.Feed
 	table    tableState
 	admin    netip.Addr // from where whoever asks is logged in, or invalid
 	clock    clockState
@@ -250,7 +249,7 @@ func diagnose(e examined) (list []finding) {
 	}
 	e.freshness(note)
 	for _, h := range e.holds {
-		if h.Why == ledger.HoldGuard {
+		if h.Why == control.HoldGuard {
 			note("hold", false, "agent hold list; agent hold approve "+h.Name, "%s of %s in %s wait for a decision", plural(h.Claims, "claim"), h.Name, h.Topic)
 		}
 	}
@@ -260,7 +259,7 @@ func diagnose(e examined) (list []finding) {
 // heard says whether any feed of a peer has arrived; one without bans is no
 // claim of anybody.
 func (e examined) heard(name string) bool {
-	return slices.ContainsFunc(e.feeds, func(f federation.FeedStatus) bool {
+	return slices.ContainsFunc(e.feeds, func(f control.Feed) bool {
 		return !f.Own && f.Name == name && f.Status != federation.StatusUnseen
 	})
 }
@@ -323,7 +322,7 @@ func (e examined) sources(note func(string, bool, string, string, ...any)) {
 
 // reachable judges whether whoever asks could be locked out.
 func (e examined) reachable(note func(string, bool, string, string, ...any)) {
-	e.never = slices.DeleteFunc(slices.Clone(e.never), func(x neverban.Entry) bool { return x.Source == neverban.SourceCaution })
+	e.never = slices.DeleteFunc(slices.Clone(e.never), func(x control.NeverBan) bool { return x.Source == string(neverban.SourceCaution) })
 	if len(e.never) == 0 {
 		note("never-ban", false, "agent reload", "the never-ban list is empty: not even this machine's gateway is on it")
 		return
@@ -332,7 +331,11 @@ func (e examined) reachable(note func(string, bool, string, string, ...any)) {
 		note("never-ban", true, "", "%d entries found by themselves", len(e.never))
 		return
 	}
-	entry, ok := neverban.NewSet(e.never).Overlaps(netip.PrefixFrom(e.admin, e.admin.BitLen()))
+	var entries []neverban.Entry
+	for _, x := range e.never {
+		entries = append(entries, neverban.Entry{Prefix: x.Prefix, Source: neverban.Source(x.Source), Reason: x.Reason, Until: x.Until})
+	}
+	entry, ok := neverban.NewSet(entries).Overlaps(netip.PrefixFrom(e.admin, e.admin.BitLen()))
 	for _, x := range e.exempt {
 		if target, err := ban.TargetOfAddr(e.admin); err == nil && x.Allow && x.Target == target {
 			ok, entry = true, neverban.Entry{Prefix: netip.PrefixFrom(e.admin, e.admin.BitLen()), Source: neverban.SourceManual, Reason: x.Comment}

@@ -11,7 +11,6 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
-	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 )
 
@@ -26,10 +25,10 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 				Sources: []control.SourceStatus{{Name: "the journal", Topics: []ban.Topic{"sshd"}, Read: 20_000, Matched: 7, LastLine: now.Add(-time.Minute)}},
 				Brokers: []control.BrokerStatus{{URL: "tcp://broker", Connected: true}},
 			},
-			never: []neverban.Entry{{Prefix: netip.MustParsePrefix("9.2.2.2/32"), Source: neverban.SourceAdmin, Reason: "login"}},
-			peers: []ledger.Peer{{Name: "alice", Feeds: 1}},
+			never: []control.NeverBan{{Prefix: netip.MustParsePrefix("9.2.2.2/32"), Source: string(neverban.SourceAdmin), Reason: "login"}},
+			peers: []control.Peer{{Name: "alice", Feeds: 1}},
 			table: tableState{known: true, present: true},
-			feeds: []federation.FeedStatus{{Topic: "sshd", Name: "alice", Status: federation.StatusSynced}},
+			feeds: []control.Feed{{Topic: "sshd", Name: "alice", Status: federation.StatusSynced}},
 		}
 	}
 	for _, f := range diagnose(well()) {
@@ -65,8 +64,8 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		"an empty never-ban list":  {func(e *examined) { e.never = nil }, "agent reload"},
 		"a silent peer":            {func(e *examined) { e.peers[0].Feeds, e.feeds = 0, nil }, "agent feeds"},
 		"a peer with strikes":      {func(e *examined) { e.peers[0].Strikes = 1 }, "agent peers show alice"},
-		"a quarantined peer":       {func(e *examined) { e.peers[0].Quarantine = &ledger.Quarantine{Why: "strikes"} }, "agent undo alice --release"},
-		"claims that wait":         {func(e *examined) { e.holds = []ledger.Hold{{Name: "alice", Why: ledger.HoldGuard, Claims: 5}} }, "agent hold approve alice"},
+		"a quarantined peer":       {func(e *examined) { e.peers[0].Quarantine = &control.Quarantine{Why: "strikes"} }, "agent undo alice --release"},
+		"claims that wait":         {func(e *examined) { e.holds = []control.Hold{{Name: "alice", Why: control.HoldGuard, Claims: 5}} }, "agent hold approve alice"},
 		"a table that is gone":     {func(e *examined) { e.table = tableState{known: true} }, "agent reload"},
 		"a table that is off":      {func(e *examined) { e.table = tableState{known: true, off: true} }, "agent firewall resume"},
 		"a chain before ours": {func(e *examined) {
@@ -86,7 +85,7 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 	}
 	e := well()
 	e.admin = netip.MustParseAddr("9.9.9.9")
-	e.exempt = []ledger.Exemption{{Target: ban.MustTarget("9.9.9.9"), Allow: true}}
+	e.exempt = []control.Exemption{{Target: ban.MustTarget("9.9.9.9"), Allow: true}}
 	for _, f := range diagnose(e) {
 		if !f.OK {
 			t.Errorf("an allowed own address: %+v", f)

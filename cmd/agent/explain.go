@@ -15,8 +15,6 @@ import (
 	"banmesh/internal/agent"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
-	"banmesh/internal/ledger"
-	"banmesh/internal/policy"
 )
 
 func newExplainCommand(p *paths) *cobra.Command {
@@ -35,7 +33,7 @@ disk. The log line is shown for this node's own bans only; it never leaves the n
 			if err != nil {
 				return err
 			}
-			var e agent.Explanation
+			var e control.Explanation
 			err = p.client().Get(c.Context(), "/v1/explain", url.Values{"target": {target.String()}}, &e)
 			if errors.Is(err, control.ErrNotRunning) {
 				e, err = agent.ExplainOffline(c.Context(), agent.Options{ConfigDir: p.config, StateDir: p.state}, target)
@@ -54,7 +52,7 @@ disk. The log line is shown for this node's own bans only; it never leaves the n
 	return c
 }
 
-func printExplanation(w io.Writer, e agent.Explanation, now time.Time) {
+func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 	if e.Offline {
 		fmt.Fprintln(w, "no agent runs; this is what it left on disk, as of now")
 	}
@@ -72,11 +70,11 @@ func printExplanation(w io.Writer, e agent.Explanation, now time.Time) {
 			in += fmt.Sprintf(", as part of %s", s.Target)
 		}
 		switch s.Action {
-		case policy.Ban:
+		case control.ActionBan:
 			fmt.Fprintf(w, "%s is banned %s until %s, for %s more\n", e.Target, in, clock(s.Until), cli.Short(s.Until.Sub(now)))
-		case policy.Watch:
+		case control.ActionWatch:
 			fmt.Fprintf(w, "%s is watched %s: its first offence here bans it, until %s\n", e.Target, in, clock(s.Until))
-		case policy.Hold:
+		case control.ActionHold:
 			fmt.Fprintf(w, "%s is not banned %s: its claims wait for approval\n", e.Target, in)
 		default:
 			fmt.Fprintf(w, "%s is not banned %s\n", e.Target, in)
@@ -102,7 +100,7 @@ func printExplanation(w io.Writer, e agent.Explanation, now time.Time) {
 }
 
 // printKernel says what the kernel does about the target.
-func printKernel(w io.Writer, e agent.Explanation) {
+func printKernel(w io.Writer, e control.Explanation) {
 	if k := e.Kernel; k != nil {
 		switch {
 		case k.Never:
@@ -120,7 +118,7 @@ func printKernel(w io.Writer, e agent.Explanation) {
 	}
 }
 
-func claimLine(c ledger.Claimed, now time.Time) string {
+func claimLine(c control.Claimed, now time.Time) string {
 	parts := []string{c.Name, c.Class.String()}
 	if c.Hits > 0 {
 		parts = append(parts, plural(int(c.Hits), "hit"))
@@ -138,7 +136,7 @@ func claimLine(c ledger.Claimed, now time.Time) string {
 		}
 	}
 	if !c.Counts {
-		parts = append(parts, "does not count: "+c.WhyNot.Sentence())
+		parts = append(parts, "does not count: "+c.Doubt)
 	}
 	return strings.Join(parts, ", ")
 }

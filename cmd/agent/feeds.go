@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banmesh/internal/cli"
-	"banmesh/internal/federation"
+	"banmesh/internal/control"
 )
 
 func newFeedsCommand(p *paths) *cobra.Command {
@@ -34,11 +34,11 @@ func newFeedsCommand(p *paths) *cobra.Command {
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var list []federation.FeedStatus
+			var list []control.Feed
 			if err := p.client().Get(c.Context(), "/v1/feeds", nil, &list); err != nil {
 				return err
 			}
-			slices.SortFunc(list, func(a, b federation.FeedStatus) int {
+			slices.SortFunc(list, func(a, b control.Feed) int {
 				return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Operator, b.Operator), cmp.Compare(a.Node, b.Node))
 			})
 			if asJSON {

@@ -10,7 +10,6 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
-	"banmesh/internal/ledger"
 )
 
 func newHoldCommand(p *paths) *cobra.Command {
@@ -28,7 +27,7 @@ budget is let in as the budget grows back. What waits is watched meanwhile where
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var list []ledger.Hold
+			var list []control.Hold
 			if err := p.client().Get(c.Context(), "/v1/hold", nil, &list); err != nil {
 				return err
 			}

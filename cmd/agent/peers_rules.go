@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
-	"banmesh/internal/ledger"
+	"banmesh/internal/control"
 	"banmesh/internal/policy"
 	"banmesh/internal/settings"
 	"banmesh/internal/span"
@@ -225,12 +225,12 @@ before, how much others say too, and what spoke against them: disputes, unbans b
 ` + cli.ExitHelp,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			var list []ledger.Peer
+			var list []control.Peer
 			if err := p.client().Get(c.Context(), "/v1/peers", nil, &list); err != nil {
 				return err
 			}
 			if len(args) == 1 {
-				list = slices.DeleteFunc(list, func(x ledger.Peer) bool { return x.Name != args[0] && x.Operator.String() != args[0] })
+				list = slices.DeleteFunc(list, func(x control.Peer) bool { return x.Name != args[0] && x.Operator.String() != args[0] })
 				if len(list) == 0 {
 					return cli.Hint(fmt.Errorf("no operator is called %q", args[0]), "see `agent peers list`")
 				}
@@ -254,7 +254,7 @@ before, how much others say too, and what spoke against them: disputes, unbans b
 	return c
 }
 
-func peerStanding(x ledger.Peer, now time.Time) string {
+func peerStanding(x control.Peer, now time.Time) string {
 	switch {
 	case x.Quarantine != nil:
 		return "quarantined: " + x.Quarantine.Why
@@ -268,7 +268,7 @@ func peerStanding(x ledger.Peer, now time.Time) string {
 	return "in good standing"
 }
 
-func printPeer(w io.Writer, x ledger.Peer, now time.Time) {
+func printPeer(w io.Writer, x control.Peer, now time.Time) {
 	fmt.Fprintf(w, "%s is operator %s, %s\n", cli.Printable(x.Name), x.Operator, cli.Printable(peerStanding(x, now)))
 	fmt.Fprintf(w, "  claims %s in %s; %d also made by others\n", plural(x.Claims, "target"), plural(x.Feeds, "feed"), x.Corroborated)
 	fmt.Fprintf(w, "  bans   %d in force rest on it, %d on it alone\n", x.Banning, x.Alone)

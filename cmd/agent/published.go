@@ -9,10 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
+	"banmesh/internal/control"
 	"banmesh/internal/keys"
 	"banmesh/internal/settings"
 	"banmesh/internal/wire"
@@ -131,7 +131,7 @@ group). All that one list brings counts as one vote together with its author's o
 			if err != nil {
 				return err
 			}
-			var d agent.Documents
+			var d control.Documents
 			if err := p.client().Get(c.Context(), "/v1/documents", nil, &d); err != nil {
 				return err
 			}
@@ -308,7 +308,7 @@ func newKeyInstallDocumentCommand(p *paths) *cobra.Command {
 
 // peerCard asks the running agent for an operator's card.
 func peerCard(c *cobra.Command, p *paths, name string) (*wire.Card, error) {
-	var answer agent.PeerCard
+	var answer control.PeerCard
 	if err := p.client().Get(c.Context(), "/v1/card", map[string][]string{"peer": {name}}, &answer); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
 // Package agent puts a node together: detection, ledger, policy, firewall,
 // federation, the embedded broker and the control socket. It declares how they
-// meet and in which order they start and stop; what they do is theirs.
+// meet and in which order they start and stop, and does none of their work.
 package agent
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"banmesh/internal/agent/api"
 	"banmesh/internal/control"
 	"banmesh/internal/export"
 	"banmesh/internal/firewall"
@@ -41,13 +43,14 @@ type Options struct {
 	Reload <-chan os.Signal
 
 	testing struct {
-		network  func() (neverban.Network, error) // nil: what the kernel says
-		firewall firewall.Firewall                // nil: what the configuration names
+		network  func() (neverban.Network, error) // nil: the kernel's
+		firewall firewall.Firewall                // nil: the one that the configuration names
 		opened   func(*agent)
 	}
 }
 
-// An agent is a running node.
+// An agent is a running node. Its parts know the functions that they are
+// given, and none of them the agent.
 type agent struct {
 	o       Options
 	log     *slog.Logger
@@ -63,13 +66,16 @@ type agent struct {
 	guard     *guard
 	gate      *walletGate
 
+	api    *api.Server
+	onStop onStop
+
 	mu       sync.Mutex
 	settings *settings.Settings
 	refused  error      // why the newest configuration is not in force
 	reloads  sync.Mutex // one at a time
 }
 
-// HistoryDirectory holds what peers claimed and who offended here, below the
+// HistoryDirectory holds past claims of peers and offences here, below the
 // state directory, for `agent policy test`.
 const HistoryDirectory = "history"
 
@@ -102,7 +108,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("making the state directory: %w", err)
 	}
 	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: checked}
-	defer func() { err = errors.Join(err, a.close()) }()
+	defer func() { err = errors.Join(err, a.onStop.run()) }()
 	tell(a.log, checked)
 	if err := a.open(ctx); err != nil {
 		return err
@@ -110,13 +116,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.testing.opened != nil {
 		o.testing.opened(a)
 	}
-	listener, err := control.Listen(o.Socket)
+	handler, err := a.api.Local()
 	if err != nil {
 		return err
 	}
-	handler, err := a.handler()
+	listener, err := control.Listen(o.Socket)
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
 
 	group, running := errgroup.WithContext(ctx)
@@ -129,9 +135,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	group.Go(func() error { return a.watchdog(running) })
 	group.Go(func() error { return a.reloadWhenAsked(running) })
 	group.Go(func() error { return a.serveOthers(running) })
-	group.Go(func() error { return giveBack(running) })
+	group.Go(func() error { return releaseMemory(running) })
 
-	a.greet(o.Out)
+	a.banner(o.Out)
 	a.notifySystemd(daemon.SdNotifyReady)
 	<-running.Done()
 	a.notifySystemd(daemon.SdNotifyStopping)
@@ -145,15 +151,21 @@ func Run(ctx context.Context, o Options) (err error) {
 	return err
 }
 
-// open makes the parts, each from what came before it. What it opened, close
-// closes, also after a failure.
+// open makes the parts, each from those before it. Each close stands right
+// behind its opening, so that a later failure closes all of them.
 func (a *agent) open(ctx context.Context) (err error) {
 	if a.store, err = store.Open(filepath.Join(a.o.StateDir, storeFile)); err != nil {
 		return err
 	}
-	if a.guard, err = newGuard(ctx, a); err != nil {
-		return err
-	}
+	a.onStop.add(a.store.Close)
+	a.guard = newGuard(ctx, guardOptions{
+		settings: a.current, network: a.o.testing.network, now: a.now, log: a.log,
+		changed: func(ctx context.Context) error {
+			a.ledger.SetNeverBan(a.guard.protection(), a.guard.peersProtection())
+			return a.enforcer.configure(ctx)
+		},
+		shared: func() { a.ledger.SetCaution(a.guard.caution()) },
+	})
 	history, err := ledger.OpenHistory(filepath.Join(a.o.StateDir, HistoryDirectory))
 	if err != nil {
 		return err
@@ -165,39 +177,85 @@ func (a *agent) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.onStop.add(a.ledger.Close)
 	a.table = export.NewTable(a.now)
-	if a.sharing, err = newSharing(ctx, a); err != nil {
+	a.sharing, err = newSharing(ctx, sharingOptions{
+		settings: a.current, news: a.retrust, ledger: a.ledger, store: a.store, state: a.o.StateDir, now: a.now, log: a.log,
+	})
+	if err != nil {
 		return err
 	}
-	// Claims of others come back from their stored signed messages, before any
-	// network, so that the kernel is told the whole wanted state once.
+	a.onStop.add(a.sharing.close)
+	if err := a.restore(ctx); err != nil {
+		return err
+	}
+	return a.openRest(ctx)
+}
+
+// restore brings the claims of others back from their stored signed messages,
+// before any network, so that the kernel is told the whole wanted state once.
+func (a *agent) restore(ctx context.Context) error {
+	next, err := a.sharing.takeTrust(a.current())
+	if err != nil {
+		return err
+	}
+	a.setCurrent(next)
+	a.ledger.SetPolicy(next.Policy())
 	if err := a.sharing.restore(ctx); err != nil {
 		return err
 	}
+	// A full disk must not keep the bans out of the kernel: run tries again.
+	_ = a.sharing.publish(next) // noted
 	a.ledger.Loaded()
-	if a.enforcer, err = newEnforcer(ctx, a); err != nil {
-		return err
-	}
-	if a.detection, err = newDetection(a); err != nil {
-		return err
-	}
-	a.gate, err = newWalletGate(a)
-	return err
+	return nil
 }
 
-// close lets go of what open holds, in reverse order.
-func (a *agent) close() error {
-	var errs []error
-	if a.enforcer != nil {
-		errs = append(errs, a.enforcer.close())
+// openRest makes the parts that need a ledger with everybody's claims.
+func (a *agent) openRest(ctx context.Context) (err error) {
+	a.enforcer, err = newEnforcer(ctx, enforcerOptions{
+		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, firewall: a.o.testing.firewall,
+		state: a.o.StateDir, now: a.now, log: a.log,
+	})
+	if err != nil {
+		return err
 	}
-	if a.ledger != nil {
-		errs = append(errs, a.ledger.Close())
+	a.onStop.add(a.enforcer.close)
+	a.detection, err = newDetection(detectionOptions{
+		settings: a.current, ledger: a.ledger, ignored: a.guard.ignored, corroborated: a.enforcer.corroborated,
+		state: a.o.StateDir, now: a.now, log: a.log,
+	})
+	if err != nil {
+		return err
 	}
-	if a.store != nil {
-		errs = append(errs, a.store.Close())
+	if a.gate, err = newWalletGate(a.current().Config(), a.table, a.o.StateDir, a.log); err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	a.onStop.add(a.gate.close)
+	a.api = api.New(api.Options{
+		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
+		Settings: a.current, Reload: a.reload, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
+		NeverBan: a.guard.everything, Gate: a.gate.status,
+		Warnings: func() []control.Warning { return append(a.warnRefused(), a.guard.warnings()...) },
+	})
+	return nil
+}
+
+// serveOthers serves checks and lists over TCP where that is configured.
+func (a *agent) serveOthers(ctx context.Context) error {
+	address := a.current().Config().HTTP.Listen
+	if address == "" {
+		return nil
+	}
+	h, err := a.api.Public()
+	if err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("serving lists: %w", err)
+	}
+	return control.Serve(ctx, l, h, a.log)
 }
 
 // current gives the settings in force.
@@ -205,6 +263,13 @@ func (a *agent) current() *settings.Settings {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.settings
+}
+
+// setCurrent puts settings in force for whoever asks from now on.
+func (a *agent) setCurrent(s *settings.Settings) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.settings = s
 }
 
 // reload reads the configuration again and puts it in force. With a fault in
@@ -220,9 +285,7 @@ func (a *agent) reload(ctx context.Context) error {
 		return err
 	}
 	a.notifySystemd(daemon.SdNotifyReloading)
-	a.mu.Lock()
-	a.settings = next
-	a.mu.Unlock()
+	a.setCurrent(next)
 	tell(a.log, next)
 	// Order matters where a topic is new: its scope before its bans.
 	err = errors.Join(
@@ -267,7 +330,8 @@ func (a *agent) reloadWhenAsked(ctx context.Context) error {
 	}
 }
 
-// warnRefused says that what stands in the files is not what is in force.
+// warnRefused says that the files hold another configuration than the one in
+// force.
 func (a *agent) warnRefused() []control.Warning {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -275,11 +339,11 @@ func (a *agent) warnRefused() []control.Warning {
 		return nil
 	}
 	text, _, _ := strings.Cut(a.refused.Error(), "\n")
-	w := control.Warning{Code: "configuration", Text: "the newest configuration is not in force: " + text, Fix: "agent check, then agent reload"}
+	mend := ""
 	if r, ok := errors.AsType[*control.RefusedError](a.refused); ok {
-		w.Fix = r.Hint
+		mend = r.Hint
 	}
-	return []control.Warning{w}
+	return []control.Warning{api.Configuration.Warn("the newest configuration is not in force: "+text, mend)}
 }
 
 // notifySystemd tells the service manager, if there is one.
@@ -312,6 +376,6 @@ func (a *agent) watchdog(ctx context.Context) error {
 // tell logs the warnings, so that nothing is left out silently.
 func tell(log *slog.Logger, s *settings.Settings) {
 	for _, w := range s.Warnings() {
-		log.Warn("the configuration asks for what is not done", slog.String("what", w))
+		log.Warn("configuration not followed in full", slog.String("warning", w))
 	}
 }

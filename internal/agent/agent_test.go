@@ -158,12 +158,12 @@ func TestABanByHandIsEnforcedAndAnUnbanIsStickyOverARestart(t *testing.T) {
 		t.Error("a peer brought back what a person unbanned")
 	}
 	x := n.explain("45.1.1.1")
-	if len(x.Standings) != 1 || x.Standings[0].Why != policy.ReasonExempt || x.Shield == "" {
+	if len(x.Standings) != 1 || x.Standings[0].Why != policy.ReasonExempt.String() || x.Shield == "" {
 		t.Errorf("explain says %+v", x)
 	}
 }
 
-func (n *node) explain(target string) (x Explanation) {
+func (n *node) explain(target string) (x control.Explanation) {
 	n.t.Helper()
 	if err := n.client.Get(n.t.Context(), "/v1/explain", map[string][]string{"target": {target}}, &x); err != nil {
 		n.t.Fatal(err)
@@ -249,7 +249,7 @@ func TestASharedAddressIsWatchedAndNotBannedForPeers(t *testing.T) {
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, "104.16.1.1", "45.1.1.1")
 	n.eventually("the other one is enforced", func() bool { return n.drops("45.1.1.1") })
-	if x := n.explain("104.16.1.1"); n.drops("104.16.1.1") || x.Standings[0].Action != policy.Watch || x.Standings[0].Why != policy.ReasonCaution {
+	if x := n.explain("104.16.1.1"); n.drops("104.16.1.1") || x.Standings[0].Action != policy.Watch.String() || x.Standings[0].Why != policy.ReasonCaution.String() {
 		t.Errorf("explain says %+v", x)
 	}
 	// What happens here is known here.
@@ -325,7 +325,7 @@ func TestAFloodWaitsForAPerson(t *testing.T) {
 	if err := n.client.Get(t.Context(), "/v1/hold", nil, &holds); err != nil || len(holds) != 1 || holds[0].Name != "alice" || holds[0].Claims != 2 || holds[0].Why != ledger.HoldGuard {
 		t.Fatalf("what waits: %+v, %v", holds, err)
 	}
-	if x := n.explain("45.1.1.3"); n.drops("45.1.1.3") || x.Standings[0].Action != policy.Watch {
+	if x := n.explain("45.1.1.3"); n.drops("45.1.1.3") || x.Standings[0].Action != policy.Watch.String() {
 		t.Errorf("what waits is not watched: %+v", x)
 	}
 	n.restart()
@@ -354,7 +354,7 @@ func TestADisputeLiftsTheBanWhereItIsListenedTo(t *testing.T) {
 	b.eventually("both are enforced", func() bool { return b.drops("45.1.1.1") && b.drops("45.1.1.2") })
 	a.post("/v1/unban", control.UnbanRequest{Target: ban.MustTarget("45.1.1.1"), Topic: "sshd", Dispute: true}, nil)
 	b.eventually("the disputed ban is lifted", func() bool { return !b.drops("45.1.1.1") })
-	if x := b.explain("45.1.1.1"); x.Standings[0].Why != policy.ReasonDisputed || !b.drops("45.1.1.2") {
+	if x := b.explain("45.1.1.1"); x.Standings[0].Why != policy.ReasonDisputed.String() || !b.drops("45.1.1.2") {
 		t.Errorf("explain says %+v", x)
 	}
 	a.post("/v1/allow/remove", control.AllowRequest{Target: ban.MustTarget("45.1.1.1")}, nil)

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/detect"
@@ -18,7 +20,7 @@ import (
 
 // detection runs a detector, and another one when the configuration changes.
 type detection struct {
-	a     *agent
+	o     detectionOptions
 	input *source.Input // standard input, over restarts
 
 	mu       sync.Mutex
@@ -27,44 +29,58 @@ type detection struct {
 	restarts chan chan error
 }
 
-func newDetection(a *agent) (*detection, error) {
-	d := &detection{a: a, input: source.NewInput(os.Stdin), restarts: make(chan chan error)}
+// detectionOptions are what detection needs.
+type detectionOptions struct {
+	settings func() *settings.Settings
+	ledger   *ledger.Ledger
+	// ignored says that a target is never an offender, corroborated that the
+	// kernel knows of a connection.
+	ignored      func(ban.Target) bool
+	corroborated func(context.Context, ban.Topic, netip.AddrPort) bool
+	state        string // the state directory
+	now          func() time.Time
+	log          *slog.Logger
+}
+
+func newDetection(o detectionOptions) (*detection, error) {
+	d := &detection{o: o, input: source.NewInput(os.Stdin), restarts: make(chan chan error)}
 	var err error
-	d.detector, err = detect.New(d.options(a.current(), filepath.Join(a.o.StateDir, detectFile)))
+	d.detector, err = detect.New(d.options())
 	if err != nil {
-		return d, fmt.Errorf("setting up detection: %w", err)
+		return nil, fmt.Errorf("setting up detection: %w", err)
 	}
 	return d, nil
 }
 
-func (d *detection) options(s *settings.Settings, state string) detect.Options {
+func (d *detection) options() detect.Options {
 	return detect.Options{
-		Jails: s.Jails(), StatePath: state, Ban: d.ban, Watched: d.a.ledger.Watched, Ignored: d.a.guard.ignored, Corroborated: d.a.enforcer.corroborated, Now: d.a.now, Log: d.a.log,
+		Jails: d.o.settings().Jails(), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched,
+		Ignored: d.o.ignored, Corroborated: d.o.corroborated, Now: d.o.now, Log: d.o.log,
 		Source: source.Options{Stdin: d.input},
 	}
 }
 
-// ban takes a decision. What never-ban or a person forbids is said and done
-// with; only what could not be written is kept for later.
+// ban takes a decision. One that never-ban or a person forbids is logged and
+// dropped; only one that could not be written is kept for later.
 func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 	// A log that is read anew, because a topic is looked for again or a
-	// definition changed, holds what a person has forgiven.
-	if at := d.a.ledger.UnbannedAt(v.Topic, v.Target); !v.Last.After(at) {
-		d.a.log.InfoContext(ctx, "an offender is not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.String("reason", "it was unbanned after its last offence"))
+	// definition changed, holds offences that a person has forgiven.
+	if at := d.o.ledger.UnbannedAt(v.Topic, v.Target); !v.Last.After(at) {
+		d.o.log.InfoContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.String("reason", "it was unbanned after its last offence"))
 		return nil
 	}
 	claim := ban.Claim{Target: v.Target, End: v.End, Class: v.Class, Hits: uint8(min(max(v.Hits, 1), ban.MaxHits)), Established: v.Established}
-	err := d.a.ledger.BanLocal(v.Topic, claim, ledger.Evidence{By: v.Filter, Source: v.Source, Sample: v.Sample})
+	err := d.o.ledger.BanLocal(v.Topic, claim, ledger.Evidence{By: v.Filter, Source: v.Source, Sample: v.Sample})
 	switch {
 	case errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed):
-		d.a.log.WarnContext(ctx, "an offender is not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.Any("reason", err))
+		d.o.log.WarnContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.Any("reason", err))
 		return nil
 	case errors.Is(err, ledger.ErrEnded):
 		return nil
 	case err != nil:
 		return fmt.Errorf("recording the ban: %w", err)
 	}
-	d.a.log.InfoContext(ctx, "offender found", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)),
+	d.o.log.InfoContext(ctx, "offender found", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)),
 		slog.String("class", v.Class.String()), slog.Int("hits", v.Hits), slog.String("source", v.Source))
 	return nil
 }
@@ -114,7 +130,7 @@ func (d *detection) run(ctx context.Context) error {
 // replace makes a detector of the settings in force, from the state that the
 // one before it saved.
 func (d *detection) replace() error {
-	next, err := detect.New(d.options(d.a.current(), filepath.Join(d.a.o.StateDir, detectFile)))
+	next, err := detect.New(d.options())
 	if err != nil {
 		return err
 	}
@@ -122,6 +138,17 @@ func (d *detection) replace() error {
 	d.detector = next
 	d.mu.Unlock()
 	return nil
+}
+
+// Status implements [api.Detection].
+func (d *detection) Status() detect.Status { return d.get().Status() }
+
+// Forget implements [api.Detection].
+func (d *detection) Forget(topic ban.Topic, t ban.Target) { d.get().Forget(topic, t) }
+
+// Report implements [api.Detection].
+func (d *detection) Report(ctx context.Context, o detect.Observation) error {
+	return d.get().Report(ctx, o)
 }
 
 func (d *detection) get() *detect.Detector {

@@ -8,16 +8,17 @@ import (
 	"banmesh/internal/policy"
 )
 
-// dispute publishes what people unbanned here and said that others should know,
-// in every topic that is published. A policy with a dispute rule listens.
-func (a *agent) dispute() error {
-	now := a.now()
-	for _, t := range a.current().Topics() {
+// Dispute implements [api.Sharing]: it publishes, in every topic that is
+// published, the unbans of which people said that others should know. A policy
+// with a dispute rule listens.
+func (s *sharing) Dispute() error {
+	now := s.o.now()
+	for _, t := range s.o.settings().Topics() {
 		if !t.Publish {
 			continue
 		}
 		var claims []ban.Claim
-		for _, e := range a.ledger.Exemptions() {
+		for _, e := range s.o.ledger.Exemptions() {
 			if !e.Dispute || e.Topic != "" && e.Topic != t.Topic || (e.Target.Kind() == ban.KindWallet) != (t.Definition.Target == "wallet") {
 				continue
 			}
@@ -27,11 +28,11 @@ func (a *agent) dispute() error {
 			}
 			claims = append(claims, ban.Claim{Target: e.Target, End: end.Truncate(time.Minute), Class: ban.ClassManual})
 		}
-		if !a.sharing.disputes(t.Topic, len(claims) > 0) {
+		if !s.disputes(t.Topic, len(claims) > 0) {
 			continue
 		}
-		if err := a.sharing.session.Dispute(t.Topic, claims); err != nil {
-			return fmt.Errorf("publishing what is disputed in %s: %w", t.Topic, err)
+		if err := s.session.Dispute(t.Topic, claims); err != nil {
+			return fmt.Errorf("publishing the disputes in %s: %w", t.Topic, err)
 		}
 	}
 	return nil

@@ -35,18 +35,18 @@ func (f trackless) Configure(ctx context.Context, c firewall.Config) error {
 
 func TestAKernelWithoutTrackingStillEnforces(t *testing.T) {
 	n := newNode(t, quiet+"max_connections = 5\n[topics.livepeer]\ndetect = true\nall_ports = true\nfiles = []\njournal = []\ndocker = []\n")
-	e := &enforcer{a: n.a, fw: trackless{firewall.NewFake(nil)}}
+	e := &enforcer{o: n.a.enforcer.o, fw: trackless{firewall.NewFake(nil)}}
 	if err := e.configure(t.Context()); err != nil {
 		t.Fatalf("bans are not enforced: %v", err)
 	}
 	if _, err := e.fw.Established(t.Context(), netip.MustParseAddr("203.0.113.9"), 8935); !errors.Is(err, firewall.ErrNotRemembered) {
 		t.Errorf("asking for a peer: %v", err)
 	}
-	_, warnings := e.status(t.Context())
-	if !slices.ContainsFunc(warnings, func(w control.Warning) bool { return w.Code == "no-tracking" }) || e.tracks() == nil {
+	warnings := e.Warnings(t.Context())
+	if !slices.ContainsFunc(warnings, func(w control.Warning) bool { return w.Code == "no-tracking" }) || e.Untracked() == nil {
 		t.Errorf("nobody is told: %+v", warnings)
 	}
-	if n.a.enforcer.tracks() != nil {
+	if n.a.enforcer.Untracked() != nil {
 		t.Error("where it can be, it is said not to be")
 	}
 }

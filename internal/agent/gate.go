@@ -3,10 +3,10 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -16,7 +16,6 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
-	"banmesh/internal/control"
 	"banmesh/internal/export"
 	"banmesh/internal/gate"
 )
@@ -24,7 +23,8 @@ import (
 // walletGate is the wallet gate, where it is configured or systemd handed its
 // socket over.
 type walletGate struct {
-	a        *agent
+	log      *slog.Logger
+	dryRun   bool
 	gate     *gate.Gate
 	listener net.Listener
 	// inherited says that systemd holds the socket.
@@ -39,9 +39,10 @@ const defaultGate = "127.0.0.1:7936"
 // gateFile keeps the secret path of the gate's URL.
 const gateFile = "gate.path"
 
-func newWalletGate(a *agent) (*walletGate, error) {
-	g := &walletGate{a: a}
-	c := a.settings.Config().Gate
+// newWalletGate opens the gate; state is the state directory.
+func newWalletGate(conf *config.Loaded, table *export.Table, state string, log *slog.Logger) (*walletGate, error) {
+	c := conf.Gate
+	g := &walletGate{log: log.With(slog.String("part", "gate")), dryRun: c.DryRun}
 	files := activation.Files(true)
 	handed := false
 	for _, f := range files {
@@ -50,14 +51,14 @@ func newWalletGate(a *agent) (*walletGate, error) {
 	if c.Enabled == nil && !handed || c.Enabled != nil && !*c.Enabled {
 		return g, nil
 	}
-	path, err := gate.LoadPath(filepath.Join(a.o.StateDir, gateFile))
+	path, err := gate.LoadPath(filepath.Join(state, gateFile))
 	if err != nil {
 		return nil, err
 	}
-	o := gate.Options{Wallets: denied{a.table}, Log: a.log.With(slog.String("part", "gate")), Path: path, DryRun: c.DryRun, UpstreamAllow: c.ChainFailure == "allow"}
+	o := gate.Options{Wallets: denied{table}, Log: g.log, Path: path, DryRun: c.DryRun, UpstreamAllow: c.ChainFailure == "allow"}
 	if c.Chain != "" {
 		if o.Upstream, err = url.Parse(c.Chain); err != nil {
-			return nil, a.settings.Config().At("gate.chain", "%v", err)
+			return nil, conf.At("gate.chain", "%v", err)
 		}
 	}
 	if g.gate, err = gate.New(o); err != nil {
@@ -76,22 +77,30 @@ func listenGate(c config.Gate, files []*os.File) (l net.Listener, inherited bool
 	return gate.Listen(cmp.Or(c.Listen, defaultGate), files)
 }
 
-// status answers GET /v1/gate.
-func (g *walletGate) status(*http.Request) (any, error) {
+// status gives the gate's state, false where none is open.
+func (g *walletGate) status() (gate.Status, bool) {
 	if g.gate == nil {
-		return nil, &control.RefusedError{
-			Code: control.CodeMissing, Text: "the wallet gate is not open",
-			Hint: "set enabled = true in [gate] of agent.toml and restart the agent, or enable banmesh-agent-gate.socket",
-		}
+		return gate.Status{}, false
 	}
-	return gate.Status{URL: *g.url.Load(), Inherited: g.inherited, Counters: g.gate.Counters()}, nil
+	return gate.Status{URL: *g.url.Load(), Inherited: g.inherited, Counters: g.gate.Counters()}, true
+}
+
+// close lets the listener go of a gate that never ran.
+func (g *walletGate) close() error {
+	if g.listener == nil {
+		return nil
+	}
+	if err := g.listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 func (g *walletGate) run(ctx context.Context) error {
 	if g.gate == nil {
 		return nil
 	}
-	g.a.log.InfoContext(ctx, "wallet gate open", slog.String("address", g.listener.Addr().String()), slog.Bool("dry_run", g.a.settings.Config().Gate.DryRun))
+	g.log.InfoContext(ctx, "wallet gate open", slog.String("address", g.listener.Addr().String()), slog.Bool("dry_run", g.dryRun))
 	if err := g.gate.Run(ctx, g.listener); err != nil {
 		return fmt.Errorf("the wallet gate: %w", err)
 	}

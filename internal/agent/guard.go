@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/neverban"
@@ -20,7 +21,7 @@ import (
 // guard keeps the never-ban set as the machine's surroundings change, and
 // gives it to whoever decides: ledger, detection and kernel.
 type guard struct {
-	a *agent
+	o guardOptions
 
 	mu      sync.RWMutex
 	set     neverban.Set // against everyone's bans
@@ -31,25 +32,36 @@ type guard struct {
 	packs   []settings.Pack
 	fault   error
 
-	names   names
-	network func() (neverban.Network, error) // nil: the kernel's
+	names names
 }
 
-func newGuard(ctx context.Context, a *agent) (*guard, error) {
-	g := &guard{a: a, network: a.o.testing.network}
-	g.names = names{now: a.now, lookUp: func(ctx context.Context, name string) ([]netip.Addr, error) {
+// guardOptions are what a guard needs.
+type guardOptions struct {
+	settings func() *settings.Settings
+	network  func() (neverban.Network, error) // nil: the kernel's
+	now      func() time.Time
+	log      *slog.Logger
+	// changed is told that entries changed, shared that addresses that many
+	// people share did. Neither is called before refresh is.
+	changed func(context.Context) error
+	shared  func()
+}
+
+func newGuard(ctx context.Context, o guardOptions) *guard {
+	g := &guard{o: o}
+	g.names = names{now: o.now, lookUp: func(ctx context.Context, name string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	}}
 	g.discover(ctx)
-	return g, nil
+	return g
 }
 
-// discover looks around. What cannot be read is a warning: a set that lacks an
+// discover looks around. A failure is a warning: a set that lacks an
 // entry is better than none, and a node that does not start protects nobody.
 func (g *guard) discover(ctx context.Context) (never, shared bool) {
-	s, now := g.a.current(), g.a.now()
+	s, now := g.o.settings(), g.o.now()
 	o := s.NeverBanOptions(now)
-	o.Resolve, o.Network = g.names.resolve, g.network
+	o.Resolve, o.Network = g.names.resolve, g.o.network
 	set, entries, err := neverban.Discover(ctx, o)
 	sharing := s.Shared(now)
 	g.mu.Lock()
@@ -62,20 +74,19 @@ func (g *guard) discover(ctx context.Context) (never, shared bool) {
 	return never, shared
 }
 
-// refresh looks around again and passes on what is new.
+// refresh looks around again and passes changes on.
 func (g *guard) refresh(ctx context.Context) error {
 	never, shared := g.discover(ctx)
 	if shared {
-		g.a.ledger.SetCaution(g.caution())
+		g.o.shared()
 	}
 	if !never {
 		return nil
 	}
-	g.a.ledger.SetNeverBan(g.protection(), g.peersProtection())
-	if err := g.a.enforcer.configure(ctx); err != nil {
+	if err := g.o.changed(ctx); err != nil {
 		return fmt.Errorf("never-ban: %w", err)
 	}
-	g.a.log.InfoContext(ctx, "never-ban list refreshed", slog.Int("entries", len(g.list())))
+	g.o.log.InfoContext(ctx, "never-ban list refreshed", slog.Int("entries", len(g.list())))
 	return nil
 }
 
@@ -104,14 +115,14 @@ func (g *guard) run(ctx context.Context) error {
 		case err := <-watching:
 			watching = nil
 			if ctx.Err() == nil {
-				g.a.log.WarnContext(ctx, "network changes are looked for every few seconds", slog.Any("error", err))
+				g.o.log.WarnContext(ctx, "network changes are looked for every few seconds", slog.Any("error", err))
 			}
 			continue
 		case <-due:
 		case <-tick.C:
 		}
 		if err := g.refresh(ctx); err != nil && ctx.Err() == nil {
-			g.a.log.ErrorContext(ctx, "refreshing the never-ban list", slog.Any("error", err))
+			g.o.log.ErrorContext(ctx, "refreshing the never-ban list", slog.Any("error", err))
 		}
 	}
 }
@@ -138,24 +149,24 @@ func (g *guard) caution() policy.Protection {
 // packSoon is how long before its end a pack is worth a word.
 const packSoon = 7 * 24 * time.Hour
 
-// warnings says what is wrong with the lists.
+// warnings gives the conditions of the lists.
 func (g *guard) warnings() (list []control.Warning) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.fault != nil {
-		list = append(list, control.Warning{Code: "never-ban", Text: "the never-ban list may lack entries: " + g.fault.Error()})
+		list = append(list, api.NeverBanFault.Warn("the never-ban list may lack entries: "+g.fault.Error(), ""))
 	}
 	for _, p := range g.packs {
-		if left := p.Expires.Sub(g.a.now()); left <= 0 {
-			list = append(list, control.Warning{Code: "pack", Text: fmt.Sprintf("the pack %s has ended and shields nothing", p.Name), Fix: "agent allow pack add FILE, with a newer one; or agent allow pack remove " + p.Name})
+		if left := p.Expires.Sub(g.o.now()); left <= 0 {
+			list = append(list, api.Pack.Warn(fmt.Sprintf("the pack %s has ended and shields nothing", p.Name), "agent allow pack add FILE, with a newer one; or agent allow pack remove "+p.Name))
 		} else if left < packSoon {
-			list = append(list, control.Warning{Code: "pack", Text: fmt.Sprintf("the pack %s ends on %s", p.Name, p.Expires.Format(time.DateOnly)), Fix: "agent allow pack add FILE, with a newer one"})
+			list = append(list, api.Pack.Warn(fmt.Sprintf("the pack %s ends on %s", p.Name, p.Expires.Format(time.DateOnly)), ""))
 		}
 	}
 	return list
 }
 
-// everything lists what shields here, shared addresses last.
+// everything lists the entries that shield here, shared addresses last.
 func (g *guard) everything() []neverban.Entry {
 	g.mu.RLock()
 	defer g.mu.RUnlock()

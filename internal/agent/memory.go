@@ -9,25 +9,25 @@ import (
 
 // When memory that nothing uses is given back to the machine: taking over a
 // feed of a million bans needs three times what keeping it does, and the
-// runtime by itself gives back only what is far beyond its own goal.
+// runtime by itself gives back only memory far beyond its own goal.
 const (
-	giveBackEvery = 30 * time.Second
-	giveBackLeast = 32 << 20 // bytes that are worth a collection
+	releaseEvery = 30 * time.Second
+	releaseLeast = 32 << 20 // bytes that are worth a collection
 )
 
-// giveBack looks now and then whether much more memory is held than after the
+// releaseMemory looks now and then whether much more memory is held than after the
 // last time, until ctx ends.
-func giveBack(ctx context.Context) error {
-	debug.FreeOSMemory() // what the start needed for a moment
+func releaseMemory(ctx context.Context) error {
+	debug.FreeOSMemory() // the start needed much for a moment
 	kept := held()
-	tick := time.NewTicker(giveBackEvery)
+	tick := time.NewTicker(releaseEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if held() > kept+max(giveBackLeast, kept/3) {
+			if held() > kept+max(releaseLeast, kept/3) {
 				debug.FreeOSMemory()
 				kept = held()
 			}

@@ -12,7 +12,7 @@ func TestIdleMemoryIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- giveBack(ctx) }()
+		go func() { done <- releaseMemory(ctx) }()
 		synctest.Wait()
 		waste := make([][]byte, 0, 64)
 		for range 64 {
@@ -27,7 +27,7 @@ func TestIdleMemoryIsGivenBack(t *testing.T) {
 		if before < 64<<20 {
 			t.Fatalf("only %d bytes are held", before)
 		}
-		time.Sleep(giveBackEvery + time.Second) // in a bubble: at once
+		time.Sleep(releaseEvery + time.Second) // in a bubble: at once
 		synctest.Wait()
 		if after := held(); after > before/2 {
 			t.Errorf("%d bytes of %d are still held", after, before)

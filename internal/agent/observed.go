@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/firewall"
@@ -19,14 +20,14 @@ const mostNamed = 200_000
 // onWhoseWord names those on whose word a ban in an observed topic rests, for
 // counters of their own; "" where the topic is enforced.
 func (e *enforcer) onWhoseWord(topic ban.Topic, target ban.Target) string {
-	t, ok := e.a.current().Find(topic)
+	t, ok := e.o.settings().Find(topic)
 	if !ok || !t.Scope.Observe {
 		return ""
 	}
 	if _, ok := e.fw.(firewall.ByOperator); !ok {
 		return ""
 	}
-	return e.names(e.a.ledger.Origin(topic, target))
+	return e.names(e.o.ledger.Origin(topic, target))
 }
 
 // relabel tells the firewall on whose word the bans of topics rest that have
@@ -47,9 +48,9 @@ func (e *enforcer) relabel(ctx context.Context, scopes []firewall.Scope) error {
 		if !s.Observe || before[s.Topic] {
 			continue
 		}
-		for _, x := range e.a.ledger.InForce(s.Topic, mostNamed-len(add)) {
+		for _, x := range e.o.ledger.InForce(s.Topic, mostNamed-len(add)) {
 			if p, ok := x.Target.Prefix(); ok {
-				add = append(add, firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until, By: e.names(e.a.ledger.Origin(x.Topic, x.Target))})
+				add = append(add, firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until, By: e.names(e.o.ledger.Origin(x.Topic, x.Target))})
 			}
 		}
 	}
@@ -63,9 +64,9 @@ func (e *enforcer) relabel(ctx context.Context, scopes []firewall.Scope) error {
 func (e *enforcer) names(o ledger.Origin) string {
 	var names []string
 	if o.Own {
-		names = append(names, here)
+		names = append(names, api.Here)
 	}
-	rules := e.a.ledger.Policy()
+	rules := e.o.ledger.Policy()
 	for _, id := range o.Operators {
 		name, ok := rules.Name(id)
 		if !ok {
@@ -84,15 +85,15 @@ func plainName(r rune) rune {
 	return '_'
 }
 
-// operators gives what observed bans met, by those on whose word they rest.
-func (e *enforcer) operators(ctx context.Context) map[ban.Topic][]control.OperatorCount {
+// Operators implements [api.Firewall]: the traffic that observed bans met, by those on whose word they rest.
+func (e *enforcer) Operators(ctx context.Context) map[ban.Topic][]control.OperatorCount {
 	by, ok := e.fw.(firewall.ByOperator)
 	if !ok {
 		return nil
 	}
 	counters, err := by.Operators(ctx)
 	if err != nil {
-		return nil // said where the topics' counters are read
+		return nil // a condition of Counters already
 	}
 	out := map[ban.Topic][]control.OperatorCount{}
 	for topic, names := range counters {

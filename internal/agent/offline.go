@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/firewall"
@@ -24,7 +25,7 @@ import (
 // none runs: claims, rules and exemptions hold or end as the clock says. It
 // works on a copy and changes nothing; it fails with [store.ErrLocked] while an
 // agent runs.
-func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x Explanation, err error) {
+func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x control.Explanation, err error) {
 	checked, err := settings.Load(o.ConfigDir)
 	if err != nil {
 		return x, err
@@ -34,55 +35,71 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x Explan
 		return x, fmt.Errorf("copying the state: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	a := &agent{o: o, log: slog.New(slog.DiscardHandler), now: o.Now, settings: checked}
-	if a.now == nil {
-		a.now = time.Now
+	now := o.Now
+	if now == nil {
+		now = time.Now
 	}
+	current, log := func() *settings.Settings { return checked }, slog.New(slog.DiscardHandler)
 	if err := copyState(filepath.Join(o.StateDir, storeFile), filepath.Join(dir, storeFile)); err != nil {
 		return x, err
 	}
-	if a.store, err = store.Open(filepath.Join(dir, storeFile)); err != nil {
+	held, err := store.Open(filepath.Join(dir, storeFile))
+	if err != nil {
 		return x, err
 	}
-	defer func() { err = errors.Join(err, a.close()) }()
-	if a.guard, err = newGuard(ctx, a); err != nil {
-		return x, err
-	}
-	a.ledger, err = ledger.Open(ledger.Options{
-		Store: a.store, Policy: checked.Policy(), NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
+	var stop onStop
+	stop.add(held.Close)
+	defer func() { err = errors.Join(err, stop.run()) }()
+	guard := newGuard(ctx, guardOptions{settings: current, now: now, log: log})
+	claims, err := ledger.Open(ledger.Options{
+		Store: held, Policy: checked.Policy(), NeverBan: guard.protection(), NeverPeers: guard.peersProtection(), Caution: guard.caution(), Now: now, Log: log,
 	})
 	if err != nil {
 		return x, err
 	}
-	a.sharing = &sharing{a: a, network: checked.Config().Network}
+	stop.add(claims.Close)
+	sharing := &sharing{o: sharingOptions{settings: current, ledger: claims, store: held, now: now, log: log}, network: checked.Config().Network}
 	// Whoever explains need not be allowed to read the node's keys, and the feeds
 	// of others do not depend on them.
-	if a.sharing.identity, err = keys.Create(filepath.Join(dir, "identity"), "", a.now()); err != nil {
+	if sharing.identity, err = keys.Create(filepath.Join(dir, "identity"), "", now()); err != nil {
 		return x, err
 	}
-	if err := a.sharing.open(nil); err != nil {
+	if err := sharing.open(nil); err != nil {
 		return x, err
 	}
-	if err := a.sharing.recall(ctx); err != nil {
+	if checked, err = sharing.takeTrust(checked); err != nil {
 		return x, err
 	}
-	x = a.explanation(ctx, target)
+	claims.SetPolicy(checked.Policy())
+	if err := sharing.restore(ctx); err != nil {
+		return x, err
+	}
+	x = api.Explanation(claims.Explain(target), checked.NameOf)
 	x.Offline = true
-	if held, ok := kernelHolds(ctx, a.current(), target); ok {
-		x.Kernel = &held
-		if s, err := a.enforcer.chosen().Inspect(ctx, nil); err == nil {
+	if k, ok := kernelHolds(ctx, checked, target); ok {
+		x.Kernel = (*control.Held)(&k)
+		if s, err := inspect(ctx, checked); err == nil {
 			counters := map[ban.Topic]firewall.Counter{}
 			for topic, c := range s.Counters {
 				counters[ban.Topic(topic)] = c
 			}
-			x.met(counters)
+			api.Met(&x, counters)
 		}
 	}
 	return x, nil
 }
 
-// copyState copies the store's file, which no agent may have open. A state that
-// there is none of is [control.ErrNotRunning]'s.
+// inspect reads what the enforcer that the settings name left in the kernel.
+func inspect(ctx context.Context, s *settings.Settings) (firewall.Summary, error) {
+	e, err := s.Enforcer("")
+	if err != nil {
+		return firewall.Summary{}, err
+	}
+	return e.Inspect(ctx, nil)
+}
+
+// copyState copies the store's file, which no agent may have open. Without a
+// state it fails with [control.ErrNotRunning].
 func copyState(from, to string) error {
 	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w, and none has run on this state", control.ErrNotRunning)

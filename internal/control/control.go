@@ -4,6 +4,7 @@
 package control
 
 import (
+	"fmt"
 	"time"
 
 	"banmesh/internal/ban"
@@ -38,10 +39,18 @@ type Status struct {
 
 // A Warning is something wrong with the node.
 type Warning struct {
-	Code string `json:"code"` // stable, for scripts
-	Text string `json:"text"`
-	Fix  string `json:"fix,omitempty"` // a command
+	Code     string `json:"code"`          // stable, for scripts: docs/warnings.md lists them
+	Title    string `json:"title"`         // the kind, in a sentence
+	Severity string `json:"severity"`      // one of the Severity words
+	Text     string `json:"text"`          // the particulars
+	Fix      string `json:"fix,omitempty"` // a command
 }
+
+// Severities of a [Warning].
+const (
+	SeverityHigh = "high" // the node does not do its work, or may do harm
+	SeverityLow  = "low"  // it does, and somebody should know
+)
 
 // TopicStatus is what the node does with a topic.
 type TopicStatus struct {
@@ -152,3 +161,8 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string { return e.Text }
+
+// Refuse makes a [RefusedError].
+func Refuse(code, hint, format string, args ...any) error {
+	return &RefusedError{Code: code, Text: fmt.Sprintf(format, args...), Hint: hint}
+}

@@ -20,7 +20,6 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
-	"banmesh/internal/federation"
 	"banmesh/internal/keys"
 )
 
@@ -236,9 +235,9 @@ func (n *node) warns(code string) func() bool {
 }
 
 // feed gives how a feed of another node, or its own, stands at this one.
-func (n *node) feed(of *node) (found federation.FeedStatus) {
+func (n *node) feed(of *node) (found control.Feed) {
 	n.t.Helper()
-	var list []federation.FeedStatus
+	var list []control.Feed
 	if err := n.client.Get(n.t.Context(), "/v1/feeds", nil, &list); err != nil {
 		n.t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (p *process) stop() {
 
 // claims gives how many claims of others the agent has in its feeds.
 func (p *process) claims() (n int, synced bool) {
-	var list []federation.FeedStatus
+	var list []control.Feed
 	if p.client.Get(context.Background(), "/v1/feeds", nil, &list) != nil {
 		return 0, false
 	}

@@ -6,22 +6,25 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
 	"time"
 
+	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/export"
 	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
 )
 
 // enforcer keeps the firewall and the exported table equal to the ledger's
 // verdicts.
 type enforcer struct {
-	a   *agent
+	o   enforcerOptions
 	fw  firewall.Firewall // nil when nothing is enforced
 	why string            // why there is none, in words
 
@@ -32,6 +35,20 @@ type enforcer struct {
 
 	observed  map[ban.Topic]bool // as configured last; nil at first
 	untracked error              // why no connections are limited and remembered; nil where they may be
+	uncounted error              // why the counters could not be read; nil when they were
+}
+
+// enforcerOptions are what an enforcer needs.
+type enforcerOptions struct {
+	settings func() *settings.Settings
+	ledger   *ledger.Ledger
+	table    *export.Table
+	// never gives the prefixes that the kernel checks before any ban.
+	never    func() []netip.Prefix
+	firewall firewall.Firewall // nil: the one that the settings name
+	state    string            // the state directory
+	now      func() time.Time
+	log      *slog.Logger
 }
 
 const (
@@ -44,20 +61,20 @@ const (
 
 // newEnforcer finds out what may be done here, and puts the whole wanted state
 // in force before anything else of the node runs.
-func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
-	e := &enforcer{a: a}
-	if e.fw = a.o.testing.firewall; e.fw == nil && a.settings.Config().Firewall.Mode != "off" {
+func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
+	e := &enforcer{o: o, fw: o.firewall}
+	if c := o.settings(); e.fw == nil && c.Config().Firewall.Mode != "off" {
 		var err error
-		e.fw, e.why, err = openFirewall(ctx, a.settings, SwitchFile(a.o.StateDir), firewall.Options{Logger: a.log, Now: a.now})
+		e.fw, e.why, err = openFirewall(ctx, c, SwitchFile(o.state), firewall.Options{Logger: o.log, Now: o.now})
 		if err != nil {
-			return e, err
+			return nil, err
 		}
 	}
 	if err := e.configure(ctx); err != nil {
-		return e, err
+		return nil, errors.Join(err, e.close())
 	}
 	// Desired marks everything as told, so it is asked once, for both.
-	list := a.ledger.Desired()
+	list := o.ledger.Desired()
 	for some := range slices.Chunk(list, takeMost) {
 		e.toTable(some, nil)
 	}
@@ -66,12 +83,12 @@ func newEnforcer(ctx context.Context, a *agent) (*enforcer, error) {
 	}
 	if err := e.fw.Replace(ctx, e.bansOf(list)); err != nil {
 		if ctx.Err() != nil {
-			return e, fmt.Errorf("putting the bans in force: %w", err)
+			return nil, errors.Join(fmt.Errorf("putting the bans in force: %w", err), e.close())
 		}
-		// What could not be written is pending: a node that does not start for one
-		// ban's sake enforces none.
+		// A failed write stays pending: a node that does not start for one ban's
+		// sake enforces none.
 		e.note(err)
-		a.log.ErrorContext(ctx, "some bans could not be put in force and stay pending", slog.Any("error", err))
+		o.log.ErrorContext(ctx, "bans not written, pending", slog.Any("error", err))
 	}
 	return e, nil
 }
@@ -94,19 +111,19 @@ func (e *enforcer) bansOf(list []ledger.Enforced) iter.Seq[firewall.Ban] {
 	}
 }
 
-// configure tells the firewall its scopes and what must never be banned.
+// configure tells the firewall its scopes and the never-ban prefixes.
 func (e *enforcer) configure(ctx context.Context) error {
 	if e.fw == nil {
 		return nil
 	}
-	c := e.a.current().FirewallConfig()
-	c.Never = e.a.guard.kernel()
+	c := e.o.settings().FirewallConfig()
+	c.Never = e.o.never()
 	err := e.fw.Configure(ctx, c)
 	untracked := err
 	if err != nil && ctx.Err() == nil && withoutTracking(c.Scopes) {
 		// A kernel without connection tracking can enforce bans all the same.
 		if err = e.fw.Configure(ctx, c); err == nil {
-			e.a.log.ErrorContext(ctx, "connections are neither limited nor remembered", slog.Any("error", untracked))
+			e.o.log.ErrorContext(ctx, "connections are neither limited nor remembered", slog.Any("error", untracked))
 		}
 	}
 	if err != nil {
@@ -127,14 +144,14 @@ func (e *enforcer) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-e.a.ledger.Changed():
+		case <-e.o.ledger.Changed():
 		case <-tick.C:
-			e.a.ledger.Expire(e.a.now())
-			e.a.table.Expire()
+			e.o.ledger.Expire(e.o.now())
+			e.o.table.Expire()
 			e.check(ctx)
 		}
 		for ctx.Err() == nil {
-			changes := e.a.ledger.Take(takeMost)
+			changes := e.o.ledger.Take(takeMost)
 			if len(changes) == 0 {
 				break
 			}
@@ -169,12 +186,12 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 		err = e.fw.Apply(ctx, add, remove)
 	}
 	if err != nil && ctx.Err() == nil {
-		e.a.log.ErrorContext(ctx, "some bans could not be written and stay pending", slog.Any("error", err))
+		e.o.log.ErrorContext(ctx, "bans not written, pending", slog.Any("error", err))
 	}
 	e.note(err)
-	mode, _ := e.enforcement()
+	mode, _ := e.Enforcement()
 	for _, b := range bans {
-		e.a.log.InfoContext(ctx, "ban", slog.String("target", b.Target.String()), slog.String("topic", string(b.Topic)),
+		e.o.log.InfoContext(ctx, "ban", slog.String("target", b.Target.String()), slog.String("topic", string(b.Topic)),
 			slog.Time("until", b.Until), slog.String("enforcement", mode))
 	}
 }
@@ -185,10 +202,10 @@ func (e *enforcer) toTable(bans []ledger.Enforced, lifted []export.Key) {
 	for _, b := range bans {
 		entries = append(entries, export.Entry{Target: b.Target, Topic: b.Topic, Until: b.Until, Class: b.Class, Here: b.Own})
 	}
-	e.a.table.Apply(entries, lifted)
+	e.o.table.Apply(entries, lifted)
 }
 
-// check lets the firewall look for drift and write what is pending.
+// check lets the firewall look for drift and write pending bans.
 func (e *enforcer) check(ctx context.Context) {
 	if e.fw == nil {
 		return
@@ -199,15 +216,15 @@ func (e *enforcer) check(ctx context.Context) {
 	}
 	e.mu.Lock()
 	// A fault that stays is said again once a minute, not with every check.
-	again := err != nil && (e.fault == nil || e.fault.Error() != err.Error() || e.a.now().Sub(e.said) >= time.Minute)
+	again := err != nil && (e.fault == nil || e.fault.Error() != err.Error() || e.o.now().Sub(e.said) >= time.Minute)
 	if again {
-		e.said = e.a.now()
+		e.said = e.o.now()
 	}
 	e.drift, e.fault = drift, err
 	e.mu.Unlock()
-	// What was changed is said by the enforcer.
+	// The firewall itself logs its repairs.
 	if again {
-		e.a.log.ErrorContext(ctx, "checking the firewall", slog.Any("error", err))
+		e.o.log.ErrorContext(ctx, "firewall check failed", slog.Any("error", err))
 	}
 }
 
@@ -217,35 +234,57 @@ func (e *enforcer) note(err error) {
 	e.fault = err
 }
 
-// status gives the counters and what is wrong.
-func (e *enforcer) status(ctx context.Context) (counters map[ban.Topic]firewall.Counter, warnings []control.Warning) {
+// Counters implements [api.Firewall].
+func (e *enforcer) Counters(ctx context.Context) (map[ban.Topic]firewall.Counter, bool) {
 	if e.fw == nil {
-		if mode, _ := e.enforcement(); mode != "off" {
-			warnings = append(warnings, control.Warning{Code: "not-enforcing", Text: "bans are not enforced: " + e.why, Fix: "run the agent as root, or with CAP_NET_ADMIN as its systemd unit does"})
-		}
-		return nil, warnings
+		return nil, false
 	}
 	counters, err := e.fw.Counters(ctx)
-	if err != nil {
-		warnings = append(warnings, control.Warning{Code: "no-counters", Text: "the kernel's counters cannot be read: " + err.Error()})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.uncounted = err
+	return counters, err == nil
+}
+
+// Holds implements [api.Firewall].
+func (e *enforcer) Holds(ctx context.Context, t ban.Target) (firewall.Held, bool) {
+	if e.fw == nil {
+		return firewall.Held{}, false
+	}
+	return kernelHolds(ctx, e.o.settings(), t)
+}
+
+// Remembers implements [api.Firewall].
+func (e *enforcer) Remembers() bool { return e.fw != nil }
+
+// Warnings implements [api.Firewall].
+func (e *enforcer) Warnings(context.Context) (list []control.Warning) {
+	if e.fw == nil {
+		if mode, _ := e.Enforcement(); mode != "off" {
+			list = append(list, api.NotEnforcing.Warn("bans are not enforced: "+e.why, ""))
+		}
+		return list
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.uncounted != nil {
+		list = append(list, api.NoCounters.Warn("the kernel's counters cannot be read: "+e.uncounted.Error(), ""))
+	}
 	if e.drift.Off {
-		warnings = append(warnings, control.Warning{Code: "firewall-off", Text: "enforcement was switched off by hand: no ban is in force", Fix: "agent firewall resume"})
+		list = append(list, api.FirewallOff.Warn("enforcement was switched off by hand: no ban is in force", ""))
 	}
 	if e.untracked != nil {
-		warnings = append(warnings, control.Warning{Code: "no-tracking", Text: "connections are neither limited nor remembered: " + e.untracked.Error(), Fix: "modprobe nf_conntrack; then restart the agent"})
+		list = append(list, api.NoTracking.Warn("connections are neither limited nor remembered: "+e.untracked.Error(), ""))
 	}
 	switch {
 	case errors.Is(e.fault, firewall.ErrFull):
-		warnings = append(warnings, control.Warning{Code: "firewall-full", Text: e.fault.Error(), Fix: "raise max_bans in [firewall], or accept from fewer operators"})
+		list = append(list, api.FirewallFull.Warn(e.fault.Error(), ""))
 	case e.fault != nil:
-		warnings = append(warnings, control.Warning{Code: "firewall", Text: "the firewall refuses writes: " + e.fault.Error(), Fix: "agent firewall check"})
+		list = append(list, api.FirewallRefuses.Warn("the firewall refuses writes: "+e.fault.Error(), ""))
 	case e.drift.Pending > 0:
-		warnings = append(warnings, control.Warning{Code: "firewall-pending", Text: fmt.Sprintf("%d bans wait to be written", e.drift.Pending)})
+		list = append(list, api.FirewallPending.Warn(fmt.Sprintf("%d bans wait to be written", e.drift.Pending), ""))
 	}
-	return counters, warnings
+	return list
 }
 
 func (e *enforcer) close() error {

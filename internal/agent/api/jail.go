@@ -1,7 +1,6 @@
-package agent
+package api
 
 import (
-	"fmt"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -15,26 +14,26 @@ import (
 )
 
 // jail answers for one topic as fail2ban-client does for a jail.
-func (a *agent) jail(r *http.Request) (any, error) {
+func (s *Server) jail(r *http.Request) (any, error) {
 	topic := ban.Topic(r.URL.Query().Get("topic"))
-	t, ok := a.current().Find(topic)
+	t, ok := s.o.Settings().Find(topic)
 	if !ok {
-		return nil, &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %.64q is defined", topic), Hint: "see `agent topics list`"}
+		return nil, noTopic(topic)
 	}
-	s := jailStatus(t, a.detection.get().Status())
-	for x := range a.ledger.Bans(ledger.Filter{Topic: topic}) {
-		if s.CurrentlyBanned++; x.Why == policy.ReasonLocal {
-			s.Own++
+	out := jailStatus(t, s.o.Detection.Status())
+	for x := range s.o.Ledger.Bans(ledger.Filter{Topic: topic}) {
+		if out.CurrentlyBanned++; x.Why == policy.ReasonLocal {
+			out.Own++
 		}
-		if len(s.Banned) < maxListed {
-			s.Banned = append(s.Banned, x.Target)
+		if len(out.Banned) < maxListed {
+			out.Banned = append(out.Banned, x.Target)
 		}
 	}
-	slices.SortFunc(s.Banned, ban.Target.Compare)
-	return s, nil
+	slices.SortFunc(out.Banned, ban.Target.Compare)
+	return out, nil
 }
 
-// jailStatus gives what detection knows of a topic.
+// jailStatus gives the counters and sources of a topic.
 func jailStatus(t settings.Topic, d detect.Status) control.JailStatus {
 	s := control.JailStatus{
 		Topic: t.Topic, Detect: t.Detect, Simulate: t.Simulate, Files: []string{}, Journal: []string{}, Other: []string{}, Banned: []ban.Target{},

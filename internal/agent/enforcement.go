@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/firewall"
 	"banmesh/internal/settings"
 )
@@ -34,10 +35,10 @@ func openFirewall(ctx context.Context, s *settings.Settings, sw string, o firewa
 	return fw, "", err
 }
 
-// enforcement says what enforces, and why not as one would expect: "nftables",
-// "ipset" or "hook"; "observe" where packets are counted at most; "off".
-func (e *enforcer) enforcement() (mode, why string) {
-	f := e.a.current().Config().Firewall
+// Enforcement implements [api.Firewall]: "nftables", "ipset" or "hook";
+// "observe" where packets are counted at most, or "off", and then why.
+func (e *enforcer) Enforcement() (mode, why string) {
+	f := e.o.settings().Config().Firewall
 	switch {
 	case f.Mode == "off":
 		return "off", "firewall.mode is off"
@@ -52,7 +53,7 @@ func (e *enforcer) enforcement() (mode, why string) {
 // chosen gives the enforcer that the settings in force name.
 func (e *enforcer) chosen() firewall.Enforcer {
 	// Settings are not in force before their enforcer was found.
-	chosen, _ := e.a.current().Enforcer(SwitchFile(e.a.o.StateDir))
+	chosen, _ := e.o.settings().Enforcer(SwitchFile(e.o.state))
 	return chosen
 }
 
@@ -68,4 +69,15 @@ func withoutTracking(scopes []firewall.Scope) (had bool) {
 		}
 	}
 	return had
+}
+
+// kernelHolds asks the kernel about a target, where it can be asked.
+func kernelHolds(ctx context.Context, s *settings.Settings, target ban.Target) (firewall.Held, bool) {
+	p, ip := target.Prefix()
+	e, err := s.Enforcer("")
+	if !ip || err != nil || s.Config().Firewall.Mode == "off" {
+		return firewall.Held{}, false
+	}
+	held, err := e.Holds(ctx, p)
+	return held, err == nil
 }

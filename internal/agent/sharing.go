@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
 	"banmesh/internal/broker"
 	"banmesh/internal/config"
@@ -23,12 +24,14 @@ import (
 	"banmesh/internal/keys"
 	"banmesh/internal/ledger"
 	"banmesh/internal/settings"
+	"banmesh/internal/store"
+	"banmesh/internal/wire"
 )
 
 // sharing is the node's part in the network: its session with the brokers, its
 // own feeds, and the broker that it runs itself where none is named.
 type sharing struct {
-	a        *agent
+	o        sharingOptions
 	identity *keys.Identity
 	session  *federation.Session
 	broker   *broker.Broker // nil when others are named
@@ -36,9 +39,22 @@ type sharing struct {
 	brokers  []config.Broker
 
 	mu    sync.Mutex
-	fault error // why our own feeds are not what they ought to be; nil when they are
+	fault error // why our own feeds are not as they ought to be; nil when they are
 	// disputing are the topics in which something was disputed since the start.
 	disputing map[ban.Topic]bool
+	served    bool // the broker ran, so that it closed itself
+}
+
+// sharingOptions are what sharing needs.
+type sharingOptions struct {
+	settings func() *settings.Settings
+	// news is told that documents of others arrived.
+	news   func(context.Context) error
+	ledger *ledger.Ledger
+	store  *store.Store
+	state  string // the state directory
+	now    func() time.Time
+	log    *slog.Logger
 }
 
 // publishAgain is how soon our own feeds are tried again after they could not
@@ -50,21 +66,21 @@ const defaultListen = "127.0.0.1:1883"
 
 // newSharing opens keys, the session and the embedded broker, and connects to
 // nothing yet.
-func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
-	checked := a.settings
-	s := &sharing{a: a, network: checked.Config().Network, brokers: checked.Config().Brokers}
-	if s.identity, err = keys.Open(a.o.StateDir, "", a.now()); err != nil {
+func newSharing(ctx context.Context, o sharingOptions) (_ *sharing, err error) {
+	conf := o.settings().Config()
+	s := &sharing{o: o, network: conf.Network, brokers: conf.Brokers}
+	if s.identity, err = keys.Open(o.state, "", o.now()); err != nil {
 		return nil, fmt.Errorf("opening the node's keys: %w", err)
 	}
 	var brokers []federation.Broker
-	for _, b := range checked.Config().Brokers {
+	for _, b := range conf.Brokers {
 		x, err := settings.BrokerOf(b)
 		if err != nil {
 			return nil, fmt.Errorf("broker %s: %w", b.URL, err)
 		}
 		brokers = append(brokers, x)
 	}
-	embedded := checked.Config().EmbeddedBroker
+	embedded := conf.EmbeddedBroker
 	if embedded.Enabled == nil && len(brokers) == 0 || embedded.Enabled != nil && *embedded.Enabled {
 		if err := s.embed(ctx, embedded.Listen); err != nil {
 			return nil, err
@@ -79,20 +95,18 @@ func newSharing(ctx context.Context, a *agent) (_ *sharing, err error) {
 
 // open makes the session of an identity.
 func (s *sharing) open(brokers []federation.Broker) (err error) {
-	a := s.a
 	s.session, err = federation.New(federation.Options{
-		Network: s.network, Brokers: brokers, Identity: s.identity, Store: a.store, Now: a.now, Log: a.log,
-		Apply: func(_ context.Context, c ban.Change) error { return a.ledger.Apply(c) },
+		Network: s.network, Brokers: brokers, Identity: s.identity, Store: s.o.store, Now: s.o.now, Log: s.o.log,
+		Apply: func(_ context.Context, c ban.Change) error { return s.o.ledger.Apply(c) },
 		Disputed: func(_ context.Context, f ban.Feed, claims []ban.Claim) error {
 			list := make([]ledger.Dispute, 0, len(claims))
 			for _, c := range claims {
 				list = append(list, ledger.Dispute{Target: c.Target, End: c.End})
 			}
-			return a.ledger.Dispute(f, list)
+			return s.o.ledger.Dispute(f, list)
 		},
 		Trusted: func(o ban.Operator) (string, bool) {
-			checked := a.current()
-			name := checked.NameOf(o)
+			name := s.o.settings().NameOf(o)
 			return name, name != o.String()
 		},
 	})
@@ -107,8 +121,8 @@ func (s *sharing) open(brokers []federation.Broker) (err error) {
 func (s *sharing) embed(ctx context.Context, listen string) error {
 	options := func(address string) broker.Options {
 		return broker.Options{
-			Network: s.network, StateDir: filepath.Join(s.a.o.StateDir, "broker"), Keys: true, Now: s.a.now,
-			Log:       s.a.log.With(slog.String("part", "broker")),
+			Network: s.network, StateDir: filepath.Join(s.o.state, "broker"), Keys: true, Now: s.o.now,
+			Log:       s.o.log.With(slog.String("part", "broker")),
 			Listeners: []broker.Listener{{Kind: broker.TCP, Address: address}},
 		}
 	}
@@ -116,7 +130,7 @@ func (s *sharing) embed(ctx context.Context, listen string) error {
 	if listen != "" {
 		s.broker, err = broker.New(options(listen))
 	} else if s.broker, err = broker.New(options(defaultListen)); errors.Is(err, syscall.EADDRINUSE) {
-		s.a.log.InfoContext(ctx, "another broker has MQTT's port; the embedded one takes a free one", slog.String("address", defaultListen))
+		s.o.log.InfoContext(ctx, "embedded broker on a free port, the usual one is taken", slog.String("address", defaultListen))
 		s.broker, err = broker.New(options("127.0.0.1:0"))
 	}
 	if err != nil {
@@ -125,45 +139,30 @@ func (s *sharing) embed(ctx context.Context, listen string) error {
 	return nil
 }
 
+// close closes the embedded broker where it was opened and never ran.
 func (s *sharing) close() error {
-	if s.broker == nil {
+	if s.broker == nil || s.served {
 		return nil
 	}
 	return s.broker.Close()
 }
 
-// restore gives the ledger what the feeds said when they were last heard, and
-// makes our own feeds say what the ledger has.
+// restore gives the ledger the feeds as they were last heard, under the
+// settings in force.
 func (s *sharing) restore(ctx context.Context) error {
-	if err := s.recall(ctx); err != nil {
-		return err
-	}
-	// A full disk must not keep the bans out of the kernel: run tries again.
-	_ = s.publish(s.a.settings) // noted
-	return nil
-}
-
-// recall gives the ledger what the feeds said when they were last heard.
-func (s *sharing) recall(ctx context.Context) error {
-	checked, err := s.takeTrust(s.a.settings)
-	if err != nil {
-		return err
-	}
-	s.a.settings = checked
-	s.a.ledger.SetPolicy(checked.Policy())
-	s.follow(checked)
+	s.follow(s.o.settings())
 	if err := s.session.Restore(ctx); err != nil {
 		return fmt.Errorf("restoring the claims of others: %w", err)
 	}
 	return nil
 }
 
-// note keeps what is wrong with our own feeds for status and for run.
+// note keeps the fault of our own feeds for status and for run.
 func (s *sharing) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		s.a.log.Error("our own bans are not published", slog.Any("error", err))
+		s.o.log.Error("own bans not published", slog.Any("error", err))
 	}
 	s.fault = err
 }
@@ -200,12 +199,12 @@ func (s *sharing) publish(next *settings.Settings) (err error) {
 			continue
 		}
 		list = append(list, t.Topic)
-		if err := s.session.SaySnapshot(t.Topic, s.a.ledger.Own(t.Topic)); err != nil {
+		if err := s.session.SaySnapshot(t.Topic, s.o.ledger.Own(t.Topic)); err != nil {
 			return fmt.Errorf("publishing %s: %w", t.Topic, err)
 		}
 	}
 	s.session.Publish(list)
-	return s.a.dispute()
+	return s.Dispute()
 }
 
 // run publishes own claims as they change, and holds the session and the
@@ -213,10 +212,11 @@ func (s *sharing) publish(next *settings.Settings) (err error) {
 func (s *sharing) run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
 	if s.broker != nil {
+		s.served = true
 		group.Go(func() error { return s.broker.Run(running) })
 	}
 	group.Go(func() error { return s.session.Run(running) })
-	group.Go(func() error { return s.heed(running) })
+	group.Go(func() error { return s.takeNews(running) })
 	group.Go(func() error {
 		again := time.NewTicker(publishAgain)
 		defer again.Stop()
@@ -224,15 +224,15 @@ func (s *sharing) run(ctx context.Context) error {
 			select {
 			case <-running.Done():
 				return nil
-			case <-s.a.ledger.OwnChanged():
-				if err := s.say(); err != nil {
+			case <-s.o.ledger.OwnChanged():
+				if err := s.announce(); err != nil {
 					s.note(err)
 				}
 			case <-again.C:
-				// What could not be written is owed: the feeds are made equal to
-				// the ledger as a whole.
+				// After a failed write the feeds are made equal to the ledger as
+				// a whole.
 				if s.wrong() != nil {
-					_ = s.publish(s.a.current()) // noted
+					_ = s.publish(s.o.settings()) // noted
 				}
 			}
 		}
@@ -240,13 +240,13 @@ func (s *sharing) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// say hands on what changed of our own claims: this is the only place that
+// announce hands on the changes of our own claims: this is the only place that
 // does, and the ledger gives it nothing of others.
-func (s *sharing) say() error {
-	checked := s.a.current()
+func (s *sharing) announce() error {
+	conf := s.o.settings()
 	var errs []error
-	for _, c := range s.a.ledger.TakeOwn() {
-		if t, ok := checked.Find(c.Topic); !ok || !t.Publish {
+	for _, c := range s.o.ledger.TakeOwn() {
+		if t, ok := conf.Find(c.Topic); !ok || !t.Publish {
 			continue
 		}
 		if err := s.session.Say(c.Topic, c.Claims, c.Removed); err != nil {
@@ -267,46 +267,80 @@ func (s *sharing) needsRestart(next *settings.Settings) string {
 	return ""
 }
 
-// status gives the brokers and what is wrong with them.
-func (s *sharing) status() (list []control.BrokerStatus, warnings []control.Warning) {
-	list, warnings = []control.BrokerStatus{}, []control.Warning{}
-	if len(s.session.Published()) > 0 {
-		warnings = standing(s.identity).warn(s.a.now())
+// Operator implements [api.Sharing].
+func (s *sharing) Operator() ban.Operator { return s.identity.Operator() }
+
+// Node implements [api.Sharing].
+func (s *sharing) Node() ban.Node { return s.identity.Node() }
+
+// Embedded implements [api.Sharing].
+func (s *sharing) Embedded() string {
+	if s.broker == nil {
+		return ""
 	}
-	warnings = append(warnings, warnFeeds(s.session.Feeds(), s.a.now())...)
-	up := 0
+	return s.broker.Addr().String()
+}
+
+// Feeds implements [api.Sharing].
+func (s *sharing) Feeds() []federation.FeedStatus { return s.session.Feeds() }
+
+// TrustLists implements [api.Sharing].
+func (s *sharing) TrustLists() []federation.TrustList { return s.session.TrustLists() }
+
+// Definitions implements [api.Sharing].
+func (s *sharing) Definitions() []federation.PublishedDefinition { return s.session.Definitions() }
+
+// Card implements [api.Sharing].
+func (s *sharing) Card(o ban.Operator) string {
+	card, raw := s.session.Card(o)
+	if card == nil {
+		return ""
+	}
+	return wire.CardText(raw)
+}
+
+// Brokers implements [api.Sharing].
+func (s *sharing) Brokers() []control.BrokerStatus {
+	list := []control.BrokerStatus{}
 	for _, b := range s.session.Brokers() {
 		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Advice: b.Advice, Refused: b.Refused, Lost: b.Lost})
+	}
+	return list
+}
+
+// Warnings implements [api.Sharing].
+func (s *sharing) Warnings() (list []control.Warning) {
+	if len(s.session.Published()) > 0 {
+		list = standing(s.identity).warn(s.o.now())
+	}
+	list = append(list, warnFeeds(s.session.Feeds(), s.o.now())...)
+	list = append(list, warnBrokers(s.Brokers(), s.network)...)
+	if err := s.wrong(); err != nil {
+		list = append(list, api.Unpublished.Warn("this node's own bans are in force here but not published: "+err.Error(), ""))
+	}
+	return list
+}
+
+// warnBrokers gives the conditions of brokers.
+func warnBrokers(brokers []control.BrokerStatus, network string) (list []control.Warning) {
+	up, advice := 0, ""
+	var urls []string
+	for _, b := range brokers {
 		if b.Refused > 0 {
-			warnings = append(warnings, control.Warning{
-				Code: "broker-refuses", Text: fmt.Sprintf("%s refuses %d of this node's subscriptions, so that what peers say may be missing; they are asked for again", b.URL, b.Refused),
-				Fix: fmt.Sprintf("does the broker serve the network %q (network in agent.toml)? else its access rules; docs/broker.md says what agents need", s.network),
-			})
+			list = append(list, api.BrokerRefuses.Warn(
+				fmt.Sprintf("%s refuses %d of this node's subscriptions, so that claims of peers may be missing; they are asked for again", b.URL, b.Refused),
+				fmt.Sprintf("does the broker serve the network %q (network in agent.toml)? else its access rules; docs/broker.md says what agents need", network)))
 		}
 		if b.Lost > 0 {
-			warnings = append(warnings, control.Warning{
-				Code: "broker-loses", Text: fmt.Sprintf("%s acknowledged %d messages of this node and does not keep them, so that late joiners lack what it bans; they are sent again", b.URL, b.Lost),
-				Fix: "the broker's log and quotas, and whether it admits this operator; a second broker in agent.toml makes up for it",
-			})
+			list = append(list, api.BrokerLoses.Warn(fmt.Sprintf("%s acknowledged %d messages of this node and does not keep them, so that late joiners lack its bans; they are sent again", b.URL, b.Lost), ""))
 		}
 		if b.Connected {
 			up++
 		}
+		urls, advice = append(urls, b.URL), cmp.Or(advice, b.Advice)
 	}
-	if err := s.wrong(); err != nil {
-		warnings = append(warnings, control.Warning{Code: "publish", Text: "this node's own bans are in force here but not published: " + err.Error(), Fix: "df -h; it is tried again every few seconds"})
+	if up == 0 && len(urls) > 0 {
+		list = append(list, api.NoBroker.Warn("no broker answers, so nothing new is shared or heard; bans that are in force stay: "+strings.Join(urls, ", "), advice))
 	}
-	if up == 0 && len(list) > 0 {
-		var urls []string
-		fix := ""
-		for _, b := range list {
-			urls = append(urls, b.URL)
-			fix = cmp.Or(fix, b.Advice)
-		}
-		warnings = append(warnings, control.Warning{
-			Code: "no-broker", Text: "no broker answers, so nothing new is shared or heard; bans that are in force stay: " + strings.Join(urls, ", "),
-			Fix: cmp.Or(fix, "the broker's log, and the network between"),
-		})
-	}
-	return list, warnings
+	return list
 }

@@ -1,4 +1,4 @@
-package agent
+package api
 
 import (
 	"errors"
@@ -15,47 +15,40 @@ import (
 	"banmesh/internal/settings"
 )
 
-// registerOwnBans answers the requests by which people and programs of this
-// machine ban and unban.
-func (a *agent) registerOwnBans(mux *http.ServeMux) {
-	mux.HandleFunc("POST /v1/bans", control.Handle(a.banByHand))
-	mux.HandleFunc("POST /v1/bans/all", control.Handle(a.banAll))
-	mux.HandleFunc("POST /v1/unban", control.Handle(a.unban))
-}
-
 // maxByHand is the longest ban: feeds carry no longer one.
 const maxByHand = 90 * 24 * time.Hour
 
-func (a *agent) banByHand(r *http.Request) (any, error) {
+// ban bans a target by hand.
+func (s *Server) ban(r *http.Request) (any, error) {
 	var q control.BanRequest
 	if err := control.Decode(r, &q); err != nil {
 		return nil, err
 	}
-	b, err := localBan(a.current(), q, a.now())
+	b, err := localBan(s.o.Settings(), q, s.o.Now())
 	if err != nil {
 		return nil, err
 	}
-	if err := a.ledger.BanLocal(b.Topic, b.Claim, b.Evidence); err != nil {
+	if err := s.o.Ledger.BanLocal(b.Topic, b.Claim, b.Evidence); err != nil {
 		return nil, refusedBan(q.Target, err)
 	}
-	a.log.InfoContext(r.Context(), "banned by hand", slog.String("target", q.Target.String()), slog.String("topic", string(q.Topic)))
-	if s, ok := a.ledger.Standing(q.Topic, q.Target); ok && s.Action == policy.Ban {
-		return banOf(s), nil
+	s.o.Log.InfoContext(r.Context(), "banned by hand", slog.String("target", q.Target.String()), slog.String("topic", string(q.Topic)))
+	if x, ok := s.o.Ledger.Standing(q.Topic, q.Target); ok && x.Action == policy.Ban {
+		return banOf(x), nil
 	}
-	return control.Ban{Target: q.Target, Topic: q.Topic, Until: b.Claim.End, Origin: []string{here}, Class: b.Claim.Class}, nil
+	return control.Ban{Target: q.Target, Topic: q.Topic, Until: b.Claim.End, Origin: []string{Here}, Class: b.Claim.Class}, nil
 }
 
 // banAll bans many targets in one durable step. Those that cannot be banned are
 // named; the others are.
-func (a *agent) banAll(r *http.Request) (any, error) {
+func (s *Server) banAll(r *http.Request) (any, error) {
 	var q control.BanAllRequest
 	if err := control.Decode(r, &q); err != nil {
 		return nil, err
 	}
 	if len(q.Bans) > control.MaxBulk {
-		return nil, &control.RefusedError{Code: control.CodeBad, Text: fmt.Sprintf("%d bans in one request, at most %d", len(q.Bans), control.MaxBulk)}
+		return nil, control.Refuse(control.CodeBad, "", "%d bans in one request, at most %d", len(q.Bans), control.MaxBulk)
 	}
-	checked, now := a.current(), a.now()
+	checked, now := s.o.Settings(), s.o.Now()
 	var answer control.BanAllAnswer
 	refuse := func(q control.BanRequest, err error) {
 		answer.Refused = append(answer.Refused, control.Refusal{Target: q.Target, Topic: q.Topic, ErrorAnswer: control.AnswerOf(err)})
@@ -70,7 +63,7 @@ func (a *agent) banAll(r *http.Request) (any, error) {
 		}
 		bans, from = append(bans, b), append(from, q)
 	}
-	refused, err := a.ledger.BanAll(bans)
+	refused, err := s.o.Ledger.BanAll(bans)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +71,7 @@ func (a *agent) banAll(r *http.Request) (any, error) {
 		refuse(from[x.Index], refusedBan(from[x.Index].Target, x.Err))
 	}
 	answer.Banned = len(bans) - len(refused)
-	a.log.InfoContext(r.Context(), "banned by a list", slog.Int("banned", answer.Banned), slog.Int("refused", len(answer.Refused)))
+	s.o.Log.InfoContext(r.Context(), "banned by a list", slog.Int("banned", answer.Banned), slog.Int("refused", len(answer.Refused)))
 	return answer, nil
 }
 
@@ -87,7 +80,7 @@ func localBan(s *settings.Settings, q control.BanRequest, now time.Time) (b ledg
 	t, ok := s.Find(q.Topic)
 	switch {
 	case q.Target.IsZero():
-		return b, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
+		return b, control.Refuse(control.CodeBad, "", "no target is given")
 	case !ok:
 		return b, noTopic(q.Topic)
 	case (t.Definition.Target == "wallet") != (q.Target.Kind() == ban.KindWallet):
@@ -95,7 +88,7 @@ func localBan(s *settings.Settings, q control.BanRequest, now time.Time) (b ledg
 		if q.Target.Kind() == ban.KindWallet {
 			hint = "`agent denylist add` denies wallets, in a topic of wallets"
 		}
-		return b, &control.RefusedError{Code: control.CodeRefused, Text: fmt.Sprintf("topic %s bans targets of another kind (%s)", q.Topic, t.Definition.Target), Hint: hint}
+		return b, control.Refuse(control.CodeRefused, hint, "topic %s bans targets of another kind (%s)", q.Topic, t.Definition.Target)
 	}
 	lasts := s.BanTime(q.Topic)
 	if q.For > 0 {
@@ -109,23 +102,24 @@ func localBan(s *settings.Settings, q control.BanRequest, now time.Time) (b ledg
 }
 
 func noTopic(topic ban.Topic) error {
-	return &control.RefusedError{Code: control.CodeMissing, Text: fmt.Sprintf("no topic %q is defined", topic), Hint: "see `agent topics list`"}
+	return control.Refuse(control.CodeMissing, "see `agent topics list`", "no topic %q is defined", topic)
 }
 
 // refusedBan says why the ledger does not ban a target, and what can be done.
 func refusedBan(target ban.Target, err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrNeverBan):
-		return &control.RefusedError{Code: control.CodeRefused, Text: err.Error(), Hint: "what is private can be banned with may_ban in agent.toml; what is found on this machine cannot"}
+		return control.Refuse(control.CodeRefused, "what is private can be banned with may_ban in agent.toml; what is found on this machine cannot", "%v", err)
 	case errors.Is(err, ledger.ErrAllowed):
-		return &control.RefusedError{Code: control.CodeRefused, Text: err.Error(), Hint: fmt.Sprintf("`agent allow remove %s` first", target)}
+		return control.Refuse(control.CodeRefused, fmt.Sprintf("`agent allow remove %s` first", target), "%v", err)
 	case errors.Is(err, ledger.ErrEnded), errors.Is(err, ban.ErrTarget), errors.Is(err, ban.ErrTopic):
-		return &control.RefusedError{Code: control.CodeRefused, Text: err.Error()}
+		return control.Refuse(control.CodeRefused, "", "%v", err)
 	}
 	return refusal(err)
 }
 
-func (a *agent) unban(r *http.Request) (any, error) {
+// unban lifts targets' bans and keeps peers from bringing them back.
+func (s *Server) unban(r *http.Request) (any, error) {
 	var q control.UnbanRequest
 	if err := control.Decode(r, &q); err != nil {
 		return nil, err
@@ -136,12 +130,12 @@ func (a *agent) unban(r *http.Request) (any, error) {
 	}
 	switch {
 	case len(targets) == 0 || slices.ContainsFunc(targets, ban.Target.IsZero):
-		return nil, &control.RefusedError{Code: control.CodeBad, Text: "no target is given"}
+		return nil, control.Refuse(control.CodeBad, "", "no target is given")
 	case len(targets) > control.MaxBulk:
-		return nil, &control.RefusedError{Code: control.CodeBad, Text: fmt.Sprintf("%d targets in one request, at most %d", len(targets), control.MaxBulk)}
+		return nil, control.Refuse(control.CodeBad, "", "%d targets in one request, at most %d", len(targets), control.MaxBulk)
 	}
 	if q.Topic != "" {
-		if _, ok := a.current().Find(q.Topic); !ok {
+		if _, ok := s.o.Settings().Find(q.Topic); !ok {
 			return nil, noTopic(q.Topic)
 		}
 	}
@@ -153,31 +147,31 @@ func (a *agent) unban(r *http.Request) (any, error) {
 	list := make([]ledger.Exemption, 0, len(targets))
 	for _, t := range targets {
 		list = append(list, ledger.Exemption{Target: t, Topic: q.Topic, Comment: q.Comment, Dispute: q.Dispute})
-		answer.Lifted = append(answer.Lifted, a.lifted(t, q.Topic)...)
+		answer.Lifted = append(answer.Lifted, s.lifted(t, q.Topic)...)
 	}
-	if _, err := a.ledger.Exempt(list, lasts); err != nil {
+	if _, err := s.o.Ledger.Exempt(list, lasts); err != nil {
 		return nil, refusal(err)
 	}
 	if q.Dispute {
-		if err := a.dispute(); err != nil {
+		if err := s.o.Sharing.Dispute(); err != nil {
 			return nil, err
 		}
 	}
 	for _, b := range answer.Lifted {
-		a.detection.get().Forget(b.Topic, b.Target)
+		s.o.Detection.Forget(b.Topic, b.Target)
 	}
-	answer.Exempt = a.now().Add(lasts)
-	a.log.InfoContext(r.Context(), "unbanned by hand", slog.Int("targets", len(targets)), slog.Int("lifted", len(answer.Lifted)))
+	answer.Exempt = s.o.Now().Add(lasts)
+	s.o.Log.InfoContext(r.Context(), "unbanned by hand", slog.Int("targets", len(targets)), slog.Int("lifted", len(answer.Lifted)))
 	return answer, nil
 }
 
-// lifted lists the bans in a topic ("": in any) that rest on a target or on what
-// covers it, which an exemption of it is about to lift.
-func (a *agent) lifted(t ban.Target, topic ban.Topic) []control.Ban {
+// lifted lists the bans in a topic ("": in any) that rest on a target or on a
+// prefix around it, which an exemption of it is about to lift.
+func (s *Server) lifted(t ban.Target, topic ban.Topic) []control.Ban {
 	bans := []control.Ban{}
-	for _, s := range a.ledger.Explain(t).Standings {
-		if s.Action == policy.Ban && (topic == "" || s.Topic == topic) {
-			bans = append(bans, banOf(s))
+	for _, x := range s.o.Ledger.Explain(t).Standings {
+		if x.Action == policy.Ban && (topic == "" || x.Topic == topic) {
+			bans = append(bans, banOf(x))
 		}
 	}
 	return bans

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"banmesh/internal/agent/api"
 )
 
-// greet says in plain words what the node does, to whoever started it.
-func (a *agent) greet(w io.Writer) {
+// banner says in plain words how the node is set up, to whoever started it.
+func (a *agent) banner(w io.Writer) {
 	s := a.current()
 	fmt.Fprintf(w, "banmesh agent %s: operator %s, node %s\n", a.o.Version, a.sharing.identity.Operator(), a.sharing.identity.Node())
 	var detect, publish, accept []string
@@ -22,10 +24,10 @@ func (a *agent) greet(w io.Writer) {
 			accept = append(accept, fmt.Sprintf("%s (from %s)", t.Topic, orNobody(t.Operators)))
 		}
 	}
-	d := a.detection.get().Status()
+	d := a.detection.Status()
 	var logs []string
 	for _, x := range d.Sources {
-		logs = append(logs, sourceName(x.Spec))
+		logs = append(logs, api.SourceName(x.Spec))
 	}
 	switch {
 	case len(detect) == 0:
@@ -35,7 +37,7 @@ func (a *agent) greet(w io.Writer) {
 	default:
 		fmt.Fprintf(w, "  watches    for %s in %s\n", strings.Join(detect, ", "), strings.Join(logs, "; "))
 	}
-	switch mode, why := a.enforcer.enforcement(); mode {
+	switch mode, why := a.enforcer.Enforcement(); mode {
 	case "observe", "off":
 		fmt.Fprintf(w, "  bans       nobody, only says whom it would ban: %s\n", why)
 	default:
@@ -60,7 +62,7 @@ func (a *agent) greet(w io.Writer) {
 	}
 }
 
-// farewell says what stays behind.
+// farewell says which bans stay in force.
 func (a *agent) farewell(w io.Writer) {
 	if a.enforcer.fw != nil {
 		fmt.Fprintln(w, "stopped. "+a.enforcer.chosen().Stays())

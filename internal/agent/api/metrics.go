@@ -1,4 +1,4 @@
-package agent
+package api
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 )
 
 // collector gives the node's state in Prometheus's terms when it is asked, from
-// what status shows, so that the two cannot disagree.
+// its status, so that the two cannot disagree.
 type collector struct {
-	a *agent
+	s *Server
 }
 
 var (
@@ -38,7 +38,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	s := c.a.status(context.Background())
+	s := c.s.Status(context.Background())
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
@@ -46,7 +46,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	for _, t := range s.Topics {
-		gauge(descBans, float64(t.Own), string(t.Topic), here)
+		gauge(descBans, float64(t.Own), string(t.Topic), Here)
 		gauge(descBans, float64(t.Bans-t.Own), string(t.Topic), "peers")
 		counter(descPackets, t.Packets, string(t.Topic))
 		counter(descBytes, t.Bytes, string(t.Topic))
@@ -70,11 +70,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descEnforced, boolean(s.Enforcement != "observe" && s.Enforcement != "off"))
 	gauge(descWatched, float64(s.Watched))
-	for _, j := range c.a.detection.get().Status().Jails {
+	for _, j := range c.s.o.Detection.Status().Jails {
 		counter(descDoubted, j.Uncorroborated, string(j.Topic))
 	}
-	if g := c.a.gate.gate; g != nil {
-		n := g.Counters()
+	if n, ok := c.s.o.Gate(); ok {
 		for answer, v := range map[string]uint64{
 			"allowed": n.Allowed, "refused": n.Refused, "unanswered": n.Unanswered, "unread": n.Unread, "stray": n.Stray,
 			"upstream-refused": n.UpstreamRefused, "upstream-failed": n.UpstreamFailed,
@@ -92,8 +91,8 @@ func boolean(b bool) float64 {
 }
 
 // metrics serves a registry of the node's own.
-func (a *agent) metrics() http.Handler {
+func (s *Server) metrics() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collector{a})
+	r.MustRegister(collector{s})
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
 }

@@ -1,0 +1,178 @@
+// Package api answers on the agent's control socket, in the types of package
+// control: status and its closed list of warnings, bans, decisions of a person,
+// explanations, metrics. It reads the parts of a node and owns none of them.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/detect"
+	"banmesh/internal/export"
+	"banmesh/internal/federation"
+	"banmesh/internal/firewall"
+	"banmesh/internal/gate"
+	"banmesh/internal/ledger"
+	"banmesh/internal/neverban"
+	"banmesh/internal/settings"
+)
+
+// Options are what [New] needs of a node. All of them are required.
+type Options struct {
+	Version string
+	Started time.Time
+	Now     func() time.Time
+	Log     *slog.Logger
+
+	Ledger *ledger.Ledger
+	Table  *export.Table // bans in force
+	// Settings gives those in force, Reload reads the files again.
+	Settings func() *settings.Settings
+	Reload   func(context.Context) error
+
+	Detection Detection
+	Firewall  Firewall
+	Sharing   Sharing
+	// NeverBan lists the entries that shield here, shared addresses last.
+	NeverBan func() []neverban.Entry
+	// Gate gives the wallet gate's state, false where none is open.
+	Gate func() (gate.Status, bool)
+	// Warnings gives those of the parts that have nothing else to say here.
+	Warnings func() []control.Warning
+}
+
+// Detection finds offenders.
+type Detection interface {
+	Status() detect.Status
+	// Forget drops the offences that were counted of a target.
+	Forget(ban.Topic, ban.Target)
+	Report(context.Context, detect.Observation) error
+}
+
+// Firewall enforces bans.
+type Firewall interface {
+	// Enforcement gives the enforcer's name, "observe" or "off", and why it is
+	// one of the last two.
+	Enforcement() (mode, why string)
+	// Counters gives the packets that bans met, false where nothing counts.
+	Counters(context.Context) (map[ban.Topic]firewall.Counter, bool)
+	// Operators gives them by those on whose word an observed ban rests.
+	Operators(context.Context) map[ban.Topic][]control.OperatorCount
+	// Holds asks the kernel about a target, false where it cannot be asked.
+	Holds(context.Context, ban.Target) (firewall.Held, bool)
+	// Untracked says why connections are not remembered, nil where they are.
+	Untracked() error
+	// Remembers says whether there is anything that could remember connections.
+	Remembers() bool
+	Warnings(context.Context) []control.Warning
+}
+
+// Sharing is the node's part in the network.
+type Sharing interface {
+	Operator() ban.Operator
+	Node() ban.Node
+	// Embedded is the address of the node's own broker, "" for none.
+	Embedded() string
+	Brokers() []control.BrokerStatus
+	Warnings() []control.Warning
+	Feeds() []federation.FeedStatus
+	TrustLists() []federation.TrustList
+	Definitions() []federation.PublishedDefinition
+	// Card gives the newest card of an operator as text, "" for none.
+	Card(ban.Operator) string
+	// Dispute publishes the unbans that others should know of.
+	Dispute() error
+}
+
+// A Server answers for a node.
+type Server struct {
+	o Options
+}
+
+// New makes a server. It starts nothing.
+func New(o Options) *Server { return &Server{o} }
+
+// Local answers on the control socket.
+func (s *Server) Local() (http.Handler, error) {
+	mux := http.NewServeMux()
+	for pattern, answer := range map[string]func(*http.Request) (any, error){
+		"GET /v1/status":         func(r *http.Request) (any, error) { return s.Status(r.Context()), nil },
+		"GET /v1/jail":           s.jail,
+		"GET /v1/bans":           s.bans,
+		"POST /v1/bans":          s.ban,
+		"POST /v1/bans/all":      s.banAll,
+		"POST /v1/unban":         s.unban,
+		"GET /v1/explain":        s.explain,
+		"POST /v1/reload":        func(r *http.Request) (any, error) { return struct{}{}, s.o.Reload(r.Context()) },
+		"GET /v1/gate":           s.gate,
+		"GET /v1/allow":          func(*http.Request) (any, error) { return exemptions(s.o.Ledger.Exemptions()), nil },
+		"POST /v1/allow":         s.allow,
+		"POST /v1/allow/remove":  s.allowRemove,
+		"GET /v1/never-ban":      func(*http.Request) (any, error) { return neverBan(s.o.NeverBan()), nil },
+		"GET /v1/hold":           func(*http.Request) (any, error) { return holds(s.o.Ledger.Holds()), nil },
+		"POST /v1/hold/approve":  s.settle((*ledger.Ledger).Approve),
+		"POST /v1/hold/reject":   s.settle((*ledger.Ledger).Reject),
+		"GET /v1/peers":          func(*http.Request) (any, error) { return peers(s.o.Ledger.Peers()), nil },
+		"POST /v1/peers/undo":    s.undo,
+		"POST /v1/peers/release": s.release,
+		"GET /v1/feeds":          func(*http.Request) (any, error) { return feeds(s.o.Sharing.Feeds()), nil },
+		"GET /v1/documents":      s.documents,
+		"GET /v1/card":           s.card,
+	} {
+		mux.HandleFunc(pattern, control.Handle(answer))
+	}
+	mux.Handle("GET /metrics", s.metrics())
+	lists, err := s.lists()
+	if err != nil {
+		return nil, err
+	}
+	lists.RegisterLocal(mux)
+	return mux, nil
+}
+
+// Public answers over TCP, where [http] says so: checks, lists and metrics.
+func (s *Server) Public() (http.Handler, error) {
+	lists, err := s.lists()
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	lists.Register(mux)
+	mux.Handle("GET /metrics", s.metrics())
+	return mux, nil
+}
+
+// lists answers programs that ask who is banned.
+func (s *Server) lists() (*export.Handler, error) {
+	c := s.o.Settings().Config()
+	o := export.Options{Bans: s.o.Table, Offences: reports{s}, Log: s.o.Log, ClientHeader: c.HTTP.ClientHeader}
+	for _, p := range c.HTTP.TrustedProxies {
+		prefix, err := netip.ParsePrefix(p)
+		if err != nil {
+			return nil, c.At("http.trusted_proxies", "%v", err)
+		}
+		o.TrustedProxies = append(o.TrustedProxies, prefix)
+	}
+	h, err := export.New(o)
+	if err != nil {
+		return nil, c.At("http", "%v", err)
+	}
+	return h, nil
+}
+
+// operator reads an operator's name here, or its identity.
+func (s *Server) operator(text string) (ban.Operator, error) {
+	if o, ok := s.o.Ledger.Policy().Operator(text); ok {
+		return o, nil
+	}
+	o, err := ban.ParseOperator(text)
+	if err != nil {
+		return o, control.Refuse(control.CodeMissing, "see `agent peers list`", "no operator %.64q is known", text)
+	}
+	return o, nil
+}

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"cmp"
+	"slices"
+
+	"banmesh/internal/control"
+)
+
+// A Condition is a kind of thing that can be wrong with a node. The set is
+// closed: [Conditions] lists them all, docs/warnings.md is checked against it,
+// and a [control.Warning] is made of one of them alone.
+type Condition struct {
+	Code     string // stable, for scripts and alerts
+	Title    string // a sentence without the particulars
+	Severity string // one of the Severity words of package control
+	Mend     string // the command or the step that ends it, in general
+}
+
+// The conditions, by part.
+var (
+	Configuration = Condition{"configuration", "The newest configuration is refused, and the one before it is in force.", control.SeverityHigh, "agent check, then agent reload"}
+	Undone        = Condition{"config", "The configuration asks for things that this node does not do.", control.SeverityLow, "agent check lists them"}
+
+	NotEnforcing    = Condition{"not-enforcing", "Bans are computed and not enforced.", control.SeverityHigh, "run the agent as root, or with CAP_NET_ADMIN as its systemd unit does"}
+	FirewallOff     = Condition{"firewall-off", "Enforcement was switched off by hand.", control.SeverityHigh, "agent firewall resume"}
+	FirewallFull    = Condition{"firewall-full", "The kernel holds as many bans as max_bans allows.", control.SeverityHigh, "raise max_bans in [firewall], or accept from fewer operators"}
+	FirewallRefuses = Condition{"firewall", "The firewall refuses writes.", control.SeverityHigh, "agent firewall check"}
+	FirewallPending = Condition{"firewall-pending", "Bans wait to be written to the firewall.", control.SeverityLow, "nothing: the write is repeated every second"}
+	NoCounters      = Condition{"no-counters", "The kernel's counters cannot be read.", control.SeverityLow, "agent firewall check"}
+	NoTracking      = Condition{"no-tracking", "The kernel tracks no connections, so none is limited or remembered.", control.SeverityHigh, "modprobe nf_conntrack; then restart the agent"}
+
+	NeverBanFault = Condition{"never-ban", "The never-ban list may lack entries.", control.SeverityHigh, "the cause is in the text; it is looked for again every few seconds"}
+	Pack          = Condition{"pack", "A signed pack has ended or is about to.", control.SeverityLow, "agent allow pack add FILE, with a newer one"}
+
+	Source         = Condition{"source", "A log cannot be read.", control.SeverityHigh, "the log's path and permissions"}
+	NoSource       = Condition{"no-source", "No log is read, so nothing is detected.", control.SeverityHigh, `name the log in agent.toml: [topics.sshd] files = ["/var/log/auth.log"]`}
+	NoProof        = Condition{"no-corroboration", "A topic asks the kernel about connections, and the kernel cannot be asked.", control.SeverityHigh, `enforce with nftables, or believe the log: corroborate = "off" in the topic`}
+	Uncorroborated = Condition{"uncorroborated", "Log lines named addresses that had no connection, and did not count.", control.SeverityLow, `agent explain-line; behind a proxy: corroborate = "off" in the topic`}
+	Undecided      = Condition{"pending", "Decisions could not be recorded and are kept.", control.SeverityHigh, "df -h; it is tried again by itself"}
+	DetectState    = Condition{"detect-state", "Positions in the logs cannot be saved.", control.SeverityHigh, "df -h"}
+
+	NoBroker      = Condition{"no-broker", "No broker answers, so nothing new is shared or heard.", control.SeverityHigh, "the broker's log, and the network between"}
+	BrokerRefuses = Condition{"broker-refuses", "A broker refuses subscriptions of this node.", control.SeverityHigh, "the network's name in agent.toml, or the broker's access rules: docs/broker.md"}
+	BrokerLoses   = Condition{"broker-loses", "A broker acknowledges messages and does not keep them.", control.SeverityHigh, "the broker's log and quotas, and whether it admits this operator; a second broker in agent.toml makes up for it"}
+	Unpublished   = Condition{"publish", "This node's own bans are in force here and not published.", control.SeverityHigh, "df -h; it is tried again every few seconds"}
+	Revoked       = Condition{"revoked", "The operator has revoked this node.", control.SeverityHigh, "agent key node rotate, with the agent stopped; then have the new key certified"}
+	Certificate   = Condition{"certificate", "The node's certificate has ended, is about to, or is missing.", control.SeverityHigh, "agent key node request > node.request; agent key node certify node.request --dir OFFICE > card, where the root key is; agent key node install card"}
+	Cloned        = Condition{"cloned", "Another machine writes with this node's key.", control.SeverityHigh, "stop the other machine and restart this agent; or, with this agent stopped, agent key node rotate"}
+	Restarted     = Condition{"feed-restarted", "A feed of this node began again, because brokers held messages that this machine does not know.", control.SeverityLow, "nothing if the state was lost or restored from a backup; otherwise see that no other machine has these keys"}
+
+	FeedEquivocating = Condition{"feed-equivocating", "Two different stories were signed with a peer's key.", control.SeverityHigh, "ask the operator: the key is on two machines, or stolen; its bans of before stay until they end"}
+	FeedWithheld     = Condition{"feed-withheld", "The brokers withhold a part of a peer's feed.", control.SeverityHigh, "use a second broker: [[brokers]] in agent.toml"}
+	FeedStale        = Condition{"feed-stale", "A peer's feed is silent for longer than its author promises.", control.SeverityLow, "the node is down or the broker withholds it: ask the operator, or use a second broker"}
+	FeedTooLarge     = Condition{"feed-too-large", "A peer claims more than the limits allow.", control.SeverityHigh, "agent peers show NAME"}
+	FeedUncertified  = Condition{"feed-uncertified", "A peer's card no longer certifies its node.", control.SeverityLow, "ask the operator to renew the node's certificate"}
+)
+
+// Conditions gives every condition, by code.
+func Conditions() []Condition {
+	list := []Condition{
+		Configuration, Undone,
+		NotEnforcing, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking,
+		NeverBanFault, Pack,
+		Source, NoSource, NoProof, Uncorroborated, Undecided, DetectState,
+		NoBroker, BrokerRefuses, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,
+		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
+	}
+	slices.SortFunc(list, func(a, b Condition) int { return cmp.Compare(a.Code, b.Code) })
+	return list
+}
+
+// Warn makes the warning that the condition holds: text has the particulars,
+// mend the command with its arguments, or "" for the general one.
+func (c Condition) Warn(text, mend string) control.Warning {
+	return control.Warning{Code: c.Code, Title: c.Title, Severity: c.Severity, Text: text, Fix: cmp.Or(mend, c.Mend)}
+}

@@ -1,0 +1,160 @@
+package api
+
+import (
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/federation"
+	"banmesh/internal/firewall"
+	"banmesh/internal/gate"
+	"banmesh/internal/ledger"
+	"banmesh/internal/neverban"
+	"banmesh/internal/policy"
+	"banmesh/internal/wire"
+)
+
+// The conversions below stand between the types of the parts and those of the
+// socket, so that a field that is renamed in a part does not compile here
+// instead of changing what scripts read.
+
+// each converts a list; the result is never nil, so that an empty listing is an
+// empty array and not null.
+func each[A, B any](list []A, f func(A) B) []B {
+	out := make([]B, 0, len(list))
+	for _, a := range list {
+		out = append(out, f(a))
+	}
+	return out
+}
+
+func exemptions(list []ledger.Exemption) []control.Exemption {
+	return each(list, func(e ledger.Exemption) control.Exemption { return control.Exemption(e) })
+}
+
+func neverBan(list []neverban.Entry) []control.NeverBan {
+	return each(list, func(e neverban.Entry) control.NeverBan {
+		return control.NeverBan{Prefix: e.Prefix, Source: string(e.Source), Reason: e.Reason, Until: e.Until}
+	})
+}
+
+func holds(list []ledger.Hold) []control.Hold {
+	return each(list, func(h ledger.Hold) control.Hold { return control.Hold(h) })
+}
+
+func peers(list []ledger.Peer) []control.Peer {
+	return each(list, func(p ledger.Peer) control.Peer {
+		out := control.Peer{
+			Operator: p.Operator, Name: p.Name, Feeds: p.Feeds, Claims: p.Claims, Banning: p.Banning, Alone: p.Alone,
+			Corroborated: p.Corroborated, Waiting: p.Waiting, Disputed: p.Disputed, Met: p.Met, Overruled: p.Overruled,
+			Strikes: p.Strikes, Total: p.Total, Quarantine: (*control.Quarantine)(p.Quarantine), Probation: p.Probation,
+		}
+		for _, s := range p.Recent {
+			out.Recent = append(out.Recent, control.Strike(s))
+		}
+		return out
+	})
+}
+
+func feeds(list []federation.FeedStatus) []control.Feed {
+	return each(list, func(f federation.FeedStatus) control.Feed {
+		return control.Feed{
+			Topic: f.Topic, Operator: f.Operator, Node: f.Node, Name: f.Name, Own: f.Own, Status: f.Status, Epoch: f.Epoch,
+			Batch: f.Batch, Newest: f.Newest, Claims: f.Claims, Bytes: f.Bytes, Issued: f.Issued, FreshUntil: f.FreshUntil,
+			Missing: f.Missing, Replays: f.Replays, Mismatches: f.Mismatches, Disputes: f.Disputes, Restarted: f.Restarted,
+			Fingerprint: f.Fingerprint,
+		}
+	})
+}
+
+func trustList(l federation.TrustList) control.TrustList {
+	return control.TrustList{
+		Operator: l.Operator, Number: l.Number, Issued: l.Issued,
+		Trusted: each(l.Trusted, func(t wire.Trusted) control.Trusted { return control.Trusted(t) }),
+	}
+}
+
+func gateStatus(g gate.Status) control.GateStatus {
+	return control.GateStatus{
+		URL: g.URL, Inherited: g.Inherited, Allowed: g.Allowed, Refused: g.Refused, Unanswered: g.Unanswered, Unread: g.Unread,
+		Stray: g.Stray, UpstreamRefused: g.UpstreamRefused, UpstreamFailed: g.UpstreamFailed, DryRun: g.DryRun,
+		Wallets:   each(g.Wallets, func(w gate.WalletCount) control.WalletCount { return control.WalletCount(w) }),
+		Forgotten: g.Forgotten,
+	}
+}
+
+// Explanation converts what the ledger says of a target; name gives what an
+// operator is called here.
+func Explanation(e ledger.Explanation, name func(ban.Operator) string) control.Explanation {
+	named := func(text string) string {
+		o, err := ban.ParseOperator(text)
+		if err != nil {
+			return text
+		}
+		return name(o)
+	}
+	return control.Explanation{Target: e.Target, Shield: e.Shield, Standings: each(e.Standings, func(s ledger.Standing) control.Standing {
+		out := control.Standing{
+			Topic: s.Topic, Target: s.Target, Action: s.Action.String(), Why: s.Why.String(), Sentence: s.Sentence, Rule: s.Rule,
+			Since: s.Since, Until: s.Until, Lifts: s.Lifts,
+		}
+		for _, by := range s.By {
+			out.By = append(out.By, named(by))
+		}
+		for _, c := range s.Claims {
+			out.Claims = append(out.Claims, claimed(c, named))
+		}
+		return out
+	})}
+}
+
+func claimed(c ledger.Claimed, named func(string) string) control.Claimed {
+	out := control.Claimed{
+		Name: named(c.Name), Operator: c.Operator, Node: c.Node, On: c.On, Since: c.Since, End: c.End, Class: c.Class, Hits: c.Hits,
+		Established: c.Established, Counts: c.Counts, Evidence: (*control.Evidence)(c.Evidence),
+	}
+	if c.WhyNot != policy.ReasonNone {
+		out.WhyNot, out.Doubt = c.WhyNot.String(), c.WhyNot.Sentence()
+	}
+	return out
+}
+
+// Met puts into an explanation what the bans of its topics have met.
+func Met(x *control.Explanation, counters map[ban.Topic]firewall.Counter) {
+	for _, s := range x.Standings {
+		if c, ok := counters[s.Topic]; ok {
+			if x.Met == nil {
+				x.Met = map[ban.Topic]control.Traffic{}
+			}
+			x.Met[s.Topic] = control.Traffic(c)
+		}
+	}
+}
+
+// origin gives those on whose word a ban rests: "here", or names of operators.
+func origin(s ledger.Standing) []string {
+	names := []string{}
+	if s.Why == policy.ReasonLocal {
+		names = append(names, Here)
+	}
+	for _, name := range s.By {
+		if name != "this node" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Here is the origin of this node's own bans.
+const Here = "here"
+
+func banOf(s ledger.Standing) control.Ban {
+	b := control.Ban{Target: s.Target, Topic: s.Topic, Until: s.Until, Origin: origin(s), Rule: s.Rule}
+	for i, c := range s.Claims {
+		if i == 0 || int(c.Hits) > b.Hits {
+			b.Hits = int(c.Hits)
+		}
+		if i == 0 || c.Operator == "" {
+			b.Class = c.Class
+		}
+	}
+	return b
+}

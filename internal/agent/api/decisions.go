@@ -1,0 +1,103 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/ledger"
+)
+
+// maxExempt bounds an exemption that ends, in seconds: ten years.
+const maxExempt = int64(10 * 365 * 24 * time.Hour / time.Second)
+
+// allow shields a target from every ban.
+func (s *Server) allow(r *http.Request) (any, error) {
+	var q control.AllowRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	if q.Target.IsZero() {
+		return nil, control.Refuse(control.CodeBad, "", "no target is given")
+	}
+	var until time.Time
+	if q.For > 0 {
+		until = s.o.Now().Add(time.Duration(min(q.For, maxExempt)) * time.Second)
+	}
+	answer := control.UnbanAnswer{Lifted: s.lifted(q.Target, ""), Exempt: until}
+	if _, err := s.o.Ledger.Allow(q.Target, until, q.Comment); err != nil {
+		return nil, refusal(err)
+	}
+	return answer, nil
+}
+
+// allowRemove ends an exemption.
+func (s *Server) allowRemove(r *http.Request) (any, error) {
+	var q control.AllowRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	// Both kinds: a person who removes an exemption means that none is left.
+	err := s.o.Ledger.RemoveExemption(q.Target, true)
+	if err2 := s.o.Ledger.RemoveExemption(q.Target, false); err != nil && err2 == nil {
+		err = nil
+	}
+	if err == nil {
+		err = s.o.Sharing.Dispute()
+	}
+	return struct{}{}, refusal(err)
+}
+
+// settle approves or rejects the claims of a peer that wait.
+func (s *Server) settle(f func(*ledger.Ledger, ban.Operator, ban.Topic) (int, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		q, o, err := s.peerRequest(r)
+		if err != nil {
+			return nil, err
+		}
+		n, err := f(s.o.Ledger, o, q.Topic)
+		return control.CountAnswer{Count: n}, refusal(err)
+	}
+}
+
+// undo drops everything that a peer caused.
+func (s *Server) undo(r *http.Request) (any, error) {
+	q, o, err := s.peerRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.o.Ledger.Undo(o, q.Why)
+	return control.CountAnswer{Count: n}, refusal(err)
+}
+
+// release ends a peer's quarantine.
+func (s *Server) release(r *http.Request) (any, error) {
+	_, o, err := s.peerRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, refusal(s.o.Ledger.Release(o))
+}
+
+// peerRequest reads a request about an operator, by its name here or its
+// identity.
+func (s *Server) peerRequest(r *http.Request) (q control.PeerRequest, o ban.Operator, err error) {
+	if err := control.Decode(r, &q); err != nil {
+		return q, o, err
+	}
+	o, err = s.operator(q.Peer)
+	return q, o, err
+}
+
+// refusal turns what the ledger will not do into an answer.
+func refusal(err error) error {
+	switch {
+	case errors.Is(err, ledger.ErrUnknown):
+		return control.Refuse(control.CodeMissing, "", "%v", err)
+	case errors.Is(err, ledger.ErrTooMany), errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed):
+		return control.Refuse(control.CodeRefused, "", "%v", err)
+	}
+	return err
+}

@@ -1,0 +1,59 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/federation"
+)
+
+// explain answers why a target is banned or not.
+func (s *Server) explain(r *http.Request) (any, error) {
+	target, err := ban.ParseTarget(r.URL.Query().Get("target"))
+	if err != nil {
+		return nil, control.Refuse(control.CodeBad, "", "%v", err)
+	}
+	x := Explanation(s.o.Ledger.Explain(target), s.o.Settings().NameOf)
+	if held, ok := s.o.Firewall.Holds(r.Context(), target); ok {
+		x.Kernel = (*control.Held)(&held)
+	}
+	if _, ip := target.Prefix(); ip {
+		if counters, ok := s.o.Firewall.Counters(r.Context()); ok {
+			Met(&x, counters)
+		}
+	}
+	return x, nil
+}
+
+// gate gives the wallet gate's state.
+func (s *Server) gate(*http.Request) (any, error) {
+	g, ok := s.o.Gate()
+	if !ok {
+		return nil, control.Refuse(control.CodeMissing, "set enabled = true in [gate] of agent.toml and restart the agent, or enable banmesh-agent-gate.socket", "the wallet gate is not open")
+	}
+	return gateStatus(g), nil
+}
+
+// documents gives what operators publish of themselves, as it is held here.
+func (s *Server) documents(*http.Request) (any, error) {
+	return control.Documents{
+		Trust:       each(s.o.Sharing.TrustLists(), trustList),
+		Definitions: each(s.o.Sharing.Definitions(), func(d federation.PublishedDefinition) control.Definition { return control.Definition(d) }),
+	}, nil
+}
+
+// card gives the newest card of an operator.
+func (s *Server) card(r *http.Request) (any, error) {
+	o, err := s.operator(strings.TrimSpace(r.URL.Query().Get("peer")))
+	if err != nil {
+		return nil, err
+	}
+	name := s.o.Settings().NameOf(o)
+	text := s.o.Sharing.Card(o)
+	if text == "" {
+		return nil, control.Refuse(control.CodeMissing, "an operator publishes it with its first feed; see `agent feeds`", "no card of %s has been heard", name)
+	}
+	return control.PeerCard{Name: name, Text: text}, nil
+}

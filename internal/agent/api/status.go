@@ -1,0 +1,157 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/detect"
+	"banmesh/internal/detect/source"
+	"banmesh/internal/settings"
+)
+
+// Status gives the state of the node, now.
+func (s *Server) Status(ctx context.Context) control.Status {
+	conf := s.o.Settings()
+	stats := s.o.Ledger.Stats()
+	mode, why := s.o.Firewall.Enforcement()
+	d := s.o.Detection.Status()
+	out := control.Status{
+		Version: s.o.Version, Started: s.o.Started, PID: os.Getpid(), Network: conf.Config().Network,
+		Operator: s.o.Sharing.Operator().String(), Node: s.o.Sharing.Node().String(),
+		Enforcement: mode, Reason: why, Bans: stats.Banned, Watched: stats.Watched,
+		Topics: s.topics(ctx, conf), Sources: sources(d), Brokers: s.o.Sharing.Brokers(), Broker: s.o.Sharing.Embedded(),
+		Warnings: []control.Warning{},
+	}
+	out.Warnings = append(out.Warnings, s.o.Firewall.Warnings(ctx)...)
+	out.Warnings = append(out.Warnings, s.o.Sharing.Warnings()...)
+	if n := len(conf.Warnings()); n > 0 {
+		out.Warnings = append(out.Warnings, Undone.Warn(fmt.Sprintf("%d things that the configuration asks for are not done", n), ""))
+	}
+	out.Warnings = append(out.Warnings, s.detectionWarnings(conf, d)...)
+	out.Warnings = append(out.Warnings, s.o.Warnings()...)
+	return out
+}
+
+// topics gives the topics that the node does something with.
+func (s *Server) topics(ctx context.Context, conf *settings.Settings) []control.TopicStatus {
+	counters, _ := s.o.Firewall.Counters(ctx)
+	operators := s.o.Firewall.Operators(ctx)
+	bans, own := map[ban.Topic]int{}, map[ban.Topic]int{}
+	_, entries := s.o.Table.Snapshot()
+	for e := range entries {
+		bans[e.Topic]++
+		if e.Here {
+			own[e.Topic]++
+		}
+	}
+	list := []control.TopicStatus{}
+	for _, t := range conf.Topics() {
+		if !t.Detect && !t.Subscribe && !t.Publish && bans[t.Topic] == 0 {
+			continue
+		}
+		c := counters[t.Topic]
+		list = append(list, control.TopicStatus{
+			Topic: t.Topic, Detect: t.Detect, Simulate: t.Simulate, Subscribe: t.Subscribe, Publish: t.Publish, Policy: t.Policy,
+			Own: own[t.Topic], Bans: bans[t.Topic], Packets: c.Packets, Bytes: c.Bytes,
+			Observe: t.Observe, Operators: operators[t.Topic],
+		})
+	}
+	return list
+}
+
+// sources gives the logs that are read.
+func sources(d detect.Status) []control.SourceStatus {
+	list := []control.SourceStatus{}
+	for i, x := range d.Sources {
+		src := control.SourceStatus{
+			Name: SourceName(x.Spec), Topics: []ban.Topic{}, Read: x.Status.Read, Matched: x.Matched, Ignored: x.Ignored,
+			Unmatched: x.Unmatched, Cut: x.Status.Cut, Dropped: x.Status.Dropped, LastLine: x.Status.LastLine, Error: x.Status.LastError,
+		}
+		for _, stream := range x.Status.Streams {
+			src.Backlog += stream.Backlog
+		}
+		for _, j := range d.Jails {
+			if slices.Contains(j.Sources, i) {
+				src.Topics = append(src.Topics, j.Topic)
+			}
+		}
+		list = append(list, src)
+	}
+	return list
+}
+
+// SourceName names a source for people.
+func SourceName(s source.Spec) string {
+	var parts []string
+	if len(s.Journal) > 0 {
+		parts = append(parts, "the journal ("+strings.Join(s.Journal, " or ")+")")
+	}
+	parts = append(parts, s.Files...)
+	for _, d := range s.Docker {
+		parts = append(parts, "container "+d)
+	}
+	parts = append(parts, s.Syslog...)
+	if s.Stdin {
+		parts = append(parts, "standard input")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// detectionWarnings gives the conditions of logs and of their lines.
+func (s *Server) detectionWarnings(conf *settings.Settings, d detect.Status) (list []control.Warning) {
+	for _, x := range d.Sources {
+		if x.Status.LastError != "" {
+			list = append(list, Source.Warn(SourceName(x.Spec)+": "+x.Status.LastError, ""))
+		}
+	}
+	if len(d.Sources) == 0 && len(d.Jails) > 0 {
+		list = append(list, NoSource.Warn("no log is read, so nothing is detected", ""))
+	}
+	list = append(list, s.doubts(conf, d)...)
+	if d.Pending > 0 {
+		list = append(list, Undecided.Warn(fmt.Sprintf("%d decisions could not be recorded and are kept", d.Pending), ""))
+	}
+	if d.SaveError != "" {
+		list = append(list, DetectState.Warn("positions in the logs cannot be saved: "+d.SaveError, ""))
+	}
+	return list
+}
+
+// doubtFor is how long a line that was not believed is worth a warning.
+const doubtFor = time.Hour
+
+// doubts gives the conditions of topics whose lines are not believed.
+func (s *Server) doubts(conf *settings.Settings, d detect.Status) (list []control.Warning) {
+	untracked := s.o.Firewall.Untracked()
+	for _, t := range conf.Topics() {
+		if !t.Corroborate || s.o.Firewall.Remembers() && t.Scope.Remember != 0 && untracked == nil {
+			continue
+		}
+		mode, why := s.o.Firewall.Enforcement()
+		if untracked != nil {
+			why = untracked.Error()
+		}
+		if why != "" {
+			why = ", " + why
+		}
+		list = append(list, NoProof.Warn(
+			fmt.Sprintf("%s: a log line counts only if the kernel saw its address connect, and it cannot be asked here (%s%s): no line bans anybody", t.Topic, mode, why),
+			fmt.Sprintf("enforce with nftables, or believe the log: corroborate = \"off\" in [topics.%s]", t.Topic)))
+	}
+	for _, j := range d.Jails {
+		t, ok := conf.Find(j.Topic)
+		if !ok || j.Uncorroborated == 0 || s.o.Now().Sub(j.DoubtedAt) > doubtFor || t.Scope.Remember == 0 {
+			continue
+		}
+		list = append(list, Uncorroborated.Warn(
+			fmt.Sprintf("%s: %d log lines named addresses that the kernel saw no connection of, the last one %s, and did not count: forged lines, or a proxy in front of the service", j.Topic, j.Uncorroborated, j.Doubted),
+			fmt.Sprintf("agent explain-line --topic %s 'LINE'; behind a proxy: corroborate = \"off\" in [topics.%s]", j.Topic, j.Topic)))
+	}
+	return list
+}

@@ -1,0 +1,98 @@
+package control
+
+import (
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// An Explanation answers GET /v1/explain: why a target is banned or not, and
+// whether the kernel agrees.
+type Explanation struct {
+	Target ban.Target `json:"target"`
+	// Shield says what protects the target in every topic, if something does.
+	Shield    string     `json:"shield,omitempty"`
+	Standings []Standing `json:"standings"`
+	// Kernel is nil where the kernel cannot be asked: for a wallet, without the
+	// right to, or where something else than nftables enforces.
+	Kernel *Held `json:"kernel,omitempty"`
+	// Met is what the bans of each topic in question have met since the table
+	// was made. The kernel counts by topic: a counter an address would cost more
+	// memory than the bans.
+	Met map[ban.Topic]Traffic `json:"met,omitempty"`
+	// Offline says that no agent runs: this is what it left.
+	Offline bool `json:"offline,omitempty"`
+}
+
+// Actions of a [Standing].
+const (
+	ActionIgnore = "ignore"
+	ActionWatch  = "watch"
+	ActionHold   = "hold"
+	ActionBan    = "ban"
+)
+
+// A Standing is a verdict in one topic and all that it rests on.
+type Standing struct {
+	Topic  ban.Topic  `json:"topic"`
+	Target ban.Target `json:"target"`
+	// Action is one of the Action words, Why one of policy's reasons.
+	Action string `json:"action"`
+	Why    string `json:"why"`
+	// Sentence says Why to a person; Rule is the part of the rule that is met, or
+	// what shields the target.
+	Sentence string    `json:"sentence"`
+	Rule     string    `json:"rule,omitempty"`
+	By       []string  `json:"by,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"`
+	Claims   []Claimed `json:"claims,omitempty"`
+	// Lifts say what would end the verdict, as commands where there is one.
+	Lifts []string `json:"lifts,omitempty"`
+}
+
+// Claimed is one claim and what it is worth here.
+type Claimed struct {
+	// Name is the operator's in the rules, or its identity; "this node" for our
+	// own.
+	Name        string     `json:"name"`
+	Operator    string     `json:"operator,omitempty"`
+	Node        string     `json:"node,omitempty"`
+	On          ban.Target `json:"on"`
+	Since       time.Time  `json:"since"`
+	End         time.Time  `json:"end"`
+	Class       ban.Class  `json:"class"`
+	Hits        uint8      `json:"hits"`
+	Established bool       `json:"established"`
+	Counts      bool       `json:"counts"`
+	// WhyNot is one of policy's reasons, Doubt says it to a person; both are ""
+	// where the claim counts.
+	WhyNot   string    `json:"why_not,omitempty"`
+	Doubt    string    `json:"doubt,omitempty"`
+	Evidence *Evidence `json:"evidence,omitempty"`
+}
+
+// Evidence is why this node banned a target. It is for people and never leaves
+// the node.
+type Evidence struct {
+	By     string `json:"by,omitempty"`     // the filter, "manual", the name of a list
+	Source string `json:"source,omitempty"` // which log
+	Sample string `json:"sample,omitempty"` // a line of it
+}
+
+// Held says whether the kernel bans an address, as its maps are now.
+type Held struct {
+	// Banned says that a map holds it, Map which one, Left for how long, 0
+	// where it has no end.
+	Banned bool          `json:"banned"`
+	Map    string        `json:"map,omitempty"`
+	Left   time.Duration `json:"left,omitempty"` // nanoseconds
+	// Never says that the rule before all bans lets it pass.
+	Never bool `json:"never"`
+}
+
+// Traffic is what bans met.
+type Traffic struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
