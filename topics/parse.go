@@ -1,8 +1,6 @@
 package topics
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -10,33 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"banmesh/internal/ban"
 	"banmesh/internal/span"
+	"banmesh/internal/strict"
 )
-
-// A Fault is one thing that is wrong in a definition.
-type Fault struct {
-	File         string
-	Line, Column int // 0 when unknown
-	Key          string
-	What         string
-	// Excerpt shows the place, underlined; may be empty.
-	Excerpt string
-}
-
-// Error gives "file:line:column: what".
-func (f *Fault) Error() string {
-	place := f.File
-	if f.Line > 0 {
-		place += fmt.Sprintf(":%d:%d", f.Line, f.Column)
-	}
-	if f.Key != "" {
-		return fmt.Sprintf("%s: %s: %s", place, f.Key, f.What)
-	}
-	return fmt.Sprintf("%s: %s", place, f.What)
-}
 
 // Defaults of a definition that leaves them out, fail2ban's own.
 const (
@@ -45,7 +20,7 @@ const (
 )
 
 // Parse reads a definition and reports all that is wrong with it at once, each
-// as a [*Fault] joined by [errors.Join]. Unknown keys are faults.
+// as [strict.Faults]. Unknown keys are faults.
 func Parse(name string, b []byte) (*Definition, error) {
 	d := &Definition{Target: "ip"}
 	if err := Override(name, b, d); err != nil {
@@ -58,17 +33,11 @@ func Parse(name string, b []byte) (*Definition, error) {
 // extended. On an error d may have changed.
 func Override(name string, b []byte, d *Definition) error {
 	if len(b) > MaxFile {
-		return &Fault{File: name, What: fmt.Sprintf("it has %d bytes, more than %d", len(b), MaxFile)}
+		return strict.Faults{{File: name, Text: fmt.Sprintf("it has %d bytes, more than %d", len(b), MaxFile)}}
 	}
-	var laid Definition
-	decoder := toml.NewDecoder(bytes.NewReader(b))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&laid); err != nil {
-		return decodeFaults(name, b, err)
-	}
-	var given map[string]any
-	if err := toml.Unmarshal(b, &given); err != nil {
-		return decodeFaults(name, b, err)
+	laid, given, err := strict.Decode[Definition](name, b)
+	if err != nil {
+		return err
 	}
 	merge(reflect.ValueOf(d).Elem(), reflect.ValueOf(&laid).Elem(), given)
 	if d.Detect != nil {
@@ -105,7 +74,7 @@ func (d *Detect) fill() {
 		d.MaxRetry = defaultMaxRetry
 	}
 	for _, s := range []*span.Duration{&d.FindTime, &d.BanTime} {
-		if *s == 0 {
+		if s.IsZero() {
 			if err := s.UnmarshalText([]byte(defaultTime)); err != nil {
 				panic(err) // a constant
 			}
@@ -116,32 +85,14 @@ func (d *Detect) fill() {
 	}
 }
 
-// decodeFaults turns go-toml's errors into faults with places and excerpts.
-func decodeFaults(name string, b []byte, err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) {
-		var all []error
-		for _, e := range strict.Errors {
-			line, column := e.Position()
-			key := strings.Join(e.Key(), ".")
-			all = append(all, &Fault{File: name, Line: line, Column: column, What: fmt.Sprintf("unknown key %q", key), Excerpt: e.String()})
-		}
-		return errors.Join(all...)
-	}
-	var e *toml.DecodeError
-	if errors.As(err, &e) {
-		line, column := e.Position()
-		return &Fault{File: name, Line: line, Column: column, What: strings.TrimPrefix(e.Error(), "toml: "), Excerpt: e.String()}
-	}
-	return &Fault{File: name, What: err.Error()}
-}
-
 // check says all that is wrong with a definition that was read.
 func (d *Definition) check(name string, b []byte) error {
-	var all []error
+	var all strict.Faults
+	var places strict.Places
+	places.Note(name, b)
 	fault := func(key, format string, args ...any) {
-		f := &Fault{File: name, Key: key, What: fmt.Sprintf(format, args...)}
-		f.Line, f.Column = locate(b, key)
+		f := places.At(key, format, args...)
+		f.File = name
 		all = append(all, f)
 	}
 	if _, err := ban.ParseTopic(string(d.Name)); err != nil {
@@ -169,10 +120,13 @@ func (d *Definition) check(name string, b []byte) error {
 			continue
 		}
 		if _, err := ban.ParseTarget(s.Target); err != nil {
-			fault("sample.target", "sample %d: %v", i+1, err)
+			fault(fmt.Sprintf("sample.%d.target", i), "%v", err)
 		}
 	}
-	return errors.Join(all...)
+	if len(all) > 0 {
+		return all
+	}
+	return nil
 }
 
 func (d *Detect) check(fault func(key, format string, args ...any)) {
@@ -184,16 +138,16 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 	}
 	for i, r := range d.Rules {
 		if len(r.Regex) == 0 {
-			fault("detect.rule", "rule %d has no regex", i+1)
+			fault(fmt.Sprintf("detect.rule.%d", i), "it has no regex")
 		}
 		if r.Weight != nil && (*r.Weight < 0 || *r.Weight > 1000) {
-			fault("weight", "rule %d: a weight is 0 to 1000", i+1)
+			fault(fmt.Sprintf("detect.rule.%d.weight", i), "a weight is 0 to 1000")
 		}
 	}
 	if d.MaxRetry < 1 || d.MaxRetry > 1_000_000 {
 		fault("detect.maxretry", "%d is not 1 to 1000000", d.MaxRetry)
 	}
-	if d.FindTime <= 0 {
+	if d.FindTime.Duration() <= 0 {
 		fault("detect.findtime", "it must be positive")
 	}
 	if d.MaxLines < 0 || d.MaxLines > 1000 {
@@ -207,22 +161,6 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 			fault("detect.ignoreip", "%q is no address and no prefix", s)
 		}
 	}
-}
-
-// locate finds the line of a key's last part; (0, 0) when it is not there.
-func locate(b []byte, key string) (line, column int) {
-	last := key[strings.LastIndexByte(key, '.')+1:]
-	for i, text := range strings.Split(string(b), "\n") {
-		trimmed := strings.TrimLeft(text, " \t")
-		rest, ok := strings.CutPrefix(strings.TrimLeft(trimmed, "["), last)
-		if !ok {
-			rest, ok = strings.CutPrefix(strings.TrimLeft(trimmed, "["), key)
-		}
-		if rest = strings.TrimLeft(rest, " \t"); ok && rest != "" && (rest[0] == '=' || rest[0] == ']') {
-			return i + 1, len(text) - len(trimmed) + 1
-		}
-	}
-	return 0, 0
 }
 
 // PortRanges gives the ports as inclusive ranges.

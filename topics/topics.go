@@ -15,6 +15,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/span"
+	"banmesh/internal/strict"
 )
 
 // MaxFile bounds a definition's file: definitions also come from the network.
@@ -186,7 +187,7 @@ func Load(dir string) ([]*Definition, error) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
-		b, err := readLimited(path)
+		b, err := strict.Read(path, MaxFile)
 		if err != nil {
 			faults = append(faults, err)
 			continue
@@ -210,15 +211,4 @@ func Load(dir string) ([]*Definition, error) {
 	}
 	slices.SortFunc(all, func(a, b *Definition) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	return all, nil
-}
-
-func readLimited(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading a topic definition: %w", err)
-	}
-	if info.Size() > MaxFile {
-		return nil, fmt.Errorf("%s: a topic definition has at most %d bytes, this has %d", path, MaxFile, info.Size())
-	}
-	return os.ReadFile(path)
 }

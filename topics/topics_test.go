@@ -10,6 +10,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/detect"
+	"banmesh/internal/strict"
 	"banmesh/topics"
 )
 
@@ -52,12 +53,33 @@ func TestAllFaultsOfADefinitionAreReportedWithTheirPlaces(t *testing.T) {
 
 func TestUnknownKeysAreFaultsAndAllAreNamed(t *testing.T) {
 	_, err := topics.Parse("x.toml", []byte("name = \"x\"\nmax_retry = 1\n[detect]\nfindtimes = \"1m\"\n"))
-	var fault *topics.Fault
+	var fault *strict.Fault
 	if !errors.As(err, &fault) || fault.Line != 2 || fault.Column != 1 || !strings.Contains(fault.Excerpt, "max_retry") {
 		t.Fatalf("err = %#v", err)
 	}
 	if !strings.Contains(err.Error(), "x.toml:4:1") || !strings.Contains(err.Error(), "findtimes") {
 		t.Errorf("the second fault is missing: %v", err)
+	}
+}
+
+// A definition is read as strictly as agent.toml, and says as much.
+func TestAKeyOfAnotherToolGetsAHintInADefinition(t *testing.T) {
+	_, err := topics.Parse("topics.d/x.toml", []byte("name = \"x\"\n[detect]\nfiles = [\"/x\"]\nmax_retry = 3\nbantime = 600\nfindtime = [1]\n"))
+	want := `topics.d/x.toml:4:1: unknown field "detect.max_retry"
+3| files = ["/x"]
+4| max_retry = 3
+ | ~~~~~~~~~
+  hint: did you mean "maxretry"?
+topics.d/x.toml:6:12: detect.findtime: want a text in quotes, and this is a TOML array
+5| bantime = 600
+6| findtime = [1]
+ |            ~~~`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	d, err := topics.Parse("x.toml", []byte("name = \"x\"\n[detect]\nfail2ban = \"x\"\nbantime = 600\n"))
+	if err != nil || d.Detect.BanTime.Duration() != 10*time.Minute {
+		t.Errorf("bantime = 600 is %v, %v", d, err)
 	}
 }
 

@@ -61,7 +61,7 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 			since := time.Now().UTC().Truncate(time.Second)
 			path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
 				o := config.Table(tree, "operators", name)
-				o["id"], o["since"], o["probation"] = operator.String(), since, span.Duration(d).String()
+				o["id"], o["since"], o["probation"] = operator.String(), since, span.Of(d).String()
 				if comment != "" {
 					o["comment"] = comment
 				}
@@ -74,7 +74,7 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 			return reload(c, p, path)
 		},
 	}
-	c.Flags().StringVar(&probation, "probation", span.Duration(policy.DefaultProbation).String(), "how long its bans are only watched")
+	c.Flags().StringVar(&probation, "probation", span.Of(policy.DefaultProbation).String(), "how long its bans are only watched")
 	c.Flags().StringVar(&comment, "comment", "", "who that is, for whoever reads the list")
 	return c
 }

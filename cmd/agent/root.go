@@ -11,12 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"banmesh/internal/cli"
-	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
 	"banmesh/internal/firewall"
 	"banmesh/internal/keys"
 	"banmesh/internal/store"
+	"banmesh/internal/strict"
 )
 
 // paths are where an agent lives: flags, then the environment (systemd's own
@@ -145,7 +145,7 @@ func explain(err error) error {
 	if _, ok := errors.AsType[*cli.Error](err); ok {
 		return err
 	}
-	if f, ok := errors.AsType[*config.Fault](err); ok {
+	if f, ok := errors.AsType[*strict.Fault](err); ok && f.Hint != "" {
 		return &cli.Error{Err: err, Hint: f.Hint, Code: cli.ExitError}
 	}
 	if r, ok := errors.AsType[*control.RefusedError](err); ok {

@@ -14,6 +14,7 @@ import (
 	"banmesh/internal/broker/settings"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/strict"
 )
 
 // paths are where a broker lives.
@@ -117,11 +118,11 @@ func explain(err error) error {
 	}
 	var e *cli.Error
 	var r *control.RefusedError
-	var f *settings.Fault
+	var f *strict.Fault
 	switch {
 	case err == nil || errors.As(err, &e):
 		return err
-	case errors.As(err, &f):
+	case errors.As(err, &f) && f.Hint != "":
 		return &cli.Error{Err: err, Hint: f.Hint, Code: cli.ExitError}
 	case errors.As(err, &r) && r.Hint != "":
 		return cli.Hint(err, "%s", r.Hint)

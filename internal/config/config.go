@@ -6,19 +6,14 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
-	"github.com/pelletier/go-toml/v2"
-
-	"banmesh/internal/place"
 	"banmesh/internal/policy"
-	"banmesh/internal/typo"
+	"banmesh/internal/strict"
 )
 
 // MaxFile bounds one configuration file.
@@ -183,52 +178,33 @@ type HTTP struct {
 	ClientHeader   string   `toml:"client_header"`
 }
 
-// A Fault is something wrong in a file.
-type Fault struct {
-	File    string
-	Line    int // 1-based; 0 when only the file is known
-	Column  int
-	Text    string
-	Excerpt string // lines of the file with the place underlined, or ""
-	Hint    string
-}
-
-func (f *Fault) Error() string {
-	s := f.File
-	if f.Line > 0 {
-		s += fmt.Sprintf(":%d:%d", f.Line, max(f.Column, 1))
-	}
-	s += ": " + f.Text
-	if f.Excerpt != "" {
-		s += "\n" + f.Excerpt
-	}
-	return s
-}
-
 // Loaded is a configuration and where each value of it was written.
 type Loaded struct {
 	Config
 	// Files that were read, in order.
 	Files  []string
-	places place.Places
+	places strict.Places
 }
 
 // At makes a fault about the value at a dotted path ("topics.sshd.ban"), or
 // about the nearest table above it that a file has.
-func (l *Loaded) At(path, format string, args ...any) *Fault {
-	f := &Fault{File: "configuration", Text: path + ": " + fmt.Sprintf(format, args...)}
-	if at, ok := l.places.Find(path); ok {
-		f.File, f.Line, f.Column = at.File, at.Line, at.Column
-	}
+func (l *Loaded) At(path, format string, args ...any) *strict.Fault {
+	return l.Locate(&strict.Fault{Path: path, Text: fmt.Sprintf(format, args...)})
+}
+
+// Locate gives a fault of a value the file, line and column of its path.
+func (l *Loaded) Locate(f *strict.Fault) *strict.Fault {
+	f.File, f.Line, f.Column = "configuration", 0, 0
+	l.places.Locate(f)
 	return f
 }
 
 // Load reads agent.toml and then conf.d/*.toml of dir, sorted by name; later
 // files add to earlier ones and win, key by key. A directory or file that is
 // not there is an empty configuration. Every fault of every file is in the
-// error, joined, as a [Fault].
+// error, joined, as a [strict.Fault].
 func Load(dir string) (*Loaded, error) {
-	l := &Loaded{places: place.Places{}}
+	l := &Loaded{}
 	whole := map[string]any{}
 	var faults []error
 	more, err := ListFiles(filepath.Join(dir, DropInDirectory), ".toml")
@@ -236,7 +212,7 @@ func Load(dir string) (*Loaded, error) {
 		faults = append(faults, unreadable(filepath.Join(dir, DropInDirectory), err))
 	}
 	for _, name := range append([]string{filepath.Join(dir, "agent.toml")}, more...) {
-		data, err := readFile(name)
+		data, err := strict.Read(name, MaxFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -245,24 +221,33 @@ func Load(dir string) (*Loaded, error) {
 			continue
 		}
 		l.Files = append(l.Files, name)
-		part, errs := decode(name, data)
-		faults = append(faults, errs...)
-		if len(errs) == 0 {
-			merge(whole, part)
-			l.places.Note(name, data)
+		_, part, err := strict.Decode[Config](name, data)
+		if err != nil {
+			faults = append(faults, all(err)...)
+			continue
 		}
+		merge(whole, part)
+		l.places.Note(name, data)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	b, err := toml.Marshal(whole)
+	b, err := strict.Encode(whole)
 	if err == nil {
-		err = toml.Unmarshal(b, &l.Config)
+		l.Config, _, err = strict.Decode[Config]("configuration", b)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("merging the configuration: %w", err)
 	}
 	return l, nil
+}
+
+// all gives the faults of a file one by one.
+func all(err error) []error {
+	if faults, ok := errors.AsType[strict.Faults](err); ok {
+		return faults.Unwrap()
+	}
+	return []error{err}
 }
 
 // ListFiles gives the files of a directory whose names end in suffix, sorted.
@@ -283,103 +268,15 @@ func ListFiles(dir, suffix string) ([]string, error) {
 }
 
 // unreadable is the fault of a file or directory that cannot be read.
-func unreadable(name string, err error) *Fault {
-	f := &Fault{File: name, Text: err.Error()}
-	if at, ok := errors.AsType[*fs.PathError](err); ok && at.Path == name {
-		f.Text = at.Err.Error()
+func unreadable(name string, err error) *strict.Fault {
+	f, ok := errors.AsType[*strict.Fault](err)
+	if !ok {
+		f = strict.Unreadable(name, err)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		f.Hint = "the service reads it as a user of its own: chmod -R a+rX " + name
 	}
 	return f
-}
-
-func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > MaxFile {
-		return nil, fmt.Errorf("larger than %d bytes", MaxFile)
-	}
-	return b, nil
-}
-
-// decode reads one file strictly and gives its content as a tree for merging.
-func decode(name string, data []byte) (map[string]any, []error) {
-	d := toml.NewDecoder(strings.NewReader(string(data)))
-	d.DisallowUnknownFields()
-	var typed Config
-	err := d.Decode(&typed)
-	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-		var faults []error
-		for _, e := range strict.Errors {
-			line, column := e.Position()
-			key := e.Key()
-			fault := &Fault{File: name, Line: line, Column: column, Text: fmt.Sprintf("unknown field %q", strings.Join(key, ".")), Excerpt: e.String()}
-			if len(key) > 0 {
-				if like := typo.Nearest(key[len(key)-1], typo.Keys[Config]()); like != "" {
-					fault.Hint = fmt.Sprintf("did you mean %q?", like)
-				}
-			}
-			faults = append(faults, fault)
-		}
-		return nil, faults
-	}
-	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
-		line, column := bad.Position()
-		text := plain(bad)
-		return nil, []error{&Fault{File: name, Line: line, Column: column, Text: text, Excerpt: excerpt(bad, text)}}
-	}
-	if err != nil {
-		return nil, []error{&Fault{File: name, Text: err.Error()}}
-	}
-	tree := map[string]any{}
-	if err := toml.Unmarshal(data, &tree); err != nil {
-		return nil, []error{&Fault{File: name, Text: err.Error()}}
-	}
-	return tree, nil
-}
-
-// wrongKind is how the library says that a value is of another kind than the
-// key wants; nothing but its text tells.
-var wrongKind = regexp.MustCompile(`^cannot decode TOML (\w+) into struct field \S+ of type (\S+)$`)
-
-// kinds are Go's types as a person who writes a configuration calls them.
-var kinds = map[string]string{
-	"string": `a text in quotes`, "int": "a number", "uint16": "a port's number, such as 22", "bool": "true or false",
-	"[]string": `a list of texts, such as ["a", "b"]`, "[]uint16": "a list of ports' numbers, such as [22, 2222]",
-}
-
-// plain says what is wrong with a file in a person's words.
-func plain(bad *toml.DecodeError) string {
-	text := strings.TrimPrefix(bad.Error(), "toml: ")
-	key := strings.Join(bad.Key(), ".")
-	if m := wrongKind.FindStringSubmatch(text); m != nil && key != "" {
-		want, ok := kinds[strings.TrimPrefix(m[2], "*")]
-		if !ok {
-			want = "something else"
-		}
-		return fmt.Sprintf("%s: want %s, and this is a TOML %s", key, want, m[1])
-	}
-	if key != "" && strings.HasSuffix(text, "cannot be stored in uint16") {
-		return key + ": no port has this number: they go from 1 to 65535"
-	}
-	return text
-}
-
-// excerpt shows the place; what is wrong there was said above it.
-func excerpt(bad *toml.DecodeError, text string) string {
-	library := strings.TrimPrefix(bad.Error(), "toml: ")
-	if text == library {
-		return bad.String()
-	}
-	return strings.Replace(bad.String(), " "+library, "", 1)
 }
 
 // Includes gives the directories that Include names.

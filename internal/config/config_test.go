@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"banmesh/internal/strict"
 )
 
 func write(t *testing.T, dir string, files map[string]string) {
@@ -65,7 +67,7 @@ func TestEveryFaultOfEveryFileIsTold(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	f, _ := errors.AsType[*Fault](joined.Unwrap()[0])
+	f, _ := errors.AsType[*strict.Fault](joined.Unwrap()[0])
 	if f.Hint != `did you mean "maxretry"?` {
 		t.Errorf("hint %q", f.Hint)
 	}

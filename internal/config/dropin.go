@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/pelletier/go-toml/v2"
+	"banmesh/internal/strict"
 )
 
 // DropInDirectory holds the files that commands write, below the
@@ -28,16 +28,16 @@ var ErrOwn = errors.New("this file was not written by `agent`: move its settings
 func EditDropIn(dir, name string, edit func(tree map[string]any) error) (path string, err error) {
 	path = filepath.Join(dir, DropInDirectory, name+".toml")
 	tree := map[string]any{}
-	data, err := readFile(path)
+	data, err := strict.Read(path, MaxFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return path, fmt.Errorf("reading %s: %w", path, err)
+		return path, err
 	case !strings.HasPrefix(string(data), dropInHead[:strings.IndexByte(dropInHead, ';')]):
 		return path, fmt.Errorf("%s: %w", path, ErrOwn)
 	default:
-		if err := toml.Unmarshal(data, &tree); err != nil {
-			return path, fmt.Errorf("reading %s: %w", path, err)
+		if tree, err = strict.Tree(path, data); err != nil {
+			return path, err
 		}
 	}
 	if err := edit(tree); err != nil {
@@ -49,12 +49,12 @@ func EditDropIn(dir, name string, edit func(tree map[string]any) error) (path st
 		}
 		return path, nil
 	}
-	b, err := toml.Marshal(tree)
+	b, err := strict.Encode(tree)
 	if err != nil {
 		return path, fmt.Errorf("writing %s: %w", path, err)
 	}
-	if _, faults := decode(path, b); len(faults) > 0 {
-		return path, errors.Join(faults...)
+	if _, _, err := strict.Decode[Config](path, b); err != nil {
+		return path, err
 	}
 	return path, WriteAtomic(path, append([]byte(dropInHead), b...), 0o644)
 }

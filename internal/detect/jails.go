@@ -64,7 +64,7 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 	}
 	d := &topics.Detect{
 		Prefregex: j.Filter.Prefregex, Ignoreregex: j.Filter.Ignoreregex, Datepattern: j.Filter.Datepattern, MaxLines: j.Filter.Maxlines,
-		Files: j.Logpath, MaxRetry: 5, FindTime: span.Duration(10 * time.Minute), BanTime: span.Duration(10 * time.Minute),
+		Files: j.Logpath, MaxRetry: 5, FindTime: span.Of(10 * time.Minute), BanTime: span.Of(10 * time.Minute),
 		Rules: []topics.Rule{{Class: classOf(j.Filter.Name), Regex: j.Filter.Failregex}},
 	}
 	out.Definition = &topics.Definition{
@@ -152,7 +152,7 @@ func limits(d *topics.Detect, j *f2bconf.Jail, warn func(option, format string, 
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", j.Place, t.option, err)
 			}
-			*t.into = span.Duration(v)
+			*t.into = span.Of(v)
 		}
 	}
 	d.Increment.Enabled = truth(o["bantime.increment"])

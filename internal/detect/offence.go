@@ -38,7 +38,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	if guest && o.weak() {
 		o.weight = 0
 	}
-	if o.weight > 0 && j.def.Detect.Corroborate > 0 && d.o.Corroborated != nil {
+	if o.weight > 0 && !j.def.Detect.Corroborate.IsZero() && d.o.Corroborated != nil {
 		if !o.addr.IsValid() || !d.o.Corroborated(ctx, j.topic, netip.AddrPortFrom(o.addr, o.port)) {
 			j.mu.Lock()
 			j.counts.uncorroborated++

@@ -19,11 +19,11 @@ import (
 // kernel agrees, and one for who is banned again and again.
 func doubting(t *testing.T, path string) []Jail {
 	d := sshd(t, path)
-	d.Detect.Corroborate = span.Duration(10 * time.Minute)
+	d.Detect.Corroborate = span.Of(10 * time.Minute)
 	d.Detect.Established = false
 	again := &topics.Definition{Name: "again", Target: "ip", Detect: &topics.Detect{
 		Decisions: true, Rules: []topics.Rule{{Regex: []string{`^never <ADDR>$`}}}, MaxRetry: 1,
-		FindTime: span.Duration(time.Hour), BanTime: span.Duration(time.Hour),
+		FindTime: span.Of(time.Hour), BanTime: span.Of(time.Hour),
 	}}
 	return []Jail{{Definition: d}, {Definition: again}}
 }

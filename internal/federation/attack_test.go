@@ -270,7 +270,7 @@ func judged(t *testing.T, rules policy.TopicSource, never ...string) (alice, car
 	t.Helper()
 	b := mosquitto(t)
 	alice, carol, bob = newNode(t, "alice", b.url), newNode(t, "carol", b.url), newNode(t, "bob", b.url)
-	none := span.Duration(0)
+	none := span.Of(0)
 	p, err := policy.Compile(policy.Source{
 		Operators: map[string]policy.OperatorSource{
 			"alice": {ID: alice.id.Operator().String(), Probation: &none}, "carol": {ID: carol.id.Operator().String(), Probation: &none},

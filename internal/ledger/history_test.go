@@ -46,7 +46,7 @@ func TestAChangedPolicyCanBeTriedOnWhatHappened(t *testing.T) {
 	if got := try(strict); got.Claims != 5 || got.Banned != 1 || got.Watched != 2 || got.Offenders != 4 || got.Stopped != 1 || got.Caught != 0 || len(got.Conflicts) != 1 {
 		t.Errorf("as it was: %+v", got)
 	}
-	week := span.Duration(7 * 24 * time.Hour)
+	week := span.Of(7 * 24 * time.Hour)
 	if got := try(rules(t, policy.TopicSource{Ban: "2 of everyone", Watch: "any of everyone", TTL: &week}, "alice", "bob")); got.Stopped != 1 || got.Caught != 1 {
 		t.Errorf("with a longer ttl: %+v", got)
 	}

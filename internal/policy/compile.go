@@ -8,6 +8,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/span"
+	"banmesh/internal/strict"
 )
 
 // group is a set of operators and how each is counted.
@@ -58,10 +59,10 @@ func (g *group) seats() int {
 // compiler turns a [Source] into a [Policy] and collects all faults.
 type compiler struct {
 	*Policy
-	faults Faults
+	faults strict.Faults
 }
 
-// Compile checks a source and builds its policy. It fails with [Faults], all
+// Compile checks a source and builds its policy. It fails with [strict.Faults], all
 // of them at once. trust holds the lists that followed operators publish; one
 // that is missing is empty.
 func Compile(s Source, trust Trust) (*Policy, error) {
@@ -97,7 +98,7 @@ func Compile(s Source, trust Trust) (*Policy, error) {
 }
 
 func (c *compiler) fault(key, message, hint string) {
-	c.faults = append(c.faults, Fault{Key: key, Message: message, Hint: hint})
+	c.faults = append(c.faults, &strict.Fault{Path: key, Text: message, Hint: hint})
 }
 
 func (c *compiler) name(key, name string) bool {
@@ -164,7 +165,7 @@ func (c *compiler) group(name string, entries []string) {
 		p := newParser(fmt.Sprintf("%s[%d]", key, i), text, operatorNames{c.Policy})
 		m := p.member()
 		if p.fault != nil {
-			c.faults = append(c.faults, *p.fault)
+			c.faults = append(c.faults, p.fault)
 			continue
 		}
 		op := c.byName[m.name]
@@ -232,9 +233,9 @@ func (c *compiler) topic(name string, s TopicSource) {
 		p := newParser(key+"."+field, text, ruleNames{c.Policy})
 		n := p.rule()
 		if p.fault != nil {
-			c.faults = append(c.faults, *p.fault)
+			c.faults = append(c.faults, p.fault)
 		} else if p.warning != nil {
-			c.warnings = append(c.warnings, *p.warning)
+			c.warnings = append(c.warnings, p.warning)
 		}
 		return n
 	}
@@ -244,7 +245,7 @@ func (c *compiler) topic(name string, s TopicSource) {
 	p := newParser(key+".require", s.Require, ruleNames{c.Policy})
 	r.evidence = p.evidence()
 	if p.fault != nil {
-		c.faults = append(c.faults, *p.fault)
+		c.faults = append(c.faults, p.fault)
 	}
 	if s.TTL != nil {
 		r.ttl = s.TTL.Duration()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banmesh/internal/span"
+	"banmesh/internal/strict"
 )
 
 // node is one part of a compiled expression.
@@ -91,9 +92,9 @@ type parser struct {
 	words []word
 	at    int
 	names names
-	fault *Fault
+	fault *strict.Fault
 	// warning is something that is allowed and hardly meant.
-	warning *Fault
+	warning *strict.Fault
 }
 
 // names resolves the names that expressions use.
@@ -117,9 +118,14 @@ func newParser(key, text string, n names) *parser {
 
 func (p *parser) fail(at word, message, hint string) {
 	if p.fault == nil {
-		p.fault = &Fault{Key: p.key, Text: p.text, Column: at.column, Width: max(1, len(at.text)), Message: message, Hint: hint}
+		p.fault = p.faultAt(at, message, hint)
 	}
 	p.at = len(p.words)
+}
+
+// faultAt is a fault at a word.
+func (p *parser) faultAt(w word, message, hint string) *strict.Fault {
+	return &strict.Fault{Path: p.key, Column: w.column, Text: message, Excerpt: strict.Underline(p.text, w.column, len(w.text)), Hint: hint}
 }
 
 // peek gives the next word, or an empty one at the end of the text.
@@ -231,7 +237,7 @@ func (p *parser) term() *node {
 		p.fail(from, fmt.Sprintf("%q alone is no rule", clip(from.text)), "write `any of "+from.text+"`")
 	default:
 		hint := ruleHint
-		if near := nearest(from.text, []string{"any", "all", "weight", "never"}); near != "" {
+		if near := strict.Nearest(from.text, []string{"any", "all", "weight", "never"}); near != "" {
 			hint = fmt.Sprintf("did you mean %q?", near)
 		}
 		p.fail(from, "expected `any`, a number, `weight` or `(`, got "+quote(from), hint)
@@ -265,10 +271,7 @@ func (p *parser) term() *node {
 		n.need = max(1, seats)
 	}
 	if n.kind == kindQuorum && n.need > seats {
-		p.warning = &Fault{
-			Key: p.key, Text: p.text, Column: listFrom.column, Width: max(1, len(listFrom.text)),
-			Message: fmt.Sprintf("%d of %d can never be reached", n.need, seats), Hint: "name more operators; all that is reached through one follow counts as one",
-		}
+		p.warning = p.faultAt(listFrom, fmt.Sprintf("%d of %d can never be reached", n.need, seats), "name more operators; all that is reached through one follow counts as one")
 	}
 	return n
 }
@@ -285,7 +288,7 @@ func (p *parser) list() []string {
 			list = append(list, w.text)
 		default:
 			hint := "groups are defined in [groups], operators in [operators.NAME]"
-			if near := nearest(w.text, p.names.all()); near != "" {
+			if near := strict.Nearest(w.text, p.names.all()); near != "" {
 				hint = fmt.Sprintf("did you mean %q?", near)
 			}
 			p.fail(w, "no group or operator is called "+quote(w), hint)
@@ -353,7 +356,7 @@ func (p *parser) member() (m member) {
 	m.name = w.text
 	if !p.names.known(w.text) {
 		h := hint
-		if near := nearest(w.text, p.names.all()); near != "" {
+		if near := strict.Nearest(w.text, p.names.all()); near != "" {
 			h = fmt.Sprintf("did you mean %q?", near)
 		}
 		p.fail(w, "no operator is called "+quote(w), h)

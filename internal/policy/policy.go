@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/strict"
 )
 
 // A Policy is a compiled set of rules. It is immutable and may be used from
@@ -29,7 +30,7 @@ type Policy struct {
 	topics    map[ban.Topic]*rules
 	groups    map[string]*group
 	trust     Trust
-	warnings  []Fault
+	warnings  strict.Faults
 }
 
 // operator is a named operator.
@@ -76,7 +77,7 @@ func (p *Policy) Source() Source { return p.source }
 
 // Warnings are what is allowed in the rules and hardly meant, such as a quorum
 // that can never be reached.
-func (p *Policy) Warnings() []Fault { return p.warnings }
+func (p *Policy) Warnings() strict.Faults { return p.warnings }
 
 // WithTrust compiles the same rules against other published trust lists.
 func (p *Policy) WithTrust(t Trust) (*Policy, error) { return Compile(p.source, t) }

@@ -33,7 +33,7 @@ func TestVerdicts(t *testing.T) {
 		op("bob"):   {Operators: []ban.Operator{op("y"), op("z")}},
 		op("far"):   {Operators: []ban.Operator{op("q")}},
 	}
-	week := span.Duration(7 * 24 * time.Hour)
+	week := span.Of(7 * 24 * time.Hour)
 	for _, c := range []struct {
 		name   string
 		topic  TopicSource
@@ -213,7 +213,7 @@ func TestAQuorumThatCannotBeReachedIsAWarning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := p.Warnings(); len(w) != 1 || w[0].Column != 22 || w[0].Message != "3 of 2 can never be reached" {
+	if w := p.Warnings(); len(w) != 1 || w[0].Column != 22 || w[0].Text != "3 of 2 can never be reached" {
 		t.Errorf("warnings are %+v", w)
 	}
 }
@@ -296,7 +296,7 @@ func TestTimesWithoutAnEndAreRefused(t *testing.T) {
 	s := source(TopicSource{}, "alice")
 	alice := s.Operators["alice"]
 	alice.Since = t0
-	for d, ok := range map[span.Duration]bool{0: true, span.Duration(MaxProbation): true, span.Duration(MaxProbation + time.Second): false, span.Duration(span.Permanent): false} {
+	for d, ok := range map[span.Duration]bool{{}: true, span.Of(MaxProbation): true, span.Of(MaxProbation + time.Second): false, span.Of(span.Permanent): false} {
 		alice.Probation = &d
 		s.Operators["alice"] = alice
 		if _, err := Compile(s, nil); (err == nil) != ok {

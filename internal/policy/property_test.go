@@ -12,6 +12,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/span"
+	"banmesh/internal/strict"
 )
 
 var (
@@ -50,7 +51,7 @@ func drawRule(t *rapid.T, depth int) string {
 }
 
 func drawPolicy(t *rapid.T) *Policy {
-	ttl, confirmed := span.Duration(time.Hour), span.Duration(90*time.Minute)
+	ttl, confirmed := span.Of(time.Hour), span.Of(90*time.Minute)
 	s := source(TopicSource{
 		Ban: drawRule(t, 2), Watch: drawRule(t, 1), TTL: &ttl, ConfirmedTTL: &confirmed,
 		Require: rapid.SampledFrom([]string{"", "hits >= 2", "tcp"}).Draw(t, "require"),
@@ -287,9 +288,9 @@ func FuzzRules(f *testing.F) {
 		if err == nil {
 			return
 		}
-		for _, fault := range err.(Faults) {
-			if fault.Column < 0 || fault.Column > len(fault.Text)+1 || strings.Count(fault.Excerpt(), "\n") > 1 {
-				t.Fatalf("%+v\n%s", fault, fault.Excerpt())
+		for _, fault := range err.(strict.Faults) {
+			if fault.Column < 0 || fault.Column > max(len(s), maxExpression)+1 || strings.Count(fault.Excerpt, "\n") > 1 {
+				t.Fatalf("%+v\n%s", fault, fault.Excerpt)
 			}
 		}
 	})

@@ -27,7 +27,7 @@ func (s *Settings) CheckFilters() error {
 
 // BanTime is how long a ban by hand lasts in a topic.
 func (s *Settings) BanTime(topic ban.Topic) time.Duration {
-	if t, ok := s.Find(topic); ok && t.Definition.Detect != nil && t.Definition.Detect.BanTime > 0 {
+	if t, ok := s.Find(topic); ok && t.Definition.Detect != nil && !t.Definition.Detect.BanTime.IsZero() {
 		return t.Definition.Detect.BanTime.Duration()
 	}
 	return defaultBanTime

@@ -143,7 +143,7 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 		}
 		scope.MaxConnections = uint32(*c.MaxConnections)
 	}
-	if d.Detect != nil && d.Detect.Corroborate > 0 {
+	if d.Detect != nil && !d.Detect.Corroborate.IsZero() {
 		if len(scope.Ports) == 0 {
 			return scope, errors.New("corroborate: the topic names no port whose peers could be remembered; corroborate = \"off\" believes the log")
 		}

@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
 	"banmesh/internal/policy"
-	"banmesh/internal/typo"
+	"banmesh/internal/strict"
 	"banmesh/topics"
 )
 
@@ -91,7 +91,7 @@ func (s *Settings) override(dir string) (faults []error) {
 		d := s.definitions[ban.Topic(name)]
 		if d == nil {
 			f := s.config.At("topics."+name, "no such topic is defined: `agent topics list` names those that are; a definition of your own goes to %s", filepath.Join(dir, TopicDirectory, name+".toml"))
-			if like := typo.Nearest(name, s.names()); like != "" {
+			if like := strict.Nearest(name, s.names()); like != "" {
 				f.Hint = fmt.Sprintf("did you mean %q?", like)
 			}
 			faults = append(faults, f)
@@ -108,14 +108,12 @@ func (s *Settings) override(dir string) (faults []error) {
 func (s *Settings) compile() (faults []error) {
 	var err error
 	s.policy, err = policy.Compile(s.source(), nil)
-	list, ok := errors.AsType[policy.Faults](err)
+	list, ok := errors.AsType[strict.Faults](err)
 	if !ok && err != nil {
 		return []error{err}
 	}
 	for _, f := range list {
-		at := s.config.At(f.Key, "%s", f.Message)
-		at.Excerpt, at.Hint = f.Excerpt(), f.Hint
-		faults = append(faults, at)
+		faults = append(faults, s.config.Locate(f))
 	}
 	return faults
 }

@@ -16,6 +16,7 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
+	"banmesh/internal/strict"
 )
 
 // Directories of lists, below the configuration directory.
@@ -77,7 +78,7 @@ func loadShields(dir string, c *config.Loaded) (x shields, faults []error) {
 	for _, name := range names {
 		list, err := readShared(name)
 		if err != nil {
-			faults = append(faults, &config.Fault{File: name, Text: err.Error(), Hint: "write a prefix a line, perhaps `until 2026-03-01T00:00:00Z`, perhaps a comment after #"})
+			faults = append(faults, &strict.Fault{File: name, Text: err.Error(), Hint: "write a prefix a line, perhaps `until 2026-03-01T00:00:00Z`, perhaps a comment after #"})
 		}
 		x.shared = append(x.shared, list...)
 	}

@@ -99,7 +99,7 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 		// Remembering makes the kernel track connections, so only who asks pays.
 		t.Scope.Remember = 0
 	}
-	t.Corroborate = t.Detect && d.Detect.Corroborate > 0
+	t.Corroborate = t.Detect && !d.Detect.Corroborate.IsZero()
 	if t.Reports = on(c.Reports); t.Reports && !t.Detect {
 		return t, errors.New("reports: what is reported is counted where offenders are looked for: detect = true")
 	}
@@ -142,7 +142,7 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 	switch c.Corroborate {
 	case "":
 	case "off":
-		x.Corroborate = 0
+		x.Corroborate = span.Duration{}
 	default:
 		if err := x.Corroborate.UnmarshalText([]byte(c.Corroborate)); err != nil {
 			faults["corroborate"] = fmt.Errorf("%w; it is a time, or \"off\"", err)

@@ -60,14 +60,18 @@ func Seconds(s string) (float64, error) {
 	return v, nil
 }
 
-// A Duration is a length of time that a configuration file holds.
-type Duration time.Duration
+// A Duration is a length of time that a configuration file holds. It is no
+// number, so that TOML's `600` is 600 seconds as "600" is, and not nanoseconds.
+type Duration struct{ length time.Duration }
+
+// Of gives a length of time as a [Duration].
+func Of(d time.Duration) Duration { return Duration{d} }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := Parse(string(b))
 	if err == nil {
-		*d = Duration(v)
+		d.length = v
 	}
 	return err
 }
@@ -76,10 +80,13 @@ func (d *Duration) UnmarshalText(b []byte) error {
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // String gives the text of [Format].
-func (d Duration) String() string { return Format(time.Duration(d)) }
+func (d Duration) String() string { return Format(d.length) }
 
 // Duration gives the time as the standard library's type.
-func (d Duration) Duration() time.Duration { return time.Duration(d) }
+func (d Duration) Duration() time.Duration { return d.length }
+
+// IsZero says that nothing was written, or zero.
+func (d Duration) IsZero() bool { return d.length == 0 }
 
 // Parse gives a text as a duration, [Permanent] when it is negative or too
 // long to count. Where a length must be finite the caller checks its bounds.

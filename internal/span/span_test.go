@@ -50,8 +50,8 @@ func TestADurationIsReadAndWrittenAlikeInEveryFile(t *testing.T) {
 			t.Errorf("%q is written as %q, %v, and read back as %v", text, b, err, back)
 		}
 	}
-	kept := Duration(time.Hour)
-	if err := kept.UnmarshalText([]byte("soon")); err == nil || kept != Duration(time.Hour) {
+	kept := Of(time.Hour)
+	if err := kept.UnmarshalText([]byte("soon")); err == nil || kept != Of(time.Hour) {
 		t.Errorf("a fault changed the value: %v, %v", kept, err)
 	}
 }

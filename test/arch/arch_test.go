@@ -19,31 +19,30 @@ import (
 // package may import. "internal/x/..." is judged as internal/x. Test files are
 // free, because they put parts together to test them.
 var mayImport = map[string][]string{
-	"topics":              {"internal/ban", "internal/span"},
+	"topics":              {"internal/ban", "internal/span", "internal/strict"},
 	"client":              {},
 	"internal/ban":        {},
 	"internal/cli":        {},
 	"internal/store":      {},
 	"internal/control":    {"internal/ban"},
-	"internal/typo":       {},
-	"internal/place":      {},
-	"internal/config":     {"internal/ban", "internal/place", "internal/policy", "internal/span", "internal/typo"},
+	"internal/strict":      {},
+	"internal/config":     {"internal/ban", "internal/policy", "internal/strict"},
 	"internal/detect":     {"internal/ban", "internal/span", "topics"},
 	"internal/span":       {},
 	"internal/wire":       {"internal/ban"},
 	"internal/keys":       {"internal/ban", "internal/wire"},
 	"internal/federation": {"internal/ban", "internal/keys", "internal/store", "internal/wire"},
 	"internal/firewall":   {"internal/ban"},
-	"internal/policy":     {"internal/ban", "internal/span"},
+	"internal/policy":     {"internal/ban", "internal/span", "internal/strict"},
 	"internal/neverban":   {"internal/ban"},
 	"internal/ledger":     {"internal/ban", "internal/store", "internal/policy", "internal/neverban"},
 	"internal/wallet":     {"internal/ban"},
 	"internal/export":     {"internal/ban", "internal/wallet"},
 	"internal/gate":       {"internal/ban", "internal/wallet"},
-	"internal/broker":     {"internal/ban", "internal/wire", "internal/place", "internal/span", "internal/typo"},
+	"internal/broker":     {"internal/ban", "internal/wire", "internal/span", "internal/strict"},
 	"internal/settings": {
 		"topics", "internal/ban", "internal/config", "internal/detect", "internal/federation", "internal/firewall", "internal/gate",
-		"internal/keys", "internal/neverban", "internal/policy", "internal/span", "internal/typo", "internal/wire",
+		"internal/keys", "internal/neverban", "internal/policy", "internal/span", "internal/strict", "internal/wire",
 	},
 	"internal/agent": {
 		"topics", "internal/ban", "internal/broker", "internal/config", "internal/control", "internal/detect", "internal/export",
@@ -52,9 +51,9 @@ var mayImport = map[string][]string{
 	},
 	"cmd/agent": {
 		"topics", "client", "internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/span",
-		"internal/federation", "internal/firewall", "internal/keys", "internal/ledger", "internal/policy", "internal/neverban", "internal/settings", "internal/store", "internal/wallet", "internal/wire",
+		"internal/federation", "internal/firewall", "internal/keys", "internal/ledger", "internal/policy", "internal/neverban", "internal/settings", "internal/store", "internal/strict", "internal/wallet", "internal/wire",
 	},
-	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/keys", "internal/wire"},
+	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/keys", "internal/strict", "internal/wire"},
 }
 
 // onlyIn confines each library that shapes a part to its home, so that it can
@@ -66,7 +65,7 @@ var onlyIn = map[string][]string{
 	"github.com/eclipse/paho.mqtt.golang": {"internal/federation"},
 	"golang.org/x/crypto/nacl/sign":       {"internal/wire"},
 	"go.etcd.io/bbolt":                    {"internal/store", "internal/broker"},
-	"github.com/pelletier/go-toml/v2":     {"internal/config", "internal/place", "topics", "internal/broker", "cmd/broker"},
+	"github.com/pelletier/go-toml/v2":     {"internal/strict"},
 	"github.com/spf13/cobra":              {"cmd/agent", "cmd/broker", "internal/cli"},
 	"github.com/dlclark/regexp2":          {"internal/detect"},
 	"github.com/fsnotify/fsnotify":        {"internal/detect", "internal/broker"},

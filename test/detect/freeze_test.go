@@ -60,7 +60,7 @@ func TestAnOffenderIsBannedWhileAnotherLogHoldsTheFreezingLine(t *testing.T) {
 	put(auth, strings.Repeat(time.Now().Format(time.Stamp)+" web1 sshd[1]: Failed password for root from 192.0.2.7 port 1 ssh2\n", 5))
 	jail := func(name, log string) detect.Jail {
 		return detect.Jail{Definition: &topics.Definition{Name: ban.Topic(name), Target: "ip", Detect: &topics.Detect{
-			Files: []string{log}, Fail2ban: name, MaxRetry: 5, FindTime: span.Duration(10 * time.Minute), BanTime: span.Duration(time.Hour),
+			Files: []string{log}, Fail2ban: name, MaxRetry: 5, FindTime: span.Of(10 * time.Minute), BanTime: span.Of(time.Hour),
 		}}}
 	}
 	banned := make(chan detect.Decision, 10)

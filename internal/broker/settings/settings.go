@@ -6,20 +6,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
-	"os"
-	"strings"
 	"time"
-
-	"github.com/pelletier/go-toml/v2"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker"
-	"banmesh/internal/place"
 	"banmesh/internal/span"
-	"banmesh/internal/typo"
+	"banmesh/internal/strict"
 	"banmesh/internal/wire"
 )
 
@@ -43,7 +37,7 @@ type File struct {
 	HTTP      HTTP            `toml:"http"`
 
 	path   string
-	places place.Places
+	places strict.Places
 }
 
 // A Listener is a place where clients come in.
@@ -95,27 +89,6 @@ type HTTP struct {
 	Listen string `toml:"listen"` // "" is off
 }
 
-// A Fault is something wrong in a file.
-type Fault struct {
-	File         string
-	Line, Column int
-	Text         string
-	Excerpt      string
-	Hint         string
-}
-
-func (f *Fault) Error() string {
-	s := f.File
-	if f.Line > 0 {
-		s += fmt.Sprintf(":%d:%d", f.Line, f.Column)
-	}
-	s += ": " + f.Text
-	if f.Excerpt != "" {
-		s += "\n" + f.Excerpt
-	}
-	return s
-}
-
 // Default is the configuration without a file: plain MQTT on loopback, every
 // network, everybody on this machine.
 func Default() *File {
@@ -125,62 +98,31 @@ func Default() *File {
 	}
 }
 
-// Read reads a file. Every fault is in the error, joined, as a [Fault].
+// Read reads a file. Every fault is in the error, as [strict.Fault].
 func Read(path string) (*File, error) {
-	in, err := os.Open(path)
+	b, err := strict.Read(path, maxFile)
 	if err != nil {
 		return nil, err
-	}
-	defer in.Close()
-	b, err := io.ReadAll(io.LimitReader(in, maxFile+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	case len(b) > maxFile:
-		return nil, &Fault{File: path, Text: fmt.Sprintf("larger than %d bytes", maxFile)}
 	}
 	return Parse(path, b)
 }
 
 // Parse reads the text of a file.
 func Parse(path string, text []byte) (*File, error) {
-	d := toml.NewDecoder(strings.NewReader(string(text)))
-	d.DisallowUnknownFields()
-	f := &File{path: path, places: place.Places{}}
-	err := d.Decode(f)
-	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-		var faults []error
-		for _, e := range strict.Errors {
-			line, column := e.Position()
-			f := &Fault{File: path, Line: line, Column: column, Text: fmt.Sprintf("unknown field %q", strings.Join(e.Key(), ".")), Excerpt: e.String()}
-			if key := e.Key(); len(key) > 0 {
-				if like := typo.Nearest(key[len(key)-1], typo.Keys[File]()); like != "" {
-					f.Hint = fmt.Sprintf("did you mean %q?", like)
-				}
-			}
-			faults = append(faults, f)
-		}
-		return nil, errors.Join(faults...)
-	}
-	if e, ok := errors.AsType[*toml.DecodeError](err); ok {
-		line, column := e.Position()
-		return nil, &Fault{File: path, Line: line, Column: column, Text: strings.TrimPrefix(e.Error(), "toml: "), Excerpt: e.String()}
-	}
+	f, _, err := strict.Decode[File](path, text)
 	if err != nil {
-		return nil, &Fault{File: path, Text: err.Error()}
+		return nil, err
 	}
+	f.path = path
 	f.places.Note(path, text)
-	return f, nil
+	return &f, nil
 }
 
 // at makes a fault of the value at a dotted path. Without a file, as with the
 // flags of `broker run` alone, it names the value.
 func (f *File) at(path string, err error) error {
-	at, ok := f.places.Find(path)
-	if !ok && f.path == "" {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	fault := &Fault{File: f.path, Line: at.Line, Column: at.Column, Text: path + ": " + err.Error()}
+	fault := f.places.At(path, "%v", err)
+	fault.File = f.path
 	if errors.Is(err, fs.ErrPermission) {
 		fault.Hint = "the service is not root: put the file into a group, and name that in SupplementaryGroups= of the unit"
 	}

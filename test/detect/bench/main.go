@@ -62,7 +62,7 @@ func runChild(log, filters string) error {
 	for _, name := range list {
 		def := &topics.Definition{Name: ban.Topic("f-" + strings.ReplaceAll(strings.ToLower(name), "_", "-")), Target: "ip", Detect: &topics.Detect{
 			Files: []string{log}, Fail2ban: name, MaxRetry: 5,
-			FindTime: span.Duration(10 * time.Minute), BanTime: span.Duration(20 * 365 * 24 * time.Hour),
+			FindTime: span.Of(10 * time.Minute), BanTime: span.Of(20 * 365 * 24 * time.Hour),
 		}}
 		jails = append(jails, detect.Jail{Definition: def})
 	}
@@ -79,7 +79,7 @@ func runChild(log, filters string) error {
 		}
 		o.Now = func() time.Time { return t }
 		for _, j := range jails {
-			j.Definition.Detect.FindTime = span.Duration(30 * 24 * time.Hour)
+			j.Definition.Detect.FindTime = span.Of(30 * 24 * time.Hour)
 		}
 	}
 	d, err := detect.New(o)

@@ -1,10 +1,9 @@
-// Package typo guesses which name a person meant who wrote one that is not
-// there.
-package typo
+package strict
 
 import "strings"
 
-// Nearest gives the name that a person probably meant, or "".
+// Nearest gives the name that a person who wrote wrong probably meant, or "":
+// a third of its letters may differ.
 func Nearest(wrong string, names []string) string {
 	best, distance := "", len(wrong)/3+1
 	for _, n := range names {

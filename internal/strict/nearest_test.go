@@ -1,6 +1,7 @@
-package typo
+package strict
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 )
@@ -28,7 +29,7 @@ func TestKeysAreThoseOfEveryTable(t *testing.T) {
 		Topics map[string]table `toml:"topics"`
 		Other  *table           `toml:"other"`
 	}
-	if got := Keys[file](); !slices.Equal(got, []string{"topics", "ban", "ports", "other", "ban", "ports"}) {
+	if got := Keys(reflect.TypeFor[file]()); !slices.Equal(got, []string{"topics", "ban", "ports", "other", "ban", "ports"}) {
 		t.Errorf("%q", got)
 	}
 }
