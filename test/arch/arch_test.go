@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"internal/cli":        {},
 	"internal/store":      {},
 	"internal/control":    {"internal/ban"},
-	"internal/strict":      {},
+	"internal/strict":     {},
 	"internal/config":     {"internal/ban", "internal/policy", "internal/strict"},
 	"internal/detect":     {"internal/ban", "internal/span", "topics"},
 	"internal/span":       {},
