@@ -17,7 +17,7 @@ import (
 )
 
 func newAdmitCommand() *cobra.Command {
-	var o broker.SidecarOptions
+	var o broker.GatewayOptions
 	var ingressPassword, targetPassword, web string
 	var operators []string
 	c := &cobra.Command{
@@ -46,7 +46,7 @@ program alone write.
 				o.Operators = append(o.Operators, id)
 			}
 			o.Log = settings.Log{}.Logger(c.ErrOrStderr())
-			s, err := broker.NewSidecar(o)
+			s, err := broker.NewGateway(o)
 			if err != nil {
 				return err
 			}

@@ -36,7 +36,7 @@ type Status struct {
 func (b *Broker) Status() Status {
 	s := Status{
 		Network: b.options.Network, Open: b.options.Open, Since: b.started, Connections: int(b.open.Load()), MaxConnection: b.limits.Connections,
-		Sessions: b.roster.len(), Subscriptions: b.index.subscriptions(), Retained: b.store.Status(), BannedKeys: b.banned.all(),
+		Sessions: b.sessions.len(), Subscriptions: b.index.subscriptions(), Retained: b.store.Status(), BannedKeys: b.banned.all(),
 		TurnedAway: byLabel(b.count.turnedAway), Refused: byLabel(b.count.refused),
 	}
 	for _, l := range b.listeners {
@@ -110,7 +110,7 @@ type Session struct {
 // Sessions lists the clients, ordered by identifier.
 func (b *Broker) Sessions() []Session {
 	var out []Session
-	for _, s := range b.roster.all() {
+	for _, s := range b.sessions.all() {
 		s.mu.Lock()
 		c := s.c
 		s.mu.Unlock()
@@ -135,7 +135,7 @@ var ErrUnknown = errors.New("no such client")
 
 // Kick closes the connection of a client, by identifier. It may come back.
 func (b *Broker) Kick(id string) error {
-	s := b.roster.get(id)
+	s := b.sessions.get(id)
 	if s == nil {
 		return fmt.Errorf("%.64q: %w", id, ErrUnknown)
 	}
@@ -155,7 +155,7 @@ func (b *Broker) BanKey(identity string) (removed int, err error) {
 	if err := b.banned.change(identity, true); err != nil {
 		return 0, err
 	}
-	for _, s := range b.roster.all() {
+	for _, s := range b.sessions.all() {
 		if s.who.method != "key" || s.who.node.String() != identity && s.who.operator.String() != identity {
 			continue
 		}

@@ -36,26 +36,26 @@ import (
 // A Broker serves one network. [New] opens its state and its listeners, so
 // that faults and addresses are known; [Broker.Run] serves.
 type Broker struct {
-	options   Options
-	limits    Limits
-	prefix    string // of every filter that a client may read
-	maxQoS    byte
-	log       *slog.Logger
-	now       func() time.Time
-	registry  *prometheus.Registry
-	count     *counters
-	store     *retained.Store
-	admission *admission
-	banned    *banList
-	passwords *passwords
-	roster    roster
-	index     index
-	crowd     crowd
-	engine    *mqtt.Server
-	flush     flushers
-	listeners []*listener
-	arriving  chan struct{}
-	started   time.Time
+	options    Options
+	limits     Limits
+	prefix     string // of every filter that a client may read
+	maxQoS     byte
+	log        *slog.Logger
+	now        func() time.Time
+	registry   *prometheus.Registry
+	count      *counters
+	store      *retained.Store
+	admission  *admission
+	banned     *banList
+	passwords  *passwords
+	sessions   sessionTable
+	index      index
+	perIP      perIPLimit
+	engine     *mqtt.Server
+	flush      flushers
+	listeners  []*listener
+	connecting chan struct{}
+	started    time.Time
 
 	open     atomic.Int64 // connections that may become clients
 	accepted atomic.Int64 // those of listeners, before that
@@ -101,7 +101,7 @@ func New(o Options) (b *Broker, err error) {
 	b = &Broker{
 		options: o, limits: o.Limits.defaults(), prefix: wire.Prefix, maxQoS: 1,
 		log: o.Log, now: o.Now, registry: o.Registry, count: newCounters(o.Registry),
-		passwords: newPasswords(), roster: roster{byID: map[string]*session{}}, crowd: newCrowd(),
+		passwords: newPasswords(), sessions: sessionTable{byID: map[string]*session{}}, perIP: newPerIPLimit(),
 		flush: newFlushers(max(2, runtime.GOMAXPROCS(0))), conns: map[*conn]struct{}{}, started: o.Now(),
 	}
 	if o.Network != "" {
@@ -111,7 +111,7 @@ func New(o Options) (b *Broker, err error) {
 		b.maxQoS = 2
 	}
 	b.limits.Connections = min(b.limits.Connections, descriptors()-ownDescriptors)
-	b.arriving = make(chan struct{}, b.limits.Arriving)
+	b.connecting = make(chan struct{}, b.limits.Connecting)
 	defer func() {
 		if err != nil {
 			_ = b.Close()
@@ -325,7 +325,7 @@ func (b *Broker) serveConn(nc net.Conn) {
 			b.log.Error("the engine failed on a client", "client", c.who.String(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			b.forget(c)
 		}
-		b.roster.end(c, &b.index)
+		b.sessions.end(c, &b.index)
 		b.connsMu.Lock()
 		delete(b.conns, c)
 		b.connsMu.Unlock()
@@ -333,19 +333,19 @@ func (b *Broker) serveConn(nc net.Conn) {
 	}()
 	b.count.connections.Inc()
 	select {
-	case b.arriving <- struct{}{}:
+	case b.connecting <- struct{}{}:
 	default:
-		b.count.turnedAway.WithLabelValues("too many arrive").Inc()
+		b.count.turnedAway.WithLabelValues("too many are connecting").Inc()
 		return
 	}
-	err := c.arrive()
-	<-b.arriving
+	err := c.login()
+	<-b.connecting
 	if err != nil {
 		b.turnAway(c, err)
 		return
 	}
-	b.crowd.login(c.who)
-	defer func() { b.crowd.logout(c.who, b.now()) }()
+	b.perIP.login(c.who)
+	defer func() { b.perIP.logout(c.who, b.now()) }()
 	b.log.Debug("client connected", b.attributes(c)...)
 	_ = b.engine.EstablishConnection("guard", c)
 	cause := "left"

@@ -15,7 +15,7 @@ import (
 func away(t testing.TB, b *Broker, id string) {
 	t.Helper()
 	eventually(t, id+" is away", func() bool {
-		s := b.roster.get(id)
+		s := b.sessions.get(id)
 		if s == nil {
 			return true
 		}

@@ -199,7 +199,7 @@ func TestAStalledReaderIsCutOnEncryptedTransportsToo(t *testing.T) {
 			healthy, pub := join(t, b, "healthy"), join(t, b, "pub")
 			healthy.subscribe("t", 1)
 			payload := strings.Repeat("x", 100_000)
-			for i := 0; b.roster.get("stalled") != nil; i++ {
+			for i := 0; b.sessions.get("stalled") != nil; i++ {
 				if i == 2000 {
 					t.Fatal("it was never cut")
 				}
@@ -249,7 +249,7 @@ func TestAnExpiredSessionLeavesNothing(t *testing.T) {
 	join(t, b, "pub").publish("t", "queued", 1, false)
 	eventually(t, "the session is forgotten", func() bool {
 		_, known := b.engine.Clients.Get("old")
-		return !known && b.roster.get("old") == nil && b.index.subscriptions() == 0
+		return !known && b.sessions.get("old") == nil && b.index.subscriptions() == 0
 	})
 	if _, present := stay(t, b, "old"); present {
 		t.Error("it came back")

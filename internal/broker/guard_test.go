@@ -244,12 +244,12 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 		t.Errorf("granted %#x", q)
 	}
 	once.wantNothing()
-	who := b.roster.get(newAuthor("once").feed.Node.String()).who
-	b.crowd.mu.Lock()
-	if paid := 1e6 - b.crowd.keys[who].rate.level; paid < 10_000/searchPrice {
+	who := b.sessions.get(newAuthor("once").feed.Node.String()).who
+	b.perIP.mu.Lock()
+	if paid := 1e6 - b.perIP.keys[who].rate.level; paid < 10_000/searchPrice {
 		t.Errorf("it paid %v", paid)
 	}
-	b.crowd.mu.Unlock()
+	b.perIP.mu.Unlock()
 	greedy := newAuthor("greedy").join(t, b)
 	body := []byte{0, 1}
 	for range 4000 {
@@ -264,7 +264,7 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 }
 
 func TestWhatOneAddressMayHold(t *testing.T) {
-	w := newCrowd()
+	w := newPerIPLimit()
 	four, six, same, loop := addr("192.0.2.1"), addr("2001:db8::1"), addr("2001:db8::ffff"), addr("127.0.0.1")
 	now := time.Now()
 	for range 2 {
@@ -331,13 +331,13 @@ func TestAPanicCostsOneClientItsConnection(t *testing.T) {
 	b := open(t)
 	c := join(t, b, "victim")
 	c.subscribe("t", 1)
-	s := b.roster.get("victim")
+	s := b.sessions.get("victim")
 	s.c.testingOnlyPanic.Store(true)
 	c.send(frame.Pingreq<<4, 0)
 	c.wantClosed()
 	eventually(t, "it is forgotten", func() bool {
 		_, known := b.engine.Clients.Get("victim")
-		return b.roster.get("victim") == nil && !known && b.index.subscriptions() == 0
+		return b.sessions.get("victim") == nil && !known && b.index.subscriptions() == 0
 	})
 	if value(b.count.panics) != 1 {
 		t.Error("not counted")

@@ -72,13 +72,13 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	c := guarded(cl)
 	h.b.count.logins.WithLabelValues(c.who.method).Inc() // before the client hears that it is in
-	if old := h.b.roster.get(cl.ID); old != nil && old.who != c.who {
+	if old := h.b.sessions.get(cl.ID); old != nil && old.who != c.who {
 		h.b.evict(cl.ID)
 	}
-	c.session = h.b.roster.begin(c, cl, pk.Connect.Clean, &h.b.index)
+	c.session = h.b.sessions.begin(c, cl, pk.Connect.Clean, &h.b.index)
 }
 
-// evict takes a client out of the engine with all that it was owed, so that
+// evict takes a client out of the engine with all that is pending for it, so that
 // another identity inherits nothing.
 func (b *Broker) evict(id string) {
 	if old, ok := b.engine.Clients.Get(id); ok {
@@ -122,7 +122,7 @@ func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) 
 	if c := guarded(cl); c != nil && c.session != nil {
 		all := 0
 		for _, f := range pk.Filters {
-			visited, ok := h.b.oweRetained(c, f.Filter)
+			visited, ok := h.b.queueRetained(c, f.Filter)
 			if all += visited; !ok || all > h.b.limits.MaxSearch {
 				c.kick("asks for too much")
 				return
@@ -176,7 +176,7 @@ func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 }
 
 func (h *hook) OnClientExpired(cl *mqtt.Client) {
-	h.b.roster.expire(cl, &h.b.index)
+	h.b.sessions.expire(cl, &h.b.index)
 	cl.ClearInflights()
 	h.b.engine.UnsubscribeClient(cl)
 }
@@ -226,10 +226,10 @@ func (b *Broker) mayRead(c *conn, filter string) string {
 	return ""
 }
 
-// oweRetained owes a client what is retained under a filter that it was
+// queueRetained queues the messages that are retained under a filter that it was
 // granted. It is false where the client asks for more than it may: a search is
 // paid for by the levels of topics that it visits, found or not.
-func (b *Broker) oweRetained(c *conn, filter string) (visited int, ok bool) {
+func (b *Broker) queueRetained(c *conn, filter string) (visited int, ok bool) {
 	c.session.subsMu.Lock()
 	qos, granted := c.session.subs[filter]
 	c.session.subsMu.Unlock()
@@ -237,7 +237,7 @@ func (b *Broker) oweRetained(c *conn, filter string) (visited int, ok bool) {
 		return 0, true
 	}
 	found, visited := b.store.Search(filter)
-	if len(found) > 0 && !c.out.owe(found, qos) {
+	if len(found) > 0 && !c.out.queueRetained(found, qos) {
 		return visited, false
 	}
 	return visited, visited < searchPrice || b.charge(c, float64(visited)/searchPrice, b.now())

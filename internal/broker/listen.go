@@ -91,14 +91,14 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		from := addrPort(nc.RemoteAddr()).Addr()
-		if !l.b.crowd.enter(from, l.b.limits.PerAddress) {
+		if !l.b.perIP.enter(from, l.b.limits.PerAddress) {
 			l.b.count.turnedAway.WithLabelValues("too many from its address").Inc()
 			_ = nc.Close()
 			continue
 		}
 		l.b.accepted.Add(1)
 		return &counted{Conn: nc, leave: func() {
-			l.b.crowd.leave(from, l.b.now())
+			l.b.perIP.leave(from, l.b.now())
 			l.b.accepted.Add(-1)
 		}}, nil
 	}

@@ -46,10 +46,10 @@ type errLogin struct {
 
 func (e *errLogin) Error() string { return e.why }
 
-// login decides who a client is from its CONNECT. It checks the cheap rules
+// authenticate decides who a client is from its CONNECT. It checks the cheap rules
 // first; a CONNECT that asks for what this broker does not do is refused in
 // the client's own protocol.
-func (b *Broker) login(c *conn, n frame.Connection) (identity, error) {
+func (b *Broker) authenticate(c *conn, n frame.Connection) (identity, error) {
 	switch {
 	case n.Level != frame.Level311:
 		code := frame.RefusedVersion
@@ -73,7 +73,7 @@ func (b *Broker) login(c *conn, n frame.Connection) (identity, error) {
 	if who.method == "key" && b.banned.has(who.node.String(), who.operator.String()) {
 		return who, &errLogin{frame.RefusedAuthorized, "banned key"}
 	}
-	if old := b.roster.get(string(n.ClientID)); old != nil && who.method != "key" && old.who != who {
+	if old := b.sessions.get(string(n.ClientID)); old != nil && who.method != "key" && old.who != who {
 		return who, &errLogin{frame.RefusedIdentifier, "client identifier in use"}
 	}
 	return who, nil

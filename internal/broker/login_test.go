@@ -90,7 +90,7 @@ func TestAnotherIdentityInheritsNothing(t *testing.T) {
 	first.subscribe("secret", 1)
 	first.nc.Close()
 	eventually(t, "it is away", func() bool {
-		s := b.roster.get(a.feed.Node.String())
+		s := b.sessions.get(a.feed.Node.String())
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.c == nil
@@ -120,7 +120,7 @@ func TestACommunityBrokerKeepsNoSessions(t *testing.T) {
 		}
 		c.subscribe("banmesh/1/net/sshd/+/+/head", 1)
 		c.nc.Close()
-		eventually(t, "it is gone", func() bool { return b.roster.len() == 0 && b.index.subscriptions() == 0 })
+		eventually(t, "it is gone", func() bool { return b.sessions.len() == 0 && b.index.subscriptions() == 0 })
 	}
 }
 

@@ -100,8 +100,8 @@ func (b *Broker) gauges(r prometheus.Registerer) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "banmesh_broker", Name: name, Help: help}, f))
 	}
 	gauge("connections", "Open connections.", func() float64 { return float64(b.open.Load()) })
-	gauge("arriving", "Connections that have not logged in.", func() float64 { return float64(len(b.arriving)) })
-	gauge("sessions", "Sessions, those of absent clients included.", func() float64 { return float64(b.roster.len()) })
+	gauge("connecting", "Connections that have not logged in.", func() float64 { return float64(len(b.connecting)) })
+	gauge("sessions", "Sessions, those of absent clients included.", func() float64 { return float64(b.sessions.len()) })
 	gauge("subscriptions", "Subscriptions.", func() float64 { return float64(b.index.subscriptions()) })
 	gauge("retained_messages", "Retained messages.", func() float64 { return float64(b.store.Status().Messages) })
 	gauge("retained_bytes", "Memory of retained messages.", func() float64 { return float64(b.store.Status().Bytes) })

@@ -60,7 +60,7 @@ func TestASessionIsKeptInAnOpenBroker(t *testing.T) {
 	c.subscribe("q/+", 1)
 	c.send(frame.Disconnect<<4, 0)
 	c.wantClosed()
-	eventually(t, "the client is away", func() bool { s := b.roster.get("kept"); s.mu.Lock(); defer s.mu.Unlock(); return s.c == nil })
+	eventually(t, "the client is away", func() bool { s := b.sessions.get("kept"); s.mu.Lock(); defer s.mu.Unlock(); return s.c == nil })
 	pub := join(t, b, "pub")
 	const n = 1000
 	for i := range uint16(n) {
@@ -87,7 +87,7 @@ func TestWhatWasNotAcknowledgedComesAgain(t *testing.T) {
 	pub.publish("q", "one", 1, false)
 	c.want(frame.Publish)
 	c.nc.Close()
-	eventually(t, "the client is away", func() bool { s := b.roster.get("again"); s.mu.Lock(); defer s.mu.Unlock(); return s.c == nil })
+	eventually(t, "the client is away", func() bool { s := b.sessions.get("again"); s.mu.Lock(); defer s.mu.Unlock(); return s.c == nil })
 	c = dial(t, b)
 	c.connect(connecting{id: "again", keepalive: 60})
 	if _, payload, p := c.message(); payload != "one" || p.flags&8 == 0 {

@@ -42,7 +42,7 @@ type Options struct {
 
 	// Open admits every topic and payload, not only signed feeds, and keeps
 	// sessions of clients that ask for it. For a private network among
-	// friends, an ingress that [Sidecar] guards, and conformance tests.
+	// friends, an ingress that [Gateway] guards, and conformance tests.
 	Open bool
 
 	Limits Limits
@@ -99,12 +99,12 @@ type Limits struct {
 	// PerAddress is how many come from one IPv4 address or IPv6 /64. It does
 	// not count loopback, which a proxy or tunnel uses for all its clients.
 	PerAddress int
-	// Arriving is how many may be on their way to a login.
-	Arriving int
+	// Connecting is how many may be on their way to a login.
+	Connecting int
 	// ConnectTime is how long a login may take, TLS included.
 	ConnectTime time.Duration
-	// StallTime is how long a client may take nothing while it is owed
-	// something.
+	// StallTime is how long a client may take nothing while bytes are pending
+	// for it.
 	StallTime time.Duration
 	// MaxKeepalive is the longest keepalive; longer ones are refused.
 	MaxKeepalive time.Duration
@@ -156,8 +156,8 @@ const (
 	// maxInflight is the most publications kept for a session of an open
 	// broker.
 	maxInflight = 8192
-	// maxOwed is how many retained messages a client may be owed at once.
-	maxOwed = 1 << 18
+	// maxRetainedPending is how many retained messages may be pending for a client.
+	maxRetainedPending = 1 << 18
 	// ownDescriptors are the files that the process needs itself.
 	ownDescriptors = 128
 )
@@ -166,7 +166,7 @@ const (
 func (l Limits) defaults() Limits {
 	set(&l.Connections, 10_000)
 	set(&l.PerAddress, 64)
-	set(&l.Arriving, 2048)
+	set(&l.Connecting, 2048)
 	set(&l.ConnectTime, 10*time.Second)
 	set(&l.StallTime, 30*time.Second)
 	set(&l.MaxKeepalive, 20*time.Minute)

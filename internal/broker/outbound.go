@@ -9,7 +9,7 @@ import (
 	"banmesh/internal/broker/retained"
 )
 
-// Limits of what a client is owed.
+// Limits of the publications that are pending for a client.
 const (
 	// feedRound is how many bytes of retained messages are encoded ahead of
 	// the socket: enough to keep it full and for the largest message, little
@@ -50,7 +50,7 @@ type outbound struct {
 	busy   bool // someone writes, or will soon
 	closed bool
 	nextID uint16
-	feed   []feedItem // retained messages owed, first first
+	feed   []feedItem // retained messages that are pending, oldest first
 	waits  bool       // the feed waits for acknowledgements
 	took   time.Time  // when the client last took bytes
 	began  time.Time  // when the write that blocks now began; zero while none does
@@ -230,7 +230,7 @@ func (o *outbound) fill() {
 		if m == nil {
 			continue
 		}
-		if !o.owed(m, min(item.qos, m.QoS)) {
+		if !o.appendRetained(m, min(item.qos, m.QoS)) {
 			return
 		}
 	}
@@ -239,11 +239,11 @@ func (o *outbound) fill() {
 	}
 }
 
-// owe adds retained messages to what the client shall have. It gives false
+// queueRetained adds retained messages to what the client shall have. It gives false
 // where that becomes too much.
-func (o *outbound) owe(found []*retained.Message, qos byte) bool {
+func (o *outbound) queueRetained(found []*retained.Message, qos byte) bool {
 	o.mu.Lock()
-	if len(o.feed)+len(found) > maxOwed {
+	if len(o.feed)+len(found) > maxRetainedPending {
 		o.mu.Unlock()
 		return false
 	}
@@ -448,9 +448,9 @@ func (o *outbound) publication(f *encoded, qos byte) bool {
 	return v != stop
 }
 
-// owed queues a retained message. It is encoded in place: it is large, and
+// appendRetained queues a retained message. It is encoded in place: it is large, and
 // nobody else gets the same bytes now. The caller holds mu.
-func (o *outbound) owed(m *retained.Message, qos byte) bool {
+func (o *outbound) appendRetained(m *retained.Message, qos byte) bool {
 	f := encode(m.Topic, m.Payload, m.QoS, true)
 	id, v := o.identify(&f, qos)
 	if v == queue {
@@ -477,7 +477,7 @@ type verdict byte
 const (
 	queue verdict = iota
 	skip          // there is no room for it in the session
-	stop          // the client is owed too much
+	stop          // too much is pending for the client
 )
 
 // identify gives a publication its identifier, and keeps it where the session
@@ -535,7 +535,7 @@ func (f *encoded) as(qos byte) form {
 	return *w
 }
 
-// A flusher writes to clients that are owed something, so that one system
+// A flusher writes to clients for which something is pending, so that one system
 // call carries what several publications left there.
 type flusher struct {
 	mu    sync.Mutex

@@ -131,7 +131,7 @@ func (b *Broker) retain(c *conn, m *retained.Message, id uint16) (settled bool, 
 }
 
 // whenDurable gives what acknowledges a publication once it is on disk, or nil
-// where nothing is owed.
+// where no acknowledgement is due.
 func (b *Broker) whenDurable(c *conn, id uint16, qos byte) func(error) {
 	if qos != 1 || id == 0 {
 		return nil // a will has no identifier

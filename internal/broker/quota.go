@@ -29,15 +29,15 @@ func (k *bucket) take(now time.Time, n, rate float64, burst int) time.Duration {
 	return time.Duration(-k.level / rate * float64(time.Second))
 }
 
-// A crowd counts what comes from each address and each identity.
-type crowd struct {
+// A perIPLimit counts connections and publications from each address and each identity.
+type perIPLimit struct {
 	mu      sync.Mutex
 	origins map[netip.Prefix]*origin
 	keys    map[identity]*origin
 }
 
-func newCrowd() crowd {
-	return crowd{origins: map[netip.Prefix]*origin{}, keys: map[identity]*origin{}}
+func newPerIPLimit() perIPLimit {
+	return perIPLimit{origins: map[netip.Prefix]*origin{}, keys: map[identity]*origin{}}
 }
 
 // An origin is an address or identity that has connections now, or had one
@@ -70,7 +70,7 @@ func originOf(a netip.Addr) (netip.Prefix, bool) {
 }
 
 // enter counts a connection from an address, or says that there are too many.
-func (w *crowd) enter(a netip.Addr, most int) (ok bool) {
+func (w *perIPLimit) enter(a netip.Addr, most int) (ok bool) {
 	p, counts := originOf(a)
 	if !counts {
 		return true
@@ -81,7 +81,7 @@ func (w *crowd) enter(a netip.Addr, most int) (ok bool) {
 }
 
 // login counts a connection of an identity.
-func (w *crowd) login(who identity) {
+func (w *perIPLimit) login(who identity) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	enter(w.keys, who, 1<<30)
@@ -102,7 +102,7 @@ func enter[K comparable](m map[K]*origin, k K, most int) bool {
 }
 
 // leave ends what enter counted.
-func (w *crowd) leave(a netip.Addr, now time.Time) {
+func (w *perIPLimit) leave(a netip.Addr, now time.Time) {
 	if p, counts := originOf(a); counts {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -110,7 +110,7 @@ func (w *crowd) leave(a netip.Addr, now time.Time) {
 	}
 }
 
-func (w *crowd) logout(who identity, now time.Time) {
+func (w *perIPLimit) logout(who identity, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	leave(w.keys, who, now)
@@ -135,7 +135,7 @@ func leave[K comparable](m map[K]*origin, k K, now time.Time) {
 
 // wait takes n events of an identity and address, and says how long they have
 // to wait for both.
-func (w *crowd) wait(who identity, a netip.Addr, n float64, now time.Time, l *Limits) (d time.Duration) {
+func (w *perIPLimit) wait(who identity, a netip.Addr, n float64, now time.Time, l *Limits) (d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if o := w.keys[who]; o != nil && who.method == "key" {
@@ -162,7 +162,7 @@ func (b *Broker) charge(c *conn, n float64, now time.Time) bool {
 	if n <= 0 {
 		return true
 	}
-	d := b.crowd.wait(c.who, c.remote.Addr(), n, now, &b.limits)
+	d := b.perIP.wait(c.who, c.remote.Addr(), n, now, &b.limits)
 	if d <= 0 {
 		return true
 	}

@@ -26,7 +26,7 @@ const (
 	maxMoving = 1024
 )
 
-// A session is a client's subscriptions and what it is owed. A clean one lives
+// A session is a client's subscriptions and the publications that are pending for it. A clean one lives
 // as long as its connection; the other kind exists only in open brokers.
 type session struct {
 	id     string
@@ -150,15 +150,15 @@ func (s *session) deliverKept(f *encoded, qos byte) (d delivery) {
 	return s.c.deliver(f, qos)
 }
 
-// A roster is the sessions, by client identifier.
-type roster struct {
+// A sessionTable holds the sessions, by client identifier.
+type sessionTable struct {
 	mu   sync.Mutex
 	byID map[string]*session
 }
 
 // begin gives the session for a new connection, which may be one that exists.
 // Another connection of the same client loses it.
-func (r *roster) begin(c *conn, cl *mqtt.Client, clean bool, x *index) *session {
+func (r *sessionTable) begin(c *conn, cl *mqtt.Client, clean bool, x *index) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.byID[cl.ID]
@@ -201,14 +201,14 @@ func (s *session) established(c *conn, cl *mqtt.Client) {
 	s.wait = nil
 }
 
-func (r *roster) get(id string) *session {
+func (r *sessionTable) get(id string) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.byID[id]
 }
 
 // end says that a connection is gone.
-func (r *roster) end(c *conn, x *index) {
+func (r *sessionTable) end(c *conn, x *index) {
 	s := c.session
 	if s == nil {
 		return
@@ -230,7 +230,7 @@ func (r *roster) end(c *conn, x *index) {
 }
 
 // expire forgets a session that the engine has forgotten.
-func (r *roster) expire(cl *mqtt.Client, x *index) {
+func (r *sessionTable) expire(cl *mqtt.Client, x *index) {
 	r.mu.Lock()
 	s := r.byID[cl.ID]
 	if s == nil || s.clean || s.cl != cl {
@@ -243,7 +243,7 @@ func (r *roster) expire(cl *mqtt.Client, x *index) {
 }
 
 // all gives the sessions, sorted by identifier.
-func (r *roster) all() []*session {
+func (r *sessionTable) all() []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := make([]*session, 0, len(r.byID))
@@ -254,7 +254,7 @@ func (r *roster) all() []*session {
 	return out
 }
 
-func (r *roster) len() int {
+func (r *sessionTable) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.byID)

@@ -45,7 +45,7 @@ func TestAReaderIsNotCutBecauseTheBrokerIsBehind(t *testing.T) {
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 256 << 10}})
 	healthy, pub := join(t, b, "healthy"), join(t, b, "pub") // of two flushers
 	healthy.subscribe("t", 0)
-	free := occupy(t, b, b.roster.get("healthy").c)
+	free := occupy(t, b, b.sessions.get("healthy").c)
 	payload := strings.Repeat("x", 100<<10)
 	const n = 5 // twice of what may wait
 	for i := range n {
@@ -68,7 +68,7 @@ func TestReadersThatReadNothingAreNotCounted(t *testing.T) {
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 256 << 10}})
 	for _, id := range []string{"stalled-1", "stalled-2", "reading"} {
 		join(t, b, id).subscribe("t", 0)
-		o := &b.roster.get(id).c.out
+		o := &b.sessions.get(id).c.out
 		o.mu.Lock()
 		o.busy, o.began, o.queued = true, time.Now(), b.limits.MaxQueued/2
 		o.took = time.Now().Add(time.Hour) // it reads throughout

@@ -11,6 +11,7 @@ import (
 
 	"banmesh/internal/broker"
 	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/mqttclient"
 	"banmesh/internal/federation"
 	"banmesh/test/broker/load"
 )
@@ -41,16 +42,16 @@ func runs(t *testing.T, f func(context.Context) error) {
 }
 
 // admitted wants that a server that agents may only read carries a network: the
-// sidecar fills it from an ingress, again after it lost everything, and nobody
+// gateway fills it from an ingress, again after it lost everything, and nobody
 // else can.
 func admitted(t *testing.T, port int, restart func()) {
 	t.Helper()
 	in := ingress(t)
 	network := federation.Broker{URL: fmt.Sprintf("tcp://127.0.0.1:%d", port), User: "reader", Password: "reader"}
-	s, err := broker.NewSidecar(broker.SidecarOptions{
+	s, err := broker.NewGateway(broker.GatewayOptions{
 		Network: "net",
-		Ingress: broker.Endpoint{URL: "tcp://" + in, ClientID: "banmesh-admit"},
-		Target:  broker.Endpoint{URL: network.URL, ClientID: "banmesh-admit", User: "admit", Password: "secret"},
+		Ingress: mqttclient.Endpoint{URL: "tcp://" + in, ClientID: "banmesh-admit"},
+		Target:  mqttclient.Endpoint{URL: network.URL, ClientID: "banmesh-admit", User: "admit", Password: "secret"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func admitted(t *testing.T, port int, restart func()) {
 			t.Fatal(err)
 		}
 		_ = c.SetReadDeadline(time.Now().Add(patience))
-		_, _, _ = c.Read() // an acknowledgement, or the end of the connection
+		_, _, _ = c.ReadPacket() // an acknowledgement, or the end of the connection
 	}
 	alice.say(50, 60)
 	eventually(t, "bob hears on", func() bool { return bob.has() == 60 })
@@ -96,7 +97,7 @@ func admitted(t *testing.T, port int, restart func()) {
 		t.Fatal(err)
 	}
 	_ = watcher.SetReadDeadline(time.Now().Add(patience))
-	if first, body, err := watcher.Read(); err != nil || first>>4 != frame.Pingresp {
+	if first, body, err := watcher.ReadPacket(); err != nil || first>>4 != frame.Pingresp {
 		t.Errorf("garbage is in the network: %x %q, %v", first, body, err)
 	}
 

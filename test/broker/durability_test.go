@@ -85,7 +85,7 @@ func (p *publisher) run(t *testing.T, address string, most int) error {
 	done := make(chan error, 1)
 	go func() {
 		for range most {
-			first, body, err := c.Read()
+			first, body, err := c.ReadPacket()
 			if err != nil {
 				done <- err
 				return
@@ -139,7 +139,7 @@ func retained(t *testing.T, address string, want int) map[string]string {
 	got := map[string]string{}
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	for len(got) < want {
-		first, body, err := c.Read()
+		first, body, err := c.ReadPacket()
 		if err != nil {
 			t.Fatalf("after %d of %d retained messages: %v", len(got), want, err)
 		}
@@ -248,7 +248,7 @@ func TestASignalDrainsWithinSeconds(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := c.Read(); err == nil {
+	if _, _, err := c.ReadPacket(); err == nil {
 		t.Error("the client was not told")
 	}
 	if err := cmd.Wait(); err != nil {

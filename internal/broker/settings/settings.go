@@ -59,7 +59,7 @@ type User struct {
 type Limits struct {
 	Connections   int     `toml:"connections"`
 	PerAddress    int     `toml:"connections_per_address"`
-	Arriving      int     `toml:"arriving"`
+	Connecting    int     `toml:"connecting"`
 	ConnectTime   string  `toml:"connect_time"`
 	StallTime     string  `toml:"stall_time"`
 	MaxKeepalive  string  `toml:"max_keepalive"`
@@ -266,7 +266,7 @@ func (l Limits) options(fault func(path, format string, args ...any)) broker.Lim
 		return d
 	}
 	for name, n := range map[string]int{
-		"connections": l.Connections, "connections_per_address": l.PerAddress, "arriving": l.Arriving, "max_queued_bytes": l.MaxQueued, "total_queued_bytes": l.TotalQueued,
+		"connections": l.Connections, "connections_per_address": l.PerAddress, "connecting": l.Connecting, "max_queued_bytes": l.MaxQueued, "total_queued_bytes": l.TotalQueued,
 		"subscriptions": l.Subscriptions, "node_bytes": l.FeedBytes, "node_messages": l.FeedMessages, "total_bytes": l.TotalBytes,
 		"publish_burst": l.PublishBurst, "address_burst": l.AddressBurst,
 	} {
@@ -278,7 +278,7 @@ func (l Limits) options(fault func(path, format string, args ...any)) broker.Lim
 		fault("limits", "a rate is negative")
 	}
 	return broker.Limits{
-		Connections: l.Connections, PerAddress: l.PerAddress, Arriving: l.Arriving,
+		Connections: l.Connections, PerAddress: l.PerAddress, Connecting: l.Connecting,
 		ConnectTime: duration("connect_time", l.ConnectTime), StallTime: duration("stall_time", l.StallTime),
 		MaxKeepalive: duration("max_keepalive", l.MaxKeepalive), MaxQueued: l.MaxQueued, TotalQueued: l.TotalQueued, Subscriptions: l.Subscriptions,
 		FeedBytes: l.FeedBytes, FeedMessages: l.FeedMessages, TotalBytes: l.TotalBytes,

@@ -145,7 +145,7 @@ func flood(ctx context.Context, address string) (string, error) {
 	var acked atomic.Int64
 	go func() {
 		for {
-			if _, _, err := c.Read(); err != nil {
+			if _, _, err := c.ReadPacket(); err != nil {
 				return
 			}
 			acked.Add(1)

@@ -29,7 +29,7 @@ func fill(p *process, count, size int) error {
 	acked := make(chan error, 1)
 	go func() {
 		for range count {
-			first, _, err := c.Read()
+			first, _, err := c.ReadPacket()
 			if err == nil && first != frame.Puback<<4 {
 				err = fmt.Errorf("got %x", first)
 			}
@@ -71,7 +71,7 @@ func collect(p *process, id string, count int) error {
 	}
 	var acks []byte
 	for got := 0; got < count; {
-		first, body, err := c.Read()
+		first, body, err := c.ReadPacket()
 		if err != nil {
 			return fmt.Errorf("after %d of %d: %w", got, count, err)
 		}

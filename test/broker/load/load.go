@@ -1,22 +1,19 @@
 // Package load is a load generator for MQTT brokers: signed publications in,
-// deliveries counted and timed. It speaks MQTT 3.1.1 itself, so that it costs
-// the machine little beside the broker under test.
+// deliveries counted and timed. It handles packets itself, so that it costs the
+// machine little beside the broker under test.
 package load
 
 import (
-	"bufio"
+	"context"
 	"crypto/ed25519"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strconv"
 	"strings"
 	"time"
 
 	"banmesh/internal/ban"
-	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/mqttclient"
 	"banmesh/internal/wire"
 )
 
@@ -27,10 +24,7 @@ const Network = "bench"
 const Filter = wire.Prefix + Network + "/operators/+/topics/+"
 
 // A Conn is a client's connection after its CONNACK.
-type Conn struct {
-	net.Conn
-	R *bufio.Reader
-}
+type Conn = mqttclient.Conn
 
 // Dial connects a client with a clean session and without a login.
 func Dial(address, id string, keepalive uint16) (*Conn, error) {
@@ -51,73 +45,9 @@ func (a *Author) DialKey(address string) (*Conn, error) {
 }
 
 func dial(address, id, user, password string, keepalive uint16) (*Conn, error) {
-	nc, err := net.DialTimeout("tcp", address, 30*time.Second)
-	if err != nil {
-		return nil, err
-	}
-	body := append([]byte{0, 4}, "MQTT"...)
-	flags := frame.FlagClean
-	if user != "" {
-		flags |= 0xc0
-	}
-	body = append(body, frame.Level311, flags, byte(keepalive>>8), byte(keepalive))
-	texts := []string{id}
-	if user != "" {
-		texts = append(texts, user, password)
-	}
-	for _, s := range texts {
-		body = append(append(body, byte(len(s)>>8), byte(len(s))), s...)
-	}
-	c := &Conn{nc, bufio.NewReaderSize(nc, 16<<10)}
-	_ = nc.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := nc.Write(append(binary.AppendUvarint([]byte{frame.Connect << 4}, uint64(len(body))), body...)); err != nil {
-		return nil, errors.Join(err, nc.Close())
-	}
-	h, body, err := c.Read()
-	if err == nil && (h != frame.Connack<<4 || body[1] != 0) {
-		err = fmt.Errorf("CONNECT: got %x %x", h, body)
-	}
-	if err != nil {
-		return nil, errors.Join(err, nc.Close())
-	}
-	return c, nc.SetDeadline(time.Time{})
-}
-
-// Read reads one packet.
-func (c *Conn) Read() (first byte, body []byte, err error) {
-	first, err = c.R.ReadByte()
-	if err != nil {
-		return 0, nil, err
-	}
-	n, err := binary.ReadUvarint(c.R)
-	if err != nil {
-		return 0, nil, err
-	}
-	body = make([]byte, n)
-	_, err = io.ReadFull(c.R, body)
-	return first, body, err
-}
-
-// Subscribe subscribes and waits for the answer. What was published before it
-// is thrown away.
-func (c *Conn) Subscribe(filter string, qos byte) error {
-	body := append([]byte{0, 1, byte(len(filter) >> 8), byte(len(filter))}, filter...)
-	body = append(body, qos)
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := c.Write(append(binary.AppendUvarint([]byte{frame.Subscribe<<4 | 2}, uint64(len(body))), body...)); err != nil {
-		return err
-	}
-	first, answer, err := c.Read()
-	for err == nil && first>>4 == frame.Publish {
-		first, answer, err = c.Read()
-	}
-	if err != nil {
-		return err
-	}
-	if first != frame.Suback<<4 || answer[2] > 2 {
-		return fmt.Errorf("SUBSCRIBE %s: got %x %x", filter, first, answer)
-	}
-	return c.SetDeadline(time.Time{})
+	return mqttclient.Dial(context.Background(), mqttclient.Endpoint{
+		URL: "tcp://" + address, ClientID: id, User: user, Password: password, Keepalive: time.Duration(keepalive) * time.Second,
+	})
 }
 
 // An Author signs publications of a wanted size.

@@ -123,7 +123,7 @@ func others(b *broker) error {
 	acknowledged := make(chan error, 1)
 	go func() {
 		for range offenders {
-			if _, _, err := c.Read(); err != nil {
+			if _, _, err := c.ReadPacket(); err != nil {
 				acknowledged <- err
 				return
 			}
@@ -204,7 +204,7 @@ func join(address, id, filter string) (got, bytes int, last time.Time, err error
 	}
 	for {
 		_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
-		first, body, err := c.Read()
+		first, body, err := c.ReadPacket()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return got, bytes, last, nil
 		}

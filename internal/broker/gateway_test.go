@@ -5,16 +5,17 @@ import (
 	"testing"
 	"time"
 
+	"banmesh/internal/broker/mqttclient"
 	"banmesh/internal/wire"
 )
 
-// copying runs a sidecar between two addresses until the test ends.
+// copying runs a gateway between two addresses until the test ends.
 func copying(t *testing.T, ingress, network string) {
 	t.Helper()
-	s, err := NewSidecar(SidecarOptions{
+	s, err := NewGateway(GatewayOptions{
 		Network: "net",
-		Ingress: Endpoint{URL: "tcp://" + ingress, ClientID: "sidecar"},
-		Target:  Endpoint{URL: "tcp://" + network, ClientID: "sidecar"},
+		Ingress: mqttclient.Endpoint{URL: "tcp://" + ingress, ClientID: "gateway"},
+		Target:  mqttclient.Endpoint{URL: "tcp://" + network, ClientID: "gateway"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -30,14 +31,14 @@ func copying(t *testing.T, ingress, network string) {
 	})
 }
 
-func TestASidecarCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
+func TestAGatewayCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
 	ingress := open(t)
 	network := open(t) // stands for any MQTT server
 	a := newAuthor("alice")
 	anybody := join(t, ingress, "anybody")
 	headTopic, head := a.head(5)
 	cardTopic, card := a.card(t, 1)
-	// Before the sidecar comes: retained, the head perhaps ahead of its card.
+	// Before the gateway comes: retained, the head perhaps ahead of its card.
 	anybody.publish(headTopic, head, 1, true)
 	anybody.publish(cardTopic, card, 2, true)
 	anybody.publish("banmesh/1/net/garbage", "x", 3, true)

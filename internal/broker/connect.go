@@ -10,9 +10,9 @@ import (
 	"banmesh/internal/broker/frame"
 )
 
-// arrive brings a connection to its login: TLS, the whole CONNECT, and who the
+// login brings a connection to its login: TLS, the whole CONNECT, and who the
 // client is. Until then no byte has reached the engine.
-func (c *conn) arrive() error {
+func (c *conn) login() error {
 	deadline := time.Now().Add(c.b.limits.ConnectTime)
 	if err := c.net.SetDeadline(deadline); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (c *conn) readConnect() error {
 		c.connection.ClientID, c.connection.User = bytes.Clone(n.ClientID), bytes.Clone(n.User)
 		c.connection.Password, c.connection.WillTopic = nil, nil
 		c.keepalive = time.Duration(n.Keepalive) * time.Second
-		if c.who, err = c.b.login(c, n); err != nil {
+		if c.who, err = c.b.authenticate(c, n); err != nil {
 			return err
 		}
 		body[n.LevelAt] = n.Level // without the bridge bit, which the engine refuses

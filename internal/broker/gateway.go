@@ -16,16 +16,17 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/mqttclient"
 	"banmesh/internal/broker/retained"
 	"banmesh/internal/wire"
 )
 
-// SidecarOptions say what a sidecar copies.
-type SidecarOptions struct {
+// GatewayOptions say what a gateway copies.
+type GatewayOptions struct {
 	// Ingress is an open broker, to which anybody may publish.
-	Ingress Endpoint
-	// Target is the network's broker, to which the sidecar alone may publish.
-	Target Endpoint
+	Ingress mqttclient.Endpoint
+	// Target is the network's broker, to which the gateway alone may publish.
+	Target mqttclient.Endpoint
 	// Network is the network; required.
 	Network string
 	// Operators, if any are named, are the only ones that are copied.
@@ -36,11 +37,11 @@ type SidecarOptions struct {
 	Now       func() time.Time
 }
 
-// A Sidecar copies what is admitted from an open ingress to the network's
+// A Gateway copies what is admitted from an open ingress to the network's
 // broker. That broker can then be any MQTT server that lets readers read and
-// the sidecar write: admission is here.
-type Sidecar struct {
-	options   SidecarOptions
+// the gateway write: admission is here.
+type Gateway struct {
+	options   GatewayOptions
 	admission *admission
 	log       *slog.Logger
 	now       func() time.Time
@@ -61,20 +62,20 @@ const maxHeld = 64 << 20
 // back. Readers do not believe revoked nodes either way.
 const maxRevoked = 1 << 16
 
-// Back-off of a sidecar between attempts: the first, and the longest. Half of
+// Back-off of a gateway between attempts: the first, and the longest. Half of
 // it is chance, so that many do not come back together.
 const (
 	backOffFirst = time.Second
 	backOffMost  = time.Minute
 )
 
-// NewSidecar checks the options; it starts nothing.
-func NewSidecar(o SidecarOptions) (*Sidecar, error) {
+// NewGateway checks the options; it starts nothing.
+func NewGateway(o GatewayOptions) (*Gateway, error) {
 	if err := wire.CheckNetwork(o.Network); err != nil {
 		return nil, fmt.Errorf("the network's name: %w", err)
 	}
-	for name, e := range map[string]Endpoint{"ingress": o.Ingress, "network's broker": o.Target} {
-		if _, _, _, err := e.parse(); err != nil {
+	for name, e := range map[string]mqttclient.Endpoint{"ingress": o.Ingress, "network's broker": o.Target} {
+		if err := e.Check(); err != nil {
 			return nil, fmt.Errorf("the URL of the %s: %w", name, err)
 		}
 	}
@@ -95,7 +96,7 @@ func NewSidecar(o SidecarOptions) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sidecar{
+	s := &Gateway{
 		options: o, log: o.Log, now: o.Now, waiting: map[ban.Operator]map[string][]byte{}, revoked: map[string]struct{}{},
 		admission: &admission{
 			network: o.Network, limits: o.Limits.defaults(), store: store, banned: none, cards: map[ban.Operator]*wire.Card{},
@@ -117,14 +118,14 @@ func NewSidecar(o SidecarOptions) (*Sidecar, error) {
 	return s, nil
 }
 
-// Metrics gives the handler of the sidecar's metrics.
-func (s *Sidecar) Metrics() http.Handler {
+// Metrics gives the handler of the gateway's metrics.
+func (s *Gateway) Metrics() http.Handler {
 	return promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{})
 }
 
 // Run copies until ctx ends. Brokers that are away are normal: it tries again,
 // and an ingress that comes back sends what it retains, so nothing is missed.
-func (s *Sidecar) Run(ctx context.Context) error {
+func (s *Gateway) Run(ctx context.Context) error {
 	delay := backOffFirst
 	for ctx.Err() == nil {
 		began := s.now()
@@ -153,7 +154,7 @@ const copyWindow = 256
 
 // A forwarder writes to the network's broker.
 type forwarder struct {
-	to     *link
+	to     *mqttclient.Conn
 	id     uint16
 	window chan struct{} // holds what is not acknowledged
 	ended  <-chan struct{}
@@ -173,13 +174,13 @@ func (f *forwarder) send(m *retained.Message) error {
 	}
 	b, at := frame.AppendPublish(nil, m.Topic, m.Payload, 1, true)
 	b[at], b[at+1] = byte(f.id>>8), byte(f.id)
-	return f.to.write(b)
+	return f.to.Send(b)
 }
 
 // acknowledged reads acknowledgements until the connection ends.
 func (f *forwarder) acknowledged() {
 	for {
-		first, body, err := f.to.read()
+		first, body, err := f.to.Await()
 		if err != nil {
 			return
 		}
@@ -195,24 +196,24 @@ func (f *forwarder) acknowledged() {
 // copy connects both ends and copies until one of them fails. A network that
 // comes back is told everything again: it may have lost what it had, and what
 // it did not acknowledge may never have come.
-func (s *Sidecar) copy(ctx context.Context) error {
-	target, err := connectLink(ctx, s.options.Target)
+func (s *Gateway) copy(ctx context.Context) error {
+	target, err := mqttclient.Dial(ctx, s.options.Target)
 	if err != nil {
 		return fmt.Errorf("connecting to the network: %w", err)
 	}
-	defer target.nc.Close()
-	ingress, err := connectLink(ctx, s.options.Ingress)
+	defer target.Close()
+	ingress, err := mqttclient.Dial(ctx, s.options.Ingress)
 	if err != nil {
 		return fmt.Errorf("connecting to the ingress: %w", err)
 	}
-	defer ingress.nc.Close()
+	defer ingress.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()
 	f := &forwarder{to: target, window: make(chan struct{}, copyWindow), ended: ctx.Done()}
-	helpers.Go(func() { ingress.keepAlive(ctx) })
-	helpers.Go(func() { target.keepAlive(ctx) })
+	helpers.Go(func() { ingress.KeepAlive(ctx) })
+	helpers.Go(func() { target.KeepAlive(ctx) })
 	helpers.Go(func() {
 		defer cancel()
 		f.acknowledged()
@@ -220,12 +221,12 @@ func (s *Sidecar) copy(ctx context.Context) error {
 	if err := s.repeat(f.send); err != nil {
 		return fmt.Errorf("repeating to the network what it was told: %w", err)
 	}
-	if err := ingress.subscribe(wire.Prefix + s.options.Network + "/#"); err != nil {
+	if err := ingress.Request(wire.Prefix+s.options.Network+"/#", 1); err != nil {
 		return err
 	}
 	s.log.Info("copying", "network", s.options.Network)
 	for {
-		first, body, err := ingress.read()
+		first, body, err := ingress.Await()
 		if err != nil {
 			return fmt.Errorf("reading from the ingress: %w", err)
 		}
@@ -244,7 +245,7 @@ func (s *Sidecar) copy(ctx context.Context) error {
 				return err
 			}
 			if p.QoS == 1 {
-				if err := ingress.write(frame.AppendPuback(nil, p.ID)); err != nil {
+				if err := ingress.Send(frame.AppendPuback(nil, p.ID)); err != nil {
 					return err
 				}
 			}
@@ -253,7 +254,7 @@ func (s *Sidecar) copy(ctx context.Context) error {
 }
 
 // repeat forwards all that was admitted, cards first, and what was revoked.
-func (s *Sidecar) repeat(forward func(*retained.Message) error) error {
+func (s *Gateway) repeat(forward func(*retained.Message) error) error {
 	all := s.admission.store.All()
 	card := func(m *retained.Message) int {
 		if name, err := wire.ParseTopicName(m.Topic); err == nil && name.Kind == wire.KindCard {
@@ -274,7 +275,7 @@ func (s *Sidecar) repeat(forward func(*retained.Message) error) error {
 }
 
 // judge admits a message or not, remembers it, and forwards it.
-func (s *Sidecar) judge(topic string, payload []byte, forward func(*retained.Message) error) error {
+func (s *Gateway) judge(topic string, payload []byte, forward func(*retained.Message) error) error {
 	who := identity{method: "user", access: AccessFull}
 	r, why := s.admission.admit(who, topic, payload, 1, true, s.now())
 	switch {
@@ -319,7 +320,7 @@ func (s *Sidecar) judge(topic string, payload []byte, forward func(*retained.Mes
 }
 
 // hold keeps a message until its operator's card comes.
-func (s *Sidecar) hold(topic string, payload []byte) {
+func (s *Gateway) hold(topic string, payload []byte) {
 	name, err := wire.ParseTopicName(topic)
 	if err != nil || s.held+len(payload) > maxHeld {
 		s.refused.WithLabelValues(string(refusedCertificate)).Inc()
@@ -335,7 +336,7 @@ func (s *Sidecar) hold(topic string, payload []byte) {
 }
 
 // release judges again what waited for a card.
-func (s *Sidecar) release(o ban.Operator, forward func(*retained.Message) error) error {
+func (s *Gateway) release(o ban.Operator, forward func(*retained.Message) error) error {
 	of := s.waiting[o]
 	delete(s.waiting, o)
 	for _, payload := range of {
