@@ -152,6 +152,7 @@ const (
 	CodeBad      = "bad-request"
 	CodeRefused  = "refused" // never-ban, cap or policy forbids it
 	CodeMissing  = "not-found"
+	CodeAsk      = "ask" // it changes much: send it again with Yes
 	CodeInternal = "internal"
 )
 

@@ -131,7 +131,7 @@ func WriteError(w http.ResponseWriter, err error) {
 	switch answer.Code {
 	case CodeBad:
 		status = http.StatusBadRequest
-	case CodeRefused:
+	case CodeRefused, CodeAsk:
 		status = http.StatusConflict
 	case CodeMissing:
 		status = http.StatusNotFound
