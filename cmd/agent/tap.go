@@ -159,14 +159,14 @@ func printTapped(w io.Writer, m federation.Tapped) error {
 			fmt.Fprintf(w, "  ... and %d more claims\n", len(d.Claims)-most)
 			break
 		}
-		fmt.Fprintf(w, "  + %s until %s, %v, %d hits\n", x.Target, time.Unix(x.End, 0).UTC().Format(time.DateTime), ban.Class(x.Class), x.Hits)
+		fmt.Fprintf(w, "  + %s until %s, %v, %s, %d hits\n", x.Target, time.Unix(x.End, 0).UTC().Format(time.DateTime), ban.Class(x.Class), x.Basis, x.Hits)
 	}
-	for i, x := range d.Removed {
+	for i, x := range d.Withdrawn {
 		if i == most {
-			fmt.Fprintf(w, "  ... and %d more withdrawn\n", len(d.Removed)-most)
+			fmt.Fprintf(w, "  ... and %d more withdrawn\n", len(d.Withdrawn)-most)
 			break
 		}
-		fmt.Fprintf(w, "  - %s\n", x)
+		fmt.Fprintf(w, "  - %s, %s\n", x.Target, x.Reason)
 	}
 	return nil
 }

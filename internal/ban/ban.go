@@ -31,6 +31,8 @@ type Claim struct {
 	// Established says that the evidence came over an established connection,
 	// so that the source address was not spoofed.
 	Established bool
+	// Basis says how well founded the claim is.
+	Basis Basis
 }
 
 // Compare orders claims by target, then by every other field, so that a sorted
@@ -42,6 +44,7 @@ func (c Claim) Compare(d Claim) int {
 		cmp.Compare(c.Class, d.Class),
 		cmp.Compare(c.Hits, d.Hits),
 		boolCompare(c.Established, d.Established),
+		cmp.Compare(c.Basis, d.Basis),
 	)
 }
 
@@ -57,8 +60,11 @@ func boolCompare(a, b bool) int {
 
 // A Class is the kind of offence behind a claim. Numbers are part of the
 // protocol: they are never reused, and a reader treats one that it does not
-// know as [ClassOther].
+// know as [ClassOther]. The wire has five bits for one.
 type Class uint8
+
+// MaxClass is the largest class that the wire can carry.
+const MaxClass Class = 31
 
 // The classes of the protocol, version 1.
 const (
@@ -73,6 +79,7 @@ const (
 	ClassExploit     Class = 8  // a known attack pattern
 	ClassRecidive    Class = 9  // banned again and again
 	ClassPayment     Class = 10 // broke a payment or service agreement (wallets)
+	ClassContent     Class = 11 // stored or asked for content that must not be
 )
 
 var classNames = [...]string{
@@ -87,6 +94,7 @@ var classNames = [...]string{
 	ClassExploit:     "exploit",
 	ClassRecidive:    "recidive",
 	ClassPayment:     "payment",
+	ClassContent:     "content",
 }
 
 // String gives the class's name, or "class-N" for a number that this version

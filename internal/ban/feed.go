@@ -34,6 +34,15 @@ type Change struct {
 	More  bool
 	// Claims were added, or replace the feed's claim of the same target.
 	Claims []Claim
-	// Removed targets were withdrawn by the author. Empty with Reset.
-	Removed []Target
+	// Withdrawn are the claims that the author ended. Empty with Reset.
+	Withdrawn []Withdrawal
+}
+
+// Withdraw gives withdrawals of targets for one reason.
+func Withdraw(reason Reason, targets ...Target) []Withdrawal {
+	out := make([]Withdrawal, len(targets))
+	for i, t := range targets {
+		out[i] = Withdrawal{Target: t, Reason: reason}
+	}
+	return out
 }

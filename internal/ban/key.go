@@ -13,14 +13,14 @@ import (
 // Keys are ordered as [ban.Target.Compare] orders targets.
 type Key struct {
 	Kind Kind
-	B    [20]byte // the first width(kind) bytes; the rest is zero
+	B    [20]byte // the first KeyWidth(Kind) bytes; the rest is zero
 }
 
-// widths are the bytes of a key: an address, a network part, an address and a
+// keyWidths are the bytes of a key: an address, a network part, an address and a
 // prefix length, or a wallet.
 var keyWidths = [...]int{KindAddr4: 4, KindAddr6: 16, KindNet6: 8, KindCIDR4: 5, KindCIDR6: 17, KindWallet: 20}
 
-// width is the bytes of a key of the kind, 0 for no kind.
+// KeyWidth is the bytes of a key of the kind, 0 for no kind.
 func KeyWidth(k Kind) int {
 	if int(k) < len(keyWidths) {
 		return keyWidths[k]
@@ -28,12 +28,15 @@ func KeyWidth(k Kind) int {
 	return 0
 }
 
+// Bytes gives the bytes that the kind has, aliasing k.
 func (k *Key) Bytes() []byte { return k.B[:KeyWidth(k.Kind)] }
 
+// CompareKeys orders keys by kind, then by their bytes.
 func CompareKeys(a, b *Key) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), bytes.Compare(a.B[:], b.B[:]))
 }
 
+// KeyOf gives the key of a target; the zero Key for no target.
 func KeyOf(t Target) (k Key) {
 	k.Kind = t.Kind()
 	if w, ok := t.Wallet(); ok {

@@ -167,7 +167,7 @@ func TestAttack03RollbackAfterARestart(t *testing.T) {
 	await(t, "the first delta", func() bool { return len(a.recorded("/delta/1")) > 0 })
 	old := a.recorded("/sshd/")
 	alice.say("sshd", "192.0.2.2")
-	if err := alice.s.Say("sshd", nil, []ban.Target{ban.MustTarget("192.0.2.1")}); err != nil {
+	if err := alice.s.Say("sshd", nil, ban.Withdraw(ban.ReasonEnded, ban.MustTarget("192.0.2.1"))); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "the unban", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.2"}) })
@@ -606,7 +606,7 @@ func TestAttack19ABrokerThatDropsWhatAJoinerCannotTakeAtOnce(t *testing.T) {
 		key := testKey(fmt.Sprintf("node %d", i))
 		card.Certify(publicOf(key), now)
 		s := openStore(t)
-		w, err := openAuthor("testnet", "sshd", o, key, s, time.Now().Add(-time.Hour))
+		w, err := openAuthor("testnet", "sshd", o, key, noCard, s, time.Now().Add(-time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -72,6 +72,7 @@ type author struct {
 	feed      ban.Feed
 	key       ed25519.PrivateKey
 	store     *store.Store
+	card      func() *wire.Card // the operator's newest, which heads name; may give nil
 	started   time.Time // of this process
 	restarts  int
 	restarted time.Time // when last
@@ -97,7 +98,7 @@ type authorState struct {
 	weight               []int  // by chunk: entries when it was written
 	unsealed             []*wire.Delta
 	slots                [2]slots // of chunks and of segments
-	pending              map[ban.Key]*wire.Entry
+	pending              changes
 	pendingRecords       int
 	lastDelta            time.Time
 	head                 *wire.Head
@@ -112,8 +113,8 @@ type authorState struct {
 // openAuthor reads the feed's state back, or begins one. An author whose own
 // records contradict each other begins a new epoch with no claims; the caller
 // then says what it holds.
-func openAuthor(network string, topic ban.Topic, operator ban.Operator, node ed25519.PrivateKey, s *store.Store, now time.Time) (*author, error) {
-	a := &author{network: network, key: node, store: s, started: now}
+func openAuthor(network string, topic ban.Topic, operator ban.Operator, node ed25519.PrivateKey, card func() *wire.Card, s *store.Store, now time.Time) (*author, error) {
+	a := &author{network: network, key: node, card: card, store: s, started: now}
 	a.feed = ban.Feed{Topic: topic, Operator: operator, Node: ban.NodeOf(node.Public().(ed25519.PublicKey))}
 	err := a.load()
 	if errors.Is(err, errOwnRecords) {
@@ -224,7 +225,7 @@ func (a *author) erase(k wire.Kind, slot int) {
 
 // say makes changes durable. The first change after a quiet time is published
 // at once, what follows is gathered for a moment.
-func (a *author) say(now time.Time, up []wire.Entry, down []ban.Key) ([]outgoing, error) {
+func (a *author) say(now time.Time, up []wire.Entry, down []wire.Withdrawal) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	up, down = a.news(now, up, down)
@@ -245,37 +246,31 @@ func (a *author) say(now time.Time, up []wire.Entry, down []ban.Key) ([]outgoing
 }
 
 // news drops what would change nothing.
-func (a *author) news(now time.Time, up []wire.Entry, down []ban.Key) ([]wire.Entry, []ban.Key) {
+func (a *author) news(now time.Time, up []wire.Entry, down []wire.Withdrawal) ([]wire.Entry, []wire.Withdrawal) {
 	last := wire.Minutes(now.Add(wire.MaxEnd))
 	up = slices.DeleteFunc(up, func(e wire.Entry) bool {
 		if was, ok := a.pending[e.Key]; ok {
-			return was != nil && was.End == e.End && was.Meta == e.Meta
+			return was.entry != nil && was.entry.End == e.End && was.entry.Meta == e.Meta
 		}
 		was, ok := a.set.get(&e.Key)
 		return ok && was.End == min(e.End, last) && was.Meta == e.Meta
 	})
-	down = slices.DeleteFunc(down, func(k ban.Key) bool {
-		if was, ok := a.pending[k]; ok {
-			return was == nil
+	down = slices.DeleteFunc(down, func(w wire.Withdrawal) bool {
+		if was, ok := a.pending[w.Key]; ok {
+			return was.entry == nil
 		}
-		_, ok := a.set.get(&k)
+		_, ok := a.set.get(&w.Key)
 		return !ok
 	})
 	return up, down
 }
 
 // gatherLater keeps changes for the next delta.
-func (a *author) gatherLater(up []wire.Entry, down []ban.Key) {
+func (a *author) gatherLater(up []wire.Entry, down []wire.Withdrawal) {
 	if a.pending == nil {
-		a.pending = map[ban.Key]*wire.Entry{}
+		a.pending = changes{}
 	}
-	for i := range up {
-		e := up[i]
-		a.pending[e.Key] = &e
-	}
-	for _, k := range down {
-		a.pending[k] = nil
-	}
+	a.pending.add(up, down)
 	a.pendingRecords++
 	a.writes[a.pendingKey(a.pendingRecords)] = wire.AppendOps(nil, up, down)
 }
@@ -302,8 +297,8 @@ func (a *author) sayAll(now time.Time, es []wire.Entry) ([]outgoing, error) {
 		a.set.expire(gc)
 		a.setGC(now)
 		var up []wire.Entry
-		var down []ban.Key
-		difference(&a.set, &want, func(e *wire.Entry) { up = append(up, *e) }, func(k *ban.Key) { down = append(down, *k) })
+		var down []wire.Withdrawal
+		difference(&a.set, &want, func(e *wire.Entry) { up = append(up, *e) }, func(k *ban.Key) { down = append(down, wire.Withdrawal{Key: *k}) })
 		a.advance(now, up, down)
 	})
 	return a.taken(), err
@@ -331,7 +326,7 @@ func (a *author) tick(now time.Time, heard bool) ([]outgoing, error) {
 	flush := len(a.pending) > 0 && (now.Before(a.lastDelta) || now.Sub(a.lastDelta) >= coalesce)
 	age := now.Sub(a.headIssued)
 	busy := a.head != nil && a.head.N != a.n
-	head := heard && (a.head == nil || age < 0 || age >= headIdle || busy && age >= headBusy)
+	head := heard && (a.head == nil || age < 0 || age >= headIdle || busy && age >= headBusy || a.namesOldCard())
 	if !flush && !head {
 		return nil, nil
 	}
@@ -346,6 +341,13 @@ func (a *author) tick(now time.Time, heard bool) ([]outgoing, error) {
 	return a.taken(), err
 }
 
+// namesOldCard says whether the newest head names another card than the one
+// that the operator has now.
+func (a *author) namesOldCard() bool {
+	c := a.card()
+	return a.head != nil && c != nil && (c.Serial != a.head.CardSerial || c.Hash != a.head.CardHash)
+}
+
 // dated says whether what we last signed is so far in the future, now that the
 // clock was put right, that no reader would take it.
 func (a *author) dated(now time.Time) bool {
@@ -354,20 +356,12 @@ func (a *author) dated(now time.Time) bool {
 }
 
 // gather takes the pending changes out, sorted.
-func (a *author) gather() (up []wire.Entry, down []ban.Key) {
+func (a *author) gather() (up []wire.Entry, down []wire.Withdrawal) {
 	for i := 1; i <= a.pendingRecords; i++ {
 		a.writes[a.pendingKey(i)] = nil
 	}
-	for k, e := range a.pending {
-		if e != nil {
-			up = append(up, *e)
-		} else {
-			down = append(down, k)
-		}
-	}
+	up, down = a.pending.step()
 	a.pending, a.pendingRecords = nil, 0
-	slices.SortFunc(up, func(x, y wire.Entry) int { return ban.CompareKeys(&x.Key, &y.Key) })
-	slices.SortFunc(down, func(x, y ban.Key) int { return ban.CompareKeys(&x, &y) })
 	return up, down
 }
 
@@ -384,7 +378,7 @@ func cost(k *ban.Key) int {
 
 // advance writes pending and new changes as deltas, and what follows from
 // that: segments, a snapshot, a head.
-func (a *author) advance(now time.Time, up []wire.Entry, down []ban.Key) {
+func (a *author) advance(now time.Time, up []wire.Entry, down []wire.Withdrawal) {
 	if a.dated(now) {
 		a.newEpoch(now, 0)
 	}
@@ -403,12 +397,12 @@ func (a *author) advance(now time.Time, up []wire.Entry, down []ban.Key) {
 	}
 	for _, e := range up {
 		if _, ok := a.set.get(&e.Key); ok && e.End <= a.gc {
-			down = append(down, e.Key)
+			down = append(down, wire.Withdrawal{Key: e.Key})
 		}
 	}
 	up = slices.DeleteFunc(up, func(e wire.Entry) bool { return e.End <= a.gc })
-	down = slices.DeleteFunc(down, func(k ban.Key) bool { _, ok := a.set.get(&k); return !ok })
-	slices.SortFunc(down, func(x, y ban.Key) int { return ban.CompareKeys(&x, &y) })
+	down = slices.DeleteFunc(down, func(w wire.Withdrawal) bool { _, ok := a.set.get(&w.Key); return !ok })
+	slices.SortFunc(down, wire.CompareWithdrawals)
 	batches := divide(up, down)
 	if len(batches) > bulkDeltas {
 		a.bulk(now, up, down)
@@ -435,7 +429,7 @@ func (a *author) advance(now time.Time, up []wire.Entry, down []ban.Key) {
 }
 
 // divide cuts changes into deltas.
-func divide(up []wire.Entry, down []ban.Key) (out []*wire.Delta) {
+func divide(up []wire.Entry, down []wire.Withdrawal) (out []*wire.Delta) {
 	for len(up)+len(down) > 0 {
 		t, total, ops := &wire.Delta{}, 0, 0
 		i := 0
@@ -446,7 +440,7 @@ func divide(up []wire.Entry, down []ban.Key) (out []*wire.Delta) {
 		t.Up, up = up[:i:i], up[i:]
 		i = 0
 		for ; i < len(down) && total < deltaCost && ops < wire.MaxDeltaOps; i++ {
-			total += cost(&down[i])
+			total += cost(&down[i].Key)
 			ops++
 		}
 		t.Down, down = down[:i:i], down[i:]
@@ -457,7 +451,7 @@ func divide(up []wire.Entry, down []ban.Key) (out []*wire.Delta) {
 
 // bulk writes a change that is too big for deltas: the next number has no
 // delta, but a snapshot.
-func (a *author) bulk(now time.Time, up []wire.Entry, down []ban.Key) {
+func (a *author) bulk(now time.Time, up []wire.Entry, down []wire.Withdrawal) {
 	a.n++
 	a.set.apply(a.gc, up, down, wire.Minutes(now))
 	a.touch(up, down)
@@ -475,14 +469,14 @@ func (a *author) chunkOf(k *ban.Key) int {
 	return sort.Search(len(a.pieces.Chunks), func(i int) bool { return a.pieces.Chunks[i].Lo > t }) - 1
 }
 
-func (a *author) touch(up []wire.Entry, down []ban.Key) {
+func (a *author) touch(up []wire.Entry, down []wire.Withdrawal) {
 	for i := range up {
 		if c := a.chunkOf(&up[i].Key); c >= 0 {
 			a.dirty[c] = true
 		}
 	}
 	for i := range down {
-		if c := a.chunkOf(&down[i]); c >= 0 {
+		if c := a.chunkOf(&down[i].Key); c >= 0 {
 			a.dirty[c] = true
 		}
 	}
@@ -526,6 +520,9 @@ func (a *author) sendHead(now time.Time) {
 	h := &wire.Head{
 		N: a.n, TTL: headTTL, GC: a.gc, Count: uint32(a.set.count), Fingerprint: a.set.fingerprint,
 		Ring: ring, SnapshotN: a.snapshotN, SnapshotGC: a.snapshotGC,
+	}
+	if c := a.card(); c != nil {
+		h.CardSerial, h.CardHash = c.Serial, c.Hash
 	}
 	if a.inline() {
 		h.Pieces = &a.pieces

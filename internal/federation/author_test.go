@@ -25,7 +25,7 @@ func openStore(tb testing.TB) *store.Store {
 func newAuthor(tb testing.TB, s *store.Store, now time.Time) *author {
 	tb.Helper()
 	root, node := testKey("root"), testKey("node")
-	a, err := openAuthor("testnet", "sshd", testFeed("sshd", root, node).Operator, node, s, now)
+	a, err := openAuthor("testnet", "sshd", testFeed("sshd", root, node).Operator, node, noCard, s, now)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
 		now := testTime
 		root, node := testKey("root"), testKey("node")
 		open := func() *author {
-			a, err := openAuthor("testnet", "sshd", testFeed("sshd", root, node).Operator, node, s, now)
+			a, err := openAuthor("testnet", "sshd", testFeed("sshd", root, node).Operator, node, noCard, s, now)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -57,16 +57,16 @@ func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
 			switch rapid.IntRange(0, 6).Draw(rt, "step") {
 			case 0, 1, 2, 3:
 				es := genEntries(rt, "up")
-				var down []ban.Key
+				var down []wire.Withdrawal
 				for range rapid.IntRange(0, 3).Draw(rt, "down") {
-					down = append(down, ban.KeyOf(genTarget(rt)))
+					down = append(down, wire.Withdrawal{Key: ban.KeyOf(genTarget(rt))})
 				}
 				es, down = wire.Settle(es, down)
 				for _, e := range es {
 					want[e.Key] = e
 				}
-				for _, k := range down {
-					delete(want, k)
+				for _, w := range down {
+					delete(want, w.Key)
 				}
 				if _, err := a.say(now, es, down); err != nil {
 					rt.Fatal(err)

@@ -46,7 +46,7 @@ func (a *author) sealSegments(now time.Time) {
 		}
 		older := newMerge(s.From)
 		older.add(s.To, s.GC, s.Up, s.Down)
-		up, down := m.ops()
+		up, down := m.last.step()
 		older.add(m.to, m.gc, up, down)
 		m = older
 		a.pieces.Segments = a.pieces.Segments[:len(a.pieces.Segments)-1]
@@ -61,7 +61,7 @@ func deltaWeight(t *wire.Delta) (n int) {
 		n += cost(&t.Up[i].Key)
 	}
 	for i := range t.Down {
-		n += cost(&t.Down[i])
+		n += cost(&t.Down[i].Key)
 	}
 	return n
 }
@@ -71,50 +71,31 @@ type merge struct {
 	from, to uint64
 	gc       uint32
 	cost     int
-	last     map[ban.Key]*wire.Entry // nil: taken out
+	last     changes
 }
 
 func newMerge(from uint64) *merge {
-	return &merge{from: from, to: from, last: map[ban.Key]*wire.Entry{}}
+	return &merge{from: from, to: from, last: changes{}}
 }
 
-func (m *merge) add(to uint64, gc uint32, up []wire.Entry, down []ban.Key) {
+func (m *merge) add(to uint64, gc uint32, up []wire.Entry, down []wire.Withdrawal) {
 	m.to, m.gc = to, max(m.gc, gc)
 	// What was put and has ended since must be taken out: a reader may hold an
 	// older claim of that target that ends later.
-	for k, e := range m.last {
-		if e != nil && e.End <= m.gc {
-			m.last[k] = nil
+	for k, last := range m.last {
+		if last.entry != nil && last.entry.End <= m.gc {
+			m.last[k] = lastWord{reason: ban.ReasonEnded}
 		}
 	}
-	for i := range up {
-		e := up[i]
-		m.last[e.Key] = &e
-	}
-	for _, k := range down {
-		m.last[k] = nil
-	}
+	m.last.add(up, down)
 	m.cost = 0
 	for k := range m.last {
 		m.cost += cost(&k)
 	}
 }
 
-func (m *merge) ops() (up []wire.Entry, down []ban.Key) {
-	for k, e := range m.last {
-		if e != nil {
-			up = append(up, *e)
-		} else {
-			down = append(down, k)
-		}
-	}
-	slices.SortFunc(up, func(x, y wire.Entry) int { return ban.CompareKeys(&x.Key, &y.Key) })
-	slices.SortFunc(down, func(x, y ban.Key) int { return ban.CompareKeys(&x, &y) })
-	return up, down
-}
-
 func (a *author) sendSegment(m *merge, now time.Time) wire.SegmentRef {
-	up, down := m.ops()
+	up, down := m.last.step()
 	s := &wire.Segment{Slot: a.slots[ofSegments].take(), From: m.from, To: m.to, GC: m.gc, Up: up, Down: down}
 	text := a.send(s.Slot, s.To, now, s)
 	return wire.SegmentRef{From: s.From, To: s.To, Slot: s.Slot, Hash: wire.HashOf(text), Size: uint32(len(text))}
@@ -345,14 +326,9 @@ func (a *author) load() error {
 			return fmt.Errorf("%w: a pending change: %w", errOwnRecords, err)
 		}
 		if a.pending == nil {
-			a.pending = map[ban.Key]*wire.Entry{}
+			a.pending = changes{}
 		}
-		for i := range up {
-			a.pending[up[i].Key] = &up[i]
-		}
-		for _, k := range down {
-			a.pending[k] = nil
-		}
+		a.pending.add(up, down)
 	}
 	a.pendingRecords = len(pending)
 	return nil

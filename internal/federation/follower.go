@@ -101,7 +101,7 @@ type change struct {
 	feed        ban.Feed
 	reset, more bool
 	up          []wire.Entry
-	down        []ban.Key
+	down        []wire.Withdrawal
 	last        time.Time // no claim ends later
 }
 
@@ -117,14 +117,14 @@ func (c *change) change() ban.Change {
 		}
 	}
 	if len(c.down) > 0 {
-		out.Removed = wire.TargetsOf(c.down)
+		out.Withdrawn = wire.Withdrawals(c.down)
 	}
 	return out
 }
 
 // emit hands a step on in pieces: what is added first, so that nobody who is
 // banned before and after is free in between. It keeps neither list.
-func (f *follower) emit(fx *effects, up []wire.Entry, down []ban.Key) {
+func (f *follower) emit(fx *effects, up []wire.Entry, down []wire.Withdrawal) {
 	last := fx.now.Add(wire.MaxEnd)
 	for up := range slices.Chunk(up, applyMost) {
 		fx.changes = append(fx.changes, change{feed: f.feed, up: slices.Clone(up), last: last})
@@ -202,7 +202,7 @@ func (f *follower) checkHead(fx *effects) {
 // be in force here until our clock gets there.
 func (f *follower) expire(fx *effects, gc uint32) {
 	if gone := f.set.expire(gc); gc > wire.Minutes(fx.now) {
-		f.emit(fx, nil, gone)
+		f.emit(fx, nil, wire.Ended(gone))
 	}
 }
 
@@ -479,7 +479,7 @@ func (f *follower) purge(since time.Time, fx *effects) {
 		return
 	}
 	f.sound = false
-	f.emit(fx, nil, gone)
+	f.emit(fx, nil, wire.Ended(gone))
 	f.storeBase(fx)
 }
 
@@ -676,14 +676,14 @@ func (f *follower) advanceJoin(fx *effects) bool {
 		return false
 	}
 	var up []wire.Entry
-	var down []ban.Key
+	var down []wire.Withdrawal
 	from := len(fx.changes)
 	difference(&f.set, &j.set, func(e *wire.Entry) {
 		if up = append(up, *e); len(up) == applyMost {
 			f.emit(fx, up, nil)
 			up = up[:0]
 		}
-	}, func(k *ban.Key) { down = append(down, *k) })
+	}, func(k *ban.Key) { down = append(down, wire.Withdrawal{Key: *k}) })
 	f.emit(fx, up, down)
 	if f.epoch == 0 { // nothing was heard of it before
 		f.whole(fx, from)

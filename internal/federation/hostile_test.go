@@ -143,7 +143,7 @@ func (w *hostileWorld) openAuthor() {
 	if w.astore, err = store.Open(w.apath); err != nil {
 		w.rt.Fatal(err)
 	}
-	w.author, err = openAuthor("testnet", "sshd", w.feed.Operator, testKey("node"), w.astore, w.authorNow())
+	w.author, err = openAuthor("testnet", "sshd", w.feed.Operator, testKey("node"), noCard, w.astore, w.authorNow())
 	if err != nil {
 		w.rt.Fatal(err)
 	}
@@ -181,9 +181,9 @@ func (w *hostileWorld) step() {
 			claims = append(claims, c)
 			w.said[c] = true
 		}
-		var down []ban.Key
+		var down []wire.Withdrawal
 		for range rapid.IntRange(0, 2).Draw(rt, "withdrawn") {
-			down = append(down, ban.KeyOf(genTarget(rt)))
+			down = append(down, wire.Withdrawal{Key: ban.KeyOf(genTarget(rt))})
 		}
 		up, down := wire.Settle(wire.SortClaims(claims, w.authorNow()), down)
 		w.publish(w.author.say(w.authorNow(), up, down))
@@ -357,8 +357,8 @@ func (r *hostileReader) apply(_ context.Context, c ban.Change) error {
 	for _, x := range c.Claims {
 		r.ledger[x.Target] = x
 	}
-	for _, x := range c.Removed {
-		delete(r.ledger, x)
+	for _, x := range c.Withdrawn {
+		delete(r.ledger, x.Target)
 	}
 	return nil
 }

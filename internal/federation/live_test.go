@@ -247,8 +247,8 @@ func (n *testNode) apply(_ context.Context, c ban.Change) error {
 	for _, x := range c.Claims {
 		n.ledger[c.Feed][x.Target] = x
 	}
-	for _, x := range c.Removed {
-		delete(n.ledger[c.Feed], x)
+	for _, x := range c.Withdrawn {
+		delete(n.ledger[c.Feed], x.Target)
 	}
 	return nil
 }
@@ -314,7 +314,7 @@ func TestABanReachesAFollower(t *testing.T) {
 		await(t, "the first ban", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.1"}) })
 		alice.say("sshd", "192.0.2.2", "2001:db8::/64")
 		await(t, "more bans", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.1", "192.0.2.2", "2001:db8::/64"}) })
-		if err := alice.s.Say("sshd", nil, []ban.Target{ban.MustTarget("192.0.2.1")}); err != nil {
+		if err := alice.s.Say("sshd", nil, ban.Withdraw(ban.ReasonEnded, ban.MustTarget("192.0.2.1"))); err != nil {
 			t.Fatal(err)
 		}
 		await(t, "the unban", func() bool { return slices.Equal(bob.has(f), []string{"192.0.2.2", "2001:db8::/64"}) })

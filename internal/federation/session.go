@@ -356,12 +356,12 @@ func (s *Session) changed() {
 // and published if the topic is. Only the node's own claims may be said: that
 // nothing is ever passed on from others is by construction, because this
 // package never calls Say with what it received.
-func (s *Session) Say(topic ban.Topic, add []ban.Claim, remove []ban.Target) error {
+func (s *Session) Say(topic ban.Topic, add []ban.Claim, withdraw []ban.Withdrawal) error {
 	now := s.o.Now()
-	down := make([]ban.Key, 0, len(remove))
-	for _, t := range remove {
-		if !t.IsZero() {
-			down = append(down, ban.KeyOf(t))
+	down := make([]wire.Withdrawal, 0, len(withdraw))
+	for _, w := range withdraw {
+		if !w.Target.IsZero() {
+			down = append(down, wire.WithdrawalOf(w))
 		}
 	}
 	up, down := wire.Settle(wire.SortClaims(add, now), down)
@@ -396,6 +396,12 @@ func (s *Session) speak(topic ban.Topic, f func(*author) ([]outgoing, error)) er
 	return nil
 }
 
+// ownCard gives the operator's newest card.
+func (s *Session) ownCard() *wire.Card {
+	c, _ := s.o.Identity.Card()
+	return c
+}
+
 // author opens the node's own feed of a topic. s.mu is held.
 func (s *Session) author(topic ban.Topic) (*author, error) {
 	if a := s.authors[topic]; a != nil {
@@ -404,7 +410,7 @@ func (s *Session) author(topic ban.Topic) (*author, error) {
 	if _, err := ban.ParseTopic(string(topic)); err != nil || topic == wire.OperatorsLevel {
 		return nil, fmt.Errorf("no feed can be about %q: %w", topic, ban.ErrTopic)
 	}
-	a, err := openAuthor(s.o.Network, topic, s.own, s.o.Identity.Signer(), s.o.Store, s.o.Now())
+	a, err := openAuthor(s.o.Network, topic, s.own, s.o.Identity.Signer(), s.ownCard, s.o.Store, s.o.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -236,14 +236,14 @@ func (s *set) removeIf(gone func(*page, int) bool, skip func(*page) bool) (out [
 }
 
 // apply puts a step into effect: first expiry, then up, then down.
-func (s *set) apply(gc uint32, up []wire.Entry, down []ban.Key, said uint32) {
+func (s *set) apply(gc uint32, up []wire.Entry, down []wire.Withdrawal, said uint32) {
 	s.expire(gc)
 	for i := range up {
 		up[i].Said = said
 		s.put(&up[i])
 	}
 	for i := range down {
-		s.remove(&down[i])
+		s.remove(&down[i].Key)
 	}
 }
 

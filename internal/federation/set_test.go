@@ -120,8 +120,8 @@ func TestDifferenceTurnsOneSetIntoTheOther(t *testing.T) {
 			b.put(&e)
 		}
 		var up []wire.Entry
-		var down []ban.Key
-		difference(&a, &b, func(e *wire.Entry) { up = append(up, *e) }, func(k *ban.Key) { down = append(down, *k) })
+		var down []wire.Withdrawal
+		difference(&a, &b, func(e *wire.Entry) { up = append(up, *e) }, func(k *ban.Key) { down = append(down, wire.Withdrawal{Key: *k}) })
 		a.apply(0, up, down, 0)
 		if a.fingerprint != b.fingerprint || a.count != b.count {
 			t.Fatal("they differ still")

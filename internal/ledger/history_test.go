@@ -25,7 +25,7 @@ func TestAChangedPolicyCanBeTriedOnWhatHappened(t *testing.T) {
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("12.0.0.1", 50*time.Hour), claim("12.0.0.2", 50*time.Hour), claim("12.0.0.254", 50*time.Hour)}}))
 	w.must(w.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: []ban.Claim{claim("12.0.0.2", 50*time.Hour), claim("12.0.0.3", 50*time.Hour)}}))
 	w.now = t0.Add(25 * time.Hour)
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Removed: []ban.Target{ban.MustTarget("12.0.0.3")}}))
+	w.must(w.Apply(ban.Change{Feed: feed("bob"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("12.0.0.3"))}))
 	for _, a := range []string{"12.0.0.1", "12.0.0.2", "12.0.0.3", "12.0.0.9"} {
 		w.must(w.BanLocal("sshd", claim(a, 60*time.Hour), Evidence{}))
 	}

@@ -257,7 +257,8 @@ func (l *Ledger) Apply(c ban.Change) error {
 			touch(r)
 		}
 	}
-	for _, target := range c.Removed {
+	for _, w := range c.Withdrawn {
+		target := w.Target
 		if r, ok := l.table.find(topic, target); ok && l.withdraw(r, f) {
 			l.history.withdrawal(now, c.Feed, target)
 			touch(r)

@@ -133,7 +133,7 @@ func TestALedgerThatLoadsAnswersAsOneThatDoesNot(t *testing.T) {
 			}}))
 		}
 		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.4", time.Hour), claim("198.51.100.5", time.Hour)}}))
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Removed: []ban.Target{ban.MustTarget("198.51.100.5")}}))
+		w.must(w.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("198.51.100.5"))}))
 	}
 	replay()
 	want := w.desired()
@@ -286,7 +286,7 @@ func TestAResetReplacesAndAWithdrawalLifts(t *testing.T) {
 	w.must(w.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("192.0.2.2", 2*time.Hour)}}))
 	w.Desired()
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("192.0.2.3", time.Hour)}}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Removed: []ban.Target{ban.MustTarget("192.0.2.2")}}))
+	w.must(w.Apply(ban.Change{Feed: feed("bob"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("192.0.2.2"))}))
 	var heard []string
 	for len(w.Changed()) > 0 {
 		<-w.Changed()
@@ -343,7 +343,7 @@ func TestAPrefixCountsForWhatItContains(t *testing.T) {
 	w.wantDesired()
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("192.0.2.0/24", 2*time.Hour), claim("2001:db8:0:1::/64", 2*time.Hour)}}))
 	w.wantDesired("sshd 192.0.2.1 1h0m0s", "sshd 2001:db8:0:1::5 1h0m0s")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Removed: []ban.Target{ban.MustTarget("192.0.2.0/24"), ban.MustTarget("2001:db8:0:1::/64")}}))
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("192.0.2.0/24"), ban.MustTarget("2001:db8:0:1::/64"))}))
 	w.wantDesired()
 }
 

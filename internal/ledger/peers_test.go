@@ -118,7 +118,7 @@ func TestABudgetTricklesAndRefills(t *testing.T) {
 	for _, c := range many(50, 50, 0) {
 		gone = append(gone, c.Target)
 	}
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Removed: gone}))
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, gone...)}))
 	w.now = t0.Add(3 * time.Hour)
 	w.Expire(w.now)
 	w.wantBanned(50, "after a withdrawal")

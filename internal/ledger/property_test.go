@@ -222,7 +222,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 			case 4: // a withdrawal
 				target := drawTarget()
 				delete(m.feeds[f], target)
-				if err := l.Apply(ban.Change{Feed: f, Removed: []ban.Target{target}}); err != nil {
+				if err := l.Apply(ban.Change{Feed: f, Withdrawn: ban.Withdraw(ban.ReasonEnded, target)}); err != nil {
 					t.Fatalf("%v", err)
 				}
 			case 5: // an own ban

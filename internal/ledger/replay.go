@@ -88,7 +88,7 @@ func (r *Replay) Feed(e Event) error {
 	}
 	c := ban.Change{Feed: e.Feed}
 	if e.Removed {
-		c.Removed = []ban.Target{e.Claim.Target}
+		c.Withdrawn = ban.Withdraw(ban.ReasonEnded, e.Claim.Target)
 	} else {
 		c.Claims = []ban.Claim{e.Claim}
 		r.trial.Claims++

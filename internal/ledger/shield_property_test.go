@@ -66,7 +66,7 @@ func TestNothingVitalIsEverInForce(t *testing.T) {
 					t.Fatal(err)
 				}
 			case "withdraw":
-				if err := l.Apply(ban.Change{Feed: feed("alice"), Removed: []ban.Target{target}}); err != nil {
+				if err := l.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, target)}); err != nil {
 					t.Fatal(err)
 				}
 			case "own":

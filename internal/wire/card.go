@@ -29,6 +29,7 @@ type Card struct {
 	Root     PublicKey
 	Serial   uint64 // the header's number
 	Issued   time.Time
+	Hash     Hash // of the encoded body, by which heads name the card; filled by reading and signing
 
 	Name     string // what the operator calls itself; nothing vouches for it
 	Contact  string // where to write about a ban
@@ -141,7 +142,9 @@ func (c *Card) Sign(root ed25519.PrivateKey) ([]byte, error) {
 	c.Issued = time.Unix(int64(Seconds(c.Issued)), 0).UTC()
 	slices.SortFunc(c.Certificates, func(a, b Certificate) int { return strings.Compare(string(a.Key[:]), string(b.Key[:])) })
 	slices.SortFunc(c.Revocations, func(a, b Revocation) int { return strings.Compare(string(a.Node[:]), string(b.Node[:])) })
-	out := Seal(root, Header{Kind: KindCard, Operator: c.Operator, Number: c.Serial, Issued: c.Issued}, c.Append(nil))
+	body := c.Append(nil)
+	c.Hash = HashOf(body)
+	out := Seal(root, Header{Kind: KindCard, Operator: c.Operator, Number: c.Serial, Issued: c.Issued}, body)
 	if _, err := OpenCard(out); err != nil {
 		return nil, fmt.Errorf("signing the card: %w", err)
 	}

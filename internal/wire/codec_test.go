@@ -22,17 +22,17 @@ func testMessages(tb testing.TB) map[Name][]byte {
 	root, node := testKey("root"), testKey("node")
 	f := testFeed("sshd", root, node)
 	es := SortClaims([]ban.Claim{
-		{Target: ban.MustTarget("192.0.2.7"), End: testTime.Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Established: true},
+		{Target: ban.MustTarget("192.0.2.7"), End: testTime.Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Established: true, Basis: ban.BasisStrong},
 		{Target: ban.MustTarget("192.0.2.9"), End: testTime.Add(10 * time.Minute), Class: ban.ClassScan, Hits: 1},
-		{Target: ban.MustTarget("2001:db8::1"), End: testTime.Add(24 * time.Hour), Class: ban.ClassManual},
-		{Target: ban.MustTarget("2001:db8:1::/64"), End: testTime.Add(240 * time.Hour), Class: ban.ClassFlood, Hits: 255},
+		{Target: ban.MustTarget("2001:db8::1"), End: testTime.Add(24 * time.Hour), Class: ban.ClassManual, Basis: ban.BasisDecided},
+		{Target: ban.MustTarget("2001:db8:1::/64"), End: testTime.Add(240 * time.Hour), Class: ban.ClassFlood, Hits: 255, Basis: ban.BasisHandedOver},
 		{Target: ban.MustTarget("198.51.100.0/24"), End: testTime.Add(time.Hour)},
 		{Target: ban.MustTarget("2001:db8::/32"), End: testTime.Add(time.Hour)},
-		{Target: ban.MustTarget("0x00112233445566778899aabbccddeeff00112233"), End: testTime.Add(time.Hour), Class: ban.ClassPayment, Hits: 2},
+		{Target: ban.MustTarget("0x00112233445566778899aabbccddeeff00112233"), End: testTime.Add(time.Hour), Class: ban.ClassContent, Hits: 2},
 	}, testTime)
-	var down []ban.Key
-	for _, s := range []string{"203.0.113.1", "203.0.113.2", "2001:db8::2"} {
-		down = append(down, ban.KeyOf(ban.MustTarget(s)))
+	var down []Withdrawal
+	for i, s := range []string{"203.0.113.1", "203.0.113.2", "2001:db8::2"} {
+		down = append(down, WithdrawalOf(ban.Withdrawal{Target: ban.MustTarget(s), Reason: ban.Reason(i)}))
 	}
 	pieces := Pieces{
 		Chunks:   []ChunkRef{{Slot: 0, Size: 100}, {Lo: es[3].Key.Text(), Slot: 1, Size: 200}},
@@ -44,7 +44,7 @@ func testMessages(tb testing.TB) map[Name][]byte {
 		slot int
 		body Body
 	}{
-		{0, &Head{N: 12, TTL: 3 * time.Hour, GC: gc, Count: 7, Ring: 16, SnapshotN: 3, SnapshotGC: gc - 9, Pieces: &pieces}},
+		{0, &Head{N: 12, TTL: 3 * time.Hour, GC: gc, Count: 7, CardSerial: 3, CardHash: HashOf([]byte("card")), Ring: 16, SnapshotN: 3, SnapshotGC: gc - 9, Pieces: &pieces}},
 		{3, &Delta{GC: gc, Up: es, Down: down}},
 		{4, &Segment{Slot: 4, From: 3, To: 9, GC: gc, Up: es, Down: down}},
 		{5, &Chunk{Slot: 5, Hi: es[4].Key.Text(), Up: es[:4]}},
@@ -200,6 +200,9 @@ func TestABodyHasOneEncoding(t *testing.T) {
 		"zero wallet":          append(append(make([]byte, 20), 0, 1, byte(ban.KindWallet), 1), make([]byte, 20)...),
 		"unknown kind":         append(make([]byte, 20), 0, 1, 99, 1, 1),
 		"empty group":          append(make([]byte, 20), 0, 1, byte(ban.KindAddr4), 0),
+		"no reason":            append(make([]byte, 20), 0, 1, byte(ban.KindAddr4), 1, 5),
+		"equal reasons apart":  append(make([]byte, 20), 0, 2, byte(ban.KindAddr4), 2, 5, 1, 255, 1, 1),
+		"reason out of range":  append(make([]byte, 20), 0, 2, byte(ban.KindAddr4), 2, 5, 1, 255, 1, 255),
 	} {
 		d := &Decoder{B: body}
 		delta := decodeDelta(d)
@@ -212,9 +215,10 @@ func TestABodyHasOneEncoding(t *testing.T) {
 func TestColumnsReadBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		up, other := genEntries(t, "up"), genEntries(t, "down")
-		var down []ban.Key
+		var down []Withdrawal
+		reason := rapid.Uint8Range(0, uint8(ban.MaxReason))
 		for _, e := range other {
-			down = append(down, e.Key)
+			down = append(down, Withdrawal{e.Key, ban.Reason(reason.Draw(t, "reason"))})
 		}
 		want := &Delta{GC: 5, Up: up, Down: down}
 		d := &Decoder{B: want.Append(nil)}

@@ -21,33 +21,35 @@ type Description struct {
 	Issued   int64     `json:"issued"` // Unix seconds
 	Hash     string    `json:"hash"`   // of the body
 
-	N           *uint64              `json:"n,omitempty"`
-	TTL         int64                `json:"ttl,omitempty"` // seconds
-	GC          int64                `json:"gc,omitempty"`  // Unix seconds
-	Count       *uint32              `json:"count,omitempty"`
-	Fingerprint string               `json:"fingerprint,omitempty"`
-	Ring        uint16               `json:"ring,omitempty"`
-	SnapshotN   *uint64              `json:"snapshot_n,omitempty"`
-	SnapshotGC  int64                `json:"snapshot_gc,omitempty"`
-	Manifest    string               `json:"manifest,omitempty"`
-	Chunks      []DescribedPiece     `json:"chunks,omitempty"`
-	Segments    []DescribedPiece     `json:"segments,omitempty"`
-	From        *uint64              `json:"from,omitempty"`
-	To          *uint64              `json:"to,omitempty"`
-	Slot        *int                 `json:"slot,omitempty"`
-	Lo          string               `json:"lo,omitempty"`
-	Hi          string               `json:"hi,omitempty"`
-	Claims      []DescribedClaim     `json:"claims,omitempty"`
-	Removed     []string             `json:"removed,omitempty"`
-	Name        string               `json:"name,omitempty"`
-	Contact     string               `json:"contact,omitempty"`
-	Criteria    string               `json:"criteria,omitempty"`
-	Successor   string               `json:"successor,omitempty"`
-	Nodes       []DescribedNode      `json:"nodes,omitempty"`
-	Revoked     []DescribedNode      `json:"revoked,omitempty"`
-	Trusted     []DescribedTrust     `json:"trusted,omitempty"`
-	Text        string               `json:"text,omitempty"`
-	Invitation  *DescribedInvitation `json:"invitation,omitempty"`
+	N           *uint64               `json:"n,omitempty"`
+	TTL         int64                 `json:"ttl,omitempty"` // seconds
+	GC          int64                 `json:"gc,omitempty"`  // Unix seconds
+	Count       *uint32               `json:"count,omitempty"`
+	Fingerprint string                `json:"fingerprint,omitempty"`
+	CardSerial  *uint64               `json:"card_serial,omitempty"`
+	CardHash    string                `json:"card_hash,omitempty"`
+	Ring        uint16                `json:"ring,omitempty"`
+	SnapshotN   *uint64               `json:"snapshot_n,omitempty"`
+	SnapshotGC  int64                 `json:"snapshot_gc,omitempty"`
+	Manifest    string                `json:"manifest,omitempty"`
+	Chunks      []DescribedPiece      `json:"chunks,omitempty"`
+	Segments    []DescribedPiece      `json:"segments,omitempty"`
+	From        *uint64               `json:"from,omitempty"`
+	To          *uint64               `json:"to,omitempty"`
+	Slot        *int                  `json:"slot,omitempty"`
+	Lo          string                `json:"lo,omitempty"`
+	Hi          string                `json:"hi,omitempty"`
+	Claims      []DescribedClaim      `json:"claims,omitempty"`
+	Withdrawn   []DescribedWithdrawal `json:"withdrawn,omitempty"`
+	Name        string                `json:"name,omitempty"`
+	Contact     string                `json:"contact,omitempty"`
+	Criteria    string                `json:"criteria,omitempty"`
+	Successor   string                `json:"successor,omitempty"`
+	Nodes       []DescribedNode       `json:"nodes,omitempty"`
+	Revoked     []DescribedNode       `json:"revoked,omitempty"`
+	Trusted     []DescribedTrust      `json:"trusted,omitempty"`
+	Text        string                `json:"text,omitempty"`
+	Invitation  *DescribedInvitation  `json:"invitation,omitempty"`
 }
 
 // DescribedClaim is a claim; End is in Unix seconds.
@@ -57,6 +59,13 @@ type DescribedClaim struct {
 	Class       uint8  `json:"class"`
 	Hits        uint8  `json:"hits"`
 	Established bool   `json:"established"`
+	Basis       string `json:"basis"`
+}
+
+// DescribedWithdrawal is a claim that its author ended.
+type DescribedWithdrawal struct {
+	Target string `json:"target"`
+	Reason string `json:"reason"`
 }
 
 // DescribedPiece is a line of a list of pieces.
@@ -109,6 +118,7 @@ func (m *Message) Describe() Description {
 	case *Head:
 		d.N, d.TTL, d.GC, d.Count, d.Ring = &b.N, int64(b.TTL/time.Second), int64(b.GC)*60, &b.Count, b.Ring
 		d.Fingerprint, d.SnapshotN, d.SnapshotGC = hex.EncodeToString(b.Fingerprint[:]), &b.SnapshotN, int64(b.SnapshotGC)*60
+		d.CardSerial, d.CardHash = &b.CardSerial, hex.EncodeToString(b.CardHash[:])
 		if b.Pieces != nil {
 			d.pieces(b.Pieces)
 		} else {
@@ -118,15 +128,15 @@ func (m *Message) Describe() Description {
 		d.pieces(&b.Pieces)
 	case *Delta:
 		d.GC, d.Fingerprint = int64(b.GC)*60, hex.EncodeToString(b.Fingerprint[:])
-		d.Ops(b.Up, b.Down)
+		d.ops(b.Up, b.Down)
 	case *Segment:
 		d.Slot, d.From, d.To, d.GC = &b.Slot, &b.From, &b.To, int64(b.GC)*60
-		d.Ops(b.Up, b.Down)
+		d.ops(b.Up, b.Down)
 	case *Chunk:
 		d.Slot, d.Lo, d.Hi = &b.Slot, hex.EncodeToString([]byte(b.Lo)), hex.EncodeToString([]byte(b.Hi))
-		d.Ops(b.Up, nil)
+		d.ops(b.Up, nil)
 	case *Dispute:
-		d.Ops(b.Up, nil)
+		d.ops(b.Up, nil)
 	case *Card:
 		d.card(b)
 	case *Trust:
@@ -140,13 +150,13 @@ func (m *Message) Describe() Description {
 	return d
 }
 
-func (d *Description) Ops(up []Entry, down []ban.Key) {
+func (d *Description) ops(up []Entry, down []Withdrawal) {
 	for i := range up {
 		c := up[i].Claim()
-		d.Claims = append(d.Claims, DescribedClaim{c.Target.String(), c.End.Unix(), uint8(c.Class), c.Hits, c.Established})
+		d.Claims = append(d.Claims, DescribedClaim{c.Target.String(), c.End.Unix(), uint8(c.Class), c.Hits, c.Established, c.Basis.String()})
 	}
-	for _, t := range TargetsOf(down) {
-		d.Removed = append(d.Removed, t.String())
+	for _, w := range Withdrawals(down) {
+		d.Withdrawn = append(d.Withdrawn, DescribedWithdrawal{w.Target.String(), w.Reason.String()})
 	}
 }
 

@@ -71,7 +71,11 @@ func decodeMessage(name Name, payload []byte, h Header, text []byte) (*Message, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v: %w", ErrFormat, h.Kind, err)
 	}
-	return &Message{Name: name, Header: h, Body: body, Hash: HashOf(text), Raw: payload}, nil
+	hash := HashOf(text)
+	if c, ok := body.(*Card); ok {
+		c.Hash = hash
+	}
+	return &Message{Name: name, Header: h, Body: body, Hash: hash, Raw: payload}, nil
 }
 
 // errForm says that a body is not encoded in the one way that the protocol
@@ -128,7 +132,7 @@ func slotOf(b Body) (int, bool) {
 // higher number is the newer; two different ones with the same number prove
 // that the author, or who has its key, tells different stories.
 //
-//	n u64 | ttl u32 | gc u32 | count u32 | fingerprint 16 | ring u16 |
+//	n u64 | ttl u32 | gc u32 | count u32 | fingerprint 16 | card u64 | card hash 16 | ring u16 |
 //	snapshot n u64 | snapshot gc u32 | 0 u8, pieces
 //	                                 | 1 u8, manifest hash 16, size u32
 type Head struct {
@@ -137,6 +141,8 @@ type Head struct {
 	GC          uint32        // claims that end at or before this minute have left
 	Count       uint32        // claims in the feed
 	Fingerprint Fingerprint   // of the state after N and GC
+	CardSerial  uint64        // of the newest card of the operator that the author has; 0 for none
+	CardHash    Hash          // of that card's body
 	Ring        uint16        // slots of the ring of deltas: delta n is in slot n mod Ring
 	SnapshotN   uint64        // the delta up to which the chunks reach
 	SnapshotGC  uint32        // the expiry that the chunks have seen
@@ -153,6 +159,8 @@ func (h *Head) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, h.GC)
 	b = binary.BigEndian.AppendUint32(b, h.Count)
 	b = append(b, h.Fingerprint[:]...)
+	b = binary.BigEndian.AppendUint64(b, h.CardSerial)
+	b = append(b, h.CardHash[:]...)
 	b = binary.BigEndian.AppendUint16(b, h.Ring)
 	b = binary.BigEndian.AppendUint64(b, h.SnapshotN)
 	b = binary.BigEndian.AppendUint32(b, h.SnapshotGC)
@@ -166,6 +174,8 @@ func (h *Head) Append(b []byte) []byte {
 func decodeHead(d *Decoder) *Head {
 	h := &Head{N: d.U64(), TTL: time.Duration(d.U32()) * time.Second, GC: d.U32(), Count: d.U32()}
 	copy(h.Fingerprint[:], d.Take(len(h.Fingerprint)))
+	h.CardSerial = d.U64()
+	copy(h.CardHash[:], d.Take(len(h.CardHash)))
 	h.Ring, h.SnapshotN, h.SnapshotGC = d.u16(), d.U64(), d.U32()
 	switch form := d.U8(); form {
 	case 0:
@@ -273,12 +283,12 @@ const maxKey = 1 + 20
 // numbered from 1 in an epoch, without a gap. First claims that end at or
 // before GC leave, then up is put, then down is taken out.
 //
-//	gc u32 | fingerprint 16 | entries up | keys down
+//	gc u32 | fingerprint 16 | entries up | withdrawals down
 type Delta struct {
 	GC          uint32
 	Fingerprint Fingerprint // of the state afterwards
 	Up          []Entry
-	Down        []ban.Key
+	Down        []Withdrawal
 }
 
 func (*Delta) Kind() Kind { return KindDelta }
@@ -289,22 +299,22 @@ func (t *Delta) Append(b []byte) []byte {
 	return AppendOps(b, t.Up, t.Down)
 }
 
-func AppendOps(b []byte, up []Entry, down []ban.Key) []byte {
-	b = AppendEntries(b, up)
-	return appendKeys(b, len(down), func(i int) *ban.Key { return &down[i] })
+// AppendOps writes a step: entries up, then withdrawals down.
+func AppendOps(b []byte, up []Entry, down []Withdrawal) []byte {
+	return appendWithdrawals(AppendEntries(b, up), down)
 }
 
-func (d *Decoder) Ops() (up []Entry, down []ban.Key) {
+// Ops reads a step.
+func (d *Decoder) Ops() (up []Entry, down []Withdrawal) {
 	up = d.Entries(MaxMessageClaims)
-	d.keys(MaxMessageClaims, func(k *ban.Key) { down = append(down, *k) })
-	return up, down
+	return up, d.withdrawals(MaxMessageClaims)
 }
 
 // Claims gives the claims that the delta adds or replaces.
 func (t *Delta) Claims() []ban.Claim { return ClaimsOf(t.Up) }
 
-// Removed gives the targets that the author withdraws.
-func (t *Delta) Removed() []ban.Target { return TargetsOf(t.Down) }
+// Withdrawn gives the claims that the author ends.
+func (t *Delta) Withdrawn() []ban.Withdrawal { return Withdrawals(t.Down) }
 
 func decodeDelta(d *Decoder) *Delta {
 	t := &Delta{GC: d.U32()}
@@ -316,13 +326,13 @@ func decodeDelta(d *Decoder) *Delta {
 // A Segment merges deltas: on any state of From <= n < To it gives the state
 // of To, in the same way as a delta.
 //
-//	slot uvarint | from uvarint | to - from uvarint | gc u32 | entries up | keys down
+//	slot uvarint | from uvarint | to - from uvarint | gc u32 | entries up | withdrawals down
 type Segment struct {
 	Slot     int
 	From, To uint64
 	GC       uint32
 	Up       []Entry
-	Down     []ban.Key
+	Down     []Withdrawal
 }
 
 func (*Segment) Kind() Kind { return KindSegment }
@@ -338,8 +348,8 @@ func (s *Segment) Append(b []byte) []byte {
 // Claims gives the claims that the segment adds or replaces.
 func (s *Segment) Claims() []ban.Claim { return ClaimsOf(s.Up) }
 
-// Removed gives the targets that the segment takes out.
-func (s *Segment) Removed() []ban.Target { return TargetsOf(s.Down) }
+// Withdrawn gives the claims that the segment takes out.
+func (s *Segment) Withdrawn() []ban.Withdrawal { return Withdrawals(s.Down) }
 
 func decodeSegment(d *Decoder) *Segment {
 	s := &Segment{Slot: int(d.Uvarint(MaxSlot)), From: d.Uvarint(1<<64 - 1)}

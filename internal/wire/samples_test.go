@@ -40,7 +40,7 @@ func genEntries(t *rapid.T, label string) []Entry {
 func genClaim(t *rapid.T) ban.Claim {
 	return ban.Claim{
 		Target: genTarget(t), End: testTime.Add(time.Duration(rapid.IntRange(1, 20000).Draw(t, "minutes")) * time.Minute),
-		Class: ban.Class(rapid.IntRange(0, 127).Draw(t, "class")), Hits: rapid.Uint8().Draw(t, "hits"), Established: rapid.Bool().Draw(t, "established"),
+		Class: ban.Class(rapid.IntRange(0, int(ban.MaxClass)).Draw(t, "class")), Basis: ban.Basis(rapid.IntRange(0, 3).Draw(t, "basis")), Hits: rapid.Uint8().Draw(t, "hits"), Established: rapid.Bool().Draw(t, "established"),
 	}
 }
 

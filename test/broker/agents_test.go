@@ -94,8 +94,8 @@ func (n *node) apply(_ context.Context, c ban.Change) error {
 	for _, x := range c.Claims {
 		n.bans[x.Target] = true
 	}
-	for _, x := range c.Removed {
-		delete(n.bans, x)
+	for _, x := range c.Withdrawn {
+		delete(n.bans, x.Target)
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ MAX_CLAIMS = 32 << 10
 MAX_SLOT = 8191
 NODE_KINDS = ("head", "delta", "segment", "chunk", "manifest", "dispute")
 KINDS = ("", *NODE_KINDS, "card", "trust", "topics", "invitation")
+BASES = ("weak", "strong", "handed-over", "decided")
+REASONS = ("ended", "mistake", "appeal")
 WIDTHS = {1: 4, 2: 16, 3: 8, 4: 5, 5: 17, 6: 20}
 
 
@@ -137,6 +139,18 @@ class Reader:
             metas = [table[i] for i in index]
         return [(k, key, base + s, m[0], m[1]) for (k, key), s, m in zip(keys, steps, metas)]
 
+    # withdrawals: keys, the reason of all, or 255 and the reason of each
+    def withdrawals(self):
+        keys = self.keys()
+        if not keys:
+            return []
+        reasons = self.take(1) * len(keys)
+        if reasons[0] == 255:
+            reasons = self.take(len(keys))
+            if len(set(reasons)) == 1 or 255 in reasons:
+                raise Refused("format", "the reasons are not canonical")
+        return [(kind, key, reason) for (kind, key), reason in zip(keys, reasons)]
+
     def pieces(self, most):
         chunks, segments = [], []
         for i in range(self.uvarint(most)):
@@ -182,7 +196,9 @@ def target(kind, key):
 
 
 def claims(entries):
-    return [{"target": target(k, key), "end": 60 * end, "class": c & 0x7F, "hits": hits, "established": c >= 0x80} for k, key, end, c, hits in entries]
+    return [
+        {"target": target(k, key), "end": 60 * end, "class": c & 31, "hits": hits, "established": c >= 128, "basis": BASES[c >> 5 & 3]}
+        for k, key, end, c, hits in entries]
 
 
 def fingerprint(entries):
@@ -250,11 +266,12 @@ def body(kind, r, m, place):
         if value not in ("", [], 0):
             m[name] = value
 
-    def ops(removed=True):
+    def ops(withdrawn=True):
         up = r.entries()
         put("claims", claims(up))
-        if removed:
-            put("removed", [target(k, key) for k, key in r.keys()])
+        if withdrawn:
+            put("withdrawn", [
+                {"target": target(k, key), "reason": REASONS[n] if n < len(REASONS) else f"reason-{n}"} for k, key, n in r.withdrawals()])
         return up
 
     def pieces(most):
@@ -268,7 +285,7 @@ def body(kind, r, m, place):
     if kind == "head":
         m["n"] = r.uint(8)
         m["ttl"], m["gc"], m["count"] = r.uint(4), 60 * r.uint(4), r.uint(4)
-        m["fingerprint"], m["ring"] = r.take(16).hex(), r.uint(2)
+        m["fingerprint"], m["card_serial"], m["card_hash"], m["ring"] = r.take(16).hex(), r.uint(8), r.take(16).hex(), r.uint(2)
         m["snapshot_n"], m["snapshot_gc"] = r.uint(8), 60 * r.uint(4)
         if not 1 <= m["ring"] <= 1024 or not 1 <= m["ttl"] <= 86400 or m["count"] > 2**20 or m["snapshot_n"] > m["n"] or m["snapshot_gc"] > m["gc"]:
             raise Refused("format", "a head's field is out of range")

@@ -246,9 +246,9 @@ func large(b *broker, dir string, n, missed int) error {
 	for i := range batches {
 		c.offset.Add(max(step, int64(2*time.Second)))
 		add := all[n+i*16 : n+(i+1)*16]
-		var remove []ban.Target
+		var remove []ban.Withdrawal
 		for range 4 {
-			remove = append(remove, all[gone*19%n].Target)
+			remove = append(remove, ban.Withdrawal{Target: all[gone*19%n].Target})
 			gone++
 		}
 		if err := author.Say(topic, add, remove); err != nil {

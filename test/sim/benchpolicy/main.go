@@ -116,7 +116,7 @@ func run(dir string, claims, operators, events int) error {
 		f := rng.IntN(operators)
 		c := ban.Change{Feed: feeds[f]}
 		if rng.IntN(3) == 0 {
-			c.Removed = []ban.Target{target(rng.IntN(pool))}
+			c.Withdrawn = ban.Withdraw(ban.ReasonEnded, target(rng.IntN(pool)))
 		} else {
 			c.Claims = []ban.Claim{claim(rng.IntN(pool), now, rng)}
 		}
