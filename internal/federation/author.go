@@ -73,7 +73,7 @@ type author struct {
 	key       ed25519.PrivateKey
 	store     *store.Store
 	card      func() *wire.Card // the operator's newest, which heads name; may give nil
-	started   time.Time // of this process
+	started   time.Time         // of this process
 	restarts  int
 	restarted time.Time // when last
 
