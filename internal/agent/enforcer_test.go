@@ -39,7 +39,7 @@ func TestAKernelWithoutTrackingStillEnforces(t *testing.T) {
 	if err := e.configure(t.Context()); err != nil {
 		t.Fatalf("bans are not enforced: %v", err)
 	}
-	if _, err := e.fw.Established(t.Context(), netip.MustParseAddr("203.0.113.9"), 8935); !errors.Is(err, firewall.ErrNotRemembered) {
+	if _, err := e.fw.Address(t.Context(), "livepeer", netip.MustParseAddr("203.0.113.9")); !errors.Is(err, firewall.ErrNotRemembered) {
 		t.Errorf("asking for a peer: %v", err)
 	}
 	warnings := e.Warnings(t.Context())

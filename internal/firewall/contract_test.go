@@ -63,8 +63,8 @@ func TestEveryEnforcerKeepsTheContract(t *testing.T) {
 		if err != nil || len(counters) == 1 {
 			t.Errorf("%s: %v, %v", name, counters, err)
 		}
-		if _, err := f.Established(ctx, netip.MustParseAddr("192.0.2.1"), 22); !errors.Is(err, firewall.ErrNotRemembered) {
-			t.Errorf("%s: Established: %v", name, err)
+		if _, err := f.Address(ctx, "sshd", netip.MustParseAddr("192.0.2.1")); !errors.Is(err, firewall.ErrNotRemembered) {
+			t.Errorf("%s: Address: %v", name, err)
 		}
 		testnet.Must(t, f.Close())
 		testnet.Must(t, f.Close())

@@ -38,13 +38,13 @@ func TestTheFakeDecidesAboutPackets(t *testing.T) {
 	if got := f.Bans(); !slices.EqualFunc(got, want, func(a, b Ban) bool { return a.Key() == b.Key() && a.Until.Equal(b.Until) }) {
 		t.Errorf("%+v", got)
 	}
-	f.Peer(netip.MustParseAddr("192.0.2.1"), 22)
-	if ok, err := f.Established(ctx, netip.MustParseAddr("192.0.2.1"), 22); err != nil || !ok {
-		t.Errorf("%v, %v", ok, err)
+	f.Peer("sshd", netip.MustParseAddrPort("192.0.2.1:4711"), 60)
+	if got, err := f.Connection(ctx, "sshd", netip.MustParseAddrPort("192.0.2.1:4711")); err != nil || !got.Seen || got.Bytes != 60 {
+		t.Errorf("%+v, %v", got, err)
 	}
 	now = now.Add(time.Minute)
-	if ok, err := f.Established(ctx, netip.MustParseAddr("192.0.2.1"), 22); err != nil || ok {
-		t.Errorf("still remembered: %v, %v", ok, err)
+	if got, err := f.Address(ctx, "sshd", netip.MustParseAddr("192.0.2.1")); err != nil || got.Seen {
+		t.Errorf("still remembered: %+v, %v", got, err)
 	}
 	if f.Packet(netip.MustParseAddr("192.0.2.1"), "tcp", 22, 60) {
 		t.Error("dropped past its end")

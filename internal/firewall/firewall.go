@@ -67,9 +67,9 @@ type Scope struct {
 	// have open to one of Ports at a time; a further one is dropped. It needs
 	// Ports, and connection tracking in the kernel.
 	MaxConnections uint32
-	// Remember asks the kernel to remember for this long which addresses have
-	// finished a TCP handshake with one of Ports, for [Firewall.Established].
-	// It needs Ports, and connection tracking in the kernel.
+	// Remember asks the kernel to remember TCP connections with one of Ports for
+	// this long after their last packet ([Memory]). It needs Ports, and connection
+	// tracking in the kernel.
 	Remember time.Duration
 }
 
@@ -140,10 +140,7 @@ type Firewall interface {
 	Check(ctx context.Context) (Drift, error)
 	// Counters gives what each topic's bans have met, observed topics too.
 	Counters(ctx context.Context) (map[ban.Topic]Counter, error)
-	// Established says whether the address finished a TCP handshake with the
-	// port within the last [Scope.Remember]. The error is [ErrNotRemembered]
-	// where nothing is remembered of that port.
-	Established(ctx context.Context, addr netip.Addr, port uint16) (bool, error)
+	Memory
 	// Close lets go and leaves the bans in force.
 	Close() error
 }
@@ -191,8 +188,8 @@ var (
 	ErrDenied = errors.New("not permitted: root or CAP_NET_ADMIN is needed")
 	// ErrUnsupported says that the kernel lacks something that is needed.
 	ErrUnsupported = errors.New("not supported by this kernel")
-	// ErrNotRemembered says that no scope remembers peers of the port.
-	ErrNotRemembered = errors.New("the peers of this port are not remembered")
+	// ErrNotRemembered says that nothing is remembered of the topic.
+	ErrNotRemembered = errors.New("the peers of this topic are not remembered")
 	// ErrNotConfigured says that Configure was not called, or failed.
 	ErrNotConfigured = errors.New("the firewall is not configured")
 	// ErrNoState says that the whole state was not given yet.
@@ -295,7 +292,12 @@ func CheckTable(name string) error {
 	return nil
 }
 
+// speaks says whether the scope is about a protocol.
+func (s Scope) speaks(protocol string) bool {
+	return len(s.Protocols) == 0 || slices.Contains(s.Protocols, protocol)
+}
+
 // Meets says whether the scope is about packets of a protocol to a port.
 func (s Scope) Meets(protocol string, port uint16) bool {
-	return s.All || (len(s.Protocols) == 0 || slices.Contains(s.Protocols, protocol)) && (len(s.Ports) == 0 || slices.Contains(s.Ports, port))
+	return s.All || s.speaks(protocol) && (len(s.Ports) == 0 || slices.Contains(s.Ports, port))
 }

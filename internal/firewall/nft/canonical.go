@@ -3,6 +3,7 @@ package nft
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -81,6 +82,10 @@ func canonicalOne(name string, data []byte) string {
 func canonicalDynset(data []byte) string {
 	key, op := find(data, unix.NFTA_DYNSET_SREG_KEY), find(data, unix.NFTA_DYNSET_OP)
 	inner := find(data, unix.NFTA_DYNSET_EXPR)
-	return fmt.Sprintf("%s %x %x %s %x", bytes.TrimRight(find(data, unix.NFTA_DYNSET_SET_NAME), "\x00"), key, op,
-		bytes.TrimRight(find(inner, unix.NFTA_EXPR_NAME), "\x00"), find(inner, unix.NFTA_EXPR_DATA))
+	name, carried := string(bytes.TrimRight(find(inner, unix.NFTA_EXPR_NAME), "\x00")), find(inner, unix.NFTA_EXPR_DATA)
+	if name == "quota" {
+		// The kernel orders its attributes otherwise.
+		carried = slices.Concat(find(carried, unix.NFTA_QUOTA_BYTES), find(carried, unix.NFTA_QUOTA_FLAGS))
+	}
+	return fmt.Sprintf("%s %x %x %s %x", bytes.TrimRight(find(data, unix.NFTA_DYNSET_SET_NAME), "\x00"), key, op, name, carried)
 }

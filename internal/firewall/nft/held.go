@@ -64,21 +64,11 @@ func HoldsTarget(table string, t ban.Target) (firewall.Held, error) {
 
 // look says whether a set or map has an element, and how long it has left.
 func (k *kernel) look(name string, key []byte) (left time.Duration, ok bool, err error) {
-	err = k.ask(unix.NFT_MSG_GETSETELEM, 0, unix.NFPROTO_INET, func(w *writer) {
-		w.text(unix.NFTA_SET_ELEM_LIST_TABLE, k.table)
-		w.text(unix.NFTA_SET_ELEM_LIST_SET, name)
-		list := w.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		one := w.nest(unix.NFTA_LIST_ELEM)
-		w.value(unix.NFTA_SET_ELEM_KEY, key)
-		w.unnest(one)
-		w.unnest(list)
-	}, func(m message) error {
-		a, _, _ := nextAttr(find(m.attrs(), unix.NFTA_SET_ELEM_LIST_ELEMENTS))
+	err = k.lookup(name, key, func(e []byte) {
 		ok = true
-		if b := find(a.data, unix.NFTA_SET_ELEM_EXPIRATION); len(b) == 8 {
+		if b := find(e, unix.NFTA_SET_ELEM_EXPIRATION); len(b) == 8 {
 			left = time.Duration(binary.BigEndian.Uint64(b)) * time.Millisecond
 		}
-		return nil
 	})
 	if isGone(err) {
 		return 0, false, nil

@@ -223,16 +223,7 @@ const foreignPrio = 1 << 30
 
 // elements gives what a fixed set holds, sorted.
 func (k *kernel) elements(name string) (out []element, err error) {
-	err = k.ask(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) {
-		w.text(unix.NFTA_SET_ELEM_LIST_TABLE, k.table)
-		w.text(unix.NFTA_SET_ELEM_LIST_SET, name)
-	}, func(m message) error {
-		list := find(m.attrs(), unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for a, rest, ok := nextAttr(list); ok; a, rest, ok = nextAttr(rest) {
-			out = append(out, readElement(a.data))
-		}
-		return nil
-	})
+	err = k.eachElement(name, func(e []byte) { out = append(out, readElement(e)) })
 	slices.SortFunc(out, compareElements)
 	return out, err
 }
@@ -258,7 +249,16 @@ func readElement(b []byte) element {
 
 // get gives an element's data, or an ENOENT.
 func (k *kernel) get(name string, key []byte) (data []byte, err error) {
-	err = k.ask(unix.NFT_MSG_GETSETELEM, 0, unix.NFPROTO_INET, func(w *writer) {
+	err = k.lookup(name, key, func(e []byte) {
+		data = bytes.Clone(find(find(e, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE))
+	})
+	return data, err
+}
+
+// lookup gives the attributes of one element, valid during the call of found,
+// or an ENOENT.
+func (k *kernel) lookup(name string, key []byte, found func(attrs []byte)) error {
+	return k.ask(unix.NFT_MSG_GETSETELEM, 0, unix.NFPROTO_INET, func(w *writer) {
 		w.text(unix.NFTA_SET_ELEM_LIST_TABLE, k.table)
 		w.text(unix.NFTA_SET_ELEM_LIST_SET, name)
 		list := w.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
@@ -268,10 +268,33 @@ func (k *kernel) get(name string, key []byte) (data []byte, err error) {
 		w.unnest(list)
 	}, func(m message) error {
 		a, _, _ := nextAttr(find(m.attrs(), unix.NFTA_SET_ELEM_LIST_ELEMENTS))
-		data = bytes.Clone(find(find(a.data, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE))
+		found(a.data)
 		return nil
 	})
-	return data, err
+}
+
+// hasSet says whether the table has a set.
+func (k *kernel) hasSet(name string) (bool, error) {
+	_, _, err := k.count(name)
+	if isGone(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// eachElement gives the attributes of every element of a set, each valid during
+// its call.
+func (k *kernel) eachElement(name string, each func(attrs []byte)) error {
+	return k.ask(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) {
+		w.text(unix.NFTA_SET_ELEM_LIST_TABLE, k.table)
+		w.text(unix.NFTA_SET_ELEM_LIST_SET, name)
+	}, func(m message) error {
+		list := find(m.attrs(), unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for a, rest, ok := nextAttr(list); ok; a, rest, ok = nextAttr(rest) {
+			each(a.data)
+		}
+		return nil
+	})
 }
 
 // setCount is an attribute since Linux 6.17 or so; unknown to x/sys.

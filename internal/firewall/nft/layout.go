@@ -88,7 +88,9 @@ const (
 	counterHead  = "topic_"
 	portsHead    = "ports_"
 	limitHead    = "limit_"
-	peersHead    = "peers_"
+	peersHead    = "peers_"  // addresses that finished a handshake; and the chain that remembers them
+	connsHead    = "conns_"  // connections that did
+	forgotHead   = "forgot_" // counts packets whose connections found no room
 	tableNote    = "bans, kept by banmesh; with many of them list it by: nft -t list table inet "
 )
 

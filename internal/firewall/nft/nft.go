@@ -65,6 +65,7 @@ type Firewall struct {
 	clock    clock
 
 	sockets sockets
+	memory  memory
 
 	batch []op // reused
 }
@@ -108,6 +109,7 @@ func New(o Options) *Firewall {
 	if n.now == nil {
 		n.now = time.Now
 	}
+	n.memory.now = n.now
 	return n
 }
 
@@ -138,6 +140,7 @@ func (n *Firewall) Configure(ctx context.Context, c firewall.Config) error {
 		scopes[s.Topic] = s
 	}
 	n.config, n.scopes = c, scopes
+	n.memory.configure(c)
 	n.configured++
 	gone, err := n.state.Forget(func(t ban.Topic) bool { _, ok := scopes[t]; return ok }, n.second())
 	if err != nil {
@@ -371,11 +374,11 @@ func (n *Firewall) Close() error {
 		return nil
 	}
 	n.closed = true
-	var err error
+	err := n.memory.close()
 	if n.k != nil {
 		if n.adopted && !n.off {
 			n.clock.at = n.now()
-			err = n.writeDirty(desired.SecondOf(n.clock.at))
+			err = errors.Join(err, n.writeDirty(desired.SecondOf(n.clock.at)))
 		}
 		err = errors.Join(err, n.k.close())
 	}

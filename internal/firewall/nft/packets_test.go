@@ -48,7 +48,7 @@ func TestAContainersPublishedPortIsClosedToo(t *testing.T) {
 			t.Fatalf("before the ban: %v", err)
 		}
 		// Peers of a container are remembered by the port that they dialled.
-		if known, err := n.Established(ctx, netip.MustParseAddr(v.from), 2222); err != nil || !known {
+		if known, err := n.Address(ctx, "sshd", netip.MustParseAddr(v.from)); err != nil || !known.Seen {
 			t.Errorf("%s is not remembered: %v", v.from, err)
 		}
 		testnet.Must(t, n.Apply(ctx, bans("sshd", time.Now().Add(time.Hour), v.from), nil))
@@ -114,43 +114,6 @@ func TestSocketsOfABannedAddressAreClosed(t *testing.T) {
 		if _, err := s.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("spared socket %d: %v", i, err)
 		}
-	}
-}
-
-func TestTheKernelRemembersWhoFinishedAHandshake(t *testing.T) {
-	testnet.Enter(t)
-	ctx := testnet.Context(t)
-	h := testnet.Attach(t, "wan", []string{"10.9.0.1/24", "2001:db8:9::1/64"}, []string{"10.9.0.2/24", "10.9.0.3/24", "2001:db8:9::2/64"})
-	l := testnet.ListenTCP(t, "[::]:22")
-	n := newTest(t, Options{})
-	testnet.Must(t, n.Configure(ctx, firewall.Config{Owner: firewall.OwnerNever, Scopes: []firewall.Scope{{Topic: "sshd", Ports: []uint16{22, 23}, Remember: time.Hour}}}))
-	testnet.Must(t, n.Replace(ctx, func(func(firewall.Ban) bool) {}))
-	for _, v := range []struct{ from, to string }{{"10.9.0.2", "10.9.0.1:22"}, {"2001:db8:9::2", "[2001:db8:9::1]:22"}} {
-		if got, err := n.Established(ctx, netip.MustParseAddr(v.from), 22); err != nil || got {
-			t.Errorf("%s before: %v, %v", v.from, got, err)
-		}
-		_, _, err := h.Dial(v.from, v.to, l)
-		testnet.Must(t, err)
-		if got, err := n.Established(ctx, netip.MustParseAddr(v.from), 22); err != nil || !got {
-			t.Errorf("%s after: %v, %v", v.from, got, err)
-		}
-		if got, err := n.Established(ctx, netip.MustParseAddr(v.from), 23); err != nil || got {
-			t.Errorf("%s on another port: %v, %v", v.from, got, err)
-		}
-	}
-	// A refused connection, whose peer sends nothing but a SYN, proves nothing.
-	h.Do(func() {
-		d := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP("10.9.0.3")}}
-		if c, err := d.Dial("tcp", "10.9.0.1:23"); err == nil {
-			c.Close()
-			t.Error("nobody listens there")
-		}
-	})
-	if got, err := n.Established(ctx, netip.MustParseAddr("10.9.0.3"), 23); err != nil || got {
-		t.Errorf("a refused peer: %v, %v", got, err)
-	}
-	if _, err := n.Established(ctx, netip.MustParseAddr("10.9.0.2"), 80); !errors.Is(err, firewall.ErrNotRemembered) {
-		t.Errorf("error %v", err)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"banmesh/internal/firewall"
 )
 
-// trackSize bounds the kernel's memory of peers and connections, about 8 MB.
+// trackSize bounds the kernel's memory of limited connections.
 const trackSize = 65_535
 
 // tracking adds what needs connection tracking: a chain that exists only where
@@ -19,53 +19,11 @@ func (r *ruleset) tracking(c firewall.Config) {
 	ch := chain{name: chainTrack, base: true, prio: prioTrack, rules: []rule{ruleLoopback()}}
 	var limits []rule
 	for _, s := range c.Scopes {
-		for _, v := range []struct {
-			suffix string
-			from   source
-			key    datatype
-		}{{"4", from4, typeService4}, {"6", from6, typeService6}} {
-			tcp := join([]expr.Any{
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-				&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: 9},
-			}, lookup(portsHead+string(s.Topic)))
-			tcpText := "meta l4proto . tcp dport @" + portsHead + string(s.Topic)
-			key := join(v.from.load(), []expr.Any{&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: v.from.next}})
-			if s.Remember > 0 {
-				name := peersHead + string(s.Topic) + "_" + v.suffix
-				r.sets = append(r.sets, set{
-					name: name, key: v.key, size: trackSize, timeout: s.Remember,
-					flags: unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT,
-				})
-				// A packet of the side that dialled, in a connection that both
-				// sides have spoken in, with neither SYN nor RST nor FIN: the
-				// handshake is over, so the source address is not forged. It is
-				// remembered from its last packet on.
-				ch.rules = append(ch.rules, rule{
-					join(conntrackState(expr.CtStateBitESTABLISHED), []expr.Any{
-						&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
-						&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}},
-					}, tcp, []expr.Any{
-						&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1, DestRegister: 1},
-						&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x17}, Xor: []byte{0}},
-						&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x10}},
-					}, key, []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_UPDATE}}),
-					"ct state established ct direction original " + tcpText + " tcp flags ack / fin,syn,rst,ack update @" + name + " { " + v.from.text + " . tcp dport }",
-				})
-			}
-			if s.MaxConnections > 0 {
-				name := limitHead + string(s.Topic) + "_" + v.suffix
-				r.sets = append(r.sets, set{name: name, key: v.key, size: trackSize, flags: unix.NFT_SET_EVAL})
-				limit := rule{
-					join(conntrackState(expr.CtStateBitNEW), tcp, key, []expr.Any{&expr.Dynset{
-						SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_ADD,
-						Exprs: []expr.Any{&expr.Connlimit{Count: s.MaxConnections, Flags: expr.NFT_CONNLIMIT_F_INV}},
-					}}),
-					fmt.Sprintf("ct state new %s add @%s { %s . tcp dport ct count over %d } ", tcpText, name, v.from.text, s.MaxConnections),
-				}
-				limits = append(limits, limit.count(s, nil))
-			}
+		if s.Remembers() {
+			ch.rules = append(ch.rules, r.remember(s))
+		}
+		if s.MaxConnections > 0 {
+			limits = append(limits, r.limit(s)...)
 		}
 	}
 	if len(limits) > 0 {
@@ -75,6 +33,104 @@ func (r *ruleset) tracking(c firewall.Config) {
 	if len(ch.rules) > 1 {
 		r.chains = append(r.chains, ch)
 	}
+}
+
+// families are the two that every set of peers exists for.
+var families = [...]struct {
+	suffix string
+	from   source
+	addr   datatype
+	pair   datatype // address and port
+}{{"_4", from4, typeIPv4, typeService4}, {"_6", from6, typeIPv6, typeService6}}
+
+// toPorts matches TCP to the scope's ports.
+func toPorts(s firewall.Scope) rule {
+	return rule{
+		join([]expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: 9},
+		}, lookup(portsHead+string(s.Topic))),
+		"meta l4proto . tcp dport @" + portsHead + string(s.Topic),
+	}
+}
+
+// remember adds a scope's sets of peers and the chain that fills them, and gives
+// the rule that leads there.
+//
+// A packet of the side that dialled, in a connection that both sides have spoken
+// in, with neither SYN nor RST nor FIN: the handshake is over, so the source
+// address is not forged. Address and connection are remembered from the last
+// such packet on, and carry the bytes of all of them. The bytes are a quota's,
+// which is never used up: a counter would take 16 bytes a processor each.
+func (r *ruleset) remember(s firewall.Scope) rule {
+	topic := string(s.Topic)
+	r.counters = append(r.counters, forgotHead+topic)
+	ch := chain{name: peersHead + topic}
+	meter := []expr.Any{&expr.Quota{Bytes: meterMost}}
+	const meterText = "quota 1073741824 mbytes"
+	for _, f := range families {
+		peers, conns := peersHead+topic+f.suffix, connsHead+topic+f.suffix
+		timed := set{size: firewall.MaxTraces, timeout: s.Remember, flags: unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT}
+		timed.name, timed.key = peers, f.addr
+		r.sets = append(r.sets, timed)
+		timed.name, timed.key = conns, f.pair
+		r.sets = append(r.sets, timed)
+		ch.rules = append(ch.rules, rule{
+			join(f.from.load(), []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: peers, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: meter}}),
+			fmt.Sprintf("update @%s { %s %s }", peers, f.from.text, meterText),
+		}, rule{
+			join(f.from.load(), []expr.Any{
+				&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: f.from.next},
+				&expr.Dynset{SrcRegKey: 1, SetName: conns, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: meter},
+			}, verdict(expr.VerdictReturn, "")),
+			fmt.Sprintf("update @%s { %s . th sport %s } return", conns, f.from.text, meterText),
+		})
+	}
+	// An update that finds no room ends its rule, so only those get here.
+	ch.rules = append(ch.rules, rule{
+		[]expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: forgotHead + topic}},
+		fmt.Sprintf("counter name %q", forgotHead+topic),
+	})
+	r.chains = append(r.chains, ch)
+	to := toPorts(s)
+	return rule{
+		join(conntrackState(expr.CtStateBitESTABLISHED), []expr.Any{
+			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}},
+		}, to.exprs, []expr.Any{
+			&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1, DestRegister: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x17}, Xor: []byte{0}},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x10}},
+		}, verdict(expr.VerdictJump, ch.name)),
+		"ct state established ct direction original " + to.text + " tcp flags ack / fin,syn,rst,ack jump " + ch.name,
+	}
+}
+
+// meterMost is a quota of bytes that no peer uses up, beyond which the kernel
+// would say no more than that.
+const meterMost = 1 << 50
+
+// limit adds a scope's sets of counted connections and gives their rules.
+func (r *ruleset) limit(s firewall.Scope) (out []rule) {
+	for _, f := range families {
+		name := limitHead + string(s.Topic) + f.suffix
+		r.sets = append(r.sets, set{name: name, key: f.pair, size: trackSize, flags: unix.NFT_SET_EVAL})
+		to := toPorts(s)
+		one := rule{
+			join(conntrackState(expr.CtStateBitNEW), to.exprs, f.from.load(), []expr.Any{
+				&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: f.from.next},
+				&expr.Dynset{
+					SrcRegKey: 1, SetName: name, Operation: unix.NFT_DYNSET_OP_ADD,
+					Exprs: []expr.Any{&expr.Connlimit{Count: s.MaxConnections, Flags: expr.NFT_CONNLIMIT_F_INV}},
+				},
+			}),
+			fmt.Sprintf("ct state new %s add @%s { %s . tcp dport ct count over %d } ", to.text, name, f.from.text, s.MaxConnections),
+		}
+		out = append(out, one.count(s, nil))
+	}
+	return out
 }
 
 func conntrackState(bit uint32) []expr.Any {

@@ -22,6 +22,7 @@ import (
 // plain is what the enforcers without a kernel state of their own share: the
 // wanted bans, one entry a key, and which of them were not carried out yet.
 type wantedBans struct {
+	forgetful
 	log *slog.Logger
 	now func() time.Time
 
@@ -196,11 +197,27 @@ func (p *wantedBans) switched() (changed bool, err error) {
 	return changed, nil
 }
 
-// Established implements [Firewall]: these enforcers remember nobody.
-func (p *wantedBans) Established(context.Context, netip.Addr, uint16) (bool, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return false, errors.Join(p.usable(), firewall.ErrNotRemembered)
+// forgetful is the [firewall.Memory] of enforcers that see no packets.
+type forgetful struct{}
+
+// Connection implements [firewall.Memory].
+func (forgetful) Connection(context.Context, ban.Topic, netip.AddrPort) (firewall.Trace, error) {
+	return firewall.Trace{}, firewall.ErrNotRemembered
+}
+
+// Address implements [firewall.Memory].
+func (forgetful) Address(context.Context, ban.Topic, netip.Addr) (firewall.Trace, error) {
+	return firewall.Trace{}, firewall.ErrNotRemembered
+}
+
+// Connections implements [firewall.Memory].
+func (forgetful) Connections(context.Context, ban.Topic, netip.Addr) ([]firewall.Trace, error) {
+	return nil, firewall.ErrNotRemembered
+}
+
+// Forgotten implements [firewall.Memory].
+func (forgetful) Forgotten(context.Context, ban.Topic) (uint64, error) {
+	return 0, firewall.ErrNotRemembered
 }
 
 // Close implements [Firewall].

@@ -1,0 +1,59 @@
+package firewall
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// A Memory says which peers had TCP connections with the ports of a topic within
+// the last [Scope.Remember], so that a log line can be held against the
+// connection that it is about. Only a finished handshake is remembered: its
+// source address is not forged.
+//
+// Each question is answered with an [ErrNotRemembered] where nothing can be
+// known: the topic has no ports, speaks no TCP or does not ask for it, or the
+// enforcer cannot. That is no evidence either way; a zero [Trace] is.
+type Memory interface {
+	// Connection gives the trace of one connection, by the peer's address and
+	// source port. It costs a few microseconds.
+	Connection(ctx context.Context, topic ban.Topic, peer netip.AddrPort) (Trace, error)
+	// Address gives the trace of all connections of an address together. It costs
+	// a few microseconds.
+	Address(ctx context.Context, topic ban.Topic, addr netip.Addr) (Trace, error)
+	// Connections gives the traces of an address's connections one by one, the
+	// latest first: for a line that names no port and an address that also has
+	// other business here. It reads all that is remembered of the topic, at about
+	// a microsecond each, and not more often than that is a twentieth of the time;
+	// meanwhile it answers from the last reading.
+	Connections(ctx context.Context, topic ban.Topic, addr netip.Addr) ([]Trace, error)
+	// Forgotten counts the packets whose connections found no room, since the
+	// table was made. While it grows, connections that are new go unseen.
+	Forgotten(ctx context.Context, topic ban.Topic) (uint64, error)
+}
+
+// A Trace is what is remembered of a peer. The zero value says that there was
+// nothing to remember.
+type Trace struct {
+	// Seen says that a handshake was finished.
+	Seen bool
+	// Port is the peer's source port, of a single connection.
+	Port uint16
+	// Last is when the last packet came, to a few milliseconds.
+	Last time.Time
+	// Bytes is how much the peer sent, headers of its packets included. What a
+	// download takes shows by its acknowledgements: a hundredth or so.
+	Bytes uint64
+}
+
+// MaxTraces bounds how many addresses, and how many connections, are remembered
+// of a topic and address family: about 10 MB of the kernel's memory. What comes
+// later is not remembered until others are forgotten ([Memory.Forgotten]).
+const MaxTraces = 65_535
+
+// Remembers says whether peers of the scope are to be remembered, and can be.
+func (s Scope) Remembers() bool {
+	return s.Remember > 0 && s.speaks("tcp")
+}
