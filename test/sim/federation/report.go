@@ -2,77 +2,172 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 )
 
-func markdown(results []result) string {
-	var b strings.Builder
-	b.WriteString("| rules | attackers met as banned or watched | banned | watched | median time to protection | attempts that reached a service | innocent addresses banned by peers | innocents banned after one wrong password | innocents' visits refused | critical addresses banned |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, r := range results {
-		share := func(n int) float64 { return 100 * float64(n) / float64(max(1, r.met)) }
-		fmt.Fprintf(&b, "| %s | %.1f %% | %.1f %% | %.1f %% | %.0f min | %d | %d of %d | %d | %.2f %% | %d |\n",
-			r.name, r.coverage(), share(r.banned), share(r.watched), r.median().Minutes(), r.attemptsSeen, r.innocents, r.scenario.innocents, r.typos,
-			100*float64(r.refused)/float64(max(1, r.innocentVisits)), r.critical)
-	}
-	return b.String()
-}
-
-func page(operators int, table string) string {
+func (p *page) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# What sharing bans is worth, and what it costs when a third is hostile
 
-Written by `+"`make sim`"+`; do not edit. The policy and ledger code of the agent itself runs on a simulated week with a
-fixed seed: %d operators, of which a third is hostile; attackers with %d addresses each, every one of which comes to
-%.0f %% of the hosts within %d hours and tries %d passwords at each; detection with maxretry %d, findtime %s, bantime %s;
-innocent users, who mistype once in %.0f visits. The hostile behave until the fifth day; then they claim, in agreement, all innocent
-users (at once, slowly, or in a flood) and the gateways and resolvers that nodes need.
+Written by `+"`make sim`"+`; do not edit. The policy and ledger code of the agent itself runs on a simulated week: %d operators, of which
+a third is hostile; attackers with %d addresses each, every one of which comes to %.0f %% of the hosts within %d hours and tries %d
+passwords at each; detection with maxretry %d, findtime %s, bantime %s; innocent users, who mistype once in %.0f visits. The
+hostile claim everything as strongly as a claim can be made. Guests, the measure of peers, stalls and closed ports are a model around that code.
 
 ![coverage and harm](simulation.svg)
 
-%s
-`, operators, pool, 100*visits, active, attempts, maxRetry, findTime, banTime, 1/typo, table)
-	b.WriteString("What the rows are:\n\n")
-	for _, s := range scenarios(operators) {
-		fmt.Fprintf(&b, "- **%s**: %s\n", s.name, s.what)
+`, p.operators, pool, 100*visits, active, attempts, maxRetry, short(findTime), short(banTime), 1/typo)
+	p.weeksTable(&b)
+	p.signTables(&b)
+	p.conductTable(&b)
+	p.plainTable(&b)
+	p.boundsTable(&b)
+	b.WriteString("## Assumed rates\n\nA figure that hangs on a guess says so, and no aim is checked on it alone.\n\n| rate | value | source | what hangs on it |\n|---|---|---|---|\n")
+	for _, r := range rates() {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.name, r.value, r.source, r.hangs)
 	}
 	b.WriteString(`
-How to read it: "met as banned or watched" counts each visit of an attacking address to a host, the very first one included, which
-nobody can know of. A watched address falls at its first attempt instead of its fifth. Time to protection is from the first ban
-anywhere to the ban at the host, whether by peers' claims or by its own detection. "Banned after one wrong password" is the
-price of watching whom a hostile operator names: it is the reason why the watch rule should name operators that one knows.
+## How to read it
+
+A visit is one of an attacking address to a host, the very first one included, which nobody can know of. A *watched* address falls at
+its first failure instead of its fifth, a *suspect* at its second; *known* is watched or banned. Medians are over pairs of an
+address and a host, from the first ban anywhere to the moment at which that host bans it, by peers' claims or by its own
+detection, or knows it. "After the first ban anywhere" are the attempts that somebody could have prevented: before it
+nobody knew. "By peers" are innocent addresses that others' claims banned at any host, even one that they never visit; "typos" are innocents
+banned at their own wrong password because somebody named them. As many liars as the ban rule's quorum ban whom they like if
+they are quiet: that is a law of counting, and the rows of conduct show it.
 `)
 	return b.String()
 }
 
-// plot draws two bars a scenario: coverage, and innocents banned.
-func plot(results []result) string {
-	const (
-		left, width, row, top = 250, 420, 34, 60
-	)
-	height := top + row*len(results) + 40
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13">`+"\n", left+width+150, height)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#ffffff"/>`+"\n")
-	fmt.Fprintf(&b, `<text x="%d" y="22" font-size="15">Attackers met as banned or watched, and innocents banned (%% of each)</text>`+"\n", 12)
-	fmt.Fprintf(&b, `<rect x="%d" y="34" width="12" height="12" fill="#1f6f8b"/><text x="%d" y="45">attackers: banned</text>`+"\n", left, left+18)
-	fmt.Fprintf(&b, `<rect x="%d" y="34" width="12" height="12" fill="#99c1cf"/><text x="%d" y="45">watched</text>`+"\n", left+150, left+168)
-	fmt.Fprintf(&b, `<rect x="%d" y="34" width="12" height="12" fill="#c0392b"/><text x="%d" y="45">innocents: banned</text>`+"\n", left+250, left+268)
-	for tick := 0; tick <= 100; tick += 20 {
-		x := left + width*tick/100
-		fmt.Fprintf(&b, `<line x1="%d" y1="%d" x2="%d" y2="%d" stroke="#dddddd"/><text x="%d" y="%d" text-anchor="middle" fill="#555555">%d</text>`+"\n", x, top-6, x, height-28, x, height-12, tick)
+const weekHead = "| rules | attempts that reached a service | after the first ban anywhere | banned / watched / suspect / own trap, % of visits | median to ban | median to known | innocents banned by peers | typos | one try a host: half, all caught by | honest trust lost |\n|---|---|---|---|---|---|---|---|---|---|\n"
+
+func (p *page) weeksTable(b *strings.Builder) {
+	fmt.Fprintf(b, "## The recommended rules\n\n%d weeks, least to greatest.\n\n", len(seeds))
+	b.WriteString(weekHead)
+	for _, rows := range p.varied {
+		weekRow(b, rows)
 	}
-	for i, r := range results {
-		y := top + row*i
-		share := func(n, of int) float64 { return float64(n) / float64(max(1, of)) }
-		banned, watched := share(r.banned, r.met), share(r.watched, r.met)
-		harm := share(r.innocents+r.typos, r.scenario.innocents)
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", left-8, y+18, r.name)
-		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="12" fill="#1f6f8b"/>`, left, y+2, banned*width)
-		fmt.Fprintf(&b, `<rect x="%.1f" y="%d" width="%.1f" height="12" fill="#99c1cf"/>`, left+banned*width, y+2, watched*width)
-		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="12" fill="#c0392b"/>`, left, y+16, min(1, harm)*width)
-		fmt.Fprintf(&b, `<text x="%d" y="%d" fill="#555555">%.0f %% · %d innocents</text>`+"\n", left+width+8, y+18, r.coverage(), r.innocents+r.typos)
+	b.WriteByte('\n')
+	for _, rows := range p.varied {
+		if about := rows[0].about; about != "" {
+			fmt.Fprintf(b, "- **%s**: %s\n", rows[0].name, about)
+		}
 	}
-	b.WriteString("</svg>\n")
-	return b.String()
+	b.WriteByte('\n')
+}
+
+func weekRow(b *strings.Builder, rows []result) {
+	span := func(f func(result) float64) string {
+		list := over(rows, f)
+		low, high := fmt.Sprintf("%.0f", list[0]), fmt.Sprintf("%.0f", slices.Max(list))
+		if low == high {
+			return low
+		}
+		return low + " to " + high
+	}
+	r := rows[0]
+	minutes := func(d func(result) []time.Duration) string {
+		return span(func(r result) float64 { return median(d(r)).Minutes() }) + " min"
+	}
+	caught := "-"
+	if r.low > 0 {
+		half, last := 0, 0
+		never := 0
+		for _, r := range rows {
+			h, l := r.caughtAt()
+			half, last, never = max(half, h), max(last, l), max(never, r.low-len(r.caught))
+		}
+		caught = fmt.Sprintf("%d, %d", half, last)
+		if never > 0 {
+			caught = fmt.Sprintf("%.0f %% never", share(never, r.low))
+		}
+	}
+	fmt.Fprintf(b, "| %s | %s | %s | %.0f / %.0f / %.0f / %.0f | %s | %s | %s | %s | %s | %d of %d |\n",
+		r.name, span(func(r result) float64 { return float64(r.attemptsSeen) }), span(func(r result) float64 { return float64(r.afterFirst) }),
+		share(r.banned, r.met), share(r.watched, r.met), share(r.suspected, r.met), share(r.trapped, r.met),
+		minutes(func(r result) []time.Duration { return r.delays }), minutes(func(r result) []time.Duration { return r.known }),
+		span(func(r result) float64 { return float64(r.innocents) }), span(func(r result) float64 { return float64(r.typos) }),
+		caught, r.edgesLost, r.edges)
+}
+
+const signHead = "| | attempts | banned / watched / suspect / own trap % | median to ban | median to known | innocents banned by peers | typos | for an own stall | one try a host: half, all caught by |\n|---|---|---|---|---|---|---|---|---|\n"
+
+func (p *page) signTables(b *strings.Builder) {
+	b.WriteString("## One sign after the other\n\nEach row adds one sign to the row above it.\n\n" + signHead)
+	for _, r := range p.ladder {
+		signRow(b, r)
+	}
+	b.WriteString("\n## Without each of them\n\nThe recommended rules with one sign left out.\n\n" + signHead)
+	for _, r := range p.ablation {
+		signRow(b, r)
+	}
+	b.WriteByte('\n')
+	for _, s := range allSigns() {
+		fmt.Fprintf(b, "- **%s**: %s\n", s.name, s.about)
+	}
+	b.WriteByte('\n')
+}
+
+func signRow(b *strings.Builder, r result) {
+	half, last := r.caughtAt()
+	caught := fmt.Sprintf("%d, %d", half, last)
+	if never := r.low - len(r.caught); never > 0 {
+		caught = fmt.Sprintf("%.0f %% never", share(never, r.low))
+	}
+	fmt.Fprintf(b, "| %s | %d | %.0f / %.0f / %.0f / %.0f | %.0f min | %.0f min | %d | %d | %d | %s |\n", r.name, r.attemptsSeen,
+		share(r.banned, r.met), share(r.watched, r.met), share(r.suspected, r.met), share(r.trapped, r.met),
+		median(r.delays).Minutes(), median(r.known).Minutes(), r.innocents, r.typos, r.stalled, caught)
+}
+
+func (p *page) conductTable(b *strings.Builder) {
+	b.WriteString("## Rules by hostile conduct\n\nInnocents banned by peers / for one typo / honest trust lost, of those that one knows. Loud: they claim all innocents, " +
+		"at once, slowly or in a flood. Quiet: they echo every true ban, which keeps their record clean, and agree on some innocents over three days. " +
+		"Poison: they give them as weak evidence. The aims are checked on the worst cell for one liar.\n\n| conduct |")
+	for _, row := range p.policies {
+		fmt.Fprintf(b, " %s |", row.name)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(p.policies)) + "\n")
+	for _, c := range p.conducts {
+		fmt.Fprintf(b, "| %s |", c.name)
+		for _, row := range p.policies {
+			if r, ok := p.cell(row, c); ok {
+				fmt.Fprintf(b, " %d / %d / %d |", r.innocents, r.typos, r.edgesLost)
+			} else {
+				b.WriteString(" |")
+			}
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteByte('\n')
+}
+
+func (p *page) plainTable(b *strings.Builder) {
+	b.WriteString("## Rules that only count\n\nWhat people write, and what was recommended before claims had a basis. The hostile behave until the fifth day; then they " +
+		"claim, in agreement, all innocent users (at once, slowly, or in a flood) and the gateways and resolvers that nodes need.\n\n" +
+		"| rules | attackers met as banned or watched | banned | watched | median to ban | median to known | attempts that reached a service | after the first ban anywhere | " +
+		"innocent addresses banned by peers | innocents banned after one wrong password | innocents' visits refused | critical addresses banned |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, r := range p.plain {
+		fmt.Fprintf(b, "| %s | %.1f %% | %.1f %% | %.1f %% | %.0f min | %.0f min | %d | %d | %d of %d | %d | %.2f %% | %d |\n",
+			r.name, r.coverage(), share(r.banned, r.met), share(r.watched, r.met), median(r.delays).Minutes(), median(r.known).Minutes(), r.attemptsSeen, r.afterFirst,
+			r.innocents, r.scenario.innocents, r.typos, share(r.refused, r.innocentVisits), r.critical)
+	}
+	b.WriteByte('\n')
+	for _, r := range p.plain {
+		if r.about != "" {
+			fmt.Fprintf(b, "- **%s**: %s\n", r.name, r.about)
+		}
+	}
+	b.WriteByte('\n')
+}
+
+func (p *page) boundsTable(b *strings.Builder) {
+	b.WriteString("## Bounds\n\nNo rule passes the first two; the others need every operator to be honest and known.\n\n| | attempts | median to ban |\n|---|---|---|\n")
+	fmt.Fprintf(b, "| every host bans at the first offence anywhere | %d | 0 min |\n| every host bans at the first ban anywhere | %d | 0 min |\n", p.oracleFirst, p.oracleBan)
+	for _, r := range p.bounds {
+		fmt.Fprintf(b, "| %s | %d | %.0f min |\n", r.name, r.attemptsSeen, median(r.delays).Minutes())
+	}
+	b.WriteByte('\n')
 }

@@ -1,0 +1,117 @@
+package main
+
+import "time"
+
+// A sign is a kind of evidence, or a way to read it, that the recommended rules
+// use beyond counting operators. The ladder and the table of what is lost
+// without each are made of this list, so that no sign is without its row.
+type sign struct {
+	name, about string
+	guess       bool // its worth hangs on a rate that is a guess; not part of [recommended]
+	use         func(*scenario)
+}
+
+// claimsCount is how long a machine's claim counts, whatever end it names.
+const claimsCount = 72 * time.Hour
+
+func allSigns() []sign {
+	return []sign{
+		{
+			"bans of watched addresses are votes", "three of core ban, and a ban of a watched address is a vote, though never the first", false,
+			func(s *scenario) { s.ban, s.require, s.signs.watchedCount = "3 of core", "", true },
+		},
+		{
+			"claims count 72 h", "how long a machine's claim counts is the reader's, three days, and not its author's", false,
+			func(s *scenario) { s.ttl = claimsCount },
+		},
+		{
+			"suspects", "whom anyone that is named has banned is banned here after two failures", false,
+			func(s *scenario) { s.suspect = "any of everyone" },
+		},
+		{
+			"strangers at three", "who never authenticated here is banned after three failures", false,
+			func(s *scenario) { s.signs.strangers = 3 },
+		},
+		{
+			"weak sums", "failures below the threshold, of which three of core tell, make a watch", false,
+			func(s *scenario) { s.signs.weak = true },
+		},
+		{
+			"guests", "peers' claims and weak evidence never touch who authenticated here", false,
+			func(s *scenario) { s.signs.guests = true },
+		},
+		{
+			"peers measured by guests", "who claims my guests far more often than my core does counts for nothing", false,
+			func(s *scenario) { s.signs.guests, s.signs.measure = true, true },
+		},
+		{
+			"own stalls", "lines of one second from several sources are the node's own stall and count for nobody", false,
+			func(s *scenario) { s.signs.episodes = true },
+		},
+		{
+			"watch by any of core", "one of core is enough to have an address watched", false,
+			func(s *scenario) { s.watch = "any of core" },
+		},
+		{
+			"honeyports", "who touches a closed port is banned by the node that it touched", true,
+			func(s *scenario) { s.signs.traps = trapRate },
+		},
+	}
+}
+
+// trying is the network of the rows about signs: it has low-rate attackers and
+// nodes that stand still, which only some signs notice.
+func trying(n int) scenario {
+	s := plainRows(n)[0]
+	s.conduct.lowRate, s.conduct.pace, s.conduct.stalls = lowAddresses, lowPace, stallsAWeek
+	return s
+}
+
+// recommendedRow is the network under all signs that need no guess.
+func recommendedRow(n int) scenario {
+	s := trying(n)
+	for _, sign := range allSigns() {
+		if !sign.guess {
+			sign.use(&s)
+		}
+	}
+	s.name, s.about = recommended, "what applies where no rule is written, with ten operators that one knows, one of whom is hostile: all signs of the next table but the last"
+	return s
+}
+
+// ladder adds one sign after the other.
+func ladder(n int) (rows []scenario) {
+	s := trying(n)
+	s.name = "plain"
+	rows = append(rows, s)
+	for _, sign := range allSigns() {
+		sign.use(&s)
+		s.name, s.about = "+ "+sign.name, sign.about
+		if sign.guess {
+			s.name += " (guess)"
+		}
+		rows = append(rows, s)
+	}
+	return rows
+}
+
+// ablation leaves one sign out after the other.
+func ablation(n int) (rows []scenario) {
+	for i, left := range allSigns() {
+		if left.guess {
+			continue
+		}
+		s := trying(n)
+		for j, sign := range allSigns() {
+			if i != j && !sign.guess {
+				sign.use(&s)
+			}
+		}
+		if left.name == "guests" {
+			s.signs.guests, s.signs.measure = false, false // the measure is of guests
+		}
+		s.name, s.about = "without "+left.name, ""
+		rows = append(rows, s)
+	}
+	return rows
+}
