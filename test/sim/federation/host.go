@@ -9,6 +9,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/ledger"
 	"banmesh/internal/policy"
+	"banmesh/internal/span"
 )
 
 // host is one honest operator's node: the ledger and policy of the agent
@@ -170,7 +171,7 @@ func drawCore(s scenario, self int, rng *rand.Rand) map[int]bool {
 func rules(s scenario, self int, members map[int]bool, ids []ban.Feed, start time.Time) (*policy.Policy, error) {
 	rule := policy.TopicSource{Ban: s.ban, Watch: s.watch, Require: s.require, Limits: s.limits}
 	if s.ttl > 0 {
-		ttl := policy.Duration(s.ttl)
+		ttl := span.Duration(s.ttl)
 		rule.TTL, rule.ConfirmedTTL = &ttl, &ttl
 	}
 	src := policy.Source{
