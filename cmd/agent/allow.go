@@ -102,7 +102,7 @@ many people are, what peers claim is watched for an hour and bans nothing by its
 	return c
 }
 
-// shields are what is never banned, as a listing.
+// shields are the targets that are never banned, as a listing.
 type shields struct {
 	Exemptions []control.Exemption `json:"exemptions"`
 	NeverBan   []control.NeverBan  `json:"never_ban"`

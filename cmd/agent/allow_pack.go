@@ -120,7 +120,7 @@ func mayReplace(p *paths, pack *neverban.Pack, from string) error {
 	return nil
 }
 
-// restoreFile puts back what was there before, nil for nothing.
+// restoreFile puts the bytes before back, nil for no file.
 func restoreFile(path string, old []byte) error {
 	if old == nil {
 		return os.Remove(path)

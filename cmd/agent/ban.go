@@ -135,7 +135,7 @@ func seconds(flag, s string) (int64, error) {
 
 func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
-// exactly is cobra.ExactArgs with a sentence that says what is missing.
+// exactly is cobra.ExactArgs with a sentence that names the missing argument.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != n {

@@ -229,7 +229,7 @@ peers' entries do not count here for 7 days or as long as --for says.
 	return c
 }
 
-// admit unbans wallets, many in a request, and says what became of each.
+// admit unbans wallets, many in a request, and gives the outcome of each.
 func (p *paths) admit(c *cobra.Command, request control.UnbanRequest, targets []ban.Target) error {
 	client := p.client()
 	for some := range slices.Chunk(targets, control.MaxBulk) {

@@ -105,7 +105,7 @@ func serveDenials(t *testing.T) (*denyServer, *paths) {
 	return s, p
 }
 
-// session runs a command line of the two groups and gives what it printed.
+// session runs a command line of the two groups and gives its output.
 func session(t *testing.T, p *paths, stdin string, args ...string) (string, error) {
 	t.Helper()
 	c := newDenylistCommand(p)

@@ -28,15 +28,15 @@ type finding struct {
 	Check string `json:"check"`
 	OK    bool   `json:"ok"`
 	Text  string `json:"text"`
-	Fix   string `json:"fix,omitempty"` // a command, or what to write where
+	Fix   string `json:"fix,omitempty"` // a command, or a line and its file
 }
 
 // examined is everything that the checks judge: facts, gathered before, so
 // that the checks are plain functions of them.
 type examined struct {
 	now      time.Time
-	settings error          // what is wrong with the configuration
-	withheld []finding      // what of it the service may not read
+	settings error          // the configuration's faults
+	withheld []finding      // the parts of it that the service may not read
 	running  error          // why nobody answers
 	status   control.Status // of the running agent
 	peers    []control.Peer
@@ -49,14 +49,14 @@ type examined struct {
 	clock    clockState
 }
 
-// tableState is what the kernel says of our table; known is false where this
+// tableState is the kernel's answer about our table; known is false where this
 // user may not ask, or something else than nftables enforces.
 type tableState struct {
 	known, present, off bool
 	ahead               []firewall.Neighbour // chains of others that see packets before ours
 }
 
-// clockState is what the kernel says of its clock.
+// clockState is the kernel's answer about its clock.
 type clockState struct {
 	known, synchronised bool
 }
@@ -116,7 +116,7 @@ func things(n int) string {
 	return fmt.Sprintf("%d things are", n)
 }
 
-// examine gathers the facts. What cannot be asked is left empty.
+// examine gathers the facts. Facts that cannot be had are left empty.
 func examine(c *cobra.Command, p *paths) examined {
 	e := examined{now: time.Now(), clock: kernelClock(), admin: loggedInFrom(os.Getenv("SSH_CONNECTION"))}
 	var set *settings.Settings
@@ -279,7 +279,7 @@ func (e examined) firewall(note func(string, bool, string, string, ...any)) {
 	}
 }
 
-// freshness says that the feeds that are read are fresh; what is wrong with one
+// freshness says that the feeds that are read are fresh; the fault of one
 // is a warning of the agent's.
 func (e examined) freshness(note func(string, bool, string, string, ...any)) {
 	read, fresh := 0, 0

@@ -99,7 +99,7 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 	}
 }
 
-// printKernel says what the kernel does about the target.
+// printKernel says whether the kernel holds the target.
 func printKernel(w io.Writer, e control.Explanation) {
 	if k := e.Kernel; k != nil {
 		switch {

@@ -29,7 +29,7 @@ import (
 	"banmesh/topics"
 )
 
-// newImportCommand brings in what other programs were told.
+// newImportCommand takes over the settings of other programs.
 func newImportCommand(p *paths) *cobra.Command {
 	return group("import", "Take over the configuration of other programs", newImportFail2banCommand(p))
 }
@@ -221,7 +221,7 @@ func bansInForce(r io.Reader, now time.Time) (list []control.BanRequest) {
 	return list
 }
 
-// takeOverBans gives fail2ban's bans to the agent. What its server says comes
+// takeOverBans gives fail2ban's bans to the agent. Its server's answer comes
 // first; where it does not run, its database says the same.
 func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []detect.Imported) error {
 	now := time.Now()

@@ -35,7 +35,7 @@ Certify again before 90 days are over; nobody who trusts the operator has to do 
 	return c
 }
 
-// keyReport is what `agent key show` says.
+// keyReport is the output of `agent key show`.
 type keyReport struct {
 	Operator    string    `json:"operator"`
 	Fingerprint string    `json:"fingerprint"`
@@ -95,7 +95,7 @@ telephone: they hold all of it.
 	return c
 }
 
-// keyAdvice says what to do about an identity that cannot be used.
+// keyAdvice gives the way out where an identity cannot be used.
 func keyAdvice(err error) error {
 	switch {
 	case errors.Is(err, keys.ErrNoIdentity):
@@ -226,7 +226,7 @@ root key for the operator. To restore, copy the files back into the state direct
 	}
 }
 
-// cardFlags are what a person may set in a card.
+// cardFlags are the fields of a card that a person may set.
 type cardFlags struct{ name, contact, criteria, successor string }
 
 func (f *cardFlags) add(c *cobra.Command) {
@@ -236,7 +236,7 @@ func (f *cardFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.successor, "successor", "", "the operator that may take this one's place")
 }
 
-// change gives what the flags that were given do to a card.
+// change applies the flags that were given to a card.
 func (f *cardFlags) change(c *cobra.Command) (func(*wire.Card), error) {
 	var successor ban.Operator
 	if f.successor != "" {

@@ -1,5 +1,5 @@
 // Command agent detects offenders on this machine, shares bans as signed feeds
-// with those who opt in, and enforces what its policy accepts.
+// with those who opt in, and enforces the bans that its policy accepts.
 package main
 
 import (

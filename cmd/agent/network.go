@@ -35,7 +35,7 @@ func readInvitation(s string) (*wire.Invitation, error) {
 		}
 		text = string(b)
 	}
-	// What was sent by mail may be broken over lines.
+	// A text that was sent by mail may be broken over lines.
 	v, err := wire.ParseInvitation(strings.Join(strings.Fields(text), ""), time.Now())
 	switch {
 	case errors.Is(err, wire.ErrInvitationExpired):
@@ -146,7 +146,7 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
 	}
 	path, err := config.EditDropIn(p.config, "network", func(tree map[string]any) error {
 		tree["network"] = v.Network
-		// Those of an invitation before are replaced; what a person wrote stays,
+		// Those of an invitation before are replaced; a person's own stay,
 		// and a broker that is named twice would be refused.
 		own := map[string]int{}
 		for _, b := range conf.Brokers {
@@ -199,7 +199,7 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
 	return nil
 }
 
-// peerName makes a name of what an invitation calls an operator: foreign text
+// peerName makes a name of an invitation's name of an operator: foreign text
 // is not used as it stands.
 func peerName(s string, o ban.Operator, taken func(string) bool) string {
 	s = strings.Map(func(r rune) rune {

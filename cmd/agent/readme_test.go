@@ -17,7 +17,7 @@ import (
 
 // TestTheReadmesTranscriptIsWhatHappens runs the first transcript of README.md
 // on a node whose peer alice detects a real attack in a log, and compares
-// every line but for what differs each time.
+// every line but for the parts that differ each time.
 func TestTheReadmesTranscriptIsWhatHappens(t *testing.T) {
 	t.Setenv("TZ", "UTC")
 	readme, err := os.ReadFile("../../README.md")
@@ -77,7 +77,7 @@ func TestTheReadmesTranscriptIsWhatHappens(t *testing.T) {
 	}
 }
 
-// settled replaces what differs each time.
+// settled replaces the parts that differ each time.
 func settled(s string) string {
 	for pattern, by := range map[string]string{
 		`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`:       "TIME",

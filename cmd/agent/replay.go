@@ -13,7 +13,7 @@ import (
 	"banmesh/internal/detect"
 )
 
-// newReplayCommand says what would have been banned.
+// newReplayCommand lists the bans that would have been made.
 func newReplayCommand(p *paths) *cobra.Command {
 	var (
 		asJSON bool

@@ -154,7 +154,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// warnings gives the codes of what status warns of; one of them is "no answer".
+// warnings gives the codes of the warnings in status; one of them is "no answer".
 func warnings(c *control.Client) (codes []string) {
 	var s control.Status
 	if err := c.Get(context.Background(), "/v1/status", nil, &s); err != nil {

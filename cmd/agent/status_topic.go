@@ -12,7 +12,7 @@ import (
 	"banmesh/internal/control"
 )
 
-// topicStatus prints one topic as fail2ban-client prints a jail, so that what
+// topicStatus prints one topic as fail2ban-client prints a jail, so that a tool that
 // reads the one reads the other.
 func topicStatus(c *cobra.Command, p *paths, topic string, asJSON bool) error {
 	var s control.JailStatus

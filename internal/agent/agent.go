@@ -30,7 +30,7 @@ import (
 	"banmesh/internal/store"
 )
 
-// Options are what [Run] needs.
+// Options are the inputs of [Run].
 type Options struct {
 	Version   string
 	ConfigDir string
@@ -349,7 +349,7 @@ func (a *agent) warnRefused() []control.Warning {
 // notifySystemd tells the service manager, if there is one.
 func (a *agent) notifySystemd(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		a.log.Debug("telling the service manager", slog.Any("error", err))
+		a.log.Debug("service manager not told", slog.Any("error", err))
 	}
 }
 

@@ -34,7 +34,7 @@ type node struct {
 	network neverban.Network
 }
 
-// quiet is what every node of these tests is told first.
+// quiet begins the configuration of every node of these tests.
 const quiet = "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[topics.sshd]\ndetect = false\n"
 
 func newNode(t *testing.T, config string) *node {
@@ -113,7 +113,7 @@ func (n *node) post(path string, body, answer any) {
 	}
 }
 
-// drops says whether the firewall drops what comes from an address to sshd.
+// drops says whether the firewall drops packets of an address to sshd.
 func (n *node) drops(address string) bool {
 	return n.fake.Packet(netip.MustParseAddr(address), "tcp", 22, 40)
 }
@@ -252,7 +252,7 @@ func TestASharedAddressIsWatchedAndNotBannedForPeers(t *testing.T) {
 	if x := n.explain("104.16.1.1"); n.drops("104.16.1.1") || x.Standings[0].Action != policy.Watch.String() || x.Standings[0].Why != policy.ReasonCaution.String() {
 		t.Errorf("explain says %+v", x)
 	}
-	// What happens here is known here.
+	// Events here are known here.
 	n.post("/v1/bans", control.BanRequest{Target: ban.MustTarget("104.16.1.1"), Topic: "sshd"}, nil)
 	n.eventually("the own ban is enforced", func() bool { return n.drops("104.16.1.1") })
 

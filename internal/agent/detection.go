@@ -29,7 +29,7 @@ type detection struct {
 	restarts chan chan error
 }
 
-// detectionOptions are what detection needs.
+// detectionOptions are the inputs of detection.
 type detectionOptions struct {
 	settings func() *settings.Settings
 	ledger   *ledger.Ledger

@@ -57,7 +57,7 @@ func (e *enforcer) chosen() firewall.Enforcer {
 	return chosen
 }
 
-// withoutTracking takes out of the scopes what needs the kernel's connection
+// withoutTracking takes out of the scopes everything that needs the kernel's connection
 // tracking, and says whether there was any.
 func withoutTracking(scopes []firewall.Scope) (had bool) {
 	for i := range scopes {

@@ -38,7 +38,7 @@ type enforcer struct {
 	uncounted error              // why the counters could not be read; nil when they were
 }
 
-// enforcerOptions are what an enforcer needs.
+// enforcerOptions are the inputs of an enforcer.
 type enforcerOptions struct {
 	settings func() *settings.Settings
 	ledger   *ledger.Ledger
@@ -59,7 +59,7 @@ const (
 	takeMost = 2000
 )
 
-// newEnforcer finds out what may be done here, and puts the whole wanted state
+// newEnforcer finds out its rights here, and puts the whole wanted state
 // in force before anything else of the node runs.
 func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
 	e := &enforcer{o: o, fw: o.firewall}

@@ -27,7 +27,7 @@ type guard struct {
 	set     neverban.Set // against everyone's bans
 	peers   neverban.Set // against the bans of others: private ranges too
 	entries []neverban.Entry
-	shared  neverban.Set // what many people share: watched only
+	shared  neverban.Set // addresses that many people share: watched only
 	sharing []neverban.Entry
 	packs   []settings.Pack
 	fault   error
@@ -35,7 +35,7 @@ type guard struct {
 	names names
 }
 
-// guardOptions are what a guard needs.
+// guardOptions are the inputs of a guard.
 type guardOptions struct {
 	settings func() *settings.Settings
 	network  func() (neverban.Network, error) // nil: the kernel's
@@ -68,7 +68,7 @@ func (g *guard) discover(ctx context.Context) (never, shared bool) {
 	defer g.mu.Unlock()
 	never, shared = !slices.Equal(g.entries, entries), !slices.Equal(g.sharing, sharing)
 	// A neighbour in a private network can attack, and this node can see it;
-	// what a peer calls 192.168.1.7 is another machine.
+	// a peer's 192.168.1.7 is another machine.
 	g.set, g.peers, g.entries, g.fault = neverban.NewSet(neverban.WithoutPrivate(entries)), set, entries, err
 	g.shared, g.sharing, g.packs = neverban.NewSet(sharing), sharing, s.Packs()
 	return never, shared
@@ -115,14 +115,14 @@ func (g *guard) run(ctx context.Context) error {
 		case err := <-watching:
 			watching = nil
 			if ctx.Err() == nil {
-				g.o.log.WarnContext(ctx, "network changes are looked for every few seconds", slog.Any("error", err))
+				g.o.log.WarnContext(ctx, "network changes not watched, polled instead", slog.Any("error", err))
 			}
 			continue
 		case <-due:
 		case <-tick.C:
 		}
 		if err := g.refresh(ctx); err != nil && ctx.Err() == nil {
-			g.o.log.ErrorContext(ctx, "refreshing the never-ban list", slog.Any("error", err))
+			g.o.log.ErrorContext(ctx, "never-ban list not refreshed", slog.Any("error", err))
 		}
 	}
 }

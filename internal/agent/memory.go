@@ -8,7 +8,7 @@ import (
 )
 
 // When memory that nothing uses is given back to the machine: taking over a
-// feed of a million bans needs three times what keeping it does, and the
+// feed of a million bans needs three times the memory of keeping it, and the
 // runtime by itself gives back only memory far beyond its own goal.
 const (
 	releaseEvery = 30 * time.Second

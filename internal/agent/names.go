@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// names remembers what names resolved to, so that the never-ban list neither
+// names remembers the addresses of host names, so that the never-ban list neither
 // asks for them every few seconds nor loses a broker's addresses in the very
 // moment in which name servers do not answer.
 type names struct {

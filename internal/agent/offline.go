@@ -89,7 +89,7 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 	return x, nil
 }
 
-// inspect reads what the enforcer that the settings name left in the kernel.
+// inspect reads the traces that the chosen enforcer left in the kernel.
 func inspect(ctx context.Context, s *settings.Settings) (firewall.Summary, error) {
 	e, err := s.Enforcer("")
 	if err != nil {

@@ -2,13 +2,13 @@ package agent
 
 import "errors"
 
-// onStop closes what was opened, the newest first, also after a later part
+// onStop closes the opened parts, the newest first, also after a later one
 // failed to open.
 type onStop struct {
 	list []func() error
 }
 
-// add remembers how to close what was just opened.
+// add remembers how to close the part that was just opened.
 func (s *onStop) add(f func() error) { s.list = append(s.list, f) }
 
 // run closes everything once.

@@ -45,7 +45,7 @@ type sharing struct {
 	served    bool // the broker ran, so that it closed itself
 }
 
-// sharingOptions are what sharing needs.
+// sharingOptions are the inputs of sharing.
 type sharingOptions struct {
 	settings func() *settings.Settings
 	// news is told that documents of others arrived.

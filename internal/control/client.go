@@ -21,7 +21,7 @@ var ErrNotRunning = errors.New("the agent is not running")
 // ErrPermission says that the socket is not for this user.
 var ErrPermission = errors.New("permission denied")
 
-// maxAnswer bounds what a client reads of one answer: a list of a million
+// maxAnswer bounds one answer, in bytes: a list of a million
 // bans is about 200 MB, so listings of that size are paged by the server.
 const maxAnswer = 256 << 20
 

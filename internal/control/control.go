@@ -1,6 +1,6 @@
 // Package control is the agent's control interface: JSON over HTTP on a unix
 // socket. It holds the types on the wire, the server and the client, and
-// nothing of what the agent does.
+// nothing of the agent's work.
 package control
 
 import (
@@ -10,7 +10,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// MaxBody bounds what the server reads of one request: a denylist import of
+// MaxBody bounds one request, in bytes: a denylist import of
 // about 20,000 wallets in one call; larger ones come in several.
 const MaxBody = 4 << 20
 
@@ -33,7 +33,7 @@ type Status struct {
 	Brokers     []BrokerStatus `json:"brokers"`
 	// Broker is the address of the embedded broker, or "".
 	Broker string `json:"broker,omitempty"`
-	// Warnings say what is wrong with the node and the command that mends it.
+	// Warnings name the faults of the node and the commands that mend them.
 	Warnings []Warning `json:"warnings"`
 }
 
@@ -52,7 +52,7 @@ const (
 	SeverityLow  = "low"  // it does, and somebody should know
 )
 
-// TopicStatus is what the node does with a topic.
+// TopicStatus is the state of a topic.
 type TopicStatus struct {
 	Topic     ban.Topic `json:"topic"`
 	Detect    bool      `json:"detect"`
@@ -70,8 +70,8 @@ type TopicStatus struct {
 	Operators []OperatorCount `json:"operators,omitempty"`
 }
 
-// OperatorCount is what the bans of an observed topic met that rest on one
-// operator's word: what believing it would have dropped.
+// OperatorCount is the traffic that met the bans of an observed topic which
+// rest on one operator's word: believing it would have dropped that much.
 type OperatorCount struct {
 	Name    string `json:"name"` // "here" for this node
 	Packets uint64 `json:"packets"`
@@ -86,11 +86,11 @@ type SourceStatus struct {
 	Matched uint64      `json:"matched"`
 	Ignored uint64      `json:"ignored"`
 	// Unmatched lines are nothing to any topic; Cut ones were longer than a
-	// line may be; Dropped is what could not be read as lines.
+	// line may be; Dropped bytes could not be read as lines.
 	Unmatched uint64 `json:"unmatched"`
 	Cut       uint64 `json:"cut"`
 	Dropped   uint64 `json:"dropped"`
-	// Backlog is what is known to be unread, in bytes, or entries of a journal.
+	// Backlog is the known rest that is unread, in bytes, or entries of a journal.
 	Backlog  int64     `json:"backlog"`
 	LastLine time.Time `json:"last_line,omitzero"`
 	Error    string    `json:"error,omitempty"`
@@ -102,7 +102,7 @@ type BrokerStatus struct {
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since,omitzero"`
 	Error     string    `json:"error,omitempty"`
-	Advice    string    `json:"advice,omitempty"`  // what a person can do about it
+	Advice    string    `json:"advice,omitempty"`  // the step that a person can take
 	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
 	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again
 }

@@ -10,17 +10,17 @@ import (
 // whether the kernel agrees.
 type Explanation struct {
 	Target ban.Target `json:"target"`
-	// Shield says what protects the target in every topic, if something does.
+	// Shield names the protection of the target in every topic, "" for none.
 	Shield    string     `json:"shield,omitempty"`
 	Standings []Standing `json:"standings"`
 	// Kernel is nil where the kernel cannot be asked: for a wallet, without the
 	// right to, or where something else than nftables enforces.
 	Kernel *Held `json:"kernel,omitempty"`
-	// Met is what the bans of each topic in question have met since the table
+	// Met is the traffic of the bans of each topic in question since the table
 	// was made. The kernel counts by topic: a counter an address would cost more
 	// memory than the bans.
 	Met map[ban.Topic]Traffic `json:"met,omitempty"`
-	// Offline says that no agent runs: this is what it left.
+	// Offline says that no agent runs: the answer comes from its files.
 	Offline bool `json:"offline,omitempty"`
 }
 
@@ -40,18 +40,18 @@ type Standing struct {
 	Action string `json:"action"`
 	Why    string `json:"why"`
 	// Sentence says Why to a person; Rule is the part of the rule that is met, or
-	// what shields the target.
+	// the shield of the target.
 	Sentence string    `json:"sentence"`
 	Rule     string    `json:"rule,omitempty"`
 	By       []string  `json:"by,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Until    time.Time `json:"until,omitzero"`
 	Claims   []Claimed `json:"claims,omitempty"`
-	// Lifts say what would end the verdict, as commands where there is one.
+	// Lifts are the ways to end the verdict, as commands where there is one.
 	Lifts []string `json:"lifts,omitempty"`
 }
 
-// Claimed is one claim and what it is worth here.
+// Claimed is one claim and its weight here.
 type Claimed struct {
 	// Name is the operator's in the rules, or its identity; "this node" for our
 	// own.
@@ -91,7 +91,7 @@ type Held struct {
 	Never bool `json:"never"`
 }
 
-// Traffic is what bans met.
+// Traffic is the packets that bans met.
 type Traffic struct {
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`

@@ -2,12 +2,12 @@ package control
 
 import "banmesh/internal/ban"
 
-// JailStatus answers GET /v1/jail?topic=NAME: what fail2ban-client says of a
-// jail, of a topic.
+// JailStatus answers GET /v1/jail?topic=NAME: the figures of fail2ban-client
+// about a jail, of a topic.
 type JailStatus struct {
 	Topic ban.Topic `json:"topic"`
 	// Detect says that the topic's log is read, Simulate that nobody is banned
-	// for what stands in it.
+	// for its lines.
 	Detect   bool `json:"detect"`
 	Simulate bool `json:"simulate"`
 	// CurrentlyFailed targets have offences and no ban yet; TotalFailed counts
@@ -17,7 +17,7 @@ type JailStatus struct {
 	TotalFailed     uint64 `json:"total_failed"`
 	Ignored         uint64 `json:"ignored"`
 	Evicted         uint64 `json:"evicted"`
-	// Files, Journal and Other are what is read for the topic.
+	// Files, Journal and Other are the logs that are read for the topic.
 	Files   []string `json:"files"`
 	Journal []string `json:"journal_matches"`
 	Other   []string `json:"other_sources"`

@@ -52,7 +52,7 @@ type UnbanRequest struct {
 	Comment string `json:"comment,omitempty"`
 }
 
-// UnbanAnswer says what an unban lifted.
+// UnbanAnswer lists the bans that an unban lifted.
 type UnbanAnswer struct {
 	Lifted []Ban     `json:"lifted"`
 	Exempt time.Time `json:"exempt_until"`

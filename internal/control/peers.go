@@ -7,7 +7,7 @@ import (
 )
 
 // A Peer is an element of the answer to GET /v1/peers: an operator's claims and
-// of what use they were here.
+// of which use they were here.
 type Peer struct {
 	Operator ban.Operator `json:"operator"`
 	Name     string       `json:"name"`

@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/federation"
 )
 
-// checkBrokers finds what is wrong with the entries of brokers.
+// checkBrokers finds faults in the entries of brokers.
 func checkBrokers(list []config.Broker, fault faulter) {
 	for i, b := range list {
 		at := func(key string) string { return fmt.Sprintf("brokers.%d.%s", i, key) }
@@ -41,7 +41,7 @@ func checkBrokers(list []config.Broker, fault faulter) {
 		if !there {
 			continue
 		}
-		// What the files hold would otherwise be found by the next start. Who may
+		// A fault in the files would otherwise be found by the next start. Who may
 		// not read them may still ask other things of the configuration.
 		if _, err := BrokerOf(b); err != nil && !errors.Is(err, fs.ErrPermission) {
 			fault(fmt.Sprintf("brokers.%d", i), "%v", err)
@@ -72,7 +72,7 @@ func (s *Settings) onceEach(list []config.Broker) (out []config.Broker) {
 	return out
 }
 
-// checkURL finds what is wrong with a broker's address.
+// checkURL finds a fault in a broker's address.
 func checkURL(text string) error {
 	const want = "want tcp://HOST:PORT, ssl://, ws://, wss:// or unix:///PATH"
 	u, err := url.Parse(text)

@@ -32,8 +32,8 @@ func Fail2banJails(dir string) ([]detect.Imported, error) {
 	return jails, err
 }
 
-// closes tells what a jail's packet filter actions close, and what of its
-// actions is lost.
+// closes gives the ports that a jail's packet filter actions close, and warns
+// of the actions that are lost.
 func closes(j *detect.Imported) (e topics.Enforce, warnings []string) {
 	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
 	found := false
@@ -76,7 +76,7 @@ func closes(j *detect.Imported) (e topics.Enforce, warnings []string) {
 	return e, warnings
 }
 
-// usualChains are those that stand for "what comes to this machine".
+// usualChains are those of packets to this machine.
 var usualChains = []string{"INPUT", "input", "<known/chain>", "f2b-chain"}
 
 // argument gives an action's argument as it was written, or "".
@@ -118,7 +118,7 @@ type included struct {
 
 // include lays the jails of the directories that the configuration includes
 // over the shipped definitions. Definitions below dir that the operator wrote
-// stand, and so do jails that came first; what is left out is a warning, and a
+// stand, and so do jails that came first; a definition that is left out is a warning, and a
 // directory that cannot be read a fault.
 func (s *Settings) include(dir string, directories []string) (faults []error) {
 	for _, from := range directories {
@@ -164,8 +164,7 @@ func (s *Settings) warn(format string, args ...any) {
 	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
 }
 
-// Warnings say, with file and line, what the configuration asks for and does
-// not get.
+// Warnings name, with file and line, the settings that have no effect.
 func (s *Settings) Warnings() []string { return s.warnings }
 
 // Included says from which fail2ban directory a topic's detection comes, ""

@@ -28,7 +28,7 @@ const (
 // owners are the values of firewall.owner.
 var owners = map[string]firewall.OwnerMode{"": firewall.OwnerAuto, "auto": firewall.OwnerAuto, "never": firewall.OwnerNever, "always": firewall.OwnerAlways}
 
-// checkFirewall finds what is wrong with [firewall]. It looks at the hook's
+// checkFirewall finds faults in [firewall]. It looks at the hook's
 // program and runs nothing.
 func checkFirewall(c config.Firewall, fault faulter) {
 	switch c.Mode {
@@ -72,7 +72,7 @@ func checkFirewall(c config.Firewall, fault faulter) {
 	}
 }
 
-// checkGate finds what is wrong with [gate].
+// checkGate finds faults in [gate].
 func checkGate(c config.Gate, fault faulter) {
 	if c.Listen != "" {
 		if _, err := gate.LoopbackAddress(c.Listen); err != nil {
@@ -91,7 +91,7 @@ func checkGate(c config.Gate, fault faulter) {
 	}
 }
 
-// checkHTTP finds what is wrong with how lists are served to other programs.
+// checkHTTP finds faults in [http], which serves lists to other programs.
 func checkHTTP(c config.HTTP, fault faulter) {
 	if c.Listen != "" {
 		if _, err := net.ResolveTCPAddr("tcp", c.Listen); err != nil {
@@ -108,7 +108,7 @@ func checkHTTP(c config.HTTP, fault faulter) {
 	}
 }
 
-// scopeOf says what a ban in a topic closes, what is limited and whom the
+// scopeOf gives the ports that a ban in a topic closes, the limits, and whom the
 // kernel remembers.
 func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bool) (firewall.Scope, error) {
 	scope := firewall.Scope{Topic: d.Name, Observe: observe, All: d.Enforce.AllPorts, Ports: c.Ports, Protocols: d.Enforce.Protocols}
@@ -157,7 +157,7 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 	return scope, scope.Check()
 }
 
-// Setup is what finds the traces of the enforcer that [firewall] names; sw is
+// Setup finds the traces of the enforcer that [firewall] names; sw is
 // the switch of one that has none in the kernel.
 func Setup(f config.Firewall, sw string) firewall.Setup {
 	return firewall.Setup{Table: f.Table, Hook: f.Hook, IPTablesLegacy: f.IPTablesLegacy, Switch: sw}

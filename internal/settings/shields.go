@@ -39,7 +39,8 @@ type Pack struct {
 	Entries  int               `json:"entries"`
 }
 
-// shields are what a configuration adds to what the node finds by itself.
+// shields are the entries of a configuration beside those that the node finds
+// by itself.
 type shields struct {
 	never  []neverban.Entry // of the file and of packs
 	shared []neverban.Entry // shipped, of lists and of packs
@@ -165,7 +166,7 @@ var documentation = []netip.Prefix{
 	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32"),
 }
 
-// NeverBanOptions says where to look for what must stay reachable.
+// NeverBanOptions says where to look for addresses that must stay reachable.
 func (s *Settings) NeverBanOptions(now time.Time) neverban.Options {
 	o := neverban.Options{Lab: slices.Clone(documentation), Extra: s.shields.never, Now: now}
 	for _, p := range s.config.MayBan {
@@ -181,9 +182,9 @@ func (s *Settings) NeverBanOptions(now time.Time) neverban.Options {
 	return o
 }
 
-// NeverBan finds what peers cannot ban on this machine, and the addresses that
+// NeverBan finds the addresses of this machine's that peers cannot ban, and those that
 // many people share, as a running agent would: for trying rules without one.
-// Both are usable also with an error, which says what is missing.
+// Both are usable also with an error, which names the missing part.
 func (s *Settings) NeverBan(ctx context.Context, now time.Time, resolve func(context.Context, string) ([]netip.Addr, error)) (never, shared policy.Protection, err error) {
 	o := s.NeverBanOptions(now)
 	o.Resolve = resolve

@@ -17,7 +17,7 @@ import (
 	"banmesh/topics"
 )
 
-// Topic is what a node does with one topic.
+// Topic is a node's settings of one topic.
 type Topic struct {
 	Topic     ban.Topic `json:"topic"`
 	Title     string    `json:"title"`
@@ -106,10 +106,10 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 	return t, err
 }
 
-// DefaultTopic is what a node detects when it was told nothing.
+// DefaultTopic is the one that a node detects without a configuration.
 const DefaultTopic ban.Topic = "sshd"
 
-// override lays what the configuration says of a topic over its definition.
+// override lays the configuration's keys of a topic over its definition.
 // The result holds a fault for each key that is wrong.
 func override(d *topics.Definition, c config.Topic) map[string]error {
 	faults := map[string]error{}

@@ -12,7 +12,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// trusting is what others' published trust lists make of a configuration.
+// trusting is the part of the settings that comes from published trust lists.
 type trusting struct {
 	lists policy.Trust
 	// reached names operators that only a followed list names: "dave, by way of

@@ -22,7 +22,7 @@ import (
 	"banmesh/internal/settings"
 )
 
-// Options are what [New] needs of a node. All of them are required.
+// Options are the parts of a node that [New] reads. All of them are required.
 type Options struct {
 	Version string
 	Started time.Time

@@ -14,7 +14,7 @@ import (
 
 // The conversions below stand between the types of the parts and those of the
 // socket, so that a field that is renamed in a part does not compile here
-// instead of changing what scripts read.
+// instead of changing the JSON that scripts read.
 
 // each converts a list; the result is never nil, so that an empty listing is an
 // empty array and not null.
@@ -81,8 +81,8 @@ func gateStatus(g gate.Status) control.GateStatus {
 	}
 }
 
-// Explanation converts what the ledger says of a target; name gives what an
-// operator is called here.
+// Explanation converts the ledger's answer about a target; name gives an
+// operator's name here.
 func Explanation(e ledger.Explanation, name func(ban.Operator) string) control.Explanation {
 	named := func(text string) string {
 		o, err := ban.ParseOperator(text)
@@ -117,7 +117,7 @@ func claimed(c ledger.Claimed, named func(string) string) control.Claimed {
 	return out
 }
 
-// Met puts into an explanation what the bans of its topics have met.
+// Met puts the traffic that the bans of its topics met into an explanation.
 func Met(x *control.Explanation, counters map[ban.Topic]firewall.Counter) {
 	for _, s := range x.Standings {
 		if c, ok := counters[s.Topic]; ok {

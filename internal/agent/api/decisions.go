@@ -91,7 +91,7 @@ func (s *Server) peerRequest(r *http.Request) (q control.PeerRequest, o ban.Oper
 	return q, o, err
 }
 
-// refusal turns what the ledger will not do into an answer.
+// refusal turns the ledger's refusals into answers.
 func refusal(err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrUnknown):

@@ -36,7 +36,7 @@ func (s *Server) gate(*http.Request) (any, error) {
 	return gateStatus(g), nil
 }
 
-// documents gives what operators publish of themselves, as it is held here.
+// documents gives the documents that operators publish, as they are held here.
 func (s *Server) documents(*http.Request) (any, error) {
 	return control.Documents{
 		Trust:       each(s.o.Sharing.TrustLists(), trustList),

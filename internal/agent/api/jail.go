@@ -48,7 +48,7 @@ func jailStatus(t settings.Topic, d detect.Status) control.JailStatus {
 	x := t.Definition.Detect
 	for _, i := range j.Sources {
 		spec := d.Sources[i].Spec
-		// A source is shared: only what this topic names is its own.
+		// A source is shared: only the logs that this topic names are its own.
 		for _, stream := range d.Sources[i].Status.Streams {
 			if slices.ContainsFunc(x.Files, func(glob string) bool {
 				ok, err := filepath.Match(glob, stream.Name)

@@ -105,7 +105,7 @@ func noTopic(topic ban.Topic) error {
 	return control.Refuse(control.CodeMissing, "see `agent topics list`", "no topic %q is defined", topic)
 }
 
-// refusedBan says why the ledger does not ban a target, and what can be done.
+// refusedBan says why the ledger does not ban a target, and the way out.
 func refusedBan(target ban.Target, err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrNeverBan):
