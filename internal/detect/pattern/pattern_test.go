@@ -63,6 +63,7 @@ var hard = map[string][]string{
 	`^(?P<i>invalid )?user (?(i)\S+|[^:]+) from <ADDR>`: {"invalid user x from 192.0.2.1", "user a b from 192.0.2.1", "invalid user a b from 192.0.2.1"},
 	`(?<=x: )<ADDR>`:                                    {"x: 192.0.2.1", "y: 192.0.2.1"},
 	`^(?>a+)b <ADDR>`:                                   {"aab 192.0.2.1", "aac 192.0.2.1"},
+	`^(?(2)a|b)(x)?(y)? <ADDR>`:                         {"b 192.0.2.1", "a 192.0.2.1", "bxy 192.0.2.1"},
 	`^(?:a|ab)(?=b)b? <ADDR>`:                           {"ab 192.0.2.1", "abb 192.0.2.1"},
 }
 
@@ -77,7 +78,8 @@ var paths = map[string][]string{
 	`^((?:(?! at ).)*) at (?:(?!x)[^y])*?<ADDR>`:                                  {"a b at 192.0.2.1", "a at b at 192.0.2.1", "a at x 192.0.2.1"},
 	`(?i)^(?P<f>FAILED|fail)(?:ed)? (?P<g>[a-f]+)? ?<ADDR>\s*$`:                   {"failed abc 192.0.2.1 ", "Faileded 192.0.2.1"},
 	`^(?P<m>(?:a?){3}(?:b|c)*)(?P<o>c)? <HOST>$`:                                  {"aabcc 192.0.2.1", "c example.org", "aaaa 192.0.2.1"},
-	`(?P<d>\d+)(?:\.(?P<e>\d+))*(?:,|;|\s)+<ADDR>`:                                {"1.2.3,; 192.0.2.1", "x 1, 192.0.2.1", "1. 192.0.2.1"},
+	`x(?:ab)+c <ADDR>`: {"xababc 192.0.2.1", "xabc 192.0.2.1", "xc 192.0.2.1"},
+	`(?P<d>\d+)(?:\.(?P<e>\d+))*(?:,|;|\s)+<ADDR>`: {"1.2.3,; 192.0.2.1", "x 1, 192.0.2.1", "1. 192.0.2.1"},
 }
 
 func TestBothEnginesGiveTheSameAnswer(t *testing.T) {
@@ -112,6 +114,42 @@ func sameEverywhere(t *testing.T, re *Regex, line []byte) {
 		if !slices.ContainsFunc(re.Literals(), func(l string) bool { return strings.Contains(folded, l) }) {
 			t.Errorf("%q on %q: none of the required %q is there", re.source, line, re.Literals())
 		}
+	}
+}
+
+func TestRequiredTextsAreAsLongAsCanBeSaid(t *testing.T) {
+	for source, want := range map[string][]string{
+		`\S+failed <ADDR>`:   {"failed"},
+		`(?:ab)+c`:           {"ab"},
+		`(?i)Failed`:         {"failed"},
+		`(?:one|two) \d+`:    {"one", "two"},
+		`[xy]z\w`:            {"xz", "yz"},
+		`\w+`:                nil,
+		`(?:a|\d)b?`:         nil,
+		`user (?:\S+ )?from`: {"user"},
+	} {
+		re, err := CompilePlain(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := re.Literals(); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", source, got, want)
+		}
+	}
+}
+
+func TestARepetitionOfNothingEnds(t *testing.T) {
+	re, err := CompilePlain(`^(?:a*|(?:b?)+)*c$`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]bool{"aabc\n": true, "c\n": true, "d\n": false} {
+		if got := re.Find([]byte(line), true, nil) != nil; got != want {
+			t.Errorf("%q: %t", line, got)
+		}
+	}
+	if s := re.Stats(); s.Backtracked > 0 {
+		t.Errorf("the machine gave up: %+v", s)
 	}
 }
 

@@ -70,6 +70,7 @@ func TestLinesBeyondASCIIMatchAsInPython(t *testing.T) {
 		{`(?i)^kiss$`, "\u212aı\u017f\u017f", []string{"\u212aı\u017f\u017f"}},
 		{`(?i)^İx`, "ix", []string{"ix"}},
 		{`^kiss$`, "\u212aiss", nil},
+		{`x\b`, "x\u0130 x\u0131 x\u017f x\u212a", nil},
 		{`(?i)^[a-k]$`, "\u212a", []string{"\u212a"}},
 		{`(?i)^[^a-k]$`, "\u212a", nil},
 		// References and looks count characters.
