@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -142,7 +143,7 @@ func TestALineThatMakesNoSenseEndsTheConnection(t *testing.T) {
 
 // testFollower follows nobody.
 func testFollower() *follower {
-	c := &Client{ready: make(chan struct{}), listeners: map[int]func(Change){}}
+	c := &Client{log: slog.New(slog.DiscardHandler), ready: make(chan struct{}), listeners: map[int]func(Change){}}
 	c.bans.Store(newBans())
 	return &follower{c: c, labels: map[label]*label{}}
 }

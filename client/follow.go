@@ -126,7 +126,7 @@ func (f *follower) once(ctx context.Context) (progress bool, err error) {
 		}
 		if whole {
 			progress = true
-			f.c.heard()
+			f.c.heard(false)
 		}
 	}
 	switch {
@@ -188,7 +188,7 @@ func (f *follower) snapshot(l line) (whole bool, err error) {
 	}
 	f.c.bans.Store(f.next)
 	f.run, f.serial, f.next = l.Run, l.Serial, nil
-	f.c.becomeReady()
+	f.c.heard(true)
 	f.c.notify(func() Change { return Change{Added: f.c.bans.Load().all(), Reset: true} })
 	return true, nil
 }
@@ -246,14 +246,20 @@ func (f *follower) label(l label) *label {
 	return kept
 }
 
-// heard notes that the agent lives and the state is right.
-func (c *Client) heard() {
+// heard notes that the agent lives and the state is right. After a snapshot the
+// client is ready from the same moment on: who waits for that never sees a state
+// that is complete and yet stale.
+func (c *Client) heard(snapshot bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.status.Connected {
 		c.log.Info("following the agent's bans", "socket", c.options.Socket, "bans", c.bans.Load().len())
 	}
 	c.status.Connected, c.status.Heard, c.status.Error = true, time.Now(), ""
+	if snapshot && !c.status.Ready {
+		c.status.Ready = true
+		close(c.ready)
+	}
 }
 
 // lost notes that the state grows old.
@@ -264,15 +270,6 @@ func (c *Client) lost(err error) {
 		c.log.Warn("lost the agent: going on with the bans that are known", "socket", c.options.Socket, "error", err)
 	}
 	c.status.Connected, c.status.Error = false, err.Error()
-}
-
-func (c *Client) becomeReady() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.status.Ready {
-		c.status.Ready = true
-		close(c.ready)
-	}
 }
 
 // all gives every ban, in no order.
