@@ -32,7 +32,7 @@ func newBans() *bans {
 
 func (b *bans) len() int { return int(b.count.Load()) }
 
-// record is what one topic says of a target. The records of a target form a
+// record is one topic's word about a target. The records of a target form a
 // list that is never changed once it is in a table.
 type record struct {
 	until int64 // seconds since the Unix epoch
@@ -40,12 +40,12 @@ type record struct {
 	next  *record
 }
 
-// label is what many records have in common: a million of them share a few.
+// label is the common part of many records: a million of them share a few.
 type label struct{ topic, class, origin string }
 
 const (
 	shardBits = 12
-	// shardCount gives 250 entries a shard at a million: what one change
+	// shardCount gives 250 entries a shard at a million, which one change
 	// copies.
 	shardCount = 1 << shardBits
 )

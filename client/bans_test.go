@@ -234,7 +234,7 @@ func million(b *testing.B) *Client {
 		}
 		c.bans.Load().apply(set, nil, true)
 	}
-	// What a real list has beside single addresses.
+	// As a real list has beside single addresses.
 	c.bans.Load().apply([]update{
 		{mustTarget(b, "192.0.2.0/24"), record{until: 9, label: &label{}}}, {mustTarget(b, "198.18.0.0/15"), record{until: 9, label: &label{}}}, {mustTarget(b, "2001:db8::/64"), record{until: 9, label: &label{}}},
 	}, nil, true)

@@ -3,7 +3,7 @@
 //
 // A [Client] keeps a copy of the bans in memory and follows the agent's
 // changes, so a check takes no lock, no system call and less than a
-// microsecond. While the agent is down the client goes on with what it knows
+// microsecond. While the agent is down the client goes on with the bans that it knows
 // until each ban ends, and [Client.Status] says so. It uses the standard
 // library alone.
 //
@@ -33,7 +33,7 @@ import (
 // permissions say who may ask, report and command.
 const DefaultSocket = "/run/banmesh/agent.sock"
 
-// Options say how to reach the agent and what to keep of its bans.
+// Options say how to reach the agent and which of its bans to keep.
 type Options struct {
 	// Socket is the path of the agent's unix socket; "" means [DefaultSocket].
 	Socket string
@@ -51,7 +51,7 @@ type Client struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	bans  atomic.Pointer[bans] // what the checks read; never nil
+	bans  atomic.Pointer[bans] // read by the checks; never nil
 	clock atomic.Int64         // seconds since the Unix epoch, at most a second old
 	ready chan struct{}        // closed with the first complete snapshot
 	queue chan queued
@@ -96,7 +96,7 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 }
 
 // Close ends the client and waits for its goroutines. Checks still answer from
-// what was known.
+// the known bans.
 func (c *Client) Close() error {
 	c.cancel()
 	c.running.Wait()
@@ -129,7 +129,7 @@ func (c *Client) LookupWallet(w [20]byte) (found []Ban) {
 
 // A Ban is why a target is banned.
 type Ban struct {
-	// Target is what the agent banned: an address, a prefix or "0x" and
+	// Target is banned: an address, a prefix or "0x" and
 	// lower-case hex.
 	Target string
 	Topic  string
@@ -158,7 +158,7 @@ type Status struct {
 	Reported, Dropped uint64
 }
 
-// Stale says that the client answers from what it knew before it lost the
+// Stale says that the client answers from its knowledge before it lost the
 // agent: new bans and lifted ones are missing.
 func (s Status) Stale() bool { return s.Ready && !s.Connected }
 
@@ -181,7 +181,7 @@ func (c *Client) WaitReady(ctx context.Context) error {
 	}
 }
 
-// A Change is what changed in the bans.
+// A Change of the bans.
 type Change struct {
 	Added  []Ban // new, or with another end
 	Lifted []Ban // withdrawn; Topic and Target are set

@@ -200,7 +200,7 @@ func TestAClientFollowsChanges(t *testing.T) {
 	a.ban("192.0.2.1", "sshd")
 	eventually(t, "the address is banned again", func() bool { return c.IP(one) })
 
-	// What the listener was told leads to the same state.
+	// The listener's changes lead to the same state.
 	state := map[string]bool{}
 	eventually(t, "the listener knows both", func() bool {
 		for len(changes) > 0 {

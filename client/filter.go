@@ -17,7 +17,7 @@ const (
 // filter answers "not banned" for nearly every target that is not, with one
 // memory access instead of the five of a look into a map of a million. It is a
 // Bloom filter whose bits for a key lie in one word. It never forgets a key;
-// what a lift leaves behind costs a later check a look into the map.
+// the remains of a lift cost a later check a look into the map.
 type filter struct {
 	seed  uint64
 	shift uint

@@ -25,7 +25,7 @@ const (
 )
 
 // An Offence is one observation that a program makes of an address or wallet.
-// It is evidence: the agent's own thresholds decide what becomes of it, and
+// It is evidence: the agent's own thresholds decide its fate, and
 // wallets are never banned by evidence.
 type Offence struct {
 	Topic string
@@ -72,8 +72,8 @@ type wireOffence struct {
 	Age         int64  `json:"age_ms"`
 }
 
-// report sends what Report queues, several at once, until ctx ends. What the
-// agent could not be told is kept and tried again.
+// report sends the queue of Report, several at once, until ctx ends.
+// Offences that the agent could not be told are kept and tried again.
 func (c *Client) report(ctx context.Context) {
 	transport := c.transport()
 	defer transport.CloseIdleConnections()
@@ -109,7 +109,7 @@ func (c *Client) report(ctx context.Context) {
 	}
 }
 
-// gather adds what waits in the queue, and drops what is too old to tell.
+// gather adds the waiting offences, and drops those too old to tell.
 func (c *Client) gather(waiting []queued) []queued {
 	for len(waiting) < maxReport {
 		select {

@@ -39,12 +39,12 @@ func prefix6(high, low uint64, length int) key6 {
 	return key6{high, low, uint8(length)}
 }
 
-// filterKey folds the prefix into what the filter takes.
+// filterKey folds the prefix into the filter's argument.
 func (k key6) filterKey() uint64 {
 	return k.high*0x9e3779b97f4a7c15 ^ k.low ^ uint64(k.bits)<<32
 }
 
-// walletKey gives what the filter takes of a wallet, which is the end of a
+// walletKey gives the filter's argument of a wallet, which is the end of a
 // hash anyway.
 func walletKey(w [20]byte) uint64 { return binary.LittleEndian.Uint64(w[12:]) }
 

@@ -23,7 +23,7 @@ func (b *bans) apply(set []update, lift []update, own bool) {
 	}
 }
 
-// rebuildFilter makes a filter of what is known now, with room to double.
+// rebuildFilter makes a filter of all that is known now, with room to double.
 func (b *bans) rebuildFilter() {
 	f := newFilter(2 * b.len())
 	each(&b.v4, func(k key4) { f.add(uint64(k)) })
@@ -148,7 +148,7 @@ func without(r *record, topic string) (list *record, removed int64) {
 	return &kept, removed
 }
 
-// publish makes the copies what readers see.
+// publish shows the copies to readers.
 func (w *writer) publish() {
 	for at, m := range w.v4 {
 		at.Store(&m)

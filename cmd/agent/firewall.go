@@ -26,7 +26,7 @@ func newFirewallCommand(p *paths) *cobra.Command {
 		newFirewallPanicCommand(p), newFirewallResumeCommand(p))
 }
 
-// enforcer gives what the configuration enforces bans with. An emergency
+// enforcer gives the one that the configuration names. An emergency
 // command must work with a broken configuration, too, so nothing more of it is
 // read, and with none that can be read it is the default.
 func (p *paths) enforcer() firewall.Enforcer {

@@ -79,7 +79,7 @@ func (h *Handler) asked(r *http.Request) (ban.Target, error) {
 }
 
 // client gives the address of the client that a trusted proxy names. In a list
-// of addresses it is the last that is no trusted proxy itself: what stands
+// of addresses it is the last that is no trusted proxy itself: anything
 // further left was written by whoever sent the request.
 func (h *Handler) client(r *http.Request) (netip.Addr, error) {
 	if h.o.ClientHeader == "" {

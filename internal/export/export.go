@@ -1,5 +1,5 @@
 // Package export answers over HTTP which targets are banned: one question,
-// plain lists with ETags, and a stream of a snapshot and what changes after.
+// plain lists with ETags, and a stream of a snapshot and the changes after it.
 // Web servers, firewalls, scripts and the client package read it.
 package export
 
@@ -12,15 +12,15 @@ import (
 	"banmesh/internal/ban"
 )
 
-// Bans is what the handlers answer from: the bans in force, all of them, under
+// Bans is the source of all answers: the bans in force, all of them, under
 // a serial number that grows with every change.
 type Bans interface {
 	// Check gives every ban in force that covers the whole target: the target
 	// itself and, for an IP target, each prefix around it. It answers from
 	// memory.
 	Check(ban.Target) []Match
-	// Snapshot gives the serial of now and the bans in force. What changes
-	// while the entries are read may or may not be among them; Next repeats it.
+	// Snapshot gives the serial of now and the bans in force. A change while
+	// the entries are read may or may not be among them; Next repeats it.
 	Snapshot() (serial uint64, entries iter.Seq[Entry])
 	// Next waits until something changed after serial and gives the changes
 	// that follow it, the oldest first. It fails with [ErrBehind] when they are
@@ -28,7 +28,7 @@ type Bans interface {
 	Next(ctx context.Context, serial uint64) (Batch, error)
 }
 
-// Offences takes what programs on this machine report.
+// Offences takes reports of programs on this machine.
 type Offences interface {
 	// Report takes one offence, or says why not: an [ErrUnwelcome], wrapped.
 	Report(context.Context, Offence) error
@@ -41,7 +41,7 @@ var ErrBehind = errors.New("the changes after that serial are no longer kept")
 // ErrUnwelcome says that the agent takes no such report.
 var ErrUnwelcome = errors.New("not taken")
 
-// A Match is one ban in force that covers what was asked.
+// A Match is one ban in force that covers the question.
 type Match = Entry
 
 // An Entry is one ban in force: a target in a topic.
@@ -61,7 +61,7 @@ type Key struct {
 	Topic  ban.Topic
 }
 
-// A Batch is what changed up to a serial. A target in a topic appears once in
+// A Batch has the changes up to a serial. A target in a topic appears once in
 // Bans or Lifted.
 type Batch struct {
 	Serial uint64

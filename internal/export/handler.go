@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// Options are what a [Handler] needs.
+// Options configure a [Handler].
 type Options struct {
 	Bans Bans
 	// Offences takes reports on [Handler.Local]; nil refuses them.
@@ -79,14 +79,14 @@ func New(o Options) (*Handler, error) {
 	}, nil
 }
 
-// Register adds to mux what anybody who reaches the listener may ask:
+// Register adds to mux the questions that anybody who reaches the listener may ask:
 //
 //	GET /v1/check?ip=192.0.2.7     200 {"banned":false,...} or 403 {"banned":true,...}
 //	GET /v1/check?wallet=0x...     the same
 //	GET /v1/check                  the same for the client that a trusted proxy names
 //	GET /v1/bans.txt               a target a line
 //	GET /v1/bans.json              all there is about each
-//	GET /v1/stream                 a snapshot, then what changes, a JSON object a line
+//	GET /v1/stream                 a snapshot, then changes, a JSON object a line
 //
 // All take topic=NAME, several times for several topics.
 func (h *Handler) Register(mux *http.ServeMux) {

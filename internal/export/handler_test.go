@@ -280,7 +280,7 @@ func TestASlowReaderIsCutAndAThirdOneTurnedAway(t *testing.T) {
 	}
 }
 
-// reports collects what is reported, and refuses the topic "closed".
+// reports collects reports, and refuses the topic "closed".
 type reports struct{ got []Offence }
 
 func (r *reports) Report(_ context.Context, o Offence) error {

@@ -19,7 +19,7 @@ import (
 // write deadline.
 const flushEvery = 4096
 
-// text answers with one target a line, each once, sorted: what a firewall or
+// text answers with one target a line, each once, sorted, as a firewall or
 // another device loads. Such devices know no wallets, so kind=wallet asks for
 // those alone, and kind=ip (the default), ipv4 and ipv6 for addresses.
 func (h *Handler) text(w http.ResponseWriter, r *http.Request) {
@@ -108,7 +108,7 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, defaultKind, cont
 	}
 }
 
-// admit bounds the long answers under way. The caller releases what it got.
+// admit bounds the long answers under way. The caller releases its share.
 func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (release func(), ok bool) {
 	select {
 	case h.streams <- struct{}{}:
@@ -121,7 +121,7 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (release func(),
 	}
 }
 
-// tag names a state of the table and what of it was asked for.
+// tag names a state of the table and the part that was asked for.
 func (h *Handler) tag(serial uint64, q url.Values) string {
 	f := fnv.New64a()
 	io.WriteString(f, q.Encode()) // sorted by key; a hash never fails
@@ -190,7 +190,7 @@ func (l *lineWriter) line(b []byte) {
 	}
 }
 
-// flush sends what was written, within the write timeout.
+// flush sends all that was written, within the write timeout.
 func (l *lineWriter) flush() error {
 	l.extend()
 	if err := l.out.Flush(); err != nil {

@@ -17,7 +17,7 @@ const (
 	// maxOffences bounds the offences of one report.
 	maxOffences = 256
 	// maxAge is how old an offence may be: a program that reports yesterday's
-	// attempts would ban for what is over.
+	// attempts would ban for offences that are over.
 	maxAge = 10 * time.Minute
 )
 
@@ -35,7 +35,7 @@ type jsonOffence struct {
 	Age int64 `json:"age_ms,omitempty"`
 }
 
-// reportAnswer says what became of each offence of a report.
+// reportAnswer gives the fate of each offence of a report.
 type reportAnswer struct {
 	Taken   int            `json:"taken"`
 	Refused []refusedIndex `json:"refused"`

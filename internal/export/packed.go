@@ -17,7 +17,7 @@ type shard struct {
 	four map[[4]byte]packed      // single IPv4 addresses
 	six  map[[8]byte]packed      // IPv6 /64s
 	wide map[wideKey]packed      // all other targets
-	more map[ban.Target][]record // what further topics say of a target
+	more map[ban.Target][]record // by further topics
 }
 
 // wideKey is a target of any kind: kind, prefix length, and the bytes of its
@@ -68,7 +68,7 @@ func newShard() shard {
 	return shard{four: map[[4]byte]packed{}, six: map[[8]byte]packed{}, wide: map[wideKey]packed{}, more: map[ban.Target][]record{}}
 }
 
-// first gives what stands in the maps of single records.
+// first gives the record in the maps of single records.
 func (s *shard) first(target ban.Target) (p packed, ok bool) {
 	switch k := wideOf(target); k.kind {
 	case ban.KindAddr4:
@@ -135,7 +135,7 @@ func (s *shard) all(n *names, f func(ban.Target, record)) {
 	}
 }
 
-// put records what a topic says of a target. It reports whether that is news,
+// put records a topic's word about a target. It reports whether that is news,
 // and whether the target is.
 func (s *shard) put(n *names, target ban.Target, r record) (changed, added bool) {
 	p, had := s.first(target)
@@ -166,7 +166,7 @@ func (s *shard) put(n *names, target ban.Target, r record) (changed, added bool)
 	return true, false
 }
 
-// remove forgets what a topic says of a target. It reports whether there was
+// remove forgets a topic's word about a target. It reports whether there was
 // something, and whether it was the last of the target.
 func (s *shard) remove(n *names, target ban.Target, topic ban.Topic) (removed, last bool) {
 	p, had := s.first(target)

@@ -18,7 +18,7 @@ const snapshotEntries = 512
 
 // streamLine is one line of /v1/stream. A reader learns the run and the serial
 // from the first line; when it comes back it may give both (run=, since=) and
-// gets only what changed, if that is still kept.
+// gets only the changes, if that is still kept.
 type streamLine struct {
 	// Type is "snapshot" (a part of one; More says that another follows),
 	// "resumed" (the reader's state is right up to Serial), "change" or

@@ -46,7 +46,7 @@ type Table struct {
 	waiting chan struct{} // closed by the next change
 }
 
-// record is what one topic says of a target.
+// record is one topic's word about a target.
 type record struct {
 	topic ban.Topic
 	until uint32 // Unix seconds
@@ -72,7 +72,7 @@ func NewTable(now func() time.Time) *Table {
 	return t
 }
 
-// Apply makes bans and lifts others. Of what it is told it records only what
+// Apply makes bans and lifts others. Of these it records only those that
 // changes something, so an owner may repeat its whole state. A zero Target, or
 // a ban that already ended, is lifted or left out.
 func (t *Table) Apply(bans []Entry, lifted []Key) {
@@ -98,8 +98,8 @@ func (t *Table) Apply(bans []Entry, lifted []Key) {
 	}
 }
 
-// Expire lifts what has ended and says how many. Check and Snapshot leave out
-// what has ended in any case; Expire gives the memory back.
+// Expire lifts bans that have ended and says how many. Check and Snapshot leave
+// those out in any case; Expire gives the memory back.
 func (t *Table) Expire() int {
 	now := seconds(t.now())
 	var ended []Key

@@ -12,7 +12,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// A Banaction is what one of fail2ban's netfilter actions does, as far as it
+// A Banaction is the effect of one of fail2ban's netfilter actions, as far as it
 // matters here: all of them block an address, on some ports or on all.
 type Banaction struct {
 	AllPorts bool

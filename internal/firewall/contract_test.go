@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/firewall/tools"
 )
 
-// contract is what every enforcer does, whatever it enforces with.
+// The contract that every enforcer keeps, whatever it enforces with.
 func TestEveryEnforcerKeepsTheContract(t *testing.T) {
 	testnet.Enter(t)
 	hook, err := tools.NewHook(tools.Options{}, []string{"/bin/true"})

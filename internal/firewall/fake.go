@@ -47,7 +47,7 @@ func NewFake(now func() time.Time) *Fake {
 var _ Firewall = (*Fake)(nil)
 
 // Fail makes every later Apply, Replace and Check fail with err, until it is
-// called with nil. What is asked meanwhile is kept, as the interface has it.
+// called with nil. Changes asked meanwhile are kept, as the interface has it.
 func (f *Fake) Fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -154,7 +154,7 @@ func (f *Fake) Check(context.Context) (Drift, error) {
 	return d, errors.Join(err, f.fail)
 }
 
-// Counters implements [Firewall]. It counts what [Fake.Packet] saw.
+// Counters implements [Firewall]. It counts the packets of [Fake.Packet].
 func (f *Fake) Counters(context.Context) (map[ban.Topic]Counter, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -251,7 +251,7 @@ func (f *Fake) usable() error {
 	return nil
 }
 
-// Bans gives what is in force, sorted by prefix and topic.
+// Bans gives those in force, sorted by prefix and topic.
 func (f *Fake) Bans() []Ban {
 	f.mu.Lock()
 	defer f.mu.Unlock()

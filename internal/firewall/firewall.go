@@ -1,9 +1,9 @@
-// Package firewall says what enforces bans and what it is told: a million of
+// Package firewall declares how bans are wanted and enforced: a million of
 // them at the cost of one lookup a packet, each with its own end, so that they
 // lapse on time even when the agent is dead, and never one that touches an
 // address on the never-ban list.
 //
-// The caller says what is wanted ([Firewall.Configure], [Firewall.Replace],
+// The caller states the wanted bans ([Firewall.Configure], [Firewall.Replace],
 // [Firewall.Apply]) and calls [Firewall.Check] every second or two. Whatever
 // could not be written stays pending and is written by a later call. Package
 // nft does it in nftables, package tools with ipset or by running a program,
@@ -26,7 +26,7 @@ import (
 // A Ban is one entry of the wanted state. Its key is (Prefix, Topic): a later
 // Ban of the same key replaces the earlier one.
 type Ban struct {
-	// Prefix is what is banned, canonical as [ban.Target] has it: masked, IPv4
+	// Prefix is the target, canonical as [ban.Target] has it: masked, IPv4
 	// never mapped into IPv6.
 	Prefix netip.Prefix
 	// Topic says by which [Scope] it is enforced.
@@ -34,8 +34,8 @@ type Ban struct {
 	// Until is when it ends. The zero time means never.
 	Until time.Time
 	// By names those on whose word it rests, "alice,bob": while the topic is
-	// only observed, what it meets is counted for each of them, too
-	// ([ByOperator]). What is not such a list counts for nobody.
+	// only observed, its packets are counted for each of them, too
+	// ([ByOperator]). Any other text counts for nobody.
 	By string
 }
 
@@ -48,7 +48,7 @@ type Key struct {
 	Topic  ban.Topic
 }
 
-// A Scope says what a ban in a topic blocks.
+// A Scope says which packets a ban in a topic blocks.
 type Scope struct {
 	Topic ban.Topic
 	// Ports are the destination ports that are closed to a banned address, as
@@ -61,7 +61,7 @@ type Scope struct {
 	// All closes everything though Ports are named, which then only say whose
 	// connections are limited and whose peers are remembered.
 	All bool
-	// Observe counts what would have been dropped and drops nothing.
+	// Observe counts packets and drops none.
 	Observe bool
 	// MaxConnections, when not 0, is how many TCP connections one address may
 	// have open to one of Ports at a time; a further one is dropped. It needs
@@ -80,7 +80,7 @@ type Config struct {
 	Table string
 	// Scopes holds one entry a topic. A ban in another topic is refused.
 	Scopes []Scope
-	// Never is what no ban may block, checked in the kernel before any ban.
+	// Never has the prefixes that no ban may block, checked in the kernel before any ban.
 	Never []netip.Prefix
 	// Cap is how many different prefixes may be banned at a time. 0 means
 	// [DefaultCap].
@@ -124,50 +124,50 @@ const (
 // A Firewall keeps bans in force. Its methods may be called from any goroutine.
 type Firewall interface {
 	// Configure writes tables, chains, scopes and the never-ban list, and keeps
-	// the bans. What is already as it should be is not written. What an earlier
+	// the bans. It writes differences only. A table that an earlier
 	// process left in the kernel stays in force, as that process left it, until
 	// the first Replace.
 	Configure(ctx context.Context, c Config) error
-	// Replace makes the bans exactly those given: what the kernel already has is
+	// Replace makes the bans exactly those given: elements that the kernel already has are
 	// adopted, the rest is cured. Bans that have ended are skipped.
 	Replace(ctx context.Context, bans iter.Seq[Ban]) error
-	// Apply adds or extends some bans and removes others. What fails is named in
-	// the error and stays owed; the rest is done. It is refused before the first
+	// Apply adds or extends some bans and removes others. Failures are named in
+	// the error and stay pending; the rest is done. It is refused before the first
 	// Replace, since it could not tell the bans to keep from the rest.
 	Apply(ctx context.Context, add []Ban, remove []Key) error
-	// Check looks for changes that somebody else made, cures them, pays what is
-	// owed and lets ended bans go. It costs microseconds when all is well.
+	// Check looks for changes that somebody else made, cures them, flushes pending
+	// bans and lets ended bans go. It costs microseconds when all is well.
 	Check(ctx context.Context) (Drift, error)
-	// Counters gives what each topic's bans have met, observed topics too.
+	// Counters counts the packets that met each topic's bans, observed topics too.
 	Counters(ctx context.Context) (map[ban.Topic]Counter, error)
 	Memory
 	// Close lets go and leaves the bans in force.
 	Close() error
 }
 
-// ByOperator is a [Firewall] that counts what observed bans meet for each of
-// those on whose word they rest, so that one can see what believing somebody
-// would do.
+// ByOperator is a [Firewall] that counts the packets of observed bans for each of
+// those on whose word they rest, so that one can see the effect of
+// believing somebody.
 type ByOperator interface {
 	// Operators gives the counters of observed topics by the names in [Ban.By].
 	Operators(ctx context.Context) (map[ban.Topic]map[string]Counter, error)
 }
 
-// A Counter is what a topic's bans have met since the table was made.
+// A Counter counts packets since the table was made.
 type Counter struct {
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
 }
 
-// A Drift says what [Firewall.Check] found.
+// A Drift is the finding of a [Firewall.Check].
 type Drift struct {
-	// Changed says that somebody else changed what is ours.
+	// Changed says that somebody else changed our objects.
 	Changed bool
-	// What names it for people: "the table was gone".
+	// What names the changes for people: "the table was gone".
 	What []string
 	// Cured says that all of it was put right.
 	Cured bool
-	// Owed is how many bans still wait to be written.
+	// Pending is how many bans still wait to be written.
 	Pending int
 	// Bans is how many prefixes are banned.
 	Bans int
@@ -202,7 +202,7 @@ var (
 var Protocols = map[string]byte{"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132}
 
 // Normal gives the configuration with defaults filled in and everything
-// sorted, or says all that is wrong with it.
+// sorted, or all its faults.
 func (c Config) Normal() (Config, error) {
 	var errs []error
 	if c.Table == "" {
@@ -244,7 +244,7 @@ func (c Config) Normal() (Config, error) {
 	return c, errors.Join(errs...)
 }
 
-// Check says what is wrong with the scope.
+// Check gives the faults of the scope.
 func (s Scope) Check() error { return s.normalise() }
 
 // normalise sorts the scope's lists and fills in the default protocols.

@@ -34,8 +34,7 @@ type Memory interface {
 	Forgotten(ctx context.Context, topic ban.Topic) (uint64, error)
 }
 
-// A Trace is what is remembered of a peer. The zero value says that there was
-// nothing to remember.
+// A Trace is the memory of a peer. The zero value says that there is none.
 type Trace struct {
 	// Seen says that a handshake was finished.
 	Seen bool
@@ -43,14 +42,14 @@ type Trace struct {
 	Port uint16
 	// Last is when the last packet came, to a few milliseconds.
 	Last time.Time
-	// Bytes is how much the peer sent, headers of its packets included. What a
-	// download takes shows by its acknowledgements: a hundredth or so.
+	// Bytes is how much the peer sent, headers of its packets included. A
+	// download shows by its acknowledgements: a hundredth of it or so.
 	Bytes uint64
 }
 
 // MaxTraces bounds how many addresses, and how many connections, are remembered
-// of a topic and address family: about 10 MB of the kernel's memory. What comes
-// later is not remembered until others are forgotten ([Memory.Forgotten]).
+// of a topic and address family: about 10 MB of the kernel's memory. Later
+// ones are not remembered until others are forgotten ([Memory.Forgotten]).
 const MaxTraces = 65_535
 
 // Remembers says whether peers of the scope are to be remembered, and can be.

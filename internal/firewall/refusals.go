@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Refusals collects what is wrong with bans, without repeating a million times
-// what one sentence says.
+// Refusals collects the faults of bans, without repeating one sentence a
+// million times.
 type Refusals struct {
 	full  int
 	other []error

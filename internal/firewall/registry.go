@@ -16,22 +16,22 @@ import (
 type Enforcer interface {
 	// Name is how settings name it.
 	Name() string
-	// Check says what is wrong with the setup. It starts nothing.
+	// Check gives the faults of the setup. It starts nothing.
 	Check() error
 	// Tracks says whether it can limit connections and remember peers.
 	Tracks() bool
 	// Where says to people where its bans are: "in nftables, table inet banmesh".
 	Where() string
-	// Stays says to people what becomes of the bans when the agent stops.
+	// Stays says to people how the bans go on when the agent stops.
 	Stays() string
 	// Probe says whether this process may enforce here.
 	Probe(ctx context.Context) (Capability, error)
 	// Open gives the enforcer, which has touched nothing yet.
 	Open(o Options) (Firewall, error)
-	// Inspect gives what is enforced now, or an [ErrUnseen]. topics are those
+	// Inspect sums up the bans enforced now, or an [ErrUnseen]. topics are those
 	// whose counters are wanted.
 	Inspect(ctx context.Context, topics []ban.Topic) (Summary, error)
-	// Holds gives what is done with an address now, of a prefix with its first
+	// Holds says how packets of an address fare now, of a prefix with its first
 	// one, or an [ErrUnseen].
 	Holds(ctx context.Context, p netip.Prefix) (Held, error)
 	// Neighbours gives the base chains of the packet filter that incoming packets
@@ -44,11 +44,11 @@ type Enforcer interface {
 	// Panic ends all enforcement until Resume, whatever an agent learns
 	// meanwhile, and says when it takes effect.
 	Panic(ctx context.Context) (when string, err error)
-	// Resume ends what Panic began.
+	// Resume undoes Panic.
 	Resume(ctx context.Context) error
 }
 
-// A Setup is what an operator's settings say of an enforcer. The zero value has
+// A Setup is an operator's choice of an enforcer. The zero value has
 // every default.
 type Setup struct {
 	// Table is [Config.Table].
@@ -62,13 +62,13 @@ type Setup struct {
 	Switch string
 }
 
-// Options are what a running enforcer needs from outside.
+// Options are the surroundings of a running enforcer.
 type Options struct {
-	// Logger hears of drift and of what could not be done. nil means nobody.
+	// Logger hears of drift and of failures. nil means nobody.
 	Logger *slog.Logger
 	// Now is the clock. nil means [time.Now].
 	Now func() time.Time
 }
 
-// ErrUnseen says that what an enforcer did is not to be seen from here.
+// ErrUnseen says that nobody but the enforcer's own program knows its bans.
 var ErrUnseen = errors.New("its bans are not to be seen from here")

@@ -6,7 +6,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// A Held says what the kernel does with an address, as it is in its maps now.
+// A Held is the kernel's treatment of an address, by its maps now.
 type Held struct {
 	// Banned says that a map holds it, Map which one, Left for how long, 0
 	// where it has no end.
@@ -17,7 +17,7 @@ type Held struct {
 	Never bool `json:"never"`
 }
 
-// A Summary is what a table holds, read from the kernel without reading bans:
+// A Summary of a table's contents, read from the kernel without reading bans:
 // quick at a million of them, when nft's own listing takes a minute.
 type Summary struct {
 	Table    string             `json:"table"`
@@ -38,11 +38,11 @@ type MapSummary struct {
 	Known    bool   `json:"known"` // whether this kernel says how many
 }
 
-// A Capability says what an enforcer may do here.
+// A Capability says whether an enforcer can work here.
 type Capability struct {
 	// Enforce says that bans can be enforced.
 	Enforce bool `json:"enforce"`
-	// Features are what newer kernels have, without which the enforcer takes a
+	// Features are those of newer kernels, without which the enforcer takes a
 	// longer way round.
 	Features []Feature `json:"features,omitempty"`
 	// Reason says, when Enforce is false, why not and how to change it.

@@ -40,8 +40,8 @@ const (
 	// DefaultUpstreamTimeout bounds the chained webhook: a gateway's refresh of
 	// a session gives up after 2.5 s.
 	DefaultUpstreamTimeout = 2 * time.Second
-	// maxBody bounds a request: go-livepeer's has 51 bytes. What it may come
-	// to send in later versions fits too.
+	// maxBody bounds a request: go-livepeer's has 51 bytes. The fields
+	// that later versions may add fit too.
 	maxBody = 64 << 10
 	// maxLookups bounds the lookups that wait for an answer; beyond it the gate
 	// allows at once instead of piling up goroutines.
@@ -62,7 +62,7 @@ type Wallets interface {
 	Denied(w [20]byte) (d Denial, denied bool)
 }
 
-// Options are what a [Gate] needs.
+// Options configure a [Gate].
 type Options struct {
 	Wallets Wallets
 	Log     *slog.Logger
@@ -70,10 +70,10 @@ type Options struct {
 	Path string
 	// Deadline bounds the lookup; 0 means [DefaultDeadline].
 	Deadline time.Duration
-	// DryRun says what would be refused and refuses nothing.
+	// DryRun logs refusals and refuses nothing.
 	DryRun bool
-	// Upstream is the webhook that the operator used before, or nil: what the
-	// gate allows is asked there too.
+	// Upstream is the webhook that the operator used before, or nil: requests that
+	// the gate allows are asked there too.
 	Upstream *url.URL
 	// UpstreamTimeout bounds it; 0 means [DefaultUpstreamTimeout].
 	UpstreamTimeout time.Duration
@@ -225,7 +225,7 @@ func (g *Gate) lookup(id [20]byte) (d Denial, denied, answered bool) {
 	}
 }
 
-// Counters say what the gate did since it started.
+// Counters gives the counts since the start.
 func (g *Gate) Counters() Counters {
 	c := g.tally.counters()
 	c.DryRun = g.o.DryRun

@@ -31,7 +31,7 @@ const (
 	good = "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"
 )
 
-// denylist denies what it holds.
+// denylist denies its members.
 type denylist map[[20]byte]bool
 
 func (d denylist) Denied(w [20]byte) (Denial, bool) {

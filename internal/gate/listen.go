@@ -139,7 +139,7 @@ func isLoopback(a net.Addr) bool {
 	return ok && t.IP.IsLoopback()
 }
 
-// URL gives what goes behind the orchestrator's -authWebhookUrl.
+// URL gives the value of the orchestrator's -authWebhookUrl.
 func (g *Gate) URL(l net.Listener) string {
 	return "http://" + l.Addr().String() + "/" + g.o.Path
 }

@@ -15,7 +15,7 @@ var errNoID = errors.New("no id")
 // readID reads the wallet of a webhook call: a JSON object whose "id" is "0x"
 // and 40 hex digits. Other members are a later version's and are passed over;
 // two ids, or bytes behind the object, are refused, because two readers could
-// then see two wallets. The zero address is what an off-chain node sends.
+// then see two wallets. An off-chain node sends the zero address.
 //
 // The spelling of EIP-55 is not checked: the orchestrator wrote it from the
 // 20 bytes whose signature it verified.

@@ -22,7 +22,7 @@ const (
 	warnAgain = time.Minute
 )
 
-// Counters are what a gate did.
+// Counters count a gate's answers.
 type Counters struct {
 	Allowed uint64 `json:"allowed"`
 	// Refused counts the calls of denied wallets, in a dry run too.
@@ -44,7 +44,7 @@ type Counters struct {
 	Forgotten uint64 `json:"forgotten"`
 }
 
-// Status is what a person sees of a gate.
+// Status is a gate's state for people.
 type Status struct {
 	URL string `json:"url"` // for -authWebhookUrl
 	// Inherited says that systemd holds the socket, so that a restart of the

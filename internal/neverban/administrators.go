@@ -92,7 +92,7 @@ func parseUtmp(b []byte) (list []session) {
 	return list
 }
 
-// text is a C string without what a terminal would obey.
+// text is a C string without control characters.
 func text(b []byte) string {
 	if i := bytes.IndexByte(b, 0); i >= 0 {
 		b = b[:i]

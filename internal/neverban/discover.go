@@ -32,7 +32,7 @@ type Options struct {
 	Now     time.Time
 }
 
-// Network is what the kernel says of this machine's network.
+// Network is this machine's network by the kernel's word.
 type Network struct {
 	Addresses []Address
 	Gateways  []Gateway
@@ -57,7 +57,7 @@ type Gateway struct {
 // and must not wait for a broken resolver.
 const resolveWait = 3 * time.Second
 
-// Discover gives all entries, sorted, and the set of them. What it cannot read
+// Discover gives all entries, sorted, and the set of them. Sources that it cannot read
 // is an error next to everything that it could: a set that lacks an entry is better
 // than none.
 func Discover(ctx context.Context, o Options) (Set, []Entry, error) {
@@ -98,7 +98,7 @@ func Discover(ctx context.Context, o Options) (Set, []Entry, error) {
 	return NewSet(d.entries), d.entries, errors.Join(d.faults...)
 }
 
-// discovery collects entries and what went wrong.
+// discovery collects entries and faults.
 type discovery struct {
 	o       Options
 	ctx     context.Context

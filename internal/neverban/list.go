@@ -24,7 +24,7 @@ const SourceCaution Source = "shared"
 
 // ReadList reads a list of prefixes, a line each: a prefix or address, perhaps
 // `until 2026-03-01T00:00:00Z`, perhaps a comment after '#'. It serves packs
-// (what others may not ban) and the caution list (addresses that many people
+// (targets that others may not ban) and the caution list (addresses that many people
 // share). All faulty lines are in the error, and a list with one is not used.
 func ReadList(r io.Reader, source Source) ([]Entry, error) {
 	s := bufio.NewScanner(r)
@@ -95,7 +95,7 @@ func Alive(entries []Entry, now time.Time) []Entry {
 	return list
 }
 
-// clipText bounds foreign text and takes out what a terminal would obey.
+// clipText bounds foreign text and takes out control characters.
 func clipText(s string) string {
 	const most = 100
 	if len(s) > most {

@@ -1,4 +1,4 @@
-// Package neverban finds what must stay reachable, whoever asks for it to be
+// Package neverban finds the addresses that must stay reachable, whoever asks for it to be
 // banned: this machine, the way to it, the services that it depends on, and
 // the people who are logged in to it. Each entry says where it comes from and
 // why, so that a refusal can be explained.

@@ -41,7 +41,7 @@ type Pack struct {
 	Entries  []Entry
 }
 
-// PackKind says what a pack's entries are.
+// PackKind is the kind of a pack's entries.
 type PackKind string
 
 // The kinds of packs.
@@ -58,10 +58,10 @@ const (
 	// MaxPacks is how many packs a node uses.
 	MaxPacks = 8
 	// MaxPackEntries bounds a never-ban pack; MaxPacks of them leave room in
-	// the kernel's list for what the node finds by itself.
+	// the kernel's list for entries that the node finds by itself.
 	MaxPackEntries = 2_000
 	// maxPackAddresses is how much IPv4 a pack covers, by its kind: a /8, or for
-	// what is watched all the same a /4; maxPackNets6 the same in IPv6 /64s.
+	// watched ranges all the same a /4; maxPackNets6 the same in IPv6 /64s.
 	maxPackAddresses, maxSharedAddresses = 1 << 24, 1 << 28
 	maxPackNets6, maxSharedNets6         = 1 << 45, 1 << 48
 	// maxPackLife is the longest time from its issue to its end.
@@ -102,7 +102,7 @@ func SignPack(root ed25519.PrivateKey, p Pack, list []byte) ([]byte, error) {
 	return out, nil
 }
 
-// OpenPack checks a pack and gives what it says. Whether its operator is one to
+// OpenPack checks a pack and gives its contents. Whether its operator is one to
 // be believed is for the caller to know. It fails with [ErrPack] or
 // [ErrPackSignature], wrapped, and gives nothing then.
 func OpenPack(b []byte) (*Pack, error) {

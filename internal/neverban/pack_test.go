@@ -106,7 +106,7 @@ func TestAPackCannotShieldEverybody(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// Repeating a prefix, or what lies in it, covers no more.
+	// Repeating a prefix, or a part of it, covers no more.
 	if _, err := packMade("1.0.0.0/8\n1.0.0.0/8\n1.2.0.0/16\n", nil); err != nil {
 		t.Error(err)
 	}

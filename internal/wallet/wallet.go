@@ -1,5 +1,5 @@
 // Package wallet reads and writes Ethereum addresses as people type them:
-// EIP-55 checked, and refused with a reason that says what to do.
+// EIP-55 checked, and refused with a reason and a way out.
 package wallet
 
 import (
@@ -14,7 +14,7 @@ import (
 // Text is the length of an address's text: "0x" and 40 hex digits.
 const Text = 42
 
-// Reasons why [Parse] refuses a text. Each is said with what to do about it.
+// Reasons why [Parse] refuses a text. Each is said with its remedy.
 var (
 	ErrEmpty    = errors.New("no address given")
 	ErrPrefix   = errors.New(`an Ethereum address begins with "0x"`)

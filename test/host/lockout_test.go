@@ -96,7 +96,7 @@ func (l *lab) run(machine string, argv ...string) string {
 	return string(out)
 }
 
-// start runs a program until the test ends, and shows what it said if the test
+// start runs a program until the test ends, and shows its output if the test
 // failed.
 func (l *lab) start(machine string, argv ...string) *exec.Cmd {
 	l.t.Helper()
@@ -122,7 +122,7 @@ func (l *lab) begin(c *exec.Cmd, said *said, name string) {
 	})
 }
 
-// said keeps what a program said.
+// said keeps a program's output.
 type said struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -214,7 +214,7 @@ strikes = 1000
 	flags := []string{agent, "--config-dir", filepath.Join(l.dir, "config"), "--state-dir", filepath.Join(l.dir, "state"), "--socket", filepath.Join(l.dir, "agent.sock")}
 	l.start("server", append([]string{"unshare", "-m", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, filepath.Join(l.dir, "resolv.conf")}, append(flags, "run")...)...)
 	ask := func(args ...string) string {
-		out, _ := l.command("server", append(flags, args...)...).CombinedOutput() // what it says is judged
+		out, _ := l.command("server", append(flags, args...)...).CombinedOutput() // its output is judged
 		return string(out)
 	}
 	eventually(t, "the agent has found the administrator's session", func() bool {
@@ -241,7 +241,7 @@ strikes = 1000
 		return strings.Contains(bans, otherAddress+" ") && strings.Contains(bans, "9.0.0.0/8 ") && strings.Contains(bans, "99.0.0.0/8 ")
 	})
 
-	// What it says it does, it does: who is not logged in gets no answer. The
+	// It does as it says: who is not logged in gets no answer. The
 	// session and all that the server needs live.
 	if out, err := l.command("admin", "timeout", "3", "ssh", "-F", filepath.Join(l.dir, "ssh_config"), "-b", otherAddress, "server", "true").CombinedOutput(); err == nil {
 		t.Errorf("a banned address was let in: %s", out)
@@ -284,7 +284,7 @@ strikes = 1000
 	}
 	t.Logf("\n%s", strikes)
 
-	// What is over its limits waits for a person, who sees it.
+	// A feed over its limits waits for a person, who sees it.
 	if held := ask("hold", "list"); !strings.Contains(held, "over budget") || !strings.Contains(held, "agent hold approve PEER") {
 		t.Errorf("hold list:\n%s", held)
 	}

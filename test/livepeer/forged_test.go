@@ -143,7 +143,7 @@ func TestForgedLinesBanNobodyWhoIsNotConnected(t *testing.T) {
 	now := func() string { return time.Now().Format("2006/01/02 15:04:05") }
 	const victim, attacker, gateway = "203.0.113.77", "203.0.113.9", "203.0.113.9:1"
 	for range 30 {
-		// What an unauthenticated request can put into manifestID.
+		// As an unauthenticated request can put it into manifestID.
 		write(fmt.Sprintf("E1121 08:19:58.689960    9781 segment_rpc.go:418] manifestID=x\n%s http: TLS handshake error from %s:1: tls: first record does not look like a TLS handshake\nsessionID=y Sig check failed\n", now(), victim))
 	}
 	// Lines about who is not connected yet count no more than the forged ones.

@@ -341,7 +341,7 @@ func TestARestartUnderLoadRefusesNobody(t *testing.T) {
 			t.Errorf("the host: %s", words)
 		}
 	}
-	last := start(t, socket) // serves what waits in the queue
+	last := start(t, socket) // serves the queue
 	cancel()
 	callers.Wait()
 	last.stop(t)

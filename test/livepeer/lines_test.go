@@ -78,7 +78,7 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 		{"the same by its system unit in syslog", "Nov 21 08:19:58 node1 livepeer[390680]: " + tls(1, peer, "tls: first record does not look like a TLS handshake"), 3, "scan"},
 		{"a socket peer in IPv6", tls(1, "[2001:db8:7::9]:51234", "tls: first record does not look like a TLS handshake"), 3, "scan"},
 
-		// Where the address is what a header said.
+		// Where the address comes from a header.
 		{"a payment that cannot be read", glog + "segment_rpc.go:295] clientIP=203.0.113.9 Could not parse payment", 0, ""},
 		{"credentials that do not fit", glog + `segment_rpc.go:308] clientIP=203.0.113.9 sender=0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed Could not verify segment creds err="ErrSegSig"`, 0, ""},
 		{"a job without a header", glog + "job_orchestrator.go:131] generate token failed, invalid request remoteAddr=203.0.113.9", 0, ""},
@@ -108,7 +108,7 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 	}
 }
 
-// TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow replays what gateways of
+// TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow replays lines of gateways of
 // gRPC were seen to leave in the log of a slow orchestrator.
 func TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow(t *testing.T) {
 	const gateway = "203.0.113.20:40000"
@@ -204,7 +204,7 @@ func TestTheDocumentedSettingsAreAccepted(t *testing.T) {
 }
 
 // TestTheSeedsOwnSettingsCanBeExpressed takes the topic that docs/livepeer.md
-// gives for what the first fail2ban jail of orchestrators had: three bare EOFs
+// gives for the lines of the first fail2ban jail of orchestrators: three bare EOFs
 // in 1800 s, banned for 864000 s.
 func TestTheSeedsOwnSettingsCanBeExpressed(t *testing.T) {
 	dir := t.TempDir()

@@ -91,7 +91,7 @@ func TestObservedBansDropNothingAndSayWhatTheyWouldHave(t *testing.T) {
 	if x := topic(); !x.Observe || len(x.Operators) != 1 || x.Operators[0].Packets == 0 {
 		t.Errorf("observed again: %+v", x)
 	}
-	// What cannot change in a running agent is refused, and said.
+	// A setting that cannot change in a running agent is refused, and said.
 	mode("owner = \"never\"", "owner = \"never\"\ntable = \"other\"")
 	if out, err := a.agent(binary, "reload").CombinedOutput(); err == nil || !strings.Contains(string(out), "the firewall's enforcer changed, which needs a restart") {
 		t.Errorf("%v\n%s", err, out)

@@ -1,4 +1,4 @@
-// Package livepeer tests what the agent does for a Livepeer orchestrator,
+// Package livepeer tests the agent beside a Livepeer orchestrator,
 // against a double of go-livepeer's side of the contract. go-livepeer itself is
 // not run: the double was written from its source (server/rpc.go and
 // server/auth.go of release 0.9.1).
@@ -21,7 +21,7 @@ type Orchestrator struct {
 	Client *http.Client
 }
 
-// Session is what the webhook's answer may set.
+// Session has the settings that the webhook's answer may make.
 type Session struct {
 	PriceInfo *struct {
 		PricePerUnit  int64 `json:"pricePerUnit"`

@@ -15,7 +15,7 @@ import (
 )
 
 // TestAProgramsReportsBanWhereTheOperatorOpenedATopic: a program on the machine
-// reports through the client package what it saw; the agent counts it where its
+// reports its offences through the client package; the agent counts it where its
 // operator allows that, and says no otherwise.
 func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 	binary := buildAgent(t)
@@ -66,7 +66,7 @@ func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 			t.Errorf("%v; the metrics lack %s:\n%s", err, want, metrics)
 		}
 	}
-	// What others reach over TCP takes no reports at all.
+	// The listener on TCP takes no reports at all.
 	resp, err = http.Post("http://"+lists+"/v1/offences", "application/json", strings.NewReader(`{"offences":[{"topic":"sshd","target":"203.0.113.10","class":"auth"}]}`))
 	if err != nil {
 		t.Fatal(err)

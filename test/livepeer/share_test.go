@@ -18,8 +18,8 @@ import (
 	"banmesh/internal/control"
 )
 
-// walletTopic is a topic of the test's own, so that it does not depend on what
-// the agent ships.
+// walletTopic is a topic of the test's own, so that it does not depend on
+// those that the agent ships.
 const walletTopic = "test-wallets"
 
 // marker is a wallet that is denied first.

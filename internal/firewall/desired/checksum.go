@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// A stamp sums up the bans that end within one bucket of time. Kept in the
+// A checksum sums up the bans that end within one bucket of time. Kept in the
 // kernel beside the bans, it lets the next process adopt them unread.
 type checksum struct {
 	sum   uint64
@@ -55,13 +55,13 @@ func (s *State) sum(p netip.Prefix, v Slot, in bool) {
 	}
 }
 
-// stamps holds stamps by bucket, those of buckets in a row together, so that a
+// checksums holds them by bucket, those of buckets in a row together, so that a
 // million bans need no million look-ups in a large map.
 type checksums map[uint32]*[checksumRow]checksum
 
 const checksumRow = 256
 
-// at gives the stamp of a bucket to change.
+// at gives the checksum of a bucket to change.
 func (s checksums) at(bucket uint32) *checksum {
 	row := s[bucket/checksumRow]
 	if row == nil {
@@ -71,7 +71,7 @@ func (s checksums) at(bucket uint32) *checksum {
 	return &row[bucket%checksumRow]
 }
 
-// Of gives the stamp of a bucket, empty where it has no bans.
+// Of gives the checksum of a bucket, empty where it has no bans.
 func (s checksums) Of(bucket uint32) checksum {
 	if row := s[bucket/checksumRow]; row != nil {
 		return row[bucket%checksumRow]

@@ -61,7 +61,7 @@ func (s *State) intern(topics []ban.Topic, by []string) (uint16, error) {
 	return i, nil
 }
 
-// A class is a set of topics: what a ban's element in the kernel stands for.
+// A Class is a set of topics, which a ban's element in the kernel stands for.
 type Class struct {
 	ID     uint32
 	Topics []ban.Topic // sorted

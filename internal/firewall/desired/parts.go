@@ -128,7 +128,7 @@ type lapse struct {
 	prefix netip.Prefix
 }
 
-// lapses is a heap, the earliest first. It may hold what no longer matters.
+// lapses is a heap, the earliest first. It may hold entries that no longer matter.
 type lapses []lapse
 
 func (l lapses) Len() int           { return len(l) }

@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-// places holds slots by address in hardly more memory than address and slot
+// slotTable holds slots by address in hardly more memory than address and slot
 // take: a million IPv4 bans in 12 MB, where Go's map takes 27. Entries stand in
 // the order of a secret permutation of their addresses, each as near as can be
 // to the place that its permuted address has on the scale from the first place
@@ -19,7 +19,7 @@ import (
 type slotTable[K uint32 | uint64] struct {
 	secret permutation[K]
 	pages  []*page[K]
-	span   uint64 // the scale; the places beyond it take what the last ones lack room for
+	span   uint64 // the scale; the places beyond it take the overflow of the last ones
 	used   int
 	// found is the place of the entry that was looked for last, which is mostly
 	// the one that is written next.
@@ -83,7 +83,7 @@ func (t *slotTable[K]) put(k K, v Slot) {
 	p.key[i], p.until[i], p.class[i] = h, v.Until, v.Class
 }
 
-// touch reads what put and get of an address will read, and gives something
+// touch reads the memory that put and get of an address will read, and gives something
 // that depends on it. Of several addresses in a row the processor waits for all
 // at once, where put after put would wait for each.
 func (t *slotTable[K]) touch(k K) uint32 {

@@ -35,7 +35,7 @@ func Canonical(p netip.Prefix) bool {
 // topics.
 type State struct {
 	host4 slotTable[uint32]
-	host6 map[[16]byte]Slot     // rare: what is banned of IPv6 is mostly a /64
+	host6 map[[16]byte]Slot     // rare: bans of IPv6 are mostly a /64
 	net6  slotTable[uint64]     // IPv6 /64
 	wide  map[netip.Prefix]Slot // every other prefix
 	// parts has the prefixes that are banned in more than one topic.
@@ -57,7 +57,7 @@ type State struct {
 	soonest   Second // no ban ends before
 }
 
-// A slot is what the kernel is to hold of a prefix.
+// A Slot is the element that the kernel is to hold of a prefix.
 type Slot struct {
 	Until Second
 	Class uint16 // index in state.classes; 0 is no ban
@@ -131,7 +131,7 @@ func (s *State) Get(p netip.Prefix) Slot {
 	return s.wide[p]
 }
 
-// Touch readies the place of a prefix for add ([places.touch]).
+// Touch readies the place of a prefix for add ([slotTable.touch]).
 func (s *State) Touch(p netip.Prefix) {
 	switch KindOf(p) {
 	case KindHost4:
@@ -142,7 +142,7 @@ func (s *State) Touch(p netip.Prefix) {
 }
 
 // put stores a slot, or forgets the prefix when it has no class, and keeps the
-// stamps in step.
+// checksums in step.
 func (s *State) put(p netip.Prefix, old, v Slot) {
 	if old.Class != 0 {
 		s.sum(p, old, false)

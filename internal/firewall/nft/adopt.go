@@ -7,14 +7,14 @@ import (
 	"banmesh/internal/firewall/desired"
 )
 
-// adopt compares what the last process left, by its stamps, with what is
-// wanted, and owes only what differs. Bans that end within the bucket that time
-// is in cannot be told by their stamp, since some have ended: they are looked
+// adopt compares the bans that the last process left, by their checksums, with those
+// wanted, and makes only the differences pending. Bans that end within the bucket that time
+// is in cannot be told by their checksum, since some have ended: they are looked
 // up one by one.
 func (n *Firewall) adopt() error {
 	now := n.second()
 	held := make(map[uint32][16]byte)
-	stamps, err := n.k.elements(mapChecksums)
+	sums, err := n.k.elements(mapChecksums)
 	if isGone(err) {
 		// The table went meanwhile, or is one that no version of ours made.
 		n.have, n.reload = nil, reloadForced
@@ -24,9 +24,9 @@ func (n *Firewall) adopt() error {
 		return nil
 	}
 	if err != nil {
-		return n.explain("reading stamps", err)
+		return n.explain("reading checksums", err)
 	}
-	for _, e := range stamps {
+	for _, e := range sums {
 		if len(e.key) == 4 && len(e.verdict) == 16 {
 			held[binary.NativeEndian.Uint32([]byte(e.key))] = [16]byte([]byte(e.verdict))
 		}

@@ -11,8 +11,8 @@ import (
 )
 
 // canonicalRead gives one spelling of a rule that the kernel lists: each
-// expression decoded and encoded again, so that what the kernel adds or leaves
-// out does not matter. An expression of a kind that we never write stands as it
+// expression decoded and encoded again, so that additions and omissions of the kernel
+// do not matter. An expression of a kind that we never write stands as it
 // came.
 func canonicalRead(list []byte) string {
 	var out strings.Builder
@@ -77,7 +77,7 @@ func canonicalOne(name string, data []byte) string {
 	return fmt.Sprintf("%s %x;", name, find(again, unix.NFTA_EXPR_DATA))
 }
 
-// canonicalDynset reads what matters of a dynset: the library writes the
+// canonicalDynset reads the essence of a dynset: the library writes the
 // expression that it carries and reads it back as another one.
 func canonicalDynset(data []byte) string {
 	key, op := find(data, unix.NFTA_DYNSET_SREG_KEY), find(data, unix.NFTA_DYNSET_OP)

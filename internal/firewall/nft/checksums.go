@@ -10,12 +10,12 @@ import (
 	"banmesh/internal/firewall/desired"
 )
 
-// The stamps in the kernel are right whenever they are there: the first change
-// of a bucket takes its stamp out in the same transaction, and the next Check,
+// The checksums in the kernel are right whenever they are there: the first change
+// of a bucket takes its checksum out in the same transaction, and the next Check,
 // or Close, writes it anew. So a process that is killed leaves its successor at
-// worst a bucket or two to write again, and a ban costs no stamp of its own.
+// worst a bucket or two to write again, and a ban costs no checksum of its own.
 
-// soilStamps takes out the stamps of the buckets that some changes touch.
+// dropDirty takes out the checksums of the buckets that some changes touch.
 func (n *Firewall) dropDirty(ops []op) {
 	var keys []uint32
 	soil := func(p netip.Prefix, v desired.Slot) {
@@ -44,7 +44,7 @@ func (n *Firewall) dropDirty(ops []op) {
 	n.listChecksums(msgDestroySetElem, 0, keys, false)
 }
 
-// listStamps writes a message about the stamps of some buckets.
+// listChecksums writes a message about the checksums of some buckets.
 func (n *Firewall) listChecksums(msg, flags uint16, buckets []uint32, full bool) {
 	t := &n.k.tx
 	var key [4]byte
@@ -68,16 +68,16 @@ func (n *Firewall) listChecksums(msg, flags uint16, buckets []uint32, full bool)
 	}
 }
 
-// dropStamps says in the kernel that nothing is known of its bans: what is
+// dropChecksums says in the kernel that nothing is known of its bans: the writing that is
 // about to be written takes more than one transaction.
 func (n *Firewall) dropChecksums() error {
 	n.checksumsLost = true
 	n.k.tx.begin()
 	n.k.tx.flushSet(n.config.Table, mapChecksums)
-	return n.explain("dropping stamps", n.flush())
+	return n.explain("dropping checksums", n.flush())
 }
 
-// writeStamps writes the stamps of all bans.
+// writeChecksums writes the checksums of all bans.
 func (n *Firewall) writeChecksums(now desired.Second) error {
 	n.k.tx.begin()
 	n.k.tx.flushSet(n.config.Table, mapChecksums)
@@ -89,14 +89,14 @@ func (n *Firewall) writeChecksums(now desired.Second) error {
 	}
 	n.listChecksums(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, buckets, true)
 	if err := n.flush(); err != nil {
-		return n.explain("writing stamps", err)
+		return n.explain("writing checksums", err)
 	}
 	n.checksumsLost = false
 	clear(n.dirty)
 	return nil
 }
 
-// writeSoiled writes the stamps that are missing, once nothing is owed.
+// writeDirty writes the checksums that are missing, once nothing is pending.
 func (n *Firewall) writeDirty(now desired.Second) error {
 	if len(n.pending) > 0 || n.reload != reloadNone || n.wide[0].dirty || n.wide[1].dirty {
 		return nil
@@ -117,7 +117,7 @@ func (n *Firewall) writeDirty(now desired.Second) error {
 	n.listChecksums(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, buckets, true)
 	if err := n.flush(); err != nil {
 		n.checksumsLost = true
-		return n.explain("writing stamps", err)
+		return n.explain("writing checksums", err)
 	}
 	clear(n.dirty)
 	return nil

@@ -59,7 +59,7 @@ func TestDriftIsFoundAndCured(t *testing.T) {
 			t.Errorf("%s: a check without drift wrote", c.name)
 		}
 	}
-	// What others do to their own tables is no drift.
+	// Changes that others make to their own tables are no drift.
 	testnet.Feed(t, "table ip other { chain c { accept; }; }", "nft", "-f", "-")
 	if d, err := n.Check(ctx); err != nil || d.Changed {
 		t.Errorf("another's table: %+v, %v", d, err)
@@ -158,7 +158,7 @@ func TestPanicEndsEnforcementAndResumeBringsItBack(t *testing.T) {
 		if s, err := Inspect("banmesh"); err != nil || s.Present || !s.Off {
 			t.Errorf("%+v, %v", s, err)
 		}
-		// What comes meanwhile is kept for later.
+		// Bans that come meanwhile are kept for later.
 		testnet.Must(t, n.Apply(ctx, many(3_100, 1)[3_000:], nil))
 		testnet.Must(t, n.Configure(ctx, c))
 		if d, err := n.Check(ctx); err != nil || !d.Off || d.Changed {
@@ -193,7 +193,7 @@ func TestATableThatIsNotOursIsMadeOurs(t *testing.T) {
 	for _, other := range []string{
 		"table inet banmesh { set mine { type ipv4_addr; elements = { 192.0.2.1 }; }; chain c { type filter hook input priority 0; drop; }; }",
 		"table inet banmesh { map deny4 { type ipv4_addr : verdict; }; chain prerouting { type filter hook input priority 0; }; }",
-		"table inet banmesh { map stamps { type mark : mark; elements = { 1 : 2 }; }; }",
+		"table inet banmesh { map checksums { type mark : mark; elements = { 1 : 2 }; }; }",
 	} {
 		testnet.Enter(t)
 		ctx := testnet.Context(t)

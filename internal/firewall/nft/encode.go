@@ -91,9 +91,9 @@ func (r rule) spelling() string {
 	return r.canonical()
 }
 
-// encode writes into the transaction what turns have, nil for no table, into
-// want. Bans are not touched. The order is: what is referred to before what
-// refers to it, and the other way round for what goes.
+// encode writes into the transaction the changes that turn have, nil for no table, into
+// want. Bans are not touched. The order is: objects before those that
+// refer to them, and the other way round for deletions.
 func (want *ruleset) encode(t *transaction, table string, have *ruleset) error {
 	if have == nil {
 		have = &ruleset{}

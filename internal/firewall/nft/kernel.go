@@ -85,8 +85,8 @@ func (k *kernel) tableFlags() (flags uint32, err error) {
 
 var errNoTable = errors.New("the table is not there")
 
-// read gives the table as the kernel has it, without what its sets hold but
-// for the fixed ones. It reads again when the rules change meanwhile.
+// read gives the table as the kernel has it, without the elements of
+// its sets but for the fixed ones. It reads again when the rules change meanwhile.
 func (k *kernel) read(fixed func(set string) bool) (*ruleset, error) {
 	const tries = 10
 	for range tries {
@@ -221,7 +221,7 @@ func readChain(b []byte) chain {
 // foreignPrio is the priority of a base chain that is not like any of ours.
 const foreignPrio = 1 << 30
 
-// elements gives what a fixed set holds, sorted.
+// elements gives the elements of a fixed set, sorted.
 func (k *kernel) elements(name string) (out []element, err error) {
 	err = k.eachElement(name, func(e []byte) { out = append(out, readElement(e)) })
 	slices.SortFunc(out, compareElements)

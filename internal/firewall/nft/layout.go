@@ -13,8 +13,8 @@ import (
 	"banmesh/internal/firewall/desired"
 )
 
-// A ruleset is our table without the bans: what [Config] and the classes in use
-// make of it, or what the kernel has.
+// A ruleset is our table without the bans: as [firewall.Config] and the classes in
+// use want it, or as the kernel has it.
 type ruleset struct {
 	comment  string
 	owned    bool
@@ -33,7 +33,7 @@ type set struct {
 	timeout time.Duration
 	comment string
 	// fixed says that elements is all that the set holds. The others hold bans,
-	// or what the kernel puts there.
+	// or elements that the kernel adds.
 	fixed    bool
 	elements []element
 }
@@ -46,7 +46,7 @@ type chain struct {
 	rules []rule
 }
 
-// A rule is what the kernel runs and the same in nft's words.
+// A rule is a list of expressions, and the same in nft's words.
 type rule struct {
 	exprs []expr.Any
 	text  string
@@ -61,7 +61,7 @@ type datatype struct {
 }
 
 // Types as nft numbers them (include/datatype.h); concatenations are shifted by
-// 6 bits, and a verdict is what the kernel calls it (linux/netfilter/nf_tables.h).
+// 6 bits, and a verdict's number is the kernel's own (linux/netfilter/nf_tables.h).
 var (
 	typeIPv4     = datatype{"ipv4_addr", 7, 4, 2}
 	typeIPv6     = datatype{"ipv6_addr", 8, 16, 2}
@@ -80,7 +80,7 @@ const (
 	mapWide4     = "deny4c"
 	mapWide6     = "deny6c"
 	mapClasses   = "classes"
-	mapChecksums = "stamps"
+	mapChecksums = "checksums"
 	setNever4    = "never4"
 	setNever6    = "never6"
 	chainBase    = "prerouting"
@@ -104,7 +104,7 @@ const (
 	prioTrack = -160 // mangle - 10
 )
 
-// features says what the kernel can; found by probing.
+// features are those of the kernel, found by probing.
 type features struct {
 	// mapGate says that a map serves as a set (Linux 6.5).
 	mapGate bool
@@ -139,7 +139,7 @@ func build(c firewall.Config, classes []desired.Class, wide4, wide6 bool, f feat
 		{name: mapNet6, key: typeIPv6, data: typeMark, flags: timeouts},
 		{name: mapWide4, key: typeIPv4, data: typeMark, flags: timeouts | intervals},
 		{name: mapWide6, key: typeIPv6, data: typeMark, flags: timeouts | intervals},
-		{name: mapChecksums, key: typeMark, data: typeIPv6, flags: timeouts, comment: "what the agent last wrote, to adopt it after a restart"},
+		{name: mapChecksums, key: typeMark, data: typeIPv6, flags: timeouts, comment: "checksums of the bans, by which the next agent adopts them"},
 		{name: setNever4, key: typeIPv4, flags: intervals, fixed: true, elements: intervalsOf(c.Never, true)},
 		{name: setNever6, key: typeIPv6, flags: intervals, fixed: true, elements: intervalsOf(c.Never, false)},
 	}
@@ -197,7 +197,7 @@ func build(c firewall.Config, classes []desired.Class, wide4, wide6 bool, f feat
 	return r
 }
 
-// classChain is what happens to a packet from an address of a class.
+// classChain has the rules for a packet from an address of a class.
 func classChain(c firewall.Config, k desired.Class, f features) chain {
 	ch := chain{name: k.Chain()}
 	if !f.mapGate {
@@ -231,7 +231,7 @@ func classChain(c firewall.Config, k desired.Class, f features) chain {
 			ch.rules = append(ch.rules, r.count(s, k.Names(s.Topic)))
 		}
 	}
-	// What passes leaves with the mark that packets have here: none.
+	// A packet that passes leaves with the mark that packets have here: none.
 	ch.rules = append(ch.rules, rule{
 		[]expr.Any{&expr.Immediate{Register: 1, Data: make([]byte, 4)}, &expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}},
 		"meta mark set 0x00000000",
@@ -240,7 +240,7 @@ func classChain(c firewall.Config, k desired.Class, f features) chain {
 }
 
 // count completes a rule with the topic's counter, those of operators where it
-// is only observed, and what follows.
+// is only observed, and the verdict.
 func (r rule) count(s firewall.Scope, operators []string) rule {
 	r.exprs = append(slices.Clone(r.exprs), &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counterHead + string(s.Topic)})
 	r.text += fmt.Sprintf("counter name %q", counterHead+string(s.Topic))

@@ -52,7 +52,7 @@ func TestTheKernelPrintsTheTableAsItIsDescribed(t *testing.T) {
 	}
 	whole := testnet.Run(t, "nft", "list", "table", "inet", "banmesh")
 	t.Log(whole)
-	// What nft prints it reads back.
+	// nft reads back its own output.
 	n.Close()
 	testnet.Must(t, Remove("banmesh"))
 	testnet.Feed(t, whole, "nft", "-f", "-")

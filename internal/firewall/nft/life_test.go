@@ -48,7 +48,7 @@ func many(n int, seed uint64) []firewall.Ban {
 	return out
 }
 
-// kernelBans reads back what the maps hold: key and class, and the ranges.
+// kernelBans reads back the maps: key and class, and the ranges.
 func kernelBans(t testing.TB) string {
 	t.Helper()
 	k, err := openKernel("banmesh")
@@ -66,7 +66,7 @@ func kernelBans(t testing.TB) string {
 	return b.String()
 }
 
-// wants gives the same of what n wants.
+// wants gives the same of the state that n wants.
 func (n *Firewall) wants(t testing.TB) string {
 	var b strings.Builder
 	for k := desired.KindHost4; k <= desired.KindNet6; k++ {
@@ -96,9 +96,9 @@ func (n *Firewall) wants(t testing.TB) string {
 	return b.String()
 }
 
-// inStep fails the test unless the kernel has what n wants. While the kernel
+// inStep fails the test unless the kernel has the bans that n wants. While the kernel
 // resizes a set behind our back it may list one element twice and leave another
-// out, so what differs is looked at again.
+// out, so a difference is looked at again.
 func inStep(t testing.TB, n *Firewall) {
 	t.Helper()
 	have, want := kernelBans(t), n.wants(t)
@@ -199,7 +199,7 @@ func TestTheCapRefusesClearlyAndLosesNothing(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	inStep(t, n)
-	// What is banned already may still change, and room that is made is used.
+	// A ban in force may still change, and room that is made is used.
 	renewed := all[0]
 	renewed.Until = renewed.Until.Add(time.Hour)
 	testnet.Must(t, n.Apply(ctx, []firewall.Ban{renewed}, nil))

@@ -13,8 +13,8 @@ import (
 )
 
 // sockets closes local TCP sockets of banned addresses (sock_diag(7)). The
-// packets of such an address are dropped already; closing frees what the
-// service holds for it at once, instead of when its timeouts run out.
+// packets of such an address are dropped already; closing frees at
+// once the resources that the service holds for it, instead of when its timeouts run out.
 type sockets struct {
 	conn *socket
 	due  bool      // there are bans whose sockets were not looked for

@@ -13,7 +13,7 @@ import (
 
 // TestAnySequenceOfChangesEndsInTheWantedState plays random changes, edits by
 // somebody else and restarts, and compares the kernel with the plain definition
-// of what is wanted: every ban that was added and not removed.
+// of the wanted state: every ban that was added and not removed.
 func TestAnySequenceOfChangesEndsInTheWantedState(t *testing.T) {
 	testnet.Enter(t)
 	ctx := testnet.Context(t)

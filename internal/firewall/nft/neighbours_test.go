@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/firewall/testnet"
 )
 
-// neighbour is another program's firewall: what it sets up, what it does when
+// neighbour is another program's firewall: its set-up, and its steps when
 // it is reloaded, and how one sees that it is still whole.
 type neighbour struct {
 	name, needs    string
@@ -46,7 +46,7 @@ const dockerRules = `
 %[1]s -t nat -A DOCKER -p tcp --dport 2222 -j DNAT --to-destination 10.8.0.2:22
 `
 
-// ufwRules are what ufw's before.rules come to: established is accepted first.
+// ufwRules are the effect of ufw's before.rules: established is accepted first.
 const ufwRules = `*filter
 :INPUT ACCEPT [0:0]
 :ufw-before-input - [0:0]

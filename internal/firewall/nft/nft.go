@@ -45,20 +45,20 @@ type Firewall struct {
 	foreign bool     // somebody else may have written since
 
 	state   *desired.State
-	adopted bool // the kernel's bans are known to be those of state, but for owed
+	adopted bool // the kernel's bans are known to be those of state, but for pending
 
-	// owed are prefixes whose element in the kernel is not what state says, with
-	// what it is believed to be.
+	// pending are prefixes whose element in the kernel differs from state, with
+	// the element that is believed to be there.
 	pending map[netip.Prefix]desired.Slot
-	forced  bool // what the kernel has of the owed is not known
+	forced  bool // which of the pending elements the kernel has is not known
 	reload  reload
 	// suspectAt, when set, is since when the maps may hold bans that nobody
 	// wants, left by an earlier process.
 	suspectAt time.Time
 
-	checksumsLost bool // the stamps in the kernel are to be written anew
-	// soiled are buckets that changed since their stamps were written; those
-	// stamps were taken out by the first change.
+	checksumsLost bool // the checksums in the kernel are to be written anew
+	// dirty are buckets that changed since their checksums were written; those
+	// were taken out by the first change.
 	dirty    map[uint32]bool
 	verified time.Time // when the table was last looked at whole
 	wide     [2]wideMap
@@ -70,18 +70,18 @@ type Firewall struct {
 	batch []op // reused
 }
 
-// reload says that every ban is owed.
+// reload says that every ban is pending.
 type reload uint8
 
 const (
 	reloadNone   reload = iota
 	reloadEmpty         // to maps that are empty
-	reloadForced        // to maps that hold nobody knows what
+	reloadForced        // to maps of unknown contents
 )
 
-// Options are what an enforcer needs from outside. The zero value will do.
+// Options are the surroundings of an enforcer. The zero value will do.
 type Options struct {
-	// Logger hears of drift and of what could not be done. nil means nobody.
+	// Logger hears of drift and of failures. nil means nobody.
 	Logger *slog.Logger
 	// Now is the clock. nil means [time.Now].
 	Now func() time.Time
@@ -91,7 +91,7 @@ type Options struct {
 
 // testing holds seams for tests.
 type testingOnly struct {
-	without features                 // what to believe that the kernel lacks
+	without features                 // features that the kernel is believed to lack
 	commit  func(batch []byte) error // an error here stands for the kernel's
 	stall   func(written, bulk int)  // called after each transaction of a bulk
 	mono    func() time.Duration     // the clock of kernel timers
@@ -161,7 +161,7 @@ func (n *Firewall) Configure(ctx context.Context, c firewall.Config) error {
 	}
 	if !n.adopted {
 		// A table that an earlier process left stays in force as it is until the
-		// first Replace knows what to keep of it.
+		// first Replace knows which of its bans to keep.
 		_, err = n.k.tableFlags()
 		if err == nil || !errors.Is(err, errNoTable) {
 			n.ready = err == nil
@@ -178,7 +178,7 @@ func (n *Firewall) Configure(ctx context.Context, c firewall.Config) error {
 	return nil
 }
 
-// open takes the lock, opens the socket and finds out what the kernel can, once.
+// open takes the lock, opens the socket and probes the kernel, once.
 func (n *Firewall) open(c firewall.Config) (err error) {
 	if n.lock < 0 {
 		if n.lock, err = firewall.TakeLock(c.Table); err != nil {
@@ -330,7 +330,7 @@ func (n *Firewall) addTo(s *desired.State, b firewall.Ban, now desired.Second) e
 	return err
 }
 
-// owe notes that the kernel has to be told about p, where it holds was.
+// note records that the kernel has to be told about p, where it holds was.
 func (n *Firewall) note(p netip.Prefix, was desired.Slot) {
 	if desired.KindOf(p) == desired.KindWide {
 		n.wide[family(p.Addr())].dirty = true

@@ -60,7 +60,7 @@ func TestObservedBansAreCountedForThoseWhoAskedForThem(t *testing.T) {
 	if d, err := n.Check(ctx); err != nil || d.Changed {
 		t.Errorf("%+v, %v", d, err)
 	}
-	// The next process takes away what combinations are no longer in use, and
+	// The next process takes away combinations that are no longer in use, and
 	// the one after that finds everything as it should be.
 	wanted[2].By = "alice"
 	again := n

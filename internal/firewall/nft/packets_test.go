@@ -74,7 +74,7 @@ func TestAContainersPublishedPortIsClosedToo(t *testing.T) {
 	}
 }
 
-// hears says whether what the client says arrives within a while.
+// hears says whether the client's words arrive within a while.
 func hears(client, server net.Conn) error {
 	if _, err := client.Write([]byte("x")); err != nil {
 		return err

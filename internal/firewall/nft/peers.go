@@ -86,8 +86,8 @@ func (m *memory) ask(ctx context.Context, topic ban.Topic, f func(k *kernel, rem
 		_ = m.k.close()
 		m.k = nil
 	case isGone(err):
-		// Somebody took the table away, and the next Check puts it back: what it
-		// remembered is lost, and nobody knows what that was.
+		// Somebody took the table away, and the next Check puts it back, empty:
+		// nobody knows who was in it.
 		return errors.Join(firewall.ErrNotRemembered, err)
 	}
 	return err

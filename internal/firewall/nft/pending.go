@@ -22,7 +22,7 @@ func (n *Firewall) reopen() error {
 	return nil
 }
 
-// pay writes all that is owed. What fails stays owed.
+// flushPending writes all that is pending. A write that fails stays pending.
 func (n *Firewall) flushPending(ctx context.Context) error {
 	n.clock.at = n.now()
 	now := desired.SecondOf(n.clock.at)
@@ -50,7 +50,7 @@ func (n *Firewall) flushPending(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// payOwed writes the owed elements of the hash maps.
+// writePending writes the pending elements of the hash maps.
 func (n *Firewall) writePending(ctx context.Context, now desired.Second) error {
 	force := n.forced
 	n.batch = n.batch[:0]
@@ -61,12 +61,12 @@ func (n *Firewall) writePending(ctx context.Context, now desired.Second) error {
 		}
 		n.batch = append(n.batch, op{p, desired.KindOf(p), was, v})
 	}
-	stamps := n.adopted && !n.checksumsLost
-	if len(n.batch) > perTransaction && stamps {
+	sums := n.adopted && !n.checksumsLost
+	if len(n.batch) > perTransaction && sums {
 		if err := n.dropChecksums(); err != nil {
 			return err
 		}
-		stamps = false
+		sums = false
 	}
 	var errs []error
 	done := 0
@@ -74,7 +74,7 @@ func (n *Firewall) writePending(ctx context.Context, now desired.Second) error {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		errs = append(errs, n.write(ops, force, stamps)...)
+		errs = append(errs, n.write(ops, force, sums)...)
 		done += len(ops)
 		if n.test.stall != nil {
 			n.test.stall(done, len(n.batch))
@@ -86,7 +86,7 @@ func (n *Firewall) writePending(ctx context.Context, now desired.Second) error {
 	if len(n.pending) == 0 {
 		n.forced = false
 		if done > perTransaction {
-			// What a big change needed is not kept.
+			// The memory of a big change is not kept.
 			n.pending, n.batch = make(map[netip.Prefix]desired.Slot), nil
 		}
 	}
@@ -95,7 +95,7 @@ func (n *Firewall) writePending(ctx context.Context, now desired.Second) error {
 
 // loadAll writes every ban, in a stream that needs no memory of its own. Into
 // maps that may hold something it writes with force, so that nothing is open
-// meanwhile; what is there beyond the wanted is found by the next Check.
+// meanwhile; elements beyond the wanted ones are found by the next Check.
 func (n *Firewall) loadAll(ctx context.Context, now desired.Second) error {
 	n.state.Sweep(now, true)
 	force := n.reload == reloadForced

@@ -11,7 +11,7 @@ import (
 
 var wideNames = [...]string{mapWide4, mapWide6}
 
-// wideMap is what one interval map holds and ought to hold.
+// wideMap has the segments that an interval map holds, and those that it ought to.
 type wideMap struct {
 	held    []desired.Segment
 	want    []desired.Segment
@@ -50,8 +50,8 @@ func (n *Firewall) planPrefixes(now desired.Second) error {
 }
 
 const (
-	// wideRest keeps working out segments to a tenth of the time; what changes
-	// meanwhile is written together by a later call, at the latest by the next
+	// wideRest keeps working out segments to a tenth of the time; changes
+	// meanwhile are written together by a later call, at the latest by the next
 	// Check but one.
 	wideRest     = 10
 	wideRestMost = 2 * time.Second

@@ -39,7 +39,7 @@ func Probe() (firewall.Capability, error) {
 	}}, nil
 }
 
-// less gives f without what other has.
+// less gives f without the features of other.
 func (f features) less(other features) features {
 	return features{
 		mapGate: f.mapGate && !other.mapGate,
@@ -48,7 +48,7 @@ func (f features) less(other features) features {
 	}
 }
 
-// probe finds out what the kernel can. Each trial is a transaction with a last
+// probe finds the kernel's features. Each trial is a transaction with a last
 // message that must fail, ENOENT from a table that is not there: when that is
 // the error, everything before it passed.
 func (k *kernel) probe() (f features, err error) {
@@ -118,7 +118,7 @@ func owns(m firewall.OwnerMode, f features) (bool, error) {
 }
 
 // nftUnderstandsPersist says whether the nft that is installed can read back
-// what it would print of an owned table while no agent runs. Where none is
+// its own output about an owned table while no agent runs. Where none is
 // installed nobody prints it.
 func nftUnderstandsPersist() bool {
 	nft, err := exec.LookPath("nft")

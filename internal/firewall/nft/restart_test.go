@@ -26,7 +26,7 @@ func TestAnUnchangedRestartWritesNothing(t *testing.T) {
 	testnet.Must(t, n.Configure(ctx, simple()))
 	testnet.Must(t, n.Replace(ctx, slices.Values(all)))
 	inStep(t, n)
-	// Single changes keep the stamps in step, too.
+	// Single changes keep the checksums in step, too.
 	testnet.Must(t, n.Apply(ctx, many(10_100, 1)[10_000:], []firewall.Key{all[5].Key(), all[7].Key()}))
 	now := append(slices.DeleteFunc(slices.Clone(all), func(b firewall.Ban) bool { return b == all[5] || b == all[7] }), many(10_100, 1)[10_000:]...)
 	inStep(t, n)
@@ -68,7 +68,7 @@ func TestARestartCuresOnlyWhatChanged(t *testing.T) {
 		testnet.Must(t, err)
 	}
 	inStep(t, n)
-	// And what it wrote is adopted again.
+	// And its writes are adopted again.
 	before := generation(t)
 	testnet.Must(t, n.Close())
 	n = newTest(t, o)

@@ -36,7 +36,7 @@ const (
 )
 
 // errLost says that the kernel may have answered, but not so that we know: the
-// state of what was asked is unknown and the socket must be replaced.
+// state after the request is unknown and the socket must be replaced.
 var errLost = errors.New("the kernel's answer was lost")
 
 func openSocket(protocol int) (*socket, error) {
@@ -122,7 +122,7 @@ func recv(fd int, b []byte, flags int) (int, error) {
 	return int(n), nil
 }
 
-// drain throws away what is left to read.
+// drain throws away all that is left to read.
 func (s *socket) drain() {
 	for {
 		if _, err := s.read(unix.MSG_DONTWAIT); err != nil {

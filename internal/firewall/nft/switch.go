@@ -36,7 +36,7 @@ func Panic(table string) error {
 	})
 }
 
-// Resume ends what [Panic] began. A running agent puts its bans in force at its
+// Resume undoes [Panic]. A running agent puts its bans in force at its
 // next Check.
 func Resume(table string) error {
 	return onTable(table, func(k *kernel) error { return k.deleteTable(table + offSuffix) })

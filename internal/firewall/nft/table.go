@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shape is what the table's form depends on, so that one more ban need not
+// shape is all that the table's form depends on, so that one more ban need not
 // build it to find that it stayed the same.
 type shape struct {
 	configured   int // how often
@@ -15,8 +15,8 @@ type shape struct {
 	wide4, wide6 bool
 }
 
-// structure makes the table what the configuration and the classes want, and
-// says what was different. It reads the kernel when it does not know.
+// structure makes the table as the configuration and the classes want it, and
+// names the differences. It reads the kernel when it does not know.
 func (n *Firewall) structure() (what []string, err error) {
 	now := shape{n.configured, len(n.state.Classes), n.wide[0].live, n.wide[1].live}
 	if n.have != nil && n.shape == now {
@@ -50,8 +50,8 @@ func (n *Firewall) structure() (what []string, err error) {
 	}
 	rebuild := false
 	if !fresh {
-		// What was built before is known to differ where classes were added, so
-		// only what was read from the kernel tells of drift.
+		// A table built before is known to differ where classes were added, so
+		// only one read from the kernel tells of drift.
 		what, rebuild = n.have.changes(want)
 		if len(what) == 0 {
 			n.shape = now
@@ -104,7 +104,7 @@ func (n *Firewall) flush() error {
 }
 
 // flushChange is flush for a transaction that is known to change something.
-// Not asking saves a fifth of what one more ban costs.
+// Not asking saves a fifth of the cost of one more ban.
 func (n *Firewall) flushChange() error {
 	err := n.commit()
 	if err == nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // text gives the table in nft's language, as `nft -s -t list table` prints it:
-// without what sets hold.
+// without the elements of sets.
 func (r *ruleset) text(table string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table inet %s {\n\tcomment %q\n", table, r.comment)

@@ -13,7 +13,7 @@ import (
 // trackSize bounds the kernel's memory of limited connections.
 const trackSize = 65_535
 
-// tracking adds what needs connection tracking: a chain that exists only where
+// tracking adds all that needs connection tracking: a chain that exists only where
 // a scope asks for it, because it makes the kernel track every connection.
 func (r *ruleset) tracking(c firewall.Config) {
 	ch := chain{name: chainTrack, base: true, prio: prioTrack, rules: []rule{ruleLoopback()}}

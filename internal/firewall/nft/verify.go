@@ -12,7 +12,7 @@ import (
 	"banmesh/internal/firewall/desired"
 )
 
-// verifyTable compares everything but the bans with what it ought to be, and
+// verifyTable compares everything but the bans with the wanted state, and
 // puts it right.
 func (n *Firewall) verifyTable(d *firewall.Drift) error {
 	n.have = nil
@@ -135,6 +135,6 @@ func (n *Firewall) replaceMap(k desired.Kind, now desired.Second) error {
 	})
 	l.end()
 	err := n.explain("replacing "+mapNames[k], n.flush())
-	n.k.tx.b = nil // do not keep what only this needed
+	n.k.tx.b = nil // a buffer of this size is not kept
 	return err
 }

@@ -27,15 +27,15 @@ const (
 type op struct {
 	prefix netip.Prefix
 	kind   desired.Kind
-	old    desired.Slot // what the kernel is believed to hold
+	old    desired.Slot // believed to be in the kernel
 	new    desired.Slot
 }
 
 // write writes some changes together, and where the kernel refuses them, in
-// ever smaller parts until the one is found that it refuses. What was written
-// is no longer owed.
-func (n *Firewall) write(ops []op, force, stamps bool) []error {
-	err := n.writeOnce(ops, force, stamps)
+// ever smaller parts until the one is found that it refuses. Changes that were written
+// are no longer pending.
+func (n *Firewall) write(ops []op, force, sums bool) []error {
+	err := n.writeOnce(ops, force, sums)
 	if err == nil {
 		if len(n.pending) > 0 {
 			for _, o := range ops {
@@ -44,7 +44,7 @@ func (n *Firewall) write(ops []op, force, stamps bool) []error {
 		}
 		return nil
 	}
-	if stamps {
+	if sums {
 		if err := n.dropChecksums(); err != nil {
 			return []error{err}
 		}
@@ -66,11 +66,11 @@ func refusable(err error) bool {
 	return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EBUSY)
 }
 
-func (n *Firewall) writeOnce(ops []op, force, stamps bool) error {
+func (n *Firewall) writeOnce(ops []op, force, sums bool) error {
 	gone := func(o *op) bool { return o.old.Class != 0 || force }
 	came := func(o *op) bool { return o.new.Class != 0 }
 	if force && !n.can.destroy {
-		// This kernel cannot delete what may not be there, so the deletions go
+		// This kernel cannot delete an element that may not be there, so the deletions go
 		// first and alone, one by one.
 		for i := range ops {
 			n.k.tx.begin()
@@ -100,7 +100,7 @@ func (n *Firewall) writeOnce(ops []op, force, stamps bool) error {
 			n.encodeElements(k, ops, came, false)
 		}
 	}
-	if stamps {
+	if sums {
 		n.dropDirty(ops)
 	}
 	if slices.Contains(come[:], true) {

@@ -38,7 +38,7 @@ func Enter(t testing.TB) {
 	Run(t, "ip", "link", "set", "lo", "up")
 }
 
-// Run runs a program in the thread's namespace and gives what it printed.
+// Run runs a program in the thread's namespace and gives its output.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()

@@ -25,7 +25,7 @@ import (
 //	PROGRAM ARGUMENT... unban TOPIC PREFIX 0
 //
 // PREFIX is canonical ("192.0.2.7/32"), SECONDS is 0 for a ban without end. It
-// must succeed when what it is asked is the case already, because bans are said
+// must succeed when the ban or its end is the case already, because bans are said
 // again after a restart and after a failure. The never-ban list is kept here: a
 // ban that overlaps it is not told.
 type Hook struct {
@@ -39,8 +39,8 @@ const (
 	// HookTimeout ends a run that takes longer; nothing else is enforced
 	// meanwhile.
 	HookTimeout = 10 * time.Second
-	// hookFailures in a row end a round: the program is broken, and what is owed
-	// is tried again at the next Check.
+	// hookFailures in a row end a round: the program is broken, and pending
+	// bans are tried again at the next Check.
 	hookFailures = 3
 )
 
@@ -109,7 +109,7 @@ func (h *Hook) Apply(ctx context.Context, add []firewall.Ban, remove []firewall.
 }
 
 // Check implements [Firewall]: it tells the program of bans that have ended,
-// and what it could not be told before.
+// and repeats calls that failed.
 func (h *Hook) Check(ctx context.Context) (firewall.Drift, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -140,7 +140,7 @@ func (s *IPSet) reload(ctx context.Context) error {
 	return nil
 }
 
-// line writes what makes one key right.
+// line writes the command that makes one key right.
 func (s *IPSet) line(b *bytes.Buffer, k firewall.Key, until desired.Second, suffix string) {
 	host := k.Prefix.IsSingleIP()
 	name := s.setName(k.Topic, k.Prefix.Addr().Is4(), host) + suffix
@@ -174,7 +174,7 @@ func (s *IPSet) Apply(ctx context.Context, add []firewall.Ban, remove []firewall
 	return errors.Join(s.want(slices.Values(add), remove), s.flush(ctx))
 }
 
-// pay writes what is owed.
+// flush writes all that is pending.
 func (s *IPSet) flush(ctx context.Context) error {
 	if len(s.pending) == 0 {
 		return nil

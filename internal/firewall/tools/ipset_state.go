@@ -41,8 +41,7 @@ func ProbeIPSet(ctx context.Context, legacy bool) firewall.Capability {
 	return firewall.Capability{Enforce: true}
 }
 
-// InspectIPSet gives what an [IPSet] of this table left or holds, as [Inspect]
-// does. topics are those whose counters are wanted. It changes nothing.
+// InspectIPSet sums up the sets that an [IPSet] of this table left or holds. topics are those whose counters are wanted. It changes nothing.
 func InspectIPSet(ctx context.Context, table string, legacy bool, topics []ban.Topic) (firewall.Summary, error) {
 	sum := firewall.Summary{Table: table}
 	s, err := ipsetOf(table, legacy, topics)
@@ -139,7 +138,7 @@ func PanicIPSet(ctx context.Context, table string, legacy bool) error {
 	return s.leave(ctx)
 }
 
-// ipsetOf gives an enforcer that is only asked about what is there.
+// ipsetOf gives an enforcer that is only asked about its sets.
 func ipsetOf(table string, legacy bool, topics []ban.Topic) (*IPSet, error) {
 	c := firewall.Config{Table: table}
 	for _, t := range topics {

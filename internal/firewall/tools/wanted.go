@@ -19,7 +19,7 @@ import (
 	"banmesh/internal/firewall/desired"
 )
 
-// plain is what the enforcers without a kernel state of their own share: the
+// wantedBans is shared by the enforcers without a kernel state of their own: the
 // wanted bans, one entry a key, and which of them were not carried out yet.
 type wantedBans struct {
 	forgetful
@@ -40,9 +40,9 @@ type wantedBans struct {
 	off  bool   // switched off by hand
 }
 
-// ToolOptions are what an enforcer needs from outside. The zero value will do.
+// Options are the surroundings of an enforcer. The zero value will do.
 type Options struct {
-	// Logger hears of drift and of what could not be done. nil means nobody.
+	// Logger hears of drift and of failures. nil means nobody.
 	Logger *slog.Logger
 	// Now is the clock. nil means [time.Now].
 	Now func() time.Time
@@ -51,7 +51,7 @@ type Options struct {
 	Switch string
 }
 
-// begin fills in what the constructor was given.
+// begin takes the constructor's options.
 func (p *wantedBans) begin(o Options) {
 	p.log, p.now, p.wanted, p.pending = o.Logger, o.Now, make(map[firewall.Key]desired.Second), make(map[firewall.Key]bool)
 	p.lock, p.sw = -1, o.Switch
@@ -73,7 +73,7 @@ func (p *wantedBans) usable() error {
 	return nil
 }
 
-// configure takes a configuration over and owes the end of bans that no scope
+// configure takes a configuration over and makes pending the end of bans that no scope
 // knows any more.
 func (p *wantedBans) configure(c firewall.Config) error {
 	if p.closed {
@@ -104,7 +104,7 @@ func (p *wantedBans) configure(c firewall.Config) error {
 	return nil
 }
 
-// want notes what is wanted from now on and owes every difference.
+// want changes the wanted bans and makes every difference pending.
 func (p *wantedBans) want(add iter.Seq[firewall.Ban], remove []firewall.Key) error {
 	now := desired.SecondOf(p.now())
 	var refused firewall.Refusals
@@ -134,7 +134,7 @@ func (p *wantedBans) want(add iter.Seq[firewall.Ban], remove []firewall.Key) err
 	return refused.Err(p.config.Cap)
 }
 
-// all replaces what is wanted and owes every difference; unwanted keys too.
+// all replaces the wanted bans and makes every difference pending; unwanted keys too.
 func (p *wantedBans) all(bans iter.Seq[firewall.Ban]) error {
 	old := p.wanted
 	p.wanted, p.replaced = make(map[firewall.Key]desired.Second), true

@@ -68,7 +68,7 @@ func Read(r io.Reader, f Format, now time.Time) ([]Entry, error) {
 	case len(b) > maxFile:
 		return nil, fmt.Errorf("1: the list has more than %d MB", maxFile>>20)
 	}
-	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")) // what some spreadsheets write first
+	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")) // some spreadsheets begin so
 	l := &reader{now: now, index: map[[20]byte]int{}}
 	switch f {
 	case CSV:

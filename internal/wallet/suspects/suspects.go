@@ -1,5 +1,5 @@
 // Package suspects counts the wallets that an orchestrator's log names beside
-// errors. It is for a person to look at: no line of such a log proves what a
+// errors. It is for a person to look at: no line of such a log proves anything that a
 // wallet did, so nothing is ever banned by it.
 package suspects
 
@@ -17,17 +17,17 @@ import (
 )
 
 const (
-	// maxLine bounds a line; go-livepeer repeats what clients sent, so a line
+	// maxLine bounds a line; go-livepeer repeats clients' bytes, so a line
 	// may be long. The rest of a longer one is passed over.
 	maxLine = 64 << 10
 	// maxWallets bounds the wallets that are told apart.
 	maxWallets = 10_000
 )
 
-// A Kind is what a log line says of a wallet.
+// A Kind is a log line's statement about a wallet.
 type Kind uint8
 
-// Kinds of lines, by what the wallet in them is worth.
+// Kinds of lines, by the worth of the wallet in them.
 const (
 	// Unproven lines name a wallet before its signature is verified: anybody
 	// can write any wallet into them.
@@ -62,7 +62,7 @@ type Suspect struct {
 	Payment  int    `json:"payment"`
 }
 
-// A Report is what a log says.
+// A Report sums up a log.
 type Report struct {
 	Lines    int       `json:"lines"` // read
 	Suspects []Suspect `json:"suspects"`

@@ -13,7 +13,7 @@ import (
 )
 
 // lean loads the bans as cheaply as any program can: no state, no checks, the
-// bytes of one message after the other. What that costs is the kernel's work.
+// bytes of one message after the other. That cost is the kernel's work.
 func lean(count int) error {
 	const table = "table inet lean { map m { type ipv4_addr : mark; flags timeout; }; chain c { type filter hook prerouting priority raw; ip saddr @m drop; }; }"
 	if _, _, _, err := timed("", "nft", table); err != nil {

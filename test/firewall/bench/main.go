@@ -90,7 +90,7 @@ func config(topics, limit int) firewall.Config {
 	return c
 }
 
-// report is what a child says of its load.
+// report is a child's account of its load.
 type report struct {
 	CPU          float64 // milliseconds, of the load alone
 	Kernel       float64 // milliseconds of that in the kernel
@@ -104,7 +104,7 @@ type report struct {
 }
 
 func load(count, topics int, wide bool, singles int) error {
-	// What an agent would be started with: memory matters more than the last
+	// As an agent would be started: memory matters more than the last
 	// of the garbage collector's speed.
 	debug.SetGCPercent(25)
 	base := time.Now().Truncate(24 * time.Hour)
@@ -156,7 +156,7 @@ func load(count, topics int, wide bool, singles int) error {
 	if singles > 0 {
 		slices.Sort(took)
 		r.P50, r.P99 = took[len(took)/2], took[len(took)*99/100]
-		// Somebody else's change makes the check count what is there.
+		// Somebody else's change makes the check count elements.
 		if out, err := exec.Command("nft", "add", "table", "ip", "somebody").CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}

@@ -35,7 +35,7 @@ type receiver struct {
 	prepare func() error
 }
 
-// packets measures what a packet of an address that is not banned costs: the
+// packets measures the cost of a packet of an address that is not banned: the
 // least of many short rounds in turn, since other work on the machine only ever
 // adds.
 func packets(count, rounds int) error {
@@ -88,7 +88,7 @@ func loaded(count, topics int) error {
 	return err
 }
 
-// linear makes what a tool with one rule a ban makes.
+// linear makes the rules of a tool with one rule a ban.
 func linear(rules int) error {
 	path := filepath.Join(os.TempDir(), "banmesh-bench-rules-"+strconv.Itoa(os.Getpid()))
 	defer func() { _ = os.Remove(path) }()
@@ -152,7 +152,7 @@ func (r *receiver) build() (err error) {
 	if r.sender, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 		return err
 	}
-	// Past the queueing discipline, so that more of what is measured is the
+	// Past the queueing discipline, so that more of the measured time is the
 	// receiver's.
 	if err := unix.SetsockoptInt(r.sender, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
 		return err

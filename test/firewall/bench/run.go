@@ -204,7 +204,7 @@ func single(count int) error {
 	return nil
 }
 
-// restart measures a second process that wants what is there.
+// restart measures a second process that wants the same bans.
 func restart(count int) error {
 	ns, err := fresh()
 	if err != nil {

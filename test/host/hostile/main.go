@@ -1,6 +1,6 @@
 // Hostile is a peer that is trusted and turns: it publishes claims of whatever
 // it is told on standard input, correctly certified and signed, for the tests
-// of what no trusted peer can do.
+// of acts that no trusted peer can do.
 //
 //	hostile -broker tcp://198.51.100.1:1883 -topic sshd -state DIR < targets
 //

@@ -189,7 +189,7 @@ func measureGate(ctx context.Context, table *export.Table, count, calls int) err
 	return nil
 }
 
-// heap gives the bytes in use once what is not is gone.
+// heap gives the bytes in use after a collection.
 func heap() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
