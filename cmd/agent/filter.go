@@ -17,6 +17,7 @@ import (
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/dates"
 	"banmesh/internal/detect/f2bconf"
+	"banmesh/internal/printable"
 	"banmesh/internal/settings"
 	"banmesh/topics"
 )
@@ -81,7 +82,7 @@ func (o *filterTest) run(c *cobra.Command, p *paths, spec, log string, fail2banO
 		return err
 	}
 	out := c.OutOrStdout()
-	encoder := json.NewEncoder(out)
+	encoder := json.NewEncoder(printable.JSONWriter(out))
 	encoder.SetEscapeHTML(false)
 	var matched, missed []string
 	t.Each = func(l detect.TrialLine) error {

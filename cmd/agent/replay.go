@@ -11,6 +11,7 @@ import (
 
 	"banmesh/internal/cli"
 	"banmesh/internal/detect"
+	"banmesh/internal/printable"
 )
 
 // newReplayCommand lists the bans that would have been made.
@@ -61,7 +62,7 @@ have banned, when and until when. Nothing is banned, saved or sent. LOG "-" is s
 
 func replay(c *cobra.Command, jails []detect.Jail, in io.Reader, name string, at time.Time, asJSON bool) error {
 	out := c.OutOrStdout()
-	encoder := json.NewEncoder(out)
+	encoder := json.NewEncoder(printable.JSONWriter(out))
 	encoder.SetEscapeHTML(false)
 	bans := 0
 	status, err := detect.Replay(c.Context(), detect.Options{Jails: jails}, in, name, at, func(v detect.Decision) error {

@@ -20,6 +20,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/federation"
+	"banmesh/internal/printable"
 	"banmesh/internal/settings"
 	"banmesh/internal/wire"
 )
@@ -120,7 +121,7 @@ func runTap(c *cobra.Command, tap federation.Tap, count int, asJSON bool) error 
 			return
 		}
 		if asJSON {
-			failed = json.NewEncoder(c.OutOrStdout()).Encode(m)
+			failed = json.NewEncoder(printable.JSONWriter(c.OutOrStdout())).Encode(m)
 		} else {
 			failed = printTapped(c.OutOrStdout(), m)
 		}

@@ -17,7 +17,7 @@ var version = "unknown"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], os.Stdin, cli.Terminal(os.Stdout), cli.Terminal(os.Stderr))
 	stop()
 	os.Exit(code)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"banmesh/internal/printable"
 )
 
 // Exit codes of every command, also printed in its help.
@@ -62,11 +64,11 @@ func Report(w io.Writer, program string, err error) int {
 		}
 		return code
 	}
-	fmt.Fprintf(w, "%s: error: %s\n", program, strings.TrimRight(err.Error(), "\n"))
+	fmt.Fprintf(w, "%s: error: %s\n", program, printable.Lines(strings.TrimRight(err.Error(), "\n")))
 	code := ExitError
 	if e, ok := errors.AsType[*Error](err); ok {
 		if e.Hint != "" {
-			fmt.Fprintf(w, "%s: hint: %s\n", program, e.Hint)
+			fmt.Fprintf(w, "%s: hint: %s\n", program, printable.Lines(e.Hint))
 		}
 		if e.Code != 0 {
 			code = e.Code
@@ -75,9 +77,10 @@ func Report(w io.Writer, program string, err error) int {
 	return code
 }
 
-// JSON prints v, indented, and a line end.
+// JSON prints v, indented, and a line end. Characters that a terminal must not
+// get are escaped.
 func JSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable.JSONWriter(w))
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
@@ -105,16 +108,9 @@ func (t *Table) Row(cells ...string) {
 // Flush prints the rows.
 func (t *Table) Flush() error { return t.w.Flush() }
 
-// Printable replaces control characters and invalid UTF-8, so that foreign
-// text cannot move the cursor or break a table.
-func Printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0xfffd || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069) {
-			return '?'
-		}
-		return r
-	}, s)
-}
+// Printable is [printable.Text]: foreign text cannot move the cursor, turn the
+// direction of writing round or break a table.
+func Printable(s string) string { return printable.Text(s) }
 
 // Short prints a duration as a person would say it: "9 d 23 h", "3 h 20 min",
 // "45 s". It rounds to the second of its two units.

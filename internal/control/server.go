@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"banmesh/internal/printable"
 )
 
 // Listen makes the control socket with mode 0660, so that its directory and
@@ -110,7 +112,7 @@ func Handle(f func(*http.Request) (any, error)) http.HandlerFunc {
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable.JSONWriter(w))
 	e.SetEscapeHTML(false)
 	_ = e.Encode(v) // the client went away; there is nobody to tell
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/printable"
 )
 
 // Options configure a [Handler].
@@ -144,7 +145,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(printable.JSONWriter(w))
 	e.SetEscapeHTML(false)
 	_ = e.Encode(v) // the client went away: there is nobody to tell
 }
