@@ -189,13 +189,14 @@ func (a *author) taken() []outgoing {
 }
 
 // record is the state record: epoch u64, n u64, head number u64, gc u32,
-// fingerprint 16, limbo lists, publicity u8.
+// fingerprint 32, limbo lists, publicity u8.
 func (a *author) record() []byte {
 	b := binary.BigEndian.AppendUint64(nil, a.epoch)
 	b = binary.BigEndian.AppendUint64(b, a.n)
 	b = binary.BigEndian.AppendUint64(b, a.headNumber)
 	b = binary.BigEndian.AppendUint32(b, a.gc)
-	b = append(b, a.set.fingerprint[:]...)
+	sum := a.set.fingerprint()
+	b = append(b, sum[:]...)
 	for i := range a.slots {
 		b = binary.AppendUvarint(b, uint64(len(a.slots[i].limbo)))
 		for _, s := range a.slots[i].limbo {
@@ -289,7 +290,7 @@ func (a *author) sayAll(now time.Time, es []wire.Entry) ([]outgoing, error) {
 			want.put(&es[i])
 		}
 	}
-	if want.fingerprint == a.set.fingerprint && want.count == a.set.count && len(a.pending) == 0 {
+	if want.fingerprint() == a.set.fingerprint() && want.count == a.set.count && len(a.pending) == 0 {
 		return nil, nil
 	}
 	err := a.commit(func() {
@@ -413,7 +414,7 @@ func (a *author) advance(now time.Time, up []wire.Entry, down []wire.Withdrawal)
 		t.GC = a.gc
 		a.set.apply(a.gc, t.Up, t.Down, wire.Minutes(now))
 		a.touch(t.Up, t.Down)
-		t.Fingerprint = a.set.fingerprint
+		t.Fingerprint = a.set.fingerprint()
 		a.send(int(a.n%ring), a.n, now, t)
 		a.unsealed = append(a.unsealed, t)
 		a.lastDelta = now
@@ -518,7 +519,7 @@ func (a *author) sendHead(now time.Time) {
 	a.setGC(now)
 	a.headNumber++
 	h := &wire.Head{
-		N: a.n, TTL: headTTL, GC: a.gc, Count: uint32(a.set.count), Fingerprint: a.set.fingerprint,
+		N: a.n, TTL: headTTL, GC: a.gc, Count: uint32(a.set.count), Fingerprint: a.set.fingerprint(),
 		Ring: ring, SnapshotN: a.snapshotN, SnapshotGC: a.snapshotGC,
 	}
 	if c := a.card(); c != nil {

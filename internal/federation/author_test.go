@@ -90,7 +90,7 @@ func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
 				}
 			}
 			b := open()
-			if a.n != b.n || a.epoch != b.epoch || a.headNumber != b.headNumber || a.set.fingerprint != b.set.fingerprint || a.gc != b.gc || len(a.pending) != len(b.pending) {
+			if a.n != b.n || a.epoch != b.epoch || a.headNumber != b.headNumber || a.set.fingerprint() != b.set.fingerprint() || a.gc != b.gc || len(a.pending) != len(b.pending) {
 				rt.Fatalf("after a restart: n %d epoch %d head %d gc %d pending %d, before: n %d epoch %d head %d gc %d pending %d",
 					b.n, b.epoch, b.headNumber, b.gc, len(b.pending), a.n, a.epoch, a.headNumber, a.gc, len(a.pending))
 			}

@@ -316,7 +316,7 @@ func (a *author) load() error {
 	if err := a.loadPieces(); err != nil {
 		return fmt.Errorf("%w: %w", errOwnRecords, err)
 	}
-	if a.set.fingerprint != want {
+	if a.set.fingerprint() != want {
 		return fmt.Errorf("%w: the fingerprint differs", errOwnRecords)
 	}
 	for _, b := range pending {

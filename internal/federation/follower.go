@@ -192,7 +192,7 @@ func (f *follower) checkHead(fx *effects) {
 		f.expire(fx, f.gc)
 		f.storeMark(fx)
 	}
-	if f.gc == f.head.GC && f.set.fingerprint != f.head.Fingerprint {
+	if f.gc == f.head.GC && f.set.fingerprint() != f.head.Fingerprint {
 		f.unsound(fx)
 	}
 }
@@ -322,7 +322,7 @@ func (f *follower) drain(fx *effects) {
 		f.storeLog(fx, f.n, m)
 		f.emit(fx, t.Up, t.Down)
 		f.level, f.tries = 0, 0
-		if f.set.fingerprint != t.Fingerprint {
+		if f.set.fingerprint() != t.Fingerprint {
 			f.unsound(fx)
 		} else if f.set.count > wire.MaxFeedClaims {
 			f.tooLarge = true
@@ -656,7 +656,7 @@ func (f *follower) advanceJoin(fx *effects) bool {
 		j.set.apply(t.GC, t.Up, t.Down, wire.Minutes(fx.now))
 		j.n, j.gc = j.n+1, max(j.gc, t.GC)
 		j.hashes[j.n] = m.Hash
-		if checked = j.set.fingerprint == t.Fingerprint; !checked {
+		if checked = j.set.fingerprint() == t.Fingerprint; !checked {
 			f.failJoin(fx)
 			return false
 		}
@@ -669,7 +669,7 @@ func (f *follower) advanceJoin(fx *effects) bool {
 			j.gc = f.head.GC
 			j.set.expire(j.gc)
 		}
-		checked = j.gc != f.head.GC || j.set.fingerprint == f.head.Fingerprint
+		checked = j.gc != f.head.GC || j.set.fingerprint() == f.head.Fingerprint
 	}
 	if !checked || j.set.count > wire.MaxFeedClaims {
 		f.failJoin(fx)

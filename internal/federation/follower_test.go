@@ -33,15 +33,15 @@ func TestAJoinIsNotContinuedInTheNextEpoch(t *testing.T) {
 	}
 	gc := wire.Minutes(testTime)
 	head := func(n uint64) *wire.Head {
-		return &wire.Head{N: n, TTL: time.Hour, GC: gc, Count: 1, Fingerprint: s.fingerprint, Ring: ring, Pieces: &wire.Pieces{}}
+		return &wire.Head{N: n, TTL: time.Hour, GC: gc, Count: 1, Fingerprint: s.fingerprint(), Ring: ring, Pieces: &wire.Pieces{}}
 	}
 	message(5, 1, head(2))
-	message(5, 1, &wire.Delta{GC: gc, Fingerprint: s.fingerprint, Up: up})
+	message(5, 1, &wire.Delta{GC: gc, Fingerprint: s.fingerprint(), Up: up})
 	if f.join == nil || f.join.n != 1 {
 		t.Fatalf("the join is not under way: %+v", f.join)
 	}
 	message(6, 1, head(1))
-	second := &wire.Delta{GC: gc - 1, Fingerprint: s.fingerprint, Up: up} // another body with the same outcome
+	second := &wire.Delta{GC: gc - 1, Fingerprint: s.fingerprint(), Up: up} // another body with the same outcome
 	message(6, 1, second)
 	message(6, 1, second) // a broker repeats it
 	if got := f.status(testTime); got != StatusSynced {
@@ -70,8 +70,8 @@ func TestAFirstJoinIsOneReset(t *testing.T) {
 		}
 		gc := wire.Minutes(testTime)
 		for _, body := range []wire.Body{
-			&wire.Delta{GC: gc, Fingerprint: s.fingerprint, Up: up},
-			&wire.Head{N: n, TTL: time.Hour, GC: gc, Count: uint32(s.count), Fingerprint: s.fingerprint, Ring: ring, Pieces: &wire.Pieces{}},
+			&wire.Delta{GC: gc, Fingerprint: s.fingerprint(), Up: up},
+			&wire.Head{N: n, TTL: time.Hour, GC: gc, Count: uint32(s.count), Fingerprint: s.fingerprint(), Ring: ring, Pieces: &wire.Pieces{}},
 		} {
 			name := wire.FeedName("testnet", feed, body.Kind(), 0)
 			if body.Kind() == wire.KindDelta {

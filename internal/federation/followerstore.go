@@ -105,7 +105,8 @@ func (f *follower) storeBase(fx *effects) {
 	b := binary.BigEndian.AppendUint64(nil, f.epoch)
 	b = binary.BigEndian.AppendUint64(b, f.n)
 	b = binary.BigEndian.AppendUint32(b, f.gc)
-	b = append(b, f.set.fingerprint[:]...)
+	sum := f.set.fingerprint()
+	b = append(b, sum[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(f.basePieces))
 	fx.write(bucketFeeds, f.key("base"), b)
 	f.storeMark(fx)
@@ -184,7 +185,7 @@ func (f *follower) loadState(tx store.Tx) error {
 		f.baseBytes += len(b)
 	}
 	f.basePieces = pieces
-	if f.set.fingerprint != want {
+	if f.set.fingerprint() != want {
 		return errors.New("the fingerprint differs")
 	}
 	f.sound = f.stored.sound
@@ -223,7 +224,7 @@ func (f *follower) replay(k string, value []byte) error {
 		f.set.apply(b.GC, b.Up, b.Down, said)
 		f.n, f.gc = f.n+1, max(f.gc, b.GC)
 		f.remember(f.n, m.Hash)
-		if f.set.fingerprint != b.Fingerprint && f.sound {
+		if f.set.fingerprint() != b.Fingerprint && f.sound {
 			return fmt.Errorf("%s: the fingerprint differs", k)
 		}
 	case *wire.Segment:

@@ -438,7 +438,7 @@ func (s *Session) Feeds() []FeedStatus {
 	for feed, w := range s.followers {
 		v := FeedStatus{
 			Feed: feed, Status: w.status(now), Epoch: w.epoch, Batch: w.n, Newest: w.n, Claims: w.set.count, Bytes: w.baseBytes + w.logBytes,
-			Missing: len(w.wanted), Replays: w.replays, Mismatches: w.badState, Disputes: len(w.disputeClaims), Fingerprint: fmt.Sprintf("%x", w.set.fingerprint),
+			Missing: len(w.wanted), Replays: w.replays, Mismatches: w.badState, Disputes: len(w.disputeClaims), Fingerprint: fmt.Sprintf("%x", w.set.fingerprint()),
 		}
 		if w.head != nil {
 			v.Issued, v.FreshUntil = w.headIssued, w.headIssued.Add(w.head.TTL)
@@ -466,7 +466,7 @@ func (a *author) statusNow(published bool) FeedStatus {
 	defer a.mu.Unlock()
 	v := FeedStatus{
 		Feed: a.feed, Own: true, Status: StatusWriting, Epoch: a.epoch, Batch: a.n, Newest: a.n, Claims: a.set.count, Issued: a.headIssued,
-		FreshUntil: a.headIssued.Add(headTTL), Fingerprint: fmt.Sprintf("%x", a.set.fingerprint), Bytes: a.base(), Missing: len(a.pending), Restarted: a.restarted,
+		FreshUntil: a.headIssued.Add(headTTL), Fingerprint: fmt.Sprintf("%x", a.set.fingerprint()), Bytes: a.base(), Missing: len(a.pending), Restarted: a.restarted,
 	}
 	switch {
 	case a.stopped != "":

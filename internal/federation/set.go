@@ -15,12 +15,22 @@ import (
 const pageSize = 512
 
 // A set is the state of a feed: entries sorted by key, in pages of one kind
-// each, with the fingerprint kept up to date. An IPv4 claim takes 10 bytes, and
-// 4 more where it was not heard together with its neighbours.
+// each. An IPv4 claim takes 10 bytes, and 4 more where it was not heard together
+// with its neighbours.
 type set struct {
-	pages       []*page
-	count       int
-	fingerprint wire.Fingerprint
+	pages []*page
+	count int
+	tree  *tree // nil until the fingerprint is asked for
+}
+
+// fingerprint commits to the entries. The first time costs a walk over all, a
+// later one as much as has changed since.
+func (s *set) fingerprint() wire.Fingerprint {
+	if s.tree == nil {
+		s.tree = &tree{}
+		s.each(func(e *wire.Entry) { s.tree.add(&e.Key, s) })
+	}
+	return s.tree.fingerprint(s)
 }
 
 // A page has its entries in columns, which waste nothing between fields.
@@ -159,15 +169,17 @@ func (s *set) get(k *ban.Key) (wire.Entry, bool) {
 // put adds or replaces an entry.
 func (s *set) put(e *wire.Entry) {
 	at, i, found := s.find(&e.Key)
-	s.fingerprint.Add(e)
 	if found {
-		p := s.pages[at]
-		old := p.entry(i)
-		s.fingerprint.Remove(&old)
-		p.replace(i, e)
+		s.pages[at].replace(i, e)
+		if s.tree != nil {
+			s.tree.touch(&e.Key)
+		}
 		return
 	}
 	s.count++
+	if s.tree != nil {
+		defer s.tree.add(&e.Key, s)
+	}
 	// Past the last key of its kind: the page before takes it, if it has room.
 	if (at == len(s.pages) || s.pages[at].kind != e.Key.Kind) && at > 0 && s.pages[at-1].kind == e.Key.Kind && s.pages[at-1].len() < pageSize {
 		at--
@@ -193,7 +205,9 @@ func (s *set) remove(k *ban.Key) (wire.Entry, bool) {
 	}
 	p := s.pages[at]
 	e := p.entry(i)
-	s.fingerprint.Remove(&e)
+	if s.tree != nil {
+		s.tree.remove(k)
+	}
 	s.count--
 	if p.remove(i); p.len() == 0 {
 		s.pages = slices.Delete(s.pages, at, at+1)
@@ -216,9 +230,11 @@ func (s *set) removeIf(gone func(*page, int) bool, skip func(*page) bool) (out [
 		kept, least := 0, uint32(1<<32-1)
 		for i := range p.len() {
 			if gone(p, i) {
-				e := p.entry(i)
-				s.fingerprint.Remove(&e)
-				out = append(out, e.Key)
+				k := p.key(i)
+				if s.tree != nil {
+					s.tree.remove(&k)
+				}
+				out = append(out, k)
 				continue
 			}
 			p.move(kept, i)
@@ -262,6 +278,18 @@ func (s *set) ascend(lo, hi string, f func(*wire.Entry)) {
 			if hi != "" && e.Key.Text() >= hi {
 				return
 			}
+			f(&e)
+		}
+	}
+}
+
+// from calls f with the first n entries whose keys are not below k.
+func (s *set) from(k ban.Key, n int, f func(*wire.Entry)) {
+	at, i, _ := s.find(&k)
+	for ; n > 0 && at < len(s.pages); at, i = at+1, 0 {
+		p := s.pages[at]
+		for ; n > 0 && i < p.len(); i, n = i+1, n-1 {
+			e := p.entry(i)
 			f(&e)
 		}
 	}

@@ -132,7 +132,7 @@ func slotOf(b Body) (int, bool) {
 // higher number is the newer; two different ones with the same number prove
 // that the author, or who has its key, tells different stories.
 //
-//	n u64 | ttl u32 | gc u32 | count u32 | fingerprint 16 | card u64 | card hash 16 | ring u16 |
+//	n u64 | ttl u32 | gc u32 | count u32 | fingerprint 32 | card u64 | card hash 16 | ring u16 |
 //	snapshot n u64 | snapshot gc u32 | 0 u8, pieces
 //	                                 | 1 u8, manifest hash 16, size u32
 type Head struct {
@@ -283,7 +283,7 @@ const maxKey = 1 + 20
 // numbered from 1 in an epoch, without a gap. First claims that end at or
 // before GC leave, then up is put, then down is taken out.
 //
-//	gc u32 | fingerprint 16 | entries up | withdrawals down
+//	gc u32 | fingerprint 32 | entries up | withdrawals down
 type Delta struct {
 	GC          uint32
 	Fingerprint Fingerprint // of the state afterwards

@@ -7,11 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -118,13 +118,13 @@ func makeVectors(t *testing.T) vectorsText {
 	}
 	h := Header{Kind: KindDelta, Network: "livepeer", Topic: "sshd", Operator: f.Operator, Epoch: 7, Number: 12, Issued: testTime}
 	at := FeedName("livepeer", f, KindDelta, 0).String()
-	twenty := string(make([]byte, 20))
+	before := string(make([]byte, 36))
 	for _, c := range []struct{ name, body string }{
-		{"delta with targets out of order", twenty + "\x02\x01\x02\x09\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00"},
-		{"delta with an unmasked prefix", twenty + "\x00\x01\x04\x01\xc0\x00\x02\x01\x18"},
-		{"delta with IPv4 in IPv6", twenty + "\x00\x01\x02\x01" + string(make([]byte, 10)) + "\xff\xff\x01\x02\x03\x04"},
-		{"delta with a base above the least end", twenty + "\x01\x01\x01\x05\x00\x00\x00\x00\x01\x01\x00\x00\x00"},
-		{"delta with a long form of a number", twenty + "\x80\x00\x00"},
+		{"delta with targets out of order", before + "\x02\x01\x02\x09\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00"},
+		{"delta with an unmasked prefix", before + "\x00\x01\x04\x01\xc0\x00\x02\x01\x18"},
+		{"delta with IPv4 in IPv6", before + "\x00\x01\x02\x01" + string(make([]byte, 10)) + "\xff\xff\x01\x02\x03\x04"},
+		{"delta with a base above the least end", before + "\x01\x01\x01\x05\x00\x00\x00\x00\x01\x01\x00\x00\x00"},
+		{"delta with a long form of a number", before + "\x80\x00\x00"},
 	} {
 		out.Vectors = append(out.Vectors, vector{
 			Name: c.name, Meaning: "signed, but not in canonical form", Topic: at, Payload: hex.EncodeToString(Seal(node, h, []byte(c.body))), Refused: "format",
@@ -135,13 +135,9 @@ func makeVectors(t *testing.T) vectorsText {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s Fingerprint
 	state := vectorState{Meaning: "the claims of the valid delta", Claims: m.Describe().Claims}
-	for _, e := range m.Body.(*Delta).Up {
-		s.Add(&e)
-	}
-	state.Fingerprint = hex.EncodeToString(s[:])
-	out.States = []vectorState{{Meaning: "no claims", Claims: []DescribedClaim{}, Fingerprint: strings.Repeat("0", 32)}, state}
+	state.Fingerprint = describeFingerprint(m.Body.(*Delta).Up)
+	out.States = []vectorState{{Meaning: "no claims", Claims: []DescribedClaim{}, Fingerprint: describeFingerprint(nil)}, state, manyClaims()}
 	pass := LoginPassword(node, f.Operator, "broker.example.org", testTime.Add(10*time.Minute))
 	login := vectorLogin{"a valid login", f.Node.String(), f.Operator.String(), pass, "broker.example.org", testTime.Unix(), true}
 	out.Logins = append(out.Logins, login)
@@ -151,6 +147,32 @@ func makeVectors(t *testing.T) vectorsText {
 	login.Meaning, login.Good, login.Client = "the same, of another node", false, ban.NodeOf([]byte("x")).String()
 	out.Logins = append(out.Logins, login)
 	return out
+}
+
+func describeFingerprint(es []Entry) string {
+	f := FingerprintOf(es)
+	return hex.EncodeToString(f[:])
+}
+
+// manyClaims is a state whose tree has branches: a leaf that is full and one
+// that has an entry more.
+func manyClaims() vectorState {
+	var claims []ban.Claim
+	for i := range 2*LeafEntries + 1 {
+		a := netip.AddrFrom4([4]byte{198, 51, byte(100 + i/LeafEntries%2), byte(i % LeafEntries)})
+		t, err := ban.TargetOfAddr(a)
+		if i == 2*LeafEntries {
+			t, err = ban.TargetOfPrefix(netip.MustParsePrefix("2001:db8:5::/64"))
+		}
+		if err != nil {
+			panic(err)
+		}
+		claims = append(claims, ban.Claim{Target: t, End: testTime.Add(time.Duration(i) * time.Minute), Class: ban.ClassScan, Hits: uint8(i), Basis: ban.Basis(i % 4)})
+	}
+	es := SortClaims(claims, testTime)
+	d := Description{}
+	d.ops(es, nil)
+	return vectorState{Meaning: "more claims than a leaf of the tree holds", Claims: d.Claims, Fingerprint: describeFingerprint(es)}
 }
 
 func TestVectors(t *testing.T) {
