@@ -60,7 +60,7 @@ func FuzzTargetTextRoundTrips(f *testing.F) {
 	})
 }
 
-func TestTopicSpelling(t *testing.T) {
+func TestTopicsAreShortLowerCaseWords(t *testing.T) {
 	for s, want := range map[string]bool{
 		"sshd": true, "broadcaster-addresses": true, "a": true, "0": true, strings.Repeat("a", 32): true,
 		"": false, "-a": false, "a-": false, "Sshd": false, "a/b": false, "a+": false, "#": false, strings.Repeat("a", 33): false,

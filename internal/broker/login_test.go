@@ -124,7 +124,7 @@ func TestACommunityBrokerKeepsNoSessions(t *testing.T) {
 	}
 }
 
-func TestPasswordHashes(t *testing.T) {
+func TestOnlyTheRightPasswordMatchesItsHash(t *testing.T) {
 	hash, err := HashPassword("secret")
 	if err != nil || CheckHash(hash) != nil {
 		t.Fatal(err, CheckHash(hash))

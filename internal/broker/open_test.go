@@ -95,7 +95,7 @@ func TestWhatWasNotAcknowledgedComesAgain(t *testing.T) {
 	}
 }
 
-func TestExactlyOnce(t *testing.T) {
+func TestQoS2ArrivesExactlyOnce(t *testing.T) {
 	b := open(t)
 	sub, pub := join(t, b, "sub"), join(t, b, "pub")
 	if q := sub.subscribe("x", 2); q != 2 {
@@ -184,7 +184,7 @@ func TestAKeepaliveIsEnforced(t *testing.T) {
 	}
 }
 
-func TestMosquittoClients(t *testing.T) {
+func TestMosquittosClientsPublishAndSubscribe(t *testing.T) {
 	if _, err := exec.LookPath("mosquitto_sub"); err != nil {
 		t.Skip("mosquitto-clients is not installed")
 	}

@@ -10,7 +10,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-func TestReadBack(t *testing.T) {
+func TestPublishedMessagesAreReadBack(t *testing.T) {
 	a, b := wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindHead}, wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindDelta, Slot: 3}
 	now := time.Unix(1_800_000_000, 0)
 	var r readBack

@@ -27,7 +27,7 @@ func vote(name string, since, end time.Duration) Vote {
 	return Vote{Operator: op(name), On: ban.MustTarget("198.51.100.7"), Since: t0.Add(since), End: t0.Add(end), Hits: 5, Established: true}
 }
 
-func TestVerdicts(t *testing.T) {
+func TestVotesGiveTheVerdictOfTheRules(t *testing.T) {
 	lists := Trust{
 		op("alice"): {Operators: []ban.Operator{op("x"), op("y"), op("z")}, Follows: []ban.Operator{op("far")}},
 		op("bob"):   {Operators: []ban.Operator{op("y"), op("z")}},

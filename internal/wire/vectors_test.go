@@ -175,7 +175,7 @@ func manyClaims() vectorState {
 	return vectorState{Meaning: "more claims than a leaf of the tree holds", Claims: d.Claims, Fingerprint: describeFingerprint(es)}
 }
 
-func TestVectors(t *testing.T) {
+func TestVectorsAreWhatTheCodecWrites(t *testing.T) {
 	made, err := json.MarshalIndent(makeVectors(t), "", " ")
 	if err != nil {
 		t.Fatal(err)

@@ -125,9 +125,9 @@ func TestALongLineIsCutAndCounted(t *testing.T) {
 	}
 }
 
-// TestRotation rotates a log in every usual way, with late writes to the old
+// TestEveryWayToRotateALogLosesNothing rotates a log in every usual way, with late writes to the old
 // file and restarts in the middle.
-func TestRotation(t *testing.T) {
+func TestEveryWayToRotateALogLosesNothing(t *testing.T) {
 	kinds := map[string]func(t *testing.T, dir, log string, i int) (late string){
 		"rename": func(t *testing.T, dir, log string, i int) string {
 			old := fmt.Sprintf("%s.%d", log, i)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestSyslogMessages(t *testing.T) {
+func TestEverySyslogFormatIsRead(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, tt := range []struct{ name, message, want string }{
 		{"RFC 5424", `<34>1 2025-10-11T22:14:15.003Z mymachine.example.com su 42 ID47 - 'su root' failed`, "2025-10-11T22:14:15.003Z|mymachine.example.com|su|42|'su root' failed"},

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// TestTorture writes as fast as it can while another goroutine rotates and the
+// TestEachLineIsReadOnceWhileTheLogRotates writes as fast as it can while another goroutine rotates and the
 // reader stops and goes on with nothing but its position.
-func TestTorture(t *testing.T) {
+func TestEachLineIsReadOnceWhileTheLogRotates(t *testing.T) {
 	for _, poll := range []bool{false, true} {
 		t.Run(fmt.Sprintf("poll %t", poll), func(t *testing.T) {
 			t.Parallel()
