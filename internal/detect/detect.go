@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -123,6 +125,7 @@ type Detector struct {
 	pending   map[pendingKey]Decision
 
 	saveMu    sync.Mutex
+	file      stateFile
 	lastSaved time.Time
 	saveError error
 }
@@ -146,15 +149,14 @@ func New(o Options) (*Detector, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := load(o.StatePath)
-	if err != nil {
+	var at source.Position
+	if err := loadState(o.StatePath, func(batch []record) { at = d.restore(batch) }); err != nil {
 		return nil, err
 	}
-	d.restore(state)
 	if err := d.lookBack(); err != nil {
 		return nil, err
 	}
-	d.readers, err = newReaders(d, state.Position)
+	d.readers, err = newReaders(d, at)
 	return d, err
 }
 
@@ -163,7 +165,7 @@ func prepare(o Options) (*Detector, error) {
 	if o.MaxTracked == 0 {
 		o.MaxTracked = DefaultMaxTracked
 	}
-	d := &Detector{o: o, pending: map[pendingKey]Decision{}, tracked: &budget{}}
+	d := &Detector{o: o, pending: map[pendingKey]Decision{}, tracked: &budget{}, file: stateFile{path: o.StatePath}}
 	d.tracked.left.Store(int64(o.MaxTracked))
 	var faults []error
 	for _, j := range o.Jails {
@@ -331,21 +333,36 @@ const (
 	purgeEvery  = 10 * time.Minute
 )
 
-// purge forgets bans that ended long ago, and all that have ended when there
-// are too many.
+// purge forgets bans that ended long ago, and when there are too many the
+// tenth of them that ends first.
 func (j *jail) purge(now time.Time) {
 	if len(j.bans) == 0 || now.Sub(j.purged) < purgeEvery && len(j.bans) < maxBans {
 		return
 	}
 	j.purged = now
 	limit := now.Add(-rememberFor)
-	if len(j.bans) >= maxBans {
-		limit = now
-	}
 	for t, b := range j.bans {
 		if b.End.Before(limit) {
-			delete(j.bans, t)
+			j.forget(t)
 		}
+	}
+	if len(j.bans) < maxBans {
+		return
+	}
+	byEnd := slices.SortedFunc(maps.Keys(j.bans), func(a, b ban.Target) int { return j.bans[a].End.Compare(j.bans[b].End) })
+	for _, t := range byEnd[:len(byEnd)/10] {
+		j.forget(t)
+	}
+}
+
+func (j *jail) forget(t ban.Target) {
+	delete(j.bans, t)
+	j.banChanged(t)
+}
+
+func (j *jail) banChanged(t ban.Target) {
+	if j.bansChanged != nil {
+		j.bansChanged[t] = struct{}{}
 	}
 }
 
@@ -363,7 +380,11 @@ type jail struct {
 	window *window
 	counts jailCounts
 	bans   map[ban.Target]banCount // with Increment
-	purged time.Time
+	// bansChanged and saved are for the state file: targets whose bans differ
+	// from it, nil where none is written, and the counts in it.
+	bansChanged map[ban.Target]struct{}
+	saved       counts
+	purged      time.Time
 }
 
 // ruleMeaning is what one failregex says of the offence.
@@ -408,6 +429,9 @@ func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 	}
 	out.window = newWindow(def.Detect.FindTime.Duration(), float64(def.Detect.MaxRetry), b)
 	out.bans = map[ban.Target]banCount{}
+	if o.StatePath != "" {
+		out.window.changed, out.bansChanged = map[ban.Target]struct{}{}, map[ban.Target]struct{}{}
+	}
 	return out, nil
 }
 

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 }
 
 // sshd gives the shipped definition, reading path.
-func sshd(t *testing.T, path string) *topics.Definition {
+func sshd(t testing.TB, path string) *topics.Definition {
 	t.Helper()
 	for _, d := range topics.Builtin() {
 		if d.Name == "sshd" {

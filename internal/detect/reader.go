@@ -473,6 +473,7 @@ func (j *jail) end(t ban.Target, last time.Time) time.Time {
 	}
 	if j.def.Detect.Increment.Enabled {
 		j.bans[t] = banCount{count + 1, end}
+		j.banChanged(t)
 	}
 	return end
 }

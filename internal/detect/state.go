@@ -1,12 +1,9 @@
 package detect
 
 import (
-	"encoding/json"
+	"cmp"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 	"time"
 
 	"banmesh/internal/ban"
@@ -14,26 +11,33 @@ import (
 )
 
 // stateVersion is the form of the state file; another one is refused.
-const stateVersion = 1
+const stateVersion = 2
 
-// maxState bounds the file that is read back: the largest that a full
-// detector writes has half of it.
-const maxState = 256 << 20
+// entriesPerRecord bounds a record of the state file: about 100 bytes an entry.
+const entriesPerRecord = 512
 
-// A state is what a detector saves.
-type state struct {
-	Version  int                      `json:"version"`
-	Position source.Position          `json:"position"`
-	Jails    map[ban.Topic]*jailState `json:"jails"`
-	Pending  []Decision               `json:"pending,omitempty"`
+// A record is one line of the state file: a part of a batch of changes, all of
+// which hold once the record with the batch's Position has come.
+type record struct {
+	Version int       `json:"version,omitempty"` // in the first record of a file alone
+	Topic   ban.Topic `json:"topic,omitempty"`   // of the fields up to BansGone
+	Counts  *counts   `json:"counts,omitempty"`
+	// Tracked and Bans replace what was said of their targets, Gone and BansGone
+	// end it.
+	Tracked  []entryState            `json:"tracked,omitempty"`
+	Gone     []ban.Target            `json:"gone,omitempty"`
+	Bans     map[ban.Target]banCount `json:"bans,omitempty"`
+	BansGone []ban.Target            `json:"bans_gone,omitempty"`
+
+	// Position ends a batch, and Pending is then all that is pending.
+	Position *source.Position `json:"position,omitempty"`
+	Pending  []Decision       `json:"pending,omitempty"`
 }
 
-type jailState struct {
-	Found   uint64                  `json:"found"`
-	Banned  uint64                  `json:"banned"`
-	Ignored uint64                  `json:"ignored"`
-	Tracked []entryState            `json:"tracked"`
-	Bans    map[ban.Target]banCount `json:"bans,omitempty"`
+type counts struct {
+	Found   uint64 `json:"found"`
+	Banned  uint64 `json:"banned"`
+	Ignored uint64 `json:"ignored"`
 }
 
 type entryState struct {
@@ -45,72 +49,58 @@ type entryState struct {
 	Established bool       `json:"e,omitempty"`
 }
 
-// load reads the state file. One that does not exist is an empty state; one
-// that cannot be read as written is an error, because starting over would
-// count lines twice or lose them.
-func load(path string) (*state, error) {
-	empty := &state{Version: stateVersion}
-	if path == "" {
-		return empty, nil
-	}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return empty, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading the detection state: %w", err)
-	case info.Size() > maxState:
-		return nil, fmt.Errorf("%s: %w: it has %d bytes", path, ErrState, info.Size())
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the detection state: %w", err)
-	}
-	var s state
-	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", path, ErrState, err)
-	}
-	if s.Version != stateVersion {
-		return nil, fmt.Errorf("%s: %w: its version is %d, not %d", path, ErrState, s.Version, stateVersion)
-	}
-	return &s, nil
-}
-
-// restore puts a saved state into the jails that still exist.
-func (d *Detector) restore(s *state) {
-	for _, j := range d.jails {
-		saved := s.Jails[j.topic]
-		if saved == nil {
-			continue
-		}
-		j.counts.found, j.counts.banned, j.counts.ignored = saved.Found, saved.Banned, saved.Ignored
-		for t, c := range saved.Bans {
-			j.bans[t] = c
-		}
-		for _, e := range saved.Tracked {
-			if e.Target.IsZero() {
-				continue
+// restore puts a batch of saved records into the jails that still exist, and
+// gives the position that they lead to.
+func (d *Detector) restore(batch []record) source.Position {
+	last := batch[len(batch)-1]
+	for _, r := range batch {
+		for _, j := range d.jails {
+			if j.topic == r.Topic {
+				j.restore(r)
 			}
-			kept := j.window.add(e.Target, time.Unix(0, e.Last), e.Hits, e.Established)
-			kept.first, kept.hits, kept.seen, kept.established = e.First, e.Hits, e.Seen, e.Established
 		}
 	}
-	for _, v := range s.Pending {
+	clear(d.pending)
+	for _, v := range last.Pending {
 		d.pending[pendingKey{v.Topic, v.Target}] = v
 	}
+	return *last.Position
 }
 
-// Save writes positions and counters, as they belong together, to the state
-// file. The file is whole at every moment, also when the power fails.
+func (j *jail) restore(r record) {
+	if r.Counts != nil {
+		j.counts.found, j.counts.banned, j.counts.ignored = r.Counts.Found, r.Counts.Banned, r.Counts.Ignored
+	}
+	for _, t := range r.Gone {
+		j.window.remove(t)
+	}
+	for _, e := range r.Tracked {
+		if !e.Target.IsZero() {
+			j.window.put(e)
+		}
+	}
+	for _, t := range r.BansGone {
+		delete(j.bans, t)
+	}
+	for t, c := range r.Bans {
+		j.bans[t] = c
+	}
+}
+
+// Save makes positions and counters durable, as they belong together: the
+// changes since the last time are appended to the state file, and now and then
+// it is written anew. The file leads to one of the saved states at every
+// moment, also when the power fails.
 func (d *Detector) Save() error {
 	if d.o.StatePath == "" {
 		return nil
 	}
 	d.saveMu.Lock()
 	defer d.saveMu.Unlock()
-	s := &state{Version: stateVersion, Jails: map[ban.Topic]*jailState{}}
-	d.checkpoint(d.readers, s)
-	err := writeFile(d.o.StatePath, s)
+	whole := d.file.wantsWhole()
+	var batch []record
+	d.checkpoint(d.readers, source.Position{}, whole, &batch)
+	err := d.file.write(batch, whole)
 	d.saveError = err
 	if err == nil {
 		d.lastSaved = d.o.Now()
@@ -120,78 +110,116 @@ func (d *Detector) Save() error {
 
 // checkpoint takes everything while no line is handled: each reader is held
 // while the next one is asked.
-func (d *Detector) checkpoint(rest []*reader, s *state) {
+func (d *Detector) checkpoint(rest []*reader, at source.Position, whole bool, batch *[]record) {
 	if len(rest) == 0 {
-		d.collect(s)
+		*batch = d.collect(at, whole)
 		return
 	}
 	rest[0].source.Checkpoint(func(p source.Position) {
-		s.Position.Time = p.Time
-		s.Position.Files = append(s.Position.Files, p.Files...)
-		s.Position.Docker = append(s.Position.Docker, p.Docker...)
-		s.Position.Journal = append(s.Position.Journal, p.Journal...)
-		d.checkpoint(rest[1:], s)
+		at.Time = p.Time
+		at.Files = append(at.Files, p.Files...)
+		at.Docker = append(at.Docker, p.Docker...)
+		at.Journal = append(at.Journal, p.Journal...)
+		d.checkpoint(rest[1:], at, whole, batch)
 	})
 }
 
-func (d *Detector) collect(s *state) {
+// collect gives the batch that leads from the last saved state to this one, or
+// with whole from nothing, and takes the changes as saved.
+func (d *Detector) collect(at source.Position, whole bool) (batch []record) {
 	for _, j := range d.jails {
 		j.mu.Lock()
-		saved := &jailState{Found: j.counts.found, Banned: j.counts.banned, Ignored: j.counts.ignored}
-		for e := j.window.oldest; e != nil; e = e.newer {
-			saved.Tracked = append(saved.Tracked, entryState{e.target, e.first, e.last, e.hits, e.seen, e.established})
-		}
-		if len(j.bans) > 0 {
-			saved.Bans = make(map[ban.Target]banCount, len(j.bans))
-			for t, c := range j.bans {
-				saved.Bans[t] = c
-			}
-		}
+		batch = j.collect(batch, whole)
 		j.mu.Unlock()
-		s.Jails[j.topic] = saved
 	}
+	end := record{Position: &at}
 	d.pendingMu.Lock()
 	for _, v := range d.pending {
-		s.Pending = append(s.Pending, v)
+		end.Pending = append(end.Pending, v)
 	}
 	d.pendingMu.Unlock()
+	return append(batch, end)
 }
 
-// writeFile replaces a file atomically and durably.
-func writeFile(path string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encoding the detection state: %w", err)
+func (j *jail) collect(batch []record, whole bool) []record {
+	c := counts{j.counts.found, j.counts.banned, j.counts.ignored}
+	if whole || c != j.saved {
+		batch = append(batch, record{Topic: j.topic, Counts: &c})
+		j.saved = c
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("saving the detection state: %w", err)
+	tracked, gone := j.window.changes(whole)
+	for part := range slices.Chunk(gone, entriesPerRecord) {
+		batch = append(batch, record{Topic: j.topic, Gone: part})
 	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.Write(b)
-	if err == nil {
-		err = temporary.Sync()
+	for part := range slices.Chunk(tracked, entriesPerRecord) {
+		batch = append(batch, record{Topic: j.topic, Tracked: part})
 	}
-	if closing := temporary.Close(); err == nil {
-		err = closing
+	bans, bansGone := j.banChanges(whole)
+	for part := range slices.Chunk(bansGone, entriesPerRecord) {
+		batch = append(batch, record{Topic: j.topic, BansGone: part})
 	}
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
+	for part := range slices.Chunk(bans, entriesPerRecord) {
+		r := record{Topic: j.topic, Bans: make(map[ban.Target]banCount, len(part))}
+		for _, t := range part {
+			r.Bans[t] = j.bans[t]
+		}
+		batch = append(batch, r)
 	}
-	if err == nil {
-		err = syncDirectory(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("saving the detection state: %w", err)
-	}
-	return nil
+	return batch
 }
 
-func syncDirectory(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
+// changes gives the entries that changed since it was last asked, oldest
+// first, and the targets that are no longer tracked; with whole all entries.
+func (w *window) changes(whole bool) (tracked []entryState, gone []ban.Target) {
+	if whole {
+		tracked = make([]entryState, 0, len(w.entries))
+		for e := w.oldest; e != nil; e = e.newer {
+			tracked = append(tracked, e.state())
+		}
+	} else {
+		for t := range w.changed {
+			if e := w.entries[t]; e != nil {
+				tracked = append(tracked, e.state())
+			} else {
+				gone = append(gone, t)
+			}
+		}
+		slices.SortFunc(tracked, func(a, b entryState) int { return cmp.Compare(a.Last, b.Last) })
 	}
-	defer dir.Close()
-	return dir.Sync()
+	w.changed = map[ban.Target]struct{}{} // a cleared map keeps the memory of a flood
+	return tracked, gone
 }
+
+func (e *entry) state() entryState {
+	return entryState{e.target, e.first, e.last, e.hits, e.seen, e.established}
+}
+
+// put gives a target the entry that was saved.
+func (w *window) put(s entryState) {
+	w.remove(s.Target)
+	e := w.add(s.Target, time.Unix(0, s.Last), s.Hits, s.Established)
+	e.first, e.hits, e.seen, e.established = s.First, s.Hits, s.Seen, s.Established
+}
+
+// banChanges gives the targets whose count of bans changed since it was last
+// asked, with whole all that have one, and those that have none any more.
+func (j *jail) banChanges(whole bool) (bans, gone []ban.Target) {
+	if whole {
+		for t := range j.bans {
+			bans = append(bans, t)
+		}
+	} else {
+		for t := range j.bansChanged {
+			if _, has := j.bans[t]; has {
+				bans = append(bans, t)
+			} else {
+				gone = append(gone, t)
+			}
+		}
+	}
+	j.bansChanged = map[ban.Target]struct{}{}
+	return bans, gone
+}
+
+// errNoState says that a state file has no whole batch of changes.
+var errNoState = errors.New("it holds no whole state")

@@ -33,6 +33,9 @@ type window struct {
 	oldest, newest *entry
 	budget         *budget
 	evicted        uint64
+	// changed are the targets whose entry differs from the state file's; nil
+	// where none is written.
+	changed map[ban.Target]struct{}
 }
 
 type entry struct {
@@ -71,7 +74,14 @@ func (w *window) add(target ban.Target, at time.Time, weight float64, establishe
 	e.hits += weight
 	e.seen++
 	e.established = e.established && established
+	w.mark(target)
 	return e
+}
+
+func (w *window) mark(target ban.Target) {
+	if w.changed != nil {
+		w.changed[target] = struct{}{}
+	}
 }
 
 // makeRoom evicts the target that was quiet for longest.
@@ -120,6 +130,7 @@ func (w *window) remove(target ban.Target) {
 		w.unlink(e)
 		delete(w.entries, target)
 		w.budget.left.Add(1)
+		w.mark(target)
 	}
 }
 
