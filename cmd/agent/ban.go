@@ -99,6 +99,9 @@ so, signed, in the topics that this node publishes: those whose dispute rule lis
 				in = " in " + topic
 			}
 			fmt.Fprintf(c.OutOrStdout(), "no peer can ban it here%s before %s\n", in, clock(a.Exempt))
+			for _, l := range a.Left {
+				fmt.Fprintf(c.OutOrStdout(), "the kernel still drops packets of %s %s, which this agent does not keep; to end it: %s\n", l.Target, l.Where, l.Fix)
+			}
 			return nil
 		},
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +29,7 @@ type enforcer struct {
 	o   enforcerOptions
 	fw  firewall.Firewall // nil when nothing is enforced
 	why string            // why there is none, in words
+	leftovers
 
 	mu    sync.Mutex
 	drift firewall.Drift
@@ -62,13 +65,17 @@ const (
 // newEnforcer finds out its rights here, and puts the whole wanted state
 // in force before anything else of the node runs.
 func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
-	e := &enforcer{o: o, fw: o.firewall}
+	e := &enforcer{o: o, fw: o.firewall, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
 	if c := o.settings(); e.fw == nil && c.Config().Firewall.Mode != "off" {
 		var err error
 		e.fw, e.why, err = openFirewall(ctx, c, SwitchFile(o.state), firewall.Options{Logger: o.log, Now: o.now})
 		if err != nil {
 			return nil, err
 		}
+	}
+	if o.firewall == nil {
+		f := o.settings().Config().Firewall
+		e.clear(ctx, e.chosen(), enforced{e.chosen().Name(), cmp.Or(f.Table, firewall.DefaultTable), f.IPTablesLegacy}, e.fw == nil)
 	}
 	if err := e.configure(ctx); err != nil {
 		return nil, errors.Join(err, e.close())
@@ -258,7 +265,8 @@ func (e *enforcer) Holds(ctx context.Context, t ban.Target) (firewall.Held, bool
 func (e *enforcer) Remembers() bool { return e.fw != nil }
 
 // Warnings implements [api.Firewall].
-func (e *enforcer) Warnings(context.Context) (list []control.Warning) {
+func (e *enforcer) Warnings(ctx context.Context) (list []control.Warning) {
+	list = e.leftovers.warnings(ctx)
 	if e.fw == nil {
 		if mode, _ := e.Enforcement(); mode != "off" {
 			list = append(list, api.NotEnforcing.Warn("bans are not enforced: "+e.why, ""))

@@ -56,4 +56,15 @@ type UnbanRequest struct {
 type UnbanAnswer struct {
 	Lifted []Ban     `json:"lifted"`
 	Exempt time.Time `json:"exempt_until"`
+	// Left are bans in the kernel that this agent does not keep, and so cannot
+	// lift.
+	Left []LeftBan `json:"left,omitempty"`
+}
+
+// A LeftBan is a target whose packets the kernel drops though this agent does
+// not enforce there.
+type LeftBan struct {
+	Target ban.Target `json:"target"`
+	Where  string     `json:"where"` // for people
+	Fix    string     `json:"fix"`   // the command that ends it
 }

@@ -30,12 +30,25 @@ type Summary struct {
 	Operators map[ban.Topic]map[string]Counter `json:"operators,omitempty"`
 }
 
+// Bans counts the banned prefixes. known is false where this kernel does not
+// count elements, and there may be more.
+func (s Summary) Bans() (n int, known bool) {
+	known = true
+	for _, m := range s.Maps {
+		if m.Bans {
+			n, known = n+int(m.Elements), known && m.Known
+		}
+	}
+	return n, known
+}
+
 // A MapSummary is how full a map is.
 type MapSummary struct {
 	Name     string `json:"name"`
 	Holds    string `json:"holds"` // for people
 	Elements uint32 `json:"elements"`
 	Known    bool   `json:"known"` // whether this kernel says how many
+	Bans     bool   `json:"bans"`  // whether its elements are bans
 }
 
 // A Capability says whether an enforcer can work here.

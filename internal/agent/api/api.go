@@ -65,6 +65,9 @@ type Firewall interface {
 	Operators(context.Context) map[ban.Topic][]control.OperatorCount
 	// Holds asks the kernel about a target, false where it cannot be asked.
 	Holds(context.Context, ban.Target) (firewall.Held, bool)
+	// Left says of which targets packets are dropped by bans that this agent does
+	// not keep, and how to end it.
+	Left(context.Context, []ban.Target) []control.LeftBan
 	// Untracked says why connections are not remembered, nil where they are.
 	Untracked() error
 	// Remembers says whether there is anything that could remember connections.

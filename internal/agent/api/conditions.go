@@ -23,6 +23,7 @@ var (
 	Undone        = Condition{"config", "The configuration asks for things that this node does not do.", control.SeverityLow, "agent check lists them"}
 
 	NotEnforcing    = Condition{"not-enforcing", "Bans are computed and not enforced.", control.SeverityHigh, "run the agent as root, or with CAP_NET_ADMIN as its systemd unit does"}
+	BansLeft        = Condition{"bans-left", "The kernel enforces bans that this agent does not keep.", control.SeverityHigh, "agent firewall flush, or agent firewall panic while another agent runs"}
 	FirewallOff     = Condition{"firewall-off", "Enforcement was switched off by hand.", control.SeverityHigh, "agent firewall resume"}
 	FirewallFull    = Condition{"firewall-full", "The kernel holds as many bans as max_bans allows.", control.SeverityHigh, "raise max_bans in [firewall], or accept from fewer operators"}
 	FirewallRefuses = Condition{"firewall", "The firewall refuses writes.", control.SeverityHigh, "agent firewall check"}
@@ -60,7 +61,7 @@ var (
 func Conditions() []Condition {
 	list := []Condition{
 		Configuration, Undone,
-		NotEnforcing, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking,
+		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking,
 		NeverBanFault, Pack,
 		Source, NoSource, NoProof, Uncorroborated, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,

@@ -161,6 +161,7 @@ func (s *Server) unban(r *http.Request) (any, error) {
 		s.o.Detection.Forget(b.Topic, b.Target)
 	}
 	answer.Exempt = s.o.Now().Add(lasts)
+	answer.Left = s.o.Firewall.Left(r.Context(), targets)
 	s.o.Log.InfoContext(r.Context(), "unbanned by hand", slog.Int("targets", len(targets)), slog.Int("lifted", len(answer.Lifted)))
 	return answer, nil
 }

@@ -24,11 +24,11 @@ func Inspect(table string) (s firewall.Summary, err error) {
 		}
 		s.Present, s.Owned = true, flags&tableOwner != 0
 		for _, m := range []firewall.MapSummary{
-			{Name: mapHost4, Holds: "IPv4 addresses"},
-			{Name: mapHost6, Holds: "IPv6 addresses"},
-			{Name: mapNet6, Holds: "IPv6 /64 networks"},
-			{Name: mapWide4, Holds: "other IPv4 prefixes"},
-			{Name: mapWide6, Holds: "other IPv6 prefixes"},
+			{Name: mapHost4, Holds: "IPv4 addresses", Bans: true},
+			{Name: mapHost6, Holds: "IPv6 addresses", Bans: true},
+			{Name: mapNet6, Holds: "IPv6 /64 networks", Bans: true},
+			{Name: mapWide4, Holds: "other IPv4 prefixes", Bans: true},
+			{Name: mapWide6, Holds: "other IPv6 prefixes", Bans: true},
 			{Name: setNever4, Holds: "IPv4 ranges never banned"},
 			{Name: setNever6, Holds: "IPv6 ranges never banned"},
 		} {

@@ -53,10 +53,10 @@ func InspectIPSet(ctx context.Context, table string, legacy bool, topics []ban.T
 		return sum, err
 	}
 	holds := []firewall.MapSummary{
-		{Name: "4", Holds: "IPv4 addresses"},
-		{Name: "4n", Holds: "IPv4 prefixes"},
-		{Name: "6", Holds: "IPv6 addresses"},
-		{Name: "6n", Holds: "IPv6 prefixes"},
+		{Name: "4", Holds: "IPv4 addresses", Bans: true},
+		{Name: "4n", Holds: "IPv4 prefixes", Bans: true},
+		{Name: "6", Holds: "IPv6 addresses", Bans: true},
+		{Name: "6n", Holds: "IPv6 prefixes", Bans: true},
 		{Name: "never-4", Holds: "IPv4 ranges never banned"},
 		{Name: "never-6", Holds: "IPv6 ranges never banned"},
 	}

@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+
+	"banmesh/internal/agent/api"
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/enforcers"
+)
+
+// enforcedFile, in the state directory, says with which enforcer this node
+// enforces, or did last.
+const enforcedFile = "enforced.json"
+
+// enforced is the content of [enforcedFile].
+type enforced struct {
+	Enforcer       string `json:"enforcer"`
+	Table          string `json:"table,omitempty"`
+	IPTablesLegacy bool   `json:"iptables_legacy,omitempty"`
+}
+
+// leftovers are bans in the kernel that this agent does not keep: of a run
+// before it that enforced, where this one does not or does it elsewhere. It
+// takes them away at its start. Those of an agent that runs stay, as do those
+// that it lacks the right to remove; a person is told.
+type leftovers struct {
+	file string
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	kept []leftover
+}
+
+// A leftover is an enforcer whose bans could not be removed, and why.
+type leftover struct {
+	by  firewall.Enforcer
+	why error
+}
+
+// clear removes the bans of every enforcer of this node but the one in use;
+// off says that none is. now is the choice of the settings.
+func (l *leftovers) clear(ctx context.Context, chosen firewall.Enforcer, now enforced, off bool) {
+	before, known := l.read()
+	l.kept = nil
+	switch {
+	case known && before != now:
+		e, err := enforcers.Find(before.Enforcer, firewall.Setup{Table: before.Table, IPTablesLegacy: before.IPTablesLegacy})
+		if err == nil {
+			l.remove(ctx, e, known)
+		}
+		if !off {
+			break
+		}
+		fallthrough
+	case off:
+		l.remove(ctx, chosen, known)
+	}
+	var err error
+	switch {
+	case !off:
+		err = l.write(now)
+	case len(l.kept) == 0:
+		if err = os.Remove(l.file); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err != nil {
+		l.log.ErrorContext(ctx, "choice of the enforcer not recorded", slog.Any("error", err))
+	}
+}
+
+// remove takes an enforcer's bans away. known says that this node enforced with
+// it, so that bans that cannot be seen may be there.
+func (l *leftovers) remove(ctx context.Context, e firewall.Enforcer, known bool) {
+	s, err := e.Inspect(ctx, nil)
+	switch {
+	case errors.Is(err, firewall.ErrUnseen), err == nil && !s.Present, err != nil && !known:
+		return
+	case err == nil:
+		err = e.Remove(ctx)
+	}
+	if err == nil {
+		l.log.InfoContext(ctx, "bans of an earlier run removed", slog.String("where", e.Where()))
+		return
+	}
+	l.log.WarnContext(ctx, "bans of an earlier run stay", slog.String("where", e.Where()), slog.Any("error", err))
+	l.kept = append(l.kept, leftover{e, err})
+}
+
+// command ends the leftover's bans.
+func (l leftover) command() string {
+	if errors.Is(l.why, firewall.ErrBusy) {
+		return "agent firewall panic"
+	}
+	return "agent firewall flush"
+}
+
+// warnings says which bans are in force though this agent does not keep them.
+func (l *leftovers) warnings(ctx context.Context) (list []control.Warning) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range l.kept {
+		s, err := x.by.Inspect(ctx, nil)
+		text := ""
+		switch {
+		case err != nil:
+			text = fmt.Sprintf("bans of an earlier run may still be in force %s, and cannot be seen: %v", x.by.Where(), err)
+		case !s.Present:
+			continue
+		default:
+			count := "bans are"
+			switch n, known := s.Bans(); {
+			case known && n == 0:
+				continue
+			case known && n == 1:
+				count = "1 ban is"
+			case known:
+				count = fmt.Sprintf("%d bans are", n)
+			}
+			text = fmt.Sprintf("%s still in force %s, and not this agent's: %v", count, x.by.Where(), x.why)
+		}
+		list = append(list, api.BansLeft.Warn(text, x.command()))
+	}
+	return list
+}
+
+// Left implements [api.Firewall].
+func (l *leftovers) Left(ctx context.Context, targets []ban.Target) (held []control.LeftBan) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range l.kept {
+		for _, t := range targets {
+			p, ip := t.Prefix()
+			if !ip {
+				continue
+			}
+			if h, err := x.by.Holds(ctx, p); err == nil && h.Banned {
+				held = append(held, control.LeftBan{Target: t, Where: x.by.Where(), Fix: x.command()})
+			}
+		}
+	}
+	return held
+}
+
+func (l *leftovers) read() (e enforced, known bool) {
+	b, err := os.ReadFile(l.file)
+	return e, err == nil && json.Unmarshal(b, &e) == nil
+}
+
+// write records the choice. A torn record counts as none.
+func (l *leftovers) write(e enforced) error {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	next := l.file + ".next"
+	if err := os.WriteFile(next, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, l.file)
+}
