@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"banmesh/internal/mqttguard"
 )
 
 // advice says what a person can do about a connection that failed, or "".
@@ -21,6 +23,8 @@ func advice(err error, b Broker, host string) string {
 		lookUp    *net.DNSError
 	)
 	switch {
+	case errors.Is(err, mqttguard.ErrMisbehaving):
+		return "nothing that it sent was taken. Tell who runs it, and use another broker meanwhile"
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword), errors.Is(err, packets.ErrorRefusedNotAuthorised):
 		if b.User != "" {
 			return "user and password_file of this broker's entry in agent.toml"

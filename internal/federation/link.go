@@ -11,10 +11,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"banmesh/internal/mqttguard"
 	"banmesh/internal/wire"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -98,6 +101,7 @@ type link struct {
 	subReady   chan struct{}
 	connected  bool
 	since      time.Time
+	health     Health
 	lastError  string
 	advice     string            // about lastError
 	told       map[string]string // what was last logged of each address that failed
@@ -204,6 +208,10 @@ func (l *link) failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.connected, l.lastError, l.out, l.refused = false, err.Error(), nil, 0
+	l.health = HealthUnreachable
+	if errors.Is(err, mqttguard.ErrMisbehaving) {
+		l.health = HealthMisbehaving
+	}
 	l.advice = advice(err, l.broker, l.url.Hostname())
 	at := l.url.Redacted()
 	if l.told[at] != l.lastError {
@@ -218,18 +226,31 @@ func (l *link) failed(err error) {
 	}
 }
 
-// session is one connection, from CONNECT to its loss.
-func (l *link) session(ctx context.Context) error {
+// session is one connection, from CONNECT to its loss. A fault of ours in it
+// costs this link its connection, and nothing else.
+func (l *link) session(ctx context.Context) (err error) {
+	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lost := make(chan error, 1)
-	client := mqtt.NewClient(l.options(ctx, lost))
+	var guard atomic.Pointer[mqttguard.Conn]
+	defer func() {
+		if r := recover(); r != nil {
+			err = l.faulted(r)
+		}
+		// The client library reports a lost connection in its own words.
+		if g := guard.Load(); g != nil && g.Err() != nil && outer.Err() == nil {
+			err = g.Err()
+		}
+	}()
+	client := mqtt.NewClient(l.options(ctx, &guard, lost))
 	defer client.Disconnect(0)
 	if err := wait(ctx, client.Connect(), connectTimeout+time.Second); err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
 	l.mu.Lock()
 	l.generation++
+	l.health = HealthConnected
 	l.connected, l.since, l.lastError, l.advice, l.out, l.cut = true, l.now(), "", "", nil, make(chan struct{})
 	delete(l.told, l.url.Redacted())
 	l.shown, l.offered, l.wanted = map[wire.Name][]byte{}, map[wire.Name]offer{}, nil
@@ -242,12 +263,16 @@ func (l *link) session(ctx context.Context) error {
 	failed := make(chan error, 2)
 	for _, f := range []func(context.Context, mqtt.Client) error{l.subscriber, l.publisher} {
 		wg.Go(func() {
+			defer func() {
+				if r := recover(); r != nil {
+					failed <- l.faulted(r)
+				}
+			}()
 			if err := f(ctx, client); err != nil {
 				failed <- err
 			}
 		})
 	}
-	var err error
 	select {
 	case err = <-lost:
 	case err = <-failed:
@@ -264,7 +289,13 @@ func (l *link) session(ctx context.Context) error {
 	return err
 }
 
-func (l *link) options(ctx context.Context, lost chan<- error) *mqtt.ClientOptions {
+// faulted logs a panic and makes an error of it.
+func (l *link) faulted(r any) error {
+	l.log.Error("link_failed", "broker", l.address(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	return fmt.Errorf("a fault of ours: %v", r)
+}
+
+func (l *link) options(ctx context.Context, guard *atomic.Pointer[mqttguard.Conn], lost chan<- error) *mqtt.ClientOptions {
 	id, user, password := l.login(l.url.Hostname(), l.now())
 	if l.broker.User != "" {
 		user, password = l.broker.User, l.broker.Password
@@ -273,7 +304,12 @@ func (l *link) options(ctx context.Context, lost chan<- error) *mqtt.ClientOptio
 	o.SetProtocolVersion(4).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetOrderMatters(true)
 	o.SetConnectTimeout(connectTimeout).SetKeepAlive(keepAlive).SetPingTimeout(pingTimeout).SetWriteTimeout(writeTimeout)
 	o.SetCustomOpenConnectionFn(func(u *url.URL, _ mqtt.ClientOptions) (net.Conn, error) {
-		return dial(u, l.tls(u), connectTimeout)
+		g, err := dial(u, l.tls(u), connectTimeout)
+		if err != nil {
+			return nil, err
+		}
+		guard.Store(g)
+		return g, nil
 	})
 	o.SetConnectionLostHandler(func(_ mqtt.Client, err error) {
 		select {
@@ -672,13 +708,25 @@ func (l *link) lacks(n wire.Name, raw []byte, again bool, now time.Time) bool {
 func (l *link) status() BrokerStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Since: l.since, Error: l.lastError, Advice: l.advice, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost}
+	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Health: l.health, Since: l.since, Error: l.lastError, Advice: l.advice, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost}
 }
+
+// Health is how a broker treats us.
+type Health string
+
+// Healths. The first is that of a link that did not get to an answer yet.
+const (
+	HealthUnknown     Health = ""
+	HealthConnected   Health = "connected"
+	HealthUnreachable Health = "unreachable" // or it refuses us; Error says why
+	HealthMisbehaving Health = "misbehaving" // it sends what no MQTT broker may send
+)
 
 // A BrokerStatus says how the connection to a broker stands.
 type BrokerStatus struct {
 	URL       string    `json:"url"`
 	Connected bool      `json:"connected"`
+	Health    Health    `json:"health"`
 	Since     time.Time `json:"since,omitzero"` // of the last connection
 	Error     string    `json:"error,omitempty"`
 	Advice    string    `json:"advice,omitempty"` // what a person can do about it
