@@ -64,6 +64,8 @@ func (a *author) headOf(network string, number uint64) (topic, payload string) {
 	body = binary.BigEndian.AppendUint32(body, 1)      // gc
 	body = binary.BigEndian.AppendUint32(body, 0)      // count
 	body = append(body, make([]byte, 16)...)           // fingerprint
+	body = binary.BigEndian.AppendUint64(body, 0)      // card's serial
+	body = append(body, make([]byte, 16)...)           // card's hash
 	body = binary.BigEndian.AppendUint16(body, 16)     // ring
 	body = binary.BigEndian.AppendUint64(body, 0)      // snapshot n
 	body = binary.BigEndian.AppendUint32(body, 1)      // snapshot gc
