@@ -63,7 +63,7 @@ func (a *author) headOf(network string, number uint64) (topic, payload string) {
 	body = binary.BigEndian.AppendUint32(body, 3600)   // ttl
 	body = binary.BigEndian.AppendUint32(body, 1)      // gc
 	body = binary.BigEndian.AppendUint32(body, 0)      // count
-	body = append(body, make([]byte, 16)...)           // fingerprint
+	body = append(body, make([]byte, 32)...)           // fingerprint
 	body = binary.BigEndian.AppendUint64(body, 0)      // card's serial
 	body = append(body, make([]byte, 16)...)           // card's hash
 	body = binary.BigEndian.AppendUint16(body, 16)     // ring
