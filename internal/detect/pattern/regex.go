@@ -1,7 +1,8 @@
 // Package pattern runs the regular expressions of fail2ban's filters: Python's
 // syntax with fail2ban's tags. Lines run on a matcher of our own that stops
 // after so many steps as are in proportion to the line. The few that it gives
-// up run on a backtracking engine with a time limit and a circuit breaker.
+// up run on a backtracking engine that has a limit for a line and an allowance
+// for all lines.
 package pattern
 
 import (
@@ -20,14 +21,6 @@ import (
 // what a log line needs, and short enough that a hostile line delays its
 // source by no more than a scheduler does.
 const MatchTimeout = 50 * time.Millisecond
-
-// The circuit breaker: after breakAfter timeouts in a row the expression's
-// backtracking part rests for breakFor, and lines that need it count as not
-// matched and are counted as skipped.
-const (
-	breakAfter = 3
-	breakFor   = time.Minute
-)
 
 // Options say how an expression is meant.
 type Options struct {
@@ -48,10 +41,9 @@ type Regex struct {
 	// all that the expression asks for. wide may give nil.
 	machine, wide func() *machine
 
-	exact   func() (*regexp2.Regexp, error)
-	stats   counters
-	failing atomic.Int32
-	resting atomic.Int64 // unix nanoseconds until which the breaker is open
+	exact     func() (*regexp2.Regexp, error)
+	stats     counters
+	allowance allowance
 }
 
 type counters struct{ searched, matched, backtracked, timeouts, skipped atomic.Uint64 }
@@ -60,7 +52,7 @@ type counters struct{ searched, matched, backtracked, timeouts, skipped atomic.U
 type Stats struct {
 	Searched, Matched, Backtracked uint64
 	// Timeouts is how often the backtracking engine ran into [MatchTimeout],
-	// Skipped how often it was not asked because the breaker was open.
+	// Skipped how often it was not asked because its allowance was spent.
 	Timeouts, Skipped uint64
 }
 
@@ -199,8 +191,8 @@ func (r *Regex) blank(spans []int) []int {
 
 // backtrack asks the exact engine, within its limits.
 func (r *Regex) backtrack(s []byte, spans []int) []int {
-	now := time.Now()
-	if until := r.resting.Load(); until != 0 && now.UnixNano() < until {
+	started := time.Now()
+	if !r.allowance.left(started) {
 		r.stats.skipped.Add(1)
 		return nil
 	}
@@ -212,15 +204,11 @@ func (r *Regex) backtrack(s []byte, spans []int) []int {
 	r.stats.backtracked.Add(1)
 	text, offsets := runes(s)
 	m, err := re.FindRunesMatch(text)
+	r.allowance.spend(started, min(time.Since(started), MatchTimeout))
 	if err != nil {
 		r.stats.timeouts.Add(1)
-		if r.failing.Add(1) >= breakAfter {
-			r.failing.Store(0)
-			r.resting.Store(now.Add(breakFor).UnixNano())
-		}
 		return nil
 	}
-	r.failing.Store(0)
 	if m == nil {
 		return nil
 	}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -239,6 +241,23 @@ func (f *file) keepTail(data []byte) {
 	keep := min(tailSize-len(data), len(f.tail))
 	f.tail = append(f.tail[:0], f.tail[len(f.tail)-keep:]...)
 	f.tail = append(f.tail, data...)
+}
+
+// skipHole goes on at the next byte of a sparse file that is stored, or at its
+// end: what lies before was never written and reads as zeros, a terabyte of it
+// as easily as a page.
+func (f *file) skipHole() error {
+	next, err := f.f.Seek(f.readAt, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		next, err = f.f.Seek(0, io.SeekEnd)
+	}
+	if err != nil || next < f.readAt+tailSize {
+		return err // near enough to be read, or a file system that does not say
+	}
+	f.readAt = next
+	f.committed.Store(next)
+	f.tail = append(f.tail[:0], make([]byte, tailSize)...)
+	return nil
 }
 
 // realPath is where the file itself lies, or lay.

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -218,6 +219,11 @@ func (s *files) drainFile(ctx context.Context, f *file) (more bool, err error) {
 			return false, err
 		}
 		f.keepTail(data)
+		if len(f.partial) == 0 && len(data) == chunkSize && len(bytes.TrimLeft(data, "\x00")) == 0 {
+			if err := f.skipHole(); err != nil {
+				s.failed(err)
+			}
+		}
 		if err := f.remember(); err != nil && !errors.Is(err, errTruncated) {
 			s.failed(err)
 		}

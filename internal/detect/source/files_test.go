@@ -268,3 +268,22 @@ func TestAGlobThatIsNewAfterARestartSkipsWhatExists(t *testing.T) {
 		}
 	}
 }
+
+func TestAHoleOfATerabyteIsSkipped(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "app.log")
+	appendTo(t, log, numbered(0, 2))
+	c := newCollector()
+	r := run(t, Spec{Files: []string{log}}, Position{}, Options{Start: StartBeginning}, c.handle)
+	exactly(t, c.wait(t, 2), 0, 2)
+	// A writer that does not append goes on at its old offset.
+	f, err := os.OpenFile(log, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(numbered(2, 5)), 1<<40); err != nil {
+		t.Skipf("this file system takes no sparse file of a terabyte: %v", err)
+	}
+	exactly(t, c.wait(t, 5), 0, 5)
+	r.stop()
+}
