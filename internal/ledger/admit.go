@@ -4,128 +4,87 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
-	"banmesh/internal/policy"
 )
 
-// upsert stores the feed's claim of a record's target. It reports whether
-// anything changed.
-func (l *Ledger) upsert(r uint32, f uint16, c ban.Claim, how arrival, now time.Time) bool {
+// admit decides whether a new vote counts at once or has to wait, and notes to
+// write down when it arrived.
+func (l *Ledger) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) {
 	state := &l.feeds.list[f]
-	end := seconds(c.End)
-	v := l.table.vote(r, f)
-	switch {
-	case v == nil:
-		v = l.table.addVote(r, f)
-		state.live++
-		state.changed = true
-		l.admit(r, f, v, c.Target, how, now)
-	case v.end == end && v.hits == c.Hits && v.class() == c.Class && v.has(flagEstablished) == c.Established:
-		v.set(flagGeneration, state.generation)
-		return false
-	case end > v.end:
-		v.since = seconds(now) // renewed: the topic's ttl counts from now
-		l.note(r, f)
-	}
-	v.end, v.hits = end, c.Hits
-	v.setClass(c.Class)
-	v.set(flagEstablished, c.Established)
-	v.set(flagGeneration, state.generation)
-	return true
-}
-
-// arrival says how a claim came.
-type arrival struct {
-	known map[ban.Target]knownVote // replayed at start: what was decided then
-	join  bool                     // the first that is heard of the operator in the topic
-	sweep bool                     // what a Reset does not repeat is withdrawn at its end
-}
-
-// admit decides whether a new vote counts at once or has to wait.
-func (l *Ledger) admit(r uint32, f uint16, v *vote, target ban.Target, how arrival, now time.Time) {
-	state := &l.feeds.list[f]
-	b := l.budget(state.feed)
+	key := budgetKey{state.feed.Topic, state.feed.Operator}
+	b, limits := l.feeds.budget(state.feed), l.policy.Limits(state.feed.Topic)
 	v.since = seconds(now)
-	limits := l.policy.Limits(state.feed.Topic)
-	if how.known != nil {
-		if k, ok := how.known[target]; ok {
-			v.since = k.since
-			l.setHold(r, f, v, k.hold, b)
-			return
-		}
-		if state.allowed > 0 {
-			state.allowed--
-			v.since = state.base
-			if !b.Take(limits, target, false, now) {
-				l.setHold(r, f, v, queued, nil)
-			}
-			return
-		}
-	}
-	switch {
-	case how.join:
+	l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, f})
+	l.feeds.pending.feed(f, &l.feeds)
+	switch approved := b.Approved.After(now); {
+	case l.alsoCounts(r, v):
+		// Another of the operator's nodes said so before.
+	case how.join && b.mayJoin(limits, now):
 		// Its probation and the budget of live bans are guard enough; it has no
-		// usual rate yet. Its arrival is the feed's base, so nothing is noted.
-		if b.Take(limits, target, false, now) {
-			state.guard.Base++
-			return
+		// usual rate yet.
+		b.Free++
+		l.feeds.pending.budget(key)
+		state.guard.Base++
+		if !b.Take(limits, l.table.target(r), false, now) {
+			l.setHold(r, v, queued)
 		}
-		l.setHold(r, f, v, queued, nil)
-	case !state.guard.Add(limits, state.live-state.held, now):
+	case !approved && !state.guard.Add(limits, state.live-state.held, now):
 		if state.held == 0 {
 			l.log.Warn("a feed changes more than usual, and waits for approval", "feed", state.feed.String())
 		}
-		l.setHold(r, f, v, guarded, nil)
-		state.changed = true
-	case !b.Take(limits, target, true, now):
-		l.setHold(r, f, v, queued, nil)
+		l.setHold(r, v, guarded)
+	case !b.Take(limits, l.table.target(r), !approved, now):
+		l.setHold(r, v, queued)
 	}
-	l.note(r, f)
 }
 
-// setHold puts a vote that is not counted yet into a state. With a budget, a
-// vote that counts uses it without asking.
-func (l *Ledger) setHold(r uint32, f uint16, v *vote, h hold, b *budget) {
-	v.setHold(h)
+// alsoCounts says whether another counted vote on the record is of the same
+// operator. A target that several of its nodes claim uses its budget once.
+func (l *Ledger) alsoCounts(r uint32, v *vote) bool {
+	o := l.feeds.list[v.feed].feed.Operator
+	for w := range l.table.votesOf(r) {
+		if w != v && !isOwn(w.feed) && w.hold() == counted && l.feeds.list[w.feed].feed.Operator == o {
+			return true
+		}
+	}
+	return false
+}
+
+// setHold puts a vote that was counted or is new into a state: one that counts
+// uses the budget without asking.
+func (l *Ledger) setHold(r uint32, v *vote, h hold) {
+	state := &l.feeds.list[v.feed]
+	b := l.feeds.budget(state.feed)
 	if h == counted {
-		if b != nil {
+		if !l.alsoCounts(r, v) {
 			b.Use(l.table.target(r))
 		}
 		return
 	}
-	l.feeds.list[f].held++
+	v.setHold(h)
+	state.held++
 	if h == queued {
-		b := l.budget(l.feeds.list[f].feed)
-		b.queue = append(b.queue, queuedVote{r, f})
+		b.queue = append(b.queue, voteAt{r, v.feed})
 	}
 }
 
-// withdraw removes the feed's claim of a record's target.
+// withdraw removes the feed's claim of a record's target, if it makes one.
 func (l *Ledger) withdraw(r uint32, f uint16) bool {
 	v := l.table.vote(r, f)
 	if v == nil {
 		return false
 	}
 	state := &l.feeds.list[f]
-	if f != ownFeed {
-		if v.hold() == counted {
-			l.budget(state.feed).Give(l.table.target(r))
-		} else {
-			l.waitsNoMore(state)
+	state.live--
+	if !isOwn(f) {
+		b := l.feeds.budget(state.feed)
+		b.stored--
+		if v.hold() != counted {
+			state.held--
+		} else if !l.alsoCounts(r, v) {
+			b.Give(l.table.target(r))
 		}
 	}
-	state.live--
-	state.changed = true
 	return l.table.removeVote(r, f)
-}
-
-// waitsNoMore counts that one claim of a feed waits no longer. A guard with
-// nothing left to ask a person about lets go.
-func (l *Ledger) waitsNoMore(state *feedState) {
-	state.held--
-	if state.held == 0 && state.guard.Holds {
-		state.guard.Approve(state.live, l.now())
-		state.changed = true
-	}
 }
 
 // release lets queued votes count, in the order of their arrival, as far as
@@ -137,32 +96,31 @@ func (l *Ledger) release(key budgetKey, b *budget, now time.Time) {
 		b.queue = nil
 		return
 	}
-	wide := false
 	for len(b.queue) > 0 {
 		q := b.queue[0]
-		v, ok := l.queuedVote(q, topic)
-		if ok {
-			if !b.Take(limits, l.table.target(q.record), true, now) {
+		if v, ok := l.queuedVote(q, topic); ok {
+			if !l.alsoCounts(q.record, v) && !b.Take(limits, l.table.target(q.record), !b.Approved.After(now), now) {
 				break
 			}
-			v.setHold(counted)
-			l.waitsNoMore(&l.feeds.list[q.feed])
-			l.note(q.record, q.feed)
-			wide = wide || l.isWide(q.record)
-			l.evaluate(q.record, now)
+			l.countsNow(q, v)
 		}
 		b.queue = b.queue[1:]
 	}
 	if len(b.queue) == 0 {
 		b.queue = nil
 	}
-	if wide {
-		l.evaluateTopic(topic, now)
-	}
+}
+
+// countsNow lets a vote count that waited and for which the budget has room.
+func (l *Ledger) countsNow(at voteAt, v *vote) {
+	v.setHold(counted)
+	l.feeds.list[at.feed].held--
+	l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, at)
+	l.feeds.pending.touch(l, at.record)
 }
 
 // queuedVote finds a vote of a queue that still waits.
-func (l *Ledger) queuedVote(q queuedVote, topic int) (*vote, bool) {
+func (l *Ledger) queuedVote(q voteAt, topic int) (*vote, bool) {
 	rec := l.table.all.at(q.record)
 	if rec.kind == ban.KindNone || int(rec.topic) != topic {
 		return nil, false
@@ -171,33 +129,38 @@ func (l *Ledger) queuedVote(q queuedVote, topic int) (*vote, bool) {
 	return v, v != nil && v.hold() == queued
 }
 
-// strike notes that an operator claims what must never be banned.
-func (l *Ledger) strike(f uint16, target ban.Target, now time.Time) (quarantined bool) {
-	state := &l.feeds.list[f]
-	if !l.policy.Knows(state.feed.Topic, state.feed.Operator) {
-		return false
-	}
-	why, ok := "", false
-	for _, p := range []policy.Protection{l.never, l.peers} {
-		if p == nil {
-			continue
+// guardOpens is how long a guard holds without a person. What waits for it then
+// comes in at its operator's hourly rate.
+const guardOpens = 24 * time.Hour
+
+// openGuards lets those guards go that have held for long enough.
+func (l *Ledger) openGuards(now time.Time) {
+	var due map[uint16]bool
+	for n, state := range l.feeds.peers {
+		if state.guard.Holds && now.Sub(state.guard.Since) >= guardOpens {
+			if due == nil {
+				due = map[uint16]bool{}
+			}
+			due[n] = true
 		}
-		if why, ok = p.Protects(target); ok {
-			break
+	}
+	if due == nil {
+		return
+	}
+	for r := range l.table.all.len() {
+		for v := range l.table.votesOf(r) {
+			if due[v.feed] && v.hold() == guarded {
+				v.setHold(queued)
+				b := l.feeds.budget(l.feeds.list[v.feed].feed)
+				b.queue = append(b.queue, voteAt{r, v.feed})
+				l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, v.feed})
+			}
 		}
 	}
-	if !ok {
-		return false
+	for n := range due {
+		state := &l.feeds.list[n]
+		state.guard.Approve(state.live-state.held, now)
+		l.feeds.pending.feed(n, &l.feeds)
+		l.log.Info("a feed that waited for approval comes in at its hourly rate", "feed", state.feed.String())
 	}
-	p := l.peer(state.feed.Operator)
-	if !p.strike(Strike{Target: target, Topic: state.feed.Topic, At: now, Why: why}) {
-		return false
-	}
-	l.log.Warn("a peer claims what must never be banned", "operator", l.nameOf(state.feed.Operator), "target", target.String(), "protected", why)
-	if p.Quarantine == nil && p.recent(now) >= l.policy.Limits(state.feed.Topic).Strikes {
-		p.Quarantine = &Quarantine{Since: now, Why: "strikes"}
-		l.markQuarantine(state.feed.Operator, true)
-		return true
-	}
-	return false
 }

@@ -1,24 +1,24 @@
 package ledger
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-	"net/netip"
+	"time"
 
 	"banmesh/internal/ban"
 )
 
 // ownRecord is an entry of the journal of own claims.
 type ownRecord struct {
-	place
-	removed bool
-	end     uint32
+	topic   ban.Topic
+	source  Source
+	removed bool // the claim's target alone counts
+	claim   ban.Claim
 	since   uint32
-	flags   uint8 // of the vote: class and whether established
-	hits    uint8
 	proof   Evidence
 }
+
+func (o *ownRecord) place() place { return place{o.topic, o.claim.Target} }
 
 // The first byte of an own record.
 const (
@@ -34,22 +34,19 @@ func (o *ownRecord) append(b []byte) []byte {
 	if o.removed {
 		op = recordRemove
 	}
-	b = append(b, op, byte(len(o.topic)))
-	b = append(b, o.topic...)
-	b = appendTarget(b, o.target)
+	b = append(b, op)
+	b = appendText(b, string(o.topic))
+	b = appendText(b, string(o.source))
 	if o.removed {
-		return b
+		return appendTarget(b, o.claim.Target)
 	}
-	b = binary.LittleEndian.AppendUint32(b, o.end)
+	b = appendClaim(b, o.claim)
 	b = binary.LittleEndian.AppendUint32(b, o.since)
-	b = append(b, o.flags, o.hits)
 	if o.proof == (Evidence{}) {
 		return b
 	}
 	for _, text := range []string{o.proof.By, o.proof.Source, o.proof.Sample} {
-		text = text[:min(len(text), maxText)]
-		b = binary.AppendUvarint(b, uint64(len(text)))
-		b = append(b, text...)
+		b = appendText(b, text)
 	}
 	return b
 }
@@ -58,100 +55,119 @@ func (o *ownRecord) append(b []byte) []byte {
 var errDamaged = fmt.Errorf("an own claim: %w", ErrCorrupt)
 
 func (o *ownRecord) decode(b []byte) error {
-	if len(b) < 2 || b[0] != recordAdd && b[0] != recordRemove || len(b) < 2+int(b[1]) {
-		return errDamaged
-	}
-	topic, err := ban.ParseTopic(string(b[2 : 2+b[1]]))
-	if err != nil {
+	if len(b) < 1 || b[0] != recordAdd && b[0] != recordRemove {
 		return errDamaged
 	}
 	*o = ownRecord{removed: b[0] == recordRemove}
-	o.topic = topic
-	b = b[2+b[1]:]
-	if o.target, b, err = cutTarget(b); err != nil {
+	topic, b, ok1 := cutText(b[1:])
+	source, b, ok2 := cutText(b)
+	if !ok1 || !ok2 {
 		return errDamaged
 	}
+	var err1, err2 error
+	o.topic, err1 = ban.ParseTopic(topic)
+	if o.source, err2 = ParseSource(source); err1 != nil || err2 != nil {
+		return errDamaged
+	}
+	var ok bool
 	if o.removed {
-		if len(b) > 0 {
+		if o.claim.Target, b, ok = cutTarget(b); !ok || len(b) > 0 {
 			return errDamaged
 		}
 		return nil
 	}
-	if len(b) < 10 {
+	if o.claim, b, ok = cutClaim(b); !ok || len(b) < 4 {
 		return errDamaged
 	}
-	o.end, o.since = binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
-	o.flags, o.hits = b[8]&(classMask|flagEstablished), b[9]
-	b = b[10:]
+	o.since, b = binary.LittleEndian.Uint32(b), b[4:]
 	if len(b) == 0 {
 		return nil
 	}
 	for _, text := range []*string{&o.proof.By, &o.proof.Source, &o.proof.Sample} {
-		n, k := binary.Uvarint(b)
-		if k <= 0 || n > maxText || n > uint64(len(b)-k) {
+		if *text, b, ok = cutText(b); !ok {
 			return errDamaged
 		}
-		*text = string(b[k : k+int(n)])
-		b = b[k+int(n):]
 	}
-	if len(b) > 0 {
+	if len(b) > 0 || o.proof == (Evidence{}) {
 		return errDamaged
 	}
 	return nil
 }
 
-// appendTarget writes a kind and the address: 4, 8, 16 or 20 bytes, and a
-// length where the kind does not say it.
-func appendTarget(b []byte, t ban.Target) []byte {
-	b = append(b, byte(t.Kind()))
-	if w, ok := t.Wallet(); ok {
-		return append(b, w[:]...)
-	}
-	p, _ := t.Prefix()
-	switch t.Kind() {
-	case ban.KindAddr4, ban.KindCIDR4:
-		a := p.Addr().As4()
-		b = append(b, a[:]...)
-	case ban.KindNet6:
-		a := p.Addr().As16()
-		return append(b, a[:8]...)
-	default:
-		a := p.Addr().As16()
-		b = append(b, a[:]...)
-	}
-	if k := t.Kind(); k == ban.KindCIDR4 || k == ban.KindCIDR6 {
-		b = append(b, byte(p.Bits()))
-	}
-	return b
+// appendClaim writes a claim: its target, end, class, hits, and one byte for
+// the rest. [cutClaim] reads it back.
+func appendClaim(b []byte, c ban.Claim) []byte {
+	b = appendTarget(b, c.Target)
+	b = binary.LittleEndian.AppendUint32(b, seconds(c.End))
+	return append(b, byte(c.Class), c.Hits, claimBits(c))
 }
 
+func cutClaim(b []byte) (c ban.Claim, rest []byte, ok bool) {
+	c.Target, b, ok = cutTarget(b)
+	if !ok || len(b) < 7 {
+		return c, nil, false
+	}
+	c.End = time.Unix(int64(binary.LittleEndian.Uint32(b)), 0)
+	c.Class, c.Hits = ban.Class(b[4]), b[5]
+	return c, b[7:], setClaimBits(&c, b[6])
+}
+
+// claimBits packs what a claim says beside numbers and times.
+func claimBits(c ban.Claim) (bits uint8) {
+	if c.Established {
+		bits |= flagEstablished
+	}
+	return bits
+}
+
+func setClaimBits(c *ban.Claim, bits uint8) bool {
+	c.Established = bits&flagEstablished != 0
+	return claimBits(*c) == bits
+}
+
+// appendText writes a length and at most [maxText] bytes.
+func appendText(b []byte, s string) []byte {
+	s = s[:min(len(s), maxText)]
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func cutText(b []byte) (s string, rest []byte, ok bool) {
+	n, k := binary.Uvarint(b)
+	if k <= 0 || n > maxText || n > uint64(len(b)-k) || len(binary.AppendUvarint(nil, n)) != k {
+		return "", nil, false
+	}
+	return string(b[k : k+int(n)]), b[k+int(n):], true
+}
+
+// appendTarget writes a kind and the bytes of its key.
+func appendTarget(b []byte, t ban.Target) []byte {
+	k := ban.KeyOf(t)
+	return appendKey(b, &k)
+}
+
+func appendKey(b []byte, k *ban.Key) []byte { return append(append(b, byte(k.Kind)), k.Bytes()...) }
+
 // cutTarget reads what appendTarget wrote, and nothing else.
-func cutTarget(b []byte) (t ban.Target, rest []byte, err error) {
-	lengths := [...]int{ban.KindAddr4: 4, ban.KindAddr6: 16, ban.KindNet6: 8, ban.KindCIDR4: 5, ban.KindCIDR6: 17, ban.KindWallet: 20}
-	if len(b) == 0 || b[0] == 0 || int(b[0]) >= len(lengths) || len(b)-1 < lengths[b[0]] {
-		return t, nil, ErrCorrupt
+func cutTarget(b []byte) (t ban.Target, rest []byte, ok bool) {
+	k, rest, ok := cutKey(b)
+	if !ok {
+		return t, nil, false
 	}
-	kind := ban.Kind(b[0])
-	n := lengths[kind]
-	data, rest := b[1:1+n], b[1+n:]
-	var a16 [16]byte
-	switch kind {
-	case ban.KindWallet:
-		t, err = ban.TargetOfWallet([20]byte(data))
-	case ban.KindAddr4:
-		t, err = ban.TargetOfAddr(netip.AddrFrom4([4]byte(data)))
-	case ban.KindCIDR4:
-		t, err = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom4([4]byte(data)), int(data[4])))
-	case ban.KindNet6:
-		copy(a16[:], data)
-		t, err = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16(a16), 64))
-	case ban.KindAddr6:
-		t, err = ban.TargetOfAddr(netip.AddrFrom16([16]byte(data)))
-	case ban.KindCIDR6:
-		t, err = ban.TargetOfPrefix(netip.PrefixFrom(netip.AddrFrom16([16]byte(data[:16])), int(data[16])))
+	t, err := k.Target()
+	return t, rest, err == nil
+}
+
+// cutKey reads a key, which may be no target.
+func cutKey(b []byte) (k ban.Key, rest []byte, ok bool) {
+	if len(b) == 0 {
+		return k, nil, false
 	}
-	if err != nil || t.Kind() != kind || !bytes.Equal(appendTarget(nil, t), b[:1+n]) {
-		return ban.Target{}, nil, ErrCorrupt
+	k.Kind = ban.Kind(b[0])
+	n := ban.KeyWidth(k.Kind)
+	if n == 0 || len(b)-1 < n {
+		return k, nil, false
 	}
-	return t, rest, nil
+	copy(k.B[:], b[1:1+n])
+	return k, b[1+n:], true
 }

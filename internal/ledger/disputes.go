@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"fmt"
 	"time"
 
 	"banmesh/internal/ban"
@@ -14,61 +13,91 @@ type Dispute struct {
 	End    time.Time
 }
 
-// maxDisputes bounds what one feed can dispute at a time.
+// maxDisputes bounds what one operator can dispute in a topic at a time.
 const maxDisputes = 10_000
 
-// Dispute replaces what a feed disputes. It is not stored: the federation
-// replays it at start.
-func (l *Ledger) Dispute(feed ban.Feed, disputes []Dispute) error {
-	if len(disputes) > maxDisputes {
-		return fmt.Errorf("%w: %s disputes %d targets, at most %d", ErrTooMany, feed, len(disputes), maxDisputes)
+// disputes are found by target, and by feed to be replaced.
+type disputes struct {
+	of map[place]map[ban.Feed]time.Time
+	by map[ban.Feed][]Dispute
+}
+
+func (d *disputes) init() {
+	d.of, d.by = map[place]map[ban.Feed]time.Time{}, map[ban.Feed][]Dispute{}
+}
+
+// replace sets what a feed disputes and gives the targets that are concerned.
+func (d *disputes) replace(feed ban.Feed, list []Dispute) (touched []ban.Target) {
+	for _, old := range d.by[feed] {
+		touched = append(touched, old.Target)
+		p := place{feed.Topic, old.Target}
+		delete(d.of[p], feed)
+		if len(d.of[p]) == 0 {
+			delete(d.of, p)
+		}
 	}
+	delete(d.by, feed)
+	for _, x := range list {
+		touched = append(touched, x.Target)
+		p := place{feed.Topic, x.Target}
+		if d.of[p] == nil {
+			d.of[p] = map[ban.Feed]time.Time{}
+		}
+		d.of[p][feed] = x.End
+	}
+	if len(list) > 0 {
+		d.by[feed] = list
+	}
+	return touched
+}
+
+// beside counts what an operator's other nodes dispute in a feed's topic.
+func (d *disputes) beside(feed ban.Feed) (n int) {
+	for other, list := range d.by {
+		if other != feed && other.Operator == feed.Operator && other.Topic == feed.Topic {
+			n += len(list)
+		}
+	}
+	return n
+}
+
+// Dispute replaces what a feed disputes. It is not stored: the federation
+// replays it at start. An operator that disputes more than [maxDisputes] targets
+// in a topic is quarantined, and the feed then disputes nothing.
+func (l *Ledger) Dispute(feed ban.Feed, list []Dispute) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	var touched []ban.Target
-	for _, d := range l.disputed[feed] {
-		touched = append(touched, d.Target)
-		p := place{feed.Topic, d.Target}
-		delete(l.disputes[p], feed)
-		if len(l.disputes[p]) == 0 {
-			delete(l.disputes, p)
-		}
-	}
-	delete(l.disputed, feed)
 	var kept []Dispute
-	for _, d := range disputes {
-		if d.Target.IsZero() || !d.End.After(now) {
-			continue
-		}
-		kept = append(kept, d)
-		touched = append(touched, d.Target)
-		p := place{feed.Topic, d.Target}
-		if l.disputes[p] == nil {
-			l.disputes[p] = map[ban.Feed]time.Time{}
-		}
-		l.disputes[p][feed] = d.End
-	}
-	if len(kept) > 0 {
-		l.disputed[feed] = kept
-	}
-	if topic, ok := l.table.topics[feed.Topic]; ok {
-		for _, t := range touched {
-			if r, ok := l.table.find(topic, t); ok {
-				l.evaluate(r, now)
+	if len(list)+l.disputes.beside(feed) > maxDisputes {
+		l.quarantineFor(feed, QuarantineDisputes, now)
+	} else {
+		for _, d := range list {
+			if !d.Target.IsZero() && d.End.After(now) {
+				kept = append(kept, d)
 			}
 		}
 	}
-	l.notify()
+	for _, t := range l.disputes.replace(feed, kept) {
+		if r, ok := l.recordAt(place{feed.Topic, t}); ok {
+			l.evaluate(r, now)
+		}
+	}
+	if l.feeds.pending.all {
+		if err := l.save(now, nil); err != nil {
+			return err
+		}
+	}
+	l.settle(now)
 	return nil
 }
 
 // disputesOf gives the disputes about a target.
 func (l *Ledger) disputesOf(topic int, target ban.Target) (list []policy.Dispute) {
-	if len(l.disputes) == 0 {
+	if len(l.disputes.of) == 0 {
 		return nil
 	}
-	for feed, end := range l.disputes[place{l.table.byTopic[topic].name, target}] {
+	for feed, end := range l.disputes.of[place{l.table.byTopic[topic].name, target}] {
 		list = append(list, policy.Dispute{Operator: feed.Operator, End: end})
 	}
 	return list

@@ -32,22 +32,19 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 }
 
 func (l *Ledger) appendVotes(votes []policy.Vote, r uint32, on ban.Target) []policy.Vote {
-	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
-		v := l.table.votes.at(i - 1)
-		votes = append(votes, policy.Vote{
-			Operator:    l.feeds.list[v.feed].feed.Operator,
-			Own:         v.feed == ownFeed,
-			On:          on,
-			Since:       time.Unix(int64(v.since), 0),
-			End:         time.Unix(int64(v.end), 0),
-			Class:       v.class(),
-			Hits:        v.hits,
-			Established: v.has(flagEstablished),
-			Held:        v.hold() != counted,
-			Quarantined: l.feeds.list[v.feed].quarantined,
-		})
+	for v := range l.table.votesOf(r) {
+		votes = append(votes, l.policyVote(v, on))
 	}
 	return votes
+}
+
+func (l *Ledger) policyVote(v *vote, on ban.Target) policy.Vote {
+	c, feed := v.claim(on), &l.feeds.list[v.feed]
+	return policy.Vote{
+		Operator: feed.feed.Operator, Own: isOwn(v.feed), On: on, Since: time.Unix(int64(v.since), 0),
+		End: c.End, Class: c.Class, Hits: c.Hits, Established: c.Established,
+		Held: v.hold() != counted, Quarantined: feed.quarantined,
+	}
 }
 
 // evaluate asks policy about a record again, and about the single IPv6
@@ -110,8 +107,8 @@ func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 // arrived is when the last of a record's claims arrived, or of its own ones
 // alone, or 0.
 func (l *Ledger) arrived(r uint32, own bool) (latest uint32) {
-	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
-		if v := l.table.votes.at(i - 1); v.feed == ownFeed || !own {
+	for v := range l.table.votesOf(r) {
+		if isOwn(v.feed) || !own {
 			latest = max(latest, v.since)
 		}
 	}
@@ -120,17 +117,21 @@ func (l *Ledger) arrived(r uint32, own bool) (latest uint32) {
 
 // prune removes ended claims and gives the latest end of those that are left.
 func (l *Ledger) prune(r uint32, now time.Time) (latest uint32) {
-	ended := func(v *vote) bool { return int64(v.end) <= now.Unix() }
 	for again := true; again; {
 		again, latest = false, 0
-		for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
-			v := l.table.votes.at(i - 1)
-			latest = max(latest, v.end)
-			if ended(v) {
+		for v := range l.table.votesOf(r) {
+			if !v.inForce(now) {
+				own := isOwn(v.feed)
 				l.withdraw(r, v.feed)
+				if _, ok := l.ownClaim(r, now); own && ok {
+					// Another source says so for less, or until later.
+					l.ownDirty[place{l.table.topicName(r), l.table.target(r)}] = struct{}{}
+					l.notifyOwn()
+				}
 				again = true
 				break
 			}
+			latest = max(latest, v.end)
 		}
 	}
 	return latest
@@ -211,13 +212,10 @@ type Enforced struct {
 func (l *Ledger) enforcedAs(r uint32, until time.Time) Enforced {
 	e := Enforced{Topic: l.table.topicName(r), Target: l.table.target(r), Until: until}
 	var longest uint32
-	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
-		v := l.table.votes.at(i - 1)
-		if v.feed == ownFeed {
-			e.Class, e.Own = v.class(), true
-			break
-		}
-		if v.end >= longest {
+	for v := range l.table.votesOf(r) {
+		if isOwn(v.feed) && !e.Own {
+			e.Class, e.Own, longest = v.class(), true, v.end
+		} else if isOwn(v.feed) == e.Own && v.end >= longest {
 			e.Class, longest = v.class(), v.end
 		}
 	}

@@ -204,17 +204,15 @@ func (l *Ledger) Exempt(list []Exemption, duration time.Duration) (lifted []Loca
 	return l.shield(list, now)
 }
 
-// UnbannedAt says when a person last lifted the bans of a target in a topic:
+// unbannedAt says when a person last lifted the bans of a target in a topic:
 // what it did before then is forgiven. It is zero where nobody did.
-func (l *Ledger) UnbannedAt(topic ban.Topic, target ban.Target) (at time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, ok := l.exempt.exempt(topic).Protects(target); !ok {
+func (x *exemptions) unbannedAt(topic ban.Topic, target ban.Target) (at time.Time) {
+	if _, ok := x.exempt(topic).Protects(target); !ok {
 		return at
 	}
 	// Several may overlap it, and the newest counts.
 	prefix, isAddress := target.Prefix()
-	for _, e := range l.exempt.of {
+	for _, e := range x.of {
 		if e.Allow || e.Topic != "" && e.Topic != topic || !e.Since.After(at) {
 			continue
 		}
@@ -288,7 +286,7 @@ func (l *Ledger) shield(list []Exemption, now time.Time) (lifted []Local, err er
 		})
 	}
 	l.notify()
-	slices.SortFunc(lifted, func(a, b Local) int { return a.Claim.Target.Compare(b.Claim.Target) })
+	sortLocal(lifted)
 	return lifted, nil
 }
 
@@ -305,14 +303,19 @@ func (l *Ledger) eachUnder(e Exemption, f func(topic int, r uint32)) {
 // ownUnder gives the removals of the own bans that exemptions lift, each once,
 // and the bans.
 func (l *Ledger) ownUnder(list []Exemption) (records []ownRecord, lifted []Local) {
-	seen := map[place]bool{}
+	seen := map[uint32]bool{}
 	for _, e := range list {
 		l.eachUnder(e, func(topic int, r uint32) {
-			p := place{l.table.byTopic[topic].name, l.table.target(r)}
-			if v := l.table.vote(r, ownFeed); v != nil && !seen[p] {
-				seen[p] = true
-				records = append(records, ownRecord{place: p, removed: true})
-				lifted = append(lifted, Local{p.topic, v.claim(p.target), l.proof.of[p]})
+			if seen[r] {
+				return
+			}
+			seen[r] = true
+			for v := range l.table.votesOf(r) {
+				if isOwn(v.feed) {
+					b := l.local(topic, r, v)
+					lifted = append(lifted, b)
+					records = append(records, ownRecord{topic: b.Topic, source: b.Source, claim: ban.Claim{Target: b.Claim.Target}, removed: true})
+				}
 			}
 		})
 	}

@@ -33,6 +33,7 @@ type Claimed struct {
 	// Name is the operator's in the rules, or its identity; "this node" for our
 	// own.
 	Name        string        `json:"name"`
+	Source      Source        `json:"source,omitempty"` // of our own
 	Operator    string        `json:"operator,omitempty"`
 	Node        string        `json:"node,omitempty"`
 	On          ban.Target    `json:"on"`
@@ -138,25 +139,24 @@ func (l *Ledger) nameOf(o ban.Operator) string {
 func (l *Ledger) claimed(r uint32, list []Claimed, now time.Time) []Claimed {
 	topic, target := l.table.topicName(r), l.table.target(r)
 	first := len(list)
-	i := l.table.all.at(r).votes
-	for _, v := range l.appendVotes(nil, r, target) {
-		feed := l.table.votes.at(i - 1).feed
-		i = l.table.votes.at(i - 1).next
-		if !v.End.After(now) {
+	for v := range l.table.votesOf(r) {
+		if !v.inForce(now) {
 			continue
 		}
+		judged := l.policyVote(v, target)
 		c := Claimed{
-			Name: thisNode, On: target, Since: v.Since, End: v.End,
-			Class: v.Class, Hits: v.Hits, Established: v.Established,
-			WhyNot: l.policy.Counts(topic, v, now),
+			Name: thisNode, On: target, Since: judged.Since, End: judged.End,
+			Class: judged.Class, Hits: judged.Hits, Established: judged.Established,
+			WhyNot: l.policy.Counts(topic, judged, now),
 		}
 		c.Counts = c.WhyNot == policy.ReasonNone
-		if feed == ownFeed {
-			if proof, ok := l.proof.of[place{topic, target}]; ok {
+		if isOwn(v.feed) {
+			c.Source = l.sources.names[v.feed]
+			if proof, ok := l.proof.of[ownPlace{place{topic, target}, v.feed}]; ok {
 				c.Evidence = &proof
 			}
 		} else {
-			f := l.feeds.list[feed].feed
+			f := l.feeds.list[v.feed].feed
 			c.Name, c.Operator, c.Node = l.nameOf(f.Operator), f.Operator.String(), f.Node.String()
 		}
 		list = append(list, c)
@@ -250,9 +250,8 @@ func (l *Ledger) selects(f Filter, r uint32) bool {
 	if f.Operator == (ban.Operator{}) && !f.Own {
 		return true
 	}
-	for i := l.table.all.at(r).votes; i != 0; i = l.table.votes.at(i - 1).next {
-		feed := l.table.votes.at(i - 1).feed
-		if f.Own && feed == ownFeed || feed != ownFeed && f.Operator != (ban.Operator{}) && l.feeds.list[feed].feed.Operator == f.Operator {
+	for v := range l.table.votesOf(r) {
+		if f.Own && isOwn(v.feed) || !isOwn(v.feed) && f.Operator != (ban.Operator{}) && l.feeds.list[v.feed].feed.Operator == f.Operator {
 			return true
 		}
 	}
@@ -284,6 +283,10 @@ type Stats struct {
 	Banned  int `json:"banned"`
 	Watched int `json:"watched"`
 	Held    int `json:"held"`
+	// Waiting and Dropped count claims of peers that do not count yet, and those
+	// that are not kept.
+	Waiting int `json:"waiting"`
+	Dropped int `json:"dropped"`
 }
 
 // Stats counts, by looking at every record.
@@ -293,7 +296,11 @@ func (l *Ledger) Stats() Stats {
 	now := l.now().Unix()
 	s := Stats{
 		Targets: l.table.targets(), Claims: l.table.live,
-		Own: l.feeds.list[ownFeed].live, Feeds: len(l.feeds.list) - 1,
+		Own: l.feeds.own(), Feeds: len(l.feeds.numbers),
+	}
+	for _, state := range l.feeds.peers {
+		s.Waiting += state.held
+		s.Dropped += state.dropped
 	}
 	for i := range l.table.all.len() {
 		rec := l.table.all.at(i)

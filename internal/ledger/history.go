@@ -65,11 +65,11 @@ func (h *History) withdrawal(now time.Time, feed ban.Feed, t ban.Target) {
 	h.full(now)
 }
 
-func (h *History) own(now time.Time, o *ownRecord) {
+func (h *History) own(now time.Time, topic ban.Topic, c ban.Claim) {
 	if h == nil {
 		return
 	}
-	fmt.Fprintf(&h.out, "O %d %s %s %d %d %d %t\n", now.Unix(), o.topic, o.target, o.end, o.flags&classMask, o.hits, o.flags&flagEstablished != 0)
+	fmt.Fprintf(&h.out, "O %d %s %s %d %d %d %t\n", now.Unix(), topic, c.Target, c.End.Unix(), c.Class, c.Hits, c.Established)
 	h.full(now)
 }
 

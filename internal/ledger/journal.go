@@ -14,9 +14,10 @@ import (
 // thing wins, so cleaning and replay cannot disagree.
 type journal struct {
 	bucket  string
+	weigh   func([]byte) int // how many things a record is about; nil: one
 	sealed  []page // full pages, oldest first
 	last    page   // the page that is appended to; number 0: none yet
-	records int    // in all pages
+	records int    // in all pages, each as often as it weighs
 	tail    []byte // the last page's bytes
 }
 
@@ -42,14 +43,14 @@ func pageKey(n uint64) string { return fmt.Sprintf("%016x", n) }
 // replay calls f with every record, oldest first. The bytes are valid during
 // the call only.
 func (j *journal) replay(tx store.Tx, f func([]byte) error) error {
-	*j = journal{bucket: j.bucket}
+	*j = journal{bucket: j.bucket, weigh: j.weigh}
 	err := tx.Each(j.bucket, "", func(key string, value []byte) error {
 		p := page{}
 		if _, err := fmt.Sscanf(key, "%016x", &p.number); err != nil || len(key) != 16 {
 			return fmt.Errorf("%s: page %q: %w", j.bucket, key, ErrCorrupt)
 		}
 		if err := eachRecord(value, func(b []byte) error {
-			p.records++
+			p.records += j.weight(b)
 			return f(b)
 		}); err != nil {
 			return fmt.Errorf("%s: page %s: %w", j.bucket, key, err)
@@ -63,6 +64,13 @@ func (j *journal) replay(tx store.Tx, f func([]byte) error) error {
 		return nil
 	})
 	return err
+}
+
+func (j *journal) weight(b []byte) int {
+	if j.weigh == nil {
+		return 1
+	}
+	return j.weigh(b)
 }
 
 // eachRecord splits a page.
@@ -84,13 +92,18 @@ func eachRecord(value []byte, f func([]byte) error) error {
 }
 
 // write appends records in a transaction, and cleans the oldest pages where
-// less than half of the journal is still true. live is how many records would
-// be enough; rewrite gives what is still true of a record, or nil. The result
-// is the journal as it is if the transaction commits.
+// less than half of the journal is still true: two for each page that it
+// appends, so that cleaning keeps up with whatever arrives. live is how many
+// records would be enough; rewrite gives what is still true of a record, or nil.
+// The result is the journal as it is if the transaction commits.
 func (j journal) write(tx store.Tx, records [][]byte, live int, rewrite func([]byte) []byte) (journal, error) {
 	// j is a copy: what it shares with the original is only appended to.
 	j.tail = append([]byte(nil), j.tail...)
-	for cleaned := 0; len(j.sealed) > 0 && j.records > 2*live+slack && cleaned < 4; cleaned++ {
+	appended := 0
+	for _, b := range records {
+		appended += len(b)
+	}
+	for most := 4 + 2*appended/pageBytes; len(j.sealed) > 0 && j.records > 2*live+slack && most > 0; most-- {
 		oldest := j.sealed[0]
 		var kept [][]byte
 		if err := eachRecord(tx.Get(j.bucket, pageKey(oldest.number)), func(b []byte) error {
@@ -126,8 +139,9 @@ func (j journal) write(tx store.Tx, records [][]byte, live int, rewrite func([]b
 		}
 		j.tail = binary.AppendUvarint(j.tail, uint64(len(b)))
 		j.tail = append(j.tail, b...)
-		j.last.records++
-		j.records++
+		weight := j.weight(b)
+		j.last.records += weight
+		j.records += weight
 		written = true
 	}
 	if !written {

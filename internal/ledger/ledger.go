@@ -3,9 +3,10 @@
 // for a verdict whenever something about a target changes, and tells the
 // enforcers what became of it.
 //
-// Own claims, exemptions and what was decided about peers are on disk before a
-// call returns. Peers' claims are not: the federation stores their signed
-// messages and replays them through [Ledger.Apply] at start.
+// Own claims, exemptions, when the claims of peers arrived and what was decided
+// about them are on disk before a call returns. Peers' claims themselves are
+// not: the federation stores their signed messages and replays them through
+// [Ledger.ApplyAll] at start.
 package ledger
 
 import (
@@ -27,6 +28,9 @@ var (
 	ErrNeverBan = errors.New("this must never be banned")
 	// ErrAllowed says that a person allowed the target.
 	ErrAllowed = errors.New("this is allowed here")
+	// ErrUnbanned says that a person unbanned the target, for a ban that must not
+	// undo that.
+	ErrUnbanned = errors.New("a person unbanned this")
 	// ErrEnded says that a claim's end has passed.
 	ErrEnded = errors.New("the ban would have ended already")
 	// ErrTooMany says that a fixed limit of the ledger is reached.
@@ -70,6 +74,7 @@ type Ledger struct {
 	caution policy.Protection
 	table   table
 	feeds   feeds
+	sources sources
 	own     journal
 	proof   evidence
 	exempt  exemptions
@@ -83,8 +88,7 @@ type Ledger struct {
 	ownDirty map[place]struct{}
 	ownReady chan struct{}
 
-	disputes map[place]map[ban.Feed]time.Time
-	disputed map[ban.Feed][]Dispute
+	disputes disputes
 }
 
 // place names a record.
@@ -107,8 +111,6 @@ func Open(o Options) (*Ledger, error) {
 		changed:  make(chan struct{}, 1),
 		ownReady: make(chan struct{}, 1),
 		ownDirty: map[place]struct{}{},
-		disputes: map[place]map[ban.Feed]time.Time{},
-		disputed: map[ban.Feed][]Dispute{},
 	}
 	if l.now == nil {
 		l.now = time.Now
@@ -122,6 +124,8 @@ func Open(o Options) (*Ledger, error) {
 	l.table.init()
 	l.feeds.init()
 	l.wheel.init()
+	l.sources.init()
+	l.disputes.init()
 	l.proof.init()
 	l.own.bucket = ownBucket
 	now := l.now()
@@ -131,7 +135,7 @@ func Open(o Options) (*Ledger, error) {
 		if err := l.exempt.load(tx, now); err != nil {
 			return err
 		}
-		if err := l.loadFeeds(tx, now); err != nil {
+		if err := l.feeds.load(tx, now); err != nil {
 			return err
 		}
 		return l.loadOwn(tx, now)
@@ -156,7 +160,7 @@ func (l *Ledger) Loaded() {
 func (l *Ledger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return errors.Join(l.save(l.now()), l.history.flush())
+	return errors.Join(l.save(l.now(), nil), l.history.flush())
 }
 
 // view and update run f on the store, if there is one.
@@ -212,135 +216,20 @@ func (l *Ledger) SetCaution(p policy.Protection) {
 	l.evaluateAll(l.now())
 }
 
-// Apply takes a verified change of a followed feed. The order of changes of
-// different feeds does not matter.
-func (l *Ledger) Apply(c ban.Change) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.now()
-	f, err := l.number(c.Feed, now)
-	if err != nil {
-		return err
-	}
-	state := &l.feeds.list[f]
-	how := l.arrival(f, c.Reset, now)
-	if c.Reset {
-		state.generation = !state.generation
-		state.reset = &how
-	}
-	topic := l.table.topic(c.Feed.Topic)
-	if topic < 0 {
-		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
-	}
-	wide, quarantined, held := false, false, state.held
-	touch := func(r uint32) {
-		if l.isWide(r) {
-			wide = true
-		}
-		l.evaluate(r, now)
-	}
-	for _, claim := range c.Claims {
-		if claim.Target.IsZero() || !claim.End.After(now) || !claim.End.Before(endOfTime) {
-			continue
-		}
-		r, err := l.table.put(topic, claim.Target)
-		if err != nil {
-			return err
-		}
-		if how.known == nil {
-			quarantined = l.strike(f, claim.Target, now) || quarantined
-		}
-		if l.upsert(r, f, claim, how, now) {
-			if how.known == nil {
-				l.history.claim(now, c.Feed, claim)
-			}
-			touch(r)
-		}
-	}
-	for _, w := range c.Withdrawn {
-		target := w.Target
-		if r, ok := l.table.find(topic, target); ok && l.withdraw(r, f) {
-			l.history.withdrawal(now, c.Feed, target)
-			touch(r)
-		}
-	}
-	if state.reset != nil && !c.More {
-		if how.sweep {
-			l.sweep(topic, f, touch)
-		}
-		state.reset = nil
-		delete(l.feeds.known, c.Feed)
-	}
-	switch {
-	case quarantined:
-		l.evaluateAll(now)
-	case wide:
-		l.evaluateTopic(topic, now)
-	}
-	l.notify()
-	// What was decided against a peer must not be forgotten in a crash. A flood
-	// is written about once a second: what a crash in between forgets is less
-	// than a guard lets pass, and is counted so at the replay.
-	l.feeds.urgent = l.feeds.urgent || l.feeds.list[f].held > held
-	if quarantined || len(l.feeds.pending) >= flushAt || l.feeds.urgent && (held == 0 || now.Sub(l.feeds.saved) >= time.Second) {
-		return l.save(now)
-	}
-	return nil
-}
-
-// arrival says how a change's claims came, and lets a budget grow for the time
-// that this node was away.
-func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
-	state := &l.feeds.list[f]
-	if state.reset != nil && !reset {
-		return *state.reset // it goes on
-	}
-	how.sweep = reset && state.live > 0
-	if !state.replayed {
-		// The first that a feed says after a start is what it said before.
-		state.replayed = true
-		if reset {
-			if how.known = l.feeds.known[state.feed]; how.known == nil {
-				how.known = map[ban.Target]knownVote{}
-			}
-		} else {
-			delete(l.feeds.known, state.feed)
-		}
-	}
-	b := l.feeds.budgets[budgetKey{state.feed.Topic, state.feed.Operator}]
-	if b == nil {
-		b = l.budget(state.feed)
-		if l.feeds.away > 0 {
-			b.Credit(l.policy.Limits(state.feed.Topic), l.feeds.away, now)
-		}
-	}
-	how.join = how.known == nil && reset && b.Live == 0 && len(b.queue) == 0
-	return how
-}
-
-// sweep withdraws what a reset did not repeat.
-func (l *Ledger) sweep(topic int, f uint16, touch func(uint32)) {
-	generation := l.feeds.list[f].generation
-	var stale []uint32
-	for r := range l.table.records(topic) {
-		if v := l.table.vote(r, f); v != nil && v.has(flagGeneration) != generation {
-			stale = append(stale, r)
-		}
-	}
-	for _, r := range stale {
-		l.history.withdrawal(l.now(), l.feeds.list[f].feed, l.table.target(r))
-		l.withdraw(r, f)
-		touch(r)
-	}
-}
-
 // isWide says whether a change of the record can change the verdicts of other
 // targets. A prefix that the rules refuse anyway cannot, unless it is our own.
 func (l *Ledger) isWide(r uint32) bool {
 	t := l.table.target(r)
 	switch t.Kind() {
 	case ban.KindCIDR4, ban.KindCIDR6:
-		return l.policy.Accepts(l.table.topicName(r), t) || l.table.vote(r, ownFeed) != nil
+		if l.policy.Accepts(l.table.topicName(r), t) {
+			return true
+		}
+		for v := range l.table.votesOf(r) {
+			if isOwn(v.feed) {
+				return true
+			}
+		}
 	}
 	return false
 }

@@ -191,6 +191,7 @@ func TestAnUnbanBeatsPeersAndSurvivesAKill(t *testing.T) {
 		t.Errorf("explain says %+v", e)
 	}
 	// A new offence here is newer than the unban.
+	w.now = t0.Add(time.Second)
 	w.must(w.BanLocal("sshd", claim("198.51.100.1", time.Hour), Evidence{}))
 	w.wantDesired("sshd 198.51.100.1 1h0m0s", "sshd 198.51.100.2 3h0m0s")
 	// The exemption ends.

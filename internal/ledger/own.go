@@ -1,8 +1,8 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"banmesh/internal/ban"
@@ -14,23 +14,29 @@ const ownBucket = "ledger.own"
 // Evidence is why this node banned a target. It is for people and never leaves
 // the node.
 type Evidence struct {
-	By     string `json:"by,omitempty"`     // the filter, "manual", the name of a list
+	By     string `json:"by,omitempty"`     // the filter, or who
 	Source string `json:"source,omitempty"` // which log
 	Sample string `json:"sample,omitempty"` // a line of it
 }
 
 // evidence keeps the newest pieces of evidence, bounded.
 type evidence struct {
-	of    map[place]Evidence
-	order []place
+	of    map[ownPlace]Evidence
+	order []ownPlace
+}
+
+// ownPlace names an own claim.
+type ownPlace struct {
+	place
+	source uint16
 }
 
 // maxEvidence is how many own bans can be shown with a log line.
 const maxEvidence = 10_000
 
-func (e *evidence) init() { e.of = map[place]Evidence{} }
+func (e *evidence) init() { e.of = map[ownPlace]Evidence{} }
 
-func (e *evidence) put(p place, proof Evidence) {
+func (e *evidence) put(p ownPlace, proof Evidence) {
 	if proof == (Evidence{}) {
 		return
 	}
@@ -47,16 +53,18 @@ func (e *evidence) put(p place, proof Evidence) {
 // Local is a decision of this node.
 type Local struct {
 	Topic    ban.Topic
+	Source   Source // "": [SourceDetection]
 	Claim    ban.Claim
+	At       time.Time // when the offence was that it rests on; zero: now
 	Evidence Evidence
 }
 
-// BanLocal bans a target by this node's own decision. It is durable when nil
-// is returned. It fails with [ErrNeverBan], [ErrAllowed] or [ErrEnded],
-// wrapped, for what cannot be banned. A ban of a target that is banned already
-// is only ever lengthened; its hits are the greater of the two.
-func (l *Ledger) BanLocal(topic ban.Topic, claim ban.Claim, proof Evidence) error {
-	refused, err := l.BanAll([]Local{{topic, claim, proof}})
+// Ban bans a target by this node's own decision. It is durable when nil is
+// returned. It fails with [ErrNeverBan], [ErrAllowed], [ErrUnbanned] or
+// [ErrEnded], wrapped, for what cannot be banned. A claim of its source is only
+// ever lengthened; its hits are the greater of the two.
+func (l *Ledger) Ban(b Local) error {
+	refused, err := l.BanAll([]Local{b})
 	if err == nil && len(refused) > 0 {
 		err = refused[0].Err
 	}
@@ -69,30 +77,34 @@ type Refused struct {
 	Err   error
 }
 
-// BanAll is [Ledger.BanLocal] for many in one durable step. It gives those that
+// BanAll is [Ledger.Ban] for many in one durable step. It gives those that
 // cannot be banned; with an error none is.
 func (l *Ledger) BanAll(bans []Local) (refused []Refused, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
 	records := make([]ownRecord, 0, len(bans))
-	for i, b := range bans {
-		err := l.mayBan(b.Claim.Target, b.Claim.End, now)
-		if err == nil {
-			_, err = ban.ParseTopic(string(b.Topic))
+	for i := range bans {
+		b := bans[i]
+		if b.Source == "" {
+			b.Source = SourceDetection
 		}
-		if err != nil {
+		if b.At.IsZero() || b.At.After(now) {
+			b.At = now
+		}
+		if err := l.mayBan(&b, now); err != nil {
 			refused = append(refused, Refused{i, fmt.Errorf("%s: %w", b.Claim.Target, err)})
 			continue
 		}
-		o := ownRecord{place: place{b.Topic, b.Claim.Target}, end: seconds(b.Claim.End), since: seconds(now), hits: b.Claim.Hits, proof: b.Evidence}
-		v := vote{}
-		v.setClass(b.Claim.Class)
-		v.set(flagEstablished, b.Claim.Established)
-		o.flags = v.flags
-		if old := l.ownVote(o.place); old != nil {
-			o.end, o.hits = max(o.end, old.end), max(o.hits, old.hits)
-			o.flags |= old.flags & flagEstablished
+		o := ownRecord{topic: b.Topic, source: b.Source, claim: b.Claim, since: seconds(b.At), proof: b.Evidence}
+		if v := l.ownVote(o.place(), b.Source); v != nil && v.inForce(b.At) {
+			old := v.claim(b.Claim.Target)
+			if old.End.After(o.claim.End) {
+				o.claim.End = old.End
+			}
+			o.claim.Hits = max(o.claim.Hits, old.Hits)
+			o.claim.Established = o.claim.Established || old.Established
+			o.since = min(o.since, v.since)
 		}
 		records = append(records, o)
 	}
@@ -100,9 +112,22 @@ func (l *Ledger) BanAll(bans []Local) (refused []Refused, err error) {
 }
 
 // mayBan refuses what local decisions cannot ban.
-func (l *Ledger) mayBan(t ban.Target, end, now time.Time) error {
+func (l *Ledger) mayBan(b *Local, now time.Time) error {
+	t, end := b.Claim.Target, b.Claim.End
 	if t.IsZero() {
 		return ban.ErrTarget
+	}
+	if _, err := ban.ParseTopic(string(b.Topic)); err != nil {
+		return err
+	}
+	if _, err := ParseSource(string(b.Source)); err != nil {
+		return err
+	}
+	if _, err := l.sources.number(b.Source); err != nil {
+		return err
+	}
+	if l.table.topic(b.Topic) < 0 {
+		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
 	}
 	if !end.After(now) || !end.Before(endOfTime) {
 		return ErrEnded
@@ -115,24 +140,50 @@ func (l *Ledger) mayBan(t ban.Target, end, now time.Time) error {
 	if why, ok := l.exempt.allowed.Protects(t); ok {
 		return fmt.Errorf("%w: %s", ErrAllowed, why)
 	}
-	return nil
+	return l.forgiven(b)
 }
 
-func (l *Ledger) ownVote(p place) *vote {
+// forgiven refuses what a person unbanned. A person bans it again, and so does
+// an offence after the unban; another program's ban or a list does not while the
+// unban lasts: it may rest on what was forgiven.
+func (l *Ledger) forgiven(b *Local) error {
+	if b.Source == SourceHand {
+		return nil
+	}
+	at := l.exempt.unbannedAt(b.Topic, b.Claim.Target)
+	if at.IsZero() || b.Source == SourceDetection && b.At.After(at) {
+		return nil
+	}
+	return fmt.Errorf("%w at %s", ErrUnbanned, at.UTC().Format(time.RFC3339))
+}
+
+// ownVote gives this node's vote of a source, or nil.
+func (l *Ledger) ownVote(p place, s Source) *vote {
+	r, ok := l.recordAt(p)
+	if !ok {
+		return nil
+	}
+	n, ok := l.sources.numbers[s]
+	if !ok {
+		return nil
+	}
+	return l.table.vote(r, n)
+}
+
+func (l *Ledger) recordAt(p place) (uint32, bool) {
 	topic, ok := l.table.topics[p.topic]
 	if !ok {
-		return nil
+		return 0, false
 	}
-	r, ok := l.table.find(topic, p.target)
-	if !ok {
-		return nil
-	}
-	return l.table.vote(r, ownFeed)
+	return l.table.find(topic, p.target)
 }
 
 // commitOwn makes own records durable, together with what also writes, then
 // lets them take effect.
 func (l *Ledger) commitOwn(records []ownRecord, now time.Time, also func(store.Tx) error) error {
+	if len(records) == 0 && also == nil {
+		return nil
+	}
 	encoded := make([][]byte, len(records))
 	for i := range records {
 		encoded[i] = records[i].append(nil)
@@ -144,7 +195,7 @@ func (l *Ledger) commitOwn(records []ownRecord, now time.Time, also func(store.T
 				return err
 			}
 		}
-		next, err = l.own.write(tx, encoded, l.feeds.list[ownFeed].live, func(b []byte) []byte { return l.stillTrue(b, now) })
+		next, err = l.own.write(tx, encoded, l.feeds.own(), func(b []byte) []byte { return l.stillTrue(b, now) })
 		return err
 	})
 	if err != nil {
@@ -152,17 +203,16 @@ func (l *Ledger) commitOwn(records []ownRecord, now time.Time, also func(store.T
 	}
 	l.own = next
 	wide := map[int]bool{}
+	var errs []error
 	for i := range records {
-		if err := l.takeOwn(&records[i], now, wide); err != nil {
-			return err
-		}
+		errs = append(errs, l.takeOwn(&records[i], now, wide))
 	}
 	for topic := range wide {
 		l.evaluateTopic(topic, now)
 	}
 	l.notify()
 	l.notifyOwn()
-	return nil
+	return errors.Join(errs...)
 }
 
 // stillTrue gives a journal record back if it is what the ledger holds now.
@@ -173,12 +223,12 @@ func (l *Ledger) stillTrue(b []byte, now time.Time) []byte {
 	if o.decode(b) != nil || o.removed {
 		return nil
 	}
-	v := l.ownVote(o.place)
-	if v == nil || v.end != o.end || v.since != o.since || v.hits != o.hits || int64(v.end) <= now.Unix() {
+	v := l.ownVote(o.place(), o.source)
+	if v == nil || v.since != o.since || !v.says(o.claim) || !v.inForce(now) {
 		return nil
 	}
-	if l.proof.of[o.place] != o.proof {
-		o.proof = l.proof.of[o.place]
+	if proof := l.proof.of[ownPlace{o.place(), v.feed}]; proof != o.proof {
+		o.proof = proof
 		return o.append(nil)
 	}
 	return b
@@ -186,42 +236,46 @@ func (l *Ledger) stillTrue(b []byte, now time.Time) []byte {
 
 // takeOwn puts an own record in force.
 func (l *Ledger) takeOwn(o *ownRecord, now time.Time, wide map[int]bool) error {
+	source, err := l.sources.number(o.source)
+	if err != nil {
+		return err
+	}
 	topic := l.table.topic(o.topic)
 	if topic < 0 {
 		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
 	}
-	if k := o.target.Kind(); k == ban.KindCIDR4 || k == ban.KindCIDR6 {
+	if k := o.claim.Target.Kind(); k == ban.KindCIDR4 || k == ban.KindCIDR6 {
 		wide[topic] = true
 	}
 	if o.removed {
-		if r, ok := l.table.find(topic, o.target); ok && l.withdraw(r, ownFeed) {
+		if r, ok := l.table.find(topic, o.claim.Target); ok && l.withdraw(r, source) {
 			l.evaluate(r, now)
 		}
 	} else {
-		r, err := l.table.put(topic, o.target)
+		r, err := l.table.put(topic, o.claim.Target)
 		if err != nil {
 			return err
 		}
-		if l.table.vote(r, ownFeed) == nil {
+		if _, ok := l.ownClaim(r, now); !ok {
 			l.credit(r, true)
-			l.history.own(now, o)
+			l.history.own(now, o.topic, o.claim)
 		}
-		l.setOwn(r, o)
+		l.setOwn(r, source, o)
 		l.evaluate(r, now)
 	}
-	l.ownDirty[o.place] = struct{}{}
+	l.ownDirty[o.place()] = struct{}{}
 	return nil
 }
 
-func (l *Ledger) setOwn(r uint32, o *ownRecord) {
-	v := l.table.vote(r, ownFeed)
+func (l *Ledger) setOwn(r uint32, source uint16, o *ownRecord) {
+	v := l.table.vote(r, source)
 	if v == nil {
-		v = l.table.addVote(r, ownFeed)
-		l.feeds.list[ownFeed].live++
+		v = l.table.addVote(r, source)
+		l.feeds.list[source].live++
 	}
-	v.end, v.since, v.hits = o.end, o.since, o.hits
-	v.flags = o.flags
-	l.proof.put(o.place, o.proof)
+	v.setClaim(o.claim)
+	v.since = o.since
+	l.proof.put(ownPlace{o.place(), source}, o.proof)
 }
 
 // loadOwn replays the journal. Verdicts are computed afterwards.
@@ -235,108 +289,76 @@ func (l *Ledger) loadOwn(tx store.Tx, now time.Time) error {
 		if topic < 0 {
 			return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
 		}
-		if o.removed || int64(o.end) <= now.Unix() {
-			if r, ok := l.table.find(topic, o.target); ok && l.withdraw(r, ownFeed) {
+		source, err := l.sources.number(o.source)
+		if err != nil {
+			return err
+		}
+		if o.removed || !o.claim.End.After(now) {
+			if r, ok := l.table.find(topic, o.claim.Target); ok && l.withdraw(r, source) && l.table.all.at(r).votes == 0 {
 				l.table.drop(r)
 			}
 			return nil
 		}
-		r, err := l.table.put(topic, o.target)
+		r, err := l.table.put(topic, o.claim.Target)
 		if err == nil {
-			l.setOwn(r, &o)
+			l.setOwn(r, source, &o)
 		}
 		return err
 	})
 }
 
-// Own gives this node's own claims in a topic that are in force, sorted: what
-// its feed should say.
-func (l *Ledger) Own(topic ban.Topic) []ban.Claim {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	t, ok := l.table.topics[topic]
-	if !ok {
-		return nil
+// A Withdrawal ends own claims and nothing else: it shields nobody.
+type Withdrawal struct {
+	Targets []ban.Target // nil: every target
+	Topic   ban.Topic    // "": every topic
+	Source  Source       // "": every source
+}
+
+// Withdraw ends the own claims that w is about, and gives them. The claims of
+// other sources stay. It is durable when nil is returned.
+func (l *Ledger) Withdraw(w Withdrawal) (withdrawn []Local, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var records []ownRecord
+	take := func(topic int, r uint32) {
+		for v := range l.table.votesOf(r) {
+			if !isOwn(v.feed) || w.Source != "" && l.sources.names[v.feed] != w.Source {
+				continue
+			}
+			b := l.local(topic, r, v)
+			withdrawn = append(withdrawn, b)
+			records = append(records, ownRecord{topic: b.Topic, source: b.Source, claim: ban.Claim{Target: b.Claim.Target}, removed: true})
+		}
 	}
-	now := l.now().Unix()
-	var claims []ban.Claim
-	for r := range l.table.records(t) {
-		if v := l.table.vote(r, ownFeed); v != nil && int64(v.end) > now {
-			if target := l.table.target(r); l.mayTell(target) {
-				claims = append(claims, v.claim(target))
+	for topic, x := range l.table.byTopic {
+		if w.Topic != "" && w.Topic != x.name {
+			continue
+		}
+		if w.Targets == nil {
+			for r := range l.table.records(topic) {
+				take(topic, r)
+			}
+		}
+		seen := map[ban.Target]bool{}
+		for _, t := range w.Targets {
+			if r, ok := l.table.find(topic, t); ok && !seen[t] {
+				seen[t] = true
+				take(topic, r)
 			}
 		}
 	}
-	slices.SortFunc(claims, ban.Claim.Compare)
-	return claims
-}
-
-// mayTell says whether an own claim is for others' eyes: a private address that
-// this node banned means nothing elsewhere, or someone else.
-func (l *Ledger) mayTell(t ban.Target) bool {
-	if l.peers == nil {
-		return true
+	if err := l.commitOwn(records, l.now(), nil); err != nil {
+		return nil, err
 	}
-	_, never := l.peers.Protects(t)
-	return !never
+	sortLocal(withdrawn)
+	return withdrawn, nil
 }
 
-func (v *vote) claim(t ban.Target) ban.Claim {
-	return ban.Claim{Target: t, End: time.Unix(int64(v.end), 0), Class: v.class(), Hits: v.hits, Established: v.has(flagEstablished)}
-}
-
-// OwnChange is what changed of this node's own claims in a topic.
-type OwnChange struct {
-	Topic   ban.Topic
-	Claims  []ban.Claim
-	Removed []ban.Target
-}
-
-// OwnChanged receives a value when there is something for
-// [Ledger.TakeOwn].
-func (l *Ledger) OwnChanged() <-chan struct{} { return l.ownReady }
-
-// TakeOwn gives what changed of the own claims since the last call, by topic
-// and sorted. Claims that ended by themselves are not among it. What was taken
-// and not published because of a crash shows as a difference to [Ledger.Own].
-func (l *Ledger) TakeOwn() []OwnChange {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.now().Unix()
-	by := map[ban.Topic]*OwnChange{}
-	for p := range l.ownDirty {
-		c := by[p.topic]
-		if c == nil {
-			c = &OwnChange{Topic: p.topic}
-			by[p.topic] = c
-		}
-		if v := l.ownVote(p); v != nil && int64(v.end) > now && l.mayTell(p.target) {
-			c.Claims = append(c.Claims, v.claim(p.target))
-		} else {
-			c.Removed = append(c.Removed, p.target)
-		}
-	}
-	clear(l.ownDirty)
-	list := make([]OwnChange, 0, len(by))
-	for _, c := range by {
-		slices.SortFunc(c.Claims, ban.Claim.Compare)
-		slices.SortFunc(c.Removed, ban.Target.Compare)
-		list = append(list, *c)
-	}
-	slices.SortFunc(list, func(a, b OwnChange) int {
-		if a.Topic < b.Topic {
-			return -1
-		}
-		return 1
-	})
-	return list
-}
-
-func (l *Ledger) notifyOwn() {
-	if len(l.ownDirty) > 0 {
-		select {
-		case l.ownReady <- struct{}{}:
-		default: // a wake-up is pending already
-		}
+// local gives an own vote as the decision that it came from.
+func (l *Ledger) local(topic int, r uint32, v *vote) Local {
+	p := place{l.table.byTopic[topic].name, l.table.target(r)}
+	return Local{
+		Topic: p.topic, Source: l.sources.names[v.feed], Claim: v.claim(p.target), At: time.Unix(int64(v.since), 0),
+		Evidence: l.proof.of[ownPlace{p, v.feed}],
 	}
 }

@@ -68,7 +68,7 @@ func TestAFloodWaitsForAPersonAndIsWatchedMeanwhile(t *testing.T) {
 	w.now = w.now.Add(10 * time.Hour)
 	w.Expire(w.now)
 	w.wantBanned(1300, "hours later")
-	n, err := w.Approve(op("alice"), "sshd")
+	n, err := w.Approve(op("alice"), "sshd", 0)
 	w.must(err)
 	if n != 700 {
 		t.Errorf("approved %d", n)
@@ -77,7 +77,7 @@ func TestAFloodWaitsForAPersonAndIsWatchedMeanwhile(t *testing.T) {
 	w.restart()
 	w.must(w.Apply(join))
 	w.wantBanned(2000, "after the approval and a restart")
-	if _, err := w.Approve(op("alice"), "sshd"); !errors.Is(err, ErrUnknown) {
+	if _, err := w.Approve(op("alice"), "sshd", 0); !errors.Is(err, ErrUnknown) {
 		t.Errorf("approving nothing: %v", err)
 	}
 }
@@ -156,7 +156,7 @@ func TestStrikesQuarantineAndSurviveAKill(t *testing.T) {
 	check := func() {
 		t.Helper()
 		for _, p := range w.Peers() {
-			if p.Name == "alice" && (p.Quarantine == nil || p.Quarantine.Why != "strikes" || p.Strikes != 3 || len(p.Recent) != 3) {
+			if p.Name == "alice" && (p.Quarantine == nil || p.Quarantine.Reason != QuarantineStrikes || p.Strikes != 3 || len(p.Recent) != 3) {
 				t.Errorf("alice is %+v", p)
 			}
 			if p.Name == "bob" && (p.Quarantine != nil || p.Banning != 1) {
@@ -283,7 +283,7 @@ func TestTheNewestUnbanOfATargetCounts(t *testing.T) {
 	target := ban.MustTarget("12.0.0.1")
 	want := func(topic ban.Topic, at time.Time) {
 		t.Helper()
-		if got := w.UnbannedAt(topic, target); !got.Equal(at) {
+		if got := w.exempt.unbannedAt(topic, target); !got.Equal(at) {
 			t.Errorf("%s: %v, want %v", topic, got, at)
 		}
 	}

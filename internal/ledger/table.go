@@ -6,45 +6,63 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/policy"
 )
 
 // Limits of the table. They bound what followed operators can make a node
-// hold; a claim costs about 60 bytes. An index counts on maxRecords.
+// hold; a claim costs about 60 bytes. An index counts on maxRecords, a vote's
+// link on maxVotes.
 const (
 	maxTopics  = 1000
-	maxFeeds   = 60_000
 	maxRecords = 8_000_000
 	maxVotes   = 16_000_000
 )
 
 // vote is a claim in a record's list: 16 bytes without pointers, because there
-// may be millions of them. Times are Unix seconds.
+// may be millions of them. Times are Unix seconds. [vote.claim] and
+// [vote.setClaim] are all that knows how a claim is packed.
 type vote struct {
-	next  uint32 // place of the next vote of the record, plus one
+	link  uint32 // place of the record's next vote, plus one, in the high 24 bits; the class in the low 8
 	end   uint32
-	since uint32 // when it arrived here
+	since uint32 // when it arrived here; of an own claim, when the offence was
 	feed  uint16
 	hits  uint8
-	flags uint8 // class in the low four bits
+	flags uint8
 }
 
+// The bits of vote.flags.
 const (
-	classMask       = 0x0f
-	flagEstablished = 0x10
-	flagGeneration  = 0x20 // which of the feed's resets repeated the claim last
+	flagEstablished = 0x04
+	flagGeneration  = 0x08 // which of the feed's resets repeated the claim last
 	holdShift       = 6    // the two highest bits say whether it waits
 )
 
-func (v *vote) class() ban.Class { return ban.Class(v.flags & classMask) }
+func (v *vote) next() uint32 { return v.link >> 8 }
 
-func (v *vote) setClass(c ban.Class) {
-	if c > classMask {
-		c = ban.ClassOther
-	}
-	v.flags = v.flags&^classMask | uint8(c)
+func (v *vote) setNext(place uint32) { v.link = place<<8 | v.link&0xff }
+
+func (v *vote) class() ban.Class { return ban.Class(v.link & 0xff) }
+
+// claim gives the vote as the claim that it is of a target.
+func (v *vote) claim(t ban.Target) ban.Claim {
+	return ban.Claim{Target: t, End: time.Unix(int64(v.end), 0), Class: v.class(), Hits: v.hits, Established: v.has(flagEstablished)}
+}
+
+// setClaim packs a claim, all but its target.
+func (v *vote) setClaim(c ban.Claim) {
+	v.end, v.hits = seconds(c.End), c.Hits
+	v.link = v.link&^0xff | uint32(c.Class)
+	v.set(flagEstablished, c.Established)
+}
+
+// says reports whether the vote is this claim already.
+func (v *vote) says(c ban.Claim) bool {
+	packed := *v
+	packed.setClaim(c)
+	return packed == *v
 }
 
 // hold says whether a claim waits, and for what.
@@ -70,6 +88,8 @@ func (v *vote) set(flag uint8, on bool) {
 		v.flags &^= flag
 	}
 }
+
+func (v *vote) inForce(now time.Time) bool { return int64(v.end) > now.Unix() }
 
 // record is what is known of one target in one topic: 36 bytes without
 // pointers.
@@ -386,10 +406,23 @@ func keyInside(p netip.Prefix, i uint64) (key [2]uint32, kind ban.Kind) {
 	return [2]uint32{uint32(k >> 32), uint32(k)}, ban.KindNet6
 }
 
+// votesOf gives the votes of a record. None may be added or removed meanwhile.
+func (t *table) votesOf(r uint32) iter.Seq[*vote] {
+	return func(yield func(*vote) bool) {
+		for i := t.all.at(r).votes; i != 0; {
+			v := t.votes.at(i - 1)
+			if !yield(v) {
+				return
+			}
+			i = v.next()
+		}
+	}
+}
+
 // vote gives the feed's vote in a record's list, or nil.
 func (t *table) vote(r uint32, feed uint16) *vote {
-	for i := t.all.at(r).votes; i != 0; i = t.votes.at(i - 1).next {
-		if v := t.votes.at(i - 1); v.feed == feed {
+	for v := range t.votesOf(r) {
+		if v.feed == feed {
 			return v
 		}
 	}
@@ -405,7 +438,8 @@ func (t *table) addVote(r uint32, feed uint16) *vote {
 		i = t.votes.add()
 	}
 	v, rec := t.votes.at(i), t.all.at(r)
-	*v = vote{next: rec.votes, feed: feed}
+	*v = vote{feed: feed}
+	v.setNext(rec.votes)
 	rec.votes = i + 1
 	t.live++
 	return v
@@ -413,17 +447,23 @@ func (t *table) addVote(r uint32, feed uint16) *vote {
 
 // removeVote takes the feed's vote out of the record's list.
 func (t *table) removeVote(r uint32, feed uint16) bool {
-	for at := &t.all.at(r).votes; *at != 0; {
-		i := *at - 1
-		v := t.votes.at(i)
-		if v.feed == feed {
-			*at = v.next
-			*v = vote{}
-			t.freeVotes = append(t.freeVotes, i)
-			t.live--
-			return true
+	rec := t.all.at(r)
+	var before *vote
+	for i := rec.votes; i != 0; {
+		v := t.votes.at(i - 1)
+		if v.feed != feed {
+			before, i = v, v.next()
+			continue
 		}
-		at = &v.next
+		if before == nil {
+			rec.votes = v.next()
+		} else {
+			before.setNext(v.next())
+		}
+		*v = vote{}
+		t.freeVotes = append(t.freeVotes, i-1)
+		t.live--
+		return true
 	}
 	return false
 }

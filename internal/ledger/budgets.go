@@ -1,0 +1,87 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
+	"banmesh/internal/store"
+)
+
+type budgetKey struct {
+	topic    ban.Topic
+	operator ban.Operator
+}
+
+func (k budgetKey) String() string { return string(k.topic) + "/" + k.operator.String() }
+
+func parseBudgetKey(s string) (k budgetKey, err error) {
+	topic, operator, _ := strings.Cut(s, "/")
+	if k.topic, err = ban.ParseTopic(topic); err != nil {
+		return k, err
+	}
+	k.operator, err = ban.ParseOperator(operator)
+	return k, err
+}
+
+// budget is an operator's budget in a topic, over all of its nodes, and who
+// waits for room in it.
+type budget struct {
+	policy.Budget
+	standing
+	queue    []voteAt
+	stored   int  // claims of the operator in the topic, those that wait included
+	credited bool // for the time that this node was away
+	changed  bool
+}
+
+// standing is what is remembered of an operator in a topic over restarts.
+type standing struct {
+	// Joined is when the operator was first heard in the topic, and Free how many
+	// claims came in at its join without counting against its rate.
+	Joined time.Time `json:"joined,omitzero"`
+	Free   int       `json:"free,omitempty"`
+	// Approved is until when a person lets the operator's claims in without
+	// asking the guard and the rate.
+	Approved time.Time `json:"approved_until,omitzero"`
+}
+
+// joinWindow is how long after it was first heard the state that an operator's
+// nodes had before counts without a rate: once, whatever its nodes are, and as
+// many claims as may be live.
+const joinWindow = time.Hour
+
+// mayJoin says whether one more claim of a Reset is part of the operator's join.
+func (b *budget) mayJoin(l policy.Limits, now time.Time) bool {
+	return now.Sub(b.Joined) < joinWindow && b.Free < l.Live
+}
+
+// capacity is how many claims of an operator are kept in a topic. Those that
+// wait are among them, so it is more than may be live.
+func capacity(l policy.Limits) int { return l.Live + l.Live/4 + 1000 }
+
+// budget gives an operator's budget in a feed's topic.
+func (f *feeds) budget(feed ban.Feed) *budget {
+	key := budgetKey{feed.Topic, feed.Operator}
+	b := f.budgets[key]
+	if b == nil {
+		b = &budget{}
+		f.budgets[key] = b
+	}
+	return b
+}
+
+func (f *feeds) loadBudgets(tx store.Tx) error {
+	return tx.Each(budgetsBucket, "", func(key string, value []byte) error {
+		k, err := parseBudgetKey(key)
+		b := &budget{}
+		if err != nil || json.Unmarshal(value, &b.standing) != nil {
+			return fmt.Errorf("budget %q: %w", key, ErrCorrupt)
+		}
+		f.budgets[k] = b
+		return nil
+	})
+}

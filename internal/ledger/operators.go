@@ -1,0 +1,160 @@
+package ledger
+
+import (
+	"fmt"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
+)
+
+// operator is what is remembered of one.
+type operator struct {
+	Strikes    []Strike    `json:"strikes,omitempty"`
+	Total      int         `json:"strikes_total,omitempty"`
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
+	Met        int         `json:"met,omitempty"`       // offenders here that it had claimed before
+	Overruled  int         `json:"overruled,omitempty"` // claims that a person unbanned here
+}
+
+// A Strike is an operator's claim of something that must never be banned.
+type Strike struct {
+	Target ban.Target `json:"target"`
+	Topic  ban.Topic  `json:"topic"`
+	At     time.Time  `json:"at"`
+	Why    string     `json:"why"`
+}
+
+// Quarantine is why an operator's claims count for nothing, though it is
+// trusted.
+type Quarantine struct {
+	Since  time.Time        `json:"since"`
+	Reason QuarantineReason `json:"reason"`
+	// Feed names the feed ("topic/operator/node") that exceeded a limit.
+	Feed    string `json:"feed,omitempty"`
+	Comment string `json:"comment,omitempty"` // a person's
+}
+
+// A QuarantineReason says why an operator is quarantined. The set is closed.
+type QuarantineReason string
+
+// The reasons.
+const (
+	QuarantineByHand   QuarantineReason = "by-hand"
+	QuarantineStrikes  QuarantineReason = "strikes"  // it claimed what must never be banned
+	QuarantineDisputes QuarantineReason = "disputes" // a feed disputes more targets than any may
+	QuarantineFeeds    QuarantineReason = "feeds"    // it has more feeds than any may
+	QuarantineTargets  QuarantineReason = "targets"  // the ledger is full
+	QuarantineTopics   QuarantineReason = "topics"   // the ledger has no room for another topic
+)
+
+// maxStrikes is how many strikes are kept to be shown.
+const maxStrikes = 20
+
+func (f *feeds) operator(o ban.Operator) *operator {
+	p := f.operators[o]
+	if p == nil {
+		p = &operator{}
+		f.operators[o] = p
+	}
+	return p
+}
+
+// strike keeps a strike, unless it is one that is known: the same target
+// within a day is one strike, also over a restart.
+func (o *operator) strike(s Strike) bool {
+	for _, old := range o.Strikes {
+		if old.Target == s.Target && s.At.Sub(old.At) < policy.StrikeWindow {
+			return false
+		}
+	}
+	if len(o.Strikes) >= maxStrikes {
+		o.Strikes = o.Strikes[1:]
+	}
+	o.Strikes = append(o.Strikes, s)
+	o.Total++
+	return true
+}
+
+func (o *operator) recent(now time.Time) (n int) {
+	for _, s := range o.Strikes {
+		if now.Sub(s.At) < policy.StrikeWindow {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *feeds) markQuarantine(o ban.Operator, on bool) {
+	f.pending.operator(o)
+	for _, state := range f.peers {
+		if state.feed.Operator == o {
+			state.quarantined = on
+		}
+	}
+}
+
+// quarantineFor quarantines the operator of a feed, for a reason that no person
+// gave. One that is quarantined already stays so for the first reason.
+func (l *Ledger) quarantineFor(feed ban.Feed, reason QuarantineReason, now time.Time) {
+	o := l.feeds.operator(feed.Operator)
+	if o.Quarantine != nil {
+		return
+	}
+	o.Quarantine = &Quarantine{Since: now, Reason: reason, Feed: feed.String()}
+	l.feeds.markQuarantine(feed.Operator, true)
+	l.feeds.pending.all = true
+	l.log.Warn("an operator is quarantined", "operator", l.nameOf(feed.Operator), "reason", string(reason), "feed", feed.String())
+}
+
+// Undo quarantines an operator by hand: nothing that it claimed counts any
+// longer, in any topic, until [Ledger.Release]. It is durable when nil is
+// returned, and gives how many bans were lifted.
+func (l *Ledger) Undo(o ban.Operator, comment string) (lifted int, err error) {
+	if len(comment) > maxComment {
+		return 0, fmt.Errorf("a comment has at most %d bytes", maxComment)
+	}
+	return l.quarantine(o, &Quarantine{Since: l.now(), Reason: QuarantineByHand, Comment: comment})
+}
+
+// Release ends an operator's quarantine and forgets its strikes. It fails with
+// [ErrUnknown] if there is none.
+func (l *Ledger) Release(o ban.Operator) error {
+	_, err := l.quarantine(o, nil)
+	return err
+}
+
+func (l *Ledger) quarantine(o ban.Operator, q *Quarantine) (lifted int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	before := l.banned(now)
+	p := l.feeds.operator(o)
+	if q == nil && p.Quarantine == nil {
+		return 0, fmt.Errorf("a quarantine of %s: %w", l.nameOf(o), ErrUnknown)
+	}
+	old := *p
+	p.Quarantine = q
+	if q == nil {
+		p.Strikes = nil
+	}
+	l.feeds.markQuarantine(o, q != nil)
+	if err := l.save(now, nil); err != nil {
+		*p = old
+		l.feeds.markQuarantine(o, old.Quarantine != nil)
+		return 0, err
+	}
+	l.feeds.pending.all = true
+	l.settle(now)
+	return before - l.banned(now), nil
+}
+
+// banned counts the bans in force.
+func (l *Ledger) banned(now time.Time) (n int) {
+	for i := range l.table.all.len() {
+		if rec := l.table.all.at(i); rec.kind != ban.KindNone && rec.enforced(now) != 0 {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,119 @@
+package ledger
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// ownClaim gives what this node says of a record's target, if anything: of the
+// claims of its sources the one that lasts longest.
+func (l *Ledger) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
+	var best *vote
+	for v := range l.table.votesOf(r) {
+		if isOwn(v.feed) && v.inForce(now) && (best == nil || v.end > best.end) {
+			best = v
+		}
+	}
+	if best == nil {
+		return c, false
+	}
+	return best.claim(l.table.target(r)), true
+}
+
+// Own gives this node's own claims in a topic that are in force, sorted: what
+// its feed should say.
+func (l *Ledger) Own(topic ban.Topic) []ban.Claim {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	t, ok := l.table.topics[topic]
+	if !ok {
+		return nil
+	}
+	now := l.now()
+	var claims []ban.Claim
+	for r := range l.table.records(t) {
+		if c, ok := l.ownClaim(r, now); ok && l.mayTell(c.Target) {
+			claims = append(claims, c)
+		}
+	}
+	slices.SortFunc(claims, ban.Claim.Compare)
+	return claims
+}
+
+// mayTell says whether an own claim is for others' eyes: a private address that
+// this node banned means nothing elsewhere, or someone else.
+func (l *Ledger) mayTell(t ban.Target) bool {
+	if l.peers == nil {
+		return true
+	}
+	_, never := l.peers.Protects(t)
+	return !never
+}
+
+// OwnChange is what changed of this node's own claims in a topic.
+type OwnChange struct {
+	Topic   ban.Topic
+	Claims  []ban.Claim
+	Removed []ban.Target
+}
+
+// OwnChanged receives a value when there is something for
+// [Ledger.TakeOwn].
+func (l *Ledger) OwnChanged() <-chan struct{} { return l.ownReady }
+
+// TakeOwn gives what changed of the own claims since the last call, by topic
+// and sorted. Claims that ended by themselves are not among it. What was taken
+// and not published because of a crash shows as a difference to [Ledger.Own].
+func (l *Ledger) TakeOwn() []OwnChange {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	by := map[ban.Topic]*OwnChange{}
+	for p := range l.ownDirty {
+		c := by[p.topic]
+		if c == nil {
+			c = &OwnChange{Topic: p.topic}
+			by[p.topic] = c
+		}
+		if claim, ok := l.toTell(p, now); ok {
+			c.Claims = append(c.Claims, claim)
+		} else {
+			c.Removed = append(c.Removed, p.target)
+		}
+	}
+	clear(l.ownDirty)
+	list := make([]OwnChange, 0, len(by))
+	for _, c := range by {
+		slices.SortFunc(c.Claims, ban.Claim.Compare)
+		slices.SortFunc(c.Removed, ban.Target.Compare)
+		list = append(list, *c)
+	}
+	slices.SortFunc(list, func(a, b OwnChange) int { return cmp.Compare(a.Topic, b.Topic) })
+	return list
+}
+
+func (l *Ledger) toTell(p place, now time.Time) (c ban.Claim, ok bool) {
+	r, ok := l.recordAt(p)
+	if !ok || !l.mayTell(p.target) {
+		return c, false
+	}
+	return l.ownClaim(r, now)
+}
+
+func (l *Ledger) notifyOwn() {
+	if len(l.ownDirty) > 0 {
+		select {
+		case l.ownReady <- struct{}{}:
+		default: // a wake-up is pending already
+		}
+	}
+}
+
+func sortLocal(list []Local) {
+	slices.SortFunc(list, func(a, b Local) int {
+		return cmp.Or(a.Claim.Target.Compare(b.Claim.Target), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Source, b.Source))
+	})
+}
