@@ -63,17 +63,21 @@ func (d *detection) options() detect.Options {
 // ban takes a decision. One that never-ban or a person forbids is logged and
 // dropped; only one that could not be written is kept for later.
 func (d *detection) ban(ctx context.Context, v detect.Decision) error {
-	// A log that is read anew, because a topic is looked for again or a
-	// definition changed, holds offences that a person has forgiven.
-	if at := d.o.ledger.UnbannedAt(v.Topic, v.Target); !v.Last.After(at) {
-		d.o.log.InfoContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.String("reason", "it was unbanned after its last offence"))
-		return nil
-	}
 	claim := ban.Claim{Target: v.Target, End: v.End, Class: v.Class, Hits: uint8(min(max(v.Hits, 1), ban.MaxHits)), Established: v.Established}
-	err := d.o.ledger.BanLocal(v.Topic, claim, ledger.Evidence{By: v.Filter, Source: v.Source, Sample: v.Sample})
+	if v.Established && !v.Weak {
+		claim.Basis = ban.BasisStrong
+	}
+	err := d.o.ledger.Ban(ledger.Local{
+		Topic: v.Topic, Claim: claim, At: v.Last, Evidence: ledger.Evidence{By: v.Filter, Source: v.Source, Sample: v.Sample},
+	})
 	switch {
 	case errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed):
 		d.o.log.WarnContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.Any("reason", err))
+		return nil
+	case errors.Is(err, ledger.ErrUnbanned):
+		// A log that is read anew, because a topic is looked for again or a
+		// definition changed, holds offences that a person has forgiven.
+		d.o.log.InfoContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.Any("reason", err))
 		return nil
 	case errors.Is(err, ledger.ErrEnded):
 		return nil

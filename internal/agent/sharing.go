@@ -249,7 +249,7 @@ func (s *sharing) announce() error {
 		if t, ok := conf.Find(c.Topic); !ok || !t.Publish {
 			continue
 		}
-		if err := s.session.Say(c.Topic, c.Claims, ban.Withdraw(ban.ReasonEnded, c.Removed...)); err != nil {
+		if err := s.session.Say(c.Topic, c.Claims, c.Withdrawn); err != nil {
 			errs = append(errs, fmt.Errorf("publishing %s: %w", c.Topic, err))
 		}
 	}

@@ -114,8 +114,12 @@ type Ban struct {
 	Until  time.Time  `json:"until"`
 	Origin []string   `json:"origin"` // "here", or names of operators
 	Class  ban.Class  `json:"class"`
+	Basis  ban.Basis  `json:"basis"`
 	Hits   int        `json:"hits"`
 	Rule   string     `json:"rule,omitempty"`
+	// Cut says, where a ban was asked for, that it lasts less: 90 days are the
+	// most.
+	Cut bool `json:"cut,omitempty"`
 }
 
 // AllowRequest is the body of POST /v1/allow and /v1/allow/remove: no ban
@@ -132,6 +136,7 @@ type PeerRequest struct {
 	Peer  string    `json:"peer"` // a name, or an identity
 	Topic ban.Topic `json:"topic,omitempty"`
 	Why   string    `json:"why,omitempty"`
+	For   int64     `json:"for,omitempty"` // how long an approval lets in what comes next, in seconds
 }
 
 // CountAnswer says how many claims or bans were touched.

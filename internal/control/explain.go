@@ -58,12 +58,14 @@ type Claimed struct {
 	Name        string     `json:"name"`
 	Operator    string     `json:"operator,omitempty"`
 	Node        string     `json:"node,omitempty"`
+	Source      string     `json:"source,omitempty"` // of our own: detection, hand, fail2ban, list:NAME, ...
 	On          ban.Target `json:"on"`
 	Since       time.Time  `json:"since"`
 	End         time.Time  `json:"end"`
 	Class       ban.Class  `json:"class"`
 	Hits        uint8      `json:"hits"`
 	Established bool       `json:"established"`
+	Basis       ban.Basis  `json:"basis"`
 	Counts      bool       `json:"counts"`
 	// WhyNot is one of policy's reasons, Doubt says it to a person; both are ""
 	// where the claim counts.

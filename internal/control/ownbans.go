@@ -13,6 +13,10 @@ type BanRequest struct {
 	// For is how long, in seconds; 0 means the topic's ban time.
 	For   int64      `json:"for,omitempty"`
 	Class *ban.Class `json:"class,omitempty"` // manual when left out
+	Hits  int        `json:"hits,omitempty"`  // offences seen, at most [ban.MaxHits]
+	// By is the source of the claim: "" is a person, else "fail2ban", "crowdsec",
+	// "list:NAME" or a program's name. Only its source can withdraw it alone.
+	By string `json:"by,omitempty"`
 }
 
 // MaxBulk bounds the entries of one request for many targets, so that one fits
@@ -29,6 +33,7 @@ type BanAllRequest struct {
 // BanAllAnswer says which of the bans of a request are in force now.
 type BanAllAnswer struct {
 	Banned  int       `json:"banned"`
+	Cut     int       `json:"cut,omitempty"` // for how many more than 90 days were asked, the longest that is kept
 	Refused []Refusal `json:"refused,omitempty"`
 }
 
@@ -37,6 +42,34 @@ type Refusal struct {
 	Target ban.Target `json:"target"`
 	Topic  ban.Topic  `json:"topic,omitempty"`
 	ErrorAnswer
+}
+
+// WithdrawRequest is the body of POST /v1/withdraw: this node no longer says
+// that targets are banned, and forbids nobody else to. In one durable step.
+type WithdrawRequest struct {
+	Targets []ban.Target `json:"targets,omitempty"` // at most [MaxBulk]
+	All     bool         `json:"all,omitempty"`     // instead of Targets
+	Topic   ban.Topic    `json:"topic,omitempty"`   // "" means every topic
+	By      string       `json:"by,omitempty"`      // of this source alone; "" means every source
+	Reason  ban.Reason   `json:"reason,omitempty"`  // told to readers; "ended" when left out
+}
+
+// WithdrawAnswer says which own claims were withdrawn.
+type WithdrawAnswer struct {
+	Withdrawn []OwnClaim `json:"withdrawn"`
+}
+
+// OwnClaim is a claim that this node made.
+type OwnClaim struct {
+	Target ban.Target `json:"target"`
+	Topic  ban.Topic  `json:"topic"`
+	By     string     `json:"by"` // its source
+	End    time.Time  `json:"end"`
+	Class  ban.Class  `json:"class"`
+	Basis  ban.Basis  `json:"basis"`
+	// Banned says that the target is banned all the same, by another source or by
+	// peers.
+	Banned bool `json:"banned"`
 }
 
 // UnbanRequest is the body of POST /v1/unban: the targets' own bans are

@@ -20,16 +20,21 @@ type Peer struct {
 	Alone        int `json:"alone"`
 	Corroborated int `json:"corroborated"`
 	Waiting      int `json:"waiting"`
-	Disputed     int `json:"disputed"`
+	// Dropped is how many claims are not even kept, because they are more than
+	// its budget has room for.
+	Dropped  int `json:"dropped"`
+	Disputed int `json:"disputed"`
 	// Met is how many offenders here it had claimed before they came, Overruled
 	// how many of its claims a person unbanned here.
-	Met        int         `json:"met"`
-	Overruled  int         `json:"overruled"`
-	Strikes    int         `json:"strikes"` // within a day
-	Total      int         `json:"strikes_total"`
-	Recent     []Strike    `json:"recent_strikes,omitempty"`
-	Quarantine *Quarantine `json:"quarantine,omitempty"`
-	Probation  time.Time   `json:"probation_until,omitzero"`
+	Met       int `json:"met"`
+	Overruled int `json:"overruled"`
+	// Withdrawn counts the claims that it withdrew before they ended, by reason.
+	Withdrawn  map[ban.Reason]int `json:"withdrawn,omitempty"`
+	Strikes    int                `json:"strikes"` // within a day
+	Total      int                `json:"strikes_total"`
+	Recent     []Strike           `json:"recent_strikes,omitempty"`
+	Quarantine *Quarantine        `json:"quarantine,omitempty"`
+	Probation  time.Time          `json:"probation_until,omitzero"`
 }
 
 // A Strike is an operator's claim of something that must never be banned.
@@ -45,6 +50,8 @@ type Strike struct {
 type Quarantine struct {
 	Since time.Time `json:"since"`
 	Why   string    `json:"why"`
+	// Feed ("topic/operator/node") is the feed that exceeded a limit, if one did.
+	Feed string `json:"feed,omitempty"`
 }
 
 // A Hold is an element of the answer to GET /v1/hold: claims of a feed that
@@ -56,8 +63,10 @@ type Hold struct {
 	Name     string       `json:"name"`
 	// Why is one of the Hold words.
 	Why string `json:"why"`
-	// Since is when the guard began to hold, if it does.
+	// Since is when the guard began to hold, and Opens when it lets go by itself,
+	// if it does.
 	Since  time.Time    `json:"since,omitzero"`
+	Opens  time.Time    `json:"opens,omitzero"`
 	Claims int          `json:"claims"`
 	Live   int          `json:"live"`   // claims of the feed that count
 	Sample []ban.Target `json:"sample"` // some of those that wait
@@ -68,4 +77,5 @@ const (
 	HoldGuard    = "changes more than usual"
 	HoldBudget   = "over budget"
 	HoldRejected = "rejected"
+	HoldCapacity = "more than is kept of a peer"
 )

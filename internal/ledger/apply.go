@@ -70,8 +70,8 @@ func (l *Ledger) take(c *ban.Change, now time.Time) {
 		}
 		l.takeClaim(topic, f, claim, &how, now)
 	}
-	for _, target := range c.Removed {
-		l.takeWithdrawal(topic, f, target, now)
+	for _, w := range c.Withdrawn {
+		l.takeWithdrawal(topic, f, w, now)
 	}
 	if state.reset != nil && !c.More {
 		if how.sweep {
@@ -190,9 +190,10 @@ func (l *Ledger) renew(r uint32, f uint16, v *vote, c *ban.Claim, how *arrival, 
 	l.feeds.pending.touch(l, r)
 }
 
-// takeWithdrawal removes a feed's claim of a target.
-func (l *Ledger) takeWithdrawal(topic int, f uint16, target ban.Target, now time.Time) {
-	r, ok := l.table.find(topic, target)
+// takeWithdrawal removes a feed's claim of a target, and counts for its operator
+// why it was withdrawn.
+func (l *Ledger) takeWithdrawal(topic int, f uint16, w ban.Withdrawal, now time.Time) {
+	r, ok := l.table.find(topic, w.Target)
 	if !ok {
 		return
 	}
@@ -202,7 +203,10 @@ func (l *Ledger) takeWithdrawal(topic int, f uint16, target ban.Target, now time
 	}
 	state := &l.feeds.list[f]
 	if v.inForce(now) {
-		l.history.withdrawal(now, state.feed, target)
+		l.history.withdrawal(now, state.feed, w.Target)
+		o := l.feeds.operator(state.feed.Operator)
+		o.withdrew(w.Reason)
+		l.feeds.pending.operator(state.feed.Operator)
 	}
 	l.feeds.pending.touch(l, r)
 	l.withdraw(r, f)

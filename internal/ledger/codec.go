@@ -12,7 +12,8 @@ import (
 type ownRecord struct {
 	topic   ban.Topic
 	source  Source
-	removed bool // the claim's target alone counts
+	removed bool       // the claim's target alone counts
+	reason  ban.Reason // of a removal; not on disk
 	claim   ban.Claim
 	since   uint32
 	proof   Evidence
@@ -113,7 +114,8 @@ func cutClaim(b []byte) (c ban.Claim, rest []byte, ok bool) {
 }
 
 // claimBits packs what a claim says beside numbers and times.
-func claimBits(c ban.Claim) (bits uint8) {
+func claimBits(c ban.Claim) uint8 {
+	bits := uint8(c.Basis) & basisMask
 	if c.Established {
 		bits |= flagEstablished
 	}
@@ -121,7 +123,7 @@ func claimBits(c ban.Claim) (bits uint8) {
 }
 
 func setClaimBits(c *ban.Claim, bits uint8) bool {
-	c.Established = bits&flagEstablished != 0
+	c.Established, c.Basis = bits&flagEstablished != 0, ban.Basis(bits&basisMask)
 	return claimBits(*c) == bits
 }
 

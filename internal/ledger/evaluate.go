@@ -39,10 +39,9 @@ func (l *Ledger) appendVotes(votes []policy.Vote, r uint32, on ban.Target) []pol
 }
 
 func (l *Ledger) policyVote(v *vote, on ban.Target) policy.Vote {
-	c, feed := v.claim(on), &l.feeds.list[v.feed]
+	feed := &l.feeds.list[v.feed]
 	return policy.Vote{
-		Operator: feed.feed.Operator, Own: isOwn(v.feed), On: on, Since: time.Unix(int64(v.since), 0),
-		End: c.End, Class: c.Class, Hits: c.Hits, Established: c.Established,
+		Claim: v.claim(on), Operator: feed.feed.Operator, Own: isOwn(v.feed), Since: time.Unix(int64(v.since), 0),
 		Held: v.hold() != counted, Quarantined: feed.quarantined,
 	}
 }
@@ -125,7 +124,7 @@ func (l *Ledger) prune(r uint32, now time.Time) (latest uint32) {
 				l.withdraw(r, v.feed)
 				if _, ok := l.ownClaim(r, now); own && ok {
 					// Another source says so for less, or until later.
-					l.ownDirty[place{l.table.topicName(r), l.table.target(r)}] = struct{}{}
+					l.ownDirty[place{l.table.topicName(r), l.table.target(r)}] = ban.ReasonEnded
 					l.notifyOwn()
 				}
 				again = true

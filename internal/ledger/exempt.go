@@ -187,7 +187,7 @@ func (l *Ledger) Unban(target ban.Target, duration time.Duration, comment string
 	return l.Exempt([]Exemption{{Target: target, Comment: comment}}, duration)
 }
 
-// Exempt lifts this node's own bans of each exemption's target in its topic, of
+// Exempt withdraws, as a mistake, this node's own bans of each exemption's target in its topic, of
 // what lies in it and of what it lies in, and shields it from the claims of
 // others for a while ([DefaultUnban] if duration is 0). It gives the own bans
 // that were lifted. All of them are durable when nil is returned, in one step;
@@ -314,7 +314,7 @@ func (l *Ledger) ownUnder(list []Exemption) (records []ownRecord, lifted []Local
 				if isOwn(v.feed) {
 					b := l.local(topic, r, v)
 					lifted = append(lifted, b)
-					records = append(records, ownRecord{topic: b.Topic, source: b.Source, claim: ban.Claim{Target: b.Claim.Target}, removed: true})
+					records = append(records, b.removal(ban.ReasonMistake))
 				}
 			}
 		})

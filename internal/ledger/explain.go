@@ -1,7 +1,7 @@
 package ledger
 
 import (
-	"fmt"
+	"cmp"
 	"iter"
 	"slices"
 	"time"
@@ -12,51 +12,40 @@ import (
 
 // A Standing is a verdict and all that it rests on.
 type Standing struct {
-	Topic  ban.Topic     `json:"topic"`
-	Target ban.Target    `json:"target"`
-	Action policy.Action `json:"action"`
-	Why    policy.Reason `json:"why"`
-	// Sentence says Why to a person; Rule is the part of the rule that is met, or
-	// what shields the target.
-	Sentence string    `json:"sentence"`
-	Rule     string    `json:"rule,omitempty"`
-	By       []string  `json:"by,omitempty"`
-	Since    time.Time `json:"since,omitzero"`
-	Until    time.Time `json:"until,omitzero"`
-	Claims   []Claimed `json:"claims,omitempty"`
-	// Lifts say what would end the verdict, as commands where there is one.
-	Lifts []string `json:"lifts,omitempty"`
+	Topic  ban.Topic
+	Target ban.Target
+	Action policy.Action
+	Why    policy.Reason
+	// Rule is the part of the rule that is met, or what shields the target.
+	Rule string
+	// By are the operators whose claims meet the rule, longest first.
+	By           []ban.Operator
+	Since, Until time.Time
+	Claims       []Claimed
 }
 
-// Claimed is one claim and what it is worth here.
+// Claimed is one claim of the target or of a prefix around it, and what it is
+// worth here.
 type Claimed struct {
-	// Name is the operator's in the rules, or its identity; "this node" for our
-	// own.
-	Name        string        `json:"name"`
-	Source      Source        `json:"source,omitempty"` // of our own
-	Operator    string        `json:"operator,omitempty"`
-	Node        string        `json:"node,omitempty"`
-	On          ban.Target    `json:"on"`
-	Since       time.Time     `json:"since"`
-	End         time.Time     `json:"end"`
-	Class       ban.Class     `json:"class"`
-	Hits        uint8         `json:"hits"`
-	Established bool          `json:"established"`
-	Counts      bool          `json:"counts"`
-	WhyNot      policy.Reason `json:"why_not,omitzero"`
-	Evidence    *Evidence     `json:"evidence,omitempty"`
+	ban.Claim
+	Feed     ban.Feed // who says so; of our own claims the topic alone
+	Own      bool
+	Source   Source    // of our own
+	Since    time.Time // when it arrived
+	WhyNot   policy.Reason
+	Evidence Evidence
 }
+
+// Counts says whether the claim counts in full.
+func (c Claimed) Counts() bool { return c.WhyNot == policy.ReasonNone }
 
 // An Explanation answers why a target is banned or not.
 type Explanation struct {
-	Target ban.Target `json:"target"`
+	Target ban.Target
 	// Shield says what protects the target in every topic, if something does.
-	Shield    string     `json:"shield,omitempty"`
-	Standings []Standing `json:"standings"`
+	Shield    string
+	Standings []Standing
 }
-
-// thisNode is the name of our own claims.
-const thisNode = "this node"
 
 // maxInside bounds how many targets inside a prefix are explained.
 const maxInside = 1000
@@ -68,7 +57,7 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := l.now()
-	e := Explanation{Target: target, Standings: []Standing{}}
+	e := Explanation{Target: target}
 	for _, p := range []policy.Protection{l.never, l.exempt.allowed, l.peers, l.exempt.unbanned} {
 		if p == nil {
 			continue
@@ -92,13 +81,7 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 		}
 	}
 	slices.SortFunc(e.Standings, func(a, b Standing) int {
-		if a.Topic != b.Topic {
-			if a.Topic < b.Topic {
-				return -1
-			}
-			return 1
-		}
-		return a.Target.Compare(b.Target)
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), a.Target.Compare(b.Target))
 	})
 	return e
 }
@@ -109,22 +92,14 @@ func (l *Ledger) standing(r uint32, now time.Time) Standing {
 	verdict := l.policy.Judge(q)
 	s := Standing{
 		Topic: q.Topic, Target: q.Target,
-		Action: verdict.Action, Why: verdict.Why, Sentence: verdict.Why.Sentence(), Rule: verdict.Rule,
-		Until: verdict.Until,
+		Action: verdict.Action, Why: verdict.Why, Rule: verdict.Rule, By: verdict.By, Until: verdict.Until,
 	}
 	if rec := l.table.all.at(r); rec.action == verdict.Action && rec.since != 0 {
 		s.Since = time.Unix(int64(rec.since), 0)
 	}
-	for _, o := range verdict.By {
-		s.By = append(s.By, l.nameOf(o))
-	}
-	if verdict.Why == policy.ReasonLocal {
-		s.By = append([]string{thisNode}, s.By...)
-	}
 	s.Claims = l.claimed(r, s.Claims, now)
 	topic := int(l.table.all.at(r).topic)
 	l.table.around(topic, q.Target, func(wider uint32) { s.Claims = l.claimed(wider, s.Claims, now) })
-	s.Lifts = l.lifts(s)
 	return s
 }
 
@@ -145,49 +120,19 @@ func (l *Ledger) claimed(r uint32, list []Claimed, now time.Time) []Claimed {
 		}
 		judged := l.policyVote(v, target)
 		c := Claimed{
-			Name: thisNode, On: target, Since: judged.Since, End: judged.End,
-			Class: judged.Class, Hits: judged.Hits, Established: judged.Established,
+			Claim: judged.Claim, Feed: ban.Feed{Topic: topic}, Own: judged.Own, Since: judged.Since,
 			WhyNot: l.policy.Counts(topic, judged, now),
 		}
-		c.Counts = c.WhyNot == policy.ReasonNone
-		if isOwn(v.feed) {
-			c.Source = l.sources.names[v.feed]
-			if proof, ok := l.proof.of[ownPlace{place{topic, target}, v.feed}]; ok {
-				c.Evidence = &proof
-			}
+		if judged.Own {
+			c.Source, c.Evidence = l.sources.names[v.feed], l.proof.of[ownPlace{place{topic, target}, v.feed}]
 		} else {
-			f := l.feeds.list[v.feed].feed
-			c.Name, c.Operator, c.Node = l.nameOf(f.Operator), f.Operator.String(), f.Node.String()
+			c.Feed = l.feeds.list[v.feed].feed
 		}
 		list = append(list, c)
 	}
 	slices.SortFunc(list[first:], func(a, b Claimed) int {
-		if c := b.End.Compare(a.End); c != 0 {
-			return c
-		}
-		if a.Operator+a.Node < b.Operator+b.Node {
-			return -1
-		}
-		return 1
+		return cmp.Or(b.End.Compare(a.End), a.Feed.Compare(b.Feed), cmp.Compare(a.Source, b.Source))
 	})
-	return list
-}
-
-// lifts says what would end a verdict.
-func (l *Ledger) lifts(s Standing) (list []string) {
-	switch s.Action {
-	case policy.Ban:
-		list = append(list, fmt.Sprintf("agent unban %s", s.Target), fmt.Sprintf("it ends by itself at %s", s.Until.UTC().Format(time.RFC3339)))
-	case policy.Watch:
-		list = append(list, fmt.Sprintf("agent allow add %s", s.Target), fmt.Sprintf("the watch ends by itself at %s", s.Until.UTC().Format(time.RFC3339)))
-	case policy.Hold:
-		list = append(list, "agent hold approve, or agent hold reject")
-	}
-	if s.Why == policy.ReasonQuorum {
-		for _, name := range s.By {
-			list = append(list, fmt.Sprintf("%s withdraws its claim, or agent undo %s", name, name))
-		}
-	}
 	return list
 }
 
@@ -229,13 +174,7 @@ func (l *Ledger) Bans(f Filter) iter.Seq[Standing] {
 	}
 	l.mu.RUnlock()
 	slices.SortFunc(list, func(a, b found) int {
-		if a.topic != b.topic {
-			if a.topic < b.topic {
-				return -1
-			}
-			return 1
-		}
-		return a.target.Compare(b.target)
+		return cmp.Or(cmp.Compare(a.topic, b.topic), a.target.Compare(b.target))
 	})
 	return func(yield func(Standing) bool) {
 		for _, at := range list {

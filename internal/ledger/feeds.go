@@ -16,7 +16,7 @@ import (
 type feeds struct {
 	numbers   map[ban.Feed]uint16
 	list      []feedState // the first [ownFeeds] are those of our own sources
-	free      []uint16 // numbers in the list that nothing on disk mentions
+	free      []uint16    // numbers in the list that nothing on disk mentions
 	nodes     map[ban.Operator]int
 	budgets   map[budgetKey]*budget
 	operators map[ban.Operator]*operator

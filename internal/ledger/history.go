@@ -23,9 +23,9 @@ import (
 // A file has a line an event, fields separated by spaces, times in Unix
 // seconds:
 //
-//	C time topic/operator/node target end class hits established
+//	C time topic/operator/node target end class hits established basis
 //	R time topic/operator/node target
-//	O time topic target end class hits established
+//	O time topic target end class hits established basis
 type History struct {
 	dir  string
 	day  string
@@ -53,7 +53,7 @@ func (h *History) claim(now time.Time, feed ban.Feed, c ban.Claim) {
 	if h == nil {
 		return
 	}
-	fmt.Fprintf(&h.out, "C %d %s %s %d %d %d %t\n", now.Unix(), feed, c.Target, c.End.Unix(), c.Class, c.Hits, c.Established)
+	fmt.Fprintf(&h.out, "C %d %s %s\n", now.Unix(), feed, claimText(c))
 	h.full(now)
 }
 
@@ -69,8 +69,32 @@ func (h *History) own(now time.Time, topic ban.Topic, c ban.Claim) {
 	if h == nil {
 		return
 	}
-	fmt.Fprintf(&h.out, "O %d %s %s %d %d %d %t\n", now.Unix(), topic, c.Target, c.End.Unix(), c.Class, c.Hits, c.Established)
+	fmt.Fprintf(&h.out, "O %d %s %s\n", now.Unix(), topic, claimText(c))
 	h.full(now)
+}
+
+// claimText gives the fields of a claim, which [parseClaim] reads.
+func claimText(c ban.Claim) string {
+	return fmt.Sprintf("%s %d %d %d %t %s", c.Target, c.End.Unix(), c.Class, c.Hits, c.Established, c.Basis)
+}
+
+// claimFields is how many fields a claim has.
+const claimFields = 6
+
+func parseClaim(field []string) (c ban.Claim, err error) {
+	if c.Target, err = ban.ParseTarget(field[0]); err != nil {
+		return c, err
+	}
+	var errs [4]error
+	end, err := strconv.ParseInt(field[1], 10, 64)
+	errs[0] = err
+	class, err := strconv.ParseUint(field[2], 10, 8)
+	errs[1] = err
+	hits, err := strconv.ParseUint(field[3], 10, 8)
+	errs[2] = err
+	c.End, c.Class, c.Hits, c.Established = time.Unix(end, 0), ban.Class(class), uint8(hits), field[4] == "true"
+	c.Basis, errs[3] = ban.ParseBasis(field[5])
+	return c, errors.Join(errs[:]...)
 }
 
 // full writes when much is pending, and notes the day.
@@ -181,16 +205,15 @@ func ReadHistory(r io.Reader, f func(Event) error) error {
 
 func parseEvent(line string) (e Event, err error) {
 	field := strings.Split(line, " ")
-	number := func(i int) int64 {
-		n, err2 := strconv.ParseInt(field[i], 10, 64)
-		err = errors.Join(err, err2)
-		return n
-	}
-	want := map[string]int{"C": 8, "R": 4, "O": 8}[field[0]]
+	want := map[string]int{"C": 3 + claimFields, "R": 4, "O": 3 + claimFields}[field[0]]
 	if want == 0 || len(field) != want {
 		return e, fmt.Errorf("not an event of a history: %w", ErrCorrupt)
 	}
-	e.At = time.Unix(number(1), 0)
+	at, err := strconv.ParseInt(field[1], 10, 64)
+	if err != nil {
+		return e, err
+	}
+	e.At = time.Unix(at, 0)
 	e.Own, e.Removed = field[0] == "O", field[0] == "R"
 	if e.Own {
 		e.Feed.Topic, err = ban.ParseTopic(field[2])
@@ -200,13 +223,11 @@ func parseEvent(line string) (e Event, err error) {
 	if err != nil {
 		return e, err
 	}
-	if e.Claim.Target, err = ban.ParseTarget(field[3]); err != nil || e.Removed {
+	if e.Removed {
+		e.Claim.Target, err = ban.ParseTarget(field[3])
 		return e, err
 	}
-	e.Claim.End = time.Unix(number(4), 0)
-	e.Claim.Class = ban.Class(min(255, max(0, number(5))))
-	e.Claim.Hits = uint8(min(255, max(0, number(6))))
-	e.Claim.Established = field[7] == "true"
+	e.Claim, err = parseClaim(field[3:])
 	return e, err
 }
 

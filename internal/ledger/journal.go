@@ -15,10 +15,10 @@ import (
 type journal struct {
 	bucket  string
 	weigh   func([]byte) int // how many things a record is about; nil: one
-	sealed  []page // full pages, oldest first
-	last    page   // the page that is appended to; number 0: none yet
-	records int    // in all pages, each as often as it weighs
-	tail    []byte // the last page's bytes
+	sealed  []page           // full pages, oldest first
+	last    page             // the page that is appended to; number 0: none yet
+	records int              // in all pages, each as often as it weighs
+	tail    []byte           // the last page's bytes
 }
 
 type page struct {

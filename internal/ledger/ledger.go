@@ -82,10 +82,10 @@ type Ledger struct {
 	nextAll time.Time // when every verdict is due again: a probation ends
 	loading bool      // verdicts wait for Loaded
 
-	scratch  []policy.Vote // of the last question, to be used again
-	dirty    []uint32      // records whose enforcement may have changed
-	changed  chan struct{} // capacity one: there is something to take
-	ownDirty map[place]struct{}
+	scratch  []policy.Vote        // of the last question, to be used again
+	dirty    []uint32             // records whose enforcement may have changed
+	changed  chan struct{}        // capacity one: there is something to take
+	ownDirty map[place]ban.Reason // own claims that changed, and why if they were withdrawn
 	ownReady chan struct{}
 
 	disputes disputes
@@ -110,7 +110,7 @@ func Open(o Options) (*Ledger, error) {
 		caution:  o.Caution,
 		changed:  make(chan struct{}, 1),
 		ownReady: make(chan struct{}, 1),
-		ownDirty: map[place]struct{}{},
+		ownDirty: map[place]ban.Reason{},
 	}
 	if l.now == nil {
 		l.now = time.Now

@@ -115,7 +115,7 @@ func TestOwnBansSurviveAKill(t *testing.T) {
 	if got := w.Own("sshd"); !slices.Equal(got, own) || len(own) != 3 {
 		t.Errorf("own claims %v became %v", own, got)
 	}
-	if e := w.Explain(ban.MustTarget("198.51.100.1")); len(e.Standings) != 1 || e.Standings[0].Claims[0].Evidence == nil || e.Standings[0].Claims[0].Evidence.Sample != "Failed password" {
+	if e := w.Explain(ban.MustTarget("198.51.100.1")); len(e.Standings) != 1 || e.Standings[0].Claims[0].Evidence.Sample != "Failed password" {
 		t.Errorf("the evidence is lost: %+v", e)
 	}
 }
@@ -359,12 +359,12 @@ func TestOwnChangesTellTheFeedEverything(t *testing.T) {
 	default:
 		t.Error("nobody was woken")
 	}
-	if got := w.TakeOwn(); len(got) != 1 || len(got[0].Claims) != 2 || len(got[0].Removed) != 0 {
+	if got := w.TakeOwn(); len(got) != 1 || len(got[0].Claims) != 2 || len(got[0].Withdrawn) != 0 {
 		t.Errorf("took %+v", got)
 	}
 	_, err := w.Unban(ban.MustTarget("192.0.2.2"), 0, "")
 	w.must(err)
-	if got := w.TakeOwn(); len(got) != 1 || len(got[0].Claims) != 0 || !slices.Equal(got[0].Removed, []ban.Target{ban.MustTarget("192.0.2.2")}) {
+	if got := w.TakeOwn(); len(got) != 1 || len(got[0].Claims) != 0 || !slices.Equal(got[0].Withdrawn, ban.Withdraw(ban.ReasonMistake, ban.MustTarget("192.0.2.2"))) {
 		t.Errorf("took %+v", got)
 	}
 	if got := w.Own("sshd"); len(got) != 1 || got[0].Target != ban.MustTarget("192.0.2.1") {

@@ -15,6 +15,20 @@ type operator struct {
 	Quarantine *Quarantine `json:"quarantine,omitempty"`
 	Met        int         `json:"met,omitempty"`       // offenders here that it had claimed before
 	Overruled  int         `json:"overruled,omitempty"` // claims that a person unbanned here
+	// Withdrawn counts the claims that it withdrew before they ended, by reason.
+	Withdrawn map[ban.Reason]int `json:"withdrawn,omitempty"`
+}
+
+// withdrew counts a withdrawal; a reason that this version does not know is
+// [ban.ReasonEnded], so there are few.
+func (o *operator) withdrew(reason ban.Reason) {
+	if reason > ban.ReasonAppeal {
+		reason = ban.ReasonEnded
+	}
+	if o.Withdrawn == nil {
+		o.Withdrawn = map[ban.Reason]int{}
+	}
+	o.Withdrawn[reason]++
 }
 
 // A Strike is an operator's claim of something that must never be banned.

@@ -263,7 +263,7 @@ func (l *Ledger) takeOwn(o *ownRecord, now time.Time, wide map[int]bool) error {
 		l.setOwn(r, source, o)
 		l.evaluate(r, now)
 	}
-	l.ownDirty[o.place()] = struct{}{}
+	l.ownDirty[o.place()] = o.reason
 	return nil
 }
 
@@ -307,16 +307,17 @@ func (l *Ledger) loadOwn(tx store.Tx, now time.Time) error {
 	})
 }
 
-// A Withdrawal ends own claims and nothing else: it shields nobody.
-type Withdrawal struct {
+// A Selection names own claims.
+type Selection struct {
 	Targets []ban.Target // nil: every target
 	Topic   ban.Topic    // "": every topic
 	Source  Source       // "": every source
 }
 
-// Withdraw ends the own claims that w is about, and gives them. The claims of
-// other sources stay. It is durable when nil is returned.
-func (l *Ledger) Withdraw(w Withdrawal) (withdrawn []Local, err error) {
+// Withdraw ends own claims and nothing else: it shields nobody. It gives those
+// that it ended; the claims of other sources stay. Readers are told the reason.
+// It is durable when nil is returned.
+func (l *Ledger) Withdraw(w Selection, reason ban.Reason) (withdrawn []Local, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var records []ownRecord
@@ -327,7 +328,7 @@ func (l *Ledger) Withdraw(w Withdrawal) (withdrawn []Local, err error) {
 			}
 			b := l.local(topic, r, v)
 			withdrawn = append(withdrawn, b)
-			records = append(records, ownRecord{topic: b.Topic, source: b.Source, claim: ban.Claim{Target: b.Claim.Target}, removed: true})
+			records = append(records, b.removal(reason))
 		}
 	}
 	for topic, x := range l.table.byTopic {
@@ -352,6 +353,11 @@ func (l *Ledger) Withdraw(w Withdrawal) (withdrawn []Local, err error) {
 	}
 	sortLocal(withdrawn)
 	return withdrawn, nil
+}
+
+// removal gives the record that ends a decision.
+func (b *Local) removal(reason ban.Reason) ownRecord {
+	return ownRecord{topic: b.Topic, source: b.Source, claim: ban.Claim{Target: b.Claim.Target}, removed: true, reason: reason}
 }
 
 // local gives an own vote as the decision that it came from.

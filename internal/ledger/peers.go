@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -28,13 +29,15 @@ type Peer struct {
 	Disputed int `json:"disputed"`
 	// Met is how many offenders here it had claimed before they came, Overruled
 	// how many of its claims a person unbanned here.
-	Met        int         `json:"met"`
-	Overruled  int         `json:"overruled"`
-	Strikes    int         `json:"strikes"` // within a day
-	Total      int         `json:"strikes_total"`
-	Recent     []Strike    `json:"recent_strikes,omitempty"`
-	Quarantine *Quarantine `json:"quarantine,omitempty"`
-	Probation  time.Time   `json:"probation_until,omitzero"`
+	Met       int `json:"met"`
+	Overruled int `json:"overruled"`
+	// Withdrawn counts the claims that it withdrew before they ended, by reason.
+	Withdrawn  map[ban.Reason]int `json:"withdrawn,omitempty"`
+	Strikes    int                `json:"strikes"` // within a day
+	Total      int                `json:"strikes_total"`
+	Recent     []Strike           `json:"recent_strikes,omitempty"`
+	Quarantine *Quarantine        `json:"quarantine,omitempty"`
+	Probation  time.Time          `json:"probation_until,omitzero"`
 }
 
 // Peers lists every operator that the rules name or that is heard, by name.
@@ -49,7 +52,7 @@ func (l *Ledger) Peers() []Peer {
 			p = &Peer{Operator: o, Name: l.nameOf(o)}
 			if known := l.feeds.operators[o]; known != nil {
 				p.Met, p.Overruled, p.Total, p.Strikes = known.Met, known.Overruled, known.Total, known.recent(now)
-				p.Recent, p.Quarantine = slices.Clone(known.Strikes), known.Quarantine
+				p.Recent, p.Quarantine, p.Withdrawn = slices.Clone(known.Strikes), known.Quarantine, maps.Clone(known.Withdrawn)
 			}
 			if end := l.policy.Probation(o); end.After(now) {
 				p.Probation = end

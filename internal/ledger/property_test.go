@@ -186,7 +186,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 			}
 		}
 		say := func(f ban.Feed, c ban.Claim) {
-			v := policy.Vote{Operator: f.Operator, On: c.Target, Since: now, End: c.End, Class: c.Class, Hits: c.Hits, Established: c.Established}
+			v := policy.Vote{Claim: c, Operator: f.Operator, Since: now}
 			if old, ok := m.feeds[f][c.Target]; ok && !c.End.After(old.End) && old.End.After(now) {
 				v.Since = old.Since
 			}
@@ -242,7 +242,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 					if old, ok := m.own[c.Target]; ok && old.End.After(c.End) {
 						c.End = old.End
 					}
-					m.own[c.Target] = policy.Vote{Own: true, On: c.Target, Since: now, End: c.End, Hits: 1}
+					m.own[c.Target] = policy.Vote{Own: true, Since: now, Claim: c}
 				}
 			case 6: // unban or allow
 				e := Exemption{Target: drawTarget(), Allow: rapid.Bool().Draw(t, "allow"), Until: now.Add(time.Duration(rapid.IntRange(1, 200).Draw(t, "minutes")) * time.Minute)}
@@ -282,7 +282,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 				for f, votes := range m.feeds {
 					c := ban.Change{Feed: f, Reset: true}
 					for _, v := range votes {
-						c.Claims = append(c.Claims, ban.Claim{Target: v.On, End: v.End, Hits: v.Hits})
+						c.Claims = append(c.Claims, v.Claim)
 					}
 					if err := l.Apply(c); err != nil {
 						t.Fatalf("%v", err)

@@ -9,11 +9,12 @@ import (
 )
 
 // ownClaim gives what this node says of a record's target, if anything: of the
-// claims of its sources the one that lasts longest.
+// claims of its sources the one with the strongest basis, and of those the one
+// that lasts longest. When that ends, another takes its place.
 func (l *Ledger) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
 	var best *vote
 	for v := range l.table.votesOf(r) {
-		if isOwn(v.feed) && v.inForce(now) && (best == nil || v.end > best.end) {
+		if isOwn(v.feed) && v.inForce(now) && (best == nil || cmp.Or(cmp.Compare(strength(v), strength(best)), cmp.Compare(v.end, best.end)) > 0) {
 			best = v
 		}
 	}
@@ -21,6 +22,11 @@ func (l *Ledger) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
 		return c, false
 	}
 	return best.claim(l.table.target(r)), true
+}
+
+// strength orders the bases of own claims.
+func strength(v *vote) int {
+	return [...]int{ban.BasisWeak: 0, ban.BasisHandedOver: 1, ban.BasisStrong: 2, ban.BasisDecided: 3}[v.flags&basisMask]
 }
 
 // Own gives this node's own claims in a topic that are in force, sorted: what
@@ -55,9 +61,9 @@ func (l *Ledger) mayTell(t ban.Target) bool {
 
 // OwnChange is what changed of this node's own claims in a topic.
 type OwnChange struct {
-	Topic   ban.Topic
-	Claims  []ban.Claim
-	Removed []ban.Target
+	Topic     ban.Topic
+	Claims    []ban.Claim
+	Withdrawn []ban.Withdrawal
 }
 
 // OwnChanged receives a value when there is something for
@@ -72,7 +78,7 @@ func (l *Ledger) TakeOwn() []OwnChange {
 	defer l.mu.Unlock()
 	now := l.now()
 	by := map[ban.Topic]*OwnChange{}
-	for p := range l.ownDirty {
+	for p, reason := range l.ownDirty {
 		c := by[p.topic]
 		if c == nil {
 			c = &OwnChange{Topic: p.topic}
@@ -81,14 +87,14 @@ func (l *Ledger) TakeOwn() []OwnChange {
 		if claim, ok := l.toTell(p, now); ok {
 			c.Claims = append(c.Claims, claim)
 		} else {
-			c.Removed = append(c.Removed, p.target)
+			c.Withdrawn = append(c.Withdrawn, ban.Withdrawal{Target: p.target, Reason: reason})
 		}
 	}
 	clear(l.ownDirty)
 	list := make([]OwnChange, 0, len(by))
 	for _, c := range by {
 		slices.SortFunc(c.Claims, ban.Claim.Compare)
-		slices.SortFunc(c.Removed, ban.Target.Compare)
+		slices.SortFunc(c.Withdrawn, func(a, b ban.Withdrawal) int { return a.Target.Compare(b.Target) })
 		list = append(list, *c)
 	}
 	slices.SortFunc(list, func(a, b OwnChange) int { return cmp.Compare(a.Topic, b.Topic) })

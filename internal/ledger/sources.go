@@ -3,6 +3,9 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"strings"
+
+	"banmesh/internal/ban"
 )
 
 // A Source is who on this node said an own claim. Claims of one target by
@@ -21,6 +24,15 @@ const (
 
 // SourceOfList is the source of an adopted list.
 func SourceOfList(name string) Source { return Source("list:" + name) }
+
+// Basis is what a claim of the source rests on: the decision of a person, who
+// also adopts lists, or another program's ban. Detection says itself.
+func (s Source) Basis() ban.Basis {
+	if s == SourceHand || strings.HasPrefix(string(s), "list:") {
+		return ban.BasisDecided
+	}
+	return ban.BasisHandedOver
+}
 
 // MaxSource is the longest source, in bytes.
 const MaxSource = 64

@@ -35,6 +35,7 @@ type vote struct {
 
 // The bits of vote.flags.
 const (
+	basisMask       = 0x03
 	flagEstablished = 0x04
 	flagGeneration  = 0x08 // which of the feed's resets repeated the claim last
 	holdShift       = 6    // the two highest bits say whether it waits
@@ -48,7 +49,7 @@ func (v *vote) class() ban.Class { return ban.Class(v.link & 0xff) }
 
 // claim gives the vote as the claim that it is of a target.
 func (v *vote) claim(t ban.Target) ban.Claim {
-	return ban.Claim{Target: t, End: time.Unix(int64(v.end), 0), Class: v.class(), Hits: v.hits, Established: v.has(flagEstablished)}
+	return ban.Claim{Target: t, End: time.Unix(int64(v.end), 0), Class: v.class(), Hits: v.hits, Established: v.has(flagEstablished), Basis: ban.Basis(v.flags & basisMask)}
 }
 
 // setClaim packs a claim, all but its target.
@@ -56,6 +57,7 @@ func (v *vote) setClaim(c ban.Claim) {
 	v.end, v.hits = seconds(c.End), c.Hits
 	v.link = v.link&^0xff | uint32(c.Class)
 	v.set(flagEstablished, c.Established)
+	v.flags = v.flags&^basisMask | uint8(c.Basis)&basisMask
 }
 
 // says reports whether the vote is this claim already.

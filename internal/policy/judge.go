@@ -168,7 +168,7 @@ func (p *Policy) counts(r *rules, v *Vote, now int64) Reason {
 		return ReasonQuarantine
 	case v.End.Unix() <= now:
 		return ReasonExpired
-	case r.tooWide(v.On):
+	case r.tooWide(v.Target):
 		return ReasonPrefix
 	case !r.knows(v.Operator):
 		return ReasonUnknown

@@ -24,7 +24,7 @@ func source(topic TopicSource, names ...string) Source {
 var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func vote(name string, since, end time.Duration) Vote {
-	return Vote{Operator: op(name), On: ban.MustTarget("198.51.100.7"), Since: t0.Add(since), End: t0.Add(end), Hits: 5, Established: true}
+	return Vote{Operator: op(name), Since: t0.Add(since), Claim: ban.Claim{Target: ban.MustTarget("198.51.100.7"), End: t0.Add(end), Hits: 5, Established: true}}
 }
 
 func TestVotesGiveTheVerdictOfTheRules(t *testing.T) {

@@ -25,12 +25,14 @@ func drawVotes(t *rapid.T) []Vote {
 		since := time.Duration(rapid.OneOf(rapid.IntRange(-600, 0), rapid.SampledFrom([]int{-70, -60, 0})).Draw(t, "since")) * time.Minute
 		return Vote{
 			Operator: op(rapid.SampledFrom(everyone).Draw(t, "operator")),
-			On:       target,
 			Since:    t0.Add(since),
-			// Ties must occur: whom a verdict names then must not depend on order.
-			End:         t0.Add(time.Duration(rapid.OneOf(rapid.IntRange(-10, 120), rapid.SampledFrom([]int{30, 60})).Draw(t, "end")) * time.Minute),
-			Hits:        uint8(rapid.IntRange(0, 5).Draw(t, "hits")),
-			Established: rapid.Bool().Draw(t, "established"),
+			Claim: ban.Claim{
+				Target: target,
+				// Ties must occur: whom a verdict names then must not depend on order.
+				End:         t0.Add(time.Duration(rapid.OneOf(rapid.IntRange(-10, 120), rapid.SampledFrom([]int{30, 60})).Draw(t, "end")) * time.Minute),
+				Hits:        uint8(rapid.IntRange(0, 5).Draw(t, "hits")),
+				Established: rapid.Bool().Draw(t, "established"),
+			},
 			Held:        rapid.IntRange(0, 5).Draw(t, "held") == 0,
 			Quarantined: rapid.IntRange(0, 7).Draw(t, "quarantined") == 0,
 		}
@@ -198,9 +200,9 @@ func TestProtectionBeatsEverything(t *testing.T) {
 		p, votes := drawPolicy(t), drawVotes(t)
 		target := ban.MustTarget(rapid.SampledFrom([]string{"9.0.0.7", "9.0.0.0/24", "2a01::7", "2a01::/64", "2a01::/48", "0x52908400098527886e0f7030069857d2e4169ee7"}).Draw(t, "target"))
 		for i := range votes {
-			votes[i].On = target
+			votes[i].Target = target
 		}
-		votes = append(votes, Vote{Own: true, On: target, Since: t0, End: t0.Add(time.Hour)})
+		votes = append(votes, Vote{Own: true, Since: t0, Claim: ban.Claim{Target: target, End: t0.Add(time.Hour)}})
 		q := Question{Topic: "sshd", Target: target, Votes: votes, Now: t0, NeverBan: shieldAll{}}
 		if v := p.Judge(q); v.Action != Ignore || v.Why != ReasonNeverBan {
 			t.Fatalf("never-ban: %v", v)

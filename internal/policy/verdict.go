@@ -136,18 +136,15 @@ type Verdict struct {
 	By []ban.Operator
 }
 
-// A Vote is one live claim as policy sees it.
+// A Vote is one live claim as policy sees it. Its target is the judged one or a
+// wider prefix around it.
 type Vote struct {
+	ban.Claim
 	Operator ban.Operator
 	// Own says that it is this node's own ban.
 	Own bool
-	// On is what was claimed: the judged target or a wider prefix around it.
-	On ban.Target
-	// Since is when the claim arrived here, End when it ends.
-	Since, End  time.Time
-	Class       ban.Class
-	Hits        uint8
-	Established bool
+	// Since is when the claim arrived here.
+	Since time.Time
 	// Held says that the claim waits for approval or room in a budget;
 	// Quarantined that its operator's claims count for nothing.
 	Held, Quarantined bool

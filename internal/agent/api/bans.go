@@ -37,7 +37,7 @@ func (s *Server) bans(r *http.Request) (any, error) {
 		if len(list) == maxListed {
 			return nil, control.Refuse(control.CodeRefused, "ask for one topic, or read /v1/bans.json from the socket, which streams", "more than %d bans", maxListed)
 		}
-		list = append(list, banOf(x))
+		list = append(list, banOf(x, s.o.Settings().NameOf))
 	}
 	if _, ok := s.o.Settings().Find(f.Topic); len(list) == 0 && f.Topic != "" && !ok {
 		return nil, noTopic(f.Topic)

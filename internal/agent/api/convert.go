@@ -1,6 +1,9 @@
 package api
 
 import (
+	"fmt"
+	"time"
+
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
@@ -37,7 +40,37 @@ func neverBan(list []neverban.Entry) []control.NeverBan {
 }
 
 func holds(list []ledger.Hold) []control.Hold {
-	return each(list, func(h ledger.Hold) control.Hold { return control.Hold(h) })
+	return each(list, func(h ledger.Hold) control.Hold {
+		return control.Hold{
+			Feed: h.Feed, Topic: h.Topic, Operator: h.Operator, Name: h.Name, Why: holdWords[h.Why], Since: h.Since, Opens: h.Opens,
+			Claims: h.Claims, Live: h.Live, Sample: h.Sample,
+		}
+	})
+}
+
+// holdWords say to people for what claims wait.
+var holdWords = map[ledger.HoldReason]string{
+	ledger.HoldGuard: control.HoldGuard, ledger.HoldBudget: control.HoldBudget,
+	ledger.HoldRejected: control.HoldRejected, ledger.HoldCapacity: control.HoldCapacity,
+}
+
+// quarantine says to people why an operator is quarantined.
+func quarantine(q *ledger.Quarantine) *control.Quarantine {
+	if q == nil {
+		return nil
+	}
+	why := map[ledger.QuarantineReason]string{
+		ledger.QuarantineByHand:   "undone by hand",
+		ledger.QuarantineStrikes:  "it claimed again and again what must never be banned",
+		ledger.QuarantineDisputes: "it disputes more targets than anybody may",
+		ledger.QuarantineFeeds:    "it has more feeds than anybody may",
+		ledger.QuarantineTargets:  "its claims do not fit into the ledger",
+		ledger.QuarantineTopics:   "it claims in more topics than the ledger has room for",
+	}[q.Reason]
+	if q.Comment != "" {
+		why = q.Comment
+	}
+	return &control.Quarantine{Since: q.Since, Why: why, Feed: q.Feed}
 }
 
 func peers(list []ledger.Peer) []control.Peer {
@@ -45,7 +78,8 @@ func peers(list []ledger.Peer) []control.Peer {
 		out := control.Peer{
 			Operator: p.Operator, Name: p.Name, Feeds: p.Feeds, Claims: p.Claims, Banning: p.Banning, Alone: p.Alone,
 			Corroborated: p.Corroborated, Waiting: p.Waiting, Disputed: p.Disputed, Met: p.Met, Overruled: p.Overruled,
-			Strikes: p.Strikes, Total: p.Total, Quarantine: (*control.Quarantine)(p.Quarantine), Probation: p.Probation,
+			Strikes: p.Strikes, Total: p.Total, Quarantine: quarantine(p.Quarantine), Probation: p.Probation,
+			Dropped: p.Dropped, Withdrawn: p.Withdrawn,
 		}
 		for _, s := range p.Recent {
 			out.Recent = append(out.Recent, control.Strike(s))
@@ -84,37 +118,62 @@ func gateStatus(g gate.Status) control.GateStatus {
 // Explanation converts the ledger's answer about a target; name gives an
 // operator's name here.
 func Explanation(e ledger.Explanation, name func(ban.Operator) string) control.Explanation {
-	named := func(text string) string {
-		o, err := ban.ParseOperator(text)
-		if err != nil {
-			return text
-		}
-		return name(o)
-	}
 	return control.Explanation{Target: e.Target, Shield: e.Shield, Standings: each(e.Standings, func(s ledger.Standing) control.Standing {
 		out := control.Standing{
-			Topic: s.Topic, Target: s.Target, Action: s.Action.String(), Why: s.Why.String(), Sentence: s.Sentence, Rule: s.Rule,
-			Since: s.Since, Until: s.Until, Lifts: s.Lifts,
+			Topic: s.Topic, Target: s.Target, Action: s.Action.String(), Why: s.Why.String(), Sentence: s.Why.Sentence(), Rule: s.Rule,
+			Since: s.Since, Until: s.Until, Lifts: lifts(s, name),
+		}
+		if s.Why == policy.ReasonLocal {
+			out.By = append(out.By, thisNode)
 		}
 		for _, by := range s.By {
-			out.By = append(out.By, named(by))
+			out.By = append(out.By, name(by))
 		}
 		for _, c := range s.Claims {
-			out.Claims = append(out.Claims, claimed(c, named))
+			out.Claims = append(out.Claims, claimed(c, name))
 		}
 		return out
 	})}
 }
 
-func claimed(c ledger.Claimed, named func(string) string) control.Claimed {
+// thisNode is the name of our own claims.
+const thisNode = "this node"
+
+func claimed(c ledger.Claimed, name func(ban.Operator) string) control.Claimed {
 	out := control.Claimed{
-		Name: named(c.Name), Operator: c.Operator, Node: c.Node, On: c.On, Since: c.Since, End: c.End, Class: c.Class, Hits: c.Hits,
-		Established: c.Established, Counts: c.Counts, Evidence: (*control.Evidence)(c.Evidence),
+		Name: thisNode, Source: string(c.Source), On: c.Target, Since: c.Since, End: c.End, Class: c.Class, Hits: c.Hits,
+		Established: c.Established, Basis: c.Basis, Counts: c.Counts(),
+	}
+	if !c.Own {
+		out.Name, out.Operator, out.Node = name(c.Feed.Operator), c.Feed.Operator.String(), c.Feed.Node.String()
+	}
+	if c.Evidence != (ledger.Evidence{}) {
+		evidence := control.Evidence(c.Evidence)
+		out.Evidence = &evidence
 	}
 	if c.WhyNot != policy.ReasonNone {
 		out.WhyNot, out.Doubt = c.WhyNot.String(), c.WhyNot.Sentence()
 	}
 	return out
+}
+
+// lifts gives the ways to end a verdict, as commands where there is one.
+func lifts(s ledger.Standing, name func(ban.Operator) string) (list []string) {
+	until := s.Until.UTC().Format(time.RFC3339)
+	switch s.Action {
+	case policy.Ban:
+		list = append(list, fmt.Sprintf("agent unban %s", s.Target), "it ends by itself at "+until)
+	case policy.Watch:
+		list = append(list, fmt.Sprintf("agent allow add %s", s.Target), "the watch ends by itself at "+until)
+	case policy.Hold:
+		list = append(list, "agent hold approve, or agent hold reject")
+	}
+	if s.Why == policy.ReasonQuorum {
+		for _, o := range s.By {
+			list = append(list, fmt.Sprintf("%s withdraws its claim, or agent undo %s", name(o), name(o)))
+		}
+	}
+	return list
 }
 
 // Met puts the traffic that the bans of its topics met into an explanation.
@@ -130,15 +189,13 @@ func Met(x *control.Explanation, counters map[ban.Topic]firewall.Counter) {
 }
 
 // origin gives those on whose word a ban rests: "here", or names of operators.
-func origin(s ledger.Standing) []string {
+func origin(s ledger.Standing, name func(ban.Operator) string) []string {
 	names := []string{}
 	if s.Why == policy.ReasonLocal {
 		names = append(names, Here)
 	}
-	for _, name := range s.By {
-		if name != "this node" {
-			names = append(names, name)
-		}
+	for _, o := range s.By {
+		names = append(names, name(o))
 	}
 	return names
 }
@@ -146,14 +203,14 @@ func origin(s ledger.Standing) []string {
 // Here is the origin of this node's own bans.
 const Here = "here"
 
-func banOf(s ledger.Standing) control.Ban {
-	b := control.Ban{Target: s.Target, Topic: s.Topic, Until: s.Until, Origin: origin(s), Rule: s.Rule}
+func banOf(s ledger.Standing, name func(ban.Operator) string) control.Ban {
+	b := control.Ban{Target: s.Target, Topic: s.Topic, Until: s.Until, Origin: origin(s, name), Rule: s.Rule}
 	for i, c := range s.Claims {
 		if i == 0 || int(c.Hits) > b.Hits {
 			b.Hits = int(c.Hits)
 		}
-		if i == 0 || c.Operator == "" {
-			b.Class = c.Class
+		if i == 0 || c.Own {
+			b.Class, b.Basis = c.Class, c.Basis
 		}
 	}
 	return b

@@ -50,16 +50,28 @@ func (s *Server) allowRemove(r *http.Request) (any, error) {
 	return struct{}{}, refusal(err)
 }
 
-// settle approves or rejects the claims of a peer that wait.
-func (s *Server) settle(f func(*ledger.Ledger, ban.Operator, ban.Topic) (int, error)) func(*http.Request) (any, error) {
-	return func(r *http.Request) (any, error) {
-		q, o, err := s.peerRequest(r)
-		if err != nil {
-			return nil, err
-		}
-		n, err := f(s.o.Ledger, o, q.Topic)
-		return control.CountAnswer{Count: n}, refusal(err)
+// approve lets the claims of a peer count that wait, and with a time those
+// that it makes until then.
+func (s *Server) approve(r *http.Request) (any, error) {
+	q, o, err := s.peerRequest(r)
+	if err != nil {
+		return nil, err
 	}
+	if most := int64(ledger.MaxApproval / time.Second); q.For < 0 || q.For > most {
+		return nil, control.Refuse(control.CodeBad, "", "an approval lasts at most %d days", most/(24*60*60))
+	}
+	n, err := s.o.Ledger.Approve(o, q.Topic, time.Duration(q.For)*time.Second)
+	return control.CountAnswer{Count: n}, refusal(err)
+}
+
+// reject sees to it that the claims of a peer that wait never count.
+func (s *Server) reject(r *http.Request) (any, error) {
+	q, o, err := s.peerRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.o.Ledger.Reject(o, q.Topic)
+	return control.CountAnswer{Count: n}, refusal(err)
 }
 
 // undo drops everything that a peer caused.
@@ -96,7 +108,7 @@ func refusal(err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrUnknown):
 		return control.Refuse(control.CodeMissing, "", "%v", err)
-	case errors.Is(err, ledger.ErrTooMany), errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed):
+	case errors.Is(err, ledger.ErrTooMany), errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed), errors.Is(err, ledger.ErrUnbanned):
 		return control.Refuse(control.CodeRefused, "", "%v", err)
 	}
 	return err

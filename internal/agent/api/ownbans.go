@@ -28,14 +28,16 @@ func (s *Server) ban(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.o.Ledger.BanLocal(b.Topic, b.Claim, b.Evidence); err != nil {
+	if err := s.o.Ledger.Ban(b); err != nil {
 		return nil, refusedBan(q.Target, err)
 	}
 	s.o.Log.InfoContext(r.Context(), "banned by hand", slog.String("target", q.Target.String()), slog.String("topic", string(q.Topic)))
+	answer := control.Ban{Target: q.Target, Topic: q.Topic, Until: b.Claim.End, Origin: []string{Here}, Class: b.Claim.Class, Basis: b.Claim.Basis}
 	if x, ok := s.o.Ledger.Standing(q.Topic, q.Target); ok && x.Action == policy.Ban {
-		return banOf(x), nil
+		answer = banOf(x, s.o.Settings().NameOf)
 	}
-	return control.Ban{Target: q.Target, Topic: q.Topic, Until: b.Claim.End, Origin: []string{Here}, Class: b.Claim.Class}, nil
+	answer.Cut = tooLong(q)
+	return answer, nil
 }
 
 // banAll bans many targets in one durable step. Those that cannot be banned are
@@ -60,6 +62,9 @@ func (s *Server) banAll(r *http.Request) (any, error) {
 		if err != nil {
 			refuse(q, err)
 			continue
+		}
+		if tooLong(q) {
+			answer.Cut++
 		}
 		bans, from = append(bans, b), append(from, q)
 	}
@@ -94,12 +99,27 @@ func localBan(s *settings.Settings, q control.BanRequest, now time.Time) (b ledg
 	if q.For > 0 {
 		lasts = time.Duration(min(q.For, int64(maxByHand/time.Second))) * time.Second
 	}
-	b = ledger.Local{Topic: q.Topic, Claim: ban.Claim{Target: q.Target, End: now.Add(lasts), Class: ban.ClassManual}, Evidence: ledger.Evidence{By: "a person"}}
+	b = ledger.Local{
+		Topic: q.Topic, Source: ledger.SourceHand,
+		Claim:    ban.Claim{Target: q.Target, End: now.Add(lasts), Class: ban.ClassManual, Basis: ban.BasisDecided, Hits: uint8(min(q.Hits, ban.MaxHits))},
+		Evidence: ledger.Evidence{By: "a person"},
+	}
 	if q.Class != nil {
 		b.Claim.Class = *q.Class
 	}
+	if q.By == "" {
+		return b, nil
+	}
+	if b.Source, err = ledger.ParseSource(q.By); err != nil || b.Source == ledger.SourceDetection {
+		return b, control.Refuse(control.CodeBad, "", "%.64q is not who can ban: %v", q.By, ledger.ErrSource)
+	}
+	b.Evidence.By = q.By
+	b.Claim.Basis = b.Source.Basis()
 	return b, nil
 }
+
+// tooLong says that a ban lasts less than was asked for.
+func tooLong(q control.BanRequest) bool { return q.For > int64(maxByHand/time.Second) }
 
 func noTopic(topic ban.Topic) error {
 	return control.Refuse(control.CodeMissing, "see `agent topics list`", "no topic %q is defined", topic)
@@ -112,10 +132,44 @@ func refusedBan(target ban.Target, err error) error {
 		return control.Refuse(control.CodeRefused, "what is private can be banned with may_ban in agent.toml; what is found on this machine cannot", "%v", err)
 	case errors.Is(err, ledger.ErrAllowed):
 		return control.Refuse(control.CodeRefused, fmt.Sprintf("`agent allow remove %s` first", target), "%v", err)
+	case errors.Is(err, ledger.ErrUnbanned):
+		return control.Refuse(control.CodeRefused, fmt.Sprintf("`agent ban %s` bans it all the same", target), "%v", err)
 	case errors.Is(err, ledger.ErrEnded), errors.Is(err, ban.ErrTarget), errors.Is(err, ban.ErrTopic):
 		return control.Refuse(control.CodeRefused, "", "%v", err)
 	}
 	return refusal(err)
+}
+
+// withdraw ends what this node said, and forbids nobody to say it.
+func (s *Server) withdraw(r *http.Request) (any, error) {
+	var q control.WithdrawRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(q.Targets) > control.MaxBulk:
+		return nil, control.Refuse(control.CodeBad, "", "%d targets in one request, at most %d", len(q.Targets), control.MaxBulk)
+	case q.All == (len(q.Targets) > 0):
+		return nil, control.Refuse(control.CodeBad, "", "name targets, or all")
+	case slices.ContainsFunc(q.Targets, ban.Target.IsZero):
+		return nil, control.Refuse(control.CodeBad, "", "no target is given")
+	}
+	if q.Topic != "" {
+		if _, ok := s.o.Settings().Find(q.Topic); !ok {
+			return nil, noTopic(q.Topic)
+		}
+	}
+	list, err := s.o.Ledger.Withdraw(ledger.Selection{Targets: q.Targets, Topic: q.Topic, Source: ledger.Source(q.By)}, q.Reason)
+	if err != nil {
+		return nil, err
+	}
+	s.o.Log.InfoContext(r.Context(), "own claims withdrawn", slog.Int("claims", len(list)), slog.String("reason", q.Reason.String()))
+	return control.WithdrawAnswer{Withdrawn: each(list, func(b ledger.Local) control.OwnClaim {
+		return control.OwnClaim{
+			Target: b.Claim.Target, Topic: b.Topic, By: string(b.Source), End: b.Claim.End, Class: b.Claim.Class, Basis: b.Claim.Basis,
+			Banned: s.o.Ledger.Action(b.Topic, b.Claim.Target) == policy.Ban,
+		}
+	})}, nil
 }
 
 // unban lifts targets' bans and keeps peers from bringing them back.
@@ -172,7 +226,7 @@ func (s *Server) lifted(t ban.Target, topic ban.Topic) []control.Ban {
 	bans := []control.Ban{}
 	for _, x := range s.o.Ledger.Explain(t).Standings {
 		if x.Action == policy.Ban && (topic == "" || x.Topic == topic) {
-			bans = append(bans, banOf(x))
+			bans = append(bans, banOf(x, s.o.Settings().NameOf))
 		}
 	}
 	return bans

@@ -185,7 +185,7 @@ func run(dir string, claims, operators, events int) error {
 	singles := 500
 	start = time.Now()
 	for n := range singles {
-		if err := l.BanLocal("sshd", claim(claims+n, now, rng), ledger.Evidence{By: "sshd"}); err != nil {
+		if err := l.Ban(ledger.Local{Topic: "sshd", Claim: claim(claims+n, now, rng), Evidence: ledger.Evidence{By: "sshd"}}); err != nil {
 			return err
 		}
 	}

@@ -275,7 +275,7 @@ func (w *world) fails(h *host, key pair, action policy.Action, lines int) (banne
 func (w *world) bans(key pair, hits int) error {
 	h := w.hosts[key.host]
 	claim := ban.Claim{Target: key.target, End: w.now.Add(banTime).Truncate(time.Minute).Add(time.Minute), Class: ban.ClassAuth, Hits: uint8(hits), Established: true}
-	if err := h.ledger.BanLocal(topic, claim, ledger.Evidence{}); err != nil {
+	if err := h.ledger.Ban(ledger.Local{Topic: topic, Claim: claim}); err != nil {
 		if errors.Is(err, ledger.ErrNeverBan) {
 			return nil
 		}
