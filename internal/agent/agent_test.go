@@ -322,7 +322,7 @@ func TestAFloodWaitsForAPerson(t *testing.T) {
 	n.hear(alice, "45.1.1.1", "45.1.1.2", "45.1.1.3", "45.1.1.4")
 	n.eventually("the first two are enforced", func() bool { return n.drops("45.1.1.1") && n.drops("45.1.1.2") })
 	var holds []ledger.Hold
-	if err := n.client.Get(t.Context(), "/v1/hold", nil, &holds); err != nil || len(holds) != 1 || holds[0].Name != "alice" || holds[0].Claims != 2 || holds[0].Why != ledger.HoldGuard {
+	if err := n.client.Get(t.Context(), "/v1/hold", nil, &holds); err != nil || len(holds) != 1 || holds[0].Name != "alice" || holds[0].Claims != 2 || holds[0].Why != control.HoldGuard {
 		t.Fatalf("what waits: %+v, %v", holds, err)
 	}
 	if x := n.explain("45.1.1.3"); n.drops("45.1.1.3") || x.Standings[0].Action != policy.Watch.String() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"path/filepath"
 	"reflect"
@@ -97,7 +98,9 @@ func newSharing(ctx context.Context, o sharingOptions) (_ *sharing, err error) {
 func (s *sharing) open(brokers []federation.Broker) (err error) {
 	s.session, err = federation.New(federation.Options{
 		Network: s.network, Brokers: brokers, Identity: s.identity, Store: s.o.store, Now: s.o.now, Log: s.o.log,
-		Apply: func(_ context.Context, c ban.Change) error { return s.o.ledger.Apply(c) },
+		Commit: func(_ context.Context, write func(store.Tx) error, changes iter.Seq[ban.Change]) error {
+			return s.o.ledger.ApplyAll(changes, write)
+		},
 		Disputed: func(_ context.Context, f ban.Feed, claims []ban.Claim) error {
 			list := make([]ledger.Dispute, 0, len(claims))
 			for _, c := range claims {

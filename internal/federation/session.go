@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -56,9 +57,14 @@ type Options struct {
 	Brokers  []Broker
 	Identity *keys.Identity
 	Store    *store.Store
-	// Apply is called with every verified change of a followed feed, in order
-	// per feed, after what protects against replays is durable. An error ends
-	// Run. It is never called by two goroutines at once.
+	// Commit makes what protects against replays durable, by calling write in one
+	// transaction with its own records of verified changes of followed feeds, in
+	// order per feed. write is nil where there is nothing of that kind. Where it
+	// fails the same changes come again, with later ones. It is never called by
+	// two goroutines at once. May be nil where Apply is given.
+	Commit func(ctx context.Context, write func(store.Tx) error, changes iter.Seq[ban.Change]) error
+	// Apply is called with every change after it is durable. An error ends Run.
+	// May be nil where Commit is given.
 	Apply func(context.Context, ban.Change) error
 	// Disputed is called with all that a followed feed's node disputes, as
 	// often as that changes. May be nil.
@@ -115,8 +121,8 @@ func New(o Options) (*Session, error) {
 	if err := wire.CheckNetwork(o.Network); err != nil {
 		return nil, fmt.Errorf("network %w", err)
 	}
-	if o.Identity == nil || o.Store == nil || o.Apply == nil {
-		return nil, errors.New("a session needs an identity, a store and Apply")
+	if o.Identity == nil || o.Store == nil || o.Apply == nil && o.Commit == nil {
+		return nil, errors.New("a session needs an identity, a store, and Commit or Apply")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -250,34 +256,19 @@ func (s *Session) step(ctx context.Context) error {
 	return nil
 }
 
-// handOn commits the gathered writes and then calls Apply. If the store fails,
-// everything waits for the next time: nothing is used before its mark is kept.
+// handOn commits the gathered writes together with the changes that they bring.
+// If the store fails, everything waits for the next time: nothing is used
+// before its mark is kept.
 func (s *Session) handOn(ctx context.Context) error {
 	s.mu.Lock()
 	writes, changes, said := s.fx.writes, s.fx.changes, s.fx.disputes
 	s.mu.Unlock()
-	if len(writes) > 0 {
-		err := s.o.Store.Update(func(tx store.Tx) error {
-			for k, v := range writes {
-				var err error
-				if v == nil {
-					err = tx.Delete(k.bucket, k.key)
-				} else {
-					err = tx.Put(k.bucket, k.key, v)
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			s.mu.Lock()
-			s.counts.StoreErrors++
-			s.mu.Unlock()
-			s.o.Log.Error("state_not_kept", "error", err)
-			return nil
-		}
+	if err := s.commit(ctx, writes, changes); err != nil {
+		s.mu.Lock()
+		s.counts.StoreErrors++
+		s.mu.Unlock()
+		s.o.Log.Error("state_not_kept", "error", err)
+		return nil
 	}
 	s.mu.Lock()
 	if s.fx.news {
@@ -287,6 +278,9 @@ func (s *Session) handOn(ctx context.Context) error {
 	s.counts.Applied += uint64(len(changes))
 	s.mu.Unlock()
 	for i := range changes {
+		if s.o.Apply == nil {
+			break
+		}
 		c := &changes[i]
 		if err := s.o.Apply(ctx, c.change()); err != nil {
 			return fmt.Errorf("applying a change of %v: %w", c.feed, err)
@@ -299,6 +293,43 @@ func (s *Session) handOn(ctx context.Context) error {
 		}
 		if err := s.o.Disputed(ctx, d.feed, d.claims); err != nil {
 			return fmt.Errorf("applying disputes of %v: %w", d.feed, err)
+		}
+	}
+	return nil
+}
+
+// commit makes writes durable, with what Commit makes of the changes in the same
+// transaction.
+func (s *Session) commit(ctx context.Context, writes map[place][]byte, changes []change) error {
+	var write func(store.Tx) error
+	if len(writes) > 0 {
+		write = func(tx store.Tx) error { return putAll(tx, writes) }
+	}
+	switch {
+	case s.o.Commit != nil && (write != nil || len(changes) > 0):
+		return s.o.Commit(ctx, write, func(yield func(ban.Change) bool) {
+			for i := range changes {
+				if !yield(changes[i].change()) {
+					return
+				}
+			}
+		})
+	case write != nil:
+		return s.o.Store.Update(write)
+	}
+	return nil
+}
+
+func putAll(tx store.Tx, writes map[place][]byte) error {
+	for k, v := range writes {
+		var err error
+		if v == nil {
+			err = tx.Delete(k.bucket, k.key)
+		} else {
+			err = tx.Put(k.bucket, k.key, v)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

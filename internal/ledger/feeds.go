@@ -14,6 +14,7 @@ import (
 // feeds numbers the feeds of peers and keeps what is decided about them: what
 // waits, who is quarantined, what each operator used up.
 type feeds struct {
+	bounds    bounds
 	numbers   map[ban.Feed]uint16
 	list      []feedState // the first [ownFeeds] are those of our own sources
 	free      []uint16    // numbers in the list that nothing on disk mentions
@@ -43,16 +44,9 @@ type feedState struct {
 	reset *arrival
 }
 
-// Limits of what peers can make a node keep. Who exceeds one is quarantined, by
-// name; neither a running node nor a start fails for it.
-const (
-	maxFeeds = 60_000
-	// maxNodes is how many feeds one operator can have, over all topics.
-	maxNodes = 2_000
-	// forget is how long the journal's knowledge waits for a feed to be replayed
-	// after a start.
-	forget = 15 * time.Minute
-)
+// forget is how long the journal's knowledge waits for a feed to be replayed
+// after a start.
+const forget = 15 * time.Minute
 
 const (
 	arrivalsBucket  = "ledger.peers"     // journal: when claims arrived, and whether they wait
@@ -62,7 +56,8 @@ const (
 	clockBucket     = "ledger.clock"     // when the ledger last wrote
 )
 
-func (f *feeds) init() {
+func (f *feeds) init(b bounds) {
+	f.bounds = b
 	f.numbers = map[ban.Feed]uint16{}
 	f.list = make([]feedState, ownFeeds)
 	f.nodes = map[ban.Operator]int{}
@@ -78,7 +73,7 @@ func (f *feeds) number(feed ban.Feed) (n uint16, full QuarantineReason) {
 	if n, ok := f.numbers[feed]; ok {
 		return n, ""
 	}
-	if len(f.list) >= maxFeeds && len(f.free) == 0 || f.nodes[feed.Operator] >= maxNodes {
+	if len(f.list) >= f.bounds.feeds && len(f.free) == 0 || f.nodes[feed.Operator] >= f.bounds.nodes {
 		return 0, QuarantineFeeds
 	}
 	state := feedState{feed: feed, replayed: true, quarantined: f.quarantined(feed.Operator)}
@@ -139,7 +134,7 @@ func (f *feeds) load(tx store.Tx, now time.Time) error {
 	if err := tx.Each(feedsBucket, "", func(key string, value []byte) error {
 		feed, err := parseFeed(key)
 		var r feedRecord
-		if err != nil || json.Unmarshal(value, &r) != nil || isOwn(r.Number) || r.Number >= maxFeeds {
+		if err != nil || json.Unmarshal(value, &r) != nil || isOwn(r.Number) || int(r.Number) >= f.bounds.feeds {
 			return fmt.Errorf("feed %q: %w", key, ErrCorrupt)
 		}
 		a, says := used[r.Number]

@@ -40,6 +40,7 @@ const (
 func (l *Ledger) Holds() []Hold {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	now := l.now()
 	const sample = 5
 	type key struct {
 		feed uint16
@@ -63,7 +64,7 @@ func (l *Ledger) Holds() []Hold {
 	}
 	for r := range l.table.all.len() {
 		for v := range l.table.votesOf(r) {
-			if v.hold() == counted {
+			if v.hold() == counted || !v.inForce(now) {
 				continue
 			}
 			h := at(v.feed, [...]HoldReason{queued: HoldBudget, guarded: HoldGuard, rejected: HoldRejected}[v.hold()])

@@ -22,7 +22,7 @@ type index struct {
 	nets  int // IPv6 /64s among them
 }
 
-// tagBits is what a slot leaves to the hash: [maxRecords] is below 2^23.
+// tagBits is what a slot leaves to the hash: there are fewer than 2^23 records ([bounds]).
 const tagBits = 9
 
 func newIndex(all *arena[record]) index {

@@ -106,7 +106,7 @@ func TestAWheelGivesEachRecordOnceWhenItIsDue(t *testing.T) {
 // record gives.
 func TestWhatLiesInAPrefixIsFound(t *testing.T) {
 	var x table
-	x.init()
+	x.init(defaultBounds)
 	topic := x.topic("sshd")
 	var all []ban.Target
 	for _, s := range []string{

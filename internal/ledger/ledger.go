@@ -57,6 +57,8 @@ type Options struct {
 	// Loading says that feeds are replayed before anything is asked. Verdicts
 	// are computed by [Ledger.Loaded] then, once and not at each claim.
 	Loading bool
+
+	testingBounds *bounds
 }
 
 // A Ledger is safe for use from several goroutines. It starts none: the owner
@@ -121,8 +123,12 @@ func Open(o Options) (*Ledger, error) {
 	if l.policy == nil {
 		l.policy = policy.Nothing()
 	}
-	l.table.init()
-	l.feeds.init()
+	b := defaultBounds
+	if o.testingBounds != nil {
+		b = *o.testingBounds
+	}
+	l.table.init(b)
+	l.feeds.init(b)
 	l.wheel.init()
 	l.sources.init()
 	l.disputes.init()

@@ -127,7 +127,7 @@ func (l *Ledger) mayBan(b *Local, now time.Time) error {
 		return err
 	}
 	if l.table.topic(b.Topic) < 0 {
-		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
+		return fmt.Errorf("%w: more than %d topics", ErrTooMany, l.table.bounds.topics)
 	}
 	if !end.After(now) || !end.Before(endOfTime) {
 		return ErrEnded
@@ -242,7 +242,7 @@ func (l *Ledger) takeOwn(o *ownRecord, now time.Time, wide map[int]bool) error {
 	}
 	topic := l.table.topic(o.topic)
 	if topic < 0 {
-		return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
+		return fmt.Errorf("%w: more than %d topics", ErrTooMany, l.table.bounds.topics)
 	}
 	if k := o.claim.Target.Kind(); k == ban.KindCIDR4 || k == ban.KindCIDR6 {
 		wide[topic] = true
@@ -287,7 +287,7 @@ func (l *Ledger) loadOwn(tx store.Tx, now time.Time) error {
 		}
 		topic := l.table.topic(o.topic)
 		if topic < 0 {
-			return fmt.Errorf("%w: more than %d topics", ErrTooMany, maxTopics)
+			return fmt.Errorf("%w: more than %d topics", ErrTooMany, l.table.bounds.topics)
 		}
 		source, err := l.sources.number(o.source)
 		if err != nil {

@@ -12,14 +12,18 @@ import (
 	"banmesh/internal/policy"
 )
 
-// Limits of the table. They bound what followed operators can make a node
-// hold; a claim costs about 60 bytes. An index counts on maxRecords, a vote's
-// link on maxVotes.
-const (
-	maxTopics  = 1000
-	maxRecords = 8_000_000
-	maxVotes   = 16_000_000
-)
+// bounds are the limits of what followed operators can make a node hold. A claim
+// costs about 60 bytes. Who exceeds one is quarantined, by name; neither a
+// running node nor a start fails for it.
+type bounds struct {
+	topics  int
+	records int // below 2^23: an index counts on it
+	votes   int // below 2^24: a vote's link counts on it
+	feeds   int // numbers of sixteen bits, those of our own sources included
+	nodes   int // feeds of one operator, over all topics
+}
+
+var defaultBounds = bounds{topics: 1000, records: 8_000_000, votes: 16_000_000, feeds: 60_000, nodes: 2_000}
 
 // vote is a claim in a record's list: 16 bytes without pointers, because there
 // may be millions of them. Times are Unix seconds. [vote.claim] and
@@ -111,6 +115,7 @@ type record struct {
 
 // table holds records and votes in two arenas, found by target.
 type table struct {
+	bounds    bounds
 	topics    map[ban.Topic]int
 	byTopic   []*topicIndex
 	all       arena[record]
@@ -135,14 +140,14 @@ type topicIndex struct {
 	under map[uint64][]uint32
 }
 
-func (t *table) init() { t.topics = map[ban.Topic]int{} }
+func (t *table) init(b bounds) { t.bounds, t.topics = b, map[ban.Topic]int{} }
 
 // topic gives the topic's number, or -1 when there are too many.
 func (t *table) topic(name ban.Topic) int {
 	if i, ok := t.topics[name]; ok {
 		return i
 	}
-	if len(t.byTopic) == maxTopics {
+	if len(t.byTopic) >= t.bounds.topics {
 		return -1
 	}
 	t.byTopic = append(t.byTopic, &topicIndex{
@@ -193,7 +198,7 @@ func (t *table) put(topic int, target ban.Target) (uint32, error) {
 	if r, ok := t.find(topic, target); ok {
 		return r, nil
 	}
-	if t.targets() >= maxRecords || t.live >= maxVotes {
+	if t.targets() >= t.bounds.records || t.live >= t.bounds.votes {
 		return 0, fmt.Errorf("%w: %d targets, %d claims", ErrTooMany, t.targets(), t.live)
 	}
 	var r uint32
