@@ -92,6 +92,13 @@ type Detect struct {
 	// address finished a TCP handshake with a port of the topic so recently, so
 	// that a forged line frames nobody. 0 believes the line.
 	Corroborate span.Duration `toml:"corroborate"`
+	// FailureBytes is how much a client sends at most, headers of packets
+	// included, on a connection that ends in an offence: a line that names no
+	// port counts only for an address that had such a connection. 0 takes any.
+	FailureBytes int64 `toml:"failure_bytes"`
+	// GuestBytes makes an address a guest that sent so much within Corroborate.
+	// 0 makes none: bytes alone are cheap.
+	GuestBytes int64 `toml:"guest_bytes"`
 	// IgnoreIP are addresses and prefixes that are never offenders.
 	IgnoreIP []string `toml:"ignoreip"`
 	// Established says that lines are written over established connections

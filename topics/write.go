@@ -28,7 +28,7 @@ func Format(d *Definition) []byte {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}
 		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone))
-		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nestablished = %t\n", x.MaxLines, x.MaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.Established)
+		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nestablished = %t\nfailure_bytes = %d\nguest_bytes = %d\n", x.MaxLines, x.MaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.Established, x.FailureBytes, x.GuestBytes)
 		i := x.Increment
 		multipliers := strings.ReplaceAll(strings.Trim(fmt.Sprintf("%.6f", i.Multipliers), "[]"), " ", ", ")
 		fmt.Fprintf(&b, "\n[detect.increment]\nenabled = %t\nfactor = %f\nmultipliers = [%s]\nmaxtime = %s\nrandom = %s\n", i.Enabled, i.Factor, multipliers, quote(i.MaxTime.String()), quote(i.Random.String()))

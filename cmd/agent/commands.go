@@ -16,6 +16,7 @@ func commands(p *paths) []*cobra.Command {
 		newTopicsCommand(p),
 		newPeersCommand(p),
 		newAllowCommand(p),
+		newGuestsCommand(p),
 		newHoldCommand(p),
 		newUndoCommand(p),
 		newPolicyCommand(p),

@@ -60,6 +60,9 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 	if e.Shield != "" {
 		fmt.Fprintf(w, "%s is shielded: %s\n", e.Target, cli.Printable(e.Shield))
 	}
+	if e.Guest != "" {
+		fmt.Fprintf(w, "%s is %s: no peer and no weak evidence bans it\n", e.Target, cli.Printable(e.Guest))
+	}
 	if len(e.Standings) == 0 {
 		fmt.Fprintf(w, "%s is not banned: nobody whom this node listens to claims it, and it did nothing here\n", e.Target)
 		return

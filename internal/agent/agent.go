@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +22,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"banmesh/internal/agent/api"
+	"banmesh/internal/ban"
 	"banmesh/internal/control"
+	"banmesh/internal/detect"
 	"banmesh/internal/export"
 	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
@@ -64,6 +67,7 @@ type agent struct {
 	detection *detection
 	sharing   *sharing
 	guard     *guard
+	guests    *guestbook
 	gate      *walletGate
 
 	api    *api.Server
@@ -128,6 +132,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.enforcer.run(running) })
 	group.Go(func() error { return a.guard.run(running) })
+	group.Go(func() error { return a.guests.run(running) })
 	group.Go(func() error { return a.sharing.run(running) })
 	group.Go(func() error { return a.detection.run(running) })
 	group.Go(func() error { return a.gate.run(running) })
@@ -166,12 +171,26 @@ func (a *agent) open(ctx context.Context) (err error) {
 		},
 		shared: func() { a.ledger.SetCaution(a.guard.caution()) },
 	})
+	a.guests, err = openGuests(guestOptions{
+		settings: a.current, stay: a.settings.GuestStay(), changed: func(t ban.Target) { a.ledger.Reconsider(t) },
+		connected: func(ctx context.Context, topic ban.Topic, from netip.AddrPort) detect.Proof {
+			return a.enforcer.corroborated(ctx, topic, from)
+		},
+		sent: func(ctx context.Context, topic ban.Topic, x netip.Addr) firewall.Trace {
+			return a.enforcer.sent(ctx, topic, x)
+		},
+		state: a.o.StateDir, now: a.now, log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.onStop.add(a.guests.close)
 	history, err := ledger.OpenHistory(filepath.Join(a.o.StateDir, HistoryDirectory))
 	if err != nil {
 		return err
 	}
 	a.ledger, err = ledger.Open(ledger.Options{
-		History: history, Store: a.store, Policy: a.settings.Policy(), NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Now: a.now, Log: a.log,
+		History: history, Store: a.store, Policy: a.settings.Policy(), NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Guests: a.guests.protection(), Now: a.now, Log: a.log,
 		Loading: true,
 	})
 	if err != nil {
@@ -213,7 +232,7 @@ func (a *agent) restore(ctx context.Context) error {
 // openRest makes the parts that need a ledger with everybody's claims.
 func (a *agent) openRest(ctx context.Context) (err error) {
 	a.enforcer, err = newEnforcer(ctx, enforcerOptions{
-		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, firewall: a.o.testing.firewall,
+		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, works: a.guests.works, firewall: a.o.testing.firewall,
 		state: a.o.StateDir, now: a.now, log: a.log,
 	})
 	if err != nil {
@@ -222,6 +241,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.onStop.add(a.enforcer.close)
 	a.detection, err = newDetection(detectionOptions{
 		settings: a.current, ledger: a.ledger, ignored: a.guard.ignored, corroborated: a.enforcer.corroborated,
+		succeeded: a.guests.succeeded, guest: a.guests.holds,
 		state: a.o.StateDir, now: a.now, log: a.log,
 	})
 	if err != nil {
@@ -234,7 +254,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.api = api.New(api.Options{
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reload, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Guests: a.guests.list, Guest: a.guests.why, RemoveGuest: a.guests.remove,
 		Warnings: func() []control.Warning { return append(a.warnRefused(), a.guard.warnings()...) },
 	})
 	return nil

@@ -121,7 +121,12 @@ func (n *node) drops(address string) bool {
 // hear gives the node a claim of an operator, as if its feed had said so.
 func (n *node) hear(o ban.Operator, targets ...string) {
 	n.t.Helper()
-	c := ban.Change{Feed: ban.Feed{Topic: "sshd", Operator: o, Node: ban.NodeOf([]byte("node"))}}
+	n.hearIn("sshd", o, targets...)
+}
+
+func (n *node) hearIn(topic ban.Topic, o ban.Operator, targets ...string) {
+	n.t.Helper()
+	c := ban.Change{Feed: ban.Feed{Topic: topic, Operator: o, Node: ban.NodeOf([]byte("node"))}}
 	for _, x := range targets {
 		c.Claims = append(c.Claims, ban.Claim{Target: ban.MustTarget(x), End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Hits: 9, Established: true})
 	}

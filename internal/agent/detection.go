@@ -36,10 +36,13 @@ type detectionOptions struct {
 	// ignored says that a target is never an offender, corroborated that the
 	// kernel knows of a connection.
 	ignored      func(ban.Target) bool
-	corroborated func(context.Context, ban.Topic, netip.AddrPort) bool
-	state        string // the state directory
-	now          func() time.Time
-	log          *slog.Logger
+	corroborated func(context.Context, ban.Topic, netip.AddrPort) detect.Proof
+	// succeeded takes logins, guest says whether a target is a guest.
+	succeeded func(context.Context, detect.Success)
+	guest     func(ban.Topic, ban.Target) bool
+	state     string // the state directory
+	now       func() time.Time
+	log       *slog.Logger
 }
 
 func newDetection(o detectionOptions) (*detection, error) {
@@ -55,7 +58,7 @@ func newDetection(o detectionOptions) (*detection, error) {
 func (d *detection) options() detect.Options {
 	return detect.Options{
 		Jails: d.o.settings().Jails(), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched,
-		Ignored: d.o.ignored, Corroborated: d.o.corroborated, Now: d.o.now, Log: d.o.log,
+		Ignored: d.o.ignored, Corroborated: d.o.corroborated, Success: d.o.succeeded, Guest: d.o.guest, Now: d.o.now, Log: d.o.log,
 		Source: source.Options{Stdin: d.input},
 	}
 }

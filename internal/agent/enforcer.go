@@ -47,7 +47,10 @@ type enforcerOptions struct {
 	ledger   *ledger.Ledger
 	table    *export.Table
 	// never gives the prefixes that the kernel checks before any ban.
-	never    func() []netip.Prefix
+	never func() []netip.Prefix
+	// works says that an address moved so many bytes in a topic that it is a
+	// guest: a peer's ban of it is not enforced.
+	works    func(context.Context, ban.Topic, ban.Target) bool
 	firewall firewall.Firewall // nil: the one that the settings name
 	state    string            // the state directory
 	now      func() time.Time
@@ -173,6 +176,9 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 	var bans []ledger.Enforced
 	var lifted []export.Key
 	for _, c := range changes {
+		if c.Ban && !c.Own && e.o.works(ctx, c.Topic, c.Target) {
+			continue // the ledger lifts it, now that it is a guest
+		}
 		if p, ok := c.Target.Prefix(); ok {
 			if c.Ban {
 				add = append(add, firewall.Ban{Prefix: p, Topic: c.Topic, Until: c.Until, By: e.onWhoseWord(c.Topic, c.Target)})

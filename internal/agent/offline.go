@@ -15,8 +15,10 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/firewall"
+	"banmesh/internal/guests"
 	"banmesh/internal/keys"
 	"banmesh/internal/ledger"
+	"banmesh/internal/policy"
 	"banmesh/internal/settings"
 	"banmesh/internal/store"
 )
@@ -51,8 +53,12 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 	stop.add(held.Close)
 	defer func() { err = errors.Join(err, stop.run()) }()
 	guard := newGuard(ctx, guardOptions{settings: current, now: now, log: log})
+	shielded, err := offlineGuests(o.StateDir, checked.GuestStay(), now)
+	if err != nil {
+		return x, err
+	}
 	claims, err := ledger.Open(ledger.Options{
-		Store: held, Policy: checked.Policy(), NeverBan: guard.protection(), NeverPeers: guard.peersProtection(), Caution: guard.caution(), Now: now, Log: log,
+		Store: held, Policy: checked.Policy(), NeverBan: guard.protection(), NeverPeers: guard.peersProtection(), Caution: guard.caution(), Guests: shielded, Now: now, Log: log,
 	})
 	if err != nil {
 		return x, err
@@ -76,6 +82,9 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 	}
 	x = api.Explanation(claims.Explain(target), checked.NameOf)
 	x.Offline = true
+	if shielded != nil {
+		x.Guest, _ = shielded.Protects(target)
+	}
 	if k, ok := kernelHolds(ctx, checked, target); ok {
 		x.Kernel = (*control.Held)(&k)
 		if s, err := inspect(ctx, checked); err == nil {
@@ -87,6 +96,22 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 		}
 	}
 	return x, nil
+}
+
+// offlineGuests reads the guests, without a lasting change to their file. Who
+// may not read them explains without.
+func offlineGuests(state string, stay time.Duration, now func() time.Time) (policy.Protection, error) {
+	if stay == 0 {
+		return nil, nil
+	}
+	set, err := guests.Read(guests.Options{Path: filepath.Join(state, guestFile), Stay: stay, Now: now})
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return set, nil
 }
 
 // inspect reads the traces that the chosen enforcer left in the kernel.

@@ -49,6 +49,14 @@ type Config struct {
 	Include any  `toml:"include"`
 	Gate    Gate `toml:"gate"`
 	HTTP    HTTP `toml:"http"`
+	// Guests are addresses that lately logged in or did real work here.
+	Guests Guests `toml:"guests"`
+}
+
+// Guests says who is a guest, whom no peer and no weak evidence bans.
+type Guests struct {
+	Enabled *bool `toml:"enabled"` // default true
+	For     Text  `toml:"for"`     // how long after the last success; default "30d"
 }
 
 // Broker is an MQTT broker, which nobody has to trust.

@@ -11,8 +11,11 @@ import (
 type Explanation struct {
 	Target ban.Target `json:"target"`
 	// Shield names the protection of the target in every topic, "" for none.
-	Shield    string     `json:"shield,omitempty"`
+	Shield string `json:"shield,omitempty"`
+	// Standings are the verdicts, by topic.
 	Standings []Standing `json:"standings"`
+	// Guest says since when the target, or one in it, is a guest; "" for none.
+	Guest string `json:"guest,omitempty"`
 	// Kernel is nil where the kernel cannot be asked: for a wallet, without the
 	// right to, or where something else than nftables enforces.
 	Kernel *Held `json:"kernel,omitempty"`

@@ -75,7 +75,7 @@ type Options struct {
 	// connected, from the port where the line names it (else 0). It is asked
 	// about each line of a topic whose definition wants that; where it is nil
 	// the line is believed.
-	Corroborated func(context.Context, ban.Topic, netip.AddrPort) bool
+	Corroborated func(context.Context, ban.Topic, netip.AddrPort) Proof
 	// Success is told about logins that lines of definitions with success
 	// expressions prove, judged as offences are. It must not block; nil drops
 	// them.

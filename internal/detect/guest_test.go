@@ -55,9 +55,9 @@ func TestTheKernelIsAskedAboutThePortThatTheLineNames(t *testing.T) {
 	jails[0].Definition.Detect.Rules[1].Regex = []string{`^Failed password for \S+ from <ADDR> port <F-PORT/> ssh2$`}
 	var asked []netip.AddrPort
 	var got decisions
-	readOnce(t, Options{Jails: jails, Ban: got.ban, Corroborated: func(_ context.Context, _ ban.Topic, from netip.AddrPort) bool {
+	readOnce(t, Options{Jails: jails, Ban: got.ban, Corroborated: func(_ context.Context, _ ban.Topic, from netip.AddrPort) Proof {
 		asked = append(asked, from)
-		return true
+		return ProofConfirmed
 	}})
 	want := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1024"), netip.MustParseAddrPort("192.0.2.1:1025"), netip.MustParseAddrPort("192.0.2.1:1026")}
 	if !slices.Equal(asked, want) {

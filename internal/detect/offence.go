@@ -39,14 +39,18 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		o.weight = 0
 	}
 	if o.weight > 0 && !j.def.Detect.Corroborate.IsZero() && d.o.Corroborated != nil {
-		if !o.addr.IsValid() || !d.o.Corroborated(ctx, j.topic, netip.AddrPortFrom(o.addr, o.port)) {
+		proof := ProofDenied
+		if o.addr.IsValid() {
+			proof = d.o.Corroborated(ctx, j.topic, netip.AddrPortFrom(o.addr, o.port))
+		}
+		if proof == ProofDenied {
 			j.mu.Lock()
 			j.counts.uncorroborated++
 			j.counts.doubted, j.counts.doubtedAt = o.addr, now
 			j.mu.Unlock()
 			return
 		}
-		o.established = true // the kernel saw the handshake
+		o.established = proof == ProofConfirmed
 	}
 	watched := d.o.Watched != nil && o.weight > 0 && d.o.Watched(j.topic, o.target)
 	j.mu.Lock()

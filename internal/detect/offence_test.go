@@ -39,10 +39,13 @@ func TestALineCountsOnlyIfItsAddressWasConnected(t *testing.T) {
 		Jails: doubting(t, log), Ban: got.ban,
 		// Even a watched target's first offence must be one.
 		Watched: func(_ ban.Topic, target ban.Target) bool { return target == ban.MustTarget("192.0.2.1") },
-		Corroborated: func(_ context.Context, topic ban.Topic, from netip.AddrPort) bool {
+		Corroborated: func(_ context.Context, topic ban.Topic, from netip.AddrPort) Proof {
 			a := from.Addr()
 			asked = append(asked, string(topic)+" "+a.String())
-			return slices.Contains(connected, a.String())
+			if slices.Contains(connected, a.String()) {
+				return ProofConfirmed
+			}
+			return ProofDenied
 		},
 	})
 	var said []string
@@ -63,6 +66,22 @@ func TestALineCountsOnlyIfItsAddressWasConnected(t *testing.T) {
 	for _, j := range d.Status().Jails {
 		if j.Topic == "sshd" && (j.Uncorroborated != 18 || j.Found != 10 || j.Doubted.String() != "2001:db8::1" || j.DoubtedAt.IsZero()) {
 			t.Errorf("%+v", j)
+		}
+	}
+}
+
+func TestAnAnswerThatNobodyCanGiveCountsHereAndIsNoProof(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "auth.log")
+	write(t, log, failures(5, "192.0.2.1", time.Now().Add(-time.Minute)))
+	var got decisions
+	readOnce(t, Options{Jails: doubting(t, log), Ban: got.ban, Corroborated: func(context.Context, ban.Topic, netip.AddrPort) Proof { return ProofUnknown }})
+	list := got.all()
+	if len(list) == 0 {
+		t.Fatal("nobody is banned")
+	}
+	for _, v := range list {
+		if v.Established {
+			t.Errorf("%+v is said to be over a connection", v)
 		}
 	}
 }

@@ -96,6 +96,21 @@ type Set struct {
 // Open reads the guests that were kept. A damaged end of the file, of a crash
 // while it was written, is cut off.
 func Open(o Options) (*Set, error) {
+	s, err := Read(o)
+	if err != nil || o.Path == "" {
+		return s, err
+	}
+	s.drop(s.o.Now())
+	s.file = &journal{path: o.Path}
+	if err := s.rewrite(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Read gives the guests of a file as they are now and leaves the file alone:
+// changes of the set are kept nowhere.
+func Read(o Options) (*Set, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -48,7 +48,7 @@ const (
 	maxFile = 2*MaxGuests*(headLength+guestLength) + 1<<20
 )
 
-// load reads the file at path and writes a compact one in its place.
+// load reads the file at path; a file that is not there has nobody.
 func (s *Set) load(path string) error {
 	f, err := os.Open(path)
 	switch {
@@ -61,9 +61,7 @@ func (s *Set) load(path string) error {
 			return fmt.Errorf("reading guests from %s: %w", path, err)
 		}
 	}
-	s.drop(s.o.Now())
-	s.file = &journal{path: path}
-	return s.rewrite()
+	return nil
 }
 
 // read takes records over until the first that is not whole.

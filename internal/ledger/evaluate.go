@@ -23,7 +23,7 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 		Votes:      votes,
 		Disputes:   l.disputesOf(topic, target),
 		NeverBan:   l.never,
-		NeverPeers: l.peers,
+		NeverPeers: l.beyondPeers(),
 		Allowed:    l.exempt.allowed,
 		Exempt:     l.exempt.exempt(l.table.topicName(r)),
 		Caution:    l.caution,

@@ -50,6 +50,7 @@ type Options struct {
 	// not carry; nil: the same as NeverBan.
 	NeverPeers policy.Protection
 	Caution    policy.Protection // addresses that many people share; nil: none
+	Guests     policy.Protection // addresses that lately logged in here; nil: none
 	Now        func() time.Time  // nil: [time.Now]
 	Log        *slog.Logger      // nil: none
 	// History hears what happened, for a replay later; nil: nobody.
@@ -74,6 +75,7 @@ type Ledger struct {
 	never   policy.Protection
 	peers   policy.Protection
 	caution policy.Protection
+	guests  policy.Protection
 	table   table
 	feeds   feeds
 	sources sources
@@ -110,6 +112,7 @@ func Open(o Options) (*Ledger, error) {
 		peers:    o.NeverPeers,
 		loading:  o.Loading,
 		caution:  o.Caution,
+		guests:   o.Guests,
 		changed:  make(chan struct{}, 1),
 		ownReady: make(chan struct{}, 1),
 		ownDirty: map[place]ban.Reason{},

@@ -195,6 +195,7 @@ func NeedsRestart(old, next *Settings) string {
 		{"the firewall's enforcer", a, b},
 		{"the wallet gate", old.config.Gate, next.config.Gate},
 		{"what is served over HTTP", old.config.HTTP, next.config.HTTP},
+		{"the guests", old.config.Guests, next.config.Guests},
 	} {
 		if !reflect.DeepEqual(x.old, x.next) {
 			return x.what

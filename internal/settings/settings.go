@@ -72,6 +72,7 @@ func Load(dir string) (*Settings, error) {
 	checkFirewall(loaded.Firewall, fault)
 	checkGate(loaded.Gate, fault)
 	checkHTTP(loaded.HTTP, fault)
+	checkGuests(loaded.Guests, fault)
 	checkNeverBan(loaded, fault)
 	faults = append(faults, s.override(dir)...)
 	var refused []error

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"internal/config":    {"internal/policy", "internal/strict"},
 	"internal/settings": {
 		"internal/ban", "internal/config", "internal/detect", "internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate",
-		"internal/neverban", "internal/policy", "internal/span", "internal/strict", "internal/wire", "topics",
+		"internal/guests", "internal/neverban", "internal/policy", "internal/span", "internal/strict", "internal/wire", "topics",
 	},
 	"internal/detect":             {"internal/ban", "internal/span", "topics"},
 	"internal/wire":               {"internal/ban"},
@@ -43,17 +43,18 @@ var mayImport = map[string][]string{
 	"internal/firewall/tools":     {"internal/ban", "internal/firewall", "internal/firewall/desired"},
 	"internal/firewall/enforcers": {"internal/firewall", "internal/firewall/nft", "internal/firewall/tools"},
 	"internal/firewall/testnet":   {"internal/ban"},
+	"internal/guests":             {"internal/ban"},
 	"internal/wallet":             {},
 	"internal/export":             {"internal/ban", "internal/printable"},
 	"internal/gate":               {"internal/ban", "internal/wallet"},
 	"internal/broker":             {"internal/ban", "internal/span", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
 		"internal/ban", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall", "internal/gate",
-		"internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/wire",
+		"internal/guests", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/wire",
 	},
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/config", "internal/control", "internal/detect", "internal/export",
-		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
+		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/guests", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
 		"internal/settings", "internal/store", "internal/wire",
 	},
 	"cmd/agent": {

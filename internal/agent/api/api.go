@@ -17,6 +17,7 @@ import (
 	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
 	"banmesh/internal/gate"
+	"banmesh/internal/guests"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/settings"
@@ -40,6 +41,11 @@ type Options struct {
 	Sharing   Sharing
 	// NeverBan lists the entries that shield here, shared addresses last.
 	NeverBan func() []neverban.Entry
+	// Guests lists who lately logged in or worked here, RemoveGuest ends some.
+	// Guest says why a target is one.
+	Guests      func() []guests.Guest
+	Guest       func(ban.Target) (string, bool)
+	RemoveGuest func(ban.Target) (int, error)
 	// Gate gives the wallet gate's state, false where none is open.
 	Gate func() (gate.Status, bool)
 	// Warnings gives those of the parts that have nothing else to say here.
@@ -118,6 +124,8 @@ func (s *Server) Local() (http.Handler, error) {
 		"POST /v1/allow":         s.allow,
 		"POST /v1/allow/remove":  s.allowRemove,
 		"GET /v1/never-ban":      func(*http.Request) (any, error) { return neverBan(s.o.NeverBan()), nil },
+		"GET /v1/guests":         s.guests,
+		"POST /v1/guests/remove": s.removeGuest,
 		"GET /v1/hold":           func(*http.Request) (any, error) { return holds(s.o.Ledger.Holds()), nil },
 		"POST /v1/hold/approve":  s.approve,
 		"POST /v1/hold/reject":   s.reject,

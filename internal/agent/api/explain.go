@@ -16,6 +16,7 @@ func (s *Server) explain(r *http.Request) (any, error) {
 		return nil, control.Refuse(control.CodeBad, "", "%v", err)
 	}
 	x := Explanation(s.o.Ledger.Explain(target), s.o.Settings().NameOf)
+	x.Guest, _ = s.o.Guest(target)
 	if held, ok := s.o.Firewall.Holds(r.Context(), target); ok {
 		x.Kernel = (*control.Held)(&held)
 	}

@@ -141,8 +141,8 @@ func (s *Server) doubts(conf *settings.Settings, d detect.Status) (list []contro
 			why = ", " + why
 		}
 		list = append(list, NoProof.Warn(
-			fmt.Sprintf("%s: a log line counts only if the kernel saw its address connect, and it cannot be asked here (%s%s): no line bans anybody", t.Topic, mode, why),
-			fmt.Sprintf("enforce with nftables, or believe the log: corroborate = \"off\" in [topics.%s]", t.Topic)))
+			fmt.Sprintf("%s: a log line should count only if the kernel saw its address connect, and it cannot be asked here (%s%s): lines are believed without, and the bans are weak to others", t.Topic, mode, why),
+			fmt.Sprintf("enforce with nftables, or say that the log is believed: corroborate = \"off\" in [topics.%s]", t.Topic)))
 	}
 	for _, j := range d.Jails {
 		t, ok := conf.Find(j.Topic)
