@@ -82,7 +82,11 @@ func Discover(ctx context.Context, o Options) (Set, []Entry, error) {
 		d.host(host, SourceBroker, "MQTT broker "+host)
 	}
 	d.administrators()
-	d.entries = append(d.entries, Bogons(o.Lab)...)
+	clouds, err := Clouds()
+	if err != nil {
+		d.faults = append(d.faults, fmt.Errorf("addresses of clouds: %w", err))
+	}
+	d.entries = append(append(d.entries, clouds...), Bogons(o.Lab)...)
 	// Of equal prefixes the first, and so the most telling, stays.
 	seen := map[netip.Prefix]bool{}
 	d.entries = slices.DeleteFunc(d.entries, func(e Entry) bool {

@@ -30,6 +30,7 @@ const (
 	SourceAdmin     Source = "administrator" // someone is logged in from there
 	SourceManual    Source = "manual"        // written by hand
 	SourcePack      Source = "pack"          // from a signed list
+	SourceCloud     Source = "cloud"         // a cloud serves its machines there
 )
 
 // An Entry is one protected prefix.
@@ -124,7 +125,8 @@ func (s Set) Prefixes() []netip.Prefix {
 }
 
 // bogons are addresses that cannot be an attacker elsewhere: RFC 6890 and its
-// registries, RFC 1918, RFC 6598, RFC 4193, documentation and multicast.
+// registries, RFC 1918, RFC 6598, RFC 4193, documentation and multicast, and
+// forms of IPv6 that carry an IPv4 address, whose owner never used them.
 var bogons = [...]struct{ prefix, reason string }{
 	{"0.0.0.0/8", "this network, RFC 791"},
 	{"10.0.0.0/8", "private, RFC 1918"},
@@ -143,13 +145,22 @@ var bogons = [...]struct{ prefix, reason string }{
 	{"240.0.0.0/4", "reserved and broadcast"},
 	{"::/128", "unspecified"},
 	{"::1/128", "loopback"},
+	{"::/96", "IPv4 in IPv6, out of use, RFC 4291"},
 	{"64:ff9b::/96", "NAT64, RFC 6052"},
 	{"64:ff9b:1::/48", "NAT64, RFC 8215"},
 	{"100::/64", "discard, RFC 6666"},
+	{"100:0:0:1::/64", "dummy prefix, RFC 9780"},
+	{"2001::/32", "Teredo, RFC 4380"},
+	{"2001:2::/48", "benchmarks, RFC 5180"},
+	{"2001:10::/28", "ORCHID, RFC 4843"},
+	{"2001:20::/28", "ORCHIDv2, RFC 7343"},
 	{"2001:db8::/32", "documentation, RFC 3849"},
+	{"2002::/16", "6to4, RFC 7526"},
 	{"3fff::/20", "documentation, RFC 9637"},
+	{"5f00::/16", "segment routing, RFC 9602"},
 	{"fc00::/7", "private, RFC 4193"},
 	{"fe80::/10", "link-local"},
+	{"fec0::/10", "private, site-local, RFC 3879"},
 	{"ff00::/8", "multicast"},
 }
 
