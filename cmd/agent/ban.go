@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,103 +16,118 @@ import (
 
 func newBanCommand(p *paths) *cobra.Command {
 	var asJSON bool
-	var topic, lasts, class string
+	var topic, lasts, class, by, file string
+	var hits int
 	c := &cobra.Command{
-		Use:     "ban TARGET",
-		Short:   "Ban an address, prefix or wallet by hand",
-		Example: "  agent ban 203.0.113.7\n  agent ban 203.0.113.0/24 --topic sshd --for 2d",
-		Long: `Ban an address, prefix or wallet by hand, in a topic. It is shared if the topic is published. What is
-on the never-ban list is refused. Times read as fail2ban's: 90s, 10m, 6h, 2d, 1w, 1mo, 1y.
+		Use:   "ban TARGET...",
+		Short: "Ban addresses, prefixes or wallets by hand",
+		Example: "  agent ban 203.0.113.7\n  agent ban 203.0.113.0/24 --topic sshd --for 2d\n" +
+			"  scanner --list | agent ban --from-file - --by scanner --hits 5 --class scan",
+		Long: `Ban addresses, prefixes or wallets by hand, in a topic. It is shared if the topic is published. What is
+on the never-ban list is refused. Times read as fail2ban's: 90s, 10m, 6h, 2d, 1w, 1mo, 1y; 90 days are the most.
+
+--from-file reads one target a line, comments after #; "-" is standard input. --by says which program bans: only its own
+bans can be withdrawn with ` + "`agent withdraw --by`" + `, a person's unban beats it, and to others it is another program's ban and
+not a person's decision. --hits is how often the target offended.
 ` + cli.ExitHelp,
-		Args: exactly(1, "the target to ban"),
+		Args: anyTargets(&file, nil),
 		RunE: func(c *cobra.Command, args []string) error {
-			target, err := parseTarget(args[0])
+			targets, err := targetsOf(c, args, file)
 			if err != nil {
 				return err
 			}
-			request := control.BanRequest{Target: target}
-			if request.Topic, err = ban.ParseTopic(topic); err != nil {
+			q := control.BanRequest{By: by, Hits: hits}
+			if q.Topic, err = ban.ParseTopic(topic); err != nil {
 				return cli.Usage("--topic: %v", err)
 			}
-			if request.For, err = seconds("--for", lasts); err != nil {
+			if q.For, err = seconds("--for", lasts); err != nil {
 				return err
+			}
+			if hits < 0 || hits > ban.MaxHits {
+				return cli.Usage("--hits: %d is not within 0 and %d", hits, ban.MaxHits)
 			}
 			if class != "" {
 				v, err := ban.ParseClass(class)
 				if err != nil {
 					return cli.Usage("--class: %v", err)
 				}
-				request.Class = &v
+				q.Class = &v
 			}
-			var b control.Ban
-			if err := p.client().Post(c.Context(), "/v1/bans", request, &b); err != nil {
-				return err
+			if len(targets) == 1 && file == "" {
+				q.Target = targets[0]
+				return banOne(c, p, q, asJSON)
 			}
-			if asJSON {
-				return cli.JSON(c.OutOrStdout(), b)
-			}
-			fmt.Fprintf(c.OutOrStdout(), "banned %s in %s until %s\n", b.Target, b.Topic, clock(b.Until))
-			return nil
+			return banMany(c, p, q, targets, asJSON)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().StringVar(&topic, "topic", "sshd", "the topic")
-	c.Flags().StringVar(&lasts, "for", "", "how long (default: the topic's ban time)")
-	c.Flags().StringVar(&class, "class", "", "class of offence (default: manual)")
+	f := c.Flags()
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	f.StringVar(&topic, "topic", "sshd", "the topic")
+	f.StringVar(&lasts, "for", "", "how long (default: the topic's ban time)")
+	f.StringVar(&class, "class", "", "class of offence (default: manual)")
+	f.IntVar(&hits, "hits", 0, "how many offences were seen")
+	f.StringVar(&by, "by", "", "the program that bans (default: a person)")
+	f.StringVar(&file, "from-file", "", "a file with one target a line, or - for standard input")
 	return c
 }
 
-func newUnbanCommand(p *paths) *cobra.Command {
-	var asJSON, dispute bool
-	var topic, lasts, comment string
-	c := &cobra.Command{
-		Use:     "unban TARGET",
-		Short:   "Lift a ban, and keep peers from bringing it back",
-		Example: "  agent unban 203.0.113.7\n  agent unban 203.0.113.7 --for 30d --dispute",
-		Long: `Lift a ban here: this node's own claims are withdrawn, and the target is exempt from every peer's for
-7 days or as long as --for says. A peer cannot overrule it; a new offence here bans it again. --dispute tells others
-so, signed, in the topics that this node publishes: those whose dispute rule listens to it lift the ban too.
-` + cli.ExitHelp,
-		Args: exactly(1, "the target to unban"),
-		RunE: func(c *cobra.Command, args []string) error {
-			target, err := parseTarget(args[0])
-			if err != nil {
-				return err
-			}
-			request := control.UnbanRequest{Target: target, Topic: ban.Topic(topic), Dispute: dispute, Comment: comment}
-			if request.For, err = seconds("--for", lasts); err != nil {
-				return err
-			}
-			var a control.UnbanAnswer
-			if err := p.client().Post(c.Context(), "/v1/unban", request, &a); err != nil {
-				return err
-			}
-			if asJSON {
-				return cli.JSON(c.OutOrStdout(), a)
-			}
-			if len(a.Lifted) == 0 {
-				fmt.Fprintf(c.OutOrStdout(), "%s was not banned\n", target)
-			}
-			for _, b := range a.Lifted {
-				fmt.Fprintf(c.OutOrStdout(), "unbanned %s in %s\n", b.Target, b.Topic)
-			}
-			in := ""
-			if topic != "" {
-				in = " in " + topic
-			}
-			fmt.Fprintf(c.OutOrStdout(), "no peer can ban it here%s before %s\n", in, clock(a.Exempt))
-			for _, l := range a.Left {
-				fmt.Fprintf(c.OutOrStdout(), "the kernel still drops packets of %s %s, which this agent does not keep; to end it: %s\n", l.Target, l.Where, l.Fix)
-			}
-			return nil
-		},
+// cutAt is said where a ban lasts less than was asked for.
+const cutAt = "90 days, the longest that a ban lasts"
+
+func banOne(c *cobra.Command, p *paths, q control.BanRequest, asJSON bool) error {
+	var b control.Ban
+	if err := p.client().Post(c.Context(), "/v1/bans", q, &b); err != nil {
+		return err
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().StringVar(&topic, "topic", "", "only this topic (default: all)")
-	c.Flags().StringVar(&lasts, "for", "", "how long no peer can ban it (default: 7d)")
-	c.Flags().BoolVar(&dispute, "dispute", false, "tell others that it should not be banned")
-	c.Flags().StringVar(&comment, "comment", "", "why, for whoever asks later")
-	return c
+	if asJSON {
+		return cli.JSON(c.OutOrStdout(), b)
+	}
+	fmt.Fprintf(c.OutOrStdout(), "banned %s in %s until %s\n", b.Target, b.Topic, clock(b.Until))
+	if b.Cut {
+		fmt.Fprintf(c.OutOrStdout(), "that is after %s\n", cutAt)
+	}
+	return nil
+}
+
+func banMany(c *cobra.Command, p *paths, q control.BanRequest, targets []ban.Target, asJSON bool) error {
+	bans := make([]control.BanRequest, 0, len(targets))
+	for _, t := range targets {
+		q.Target = t
+		bans = append(bans, q)
+	}
+	all, err := banAll(c.Context(), p.client(), bans)
+	if err != nil {
+		if all.Banned == 0 {
+			return err
+		}
+		return &cli.Error{Err: fmt.Errorf("after %d of %d: %w", all.Banned, len(targets), err), Code: cli.ExitPartly, Hint: "it can be repeated: what is banned already stays as it is"}
+	}
+	if asJSON {
+		if err := cli.JSON(c.OutOrStdout(), all); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(c.OutOrStdout(), "banned %s in %s\n", plural(all.Banned, "target"), q.Topic)
+		if all.Cut > 0 {
+			fmt.Fprintf(c.OutOrStdout(), "%s of them until %s\n", strconv.Itoa(all.Cut), cutAt)
+		}
+	}
+	return partly(all.Refused, len(targets))
+}
+
+// partly says which entries of a list were refused, the first few of them.
+func partly(refused []control.Refusal, of int) error {
+	if len(refused) == 0 {
+		return nil
+	}
+	var errs []error
+	for i, r := range refused {
+		if i == 10 {
+			break
+		}
+		errs = append(errs, &cli.Error{Err: errors.New(r.Error), Hint: r.Hint, Code: cli.ExitPartly})
+	}
+	return errors.Join(append(errs, &cli.Error{Err: fmt.Errorf("%d of %s refused", len(refused), plural(of, "target")), Code: cli.ExitPartly})...)
 }
 
 func parseTarget(s string) (ban.Target, error) {

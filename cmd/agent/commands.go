@@ -12,6 +12,7 @@ func commands(p *paths) []*cobra.Command {
 		newBansCommand(p),
 		newBanCommand(p),
 		newUnbanCommand(p),
+		newWithdrawCommand(p),
 		newExplainCommand(p),
 		newTopicsCommand(p),
 		newPeersCommand(p),

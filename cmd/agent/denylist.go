@@ -371,7 +371,8 @@ func (p *paths) deny(c *cobra.Command, request control.BanRequest, entries []den
 		}
 		bans = append(bans, b)
 	}
-	done, refused, err := banAll(c.Context(), p.client(), bans)
+	all, err := banAll(c.Context(), p.client(), bans)
+	done, refused := all.Banned, all.Refused
 	if err != nil {
 		if done == 0 {
 			return err
@@ -393,20 +394,6 @@ func (p *paths) deny(c *cobra.Command, request control.BanRequest, entries []den
 		code = cli.ExitError
 	}
 	return &cli.Error{Err: errors.Join(faults...), Code: code}
-}
-
-// banAll asks for bans, many in a request, and says how many are in force and
-// which are refused.
-func banAll(ctx context.Context, client *control.Client, bans []control.BanRequest) (done int, refused []control.Refusal, err error) {
-	for some := range slices.Chunk(bans, control.MaxBulk) {
-		var a control.BanAllAnswer
-		if err := client.Post(ctx, "/v1/bans/all", control.BanAllRequest{Bans: some}, &a); err != nil {
-			return done, refused, err
-		}
-		done += a.Banned
-		refused = append(refused, a.Refused...)
-	}
-	return done, refused, nil
 }
 
 func newDenyExportCommand(p *paths) *cobra.Command {

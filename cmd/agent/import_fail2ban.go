@@ -234,11 +234,11 @@ func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []
 	for _, i := range all {
 		class := i.Definition.Detect.Rules[0].Class
 		for _, request := range of[i.Jail] {
-			request.Topic, request.Class = i.Definition.Name, &class
+			request.Topic, request.Class, request.By = i.Definition.Name, &class, "fail2ban"
 			bans = append(bans, request)
 		}
 	}
-	taken, refused, err := banAll(ctx, p.client(), bans)
+	answer, err := banAll(ctx, p.client(), bans)
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
 		fmt.Fprintln(w, "no bans taken over: the agent is not running; import again when it is")
@@ -246,12 +246,12 @@ func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []
 	case err != nil:
 		return fmt.Errorf("taking over bans: %w", err)
 	}
-	for _, x := range refused {
+	for _, x := range answer.Refused {
 		fmt.Fprintf(w, "ban of %s not taken over: %s\n", x.Target, x.Error)
 	}
-	fmt.Fprintf(w, "took over %s from %s", plural(taken, "ban"), from)
-	if len(refused) > 0 {
-		fmt.Fprintf(w, ", %d refused", len(refused))
+	fmt.Fprintf(w, "took over %s from %s", plural(answer.Banned, "ban"), from)
+	if len(answer.Refused) > 0 {
+		fmt.Fprintf(w, ", %d refused", len(answer.Refused))
 	}
 	fmt.Fprintln(w)
 	return nil

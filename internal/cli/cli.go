@@ -25,7 +25,7 @@ const (
 
 // ExitHelp is the section of a command's help that names its exit codes.
 const ExitHelp = `
-Exit codes: 0 done, 1 error, 2 wrong usage, 3 partly done, 10 the agent is not running`
+Exit codes: 0 done, 1 error, 2 wrong usage, 3 partly done or a question that nobody answered, 10 the agent is not running`
 
 // An Error is shown to a person: what went wrong and where, what to do, and
 // the exit code. Several can be joined with [errors.Join].

@@ -52,6 +52,8 @@ type WithdrawRequest struct {
 	Topic   ban.Topic    `json:"topic,omitempty"`   // "" means every topic
 	By      string       `json:"by,omitempty"`      // of this source alone; "" means every source
 	Reason  ban.Reason   `json:"reason,omitempty"`  // told to readers; "ended" when left out
+	// Yes does without the question that more than a [Handful] begins.
+	Yes bool `json:"yes,omitempty"`
 }
 
 // WithdrawAnswer says which own claims were withdrawn.
@@ -78,12 +80,19 @@ type OwnClaim struct {
 type UnbanRequest struct {
 	Target  ban.Target   `json:"target,omitzero"`
 	Targets []ban.Target `json:"targets,omitempty"` // with Target or instead of it
+	All     bool         `json:"all,omitempty"`     // everything that is banned, instead of targets
 	Topic   ban.Topic    `json:"topic,omitempty"`   // "" means every topic
 	For     int64        `json:"for,omitempty"`     // seconds; 0 means 7 days
 	// Dispute tells others, in the topics that this node publishes.
 	Dispute bool   `json:"dispute,omitempty"`
 	Comment string `json:"comment,omitempty"`
+	// Yes does without the question that more than a [Handful] begins.
+	Yes bool `json:"yes,omitempty"`
 }
+
+// Handful is how many bans a request may lift beyond the targets that it names
+// before it is answered with [CodeAsk].
+const Handful = 5
 
 // UnbanAnswer lists the bans that an unban lifted.
 type UnbanAnswer struct {

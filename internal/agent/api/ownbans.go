@@ -159,6 +159,15 @@ func (s *Server) withdraw(r *http.Request) (any, error) {
 			return nil, noTopic(q.Topic)
 		}
 	}
+	if q.All && !q.Yes {
+		n := 0
+		for range s.o.Ledger.Bans(ledger.Filter{Topic: q.Topic, Own: true}) {
+			n++
+		}
+		if n > control.Handful {
+			return nil, control.Refuse(control.CodeAsk, "", "this may end up to %d bans of this node", n)
+		}
+	}
 	list, err := s.o.Ledger.Withdraw(ledger.Selection{Targets: q.Targets, Topic: q.Topic, Source: ledger.Source(q.By)}, q.Reason)
 	if err != nil {
 		return nil, err
@@ -183,6 +192,10 @@ func (s *Server) unban(r *http.Request) (any, error) {
 		targets = append(targets, q.Target)
 	}
 	switch {
+	case q.All && len(targets) > 0:
+		return nil, control.Refuse(control.CodeBad, "", "name targets, or all")
+	case q.All:
+		targets = s.banned(q.Topic)
 	case len(targets) == 0 || slices.ContainsFunc(targets, ban.Target.IsZero):
 		return nil, control.Refuse(control.CodeBad, "", "no target is given")
 	case len(targets) > control.MaxBulk:
@@ -203,6 +216,16 @@ func (s *Server) unban(r *http.Request) (any, error) {
 		list = append(list, ledger.Exemption{Target: t, Topic: q.Topic, Comment: q.Comment, Dispute: q.Dispute})
 		answer.Lifted = append(answer.Lifted, s.lifted(t, q.Topic)...)
 	}
+	expected := len(targets)
+	if q.All {
+		expected = 0
+	}
+	if n := len(answer.Lifted); !q.Yes && n > expected+control.Handful {
+		return nil, control.Refuse(control.CodeAsk, "", "this lifts %d bans", n)
+	}
+	if len(list) == 0 {
+		return answer, nil
+	}
 	if _, err := s.o.Ledger.Exempt(list, lasts); err != nil {
 		return nil, refusal(err)
 	}
@@ -218,6 +241,15 @@ func (s *Server) unban(r *http.Request) (any, error) {
 	answer.Left = s.o.Firewall.Left(r.Context(), targets)
 	s.o.Log.InfoContext(r.Context(), "unbanned by hand", slog.Int("targets", len(targets)), slog.Int("lifted", len(answer.Lifted)))
 	return answer, nil
+}
+
+// banned lists the targets that are banned in a topic ("": in any), each once.
+func (s *Server) banned(topic ban.Topic) (list []ban.Target) {
+	for x := range s.o.Ledger.Bans(ledger.Filter{Topic: topic}) {
+		list = append(list, x.Target)
+	}
+	slices.SortFunc(list, ban.Target.Compare)
+	return slices.Compact(list)
 }
 
 // lifted lists the bans in a topic ("": in any) that rest on a target or on a
