@@ -71,6 +71,9 @@ type Options struct {
 	Ban func(context.Context, Decision) error
 	// Watched says that one offence of a target is enough: others said so.
 	Watched func(ban.Topic, ban.Target) bool
+	// Banned says that this node's own ban of a target was in force at a time. May
+	// be nil.
+	Banned func(ban.Topic, ban.Target, time.Time) bool
 	// Corroborated says whether the kernel saw that an address was really
 	// connected, from the port where the line names it (else 0). It is asked
 	// about each line of a topic whose definition wants that; where it is nil
@@ -266,9 +269,14 @@ func (d *Detector) keep(ctx context.Context, read <-chan struct{}) {
 }
 
 // decide carries a decision out, or keeps it.
-func (d *Detector) decide(ctx context.Context, v Decision) {
+func (d *Detector) decide(ctx context.Context, j *jail, v Decision) {
 	err := d.o.Ban(ctx, v)
 	if err == nil {
+		if d.o.Banned != nil {
+			j.mu.Lock()
+			j.recorded(v.Target)
+			j.mu.Unlock()
+		}
 		return
 	}
 	d.o.Log.Warn("a ban is kept for later", "topic", v.Topic, "target", v.Target, "error", err)
@@ -306,6 +314,7 @@ func (d *Detector) Forget(topic ban.Topic, target ban.Target) {
 		if j.topic == topic {
 			j.mu.Lock()
 			j.window.remove(target)
+			j.forgive(target)
 			j.mu.Unlock()
 		}
 	}
@@ -340,7 +349,11 @@ func (j *jail) purge(now time.Time) {
 		return
 	}
 	j.purged = now
-	limit := now.Add(-rememberFor)
+	remember := rememberFor
+	if !j.def.Detect.Increment.Enabled {
+		remember = purgeEvery // until older logs that are read now are read
+	}
+	limit := now.Add(-remember)
 	for t, b := range j.bans {
 		if b.End.Before(limit) {
 			j.forget(t)
@@ -379,7 +392,7 @@ type jail struct {
 	mu     sync.Mutex
 	window *window
 	counts jailCounts
-	bans   map[ban.Target]banCount // with Increment
+	bans   map[ban.Target]banCount
 	// bansChanged and saved are for the state file: targets whose bans differ
 	// from it, nil where none is written, and the counts in it.
 	bansChanged map[ban.Target]struct{}
@@ -395,9 +408,16 @@ type ruleMeaning struct {
 	rule        int
 }
 
+// banCount is the newest decision about a target.
 type banCount struct {
-	Count int       `json:"count"`
+	Count int       `json:"count"` // with Increment: how many there were
 	End   time.Time `json:"end"`
+	// From and Last are when its offences were; zero where a person forgave them.
+	From time.Time `json:"from,omitzero"`
+	Last time.Time `json:"last,omitzero"`
+	// Recorded says that others know of the ban: it is not simulated, had not
+	// ended before it was made, and could be written.
+	Recorded bool `json:"recorded,omitempty"`
 }
 
 type jailCounts struct {

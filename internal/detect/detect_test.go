@@ -239,18 +239,34 @@ func TestRunFollowsALogAndStopsCleanly(t *testing.T) {
 	}
 }
 
-func TestWhoIsBannedAgainAndAgainIsBannedForLonger(t *testing.T) {
-	log := filepath.Join(t.TempDir(), "auth.log")
-	write(t, log, failures(15, "192.0.2.1", time.Now().Add(-time.Minute))+failures(10, "192.0.2.2", time.Now().Add(-time.Minute)))
-	var recidive *topics.Definition
+func recidive(t testing.TB) *topics.Definition {
+	t.Helper()
 	for _, d := range topics.Builtin() {
 		if d.Name == "recidive" {
-			recidive = d
+			d.Detect.Journal, d.Detect.Files, d.Detect.MaxRetry = nil, nil, 3
+			return d
 		}
 	}
-	recidive.Detect.Journal, recidive.Detect.Files, recidive.Detect.MaxRetry = nil, nil, 3
+	t.Fatal("no topic recidive is shipped")
+	return nil
+}
+
+func TestWhoIsBannedAgainAndAgainIsBannedForLonger(t *testing.T) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "auth.log")
+	start := time.Now().Add(-8 * time.Hour).Truncate(time.Second)
+	now := start
 	var got decisions
-	readOnce(t, Options{Jails: []Jail{{Definition: sshd(t, log)}, {Definition: recidive}}, Ban: got.ban})
+	o := Options{Jails: []Jail{{Definition: sshd(t, log)}, {Definition: recidive(t)}}, Ban: got.ban, StatePath: filepath.Join(dir, "state"), Now: func() time.Time { return now }}
+	for round := range 3 {
+		at := start.Add(time.Duration(round) * 2 * time.Hour)
+		now = at.Add(time.Minute)
+		write(t, log, failures(15, "192.0.2.1", at))
+		if round < 2 {
+			write(t, log, failures(10, "192.0.2.2", at))
+		}
+		readOnce(t, o)
+	}
 	list := got.all()
 	var again []Decision
 	for _, v := range list {

@@ -52,10 +52,13 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		}
 		o.established = proof == ProofConfirmed
 	}
+	// A ban is counted once: whether an offence is of who is banned already is
+	// judged by the offence's own time, also when the log is read late.
+	banned := o.weight > 0 && d.banned(j, o.target, o.at)
 	watched := d.o.Watched != nil && o.weight > 0 && d.o.Watched(j.topic, o.target)
 	j.mu.Lock()
 	j.counts.found++
-	if o.weight == 0 {
+	if o.weight == 0 || banned || j.decided(o.target, o.at) {
 		j.mu.Unlock()
 		return
 	}
@@ -79,7 +82,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	case ok && j.simulate:
 		d.o.Log.InfoContext(ctx, "an offender would be banned", "topic", v.Topic, "target", v.Target, "class", v.Class, "hits", v.Hits, "until", v.End)
 	case ok:
-		d.decide(ctx, v)
+		d.decide(ctx, j, v)
 		d.recur(ctx, v)
 	}
 }

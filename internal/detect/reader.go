@@ -432,7 +432,7 @@ func portOf(f filter.Fields) uint16 {
 func (j *jail) conclude(v *Decision, e *entry, now time.Time) bool {
 	v.Topic, v.Target, v.Hits, v.Established = j.topic, e.target, max(1, int(math.Round(e.hits))), e.established
 	v.First, v.Last = time.Unix(0, e.first).UTC(), time.Unix(0, e.last).UTC()
-	v.End = j.end(e.target, v.Last)
+	v.End = j.end(e.target, v.First, v.Last)
 	j.window.remove(e.target)
 	if !v.End.After(now) {
 		return false
@@ -449,33 +449,76 @@ func (d *Detector) recur(ctx context.Context, v Decision) {
 			continue
 		}
 		again := Decision{Class: ban.ClassRecidive, Filter: string(j.topic), Source: "topic " + string(v.Topic), Sample: v.Sample}
+		banned := d.banned(j, v.Target, v.Last)
 		j.mu.Lock()
 		j.counts.found++
-		e := j.window.add(v.Target, v.Last, 1, v.Established)
-		ok := e.hits >= j.window.limit && j.conclude(&again, e, d.o.Now())
+		ok := false
+		if !banned && !j.decided(v.Target, v.Last) {
+			e := j.window.add(v.Target, v.Last, 1, v.Established)
+			ok = e.hits >= j.window.limit && j.conclude(&again, e, d.o.Now())
+		}
 		j.mu.Unlock()
 		if ok && !j.simulate {
-			d.decide(ctx, again)
+			d.decide(ctx, j, again)
 		}
 	}
 }
 
 // end says when a ban made now ends, and remembers it for the next one.
-func (j *jail) end(t ban.Target, last time.Time) time.Time {
-	count := 0
+func (j *jail) end(t ban.Target, first, last time.Time) time.Time {
+	b := banCount{From: first, Last: last}
 	if j.def.Detect.Increment.Enabled {
-		count = j.bans[t].Count
+		b.Count = j.bans[t].Count
 	}
-	d := j.banTime(count)
-	end := farEnd
+	d := j.banTime(b.Count)
+	b.End = farEnd
 	if d != permanent && last.Add(d).Before(farEnd) {
-		end = last.Add(d)
+		b.End = last.Add(d)
 	}
 	if j.def.Detect.Increment.Enabled {
-		j.bans[t] = banCount{count + 1, end}
+		b.Count++
+	}
+	j.bans[t] = b
+	j.banChanged(t)
+	return b.End
+}
+
+// decided says that an offence at a time is one of those for which the jail
+// decided already to ban a target, or came while a ban was in force of which the
+// jail alone knows.
+func (j *jail) decided(t ban.Target, at time.Time) bool {
+	b, ok := j.bans[t]
+	if !ok || b.From.IsZero() || at.Before(b.From) {
+		return false
+	}
+	return !at.After(b.Last) || !b.Recorded && at.Before(b.End)
+}
+
+// recorded says that others know of the newest decision about a target.
+func (j *jail) recorded(t ban.Target) {
+	if b, ok := j.bans[t]; ok && !b.Recorded {
+		b.Recorded = true
+		j.bans[t] = b
 		j.banChanged(t)
 	}
-	return end
+}
+
+// forgive keeps of the decisions about a target how many there were.
+func (j *jail) forgive(t ban.Target) {
+	b, ok := j.bans[t]
+	switch {
+	case !ok:
+	case j.def.Detect.Increment.Enabled:
+		j.bans[t] = banCount{Count: b.Count, End: b.End}
+		j.banChanged(t)
+	default:
+		j.forget(t)
+	}
+}
+
+// banned says that this node's own ban of a target was in force at a time.
+func (d *Detector) banned(j *jail, t ban.Target, at time.Time) bool {
+	return d.o.Banned != nil && d.o.Banned(j.topic, t, at)
 }
 
 // maxSample bounds the evidence that a decision carries.

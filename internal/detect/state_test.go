@@ -137,7 +137,7 @@ func TestAStateSurvivesRestartsAndTornWrites(t *testing.T) {
 			},
 			"ban": func(rt *rapid.T) {
 				target := address(rapid.IntRange(0, 20).Draw(rt, "target"))
-				d.jails[0].end(target, now)
+				d.jails[0].end(target, now, now)
 				d.jails[0].window.remove(target)
 			},
 			"expire": func(*rapid.T) { d.jails[0].window.expire(now.Add(-600 * time.Second)) },
@@ -211,7 +211,7 @@ func TestTooManyCountedBansLoseThoseThatEndFirst(t *testing.T) {
 	d := newDetector(t, stateOptions(t, ""))
 	j, now := d.jails[0], time.Now()
 	for i := range maxBans {
-		j.bans[address(i)] = banCount{1, now.Add(-time.Duration(maxBans-i) * time.Second)}
+		j.bans[address(i)] = banCount{Count: 1, End: now.Add(-time.Duration(maxBans-i) * time.Second)}
 	}
 	j.purge(now)
 	if _, kept := j.bans[address(maxBans-1)]; !kept || len(j.bans) != maxBans-maxBans/10 {

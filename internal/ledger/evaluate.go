@@ -354,6 +354,27 @@ func (l *Ledger) Watched(topic ban.Topic, target ban.Target) bool {
 	return l.Action(topic, target) >= policy.Watch
 }
 
+// BannedAt says whether a ban of this node's own of a target, or of a prefix
+// around it, was in force at a time, as far as it still is or has just ended.
+func (l *Ledger) BannedAt(topic ban.Topic, target ban.Target, at time.Time) (banned bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	t, ok := l.table.topics[topic]
+	if !ok {
+		return false
+	}
+	look := func(r uint32) {
+		for v := range l.table.votesOf(r) {
+			banned = banned || isOwn(v.feed) && int64(v.since) <= at.Unix() && v.inForce(at)
+		}
+	}
+	if r, ok := l.table.find(t, target); ok {
+		look(r)
+	}
+	l.table.around(t, target, look)
+	return banned
+}
+
 // Action gives what is done about a target in a topic now: the strongest of
 // its own verdict and those of the prefixes around it.
 func (l *Ledger) Action(topic ban.Topic, target ban.Target) (action policy.Action) {
