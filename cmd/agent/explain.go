@@ -63,7 +63,13 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 	if e.Guest != "" {
 		fmt.Fprintf(w, "%s is %s: no peer and no weak evidence bans it\n", e.Target, cli.Printable(e.Guest))
 	}
-	if len(e.Standings) == 0 {
+	for _, h := range e.Held {
+		fmt.Fprintf(w, "%s offended %d times and is held in %s\n  why    %s\n", h.Target, h.Hits, h.Topic, cli.Printable(h.Why))
+		if h.From != "" {
+			fmt.Fprintf(w, "  from   %s\n", cli.Printable(h.From))
+		}
+	}
+	if len(e.Standings) == 0 && len(e.Held) == 0 {
 		fmt.Fprintf(w, "%s is not banned: nobody whom this node listens to claims it, and it did nothing here\n", e.Target)
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -239,7 +240,9 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		return err
 	}
 	a.onStop.add(a.enforcer.close)
+	held := &proxies{settings: a.current, inside: a.guard.inside, now: a.now}
 	a.detection, err = newDetection(detectionOptions{
+		hold:     held.hold,
 		settings: a.current, ledger: a.ledger, ignored: a.guard.ignored, corroborated: a.enforcer.corroborated,
 		succeeded: a.guests.succeeded, guest: a.guests.holds,
 		state: a.o.StateDir, now: a.now, log: a.log,
@@ -254,8 +257,8 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.api = api.New(api.Options{
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reload, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Guests: a.guests.list, Guest: a.guests.why, RemoveGuest: a.guests.remove,
-		Warnings: func() []control.Warning { return append(a.warnRefused(), a.guard.warnings()...) },
+		NeverBan: a.guard.everything, Gate: a.gate.status, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, RemoveGuest: a.guests.remove,
+		Warnings: func() []control.Warning { return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings()) },
 	})
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/control"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/source"
 	"banmesh/internal/ledger"
@@ -40,9 +41,11 @@ type detectionOptions struct {
 	// succeeded takes logins, guest says whether a target is a guest.
 	succeeded func(context.Context, detect.Success)
 	guest     func(ban.Topic, ban.Target) bool
-	state     string // the state directory
-	now       func() time.Time
-	log       *slog.Logger
+	// hold says whether a decision is held back, and whether that is news.
+	hold  func(detect.Decision) (h control.HeldOffender, held, news bool)
+	state string // the state directory
+	now   func() time.Time
+	log   *slog.Logger
 }
 
 func newDetection(o detectionOptions) (*detection, error) {
@@ -66,6 +69,12 @@ func (d *detection) options() detect.Options {
 // ban takes a decision. One that never-ban or a person forbids is logged and
 // dropped; only one that could not be written is kept for later.
 func (d *detection) ban(ctx context.Context, v detect.Decision) error {
+	if h, held, news := d.o.hold(v); held {
+		if news {
+			d.o.log.WarnContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.String("reason", h.Why))
+		}
+		return nil
+	}
 	claim := ban.Claim{Target: v.Target, End: v.End, Class: v.Class, Hits: uint8(min(max(v.Hits, 1), ban.MaxHits)), Established: v.Established}
 	if v.Established && !v.Weak {
 		claim.Basis = ban.BasisStrong

@@ -139,6 +139,13 @@ func (g *guard) peersProtection() policy.Protection {
 	return g.peers
 }
 
+// inside gives the shared network that a prefix is in.
+func (g *guard) inside(p netip.Prefix) (neverban.Entry, bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.shared.Inside(p)
+}
+
 // caution gives the addresses that many people share.
 func (g *guard) caution() policy.Protection {
 	g.mu.RLock()

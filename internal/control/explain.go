@@ -16,6 +16,9 @@ type Explanation struct {
 	Standings []Standing `json:"standings"`
 	// Guest says since when the target, or one in it, is a guest; "" for none.
 	Guest string `json:"guest,omitempty"`
+	// Held are decisions of this node that were not carried out, because the
+	// target is a proxy of many people.
+	Held []HeldOffender `json:"held,omitempty"`
 	// Kernel is nil where the kernel cannot be asked: for a wallet, without the
 	// right to, or where something else than nftables enforces.
 	Kernel *Held `json:"kernel,omitempty"`
@@ -25,6 +28,20 @@ type Explanation struct {
 	Met map[ban.Topic]Traffic `json:"met,omitempty"`
 	// Offline says that no agent runs: the answer comes from its files.
 	Offline bool `json:"offline,omitempty"`
+}
+
+// A HeldOffender is a decision of this node's own detection that bans nobody.
+type HeldOffender struct {
+	Topic  ban.Topic  `json:"topic"`
+	Target ban.Target `json:"target"`
+	// Kind is "cdn" or "relay", Network whose, From the list that says so and its
+	// date.
+	Kind    string    `json:"kind"`
+	Network string    `json:"network"`
+	From    string    `json:"from,omitempty"`
+	Hits    int       `json:"hits"`
+	Last    time.Time `json:"last"` // the last offence
+	Why     string    `json:"why"`  // for people
 }
 
 // Actions of a [Standing].

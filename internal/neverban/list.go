@@ -24,15 +24,23 @@ const SourceCaution Source = "shared"
 
 // ReadList reads a list of prefixes, a line each: a prefix or address, perhaps
 // `until 2026-03-01T00:00:00Z`, perhaps a comment after '#'. It serves packs
-// (targets that others may not ban) and the caution list (addresses that many people
-// share). All faulty lines are in the error, and a list with one is not used.
+// (targets that others may not ban) and lists of addresses that many people share,
+// whose sections name a kind ([section]). All faulty lines are in the error, and a list with one is not used.
 func ReadList(r io.Reader, source Source) ([]Entry, error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, maxListLine), maxListLine)
 	var list []Entry
 	var faults []error
+	var part section
 	for n := 1; s.Scan(); n++ {
 		text, comment, _ := strings.Cut(s.Text(), "#")
+		if source == SourceCaution && strings.HasPrefix(text, "[") {
+			var err error
+			if part, err = parseSection(strings.TrimSpace(text)); err != nil {
+				faults = append(faults, fmt.Errorf("line %d: %w", n, err))
+			}
+			continue
+		}
 		fields := strings.Fields(text)
 		if len(fields) == 0 {
 			continue
@@ -44,7 +52,10 @@ func ReadList(r io.Reader, source Source) ([]Entry, error) {
 			}
 			continue
 		}
-		e.Source, e.Reason = source, clipText(strings.TrimSpace(comment))
+		e.Source, e.Reason, e.Kind, e.From = source, clipText(strings.TrimSpace(comment)), part.kind, part.from
+		if e.Reason == "" {
+			e.Reason = part.name
+		}
 		if len(list) == maxListEntries {
 			return nil, fmt.Errorf("the list has more than %d entries", maxListEntries)
 		}

@@ -1,7 +1,9 @@
 package neverban
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +24,30 @@ func TestListsOfPrefixesAreRead(t *testing.T) {
 	}
 	if got := Alive(list, time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)); len(got) != 2 {
 		t.Errorf("alive are %v", got)
+	}
+}
+
+func TestAListOfSharedAddressesHasSections(t *testing.T) {
+	const text = "192.0.2.1\n[nat] My carrier\n198.51.100.0/24\n203.0.113.0/24 # its old pool\n[cdn] A network, https://example.net/ips, 2026-11-21\n2001:db8::/32\n"
+	list, err := ReadList(strings.NewReader(text), SourceCaution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range list {
+		got = append(got, fmt.Sprintf("%s|%s|%s|%s", e.Prefix, string(e.Kind), e.Reason, e.From))
+	}
+	want := []string{"192.0.2.1/32|||", "198.51.100.0/24|nat|My carrier|", "203.0.113.0/24|nat|its old pool|", "2001:db8::/32|cdn|A network|https://example.net/ips, 2026-11-21"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	for _, bad := range []string{"[cdn\n", "[friend] x\n", "[cdn] x, y\n", "[cdn] x, y, yesterday\n"} {
+		if _, err := ReadList(strings.NewReader(bad), SourceCaution); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+	if _, err := ReadList(strings.NewReader("[cdn] x\n"), SourceManual); err == nil {
+		t.Error("a list of another source has sections")
 	}
 }
 

@@ -41,6 +41,10 @@ type Entry struct {
 	Reason string `json:"reason"`
 	// Until is when the entry ends; zero is never.
 	Until time.Time `json:"until,omitzero"`
+	// Kind says why many people share the address, and From whose word that is
+	// and of when: "https://www.cloudflare.com/ips/, 2026-11-21".
+	Kind Kind   `json:"kind,omitempty"`
+	From string `json:"from,omitempty"`
 }
 
 func (e Entry) String() string {

@@ -132,6 +132,20 @@ func TestTheShippedListOfSharedAddressesIsValid(t *testing.T) {
 			t.Errorf("%s: %q %v", s, why, ok)
 		}
 	}
+	for s, want := range map[string]Kind{
+		"172.71.210.9/32": KindCDN, "104.28.3.4/32": KindRelay, "2606:4700::/64": KindCDN, "1.1.1.1/32": KindResolver, "2a02:26f7:1::/64": KindRelay, "151.101.1.1/32": KindCDN,
+		"203.0.113.9/32": "", "172.64.0.0/12": "", // which is not all of one kind
+	} {
+		e, ok := set.Inside(netip.MustParsePrefix(s))
+		if e.Kind != want || ok != (want != "") || ok && (!strings.HasPrefix(e.From, "https://") || e.Reason == "") {
+			t.Errorf("%s: %+v, want %q", s, e, want)
+		}
+	}
+	for _, e := range list {
+		if e.Kind == "" || e.From == "" {
+			t.Errorf("%s has no kind or no source", e.Prefix)
+		}
+	}
 	if four, six := covered(list); four > maxSharedAddresses || six > maxSharedNets6 {
 		t.Errorf("it covers %d and %d", four, six)
 	}

@@ -43,8 +43,10 @@ type Options struct {
 	NeverBan func() []neverban.Entry
 	// Guests lists who lately logged in or worked here, RemoveGuest ends some.
 	// Guest says why a target is one.
-	Guests      func() []guests.Guest
-	Guest       func(ban.Target) (string, bool)
+	Guests func() []guests.Guest
+	Guest  func(ban.Target) (string, bool)
+	// Held lists decisions about a target that were not carried out.
+	Held        func(ban.Target) []control.HeldOffender
 	RemoveGuest func(ban.Target) (int, error)
 	// Gate gives the wallet gate's state, false where none is open.
 	Gate func() (gate.Status, bool)
