@@ -131,12 +131,14 @@ func TestEveryBrokenLineStillApplies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	found := map[string]int{}
 	for _, path := range lists {
-		_, records, err := readMutants(path)
+		name, records, err := readMutants(path)
 		if err != nil {
 			t.Error(err)
 			continue
 		}
+		found[name] = len(records)
 		for _, m := range records {
 			src, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(m.file)))
 			if err != nil {
@@ -146,6 +148,11 @@ func TestEveryBrokenLineStillApplies(t *testing.T) {
 			if _, err := m.apply(src); err != nil {
 				t.Error(err)
 			}
+		}
+	}
+	for _, name := range []string{"pattern", "filter", "dates", "f2bconf", "control"} {
+		if found[name] < 10 {
+			t.Errorf("%s has %d broken lines, want ten at least", name, found[name])
 		}
 	}
 }
