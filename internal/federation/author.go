@@ -299,7 +299,13 @@ func (a *author) sayAll(now time.Time, es []wire.Entry) ([]outgoing, error) {
 		a.setGC(now)
 		var up []wire.Entry
 		var down []wire.Withdrawal
-		difference(&a.set, &want, func(e *wire.Entry) { up = append(up, *e) }, func(k *ban.Key) { down = append(down, wire.Withdrawal{Key: *k}) })
+		difference(&a.set, &want, func(e *wire.Entry) { up = append(up, *e) }, func(k *ban.Key) {
+			// A feed has whole minutes, rounded up: what lasts for the rest of this one
+			// has ended where it was said, and ends by itself.
+			if e, _ := a.set.get(k); e.End > gc+1 {
+				down = append(down, wire.Withdrawal{Key: *k})
+			}
+		})
 		a.advance(now, up, down)
 	})
 	return a.taken(), err

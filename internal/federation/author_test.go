@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -182,5 +183,41 @@ func TestDamagedRecordsBeginANewEpoch(t *testing.T) {
 	b := newAuthor(t, s, testTime)
 	if b.epoch <= a.epoch || b.set.count != 0 || b.n != 0 {
 		t.Errorf("epoch %d after %d, %d claims, n %d", b.epoch, a.epoch, b.set.count, b.n)
+	}
+}
+
+// What ended by itself is not withdrawn when the whole feed is said again, as a
+// reload does.
+func TestWhatHasEndedIsNotWithdrawn(t *testing.T) {
+	a := newAuthor(t, openStore(t), testTime)
+	now := testTime.Truncate(time.Minute).Add(10 * time.Second)
+	var claims []ban.Claim
+	for i := range 200 {
+		claims = append(claims, ban.Claim{Target: ban.MustTarget(fmt.Sprintf("192.0.2.%d", i)), End: now.Add(time.Duration(i) * time.Second)})
+	}
+	if _, err := a.sayAll(now, wire.SortClaims(claims, now)); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		now = now.Add(35 * time.Second)
+		var live []ban.Claim
+		for _, c := range claims {
+			if c.End.After(now) {
+				live = append(live, c)
+			}
+		}
+		out, err := a.sayAll(now, wire.SortClaims(live, now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range out {
+			m, err := wire.Open(o.name, o.payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d, ok := m.Body.(*wire.Delta); ok && len(d.Down) > 0 {
+				t.Errorf("%v after the start %d claims that ended are withdrawn", now.Sub(testTime), len(d.Down))
+			}
+		}
 	}
 }
