@@ -30,6 +30,7 @@ type enforcer struct {
 	fw  firewall.Firewall // nil when nothing is enforced
 	why string            // why there is none, in words
 	leftovers
+	forgotten forgotten
 
 	mu    sync.Mutex
 	drift firewall.Drift
@@ -223,6 +224,7 @@ func (e *enforcer) check(ctx context.Context) {
 	if e.fw == nil {
 		return
 	}
+	e.forgotten.look(ctx, e.o.now(), e.fw, e.remembered())
 	drift, err := e.fw.Check(ctx)
 	if ctx.Err() != nil {
 		return
@@ -239,6 +241,16 @@ func (e *enforcer) check(ctx context.Context) {
 	if again {
 		e.o.log.ErrorContext(ctx, "firewall check failed", slog.Any("error", err))
 	}
+}
+
+// remembered lists the topics whose connections the kernel is to remember.
+func (e *enforcer) remembered() (list []ban.Topic) {
+	for _, t := range e.o.settings().Topics() {
+		if t.Scope.Remembers() {
+			list = append(list, t.Topic)
+		}
+	}
+	return list
 }
 
 func (e *enforcer) note(err error) {
@@ -272,7 +284,7 @@ func (e *enforcer) Remembers() bool { return e.fw != nil }
 
 // Warnings implements [api.Firewall].
 func (e *enforcer) Warnings(ctx context.Context) (list []control.Warning) {
-	list = e.leftovers.warnings(ctx)
+	list = append(e.leftovers.warnings(ctx), e.forgotten.warnings()...)
 	if e.fw == nil {
 		if mode, _ := e.Enforcement(); mode != "off" {
 			list = append(list, api.NotEnforcing.Warn("bans are not enforced: "+e.why, ""))

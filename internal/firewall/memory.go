@@ -14,14 +14,14 @@ import (
 // source address is not forged.
 //
 // Each question is answered with an [ErrNotRemembered] where nothing can be
-// known: the topic has no ports, speaks no TCP or does not ask for it, or the
-// enforcer cannot. That is no evidence either way; a zero [Trace] is.
+// known: the topic has no ports, speaks no TCP or does not ask for it, the
+// enforcer cannot, or the source has more connections than its [Share]. That is no evidence either way; a zero [Trace] is.
 type Memory interface {
 	// Connection gives the trace of one connection, by the peer's address and
 	// source port. It costs a few microseconds.
 	Connection(ctx context.Context, topic ban.Topic, peer netip.AddrPort) (Trace, error)
-	// Address gives the trace of all connections of an address together. It costs
-	// a few microseconds.
+	// Address gives the trace of all connections of an address together, of IPv6
+	// those of its /64. It costs a few microseconds.
 	Address(ctx context.Context, topic ban.Topic, addr netip.Addr) (Trace, error)
 	// Connections gives the traces of an address's connections one by one, the
 	// latest first: for a line that names no port and an address that also has
@@ -47,8 +47,13 @@ type Trace struct {
 	Bytes uint64
 }
 
+// Share is how many connections of one source, an IPv4 address or a /48 of IPv6,
+// are told apart at once, and so many more each hour. Beyond that [Memory] does
+// not know its connections one by one; its address is remembered all the same.
+const Share = 256
+
 // MaxTraces bounds how many addresses, and how many connections, are remembered
-// of a topic and address family: about 10 MB of the kernel's memory. Later
+// of a topic and address family: some 20 MB of the kernel's memory where all are. Later
 // ones are not remembered until others are forgotten ([Memory.Forgotten]).
 const MaxTraces = 65_535
 

@@ -83,9 +83,13 @@ func canonicalDynset(data []byte) string {
 	key, op := find(data, unix.NFTA_DYNSET_SREG_KEY), find(data, unix.NFTA_DYNSET_OP)
 	inner := find(data, unix.NFTA_DYNSET_EXPR)
 	name, carried := string(bytes.TrimRight(find(inner, unix.NFTA_EXPR_NAME), "\x00")), find(inner, unix.NFTA_EXPR_DATA)
-	if name == "quota" {
-		// The kernel orders its attributes otherwise.
+	switch name {
+	// The kernel orders the attributes otherwise, and adds others.
+	case "quota":
 		carried = slices.Concat(find(carried, unix.NFTA_QUOTA_BYTES), find(carried, unix.NFTA_QUOTA_FLAGS))
+	case "limit":
+		carried = slices.Concat(find(carried, unix.NFTA_LIMIT_RATE), find(carried, unix.NFTA_LIMIT_UNIT), find(carried, unix.NFTA_LIMIT_BURST),
+			find(carried, unix.NFTA_LIMIT_TYPE), find(carried, unix.NFTA_LIMIT_FLAGS))
 	}
 	return fmt.Sprintf("%s %x %x %s %x", bytes.TrimRight(find(data, unix.NFTA_DYNSET_SET_NAME), "\x00"), key, op, name, carried)
 }

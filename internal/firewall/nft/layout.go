@@ -90,6 +90,8 @@ const (
 	limitHead    = "limit_"
 	peersHead    = "peers_"  // addresses that finished a handshake; and the chain that remembers them
 	connsHead    = "conns_"  // connections that did
+	shareHead    = "share_"  // how many new connections a source may have remembered
+	manyHead     = "many_"   // sources that had more
 	forgotHead   = "forgot_" // counts packets whose connections found no room
 	tableNote    = "bans, kept by banmesh; with many of them list it by: nft -t list table inet "
 )

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -131,6 +132,28 @@ func (m *memory) traceOf(b []byte, remember time.Duration) firewall.Trace {
 	return t
 }
 
+// all gives an [firewall.ErrNotRemembered] where the source of an address had
+// more connections than are told apart.
+func (m *memory) all(k *kernel, remember time.Duration, topic ban.Topic, addr netip.Addr) error {
+	many, err := m.trace(k, remember, manyHead+string(topic)+suffixOf(addr), maskedTo(addr, families[family(addr)].share))
+	if err == nil && many.Seen {
+		return fmt.Errorf("%w: %s has too many connections", firewall.ErrNotRemembered, addr)
+	}
+	return err
+}
+
+// maskedTo gives the key that a source makes of an address.
+func maskedTo(a netip.Addr, s source) []byte {
+	if s.prefix == 0 {
+		return a.AsSlice()
+	}
+	p, err := a.Prefix(s.prefix)
+	if err != nil {
+		return a.AsSlice() // no address of this family
+	}
+	return p.Addr().AsSlice()
+}
+
 func suffixOf(a netip.Addr) string { return families[family(a)].suffix }
 
 // Connection implements [firewall.Memory].
@@ -138,6 +161,9 @@ func (n *Firewall) Connection(ctx context.Context, topic ban.Topic, peer netip.A
 	addr, port := peer.Addr().Unmap().WithZone(""), peer.Port()
 	err = n.memory.ask(ctx, topic, func(k *kernel, remember time.Duration) (err error) {
 		t, err = n.memory.trace(k, remember, connsHead+string(topic)+suffixOf(addr), append(addr.AsSlice(), byte(port>>8), byte(port), 0, 0))
+		if err == nil && !t.Seen {
+			err = n.memory.all(k, remember, topic, addr)
+		}
 		return err
 	})
 	if t.Seen {
@@ -150,7 +176,7 @@ func (n *Firewall) Connection(ctx context.Context, topic ban.Topic, peer netip.A
 func (n *Firewall) Address(ctx context.Context, topic ban.Topic, addr netip.Addr) (t firewall.Trace, err error) {
 	addr = addr.Unmap().WithZone("")
 	err = n.memory.ask(ctx, topic, func(k *kernel, remember time.Duration) (err error) {
-		t, err = n.memory.trace(k, remember, peersHead+string(topic)+suffixOf(addr), addr.AsSlice())
+		t, err = n.memory.trace(k, remember, peersHead+string(topic)+suffixOf(addr), maskedTo(addr, families[family(addr)].peer))
 		return err
 	})
 	return t, n.explainMemory(err)
@@ -164,6 +190,7 @@ func (n *Firewall) Connections(ctx context.Context, topic ban.Topic, addr netip.
 		r, err := m.read(k, remember, connsHead+string(topic)+suffixOf(addr))
 		if err == nil {
 			out = slices.Clone(r.by[addr])
+			err = m.all(k, remember, topic, addr)
 		}
 		return err
 	})

@@ -162,6 +162,63 @@ func TestAFullMemorySaysSo(t *testing.T) {
 	}
 }
 
+// One source cannot make the kernel forget the connections of all others, nor
+// hide its own.
+func TestNobodyFillsTheMemoryAlone(t *testing.T) {
+	testnet.Enter(t)
+	ctx := testnet.Context(t)
+	for _, v := range []struct{ near, to, flood, same, other string }{
+		{"10.9.0.1/24", "10.9.0.1:22", "10.9.0.2", "10.9.0.2", "10.9.0.3"},
+		{"2001:db8::1/32", "[2001:db8::1]:22", "2001:db8:9::2", "2001:db8:9:77::2", "2001:db8:10::3"},
+	} {
+		bits := v.near[strings.Index(v.near, "/"):]
+		h := testnet.Attach(t, "wan"+bits[1:], []string{v.near}, []string{v.flood + bits, v.other + bits})
+		l := testnet.ListenTCP(t, v.to)
+		n := remembering(t)
+		var first, last net.Conn
+		for i := range firewall.Share + 20 {
+			c, server, err := h.Dial(v.flood, v.to, l)
+			testnet.Must(t, err)
+			if last = c; i == 0 {
+				first = c
+			}
+			if i > 0 && i < firewall.Share+19 {
+				_, _ = c.Close(), server.Close()
+			}
+		}
+		if got, err := n.Connection(ctx, "sshd", localOf(first)); err != nil || !got.Seen {
+			t.Errorf("%s, its first connection: %+v, %v", v.flood, got, err)
+		}
+		if got, err := n.Connection(ctx, "sshd", localOf(last)); !errors.Is(err, firewall.ErrNotRemembered) || got.Seen {
+			t.Errorf("%s, beyond its share: %+v, %v", v.flood, got, err)
+		}
+		if got, err := n.Address(ctx, "sshd", netip.MustParseAddr(v.flood)); err != nil || !got.Seen {
+			t.Errorf("%s as an address: %+v, %v", v.flood, got, err)
+		}
+		if all, err := n.Connections(ctx, "sshd", netip.MustParseAddr(v.flood)); !errors.Is(err, firewall.ErrNotRemembered) || len(all) < firewall.Share || len(all) > firewall.Share+5 {
+			t.Errorf("%s: %d connections, %v", v.flood, len(all), err)
+		}
+		if _, err := n.Connection(ctx, "sshd", netip.AddrPortFrom(netip.MustParseAddr(v.same), 9)); !errors.Is(err, firewall.ErrNotRemembered) {
+			t.Errorf("%s, which shares with it: %v", v.same, err)
+		}
+		// Another one is remembered as ever.
+		c, server, err := h.Dial(v.other, v.to, l)
+		testnet.Must(t, err)
+		sends(t, c, server, 100)
+		if got, err := n.Connection(ctx, "sshd", localOf(c)); err != nil || !got.Seen || got.Bytes < 100 {
+			t.Errorf("%s: %+v, %v", v.other, got, err)
+		}
+		if got, err := n.Connection(ctx, "sshd", netip.AddrPortFrom(netip.MustParseAddr(v.other), 9)); err != nil || got.Seen {
+			t.Errorf("%s, a connection that never was: %+v, %v", v.other, got, err)
+		}
+		if d, err := n.Check(ctx); err != nil || d.Changed {
+			t.Errorf("%+v, %v", d, err)
+		}
+		testnet.Must(t, n.Close())
+		testnet.Must(t, l.Close())
+	}
+}
+
 func TestAQuestionDoesNotWaitForBansBeingWritten(t *testing.T) {
 	testnet.Enter(t)
 	n := remembering(t)
@@ -202,4 +259,32 @@ func BenchmarkMemory(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkPacket sends small packets over one connection, whose peers are
+// remembered or not.
+func BenchmarkPacket(b *testing.B) {
+	for _, remember := range []time.Duration{0, time.Hour} {
+		b.Run(fmt.Sprintf("remember=%v", remember > 0), func(b *testing.B) {
+			testnet.Enter(b)
+			ctx := testnet.Context(b)
+			h := testnet.Attach(b, "wan", []string{"10.9.0.1/24"}, []string{"10.9.0.2/24"})
+			l := testnet.ListenTCP(b, "10.9.0.1:22")
+			n := newTest(b, Options{})
+			// A limit, so that connections are tracked in both cases.
+			testnet.Must(b, n.Configure(ctx, firewall.Config{Owner: firewall.OwnerNever, Scopes: []firewall.Scope{{Topic: "sshd", Ports: []uint16{22}, Remember: remember, MaxConnections: 9}}}))
+			testnet.Must(b, n.Replace(ctx, func(func(firewall.Ban) bool) {}))
+			c, server, err := h.Dial("10.9.0.2", "10.9.0.1:22", l)
+			testnet.Must(b, err)
+			buf := make([]byte, 1)
+			for b.Loop() {
+				if _, err := c.Write(buf); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(server, buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -15,13 +15,14 @@ type source struct {
 	offset uint32
 	size   uint32
 	next   uint32 // the register that follows the address in a concatenation
-	masked bool   // to its /64
+	prefix int    // how many of its bits count, 0 for all
 }
 
 var (
-	from4  = source{"ip saddr", unix.NFPROTO_IPV4, 12, 4, 9, false}
-	from6  = source{"ip6 saddr", unix.NFPROTO_IPV6, 8, 16, 2, false}
-	from64 = source{"ip6 saddr & ffff:ffff:ffff:ffff::", unix.NFPROTO_IPV6, 8, 16, 2, true}
+	from4  = source{"ip saddr", unix.NFPROTO_IPV4, 12, 4, 9, 0}
+	from6  = source{"ip6 saddr", unix.NFPROTO_IPV6, 8, 16, 2, 0}
+	from64 = source{"ip6 saddr & ffff:ffff:ffff:ffff::", unix.NFPROTO_IPV6, 8, 16, 2, 64}
+	from48 = source{"ip6 saddr & ffff:ffff:ffff::", unix.NFPROTO_IPV6, 8, 16, 2, 48}
 )
 
 func (s source) load() []expr.Any {
@@ -30,8 +31,8 @@ func (s source) load() []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{s.proto}},
 		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: s.offset, Len: s.size, DestRegister: 1},
 	}
-	if s.masked {
-		mask := append(slices.Repeat([]byte{0xff}, 8), make([]byte, 8)...)
+	if s.prefix > 0 {
+		mask := append(slices.Repeat([]byte{0xff}, s.prefix/8), make([]byte, 16-s.prefix/8)...)
 		e = append(e, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 16, Mask: mask, Xor: make([]byte, 16)})
 	}
 	return e
@@ -40,7 +41,7 @@ func (s source) load() []expr.Any {
 // set is nft's text for "the source is in the set". nft lists a masked one with
 // an "==" that it also reads.
 func (s source) set(name string) string {
-	if s.masked {
+	if s.prefix > 0 {
 		return s.text + " == @" + name
 	}
 	return s.text + " @" + name
@@ -57,7 +58,7 @@ func ruleLoopback() rule {
 // ruleNever spares the never-ban list. An address inside a banned /64 is looked
 // up whole.
 func ruleNever(s source) rule {
-	if s.masked {
+	if s.prefix > 0 {
 		s = from6
 	}
 	name := setNever4

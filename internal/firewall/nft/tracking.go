@@ -38,10 +38,12 @@ func (r *ruleset) tracking(c firewall.Config) {
 // families are the two that every set of peers exists for.
 var families = [...]struct {
 	suffix string
-	from   source
-	addr   datatype
+	from   source   // a connection's address
+	peer   source   // an offender: an address, or a /64 of IPv6
+	share  source   // those who share the room for connections: a /48 of IPv6
+	addr   datatype // of the last two
 	pair   datatype // address and port
-}{{"_4", from4, typeIPv4, typeService4}, {"_6", from6, typeIPv6, typeService6}}
+}{{"_4", from4, from4, from4, typeIPv4, typeService4}, {"_6", from6, from64, from48, typeIPv6, typeService6}}
 
 // toPorts matches TCP to the scope's ports.
 func toPorts(s firewall.Scope) rule {
@@ -64,27 +66,37 @@ func toPorts(s firewall.Scope) rule {
 // address is not forged. Address and connection are remembered from the last
 // such packet on, and carry the bytes of all of them. The bytes are a quota's,
 // which is never used up: a counter would take 16 bytes a processor each.
+//
+// Nobody can fill the room with connections of its own: beyond its share a
+// source's connections are not told apart, and it is noted that they are not.
 func (r *ruleset) remember(s firewall.Scope) rule {
 	topic := string(s.Topic)
 	r.counters = append(r.counters, forgotHead+topic)
 	ch := chain{name: peersHead + topic}
 	meter := []expr.Any{&expr.Quota{Bytes: meterMost}}
 	const meterText = "quota 1073741824 mbytes"
+	update := func(set string, with ...expr.Any) []expr.Any {
+		return []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: with}}
+	}
 	for _, f := range families {
-		peers, conns := peersHead+topic+f.suffix, connsHead+topic+f.suffix
-		timed := set{size: firewall.MaxTraces, timeout: s.Remember, flags: unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT}
-		timed.name, timed.key = peers, f.addr
-		r.sets = append(r.sets, timed)
-		timed.name, timed.key = conns, f.pair
-		r.sets = append(r.sets, timed)
+		peers, conns, share, many := peersHead+topic+f.suffix, connsHead+topic+f.suffix, shareHead+topic+f.suffix, manyHead+topic+f.suffix
+		for name, key := range map[string]datatype{peers: f.addr, conns: f.pair, share: f.addr, many: f.addr} {
+			r.sets = append(r.sets, set{name: name, key: key, size: firewall.MaxTraces, timeout: s.Remember, flags: unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT})
+		}
+		conn := join(f.from.load(), []expr.Any{&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: f.from.next}})
+		limit := &expr.Limit{Type: expr.LimitTypePkts, Rate: firewall.Share, Unit: expr.LimitTimeHour, Burst: firewall.Share, Over: true}
 		ch.rules = append(ch.rules, rule{
-			join(f.from.load(), []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: peers, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: meter}}),
-			fmt.Sprintf("update @%s { %s %s }", peers, f.from.text, meterText),
+			join(f.peer.load(), update(peers, meter...)),
+			fmt.Sprintf("update @%s { %s %s }", peers, f.peer.text, meterText),
 		}, rule{
-			join(f.from.load(), []expr.Any{
-				&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: f.from.next},
-				&expr.Dynset{SrcRegKey: 1, SetName: conns, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: meter},
-			}, verdict(expr.VerdictReturn, "")),
+			// A look-up that finds the connection would count its bytes, too; one
+			// for its absence does not.
+			join(conn, []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: conns, Invert: true}},
+				f.share.load()[2:], update(share, limit), f.share.load()[2:], update(many), verdict(expr.VerdictReturn, "")),
+			fmt.Sprintf("%s . th sport != @%s update @%s { %s limit rate over %d/hour burst %d packets } update @%s { %s } return",
+				f.from.text, conns, share, f.share.text, firewall.Share, firewall.Share, many, f.share.text),
+		}, rule{
+			join(conn, update(conns, meter...), verdict(expr.VerdictReturn, "")),
 			fmt.Sprintf("update @%s { %s . th sport %s } return", conns, f.from.text, meterText),
 		})
 	}
