@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,8 @@ func newHoldListCommand(p *paths) *cobra.Command {
 		Use: "list", Short: "List what waits, whose it is and why",
 		Example: "  agent hold list",
 		Long: `List claims that wait. A feed that changes more than it usually does waits for a person; what is over an operator's
-budget is let in as the budget grows back. What waits is watched meanwhile where the topic's watch rule says so.
+budget is let in as the budget grows back. What waits is watched meanwhile where the topic's watch rule says so. Without a person a
+feed is let in again after a day, at its hourly budget; what is more than is kept of a peer is not here at all.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -62,12 +64,18 @@ func newHoldSettleCommand(p *paths, approve bool) *cobra.Command {
 	if approve {
 		use, short, done = "approve", "Let what waits of a peer count", "approved"
 	}
+	example := fmt.Sprintf("  agent hold %s alice\n  agent hold %s alice --topic sshd", use, use)
+	long := short + ". The limits of live bans and of addresses stay in force."
+	if approve {
+		example += "\n  agent hold approve alice --for 6h"
+		long += " With --for,\nwhat it claims until then is let in without asking again: for a peer under attack."
+	}
 	var asJSON bool
-	var topic string
+	var topic, lasts string
 	c := &cobra.Command{
 		Use: use + " PEER", Short: short,
-		Example: fmt.Sprintf("  agent hold %s alice\n  agent hold %s alice --topic sshd", use, use),
-		Long:    short + ". The limits of live bans and of addresses stay in force.\n" + cli.ExitHelp,
+		Example: example,
+		Long:    long + "\n" + cli.ExitHelp,
 		Args:    exactly(1, "a peer's name"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if topic != "" {
@@ -75,19 +83,29 @@ func newHoldSettleCommand(p *paths, approve bool) *cobra.Command {
 					return cli.Usage("--topic: %v", err)
 				}
 			}
+			open, err := seconds("--for", lasts)
+			if err != nil {
+				return err
+			}
 			var d control.CountAnswer
-			if err := p.client().Post(c.Context(), "/v1/hold/"+use, control.PeerRequest{Peer: args[0], Topic: ban.Topic(topic)}, &d); err != nil {
+			if err := p.client().Post(c.Context(), "/v1/hold/"+use, control.PeerRequest{Peer: args[0], Topic: ban.Topic(topic), For: open}, &d); err != nil {
 				return err
 			}
 			if asJSON {
 				return cli.JSON(c.OutOrStdout(), d)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s %s of %s\n", done, plural(d.Count, "claim"), args[0])
+			if open > 0 {
+				fmt.Fprintf(c.OutOrStdout(), "what it claims until %s is let in too\n", clock(time.Now().Add(time.Duration(open)*time.Second)))
+			}
 			return nil
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&topic, "topic", "", "only this topic (default: all)")
+	if approve {
+		c.Flags().StringVar(&lasts, "for", "", "let in what comes for this long too, at most 30d")
+	}
 	return c
 }
 

@@ -249,6 +249,15 @@ func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []
 	for _, x := range answer.Refused {
 		fmt.Fprintf(w, "ban of %s not taken over: %s\n", x.Target, x.Error)
 	}
+	cut := 0
+	for _, b := range bans {
+		if b.For >= int64(f2bbans.Longest/time.Second) {
+			cut++
+		}
+	}
+	if cut > 0 {
+		fmt.Fprintf(w, "%s asked for longer than 90 days, the most that is kept, and end then\n", plural(cut, "ban"))
+	}
 	fmt.Fprintf(w, "took over %s from %s", plural(answer.Banned, "ban"), from)
 	if len(answer.Refused) > 0 {
 		fmt.Fprintf(w, ", %d refused", len(answer.Refused))

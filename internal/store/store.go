@@ -1,6 +1,5 @@
-// Package store keeps the agent's durable records in one bbolt file: verbatim
-// signed messages and small records, never one key a ban. It is the only home
-// of bbolt in the agent.
+// Package store keeps durable records in one bbolt file: verbatim signed messages
+// and small records, never one key a ban. Nothing else need open bbolt.
 package store
 
 import (
@@ -17,7 +16,7 @@ import (
 )
 
 // ErrLocked says that another process has the store open.
-var ErrLocked = errors.New("another agent is running on this state")
+var ErrLocked = errors.New("the file is locked")
 
 // ErrCorrupt says that the file is not a store or is damaged.
 var ErrCorrupt = errors.New("the state file is damaged")
@@ -33,16 +32,20 @@ type Store struct {
 	db *bbolt.DB
 }
 
-// Open opens or creates the store at path with mode 0600. It fails with
+// Open opens or creates the agent's store at path with mode 0600. It fails with
 // [ErrLocked] or [ErrCorrupt], wrapped.
-func Open(path string) (*Store, error) {
+func Open(path string) (*Store, error) { return OpenAs("agent", path) }
+
+// OpenAs is [Open] for a program of another name, which the error of a store in
+// use says.
+func OpenAs(program, path string) (*Store, error) {
 	if err := plausible(path); err != nil {
 		return nil, err
 	}
 	db, err := open(path)
 	switch {
 	case errors.Is(err, bbolterrors.ErrTimeout):
-		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
+		return nil, fmt.Errorf("%s: another %s is running on this state: %w", path, program, ErrLocked)
 	case errors.Is(err, bbolterrors.ErrInvalid), errors.Is(err, bbolterrors.ErrChecksum), errors.Is(err, bbolterrors.ErrVersionMismatch), errors.Is(err, ErrCorrupt):
 		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
 	case err != nil:
