@@ -61,8 +61,10 @@ key_file = "{{.Key}}"
 [limits]
 connections = 10000
 connections_per_address = 64
-node_bytes = 16777216       # what one node may have retained
-total_bytes = 536870912     # what all may
+node_bytes = 16777216       # retained for one node
+total_bytes = 536870912     # all of them together
+operator_bytes = 67108864   # one operator whom this broker knows
+newcomer_bytes = 262144     # one whom it does not, on its first day; twice as much each day
 publish_rate = 100.0        # messages a second of one node
 publish_burst = 2000
 feed_age = "90d"            # feeds unheard of for 90 days are collected

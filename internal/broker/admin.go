@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -168,10 +169,14 @@ func (b *Broker) BanKey(identity string) (removed int, err error) {
 	}
 	for _, m := range b.store.All() {
 		levels := strings.Split(m.Topic, "/")
-		if slices.Contains(levels[min(len(levels), 3):], identity) && b.store.Delete(m.Topic, nil) == nil {
+		if !slices.Contains(levels[min(len(levels), 3):], identity) {
+			continue
+		}
+		if _, err := b.store.Delete(m.Topic); err == nil {
 			removed++
 		}
 	}
+	b.admission.forgetCards()
 	b.count.collected.Add(float64(removed))
 	b.log.Info("banned key", "identity", identity, "removed", removed)
 	return removed, nil
@@ -183,17 +188,10 @@ func (b *Broker) UnbanKey(identity string) error { return b.banned.change(identi
 // Backup writes a consistent copy of what is retained to a file, which must
 // not exist, while the broker serves.
 func (b *Broker) Backup(path string) error {
-	durable := make(chan error, 1)
-	if err := b.store.After(func(err error) { durable <- err }); err != nil {
-		return err
-	}
-	select {
-	case err := <-durable:
-		if err != nil {
-			return err
-		}
-	case <-time.After(b.limits.StallTime):
-		return errors.New("the disk does not answer")
+	ctx, cancel := context.WithTimeout(context.Background(), b.limits.StallTime)
+	defer cancel()
+	if err := b.store.Wait(ctx); err != nil {
+		return fmt.Errorf("waiting for the disk: %w", err)
 	}
 	return b.store.Backup(path)
 }

@@ -32,8 +32,23 @@ const (
 	refusedFormat      refusal = "format"
 	refusedQuota       refusal = "quota" // the node's, or the whole broker's
 	refusedRate        refusal = "rate"
-	refusedBusy        refusal = "busy" // the disk does not keep up; not acknowledged
+	refusedBusy        refusal = "busy"     // the disk does not keep up; not acknowledged
+	refusedNewcomer    refusal = "newcomer" // too many new operators from one address
 )
+
+// Error lets the store's judge answer with a refusal.
+func (r refusal) Error() string { return string(r) }
+
+// refusalOf gives the refusal that the store answered with.
+func refusalOf(err error) refusal {
+	if err == nil {
+		return admitted
+	}
+	if r, ok := errors.AsType[refusal](err); ok {
+		return r
+	}
+	return refusedBusy
+}
 
 // An admission decides what is let in. It holds the operators' cards.
 type admission struct {
@@ -43,8 +58,26 @@ type admission struct {
 	store     *retained.Store
 	banned    *banList
 
-	mu    sync.RWMutex
-	cards map[ban.Operator]*wire.Card
+	mu      sync.RWMutex
+	cards   map[ban.Operator]*wire.Card
+	vouched map[ban.Operator]bool                  // by who runs the broker
+	lists   map[ban.Operator][]ban.Operator        // whom an operator's trust list names
+	namedBy map[ban.Operator]map[ban.Operator]bool // the reverse
+}
+
+func newAdmission(network string, operators []ban.Operator, l Limits, store *retained.Store, banned *banList) *admission {
+	a := &admission{
+		network: network, limits: l, store: store, banned: banned, cards: map[ban.Operator]*wire.Card{},
+		vouched: map[ban.Operator]bool{}, lists: map[ban.Operator][]ban.Operator{}, namedBy: map[ban.Operator]map[ban.Operator]bool{},
+	}
+	if len(operators) > 0 {
+		a.operators = map[ban.Operator]bool{}
+		for _, o := range operators {
+			a.operators[o] = true
+		}
+		a.vouch(operators)
+	}
+	return a
 }
 
 // load takes the cards that the store holds.
@@ -56,6 +89,17 @@ func (a *admission) load() {
 		}
 		if old := a.cards[card.Operator]; old == nil || old.Serial < card.Serial {
 			a.cards[card.Operator] = card
+		}
+	}
+	for _, m := range a.store.Match(wire.Prefix + a.networks() + "/operators/+/trust") {
+		name, err := wire.ParseTopicName(m.Topic)
+		if err != nil {
+			continue
+		}
+		if open, err := wire.Open(name, m.Payload); err == nil {
+			if t, ok := open.Body.(*wire.Trust); ok {
+				a.learnTrust(name.Operator, t)
+			}
 		}
 	}
 }
@@ -84,9 +128,22 @@ func owner(topic string) string {
 // A ruling is what admission found out about a publication.
 type ruling struct {
 	message *retained.Message
-	// same says that exactly this is retained already.
-	same bool
-	card *wire.Card
+	name    wire.Name
+	// same says that exactly this is retained already, erase that a node takes
+	// back a message of its own feed.
+	same, erase bool
+	// newcomer says that the operator has nothing here, and nobody vouches.
+	newcomer bool
+	card     *wire.Card
+	trust    *wire.Trust
+}
+
+// payload is empty for an erasure.
+func (r ruling) payload() []byte {
+	if r.erase {
+		return nil
+	}
+	return r.message.Payload
 }
 
 // admit judges a publication: cheap checks first, the signature after all that
@@ -106,7 +163,11 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	case !retain:
 		return ruling{}, refusedRetain
 	case len(payload) == 0:
-		return ruling{}, refusedEmpty
+		// Nothing signs an erasure, so the login has to prove who erases.
+		if who.method != "key" || !name.OfNode() {
+			return ruling{}, refusedEmpty
+		}
+		return ruling{name: name, erase: true, message: &retained.Message{Topic: topic}}, admitted
 	}
 	h, err := wire.Inspect(name, payload)
 	switch {
@@ -119,20 +180,23 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	case h.Ahead(now):
 		return ruling{}, refusedFuture
 	}
+	r := ruling{name: name}
 	old := a.store.Get(topic)
-	if old != nil {
-		switch {
-		case h.Epoch < old.Epoch, h.Epoch == old.Epoch && h.Number < old.Number:
-			return ruling{}, refusedStale
-		case bytes.Equal(old.Payload, payload):
-			return ruling{message: old, same: true}, admitted
-		}
+	switch {
+	case old == nil:
+	case older(h.Epoch, h.Number, old):
+		return r, refusedStale
+	case bytes.Equal(old.Payload, payload):
+		r.message, r.same = old, true
+		return r, admitted
 	}
 	if name.OfNode() && !a.certifies(name.Operator, h) {
 		return ruling{}, refusedCertificate
 	}
-	if !a.room(topic, old, len(payload)) {
-		return ruling{}, refusedQuota
+	of := a.store.Standing(owner(topic))
+	r.newcomer = of.Group.Messages == 0 && !a.known(name.Operator)
+	if why := a.room(name.Operator, old, len(topic)+len(payload)+messageOverhead, of); why != admitted && why != refusedFull {
+		return r, why
 	}
 	m, err := wire.Open(name, payload)
 	switch {
@@ -143,11 +207,17 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	case err != nil:
 		return ruling{}, refusedFormat
 	}
-	r := ruling{message: &retained.Message{
+	r.message = &retained.Message{
 		Topic: topic, Payload: bytes.Clone(payload), QoS: qos, Epoch: h.Epoch, Number: h.Number, Received: now,
-	}}
+	}
 	r.card, _ = m.Body.(*wire.Card)
+	r.trust, _ = m.Body.(*wire.Trust)
 	return r, admitted
+}
+
+// older says whether a position in a feed is below that of a message.
+func older(epoch, number uint64, than *retained.Message) bool {
+	return epoch < than.Epoch || epoch == than.Epoch && number < than.Number
 }
 
 // mayPublish says whether a node that proved its key may publish under a name:
@@ -172,17 +242,6 @@ func (a *admission) certifies(o ban.Operator, h wire.Header) bool {
 	defer a.mu.RUnlock()
 	card := a.cards[o]
 	return card != nil && card.Certifies(h.Signer, h.Issued) == nil
-}
-
-// room says whether quotas leave room for a payload in place of the old.
-func (a *admission) room(topic string, old *retained.Message, size int) bool {
-	of, all := a.store.Usage(owner(topic))
-	if old != nil {
-		size -= len(old.Payload)
-	} else {
-		of.Messages++
-	}
-	return of.Messages <= a.limits.FeedMessages && of.Bytes+size <= a.limits.FeedBytes && all.Bytes+size <= a.limits.TotalBytes
 }
 
 // learn takes a card into account and gives the topics of messages that it

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/retained"
 	"banmesh/internal/wire"
 )
 
@@ -103,7 +106,6 @@ func TestWhatIsNotSignedByTheFeedIsAcknowledgedDroppedAndCounted(t *testing.T) {
 		{"a flipped bit", refusedSignature, topic, string(flipped), true},
 		{"an older number", refusedStale, topic, old, true},
 		{"an older card", refusedStale, cardTopic, oldCard, true},
-		{"an erasure", refusedEmpty, topic, "", true},
 		{"not retained", refusedRetain, topic, next, false},
 		{"another network", refusedTopic, otherTopic, other, true},
 		{"another node's feed", refusedAccess, eveTopic, eveHead, true},
@@ -272,45 +274,167 @@ func TestFiltersThatWouldCostTooMuchAreRefused(t *testing.T) {
 	}
 }
 
-func TestOldFeedsAreCollectedWithTheirOperator(t *testing.T) {
-	now := time.Now()
-	clock := now
-	b, err := New(Options{
-		Network: "net", Anonymous: AccessFull, Limits: Limits{FeedAge: 48 * time.Hour}, Now: func() time.Time { return clock },
-		Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}},
-	})
+// offline is a broker with a clock of its own that serves nobody; put admits.
+func offline(t *testing.T, uptime *time.Duration, l Limits) (b *Broker, put func(topic, payload string) refusal) {
+	t.Helper()
+	b, err := New(Options{Network: "net", Anonymous: AccessFull, Limits: l, Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
+	t.Cleanup(func() { b.Close() })
+	b.store.TestingOnlyElapsed(func() time.Duration { return *uptime })
 	who := identity{method: "anonymous", access: AccessFull}
-	put := func(topic, payload string) {
+	return b, func(topic, payload string) refusal {
 		t.Helper()
-		r, why := b.admission.admit(who, topic, []byte(payload), 1, true, clock)
+		r, why := b.admission.admit(who, topic, []byte(payload), 1, true, time.Now())
 		if why != admitted {
-			t.Fatalf("refused: %s", why)
+			return why
 		}
-		if err := b.store.Put(r.message, nil); err != nil {
-			t.Fatal(err)
-		}
-		if r.card != nil {
-			b.admission.learn(r.card)
+		_, _, why = b.admission.keep(r, func(string) {})
+		return why
+	}
+}
+
+// mustPut gives a put that wants to be admitted.
+func mustPut(t *testing.T, put func(topic, payload string) refusal) func(topic, payload string) {
+	return func(topic, payload string) {
+		t.Helper()
+		if why := put(topic, payload); why != admitted {
+			t.Fatalf("%s: refused: %s", topic, why)
 		}
 	}
+}
+
+func TestOldFeedsAreCollectedWithTheirOperator(t *testing.T) {
+	uptime := time.Hour
+	b, try := offline(t, &uptime, Limits{FeedAge: 48 * time.Hour})
+	put := mustPut(t, try)
 	a, old := newAuthor("alice"), newAuthor("old")
 	put(a.card(t, 1))
 	put(old.card(t, 1))
 	put(old.head(1))
 	put(a.chunk(0, 1))
-	clock = now.Add(47 * time.Hour)
-	fresh := *a
-	fresh.now = now // within its certificate
-	put(fresh.head(2))
-	clock = now.Add(49 * time.Hour)
-	if n := b.collectOnce(clock); n != 2 {
+	uptime += 47 * time.Hour
+	put(a.head(2))
+	uptime += 2 * time.Hour
+	if n := b.collectOnce(); n != 2 {
 		t.Errorf("%d messages were collected, want the old author's card and head", n)
 	}
 	if st := b.store.Status(); st.Messages != 3 {
 		t.Errorf("%d messages are left, want 3", st.Messages)
+	}
+	if len(b.admission.cards) != 1 {
+		t.Errorf("%d cards are remembered", len(b.admission.cards))
+	}
+}
+
+// The machine's clock may say what it likes.
+func TestAClockThatJumpsCollectsNothing(t *testing.T) {
+	now := time.Now()
+	b := community(t, func(o *Options) {
+		o.Limits.FeedAge = 48 * time.Hour
+		o.Now = func() time.Time { return now.Add(91 * 24 * time.Hour) }
+	})
+	m := &retained.Message{Topic: "banmesh/1/net/sshd/o/n/head", Payload: []byte("x"), Received: now}
+	if _, err := b.store.Put(m, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.collectOnce(); n != 0 {
+		t.Errorf("%d messages were collected", n)
+	}
+}
+
+func TestAPassCollectsAShareOnly(t *testing.T) {
+	uptime := time.Hour
+	b, _ := offline(t, &uptime, Limits{FeedAge: time.Hour})
+	for i := range 10 * collectLeast {
+		m := &retained.Message{Topic: fmt.Sprintf("banmesh/1/net/sshd/o%d/n/head", i), Payload: []byte("x")}
+		if _, err := b.store.Put(m, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uptime += 2 * time.Hour
+	if n := b.collectOnce(); n != collectLeast {
+		t.Errorf("%d of %d feeds were collected in one pass", n, 10*collectLeast)
+	}
+}
+
+// The older of two messages that are admitted at once never stays.
+func TestOfRacingPublicationsTheNewestStays(t *testing.T) {
+	uptime := time.Hour
+	b, try := offline(t, &uptime, Limits{})
+	a := newAuthor("alice")
+	mustPut(t, try)(a.card(t, 1))
+	for round := range uint64(100) {
+		var topic string
+		var all sync.WaitGroup
+		for i := range uint64(4) {
+			name, head := a.head(round*4 + i + 1)
+			topic = name
+			all.Go(func() {
+				if why := try(name, head); why != admitted && why != refusedStale {
+					t.Errorf("refused: %s", why)
+				}
+			})
+		}
+		all.Wait()
+		if m := b.store.Get(topic); m.Number != round*4+4 {
+			t.Fatalf("number %d stayed of %d", m.Number, round*4+4)
+		}
+	}
+}
+
+func TestANodeErasesItsOwnAndNobodyElse(t *testing.T) {
+	b := community(t)
+	a, e := newAuthor("alice"), newAuthor("eve")
+	pub, reader := a.join(t, b), newAuthor("bob").join(t, b)
+	cardTopic, card := a.card(t, 1)
+	pub.publish(cardTopic, card, 1, true)
+	topic, head := a.head(1)
+	pub.publish(topic, head, 2, true)
+	reader.subscribe(topic, 1)
+	reader.message()
+	e.join(t, b).refusedFor(b, refusedAccess, topic, "", true)
+	pub.refusedFor(b, refusedEmpty, cardTopic, "", true) // a document ends with its operator
+	pub.refusedFor(b, refusedRetain, topic, "", false)
+	if b.store.Get(topic) == nil {
+		t.Fatal("somebody erased the head")
+	}
+	pub.publish(topic, "", 3, true)
+	if b.store.Get(topic) != nil {
+		t.Error("its own node could not erase the head")
+	}
+	if _, payload, _ := reader.message(); payload != "" {
+		t.Error("a reader was handed something else")
+	}
+}
+
+func TestAHeadOfANewEpochVoidsTheOld(t *testing.T) {
+	b := community(t)
+	a := newAuthor("alice")
+	pub := a.join(t, b)
+	cardTopic, card := a.card(t, 1)
+	pub.publish(cardTopic, card, 1, true)
+	var old []string
+	for i := range 3 {
+		topic, chunk := a.chunk(i, 1)
+		pub.publish(topic, chunk, 2, true)
+		old = append(old, topic)
+	}
+	headTopic, head := a.head(1)
+	pub.publish(headTopic, head, 3, true)
+	next := *a
+	next.epoch++
+	topic, chunk := next.chunk(0, 1) // pieces come before the head that names them
+	pub.publish(topic, chunk, 4, true)
+	_, head = next.head(1)
+	pub.publish(headTopic, head, 5, true)
+	for _, topic := range old[1:] {
+		if b.store.Get(topic) != nil {
+			t.Errorf("%s of the old epoch is still retained", topic)
+		}
+	}
+	if m := b.store.Get(topic); m == nil || m.Epoch != next.epoch {
+		t.Error("the new epoch's chunk is gone")
 	}
 }

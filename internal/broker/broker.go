@@ -27,7 +27,6 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
 	"banmesh/internal/broker/retained"
 	"banmesh/internal/wire"
@@ -60,6 +59,9 @@ type Broker struct {
 	open     atomic.Int64 // connections that may become clients
 	accepted atomic.Int64 // those of listeners, before that
 	serial   atomic.Uint64
+
+	unsettledMu sync.Mutex
+	unsettled   map[*conn]struct{} // with acknowledgements that wait for the disk
 
 	connsMu sync.Mutex
 	conns   map[*conn]struct{}
@@ -102,7 +104,7 @@ func New(o Options) (b *Broker, err error) {
 		options: o, limits: o.Limits.defaults(), prefix: wire.Prefix, maxQoS: 1,
 		log: o.Log, now: o.Now, registry: o.Registry, count: newCounters(o.Registry),
 		passwords: newPasswords(), sessions: sessionTable{byID: map[string]*session{}}, perIP: newPerIPLimit(),
-		flush: newFlushers(max(2, runtime.GOMAXPROCS(0))), conns: map[*conn]struct{}{}, started: o.Now(),
+		flush: newFlushers(max(2, runtime.GOMAXPROCS(0))), conns: map[*conn]struct{}{}, unsettled: map[*conn]struct{}{}, started: o.Now(),
 	}
 	if o.Network != "" {
 		b.prefix += o.Network + "/"
@@ -151,16 +153,9 @@ func (b *Broker) openState() (err error) {
 	if b.store, err = retained.Open(file, who, b.log); err != nil {
 		return err
 	}
-	b.admission = &admission{
-		network: b.options.Network, limits: b.limits, store: b.store, banned: b.banned,
-		cards: map[ban.Operator]*wire.Card{},
-	}
-	if len(b.options.Operators) > 0 {
-		b.admission.operators = map[ban.Operator]bool{}
-		for _, o := range b.options.Operators {
-			b.admission.operators[o] = true
-		}
-	}
+	b.store.OnDurable(b.settled)
+	b.admission = newAdmission(b.options.Network, b.options.Operators, b.limits, b.store, b.banned)
+	b.admission.vouch(b.options.Vouched)
 	b.admission.load()
 	return nil
 }
@@ -277,7 +272,7 @@ func (b *Broker) goodbye() {
 	each := b.limits.DrainTime / time.Duration(len(all))
 	for _, c := range all {
 		deadline := time.NewTimer(each)
-		for c.unsettled.Load() > 0 { // what it published is on its way to the disk
+		for c.unsettled.len() > 0 { // what it published is on its way to the disk
 			select {
 			case <-deadline.C:
 			case <-time.After(time.Millisecond):
@@ -326,6 +321,9 @@ func (b *Broker) serveConn(nc net.Conn) {
 			b.forget(c)
 		}
 		b.sessions.end(c, &b.index)
+		b.unsettledMu.Lock()
+		delete(b.unsettled, c)
+		b.unsettledMu.Unlock()
 		b.connsMu.Lock()
 		delete(b.conns, c)
 		b.connsMu.Unlock()
@@ -344,7 +342,7 @@ func (b *Broker) serveConn(nc net.Conn) {
 		b.turnAway(c, err)
 		return
 	}
-	b.perIP.login(c.who)
+	b.perIP.login(c.who, b.now())
 	defer func() { b.perIP.logout(c.who, b.now()) }()
 	b.log.Debug("client connected", b.attributes(c)...)
 	_ = b.engine.EstablishConnection("guard", c)

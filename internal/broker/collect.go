@@ -2,26 +2,35 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	"banmesh/internal/broker/retained"
 )
 
-// collectEvery is how often old feeds are looked for.
-const collectEvery = 10 * time.Minute
+const (
+	// collectEvery is how often old feeds are looked for.
+	collectEvery = 10 * time.Minute
+	// collectShare is the share of all feeds that one pass removes at most, and
+	// collectLeast a number that it always may. A pass that would remove
+	// everything has a fault, and somebody can still stop it.
+	collectShare = 50
+	collectLeast = 16
+)
 
 // collect removes feeds of which nothing was heard for longer than the policy
 // says, until ctx ends. An author says at least a head a day, so a silent feed
-// has lost its author.
+// has lost its author. Silence is measured by the store's own clock, which runs
+// while the broker does: no setting of the machine's clock ages a feed.
 func (b *Broker) collect(ctx context.Context) {
-	if b.limits.FeedAge <= 0 {
-		return
-	}
 	t := time.NewTicker(collectEvery)
 	defer t.Stop()
 	for {
-		b.collectOnce(b.now())
+		b.store.Tick()
+		if b.limits.FeedAge > 0 {
+			b.collectOnce()
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -40,38 +49,64 @@ func feedOf(topic string) string {
 	return strings.Join(levels[:6], "/")
 }
 
-// collectOnce removes what is too old, by feed: its youngest message counts.
-// An operator's documents stay while a feed of the operator does.
-func (b *Broker) collectOnce(now time.Time) (removed int) {
-	oldest := now.Add(-b.limits.FeedAge)
-	feeds := map[string][]*retained.Message{}
-	youngest := map[string]time.Time{}
+// A silentFeed is one of which nothing was heard for long.
+type silentFeed struct {
+	name     string
+	heard    time.Duration
+	messages []*retained.Message
+}
+
+// silent gives the feeds that are due, the longest silent first, and how many
+// feeds there are. An operator's documents stay while a feed of the operator
+// does.
+func (b *Broker) silent() (due []silentFeed, all int) {
+	oldest := b.store.Uptime() - b.limits.FeedAge
+	feeds := map[string]*silentFeed{}
 	operators := map[string]bool{}
 	for _, m := range b.store.All() {
-		f := feedOf(m.Topic)
-		feeds[f] = append(feeds[f], m)
-		if m.Received.After(youngest[f]) {
-			youngest[f] = m.Received
+		name := feedOf(m.Topic)
+		f := feeds[name]
+		if f == nil {
+			f = &silentFeed{name: name}
+			feeds[name] = f
 		}
+		f.messages = append(f.messages, m)
+		f.heard = max(f.heard, m.Heard)
 	}
-	for f := range feeds {
-		if levels := strings.Split(f, "/"); len(levels) == 6 && levels[3] != "operators" && youngest[f].After(oldest) {
+	for name, f := range feeds {
+		if levels := strings.Split(name, "/"); len(levels) == 6 && levels[3] != "operators" && f.heard > oldest {
 			operators[levels[4]] = true
 		}
 	}
-	for f, messages := range feeds {
-		levels := strings.Split(f, "/")
+	for name, f := range feeds {
+		levels := strings.Split(name, "/")
 		document := len(levels) > 4 && levels[3] == "operators"
-		if youngest[f].After(oldest) || document && operators[levels[4]] {
-			continue
+		if f.heard <= oldest && !(document && operators[levels[4]]) {
+			due = append(due, *f)
 		}
-		for _, m := range messages {
-			if b.store.Delete(m.Topic, nil) == nil {
+	}
+	slices.SortFunc(due, func(a, b silentFeed) int {
+		if a.heard != b.heard {
+			return int(a.heard/time.Second - b.heard/time.Second)
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return due, len(feeds)
+}
+
+// collectOnce removes the feeds that are due, a share of all at most.
+func (b *Broker) collectOnce() (removed int) {
+	due, all := b.silent()
+	due = due[:min(len(due), max(collectLeast, all/collectShare))]
+	for _, f := range due {
+		for _, m := range f.messages {
+			if _, err := b.store.Delete(m.Topic); err == nil {
 				removed++
 			}
 		}
 	}
 	if removed > 0 {
+		b.admission.forgetCards()
 		b.count.collected.Add(float64(removed))
 		b.log.Info("collected old feeds", "messages", removed)
 	}

@@ -64,8 +64,9 @@ type conn struct {
 	// unfinished is the size of the buffer that holds the beginning of a
 	// packet, where it is more than a small one.
 	unfinished atomic.Int32
-	// unsettled counts publications of this client that wait for the disk.
-	unsettled atomic.Int32
+	// unsettled are acknowledgements to this client that wait for the disk.
+	unsettled pendingAcks
+	settling  sync.Mutex
 
 	testingOnlyPanic atomic.Bool
 
@@ -188,7 +189,7 @@ func (c *conn) publication(h frame.Header, body []byte) bool {
 		return true
 	}
 	if p.QoS == 1 {
-		c.b.settle(c, p.ID)
+		c.b.acknowledge(c, p.ID, 0)
 	}
 	return true
 }
@@ -375,6 +376,7 @@ func (c *conn) Close() error {
 	c.closeOnce.Do(func() {
 		close(c.closed)
 		c.out.close()
+		c.unsettled.close()
 		err = c.net.Close()
 	})
 	return err

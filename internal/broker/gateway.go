@@ -98,21 +98,13 @@ func NewGateway(o GatewayOptions) (*Gateway, error) {
 	}
 	s := &Gateway{
 		options: o, log: o.Log, now: o.Now, waiting: map[ban.Operator]map[string][]byte{}, revoked: map[string]struct{}{},
-		admission: &admission{
-			network: o.Network, limits: o.Limits.defaults(), store: store, banned: none, cards: map[ban.Operator]*wire.Card{},
-		},
+		admission: newAdmission(o.Network, o.Operators, o.Limits.defaults(), store, none),
 		copied: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "banmesh_admit", Name: "copied_total", Help: "Messages that were admitted and copied.",
 		}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "banmesh_admit", Name: "refused_total", Help: "Messages that were refused, by reason.",
 		}, []string{"reason"}),
-	}
-	if len(o.Operators) > 0 {
-		s.admission.operators = map[ban.Operator]bool{}
-		for _, id := range o.Operators {
-			s.admission.operators[id] = true
-		}
 	}
 	o.Registry.MustRegister(s.copied, s.refused)
 	return s, nil
@@ -288,26 +280,21 @@ func (s *Gateway) judge(topic string, payload []byte, forward func(*retained.Mes
 	case r.same:
 		return nil
 	}
-	if err := s.admission.store.Put(r.message, nil); err != nil {
-		return err
+	// All that is remembered comes before anything that can fail: a message that
+	// is retained already is not judged again.
+	out := []*retained.Message{r.message}
+	_, _, why = s.admission.keep(r, func(topic string) {
+		if len(s.revoked) < maxRevoked {
+			s.revoked[topic] = struct{}{}
+		}
+		out = append(out, &retained.Message{Topic: topic}) // erases it there
+	})
+	if why != admitted {
+		s.refused.WithLabelValues(string(why)).Inc()
+		return nil
 	}
 	delete(s.revoked, topic)
 	s.copied.Inc()
-	// All that is remembered comes before anything that can fail: what is
-	// retained already is not judged again.
-	out := []*retained.Message{r.message}
-	if r.card != nil {
-		void, _ := s.admission.learn(r.card)
-		for _, topic := range void {
-			if len(s.revoked) < maxRevoked {
-				s.revoked[topic] = struct{}{}
-			}
-			if err := s.admission.store.Delete(topic, nil); err != nil {
-				return err
-			}
-			out = append(out, &retained.Message{Topic: topic}) // erases it there
-		}
-	}
 	for _, m := range out {
 		if err := forward(m); err != nil {
 			return fmt.Errorf("forwarding: %w", err)

@@ -235,7 +235,7 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 	b := community(t, func(o *Options) { o.Limits.PublishRate, o.Limits.PublishBurst, o.Limits.MaxSearch = 1e6, 1e6, 100_000 })
 	for i := range 10_000 {
 		m := &retained.Message{Topic: fmt.Sprintf("banmesh/1/net/sshd/operator%d/node/head", i), Payload: []byte("x")}
-		if err := b.store.Put(m, nil); err != nil {
+		if _, err := b.store.Put(m, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -246,7 +246,7 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 	once.wantNothing()
 	who := b.sessions.get(newAuthor("once").feed.Node.String()).who
 	b.perIP.mu.Lock()
-	if paid := 1e6 - b.perIP.keys[who].rate.level; paid < 10_000/searchPrice {
+	if paid := 1e6 - b.perIP.keys.entries[who].rate.level; paid < 10_000/searchPrice {
 		t.Errorf("it paid %v", paid)
 	}
 	b.perIP.mu.Unlock()
@@ -263,31 +263,68 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 	once.wantNothing()
 }
 
-func TestWhatOneAddressMayHold(t *testing.T) {
-	w := newPerIPLimit()
-	four, six, same, loop := addr("192.0.2.1"), addr("2001:db8::1"), addr("2001:db8::ffff"), addr("127.0.0.1")
+func TestAnAddressAndTheNetworksAroundItAreLimited(t *testing.T) {
 	now := time.Now()
-	for range 2 {
-		if !w.enter(four, 2) {
-			t.Error("refused below the limit")
+	for name, c := range map[string]struct {
+		most, room int // of one address, of all together
+		addresses  func(i int) string
+	}{
+		"one IPv4 address":      {2, 2, func(int) string { return "192.0.2.1" }},
+		"an IPv4 /24":           {2, 8, func(i int) string { return fmt.Sprintf("192.0.2.%d", i) }},
+		"an IPv6 /64":           {2, 2, func(i int) string { return fmt.Sprintf("2001:db8::%x", i+1) }},
+		"an IPv6 /56":           {2, 4, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i) }},
+		"an IPv6 /48":           {2, 8, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i<<8) }},
+		"an IPv6 /32":           {2, 32, func(i int) string { return fmt.Sprintf("2001:db8:%x::1", i) }},
+		"loopback, not limited": {2, 100, func(int) string { return "127.0.0.1" }},
+	} {
+		w := newPerIPLimit()
+		n := 0
+		for n < 100 && w.enter(addr(c.addresses(n)), c.most, now) {
+			n++
+		}
+		if n != c.room {
+			t.Errorf("%s: %d connections, want %d", name, n, c.room)
+		}
+		if n == 100 {
+			continue
+		}
+		w.leave(addr(c.addresses(0)), now)
+		if !w.enter(addr(c.addresses(0)), c.most, now) {
+			t.Errorf("%s: refused after one left", name)
 		}
 	}
-	if w.enter(four, 2) {
-		t.Error("a third connection from one address")
+}
+
+// However many addresses come and go, few are remembered, and each costs as
+// much as the first.
+func TestTheAddressesThatAreRememberedAreBounded(t *testing.T) {
+	w := newPerIPLimit()
+	now := time.Now()
+	for i := range 3 * maxRemembered {
+		a := netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1})
+		w.enter(a, 1, now)
+		w.leave(a, now)
 	}
-	w.leave(four, now)
-	if !w.enter(four, 2) {
-		t.Error("refused after one left")
+	if n := len(w.origins.entries); n > maxRemembered+10 {
+		t.Errorf("%d are remembered, want at most %d", n, maxRemembered)
 	}
-	if !w.enter(six, 1) || w.enter(same, 1) {
-		t.Error("a /64 counts as one")
+	now = now.Add(2 * forget)
+	for i := range maxRemembered {
+		a := netip.AddrFrom4([4]byte{200, byte(i >> 8), byte(i), 1})
+		w.enter(a, 1, now)
+		w.leave(a, now)
 	}
-	for range 100 {
-		if !w.enter(loop, 1) {
-			t.Error("loopback is not counted")
-		}
+	if n := len(w.origins.ring) - w.origins.first; n > 2*maxRemembered+10 {
+		t.Errorf("the ring has %d places", n)
 	}
-	// Leaving does not refill the bucket.
+}
+
+func TestLeavingDoesNotRefillABucket(t *testing.T) {
+	w := newPerIPLimit()
+	now := time.Now()
+	four := addr("192.0.2.1")
+	w.enter(four, 2, now)
+	w.enter(four, 2, now)
 	l := Limits{AddressRate: 1, AddressBurst: 1}
 	who := identity{method: "anonymous"}
 	if d := w.wait(who, four, 1, now, &l); d != 0 {
@@ -295,7 +332,7 @@ func TestWhatOneAddressMayHold(t *testing.T) {
 	}
 	w.leave(four, now)
 	w.leave(four, now)
-	w.enter(four, 2)
+	w.enter(four, 2, now)
 	if d := w.wait(who, four, 1, now, &l); d <= 0 {
 		t.Error("the bucket was refilled by leaving")
 	}

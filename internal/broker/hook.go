@@ -170,7 +170,7 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 	c := guarded(cl)
 	if c != nil && h.b.options.Open && !strings.HasPrefix(will.TopicName, "$") && !strings.ContainsAny(will.TopicName, "+#") {
-		h.b.take(c, will.TopicName, will.Payload, 0, min(will.Qos, h.b.maxQoS), will.Retain)
+		h.b.take(c, will.TopicName, will.Payload, min(will.Qos, h.b.maxQoS), will.Retain)
 	}
 	return mqtt.Will{}, nil
 }

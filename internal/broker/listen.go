@@ -91,7 +91,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		from := addrPort(nc.RemoteAddr()).Addr()
-		if !l.b.perIP.enter(from, l.b.limits.PerAddress) {
+		if !l.b.perIP.enter(from, l.b.limits.PerAddress, l.b.now()) {
 			l.b.count.turnedAway.WithLabelValues("too many from its address").Inc()
 			_ = nc.Close()
 			continue

@@ -37,6 +37,10 @@ type Options struct {
 	// admitted.
 	Operators []ban.Operator
 
+	// Vouched are operators that get a known operator's share of the store
+	// from the first day. Those of Operators do, too.
+	Vouched []ban.Operator
+
 	// DenyRead are filters that nobody may subscribe to, spelled exactly so.
 	DenyRead []string
 
@@ -128,6 +132,10 @@ type Limits struct {
 	FeedBytes    int
 	FeedMessages int
 	TotalBytes   int
+	// OperatorBytes bounds the retained messages of a known operator, and
+	// NewcomerBytes those of one whom nobody here knows, on its first day.
+	OperatorBytes int
+	NewcomerBytes int
 	// PublishRate and PublishBurst are messages a second of one key, and how
 	// many at once; a client that is faster is slowed down, not refused.
 	PublishRate  float64
@@ -179,6 +187,8 @@ func (l Limits) defaults() Limits {
 	set(&l.FeedBytes, 16<<20) // a million bans take 6
 	set(&l.FeedMessages, 4096)
 	set(&l.TotalBytes, 512<<20)
+	set(&l.OperatorBytes, min(64<<20, l.TotalBytes))
+	set(&l.NewcomerBytes, 256<<10) // ten feeds of a few hundred bans each
 	set(&l.PublishRate, 100)
 	set(&l.PublishBurst, 2000) // a whole feed of a million bans after a broker was wiped
 	set(&l.AddressRate, 1000)

@@ -8,7 +8,7 @@ import (
 	"banmesh/internal/broker/frame"
 )
 
-func TestManyClientsThatNeverFinishesItsPacketsIsThinnedOut(t *testing.T) {
+func TestManyClientsThatNeverFinishTheirPacketsAreThinnedOut(t *testing.T) {
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{TotalQueued: 1 << 20}})
 	healthy := join(t, b, "healthy")
 	healthy.subscribe("t", 1)
@@ -39,7 +39,7 @@ func TestManyClientsThatNeverFinishesItsPacketsIsThinnedOut(t *testing.T) {
 	}
 }
 
-func TestManyClientsThatReadsNothingIsThinnedOut(t *testing.T) {
+func TestManyClientsThatReadNothingAreThinnedOut(t *testing.T) {
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{TotalQueued: 2 << 20}})
 	for i := range 8 {
 		join(t, b, fmt.Sprint("stalled-", i)).subscribe("t", 0)

@@ -1,10 +1,10 @@
 package broker
 
 import (
+	"bytes"
 	"strings"
 	"time"
 
-	"banmesh/internal/broker/frame"
 	"banmesh/internal/broker/retained"
 )
 
@@ -17,132 +17,83 @@ const maxDelay = 10 * time.Second
 // of it: a refusal that is not acknowledged would come back for ever.
 func (b *Broker) publish(c *conn, topic string, payload []byte, id uint16, qos byte, retain bool) {
 	b.count.published.Inc()
-	why, settled := b.take(c, topic, payload, id, qos, retain)
+	sequence, why := b.take(c, topic, payload, qos, retain)
 	if why != admitted {
 		b.count.refused.WithLabelValues(string(why)).Inc()
 		b.log.Debug("publication refused", "client", c.who.String(), "reason", string(why), "topic", topic)
 	}
 	switch {
-	case why == refusedBusy:
+	case why == refusedBusy, c.unsettled.len() >= maxUnsettled:
 		c.kick("state cannot be written") // so that it is sent again
-	case qos == 1 && !settled:
-		b.settle(c, id)
+	case qos == 1:
+		b.acknowledge(c, id, sequence)
 	}
 }
 
-// settle acknowledges a publication that needs no disk, after those before it.
-func (b *Broker) settle(c *conn, id uint16) {
-	if c.unsettled.Load() > 0 {
-		c.unsettled.Add(1)
-		// The count falls after the acknowledgement, so that none overtakes it.
-		if b.store.After(func(error) { b.ack(c, id); c.unsettled.Add(-1) }) == nil {
-			return
-		}
-		c.unsettled.Add(-1)
-	}
-	b.ack(c, id)
-}
-
-// ack sends a PUBACK by way of a flusher, so that the store is not held up by
-// system calls for clients.
-func (b *Broker) ack(c *conn, id uint16) {
-	var buf [4]byte
-	c.out.later(frame.AppendPuback(buf[:0], id))
-}
-
-// take admits a publication and starts what follows. settled says that the
-// acknowledgement comes when the message is durable.
-func (b *Broker) take(c *conn, topic string, payload []byte, id uint16, qos byte, retain bool) (why refusal, settled bool) {
+// take admits a publication and starts all that follows. The acknowledgement
+// is due when the change of the sequence number is on disk; 0 means now.
+func (b *Broker) take(c *conn, topic string, payload []byte, qos byte, retain bool) (sequence uint64, why refusal) {
 	now := b.now()
 	if !b.pace(c, now) {
-		return refusedRate, false
+		return 0, refusedRate
 	}
 	if b.options.Open {
-		return b.takeOpen(c, topic, payload, id, qos, retain, now)
+		return b.takeOpen(c, topic, payload, qos, retain, now)
 	}
 	r, why := b.admission.admit(c.who, topic, payload, qos, retain, now)
 	if why != admitted {
-		return why, false
+		return 0, why
 	}
-	b.count.admitted.Inc()
+	if r.newcomer && !b.perIP.newcomer(c.remote.Addr(), now) {
+		return 0, refusedNewcomer
+	}
 	if r.same {
 		// Everybody who listens was handed it when it came first; authors say
-		// everything again now and then, in case a broker forgot it.
-		return admitted, false
+		// everything again now and then, in case a broker forgot it. It may be
+		// on its way to the disk still.
+		b.count.admitted.Inc()
+		return b.store.Last(), admitted
 	}
-	if r.card != nil { // before the acknowledgement
-		void, visited := b.admission.learn(r.card)
-		b.charge(c, float64(visited)/searchPrice, now)
-		for _, topic := range void {
-			if b.store.Delete(topic, nil) == nil {
-				b.count.collected.Inc()
-			}
-		}
+	visited := 0
+	if sequence, visited, why = b.admission.keep(r, func(string) { b.count.collected.Inc() }); why != admitted {
+		return 0, why
 	}
-	if settled, why = b.retain(c, r.message, id); why != admitted {
-		return why, false
-	}
-	b.fanOut(c, topic, r.message.Payload, qos, true)
-	return admitted, settled
+	b.count.admitted.Inc()
+	b.charge(c, float64(visited)/searchPrice, now)
+	b.fanOut(c, topic, r.payload(), qos, true)
+	return sequence, admitted
 }
 
 // takeOpen takes a publication in an open broker, where only shape and quotas
 // count.
-func (b *Broker) takeOpen(c *conn, topic string, payload []byte, id uint16, qos byte, retain bool, now time.Time) (why refusal, settled bool) {
+func (b *Broker) takeOpen(c *conn, topic string, payload []byte, qos byte, retain bool, now time.Time) (sequence uint64, why refusal) {
 	switch {
 	case c.who.access != AccessFull:
-		return refusedAccess, false
+		return 0, refusedAccess
 	case strings.Count(topic, "/") >= maxLevels || len(topic) > maxFilter:
-		return refusedTopic, false
+		return 0, refusedTopic
+	}
+	payload = bytes.Clone(payload)
+	if retain {
+		var err error
+		if len(payload) == 0 {
+			sequence, err = b.store.Delete(topic)
+		} else {
+			m := &retained.Message{Topic: topic, Payload: payload, QoS: qos, Received: now}
+			sequence, err = b.store.Put(m, func(_ *retained.Message, of retained.Standing) error {
+				if of.All.Bytes+len(payload) > b.limits.TotalBytes {
+					return refusedQuota
+				}
+				return nil
+			})
+		}
+		if err != nil {
+			return 0, refusalOf(err)
+		}
 	}
 	b.count.admitted.Inc()
-	payload = append([]byte(nil), payload...)
-	if retain {
-		switch {
-		case len(payload) == 0:
-			if b.store.Delete(topic, b.whenDurable(c, id, qos)) != nil {
-				return refusedBusy, false
-			}
-			settled = qos == 1
-		default:
-			if _, all := b.store.Usage(""); all.Bytes+len(payload) > b.limits.TotalBytes {
-				return refusedQuota, false
-			}
-			m := &retained.Message{Topic: topic, Payload: payload, QoS: qos, Received: now}
-			if settled, why = b.retain(c, m, id); why != admitted {
-				return why, false
-			}
-		}
-	}
 	b.fanOut(c, topic, payload, qos, retain)
-	return admitted, settled
-}
-
-// retain stores a message; the acknowledgement follows when it is durable.
-func (b *Broker) retain(c *conn, m *retained.Message, id uint16) (settled bool, why refusal) {
-	done := b.whenDurable(c, id, m.QoS)
-	if b.store.Put(m, done) != nil {
-		if done != nil {
-			c.unsettled.Add(-1)
-		}
-		return false, refusedBusy
-	}
-	return done != nil, admitted
-}
-
-// whenDurable gives what acknowledges a publication once it is on disk, or nil
-// where no acknowledgement is due.
-func (b *Broker) whenDurable(c *conn, id uint16, qos byte) func(error) {
-	if qos != 1 || id == 0 {
-		return nil // a will has no identifier
-	}
-	c.unsettled.Add(1)
-	return func(err error) {
-		if err == nil {
-			b.ack(c, id)
-		}
-		c.unsettled.Add(-1)
-	}
+	return sequence, admitted
 }
 
 // fanOut hands a publication to everybody who subscribed to its topic.

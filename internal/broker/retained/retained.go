@@ -8,6 +8,8 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,21 +20,21 @@ import (
 
 // Limits of the store.
 const (
-	// maxPending bounds what waits for the disk, in bytes: a disk that hangs
-	// must not take the memory of the machine.
+	// maxPending bounds the messages that wait for the disk, in bytes: a disk
+	// that hangs must not take the memory of the machine.
 	maxPending = 64 << 20
 	// retryCommit is how long a failed group waits for its next attempt. A
 	// disk that is full stays so for a while.
 	retryCommit = time.Second
-	// overhead is what one message costs in memory beside topic and payload,
-	// for quotas.
+	// overhead is the memory of one message beside topic and payload, for
+	// quotas.
 	overhead = 256
 )
 
 // ErrBusy says that too much waits for the disk: the message was not taken.
 var ErrBusy = errors.New("too much waits for the disk")
 
-// ErrClosed says that the store was closed before the message was durable.
+// ErrClosed says that the store is closed.
 var ErrClosed = errors.New("the store is closed")
 
 // A Message is a retained publication. It does not change once it was put.
@@ -43,18 +45,24 @@ type Message struct {
 	// Epoch and Number order the messages of one topic, where its author
 	// says so; both 0 otherwise.
 	Epoch, Number uint64
-	// Received is when it came, in whole seconds.
+	// Received is when it came by the machine's clock, in whole seconds; for
+	// people only.
 	Received time.Time
+	// Heard is when it came on the store's own clock ([Store.Uptime]).
+	Heard time.Duration
 	// Owner is whose quota it uses, as the store's owner function says.
 	Owner string
+
+	since time.Duration // since when the owner's group has messages here
+	sum   uint32        // checksum of topic and record
 }
 
 func (m *Message) size() int { return len(m.Topic) + len(m.Payload) + overhead }
 
-// Usage is what an owner, or the store, holds.
+// Usage is the memory of an owner's messages, or of all.
 type Usage struct {
 	Messages int `json:"messages"`
-	Bytes    int `json:"bytes"` // in memory, overhead included
+	Bytes    int `json:"bytes"` // overhead included
 }
 
 func (u Usage) plus(m *Message, sign int) Usage {
@@ -64,20 +72,44 @@ func (u Usage) plus(m *Message, sign int) Usage {
 	return Usage{u.Messages + sign, u.Bytes + sign*m.size()}
 }
 
+// A Standing is what the store holds already when it judges a change: of the
+// message's owner, of the group that the owner belongs to, and of all. Age is
+// for how long the group has had messages here, on the store's own clock.
+type Standing struct {
+	Owner, Group, All Usage
+	Age               time.Duration
+}
+
+// A group is the owners with one name before the first slash: the nodes of an
+// operator.
+type group struct {
+	Usage
+	since time.Duration
+}
+
 // A Store holds the retained messages. Its methods may be called from several
 // goroutines.
 type Store struct {
-	db    *bbolt.DB // nil: memory alone
-	owner func(topic string) string
-	log   *slog.Logger
+	db      *bbolt.DB // nil: memory alone
+	owner   func(topic string) string
+	log     *slog.Logger
+	durable func(sequence uint64) // told after each group
+
+	base    time.Duration // uptime before this run
+	elapsed func() time.Duration
 
 	mu      sync.RWMutex
 	topics  tree.Tree[*Message]
 	owners  map[string]Usage
+	groups  map[string]*group
+	newest  []string // groups in the order in which they came; some are gone
 	total   Usage
-	pending map[string]*Message // what the file lacks; nil means delete
-	waiting []func(error)
-	bytes   int // of pending payloads
+	sum     uint64              // of the messages' checksums
+	pending map[string]*Message // changes that the file lacks; nil means delete
+	bytes   int                 // of pending
+	last    uint64              // sequence number of the last change
+	written uint64              // of the last change on disk
+	waiting chan struct{}       // closed at the next group that is written, or at the end
 	closed  bool
 	fault   error // of the last commit
 	commits uint64
@@ -86,13 +118,19 @@ type Store struct {
 }
 
 // Open opens or creates the file at path and reads all of it. An empty path
-// means memory alone. owner says whose quota a topic uses; it may be nil.
+// means memory alone. owner says whose quota a topic uses; it may be nil. What
+// stands before a slash in it is the owner's group.
 // The file is written only while [Store.Run] runs.
 func Open(path string, owner func(topic string) string, log *slog.Logger) (*Store, error) {
 	if owner == nil {
 		owner = func(string) string { return "" }
 	}
-	s := &Store{owner: owner, log: log, owners: map[string]Usage{}, pending: map[string]*Message{}, due: make(chan struct{}, 1)}
+	began := time.Now()
+	s := &Store{
+		owner: owner, log: log, owners: map[string]Usage{}, groups: map[string]*group{}, pending: map[string]*Message{},
+		due: make(chan struct{}, 1), waiting: make(chan struct{}), elapsed: func() time.Duration { return time.Since(began) },
+		durable: func(uint64) {},
+	}
 	if path == "" {
 		return s, nil
 	}
@@ -101,6 +139,18 @@ func Open(path string, owner func(topic string) string, log *slog.Logger) (*Stor
 	}
 	return s, nil
 }
+
+// OnDurable sets a function that is called after each group that was written,
+// with the sequence number of its last change. It must not block, and is set
+// before [Store.Run].
+func (s *Store) OnDurable(f func(sequence uint64)) { s.durable = f }
+
+// Uptime is the store's own clock: for how long it was open, in this run and
+// in those before it. No setting of the machine's clock moves it.
+func (s *Store) Uptime() time.Duration { return s.base + s.elapsed() }
+
+// TestingOnlyElapsed replaces the clock of this run.
+func (s *Store) TestingOnlyElapsed(f func() time.Duration) { s.elapsed = f }
 
 // Get gives the message under a topic, or nil.
 func (s *Store) Get(topic string) *Message {
@@ -134,13 +184,6 @@ func (s *Store) All() []*Message {
 	return found
 }
 
-// Usage gives what an owner holds, and what all hold.
-func (s *Store) Usage(owner string) (of, all Usage) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.owners[owner], s.total
-}
-
 // Owners gives what each owner holds.
 func (s *Store) Owners() map[string]Usage {
 	s.mu.RLock()
@@ -152,7 +195,6 @@ func (s *Store) Owners() map[string]Usage {
 type Status struct {
 	Usage
 	Pending int    `json:"pending"` // changes that the file lacks
-	Waiting int    `json:"waiting"` // calls that wait to hear that they are durable
 	Commits uint64 `json:"commits"`
 	// Fault is the last commit's error; "" when it went well.
 	Fault string `json:"fault,omitempty"`
@@ -162,65 +204,93 @@ type Status struct {
 func (s *Store) Status() Status {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	st := Status{Usage: s.total, Pending: len(s.pending), Waiting: len(s.waiting), Commits: s.commits}
+	st := Status{Usage: s.total, Pending: len(s.pending), Commits: s.commits}
 	if s.fault != nil {
 		st.Fault = s.fault.Error()
 	}
 	return st
 }
 
-// Put takes a message, which readers see at once. done, if not nil, is called
-// once: with nil when the message is durable, with an error when the store
-// closed before. Calls of done come in the order of their Puts, and must not
-// block. The result is nil or [ErrBusy] or [ErrClosed], and then done is not
-// called.
-func (s *Store) Put(m *Message, done func(error)) error {
+// Put takes a message, which readers see at once, if judge agrees; a nil judge
+// always does. judge is given the message that is there now, or nil, and what
+// the store holds; nothing changes between its answer and the change. sequence
+// is the change's number, of which [Store.OnDurable] speaks; 0 means that there
+// is no disk to wait for. The error is judge's, [ErrBusy] or [ErrClosed].
+func (s *Store) Put(m *Message, judge func(old *Message, of Standing) error) (sequence uint64, err error) {
 	m.Owner = s.owner(m.Topic)
-	return s.change(m.Topic, m, done)
+	return s.change(m.Topic, m, judge)
 }
 
 // Delete removes a topic's message, as Put puts one.
-func (s *Store) Delete(topic string, done func(error)) error { return s.change(topic, nil, done) }
+func (s *Store) Delete(topic string) (sequence uint64, err error) { return s.change(topic, nil, nil) }
 
-// After calls done in the order of Puts, when all that came before it is
-// durable.
-func (s *Store) After(done func(error)) error { return s.change("", nil, done) }
-
-func (s *Store) change(topic string, m *Message, done func(error)) error {
+func (s *Store) change(topic string, m *Message, judge func(*Message, Standing) error) (uint64, error) {
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return ErrClosed
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return 0, ErrClosed
+	case s.bytes > maxPending:
+		return 0, ErrBusy
 	}
-	if s.bytes > maxPending {
-		s.mu.Unlock()
-		return ErrBusy
+	if judge != nil {
+		old, _ := s.topics.Get(topic)
+		if err := judge(old, s.standing(m.Owner)); err != nil {
+			return 0, err
+		}
 	}
-	if topic != "" {
-		s.replace(topic, m)
+	if m != nil {
+		m.Heard = s.Uptime().Truncate(time.Second)
 	}
+	s.replace(topic, m)
 	if s.db == nil {
-		s.mu.Unlock()
-		if done != nil {
-			done(nil)
-		}
-		return nil
+		return 0, nil
 	}
-	if topic != "" {
-		s.pending[topic] = m
-		if m != nil {
-			s.bytes += len(m.Payload)
-		}
-	}
-	if done != nil {
-		s.waiting = append(s.waiting, done)
-	}
-	s.mu.Unlock()
+	s.pend(topic, m)
+	s.last++
 	select {
 	case s.due <- struct{}{}:
 	default: // a pass is due already
 	}
-	return nil
+	return s.last, nil
+}
+
+func pendingSize(topic string, m *Message) int {
+	if m == nil {
+		return len(topic) + overhead
+	}
+	return m.size()
+}
+
+// pend makes a change wait for the disk, in place of an earlier one of its
+// topic.
+func (s *Store) pend(topic string, m *Message) {
+	if before, ok := s.pending[topic]; ok {
+		s.bytes -= pendingSize(topic, before)
+	}
+	s.pending[topic] = m
+	s.bytes += pendingSize(topic, m)
+}
+
+func groupOf(owner string) string {
+	name, _, _ := strings.Cut(owner, "/")
+	return name
+}
+
+// standing is what the store holds, for a message of an owner.
+func (s *Store) standing(owner string) Standing {
+	st := Standing{Owner: s.owners[owner], All: s.total}
+	if g := s.groups[groupOf(owner)]; g != nil {
+		st.Group, st.Age = g.Usage, max(0, s.Uptime()-g.since)
+	}
+	return st
+}
+
+// Standing gives what the store holds, as a judge is told it.
+func (s *Store) Standing(owner string) Standing {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.standing(owner)
 }
 
 // replace changes memory alone.
@@ -228,6 +298,7 @@ func (s *Store) replace(topic string, m *Message) {
 	old, _ := s.topics.Get(topic)
 	if old != nil {
 		s.total = s.total.plus(old, -1)
+		s.sum -= uint64(old.sum)
 		if u := s.owners[old.Owner].plus(old, -1); u.Messages > 0 {
 			s.owners[old.Owner] = u
 		} else {
@@ -236,17 +307,117 @@ func (s *Store) replace(topic string, m *Message) {
 	}
 	if m == nil {
 		s.topics.Delete(topic)
+	} else {
+		s.topics.Set(topic, m)
+		s.total = s.total.plus(m, 1)
+		s.owners[m.Owner] = s.owners[m.Owner].plus(m, 1)
+		s.joinGroup(m)
+		m.sum = m.checksum()
+		s.sum += uint64(m.sum)
+	}
+	if old == nil {
 		return
 	}
-	s.topics.Set(topic, m)
-	s.total = s.total.plus(m, 1)
-	s.owners[m.Owner] = s.owners[m.Owner].plus(m, 1)
+	name := groupOf(old.Owner)
+	g := s.groups[name]
+	if g.Usage = g.plus(old, -1); g.Messages == 0 {
+		delete(s.groups, name)
+	}
 }
 
-// Run writes what is put, in groups: while one group is on its way to the
-// disk the next gathers. When ctx ends it writes what is left and closes the
-// file. A group that fails stays and is tried again; nobody is told that it
-// is durable.
+// joinGroup counts a message in its owner's group, whose age it carries.
+func (s *Store) joinGroup(m *Message) {
+	name := groupOf(m.Owner)
+	g := s.groups[name]
+	if g == nil {
+		g = &group{since: m.Heard}
+		if m.since > 0 {
+			g.since = m.since // read from the file
+		}
+		s.groups[name] = g
+		if len(s.newest) > 2*len(s.groups)+1024 {
+			s.newest = slices.DeleteFunc(s.newest, func(n string) bool { return s.groups[n] == nil })
+		}
+		s.newest = append(s.newest, name)
+	}
+	m.since = g.since
+	g.Usage = g.plus(m, 1)
+}
+
+// Newest gives the groups that came last, the last first, until more says that
+// it has enough.
+func (s *Store) Newest(more func(group string, u Usage, age time.Duration) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.Uptime()
+	for i := len(s.newest) - 1; i >= 0; i-- {
+		name := s.newest[i]
+		g := s.groups[name]
+		if g == nil {
+			if i == len(s.newest)-1 {
+				s.newest = s.newest[:i]
+			}
+			continue
+		}
+		if !more(name, g.Usage, max(0, now-g.since)) {
+			return
+		}
+	}
+}
+
+// Durable gives the sequence number up to which changes are on disk.
+func (s *Store) Durable() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.written
+}
+
+// Last gives the sequence number of the last change.
+func (s *Store) Last() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.last
+}
+
+// Tick makes the store's clock durable with the next group.
+func (s *Store) Tick() {
+	s.mu.Lock()
+	if s.db != nil && !s.closed {
+		s.last++
+	}
+	s.mu.Unlock()
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
+
+// Wait waits until all changes so far are on disk.
+func (s *Store) Wait(ctx context.Context) error {
+	s.mu.RLock()
+	until := s.last
+	s.mu.RUnlock()
+	for {
+		s.mu.RLock()
+		written, closed, next := s.written, s.closed, s.waiting
+		s.mu.RUnlock()
+		switch {
+		case written >= until:
+			return nil
+		case closed:
+			return ErrClosed
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Run writes changes in groups: while one group is on its way to the disk the
+// next gathers. When ctx ends it writes the rest and closes the file. A group
+// that fails stays and is tried again; nobody is told that it is durable.
 func (s *Store) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
@@ -276,39 +447,46 @@ func (s *Store) again(ctx context.Context) {
 
 func (s *Store) commit() error {
 	s.mu.Lock()
-	group, waiting := s.pending, s.waiting
-	s.pending, s.waiting, s.bytes = map[string]*Message{}, nil, 0
+	g := written{messages: s.pending, count: s.total.Messages, sum: s.sum, uptime: s.Uptime()}
+	bytes, last := s.bytes, s.last
+	s.pending, s.bytes = map[string]*Message{}, 0
+	done := last == s.written
 	s.mu.Unlock()
-	if len(group) == 0 && len(waiting) == 0 {
+	if done {
 		return nil
 	}
-	err := s.write(group)
+	err := s.write(g)
 	s.mu.Lock()
 	if (err == nil) != (s.fault == nil) {
 		s.log.Log(context.Background(), level(err), "retained messages reach the disk", "ok", err == nil, "error", err)
 	}
 	s.fault = err
 	if err != nil {
-		for topic, m := range group {
-			if _, newer := s.pending[topic]; !newer {
-				s.pending[topic] = m
-				if m != nil {
-					s.bytes += len(m.Payload)
-				}
-			}
-		}
-		s.waiting = append(waiting, s.waiting...)
+		s.merge(g.messages, bytes)
 		s.mu.Unlock()
 		return err
 	}
-	if len(group) > 0 {
-		s.commits++
-	}
+	s.commits++
+	s.written = last
+	close(s.waiting)
+	s.waiting = make(chan struct{})
 	s.mu.Unlock()
-	for _, done := range waiting {
-		done(nil)
-	}
+	s.durable(last)
 	return nil
+}
+
+// merge puts the changes of a group that failed back, below those that came
+// since.
+func (s *Store) merge(failed map[string]*Message, bytes int) {
+	if len(s.pending) == 0 {
+		s.pending, s.bytes = failed, bytes
+		return
+	}
+	for topic, m := range failed {
+		if _, newer := s.pending[topic]; !newer {
+			s.pend(topic, m)
+		}
+	}
 }
 
 func level(err error) slog.Level {
@@ -318,21 +496,19 @@ func level(err error) slog.Level {
 	return slog.LevelInfo
 }
 
-// close writes what is left and tells those who still wait.
+// close writes what is left, and the store's clock.
 func (s *Store) close() error {
 	s.mu.Lock()
 	s.closed = true
+	s.last++ // the clock is a change, too
 	s.mu.Unlock()
 	if s.db == nil {
 		return nil
 	}
 	err := s.commit()
 	s.mu.Lock()
-	waiting := s.waiting
-	s.waiting = nil
+	close(s.waiting)
+	s.waiting = make(chan struct{})
 	s.mu.Unlock()
-	for _, done := range waiting {
-		done(ErrClosed)
-	}
 	return errors.Join(err, s.db.Close())
 }

@@ -58,11 +58,10 @@ func message(topic, payload string, number uint64) *Message {
 // put waits until a message is durable.
 func put(t testing.TB, s *Store, m *Message) {
 	t.Helper()
-	done := make(chan error, 1)
-	if err := s.Put(m, func(err error) { done <- err }); err != nil {
+	if _, err := s.Put(m, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil {
+	if err := s.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -75,7 +74,7 @@ func TestWhatIsDurableComesBack(t *testing.T) {
 	put(t, s, message("a/1", "two", 2))
 	put(t, s, message("b/1", "three", 3))
 	put(t, s, message("b/2", "gone", 4))
-	if err := s.Delete("b/2", nil); err != nil {
+	if _, err := s.Delete("b/2"); err != nil {
 		t.Fatal(err)
 	}
 	stop()
@@ -88,7 +87,8 @@ func TestWhatIsDurableComesBack(t *testing.T) {
 	if s.Get("b/2") != nil || len(s.Match("+/1")) != 2 || len(s.All()) != 2 {
 		t.Error("the wrong messages came back")
 	}
-	of, all := s.Usage("a")
+	st := s.Standing("a")
+	of, all := st.Owner, st.All
 	if of.Messages != 1 || all.Messages != 2 || all.Bytes != 2*overhead+len("a/1two")+len("b/1three") {
 		t.Errorf("usage %+v of %+v", of, all)
 	}
@@ -121,23 +121,86 @@ func TestWhatWasAcknowledgedIsOnDisk(t *testing.T) {
 	}
 }
 
-func TestAcknowledgementsComeInOrderAndInGroups(t *testing.T) {
+func TestChangesAreNumberedAndWrittenInGroups(t *testing.T) {
 	s := openStore(t, filepath.Join(t.TempDir(), "r.db"))
+	told := make(chan uint64, 10)
+	s.OnDurable(func(n uint64) { told <- n })
 	const n = 2000
-	order := make(chan int, n)
-	for i := range n {
-		if err := s.Put(message(fmt.Sprint("t/", i%10), "x", uint64(i)), func(error) { order <- i }); err != nil {
-			t.Fatal(err)
+	for i := range uint64(n) {
+		if got, err := s.Put(message(fmt.Sprint("t/", i%10), "x", i), nil); err != nil || got != i+1 {
+			t.Fatalf("change %d has number %d, %v", i+1, got, err)
 		}
 	}
 	running(t, s)
-	for i := range n {
-		if got := <-order; got != i {
-			t.Fatalf("acknowledgement %d came as number %d", got, i)
-		}
+	if got := <-told; got != n {
+		t.Errorf("durable up to %d, want %d", got, n)
 	}
 	if c := s.Status().Commits; c != 1 {
 		t.Errorf("%d messages took %d groups", n, c)
+	}
+}
+
+// A judge sees the message that is replaced and no other, however many put at
+// once.
+func TestOfRacingMessagesTheNewestStays(t *testing.T) {
+	s := openStore(t, "")
+	older := errors.New("older")
+	for round := range 200 {
+		topic := fmt.Sprint("t/", round)
+		var all sync.WaitGroup
+		for i := range uint64(8) {
+			all.Go(func() {
+				_, err := s.Put(message(topic, "x", i), func(old *Message, _ Standing) error {
+					if old != nil && old.Number > i {
+						return older
+					}
+					return nil
+				})
+				if err != nil && !errors.Is(err, older) {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if m := s.Get(topic); m.Number != 7 {
+			t.Fatalf("number %d stayed", m.Number)
+		}
+	}
+}
+
+func TestAGroupIsAsOldAsItsFirstMessageAcrossRestarts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.db")
+	now := time.Hour
+	open := func() (*Store, func()) {
+		s, err := Open(path, func(topic string) string { return topic }, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.TestingOnlyElapsed(func() time.Duration { return now })
+		return s, running(t, s)
+	}
+	s, stop := open()
+	put(t, s, message("old/1", "x", 1))
+	now = 3 * time.Hour
+	put(t, s, message("new/1", "x", 1))
+	put(t, s, message("old/1", "y", 2))
+	stop()
+	now = time.Hour // of the second run
+	s, _ = open()
+	var names []string
+	s.Newest(func(name string, u Usage, age time.Duration) bool {
+		names = append(names, fmt.Sprint(name, " ", u.Messages, " ", age))
+		return true
+	})
+	if got := fmt.Sprint(names); got != "[new 1 1h0m0s old 1 3h0m0s]" {
+		t.Error(got)
+	}
+	if _, err := s.Delete("new/1"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, message("new/1", "x", 1))
+	if age := s.Standing("new/1").Age; age != 0 {
+		t.Errorf("a group that had gone is %v old", age)
 	}
 }
 
@@ -152,22 +215,23 @@ func TestADiskThatFailsLosesNothingAndAcknowledgesNothing(t *testing.T) {
 	if s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true}); err != nil {
 		t.Fatal(err)
 	}
-	acked := make(chan error, 1)
-	if err := s.Put(message("a/1", "one", 1), func(err error) { acked <- err }); err != nil {
+	acked := make(chan uint64, 1)
+	s.OnDurable(func(n uint64) { acked <- n })
+	if _, err := s.Put(message("a/1", "one", 1), nil); err != nil {
 		t.Fatal(err)
 	}
 	if s.commit() == nil {
 		t.Fatal("the disk took it")
 	}
 	st := s.Status()
-	if st.Fault == "" || st.Pending != 1 || st.Waiting != 1 || len(acked) != 0 {
+	if st.Fault == "" || st.Pending != 1 || len(acked) != 0 {
 		t.Errorf("after the failure: %+v", st)
 	}
 	if m := s.Get("a/1"); m == nil {
 		t.Error("readers lost it")
 	}
 	// A newer message of the topic is not undone by the old one's retry.
-	if err := s.Put(message("a/1", "two", 2), nil); err != nil {
+	if _, err := s.Put(message("a/1", "two", 2), nil); err != nil {
 		t.Fatal(err)
 	}
 	if s.commit() == nil {
@@ -182,8 +246,8 @@ func TestADiskThatFailsLosesNothingAndAcknowledgesNothing(t *testing.T) {
 	if err := s.commit(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-acked; err != nil {
-		t.Error(err)
+	if n := <-acked; n != 2 {
+		t.Errorf("durable up to %d", n)
 	}
 	if err := s.db.Close(); err != nil {
 		t.Fatal(err)
@@ -200,7 +264,7 @@ func TestADiskThatHangsBoundsMemory(t *testing.T) {
 	big := string(bytes.Repeat([]byte("x"), 1<<20))
 	var err error
 	for i := range 200 {
-		if err = s.Put(message(fmt.Sprint("t/", i), big, 1), nil); err != nil {
+		if _, err = s.Put(message(fmt.Sprint("t/", i), big, 1), nil); err != nil {
 			break
 		}
 	}
@@ -208,6 +272,92 @@ func TestADiskThatHangsBoundsMemory(t *testing.T) {
 		t.Errorf("200 MB waited: %v", err)
 	}
 	running(t, s)
+}
+
+// One topic that is put again and again waits once.
+func TestAReplacedMessageDoesNotWaitTwice(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "r.db"))
+	big := string(bytes.Repeat([]byte("x"), 1<<20))
+	for i := range uint64(200) {
+		if _, err := s.Put(message("t/1", big, i), nil); err != nil {
+			t.Fatalf("put %d: %v", i, err)
+		}
+	}
+	running(t, s)
+}
+
+// filled is a store's file with a thousand messages in it.
+func filled(t *testing.T) (path string, content []byte) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "r.db")
+	s := openStore(t, path)
+	stop := running(t, s)
+	for i := range uint64(1000) {
+		if _, err := s.Put(message(fmt.Sprint("t/", i), string(bytes.Repeat([]byte{byte(i)}, 900)), i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, content
+}
+
+// reopened opens what is left of a file. It wants a clear refusal, or all
+// messages as they were.
+func reopened(t *testing.T, name, path string, content []byte) (refused bool) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(path, nil, quiet)
+	if err != nil {
+		if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		return true
+	}
+	defer s.db.Close()
+	for i := range uint64(1000) {
+		m := s.Get(fmt.Sprint("t/", i))
+		if m == nil || !bytes.Equal(m.Payload, bytes.Repeat([]byte{byte(i)}, 900)) || m.Number != i {
+			t.Errorf("%s: message %d is served as %+v", name, i, m)
+			break
+		}
+	}
+	return false
+}
+
+func TestATruncatedFileIsAClearRefusal(t *testing.T) {
+	path, content := filled(t)
+	for i := range 20 {
+		n := len(content) * i / 20
+		if n > 0 && !reopened(t, fmt.Sprintf("%d of %d bytes", n, len(content)), path, content[:n]) {
+			t.Errorf("%d of %d bytes: served", n, len(content))
+		}
+	}
+}
+
+func TestFlippedBitsAreNotServed(t *testing.T) {
+	path, content := filled(t)
+	refused := 0
+	const n = 200
+	for i := range n {
+		flipped := bytes.Clone(content)
+		at := len(content) / n * i
+		flipped[at+i%37] ^= 1 << (i % 8)
+		if reopened(t, fmt.Sprintf("a bit at %d", at), path, flipped) {
+			refused++
+		}
+	}
+	if refused < n/4 { // half of the pages are free
+		t.Errorf("%d of %d were noticed", refused, n)
+	}
 }
 
 func TestADamagedFileIsAClearRefusal(t *testing.T) {
@@ -270,7 +420,7 @@ func TestAStoreWithoutAFileAcknowledgesAtOnce(t *testing.T) {
 func TestAClosedStoreSaysSo(t *testing.T) {
 	s := openStore(t, "")
 	running(t, s)()
-	if err := s.Put(message("a/1", "one", 1), nil); !errors.Is(err, ErrClosed) {
+	if _, err := s.Put(message("a/1", "one", 1), nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v", err)
 	}
 }

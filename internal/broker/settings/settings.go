@@ -29,6 +29,7 @@ type File struct {
 	Keys      *bool           `toml:"keys"`      // default true
 	Open      bool            `toml:"open"`
 	Operators []string        `toml:"operators"`
+	Vouched   []string        `toml:"vouched"`
 	DenyRead  []string        `toml:"deny_read"`
 	Listeners []Listener      `toml:"listeners"`
 	Users     map[string]User `toml:"users"`
@@ -69,6 +70,8 @@ type Limits struct {
 	FeedBytes     int     `toml:"node_bytes"`
 	FeedMessages  int     `toml:"node_messages"`
 	TotalBytes    int     `toml:"total_bytes"`
+	OperatorBytes int     `toml:"operator_bytes"`
+	NewcomerBytes int     `toml:"newcomer_bytes"`
 	PublishRate   float64 `toml:"publish_rate"`
 	PublishBurst  int     `toml:"publish_burst"`
 	AddressRate   float64 `toml:"address_rate"`
@@ -155,6 +158,13 @@ func (f *File) Options() (o broker.Options, err error) {
 			fault("operators", "entry %d: %w", i+1, err)
 		}
 		o.Operators = append(o.Operators, id)
+	}
+	for i, s := range f.Vouched {
+		id, err := ban.ParseOperator(s)
+		if err != nil {
+			fault("vouched", "entry %d: %w", i+1, err)
+		}
+		o.Vouched = append(o.Vouched, id)
 	}
 	for name, u := range f.Users {
 		a, ok := access(u.Access, "full")
@@ -267,7 +277,7 @@ func (l Limits) options(fault func(path, format string, args ...any)) broker.Lim
 	}
 	for name, n := range map[string]int{
 		"connections": l.Connections, "connections_per_address": l.PerAddress, "connecting": l.Connecting, "max_queued_bytes": l.MaxQueued, "total_queued_bytes": l.TotalQueued,
-		"subscriptions": l.Subscriptions, "node_bytes": l.FeedBytes, "node_messages": l.FeedMessages, "total_bytes": l.TotalBytes,
+		"subscriptions": l.Subscriptions, "node_bytes": l.FeedBytes, "node_messages": l.FeedMessages, "total_bytes": l.TotalBytes, "operator_bytes": l.OperatorBytes, "newcomer_bytes": l.NewcomerBytes,
 		"publish_burst": l.PublishBurst, "address_burst": l.AddressBurst,
 	} {
 		if n < 0 {
@@ -281,7 +291,7 @@ func (l Limits) options(fault func(path, format string, args ...any)) broker.Lim
 		Connections: l.Connections, PerAddress: l.PerAddress, Connecting: l.Connecting,
 		ConnectTime: duration("connect_time", l.ConnectTime), StallTime: duration("stall_time", l.StallTime),
 		MaxKeepalive: duration("max_keepalive", l.MaxKeepalive), MaxQueued: l.MaxQueued, TotalQueued: l.TotalQueued, Subscriptions: l.Subscriptions,
-		FeedBytes: l.FeedBytes, FeedMessages: l.FeedMessages, TotalBytes: l.TotalBytes,
+		FeedBytes: l.FeedBytes, FeedMessages: l.FeedMessages, TotalBytes: l.TotalBytes, OperatorBytes: l.OperatorBytes, NewcomerBytes: l.NewcomerBytes,
 		PublishRate: l.PublishRate, PublishBurst: l.PublishBurst, AddressRate: l.AddressRate, AddressBurst: l.AddressBurst,
 		FeedAge: duration("feed_age", l.FeedAge), DrainTime: duration("drain_time", l.DrainTime),
 	}

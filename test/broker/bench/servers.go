@@ -33,7 +33,7 @@ func withoutAdmission(binary string) server { return banmesh(binary, "open", "op
 
 func banmesh(binary, name, more string) server {
 	return server{name, func(dir string, port int) (*exec.Cmd, error) {
-		config := more + fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n", filepath.Join(dir, "state"), port)
+		config := more + fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n[limits]\nnewcomer_bytes = 67108864\n", filepath.Join(dir, "state"), port)
 		path := filepath.Join(dir, "broker.toml")
 		return exec.Command(binary, "run", "--config", path, "--socket", filepath.Join(dir, "s")), os.WriteFile(path, []byte(config), 0o600)
 	}}

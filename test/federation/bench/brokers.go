@@ -51,7 +51,7 @@ func start(name, dir, ours, nats string) (*broker, error) {
 		if err != nil {
 			return nil, err
 		}
-		text = fmt.Sprintf("network = %q\nstate_dir = %q\nanonymous = \"full\"\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n[users.%s]\nhash = %q\n",
+		text = fmt.Sprintf("network = %q\nstate_dir = %q\nanonymous = \"full\"\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n[users.%s]\nhash = %q\n[limits]\nnewcomer_bytes = 67108864\n",
 			network, filepath.Join(dir, "state"), port, account, hash)
 	default:
 		return nil, errors.New("unknown broker")
