@@ -286,7 +286,7 @@ func TestAReplacedMessageDoesNotWaitTwice(t *testing.T) {
 	running(t, s)
 }
 
-// filled is a store's file with a thousand messages in it.
+// filled is the used part of a store's file with a thousand messages in it.
 func filled(t *testing.T) (path string, content []byte) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "r.db")
@@ -305,7 +305,11 @@ func filled(t *testing.T) (path string, content []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path, content
+	size, err := metaSize(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, content[:size] // without the room that bbolt takes ahead
 }
 
 // reopened opens what is left of a file. It wants a clear refusal, or all
