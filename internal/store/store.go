@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -54,31 +55,16 @@ func OpenAs(program, path string) (*Store, error) {
 	return &Store{db: db}, nil
 }
 
-// open turns a panic of bbolt, which trusts the pages it maps, into an error.
+// open turns a panic of bbolt, which trusts the pages that it maps, into an
+// error; so is a fault on a page that is not there.
 func open(path string) (db *bbolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			db, err = nil, fmt.Errorf("%w: %v", ErrCorrupt, r)
 		}
 	}()
 	return bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
-}
-
-// plausible refuses what bbolt would silently overwrite or choke on: a file
-// shorter than the two meta pages that bbolt writes first.
-func plausible(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("opening the state: %w", err)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s: %w: it is not a regular file", path, ErrCorrupt)
-	case info.Size() > 0 && info.Size() < 2*int64(os.Getpagesize()):
-		return fmt.Errorf("%s: %w: it is cut off", path, ErrCorrupt)
-	}
-	return nil
 }
 
 // Close waits for running transactions and closes the file.
@@ -98,11 +84,13 @@ func (s *Store) Size() int64 {
 
 // Backup writes a consistent copy to path, which must not exist.
 func (s *Store) Backup(path string) error {
-	if _, err := os.Stat(path); err == nil {
+	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("%s: %w", path, fs.ErrExist)
 	}
 	temporary := filepath.Join(filepath.Dir(path), ".backup-"+filepath.Base(path))
-	err := s.db.View(func(tx *bbolt.Tx) error { return tx.CopyFile(temporary, 0o600) })
+	err := s.guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error { return tx.CopyFile(temporary, 0o600) })
+	})
 	if err == nil {
 		err = os.Rename(temporary, path)
 	}
@@ -111,6 +99,24 @@ func (s *Store) Backup(path string) error {
 		return fmt.Errorf("backing up the state: %w", err)
 	}
 	return nil
+}
+
+// Check wants that no page is both free and in use: the next transaction would
+// overwrite it. It reads the whole file. Call it when everything could be read:
+// bbolt checks in a goroutine of its own, where a page that cannot be read would
+// end the process.
+func (s *Store) Check() error {
+	return s.guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			var first error
+			for err := range tx.Check() {
+				if first == nil {
+					first = fmt.Errorf("%w: %w", ErrCorrupt, err)
+				}
+			}
+			return first
+		})
+	})
 }
 
 // View runs f on a consistent snapshot.
@@ -124,8 +130,9 @@ func (s *Store) Update(f func(Tx) error) error {
 	return s.guard(func() error { return s.db.Update(func(tx *bbolt.Tx) error { return f(Tx{tx}) }) })
 }
 
-// guard reports a damaged page as [ErrCorrupt]; bbolt panics on one.
+// guard reports a damaged page, or one that is not there any more, as [ErrCorrupt]; bbolt panics on one.
 func (s *Store) guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%s: %w: %v", s.db.Path(), ErrCorrupt, r)
@@ -137,6 +144,9 @@ func (s *Store) guard(f func() error) (err error) {
 // A Tx reads and, inside Update, writes. It is valid only during the call that
 // it was handed to.
 type Tx struct{ tx *bbolt.Tx }
+
+// Has says whether there is a bucket of that name.
+func (t Tx) Has(bucket string) bool { return t.tx.Bucket([]byte(bucket)) != nil }
 
 // Get gives the value of a key, or nil. The bytes are valid only during the
 // transaction and must not be changed.

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -141,5 +142,41 @@ func TestPutKeepsACopyOfTheCallersBuffer(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A file that lost its end is refused, however much is left of it.
+func TestATruncatedStoreIsAClearRefusal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	s, err := OpenAs("broker", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		if err := s.Update(func(tx Tx) error { return tx.Put("b", fmt.Sprint(i), bytes.Repeat([]byte{1}, 5000)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.Check(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := UsedSize(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if err := os.WriteFile(path, content[:1+int(size-1)*i/10], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Open(path); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("with %d tenths: %v", i, err)
+			if err == nil {
+				s.Close()
+			}
+		}
 	}
 }

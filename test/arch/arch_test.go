@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"internal/wallet":             {},
 	"internal/export":             {"internal/ban", "internal/printable"},
 	"internal/gate":               {"internal/ban", "internal/wallet"},
-	"internal/broker":             {"internal/ban", "internal/span", "internal/strict", "internal/wire"},
+	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
 		"internal/ban", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall", "internal/gate",
 		"internal/guests", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/wire",
@@ -73,7 +73,7 @@ var onlyIn = map[string][]string{
 	"github.com/mochi-mqtt/server/v2":     {"internal/broker"},
 	"github.com/eclipse/paho.mqtt.golang": {"internal/federation"},
 	"golang.org/x/crypto/nacl/sign":       {"internal/wire"},
-	"go.etcd.io/bbolt":                    {"internal/broker", "internal/store"},
+	"go.etcd.io/bbolt":                    {"internal/store"},
 	"github.com/pelletier/go-toml/v2":     {"internal/strict"},
 	"github.com/spf13/cobra":              {"cmd/agent", "cmd/broker", "internal/cli"},
 	"github.com/dlclark/regexp2":          {"internal/detect"},
@@ -82,7 +82,7 @@ var onlyIn = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/agent/api", "internal/broker"},
 	"golang.org/x/crypto/sha3":            {"internal/wallet"},
 	"github.com/klauspost/compress":       {"internal/detect"},
-	"banmesh/internal/store":              {"cmd/agent", "internal/agent", "internal/federation", "internal/ledger"},
+	"banmesh/internal/store":              {"cmd/agent", "internal/agent", "internal/broker", "internal/federation", "internal/ledger"},
 	"os/exec":                             {"cmd/agent", "internal/detect", "internal/firewall/nft", "internal/firewall/testnet", "internal/firewall/tools"}, // the last asks a running fail2ban for its bans
 }
 

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"banmesh/internal/store"
 
 	"banmesh/internal/broker/tree"
 )
@@ -90,7 +90,7 @@ type group struct {
 // A Store holds the retained messages. Its methods may be called from several
 // goroutines.
 type Store struct {
-	db      *bbolt.DB // nil: memory alone
+	db      *store.Store // nil: memory alone
 	owner   func(topic string) string
 	log     *slog.Logger
 	durable func(sequence uint64) // told after each group
