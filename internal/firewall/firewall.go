@@ -87,6 +87,12 @@ type Config struct {
 	Cap int
 	// Owner says whether the table belongs to this process alone.
 	Owner OwnerMode
+	// Honeyports are TCP ports of this host at which nobody listens: connections
+	// there are led to the local port HoneyportTo, while the enforcer is open. A
+	// program that listens at one later has it from then on. They need connection
+	// tracking in the kernel.
+	Honeyports  []uint16
+	HoneyportTo uint16
 	// KeepSockets leaves local TCP sockets of newly banned addresses open: they
 	// hear nothing more from their peer, and die of their own timeouts.
 	KeepSockets bool
@@ -104,6 +110,8 @@ const (
 	MaxScopes = 256
 	// MaxPorts bounds the ports of a scope; who closes more closes all of them.
 	MaxPorts = 1_024
+	// MaxHoneyports bounds the ports that are watched.
+	MaxHoneyports = 256
 	// MaxNever bounds the never-ban list, which is read back and compared.
 	MaxNever = 20_000
 )
@@ -222,6 +230,13 @@ func (c Config) Normal() (Config, error) {
 	}
 	if len(c.Never) > MaxNever {
 		errs = append(errs, fmt.Errorf("%d never-ban entries are more than %d", len(c.Never), MaxNever))
+	}
+	c.Honeyports = slices.Compact(slices.Sorted(slices.Values(c.Honeyports)))
+	switch {
+	case len(c.Honeyports) > MaxHoneyports:
+		errs = append(errs, fmt.Errorf("%d honeyports are more than %d", len(c.Honeyports), MaxHoneyports))
+	case len(c.Honeyports) > 0 && (c.Honeyports[0] == 0 || c.HoneyportTo == 0 || slices.Contains(c.Honeyports, c.HoneyportTo)):
+		errs = append(errs, errors.New("honeyports and the port that they lead to are different and not 0"))
 	}
 	c.Scopes = slices.Clone(c.Scopes)
 	slices.SortFunc(c.Scopes, func(a, b Scope) int { return strings.Compare(string(a.Topic), string(b.Topic)) })

@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 	"internal/firewall/tools":     {"internal/ban", "internal/firewall", "internal/firewall/desired"},
 	"internal/firewall/enforcers": {"internal/firewall", "internal/firewall/nft", "internal/firewall/tools"},
 	"internal/firewall/testnet":   {"internal/ban"},
+	"internal/honeyport":          {},
 	"internal/guests":             {"internal/ban"},
 	"internal/wallet":             {},
 	"internal/export":             {"internal/ban", "internal/printable"},

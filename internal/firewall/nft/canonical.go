@@ -54,6 +54,12 @@ func canonicalOne(name string, data []byte) string {
 		e = &expr.Lookup{}
 	case "objref":
 		e = &expr.Objref{}
+	case "socket":
+		e = &expr.Socket{}
+	case "fib":
+		e = &expr.Fib{}
+	case "redir":
+		e = &expr.Redir{}
 	case "ct":
 		e = &expr.Ct{}
 	case "immediate":

@@ -44,7 +44,7 @@ func (have *ruleset) changes(want *ruleset) (what []string, rebuild bool) {
 		switch {
 		case !ok:
 			what = append(what, "chain "+w.name+" was gone")
-		case h.base != w.base || h.prio != w.prio:
+		case h.base != w.base || h.prio != w.prio || h.nat != w.nat:
 			what, rebuild = append(what, "chain "+w.name+" was hooked elsewhere"), true
 		case !h.same(w):
 			what = append(what, "chain "+w.name+" had other rules")
@@ -276,7 +276,11 @@ func (c chain) encode(t *transaction, table string) {
 		t.u32(unix.NFTA_HOOK_PRIORITY, uint32(c.prio))
 		t.unnest(at)
 		t.u32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
-		t.text(unix.NFTA_CHAIN_TYPE, "filter")
+		kind := "filter"
+		if c.nat {
+			kind = "nat"
+		}
+		t.text(unix.NFTA_CHAIN_TYPE, kind)
 	}
 	t.end()
 }

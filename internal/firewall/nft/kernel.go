@@ -209,6 +209,8 @@ func readChain(b []byte) chain {
 			if len(hook) != 4 || binary.BigEndian.Uint32(hook) != unix.NF_INET_PRE_ROUTING {
 				c.prio = foreignPrio
 			}
+		case unix.NFTA_CHAIN_TYPE:
+			c.nat = a.str() == "nat"
 		case unix.NFTA_CHAIN_POLICY:
 			if a.u32() != 1 {
 				c.prio = foreignPrio

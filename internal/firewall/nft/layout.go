@@ -42,7 +42,8 @@ type set struct {
 type chain struct {
 	name  string
 	base  bool
-	prio  int32 // of a base chain, all of which are filters at prerouting
+	prio  int32 // of a base chain, all of which are at prerouting
+	nat   bool  // a base chain that translates, and is no filter
 	rules []rule
 }
 
@@ -67,6 +68,7 @@ var (
 	typeIPv6     = datatype{"ipv6_addr", 8, 16, 2}
 	typeMark     = datatype{"mark", 19, 4, 1}
 	typeVerdict  = datatype{"verdict", unix.NFT_DATA_VERDICT, 0, 0}
+	typePort     = datatype{"inet_service", 13, 2, 2}
 	typeService  = datatype{"inet_proto . inet_service", 12<<6 | 13, 8, 0}
 	typeService4 = datatype{"ipv4_addr . inet_service", 7<<6 | 13, 8, 0}
 	typeService6 = datatype{"ipv6_addr . inet_service", 8<<6 | 13, 20, 0}
@@ -81,9 +83,11 @@ const (
 	mapWide6     = "deny6c"
 	mapClasses   = "classes"
 	mapChecksums = "checksums"
+	mapTraps     = "traps"
 	setNever4    = "never4"
 	setNever6    = "never6"
 	chainBase    = "prerouting"
+	chainTraps   = "honeyports"
 	chainTrack   = "connections"
 	counterHead  = "topic_"
 	portsHead    = "ports_"
@@ -104,6 +108,8 @@ const (
 const (
 	prioBans  = -310 // raw - 10
 	prioTrack = -160 // mangle - 10
+	// Honeyports come behind everybody's translations.
+	prioTraps = -90 // dstnat + 10
 )
 
 // features are those of the kernel, found by probing.
@@ -151,6 +157,7 @@ func build(c firewall.Config, classes []desired.Class, wide4, wide6 bool, f feat
 		}
 	}
 	r.tracking(c)
+	r.honeyports(c)
 
 	verdicts := set{name: mapClasses, key: typeMark, data: typeVerdict, flags: unix.NFT_SET_MAP, fixed: true}
 	for _, k := range classes {

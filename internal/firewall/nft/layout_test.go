@@ -17,7 +17,7 @@ import (
 
 func exampleConfig() firewall.Config {
 	return firewall.Config{
-		Owner: firewall.OwnerNever,
+		Owner: firewall.OwnerNever, Honeyports: []uint16{23, 3389}, HoneyportTo: 4000,
 		Scopes: []firewall.Scope{
 			{Topic: "sshd", Ports: []uint16{22, 2222}, Protocols: []string{"tcp", "udp"}, MaxConnections: 10, Remember: time.Hour},
 			{Topic: "livepeer"},

@@ -164,7 +164,7 @@ func TestBansEndOnTimeWithTheAgentDead(t *testing.T) {
 	if gone(mapHost4, "192.0.2.1") || gone(mapHost6, "2001:db8::1") || gone(mapNet6, "2001:db8::/64") || gone(mapWide4, "192.0.2.0/25") {
 		t.Fatal("Close took the bans away")
 	}
-	eventually(t, func() bool {
+	testnet.Eventually(t, func() bool {
 		return gone(mapHost4, "192.0.2.1") && gone(mapHost6, "2001:db8::1") && gone(mapNet6, "2001:db8::/64") && gone(mapWide4, "192.0.2.0/25")
 	})
 	if early := time.Until(until); early > 0 {
@@ -172,17 +172,6 @@ func TestBansEndOnTimeWithTheAgentDead(t *testing.T) {
 	}
 	if gone(mapHost4, "192.0.2.9") {
 		t.Error("the ban without end ended")
-	}
-}
-
-func eventually(t testing.TB, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatal("it never came true")
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -146,9 +146,9 @@ func fail2banBans(t *testing.T) {
 		_ = server.Wait()
 	})
 	client := func(args ...string) error { return exec.Command("fail2ban-client", append(common, args...)...).Run() }
-	eventually(t, func() bool { return client("status", "sshd") == nil })
+	testnet.Eventually(t, func() bool { return client("status", "sshd") == nil })
 	testnet.Must(t, client("set", "sshd", "banip", "203.0.113.77"))
-	eventually(t, func() bool {
+	testnet.Eventually(t, func() bool {
 		out, err := exec.Command("nft", "list", "table", "inet", "f2b-table").CombinedOutput()
 		return err == nil && strings.Contains(string(out), "203.0.113.77")
 	})

@@ -67,6 +67,8 @@ type Firewall struct {
 	sockets sockets
 	memory  memory
 
+	trapsDue time.Time // when the redirection of honeyports is to be extended
+
 	batch []op // reused
 }
 
@@ -141,6 +143,7 @@ func (n *Firewall) Configure(ctx context.Context, c firewall.Config) error {
 	}
 	n.config, n.scopes = c, scopes
 	n.memory.configure(c)
+	n.trapsDue = time.Time{}
 	n.configured++
 	gone, err := n.state.Forget(func(t ban.Topic) bool { _, ok := scopes[t]; return ok }, n.second())
 	if err != nil {
@@ -379,6 +382,9 @@ func (n *Firewall) Close() error {
 		if n.adopted && !n.off {
 			n.clock.at = n.now()
 			err = errors.Join(err, n.writeDirty(desired.SecondOf(n.clock.at)))
+			if len(n.config.Honeyports) > 0 && n.have != nil {
+				err = errors.Join(err, n.writeTraps(nil))
+			}
 		}
 		err = errors.Join(err, n.k.close())
 	}

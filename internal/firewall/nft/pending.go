@@ -46,7 +46,7 @@ func (n *Firewall) flushPending(ctx context.Context) error {
 	} else if len(n.pending) > 0 {
 		errs = append(errs, n.writePending(ctx, now))
 	}
-	errs = append(errs, n.flushPrefixes(now))
+	errs = append(errs, n.flushPrefixes(now), n.refreshTraps())
 	return errors.Join(errs...)
 }
 

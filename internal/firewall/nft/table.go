@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,6 +83,7 @@ func (n *Firewall) structure() (what []string, err error) {
 		n.reload = reloadEmpty
 		clear(n.pending)
 		n.checksumsLost = true
+		n.trapsDue = time.Time{}
 	}
 	return what, nil
 }

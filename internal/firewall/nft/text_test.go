@@ -22,11 +22,8 @@ func (r *ruleset) text(table string) string {
 	for i, c := range r.chains {
 		fmt.Fprintf(&b, "\tchain %s {\n", c.name)
 		if c.base {
-			base := "raw"
-			if c.prio == prioTrack {
-				base = "mangle"
-			}
-			fmt.Fprintf(&b, "\t\ttype filter hook prerouting priority %s - 10; policy accept;\n", base)
+			at := map[int32]string{prioBans: "filter hook prerouting priority raw - 10", prioTrack: "filter hook prerouting priority mangle - 10", prioTraps: "nat hook prerouting priority dstnat + 10"}[c.prio]
+			fmt.Fprintf(&b, "\t\ttype %s; policy accept;\n", at)
 		}
 		for _, rule := range c.rules {
 			fmt.Fprintf(&b, "\t\t%s\n", rule.text)

@@ -8,20 +8,20 @@ import (
 
 // Dial connects from the host and gives both ends. It waits for a SYN or two to
 // be sent again, since a fresh link can lose the first.
-func (h *host) Dial(from, to string, l net.Listener) (client, server net.Conn, err error) {
+func (h *Host) Dial(from, to string, l net.Listener) (client, server net.Conn, err error) {
 	h.t.Helper()
 	return h.dialFor(5*time.Second, from, to, l)
 }
 
 // Refused says whether a handshake comes to nothing, in less time than a SYN is
 // sent again.
-func (h *host) Refused(from, to string, l net.Listener) bool {
+func (h *Host) Refused(from, to string, l net.Listener) bool {
 	h.t.Helper()
 	_, _, err := h.dialFor(400*time.Millisecond, from, to, l)
 	return err != nil
 }
 
-func (h *host) dialFor(timeout time.Duration, from, to string, l net.Listener) (client, server net.Conn, err error) {
+func (h *Host) dialFor(timeout time.Duration, from, to string, l net.Listener) (client, server net.Conn, err error) {
 	h.t.Helper()
 	h.Do(func() {
 		d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}

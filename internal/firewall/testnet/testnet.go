@@ -60,8 +60,8 @@ func Feed(t testing.TB, input, name string, args ...string) string {
 	return string(out)
 }
 
-// A host is another network namespace, joined to the test's by a veth pair.
-type host struct {
+// A Host is another network namespace, joined to the test's by a veth pair.
+type Host struct {
 	t  testing.TB
 	ns int
 	// Proof is the address that proofs come from, one that is not banned.
@@ -70,14 +70,14 @@ type host struct {
 
 // Attach makes a host. The test's end of the cable gets near4 and near6, the
 // host's far4 and far6, which are prefixes.
-func Attach(t testing.TB, name string, near, far []string) *host {
+func Attach(t testing.TB, name string, near, far []string) *Host {
 	t.Helper()
 	here, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Close(here) }()
-	h := &host{t: t}
+	h := &Host{t: t}
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func duplicate(t testing.TB, fd int) int {
 }
 
 // Do runs f in the host's namespace.
-func (h *host) Do(f func()) {
+func (h *Host) Do(f func()) {
 	h.t.Helper()
 	here, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -151,7 +151,7 @@ func ListenUDP(t testing.TB, addr string) *net.UDPConn {
 // Arrives sends datagrams from the host and says whether they reach the socket.
 // The second one goes to a port that nobody bans, as proof that the way is
 // open; when it is there the first one is there or was dropped.
-func (h *host) Arrives(from string, to, proof *net.UDPConn) bool {
+func (h *Host) Arrives(from string, to, proof *net.UDPConn) bool {
 	h.t.Helper()
 	h.Do(func() {
 		for _, c := range []*net.UDPConn{to, proof} {
@@ -214,4 +214,16 @@ func Prefixes(s ...string) (out []netip.Prefix) {
 		out = append(out, Prefix(p))
 	}
 	return out
+}
+
+// Eventually waits until something is true, and fails the test when it never is.
+func Eventually(t testing.TB, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatal("it never came true")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }

@@ -77,6 +77,9 @@ func (s *IPSet) Configure(ctx context.Context, c firewall.Config) error {
 	if err != nil {
 		return err
 	}
+	if len(c.Honeyports) > 0 {
+		return fmt.Errorf("honeyports need nftables: %w", firewall.ErrUnsupported)
+	}
 	for _, x := range c.Scopes {
 		if x.MaxConnections != 0 || x.Remember != 0 {
 			return fmt.Errorf("topic %s: connection limits and remembered peers need nftables: %w", x.Topic, firewall.ErrUnsupported)
