@@ -61,15 +61,16 @@ type agent struct {
 	now     func() time.Time
 	started time.Time
 
-	store     *store.Store
-	ledger    *ledger.Ledger
-	table     *export.Table
-	enforcer  *enforcer
-	detection *detection
-	sharing   *sharing
-	guard     *guard
-	guests    *guestbook
-	gate      *walletGate
+	store      *store.Store
+	ledger     *ledger.Ledger
+	table      *export.Table
+	enforcer   *enforcer
+	honeyports *honeyports
+	detection  *detection
+	sharing    *sharing
+	guard      *guard
+	guests     *guestbook
+	gate       *walletGate
 
 	api    *api.Server
 	onStop onStop
@@ -137,6 +138,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	group.Go(func() error { return a.sharing.run(running) })
 	group.Go(func() error { return a.detection.run(running) })
 	group.Go(func() error { return a.gate.run(running) })
+	group.Go(func() error { return a.honeyports.run(running) })
 	group.Go(func() error { return control.Serve(running, listener, handler, a.log) })
 	group.Go(func() error { return a.watchdog(running) })
 	group.Go(func() error { return a.reloadWhenAsked(running) })
@@ -232,7 +234,10 @@ func (a *agent) restore(ctx context.Context) error {
 
 // openRest makes the parts that need a ledger with everybody's claims.
 func (a *agent) openRest(ctx context.Context) (err error) {
+	a.honeyports = newHoneyports(a.log)
+	a.onStop.add(a.honeyports.close)
 	a.enforcer, err = newEnforcer(ctx, enforcerOptions{
+		trap:     a.honeyports.watch,
 		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, works: a.guests.works, firewall: a.o.testing.firewall,
 		state: a.o.StateDir, now: a.now, log: a.log,
 	})
@@ -250,6 +255,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.honeyports.report = a.detection.Report
 	if a.gate, err = newWalletGate(a.current().Config(), a.table, a.o.StateDir, a.log); err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type enforcer struct {
 
 	observed  map[ban.Topic]bool // as configured last; nil at first
 	untracked error              // why no connections are limited and remembered; nil where they may be
+	untrapped error              // why honeyports are not watched; nil where they may be
 	uncounted error              // why the counters could not be read; nil when they were
 }
 
@@ -51,7 +52,9 @@ type enforcerOptions struct {
 	never func() []netip.Prefix
 	// works says that an address moved so many bytes in a topic that it is a
 	// guest: a peer's ban of it is not enforced.
-	works    func(context.Context, ban.Topic, ban.Target) bool
+	works func(context.Context, ban.Topic, ban.Target) bool
+	// trap watches honeyports, and gives the local port that they lead to.
+	trap     func(context.Context, []uint16) (uint16, error)
 	firewall firewall.Firewall // nil: the one that the settings name
 	state    string            // the state directory
 	now      func() time.Time
@@ -129,7 +132,13 @@ func (e *enforcer) configure(ctx context.Context) error {
 	}
 	c := e.o.settings().FirewallConfig()
 	c.Never = e.o.never()
+	untrapped := e.setTraps(ctx, &c)
 	err := e.fw.Configure(ctx, c)
+	if err != nil && ctx.Err() == nil && len(c.Honeyports) > 0 {
+		// A kernel without translation remembers connections all the same.
+		untrapped, c.Honeyports, c.HoneyportTo = err, nil, 0
+		err = e.fw.Configure(ctx, c)
+	}
 	untracked := err
 	if err != nil && ctx.Err() == nil && withoutTracking(c.Scopes) {
 		// A kernel without connection tracking can enforce bans all the same.
@@ -141,9 +150,27 @@ func (e *enforcer) configure(ctx context.Context) error {
 		return fmt.Errorf("setting up the firewall: %w", err)
 	}
 	e.mu.Lock()
-	e.untracked = untracked
+	e.untracked, e.untrapped = untracked, untrapped
 	e.mu.Unlock()
 	return e.relabel(ctx, c.Scopes)
+}
+
+// setTraps opens the listener of honeyports, where there are any and bans are
+// enforced: a firewall without them watches none.
+func (e *enforcer) setTraps(ctx context.Context, c *firewall.Config) error {
+	if e.o.trap == nil {
+		c.Honeyports = nil
+		return nil
+	}
+	to, err := e.o.trap(ctx, c.Honeyports)
+	if err != nil {
+		c.Honeyports = nil
+		return err
+	}
+	if len(c.Honeyports) > 0 {
+		c.HoneyportTo = to
+	}
+	return nil
 }
 
 // run carries changes of verdicts to the kernel as they come, and looks every
@@ -301,6 +328,9 @@ func (e *enforcer) Warnings(ctx context.Context) (list []control.Warning) {
 	}
 	if e.untracked != nil {
 		list = append(list, api.NoTracking.Warn("connections are neither limited nor remembered: "+e.untracked.Error(), ""))
+	}
+	if e.untrapped != nil {
+		list = append(list, api.NoHoneyports.Warn("honeyports are not watched: "+e.untrapped.Error(), ""))
 	}
 	switch {
 	case errors.Is(e.fault, firewall.ErrFull):

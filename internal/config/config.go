@@ -51,6 +51,13 @@ type Config struct {
 	HTTP    HTTP `toml:"http"`
 	// Guests are addresses that lately logged in or did real work here.
 	Guests Guests `toml:"guests"`
+	// Honeyport watches ports at which nothing listens.
+	Honeyport Honeyport `toml:"honeyport"`
+}
+
+// Honeyport says at which ports a finished handshake is an offence.
+type Honeyport struct {
+	Ports []uint16 `toml:"ports"`
 }
 
 // Guests says who is a guest, whom no peer and no weak evidence bans.

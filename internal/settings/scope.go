@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
+	"slices"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
 	"banmesh/internal/firewall/enforcers"
@@ -168,10 +170,44 @@ func (s *Settings) Enforcer(sw string) (firewall.Enforcer, error) {
 	return enforcers.Find(s.config.Firewall.Enforcer, Setup(s.config.Firewall, sw))
 }
 
+// HoneyportTopic is the topic of those who touch a honeyport.
+const HoneyportTopic ban.Topic = "honeyport"
+
+// checkHoneyport finds faults in [honeyport].
+func checkHoneyport(c config.Honeyport, f config.Firewall, fault faulter) {
+	if len(c.Ports) > firewall.MaxHoneyports {
+		fault("honeyport.ports", "%d ports are more than %d", len(c.Ports), firewall.MaxHoneyports)
+	}
+	for i, p := range c.Ports {
+		if p == 0 {
+			fault(fmt.Sprintf("honeyport.ports.%d", i), "0 is not a port")
+		}
+	}
+	if e, err := enforcers.Find(f.Enforcer, Setup(f, "")); len(c.Ports) > 0 && err == nil && !e.Tracks() {
+		fault("honeyport.ports", "only the nftables enforcer watches ports, and this is %s", e.Name())
+	}
+}
+
+// checkHoneyportTopics refuses honeyports at which a topic of this node is at
+// home: its service may be stopped, and its customers are no attackers.
+func (s *Settings) checkHoneyportTopics() error {
+	for _, t := range s.topics {
+		if !t.Detect {
+			continue
+		}
+		for _, p := range s.config.Honeyport.Ports {
+			if slices.Contains(t.Scope.Ports, p) {
+				return s.config.At("honeyport.ports", "%d is a port of %s, which this node detects", p, t.Topic)
+			}
+		}
+	}
+	return nil
+}
+
 // FirewallConfig is everything that an enforcer is told but the bans.
 func (s *Settings) FirewallConfig() firewall.Config {
 	f := s.config.Firewall
-	c := firewall.Config{Table: f.Table, Cap: f.MaxBan, Owner: owners[f.Owner], KeepSockets: f.KeepSockets}
+	c := firewall.Config{Table: f.Table, Cap: f.MaxBan, Owner: owners[f.Owner], KeepSockets: f.KeepSockets, Honeyports: s.config.Honeyport.Ports}
 	for _, t := range s.topics {
 		if t.Definition.Target == "ip" {
 			c.Scopes = append(c.Scopes, t.Scope)

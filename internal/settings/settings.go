@@ -73,6 +73,7 @@ func Load(dir string) (*Settings, error) {
 	checkGate(loaded.Gate, fault)
 	checkHTTP(loaded.HTTP, fault)
 	checkGuests(loaded.Guests, fault)
+	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)
 	checkNeverBan(loaded, fault)
 	faults = append(faults, s.override(dir)...)
 	var refused []error
@@ -83,7 +84,7 @@ func Load(dir string) (*Settings, error) {
 		slices.SortStableFunc(faults, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 		return nil, errors.Join(faults...)
 	}
-	return s, s.setTopics()
+	return s, cmp.Or(s.setTopics(), s.checkHoneyportTopics())
 }
 
 // override lays the configuration's changes over the definitions of topics.

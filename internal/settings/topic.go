@@ -81,7 +81,7 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 	c := s.config.Topics[string(d.Name)]
 	t := Topic{
 		Topic: d.Name, Title: d.Title, Detectable: d.Detect != nil,
-		Detect:    d.Detect != nil && (on(c.Detect) || c.Detect == nil && (d.Name == DefaultTopic || s.Included(d.Name) != "")),
+		Detect:    d.Detect != nil && (on(c.Detect) || c.Detect == nil && (d.Name == DefaultTopic || s.Included(d.Name) != "" || d.Name == HoneyportTopic && len(s.config.Honeyport.Ports) > 0)),
 		Simulate:  on(c.Simulate),
 		Subscribe: on(c.Subscribe), Publish: on(c.Publish), Observe: on(c.Observe) || s.config.Firewall.Mode == "observe",
 		Operators: []string{}, Definition: d,

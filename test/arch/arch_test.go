@@ -55,7 +55,7 @@ var mayImport = map[string][]string{
 	},
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/config", "internal/control", "internal/detect", "internal/export",
-		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/guests", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
+		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
 		"internal/settings", "internal/store", "internal/wire",
 	},
 	"cmd/agent": {

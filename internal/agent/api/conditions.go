@@ -31,7 +31,8 @@ var (
 	NoCounters      = Condition{"no-counters", "The kernel's counters cannot be read.", control.SeverityLow, "agent firewall check"}
 	NoTracking      = Condition{"no-tracking", "The kernel tracks no connections, so none is limited or remembered.", control.SeverityHigh, "modprobe nf_conntrack; then restart the agent"}
 
-	MemoryFull = Condition{"memory-full", "The kernel has no room to remember more connections of a topic.", control.SeverityHigh, "a shorter time to remember: corroborate = \"10m\" in the topic; or less traffic from many addresses at its ports"}
+	NoHoneyports = Condition{"no-honeyports", "Honeyports are configured and not watched.", control.SeverityLow, "modprobe nft_redir nft_socket nft_fib_inet; then restart the agent"}
+	MemoryFull   = Condition{"memory-full", "The kernel has no room to remember more connections of a topic.", control.SeverityHigh, "a shorter time to remember: corroborate = \"10m\" in the topic; or less traffic from many addresses at its ports"}
 
 	NeverBanFault = Condition{"never-ban", "The never-ban list may lack entries.", control.SeverityHigh, "the cause is in the text; it is looked for again every few seconds"}
 	Pack          = Condition{"pack", "A signed pack has ended or is about to.", control.SeverityLow, "agent allow pack add FILE, with a newer one"}
@@ -64,7 +65,7 @@ var (
 func Conditions() []Condition {
 	list := []Condition{
 		Configuration, Undone,
-		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull,
+		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		NeverBanFault, Pack,
 		Source, NoSource, ProxiesHeld, NoProof, Uncorroborated, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,
