@@ -62,6 +62,8 @@ type node struct {
 	behind     bool
 	multiline  bool
 	dotAll     bool
+	// text is how a repetition was written.
+	text string
 }
 
 // A class is what stands between brackets, or an escape such as \d.
@@ -146,6 +148,7 @@ func (p *parser) concatenation() (*node, error) {
 		if p.flags.verbose && p.skipVerbose() {
 			continue
 		}
+		start := p.i
 		n, err := p.atom()
 		if err != nil {
 			return nil, err
@@ -164,6 +167,7 @@ func (p *parser) concatenation() (*node, error) {
 			if n.op == opRepeat && !n.possessive && repeated != n {
 				return nil, p.fault("multiple repeat")
 			}
+			repeated.text = p.s[start:p.i]
 			n = repeated
 		}
 		list = append(list, n)

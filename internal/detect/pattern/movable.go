@@ -1,0 +1,352 @@
+package pattern
+
+import (
+	"strings"
+)
+
+// A line holds what a client wrote: a user name, a path, a reason. An
+// expression can be moved when such a text can make it take an address out of
+// the text in place of the one that the program wrote. That needs a repetition
+// before the address that may cross the text, and room for the real address
+// between the one in the text and the end of the line.
+
+// A Weakness says how a client moves an address group.
+type Weakness struct {
+	// Group is the group that is moved, Field what the client's text may cross:
+	// the name of a group, else a repetition as it is written.
+	Group, Field string
+	// Open says that nothing holds the expression to the start of the line.
+	Open bool
+}
+
+// Weaknesses gives the ways to move the groups that name an offender. prefix is
+// the expression whose <F-CONTENT> this one sees, nil where it sees the line.
+func (r *Regex) Weaknesses(prefix *Regex) []Weakness {
+	root := r.tree.root
+	before, after, anchored := []*node(nil), []*node(nil), false
+	w := &weaknesses{seen: map[Weakness]bool{}}
+	if prefix != nil {
+		if content := prefix.Group("content"); content > 0 {
+			visit(prefix.tree.root, nil, nil, func(n *node, b, a []*node) {
+				if n.op == opGroup && n.index == content {
+					before, after = b, a
+				}
+			})
+			anchored = true
+		}
+		visit(prefix.tree.root, nil, nil, func(n *node, b, a []*node) { w.look(n, b, a) })
+	}
+	visit(root, nil, nil, func(n *node, b, a []*node) {
+		if !anchored {
+			w.look(n, b, a)
+			return
+		}
+		// The content begins where the prefix says, if the expression does.
+		if len(b) == 0 || !isBegin(b[0]) {
+			b = append([]*node{anything}, b...)
+		} else {
+			b = b[1:]
+		}
+		w.look(n, append(append([]*node{}, before...), b...), append(append([]*node{}, content(a)...), after...))
+	})
+	return w.list
+}
+
+// anything stands for whatever a search passes over.
+var anything = &node{op: opRepeat, max: -1, subs: []*node{{op: opAny}}, text: "the start of the line"}
+
+// content replaces the end of a content by that of what stands around it.
+func content(after []*node) []*node {
+	out := append([]*node{}, after...)
+	if len(out) > 0 {
+		if last := out[len(out)-1]; last.op == opEnd && !last.multiline || last.op == opTextEnd {
+			return out[:len(out)-1]
+		}
+	}
+	return append(out, anything)
+}
+
+func isBegin(n *node) bool { return n.op == opTextBegin || n.op == opBegin && !n.multiline }
+
+// visit calls f with every group and with what stands before and after it on
+// its way through the expression.
+func visit(n *node, before, after []*node, f func(n *node, before, after []*node)) {
+	switch n.op {
+	case opGroup:
+		f(n, before, after)
+		visit(n.subs[0], before, after, f)
+	case opAtomic:
+		visit(n.subs[0], before, after, f)
+	case opCat:
+		for i, sub := range n.subs {
+			if !hasGroups(sub) {
+				continue
+			}
+			visit(sub, append(append([]*node{}, before...), n.subs[:i]...), append(append([]*node{}, n.subs[i+1:]...), after...), f)
+		}
+	case opAlt, opCond:
+		for _, sub := range n.subs {
+			visit(sub, before, after, f)
+		}
+	case opRepeat:
+		if n.max < 0 || n.max > 1 {
+			// It may stand before and after itself.
+			before, after = append(append([]*node{}, before...), n), append([]*node{n}, after...)
+		}
+		visit(n.subs[0], before, after, f)
+	}
+}
+
+func hasGroups(n *node) (yes bool) {
+	walk(n, func(m *node) { yes = yes || m.op == opGroup && m.index > 0 })
+	return yes
+}
+
+type weaknesses struct {
+	seen map[Weakness]bool
+	list []Weakness
+}
+
+func (w *weaknesses) add(x Weakness) {
+	if !w.seen[x] {
+		w.seen[x] = true
+		w.list = append(w.list, x)
+	}
+}
+
+// look judges one group with what stands before and after it.
+func (w *weaknesses) look(n *node, before, after []*node) {
+	if n.name != "ip4" && n.name != "ip6" && n.name != "fid" {
+		return
+	}
+	before = flattened(before)
+	i, field := lastCrossing(before)
+	open := len(before) == 0 || !isBegin(before[0])
+	if i < 0 && open {
+		i, field = -1, ""
+	} else if i < 0 {
+		return // what stands before has one length
+	}
+	middle := append(append([]*node{anything}, before[i+1:]...), n, anything)
+	if fixed, ok := w.fixed(before[:i+1], after); ok {
+		after = fixed
+	}
+	if !languageOf(after, true).meets(languageOf(middle, false)) {
+		return
+	}
+	w.add(Weakness{Group: n.name, Field: field, Open: i < 0})
+}
+
+// slack is how much longer one fixed rest of a line may be than another for a
+// text that the line repeats after the address to hold the address in place: a
+// name U that forges is shorter than the real one by a whole address at least,
+// twice.
+const slack = 26
+
+// fixed sees through a reference to a group that stands before the address:
+// what a program repeats of the client's text after the address cannot be
+// shorter or longer than it was.
+func (w *weaknesses) fixed(before, after []*node) ([]*node, bool) {
+	flat := flattened(after)
+	for i, n := range flat {
+		if n.op != opBackref || !holdsGroup(before, n.index) {
+			continue
+		}
+		rest := append(append([]*node{}, flat[:i]...), flat[i+1:]...)
+		if low, high := lengths(rest); high >= 0 && high-low <= slack {
+			return rest, true
+		}
+	}
+	return nil, false
+}
+
+func holdsGroup(list []*node, index int) (yes bool) {
+	for _, n := range list {
+		walk(n, func(m *node) { yes = yes || m.op == opGroup && m.index == index })
+	}
+	return yes
+}
+
+// lengths gives the least and most characters that nodes match, -1 for no
+// limit.
+func lengths(list []*node) (low, high int) {
+	add := func(l, h int) {
+		low += l
+		if high < 0 || h < 0 {
+			high = -1
+		} else {
+			high += h
+		}
+	}
+	for _, n := range list {
+		switch n.op {
+		case opLiteral, opClass, opAny:
+			add(1, 1)
+		case opCat:
+			add(lengths(n.subs))
+		case opGroup, opAtomic:
+			add(lengths(n.subs[:1]))
+		case opBackref:
+			add(0, -1)
+		case opAlt, opCond:
+			l, h := lengths(n.subs[:1])
+			for _, s := range n.subs[1:] {
+				a, b := lengths([]*node{s})
+				l = min(l, a)
+				if h >= 0 && b >= 0 {
+					h = max(h, b)
+				} else {
+					h = -1
+				}
+			}
+			add(l, h)
+		case opRepeat:
+			l, h := lengths(n.subs)
+			if n.max < 0 || h < 0 {
+				add(l*n.min, -1)
+			} else {
+				add(l*n.min, h*n.max)
+			}
+		}
+	}
+	return low, high
+}
+
+// flattened gives a sequence without groups around sequences.
+func flattened(list []*node) []*node {
+	var out []*node
+	for _, n := range list {
+		switch {
+		case n.op == opCat:
+			out = append(out, flattened(n.subs)...)
+		case n.op == opGroup && n.index == 0 || n.op == opAtomic:
+			out = append(out, flattened(n.subs[:1])...)
+		case n.op == opGroup && n.subs[0].op != opAlt && n.name != "" && !crosses(n):
+			out = append(out, flattened(n.subs[:1])...)
+		case n.op == opEmpty:
+		default:
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// headerWords is how many words without a space a line may begin with that
+// nobody but the logging service writes: a host name, and a date's rest.
+const headerWords = 2
+
+// lastCrossing gives the last element of a sequence that may cross a client's
+// text, and what to call it; -1 for none.
+func lastCrossing(list []*node) (index int, field string) {
+	index = -1
+	header, words := true, 0
+	for i, n := range list {
+		if !crosses(n) {
+			if header && !blank(n) {
+				header = false
+			}
+			continue
+		}
+		if header && wordwise(n) && words < headerWords {
+			words++
+			continue
+		}
+		header = false
+		index, field = i, crossingName(n)
+	}
+	return index, field
+}
+
+// crosses says that a piece repeats characters of which a client's text may be
+// made.
+func crosses(n *node) (yes bool) {
+	walk(n, func(m *node) {
+		if m.op == opRepeat && (m.max < 0 || m.max > 3) && !m.subs[0].numeric() || m.op == opBackref {
+			yes = true
+		}
+	})
+	return yes
+}
+
+// numeric says that a piece matches numbers, spaces and what stands between
+// numbers, alone.
+func (n *node) numeric() bool {
+	ok := true
+	walk(n, func(m *node) {
+		switch m.op {
+		case opLiteral, opClass, opAny:
+			for c := range rune(symbols) {
+				if m.takes(c) && strings.IndexByte("0123456789abcdefABCDEF .:,*#-\t\n\v\f\r\x1c\x1d\x1e\x1f", byte(c)) < 0 {
+					ok = ok && c >= 0x80 && digitsOnly(m)
+				}
+			}
+		}
+	})
+	return ok
+}
+
+// digitsOnly says that a set takes nothing but digits and spaces beyond ASCII.
+func digitsOnly(n *node) bool {
+	if n.op != opClass || n.class.negative {
+		return false
+	}
+	for _, e := range n.class.escapes {
+		if e != 'd' && e != 's' {
+			return false
+		}
+	}
+	for _, r := range n.class.ranges {
+		if r.high >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// blank says that a piece may stand in a line's header: it is empty, or spaces,
+// or what a date leaves.
+func blank(n *node) bool {
+	ok := true
+	walk(n, func(m *node) {
+		switch m.op {
+		case opLiteral, opClass, opAny:
+			for c := range rune(symbols) {
+				if m.takes(c) && strings.IndexByte(" \t\n\v\f\r\x1c\x1d\x1e\x1f[]()<>", byte(c)) < 0 {
+					ok = ok && c >= 0x80 && digitsOnly(m)
+				}
+			}
+		}
+	})
+	return ok
+}
+
+// wordwise says that a piece repeats no space.
+func wordwise(n *node) bool {
+	ok := true
+	walk(n, func(m *node) {
+		if m.op == opRepeat && (m.max < 0 || m.max > 3) && !m.subs[0].numeric() {
+			walk(m.subs[0], func(c *node) {
+				if (c.op == opLiteral || c.op == opClass || c.op == opAny) && c.takes(' ') {
+					ok = false
+				}
+			})
+		}
+	})
+	return ok
+}
+
+// crossingName names what crosses: a group in it, else the repetition's text.
+func crossingName(n *node) string {
+	name := ""
+	walk(n, func(m *node) {
+		if m.op == opGroup && m.name != "" && crosses(m) && name == "" {
+			name = "<" + m.name + ">"
+		}
+	})
+	walk(n, func(m *node) {
+		if name == "" && m.op == opRepeat && (m.max < 0 || m.max > 3) && !m.subs[0].numeric() {
+			name = m.text
+		}
+	})
+	return name
+}

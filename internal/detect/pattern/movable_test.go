@@ -1,0 +1,62 @@
+package pattern
+
+import "testing"
+
+func TestAnExpressionThatAClientCanMoveIsFound(t *testing.T) {
+	const sshd = `^ ?(?:\S+ )?(?:sshd|sshd-session)(?:\[\d+\])?: (?:error: |fatal: )?<F-CONTENT>.+</F-CONTENT>$`
+	for _, c := range []struct {
+		name, prefix, source string
+		field                string // "" where nobody can move it
+	}{
+		{"fixed to the end", "", `^Failed password for <F-USER>.*</F-USER> from <ADDR> port \d+(?: ssh\d*)?$`, ""},
+		{"fixed to the end, behind a prefix", sshd, `^Failed password for <F-USER>.*</F-USER> from <ADDR> port \d+(?: ssh\d*)?$`, ""},
+		{"nothing before it that repeats", "", `^<ADDR> - \S+ \[\] "GET [^"]*" 401 `, ""},
+		{"numbers and a host before it", "", `^ \[error\] \d+#\d+: \*\d+ no user, client: <ADDR>, server: .*`, ""},
+		{"a reason that cannot hold another", "", `^User <F-USER>.*</F-USER> from <ADDR> not allowed because shell \S+ does not exist$`, ""},
+		{"open to the right", "", `^Failed password for <F-USER>.*</F-USER> from <ADDR>`, "<user>"},
+		{"open to the right, lazy", "", `^Failed password for .*? from <ADDR> port`, ".*?"},
+		{"no space is no help", "", `^user=<<F-USER>[^>]*</F-USER>>, rip=<ADDR>, lip=`, "<user>"},
+		{"one word is no help", "", `user \w+ at <ADDR>$`, ""},
+		{"one word that goes on", "", `^user \w+ at <ADDR>`, `\w+`},
+		{"text after it", "", `^login of .* from <ADDR>: .*$`, ".*"},
+		{"text after it that may hold another", "", `^login of .* from <ADDR> by [^:]+$`, ".*"},
+		{"text after it that may not", "", `^login of .* from <ADDR> by [^ ]+$`, ""},
+		{"not held to the start", "", `Failed authentication from <ADDR>: reason .*$`, ""},
+		{"the end is one of several lines", "", `(?m)^login of .* from <ADDR>$`, ".*"},
+		{"an optional end", "", `^login of .* from <ADDR>(?:$| )`, ".*"},
+		{"a prefix that lets text before the content", `^.*sshd: <F-CONTENT>.+</F-CONTENT>$`, `^bad <ADDR> x`, ".*"},
+		{"a prefix that goes on after the content", sshd[:len(sshd)-1] + ` .*$`, `^Failed for .* from <ADDR>$`, ".*"},
+		{"not held to the content's start", sshd, `from <ADDR>: .*$`, "the start of the line"},
+		{"what the line repeats holds it", "", `^for (?P<user>.*) from <ADDR>(?::\d{1,5})?: bad password \[name: (?P=user)\]$`, ""},
+		{"what the line repeats in a rest of any length", "", `^for (?P<user>.*) from <ADDR>(?::\d{1,5})?: .* \[name: (?P=user)\]$`, "<user>"},
+		{"in a loop", "", `^(?:from <ADDR> )+x`, ""},
+	} {
+		re, err := Compile(c.source, Options{NoNames: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var prefix *Regex
+		if c.prefix != "" {
+			if prefix, err = Compile(c.prefix, Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list := re.Weaknesses(prefix)
+		field, open := "", false
+		for _, w := range list {
+			field, open = w.Field, open || w.Open
+		}
+		switch {
+		case c.name == "not held to the start", c.name == "one word is no help":
+			if c.name == "not held to the start" && !open {
+				t.Errorf("%s: %+v", c.name, list)
+			}
+		case c.name == "in a loop":
+			if len(list) == 0 {
+				t.Errorf("%s: %+v", c.name, list)
+			}
+		case field != c.field:
+			t.Errorf("%s: %+v, want %q", c.name, list, c.field)
+		}
+	}
+}
