@@ -136,10 +136,8 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 	if d.Fail2ban != "" && len(d.Rules) > 0 {
 		fault("detect.fail2ban", "rules and a fail2ban filter exclude each other")
 	}
+	d.checkFormat(fault)
 	for i, r := range d.Rules {
-		if len(r.Regex) == 0 {
-			fault(fmt.Sprintf("detect.rule.%d", i), "it has no regex")
-		}
 		if r.Weight != nil && (*r.Weight < 0 || *r.Weight > 1000) {
 			fault(fmt.Sprintf("detect.rule.%d.weight", i), "a weight is 0 to 1000")
 		}
@@ -153,6 +151,9 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 	if d.MaxLines < 0 || d.MaxLines > 1000 {
 		fault("detect.maxlines", "%d is not 0 to 1000", d.MaxLines)
 	}
+	if d.Episode.Duration() < 0 {
+		fault("detect.episode", "it must not be negative")
+	}
 	for _, s := range d.IgnoreIP {
 		if _, err := netip.ParseAddr(s); err == nil {
 			continue
@@ -160,6 +161,40 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 		if _, err := netip.ParsePrefix(s); err != nil {
 			fault("detect.ignoreip", "%q is no address and no prefix", s)
 		}
+	}
+}
+
+// checkFormat says what expressions and conditions stand in the wrong place.
+func (d *Detect) checkFormat(fault func(key, format string, args ...any)) {
+	records := d.Format != ""
+	for _, f := range d.Formats() {
+		if !slices.Contains([]string{"json", "logfmt", "access"}, f) {
+			fault("detect.format", `%q is none of "json", "logfmt", "access"`, f)
+		}
+	}
+	if records && (d.Fail2ban != "" || d.MaxLines > 1) {
+		fault("detect.format", "a format excludes fail2ban and maxlines")
+	}
+	for _, f := range [][2]string{{"address", d.Address}, {"port", d.Port}, {"user", d.User}, {"time", d.Time}} {
+		if f[1] != "" && !records {
+			fault("detect."+f[0], "it names a field, and there is no format")
+		}
+	}
+	each := func(key string, regex, where []string) {
+		switch {
+		case len(regex) > 0 && len(where) > 0:
+			fault(key, "regex and where exclude each other")
+		case len(where) > 0 && !records:
+			fault(key, "where asks for fields, and there is no format")
+		case len(regex) == 0 && len(where) == 0:
+			fault(key, "it has no regex and no where")
+		}
+	}
+	for i, r := range d.Rules {
+		each(fmt.Sprintf("detect.rule.%d", i), r.Regex, r.Where)
+	}
+	for i, s := range d.Success {
+		each(fmt.Sprintf("detect.success.%d", i), s.Regex, s.Where)
 	}
 }
 

@@ -68,6 +68,24 @@ type Detect struct {
 	Prefregex string `toml:"prefregex"`
 	// Rules are tried in order; the first one that matches counts.
 	Rules []Rule `toml:"rule"`
+	// Success are lines that prove a login, or work done for a client: their
+	// addresses become guests, and failures of the same account are forgiven.
+	Success []Success `toml:"success"`
+	// Taint are expressions of lines after which a client may have written whole
+	// lines: what follows within a second is counted and believed by nobody.
+	Taint []string `toml:"taint"`
+
+	// Format says that lines are made of fields: "json", "logfmt" or "access"
+	// (the common and the combined log format), or several of them, "logfmt |
+	// json". Rules may then have Where in place of Regex, and Address names the field that holds the client's address:
+	// "request.client_ip | request.remote_ip" is the first of two that is there.
+	// Port, User and Time name the other fields that are worth something.
+	Format  string `toml:"format"`
+	Address string `toml:"address"`
+	Port    string `toml:"port"`
+	User    string `toml:"user"`
+	Time    string `toml:"time"`
+
 	// Ignoreregex lines are no offence whatever else they match.
 	Ignoreregex []string `toml:"ignoreregex"`
 	// Datepattern says where the time stands, as in fail2ban; empty means
@@ -99,11 +117,27 @@ type Detect struct {
 	// GuestBytes makes an address a guest that sent so much within Corroborate.
 	// 0 makes none: bytes alone are cheap.
 	GuestBytes int64 `toml:"guest_bytes"`
+	// Episode makes weak offences of one address that lie so close together
+	// count as one: forty streams that break off at once are one thing.
+	Episode span.Duration `toml:"episode"`
 	// IgnoreIP are addresses and prefixes that are never offenders.
 	IgnoreIP []string `toml:"ignoreip"`
 	// Established says that lines are written over established connections
 	// only, so the address in them is no forgery. Rules may say otherwise.
 	Established bool `toml:"established"`
+}
+
+// Formats gives the names in Format.
+func (d *Detect) Formats() []string { return alternatives(d.Format) }
+
+// alternatives splits "a | b".
+func alternatives(s string) (out []string) {
+	for name := range strings.SplitSeq(s, "|") {
+		if name = strings.TrimSpace(name); name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // A Rule is a kind of line that is an offence.
@@ -112,11 +146,32 @@ type Rule struct {
 	Class ban.Class `toml:"class"`
 	// Regex are expressions in fail2ban's syntax with its tags.
 	Regex []string `toml:"regex"`
+	// Where are conditions on fields, all of which must hold: "status = 401",
+	// "request.uri ~ ^/login\\b", "request.headers.Authorization" (it is there),
+	// "! user" (it is not).
+	Where []string `toml:"where"`
 	// Weight is what one offence counts; nil means 1. 0 only shows the line
 	// to explain and test.
 	Weight *float64 `toml:"weight"`
 	// Established overrides Detect.Established.
 	Established *bool `toml:"established"`
+	// Weak says that honest clients do this too. Where it is not said, what is
+	// of class "scan-weak" is.
+	Weak *bool `toml:"weak"`
+}
+
+// IsWeak says that honest clients do this too.
+func (r Rule) IsWeak() bool {
+	if r.Weak != nil {
+		return *r.Weak
+	}
+	return r.Class == ban.ClassScanWeak
+}
+
+// A Success is a kind of line that proves a login; see [Rule].
+type Success struct {
+	Regex []string `toml:"regex"`
+	Where []string `toml:"where"`
 }
 
 // Increment is fail2ban's bantime.increment: the n-th ban of a target lasts
@@ -146,6 +201,8 @@ type Sample struct {
 	// the offence's, where it matters.
 	Target string    `toml:"target"`
 	Class  ban.Class `toml:"class"`
+	// Success is whose login the line proves, "" for nobody's.
+	Success string `toml:"success"`
 	// Journal says that the line is a journal's message by Tag.
 	Journal bool   `toml:"journal"`
 	Tag     string `toml:"tag"`

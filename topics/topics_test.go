@@ -20,6 +20,13 @@ func TestEverySampleIsFoundOrNotAsTheDefinitionSays(t *testing.T) {
 			continue
 		}
 		t.Run(string(d.Name), func(t *testing.T) {
+			text, err := os.ReadFile(string(d.Name) + ".toml")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := detect.Check(string(d.Name)+".toml", text, d); err != nil {
+				t.Error(err)
+			}
 			faults, err := detect.CheckSamples(d, time.Now())
 			if err != nil {
 				t.Fatal(err)

@@ -24,22 +24,33 @@ func Format(d *Definition) []byte {
 			{"ignoreregex", x.Ignoreregex},
 			{"datepattern", x.Datepattern},
 			{"ignoreip", x.IgnoreIP},
+			{"taint", x.Taint},
 		} {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}
 		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone))
 		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nestablished = %t\nfailure_bytes = %d\nguest_bytes = %d\n", x.MaxLines, x.MaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.Established, x.FailureBytes, x.GuestBytes)
+		for _, f := range [][2]string{{"format", x.Format}, {"address", x.Address}, {"port", x.Port}, {"user", x.User}, {"time", x.Time}} {
+			fmt.Fprintf(&b, "%s = %s\n", f[0], quote(f[1]))
+		}
+		fmt.Fprintf(&b, "episode = %s\ncorroborate = %s\n", quote(x.Episode.String()), quote(x.Corroborate.String()))
 		i := x.Increment
 		multipliers := strings.ReplaceAll(strings.Trim(fmt.Sprintf("%.6f", i.Multipliers), "[]"), " ", ", ")
 		fmt.Fprintf(&b, "\n[detect.increment]\nenabled = %t\nfactor = %f\nmultipliers = [%s]\nmaxtime = %s\nrandom = %s\n", i.Enabled, i.Factor, multipliers, quote(i.MaxTime.String()), quote(i.Random.String()))
 		for _, r := range x.Rules {
-			fmt.Fprintf(&b, "\n[[detect.rule]]\nclass = %s\nregex = %s\n", quote(r.Class.String()), list(r.Regex))
+			fmt.Fprintf(&b, "\n[[detect.rule]]\nclass = %s\nregex = %s\nwhere = %s\n", quote(r.Class.String()), list(r.Regex), list(r.Where))
 			if r.Weight != nil {
 				fmt.Fprintf(&b, "weight = %f\n", *r.Weight)
 			}
 			if r.Established != nil {
 				fmt.Fprintf(&b, "established = %t\n", *r.Established)
 			}
+			if r.Weak != nil {
+				fmt.Fprintf(&b, "weak = %t\n", *r.Weak)
+			}
+		}
+		for _, y := range x.Success {
+			fmt.Fprintf(&b, "\n[[detect.success]]\nregex = %s\nwhere = %s\n", list(y.Regex), list(y.Where))
 		}
 	}
 	fmt.Fprintf(&b, "\n[enforce]\nports = %s\nprotocols = %s\nall_ports = %t\n", list(d.Enforce.Ports), list(d.Enforce.Protocols), d.Enforce.AllPorts)

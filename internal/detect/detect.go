@@ -23,6 +23,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/detect/dates"
+	"banmesh/internal/detect/fields"
 	"banmesh/internal/detect/filter"
 	"banmesh/internal/detect/source"
 	"banmesh/topics"
@@ -165,6 +166,9 @@ func New(o Options) (*Detector, error) {
 
 // prepare compiles the jails and opens nothing.
 func prepare(o Options) (*Detector, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	if o.MaxTracked == 0 {
 		o.MaxTracked = DefaultMaxTracked
 	}
@@ -388,9 +392,12 @@ type jail struct {
 	rules    []ruleMeaning // by failregex
 	ignore   ignoreList
 	useDNS   bool
+	// doubts says what is doubtful in the definition.
+	doubts func() []string
 
 	mu     sync.Mutex
 	window *window
+	stall  stall
 	counts jailCounts
 	bans   map[ban.Target]banCount
 	// bansChanged and saved are for the state file: targets whose bans differ
@@ -405,6 +412,7 @@ type ruleMeaning struct {
 	class       ban.Class
 	weight      float64
 	established bool
+	weak        bool
 	rule        int
 }
 
@@ -422,6 +430,8 @@ type banCount struct {
 
 type jailCounts struct {
 	found, ignored, banned, uncorroborated uint64
+	tainted, stalled, successes            uint64
+	stalledAt                              time.Time
 
 	doubted   netip.Addr // the address of the last line that was not believed
 	doubtedAt time.Time
@@ -440,7 +450,7 @@ func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
 	}
-	out := &jail{topic: def.Name, def: def, simulate: j.Simulate, filter: f, useDNS: def.Detect.UseDNS, rules: meanings(def, len(c.Failregex))}
+	out := &jail{topic: def.Name, def: def, simulate: j.Simulate, filter: f, useDNS: def.Detect.UseDNS, rules: meanings(def, f.Count())}
 	if out.ignore, err = newIgnoreList(def.Detect.IgnoreIP); err != nil {
 		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
 	}
@@ -448,10 +458,12 @@ func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
 	}
 	out.window = newWindow(def.Detect.FindTime.Duration(), float64(def.Detect.MaxRetry), b)
+	out.window.episode = def.Detect.Episode.Duration()
 	out.bans = map[ban.Target]banCount{}
 	if o.StatePath != "" {
 		out.window.changed, out.bansChanged = map[ban.Target]struct{}{}, map[ban.Target]struct{}{}
 	}
+	out.doubts = sync.OnceValue(func() []string { return warnings(out) })
 	return out, nil
 }
 
@@ -469,30 +481,80 @@ func FilterConfig(def *topics.Definition, dir string) (filter.Config, error) {
 	if d.Fail2ban != "" {
 		return fail2banFilter(def, dir)
 	}
+	c.Taint = d.Taint
+	if d.Format != "" {
+		c.Records = records(d)
+	}
 	for _, r := range d.Rules {
 		c.Failregex = append(c.Failregex, r.Regex...)
+	}
+	for _, s := range d.Success {
+		c.Success = append(c.Success, s.Regex...)
 	}
 	return c, nil
 }
 
-func meanings(def *topics.Definition, n int) []ruleMeaning {
-	var out []ruleMeaning
-	for i, r := range def.Detect.Rules {
-		m := ruleMeaning{class: r.Class, weight: 1, established: def.Detect.Established, rule: i}
-		if r.Weight != nil {
-			m.weight = *r.Weight
-		}
-		if r.Established != nil {
-			m.established = *r.Established
-		}
-		for range r.Regex {
-			out = append(out, m)
+// records gives what a definition says of lines of fields.
+func records(d *topics.Detect) *filter.Records {
+	r := &filter.Records{Address: d.Address, Port: d.Port, User: d.User, Time: d.Time}
+	for _, f := range d.Formats() {
+		r.Formats = append(r.Formats, fields.Format(f))
+	}
+	for _, x := range d.Rules {
+		if len(x.Where) > 0 {
+			r.Where = append(r.Where, x.Where)
 		}
 	}
-	for len(out) < n {
-		out = append(out, ruleMeaning{class: ban.ClassAuth, weight: 1, established: def.Detect.Established})
+	for _, x := range d.Success {
+		if len(x.Where) > 0 {
+			r.SuccessWhere = append(r.SuccessWhere, x.Where)
+		}
+	}
+	return r
+}
+
+// meanings gives what each of a filter's n rules says of an offence: those with
+// expressions first, and those with conditions after the expressions of
+// successes. What no definition describes, as in a filter of fail2ban's, is a
+// failed login.
+func meanings(def *topics.Definition, n int) []ruleMeaning {
+	out := make([]ruleMeaning, n)
+	for i := range out {
+		out[i] = ruleMeaning{class: ban.ClassAuth, weight: 1, established: def.Detect.Established}
+	}
+	at := 0
+	put := func(m ruleMeaning, times int) {
+		for range times {
+			if at < n {
+				out[at] = m
+			}
+			at++
+		}
+	}
+	for i, r := range def.Detect.Rules {
+		put(meaningOf(def, i), len(r.Regex))
+	}
+	for _, s := range def.Detect.Success {
+		at += len(s.Regex)
+	}
+	for i, r := range def.Detect.Rules {
+		if len(r.Where) > 0 {
+			put(meaningOf(def, i), 1)
+		}
 	}
 	return out
+}
+
+func meaningOf(def *topics.Definition, rule int) ruleMeaning {
+	r := def.Detect.Rules[rule]
+	m := ruleMeaning{class: r.Class, weight: 1, established: def.Detect.Established, weak: r.IsWeak(), rule: rule}
+	if r.Weight != nil {
+		m.weight = *r.Weight
+	}
+	if r.Established != nil {
+		m.established = *r.Established
+	}
+	return m
 }
 
 // banTime is how long a ban lasts that would be the target's count-th.

@@ -18,11 +18,11 @@ type offence struct {
 	class       ban.Class
 	weight      float64
 	established bool
+	weak        bool // honest clients do this too
+	tainted     bool // a client may have written the whole line
+	account     Account
 	at          time.Time
 }
-
-// weak says that honest clients make such offences too.
-func (o *offence) weak() bool { return o.class == ban.ClassScanWeak }
 
 // count adds an offence to a jail's window and decides. evidence says where it
 // comes from; it is asked only for decisions.
@@ -35,34 +35,23 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		return
 	}
 	guest := o.weight > 0 && d.o.Guest != nil && d.o.Guest(j.topic, o.target)
-	if guest && o.weak() {
+	if guest && o.weak {
 		o.weight = 0
 	}
-	if o.weight > 0 && !j.def.Detect.Corroborate.IsZero() && d.o.Corroborated != nil {
-		proof := ProofDenied
-		if o.addr.IsValid() {
-			proof = d.o.Corroborated(ctx, j.topic, netip.AddrPortFrom(o.addr, o.port))
-		}
-		if proof == ProofDenied {
-			j.mu.Lock()
-			j.counts.uncorroborated++
-			j.counts.doubted, j.counts.doubtedAt = o.addr, now
-			j.mu.Unlock()
-			return
-		}
-		o.established = proof == ProofConfirmed
+	if o.weight > 0 && !d.believed(ctx, j, &o) {
+		return
 	}
 	// A ban is counted once: whether an offence is of who is banned already is
 	// judged by the offence's own time, also when the log is read late.
 	banned := o.weight > 0 && d.banned(j, o.target, o.at)
-	watched := d.o.Watched != nil && o.weight > 0 && d.o.Watched(j.topic, o.target)
+	watched := d.o.Watched != nil && o.weight > 0 && !o.weak && d.o.Watched(j.topic, o.target)
 	j.mu.Lock()
 	j.counts.found++
-	if o.weight == 0 || banned || j.decided(o.target, o.at) {
+	if o.weak && d.stalled(ctx, j, &o) || o.weight == 0 || banned || j.decided(o.target, o.at) {
 		j.mu.Unlock()
 		return
 	}
-	e := j.window.add(o.target, o.at, o.weight, o.established)
+	e := j.add(&o)
 	limit := j.window.limit
 	switch {
 	case guest:
@@ -74,7 +63,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		j.mu.Unlock()
 		return
 	}
-	v := Decision{Class: o.class, Weak: o.weak()}
+	v := Decision{Class: o.class}
 	v.Filter, v.Source, v.Sample = evidence()
 	ok := j.conclude(&v, e, now)
 	j.mu.Unlock()
@@ -84,6 +73,91 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	case ok:
 		d.decide(ctx, j, v)
 		d.recur(ctx, v)
+	}
+}
+
+// prove asks the kernel for the connection that a line is about.
+func (d *Detector) prove(ctx context.Context, j *jail, addr netip.Addr, port uint16) Proof {
+	switch {
+	case j.def.Detect.Corroborate.IsZero() || d.o.Corroborated == nil:
+		return ProofUnknown
+	case !addr.IsValid():
+		return ProofDenied
+	}
+	return d.o.Corroborated(ctx, j.topic, netip.AddrPortFrom(addr, port))
+}
+
+// believed says that an offence may count: the kernel does not deny its
+// connection, and where a client may have written the line it confirms the very
+// one, port included.
+func (d *Detector) believed(ctx context.Context, j *jail, o *offence) bool {
+	proof := d.prove(ctx, j, o.addr, o.port)
+	doubted := o.tainted && (proof != ProofConfirmed || o.port == 0)
+	if proof == ProofDenied || doubted {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if doubted {
+			j.counts.tainted++
+		}
+		if proof == ProofDenied {
+			j.counts.uncorroborated++
+			j.counts.doubted, j.counts.doubtedAt = o.addr, d.o.Now()
+		}
+		return false
+	}
+	if !j.def.Detect.Corroborate.IsZero() && d.o.Corroborated != nil {
+		o.established = proof == ProofConfirmed
+	}
+	return true
+}
+
+// add puts an offence into the window. The caller holds the jail's lock.
+func (j *jail) add(o *offence) *entry {
+	if !o.weak {
+		e := j.window.add(o.target, o.at, o.weight, o.established)
+		e.blame(o.account, o.weight)
+		return e
+	}
+	e, counted := j.window.addWeak(o.target, o.at, o.weight, o.established)
+	e.blame(o.account, counted)
+	j.stall.from[o.target] += counted
+	return e
+}
+
+// stalled says that a weak offence is one of a burst that this node's own
+// standing still left, and takes back what the burst counted so far. The caller
+// holds the jail's lock.
+func (d *Detector) stalled(ctx context.Context, j *jail, o *offence) bool {
+	begins, is := j.stall.add(o.target, o.at)
+	switch {
+	case begins:
+		for target, counted := range j.stall.from {
+			j.window.take(target, counted)
+		}
+		j.counts.stalled += uint64(j.stall.lines)
+		j.counts.stalledAt = o.at
+		d.o.Log.WarnContext(ctx, "this node stood still, so weak offences of that moment count for nobody",
+			"topic", j.topic, "at", o.at.Format(time.TimeOnly), "lines", j.stall.lines, "addresses", len(j.stall.from))
+	case is:
+		j.counts.stalled++
+	}
+	return is
+}
+
+// succeed takes a login: failures of the same account and address are forgiven.
+func (d *Detector) succeed(ctx context.Context, j *jail, target ban.Target, s Success) {
+	if d.prove(ctx, j, s.Addr, s.Port) == ProofDenied {
+		j.mu.Lock()
+		j.counts.uncorroborated++
+		j.mu.Unlock()
+		return
+	}
+	j.mu.Lock()
+	j.counts.successes++
+	j.window.forgive(target, s.Account)
+	j.mu.Unlock()
+	if d.o.Success != nil {
+		d.o.Success(ctx, s)
 	}
 }
 
@@ -124,7 +198,7 @@ func (d *Detector) Report(ctx context.Context, o Observation) error {
 		if now := d.o.Now(); at.After(now) {
 			at = now
 		}
-		d.count(ctx, j, offence{target: target, addr: p.Addr(), class: o.Class, weight: j.weightOf(o.Class), established: o.Established, at: at}, func() (filter, source, sample string) {
+		d.count(ctx, j, offence{target: target, addr: p.Addr(), class: o.Class, weight: j.weightOf(o.Class), weak: o.Class == ban.ClassScanWeak, established: o.Established, at: at}, func() (filter, source, sample string) {
 			return string(j.topic) + ":report", "a program's report", ""
 		})
 		return nil

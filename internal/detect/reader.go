@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -42,6 +43,8 @@ type reader struct {
 	// multiline are the jails that match several lines together.
 	multiline jailSet
 	joins     bool // there are some
+	tainting  jailSet
+	taints    bool // there are some that know lines after which none is believed
 	// wants maps entries of the spec to jails.
 	files, journal, docker, syslog []jailSet
 	stdin, all                     jailSet
@@ -49,6 +52,8 @@ type reader struct {
 	mu      sync.Mutex // held while a line is handled
 	streams map[string]*stream
 	prefix  []byte
+	plain   []byte // room for a line without colours
+	past    bool   // lines are of a log of the past, and the clock says nothing
 	line    lineView
 	some    jailSet     // room for what several entries want
 	passed  bool        // an ignoreregex matched
@@ -65,6 +70,7 @@ type stream struct {
 	// shares[i] says that jail i is one of them.
 	usual  *dates.Usual
 	shares []bool
+	taints []taint // by jail
 }
 
 // A lineView is what jails have in common of the line at hand.
@@ -130,6 +136,7 @@ func newReader(d *Detector, group *readerGroup) *reader {
 	r := &reader{
 		d: d, jails: group.jails, spec: group.spec, files: sets(group.files), journal: sets(group.journal), docker: sets(group.docker),
 		syslog: sets(group.syslog), streams: map[string]*stream{}, multiline: newJailSet(n), all: newJailSet(n), some: newJailSet(n),
+		tainting: newJailSet(n),
 	}
 	if group.stdin != nil {
 		r.stdin = newJailSet(n, group.stdin...)
@@ -141,6 +148,10 @@ func newReader(d *Detector, group *readerGroup) *reader {
 		if j.filter.MaxLines() > 1 {
 			r.multiline.add(i)
 			r.joins = true
+		}
+		if j.filter.Taints() {
+			r.tainting.add(i)
+			r.taints = true
 		}
 		literals = append(literals, pattern.Group{Literals: j.filter.Literals(), Gate: j.filter.Gate()})
 	}
@@ -192,6 +203,9 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	text := r.text(&l)
 	promising := r.scanner.Scan(text, r.hits)
 	var st *stream
+	if r.taints && !promising {
+		r.countDoubted(&l)
+	}
 	result := &r.missed
 	if promising || r.joins {
 		wanted := r.wanted(&l)
@@ -222,6 +236,26 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	result.Add(1)
 }
 
+// countDoubted lets a line that no jail looks at count among those that follow
+// a client's line break.
+func (r *reader) countDoubted(l *source.Line) {
+	st := r.streams[l.Stream]
+	if st == nil {
+		return
+	}
+	for i := range st.taints {
+		if st.taints[i].lines > 0 {
+			st.taints[i].covers(l.PID, r.d.o.Now(), r.live(l))
+		}
+	}
+}
+
+// live says that a line is written now; a log may hold the past, but what is
+// sent here does not.
+func (r *reader) live(l *source.Line) bool {
+	return (r.caught.Load() || l.Stream == "stdin" || received(l.Stream)) && !r.past
+}
+
 // catchUp prepares a jail that matches several lines together for a line, and
 // says whether that must be looked at.
 func (r *reader) catchUp(f *filter.Follower, promising bool, text []byte, at time.Time) bool {
@@ -244,7 +278,10 @@ const (
 // where the source tells these apart from the message.
 func (r *reader) text(l *source.Line) []byte {
 	if l.Tag == "" || !l.Journal && !received(l.Stream) {
-		return l.Text
+		if cap(r.plain) < 2*len(l.Text)+2 {
+			r.plain = make([]byte, 0, 2*len(l.Text)+64)
+		}
+		return plain(l.Text, r.plain)
 	}
 	b := append(r.prefix[:0], l.Host...)
 	if l.Host != "" {
@@ -257,7 +294,11 @@ func (r *reader) text(l *source.Line) []byte {
 		b = append(b, ']')
 	}
 	b = append(b, ": "...)
-	b = append(b, l.Text...)
+	message := l.Text
+	if bytes.IndexByte(message, escape) >= 0 {
+		message = uncoloured(message, nil)
+	}
+	b = append(b, message...)
 	r.prefix = b
 	return b
 }
@@ -311,11 +352,15 @@ func (r *reader) stream(name string) *stream {
 		f.OnIgnore = func(int) { r.passed = true }
 		st.followers = append(st.followers, f)
 		usual := f.Dates.Usual()
+		if !j.filter.Shares() {
+			usual = nil
+		}
 		if st.usual == nil {
 			st.usual = usual
 		}
 		st.shares = append(st.shares, usual != nil && usual.Alike(st.usual))
 	}
+	st.taints = make([]taint, len(r.jails))
 	r.streams[name] = st
 	return st
 }
@@ -351,12 +396,19 @@ func (r *reader) cut(i int, st *stream, l *source.Line, line []byte) (text *filt
 func (r *reader) look(ctx context.Context, i int, st *stream, l *source.Line, text []byte, c filter.Candidates) verdict {
 	j, now := r.jails[i], r.line.now
 	f := st.followers[i]
+	doubted := false
+	if r.tainting.has(i) {
+		doubted = st.taints[i].covers(l.PID, now, r.live(l))
+		if j.filter.Tainted(text, c) {
+			st.taints[i] = newTaint(l.PID, now)
+			return lineMissed
+		}
+	}
 	rest := r.cut(i, st, l, text)
 	if !r.hits.Open(i) {
 		return lineMissed
 	}
 	at := f.At
-	// What is sent here is written now; a log may hold the past.
 	live := r.caught.Load() || l.Stream == "stdin" || received(l.Stream)
 	if at.IsZero() {
 		if !live {
@@ -377,7 +429,12 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l *source.Line, te
 	r.passed = false
 	matches := f.Judge(rest, f.Date, at, c)
 	for k := range matches {
-		r.offence(ctx, j, &matches[k], l, at)
+		switch m := &matches[k]; {
+		case m.Success && !doubted:
+			r.success(ctx, j, m, l, at)
+		case !m.Success:
+			r.offence(ctx, j, m, l, at, doubted)
+		}
 	}
 	switch {
 	case len(matches) > 0:
@@ -389,14 +446,20 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l *source.Line, te
 }
 
 // offence counts a match and decides.
-func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *source.Line, at time.Time) {
+func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *source.Line, at time.Time, tainted bool) {
 	meaning := j.rules[m.Rule]
 	id := m.ID
 	if m.Address != "" {
 		id = m.Address
 	}
 	blame := func(t ban.Target, addr netip.Addr) {
-		o := offence{target: t, addr: addr, port: portOf(m.Fields), class: meaning.class, weight: meaning.weight, established: meaning.established && !l.Spoofable, at: at}
+		o := offence{
+			target: t, addr: addr, port: portOf(m.Fields), class: meaning.class, weight: meaning.weight * repeated(m.Fields), weak: meaning.weak,
+			established: meaning.established && !l.Spoofable, tainted: tainted, at: at,
+		}
+		if user, ok := m.Fields.Get("user"); ok {
+			o.account = AccountOf(user)
+		}
 		r.d.count(ctx, j, o, func() (filter, source, text string) {
 			return j.filter.Name + ":" + strconv.Itoa(m.Rule+1), l.Stream, sample(m)
 		})
@@ -427,10 +490,38 @@ func portOf(f filter.Fields) uint16 {
 	return uint16(n)
 }
 
+// maxRepeated bounds how often one line can say that it stood there.
+const maxRepeated = 100
+
+// repeated tells how many lines one stands for: "message repeated 3 times".
+func repeated(f filter.Fields) float64 {
+	text, _ := f.Get("repeated")
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 1
+	}
+	return float64(min(max(n, 1), maxRepeated))
+}
+
+// success tells of a login, and takes back the failures of the same account.
+func (r *reader) success(ctx context.Context, j *jail, m *filter.Match, l *source.Line, at time.Time) {
+	id := m.ID
+	if m.Address != "" {
+		id = m.Address
+	}
+	t, addr, ok := targetOf(id)
+	if !ok || m.Named || l.Spoofable || insideAnother(m.Text, m.From, m.From+len(id)) {
+		return
+	}
+	user, _ := m.Fields.Get("user")
+	r.d.succeed(ctx, j, t, Success{Topic: j.topic, Addr: addr, Port: portOf(m.Fields), Account: AccountOf(user), At: at})
+}
+
 // conclude fills in a decision about e's target and stops counting it. It says
 // whether the ban that is decided is in force still.
 func (j *jail) conclude(v *Decision, e *entry, now time.Time) bool {
 	v.Topic, v.Target, v.Hits, v.Established = j.topic, e.target, max(1, int(math.Round(e.hits))), e.established
+	v.Weak = e.hits-e.weak < min(j.window.limit, e.hits)
 	v.First, v.Last = time.Unix(0, e.first).UTC(), time.Unix(0, e.last).UTC()
 	v.End = j.end(e.target, v.First, v.Last)
 	j.window.remove(e.target)

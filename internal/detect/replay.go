@@ -35,6 +35,7 @@ func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.T
 	}
 	r := newReader(d, &readerGroup{jails: d.jails})
 	r.caught.Store(true)
+	r.past = true
 	set, err := dates.Compile(nil, at)
 	if err != nil {
 		return Status{}, err
@@ -50,8 +51,12 @@ func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.T
 		if len(line) > 0 {
 			// Only lines that may be offences need their time.
 			if r.scanner.Scan(line, r.hits) {
-				if f := finder.Find(line); !f.Time.IsZero() && f.Time.After(clock) || clock.Equal(at) && !f.Time.IsZero() {
-					clock = f.Time
+				written := finder.Find(line).Time
+				if written.IsZero() {
+					written = r.stated(line, name)
+				}
+				if !written.IsZero() && (written.After(clock) || clock.Equal(at)) {
+					clock = written
 				}
 				r.handle(ctx, source.Line{Text: line, Stream: name})
 			} else {
@@ -68,6 +73,22 @@ func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.T
 	s := d.Status()
 	s.Sources = []SourceStatus{{Matched: r.matched.Load(), Ignored: r.ignored.Load(), Unmatched: r.missed.Load()}}
 	return s, errors.Join(ctx.Err(), failed)
+}
+
+// stated gives the time that a field of a line states to a jail of fields, zero
+// for none.
+func (r *reader) stated(line []byte, stream string) time.Time {
+	for i, j := range r.jails {
+		if j.filter.Shares() {
+			continue
+		}
+		r.line.begin(r.d.o.Now())
+		f := r.stream(stream).followers[i]
+		if f.Cut(line, time.Time{}); f.Dated {
+			return f.At
+		}
+	}
+	return time.Time{}
 }
 
 // An Explanation is what a jail makes of one line.
@@ -160,8 +181,11 @@ func (j *jail) explain(e *Explanation, r *reader, matches []filter.Match, ignore
 		return
 	}
 	m := &matches[0]
-	meaning := j.rules[m.Rule]
-	e.Rule, e.Regex, e.ID = m.Rule+1, j.filter.Rules()[m.Rule].Source(), m.ID
+	meaning := j.rules[min(m.Rule, len(j.rules)-1)]
+	if m.Success {
+		meaning = ruleMeaning{}
+	}
+	e.Rule, e.Regex, e.ID = m.Rule+1, j.filter.Describe(m.Rule), m.ID
 	e.Class, e.Weight = meaning.class.String(), meaning.weight
 	e.Fields = map[string]string{}
 	for _, f := range m.Fields {

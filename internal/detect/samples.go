@@ -28,24 +28,37 @@ func CheckSamples(def *topics.Definition, now time.Time) ([]string, error) {
 			want = fmt.Sprintf("%s (%s)", t, s.Class)
 		}
 		got := "nobody"
-		if found != nil {
-			got = fmt.Sprintf("%s (%s)", found.Target, found.Class)
+		if found.decision != nil {
+			got = fmt.Sprintf("%s (%s)", found.decision.Target, found.decision.Class)
 		}
 		if got != want {
 			faults = append(faults, fmt.Sprintf("topic %s: sample %d: found %s, want %s in %q", def.Name, i+1, got, want, s.Line))
+		}
+		got = ""
+		if found.success != nil {
+			got = found.success.Addr.Unmap().String()
+		}
+		if got != s.Success {
+			faults = append(faults, fmt.Sprintf("topic %s: sample %d: a login of %q, want %q in %q", def.Name, i+1, got, s.Success, s.Line))
 		}
 	}
 	return faults, nil
 }
 
+// A sampled is what one line alone says.
+type sampled struct {
+	decision *Decision
+	success  *Success
+}
+
 // offenders gives the decision that one line alone would make if one offence
-// were enough, or nil.
-func offenders(def *topics.Definition, s topics.Sample, now time.Time) (*Decision, error) {
-	var found *Decision
+// were enough, and the login that it proves.
+func offenders(def *topics.Definition, s topics.Sample, now time.Time) (*sampled, error) {
+	found := &sampled{}
 	o := Options{
 		Jails: []Jail{{Definition: def}}, Now: func() time.Time { return now },
-		Watched: func(ban.Topic, ban.Target) bool { return true },
-		Ban:     func(_ context.Context, v Decision) error { found = &v; return nil },
+		Ban:     func(_ context.Context, v Decision) error { found.decision = &v; return nil },
+		Success: func(_ context.Context, v Success) { found.success = &v },
 	}
 	b := &budget{}
 	b.left.Store(DefaultMaxTracked)
@@ -54,6 +67,7 @@ func offenders(def *topics.Definition, s topics.Sample, now time.Time) (*Decisio
 	if err != nil {
 		return nil, err
 	}
+	j.window.limit = 0 // one offence is enough, however little it counts
 	r := newReader(d, &readerGroup{jails: []*jail{j}})
 	r.caught.Store(true)
 	l := source.Line{Text: []byte(s.Line), Stream: "sample"}

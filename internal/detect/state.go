@@ -47,6 +47,11 @@ type entryState struct {
 	Hits        float64    `json:"h"`
 	Seen        uint32     `json:"n"`
 	Established bool       `json:"e,omitempty"`
+	Weak        float64    `json:"w,omitempty"`
+	// Of the last episode of weak offences: when it began, what it counts.
+	Episode  int64         `json:"es,omitempty"`
+	Count    float64       `json:"ec,omitempty"`
+	Accounts []accountHits `json:"a,omitempty"`
 }
 
 // restore puts a batch of saved records into the jails that still exist, and
@@ -191,7 +196,10 @@ func (w *window) changes(whole bool) (tracked []entryState, gone []ban.Target) {
 }
 
 func (e *entry) state() entryState {
-	return entryState{e.target, e.first, e.last, e.hits, e.seen, e.established}
+	return entryState{
+		Target: e.target, First: e.first, Last: e.last, Hits: e.hits, Seen: e.seen, Established: e.established,
+		Weak: e.weak, Episode: e.episode, Count: e.episodeCount, Accounts: slices.Clone(e.accounts),
+	}
 }
 
 // put gives a target the entry that was saved.
@@ -199,6 +207,7 @@ func (w *window) put(s entryState) {
 	w.remove(s.Target)
 	e := w.add(s.Target, time.Unix(0, s.Last), s.Hits, s.Established)
 	e.first, e.hits, e.seen, e.established = s.First, s.Hits, s.Seen, s.Established
+	e.weak, e.episode, e.episodeCount, e.accounts = s.Weak, s.Episode, s.Count, s.Accounts
 }
 
 // banChanges gives the targets whose count of bans changed since it was last

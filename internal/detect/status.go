@@ -35,6 +35,16 @@ type JailStatus struct {
 	Uncorroborated uint64     `json:"uncorroborated,omitempty"`
 	Doubted        netip.Addr `json:"doubted,omitzero"`
 	DoubtedAt      time.Time  `json:"doubted_at,omitzero"`
+	// Tainted counts offences of lines that a client may have written whole.
+	Tainted uint64 `json:"tainted,omitempty"`
+	// Stalled counts weak offences that count for nobody because this node stood
+	// still; StalledAt is when it last did.
+	Stalled   uint64    `json:"stalled,omitempty"`
+	StalledAt time.Time `json:"stalled_at,omitzero"`
+	// Successes counts logins.
+	Successes uint64 `json:"successes,omitempty"`
+	// Warnings say what is doubtful in the definition or its filter.
+	Warnings []string `json:"warnings,omitempty"`
 	// Evicted counts targets that were let go of because memory is bounded.
 	Evicted uint64 `json:"evicted"`
 	// Rules is how many expressions it has, Backtracking how many of them only
@@ -70,10 +80,11 @@ func (d *Detector) Status() Status {
 			Topic: j.topic, Simulate: j.simulate, Tracked: len(j.window.entries), Found: j.counts.found,
 			Ignored: j.counts.ignored, Banned: j.counts.banned, Evicted: j.window.evicted,
 			Uncorroborated: j.counts.uncorroborated, Doubted: j.counts.doubted, DoubtedAt: j.counts.doubtedAt,
+			Tainted: j.counts.tainted, Stalled: j.counts.stalled, StalledAt: j.counts.stalledAt, Successes: j.counts.successes,
+			Rules: j.filter.Count(), Warnings: j.doubts(),
 		}
 		j.mu.Unlock()
 		for _, re := range j.filter.Rules() {
-			s.Rules++
 			if re.Backtracks() {
 				s.Backtracking++
 			}

@@ -194,7 +194,7 @@ type trialRun struct {
 }
 
 func (x *trialRun) read(ctx context.Context, match []string) error {
-	x.hits, x.ignores = make([]int, len(x.f.Rules())), make([]int, len(x.f.Ignores()))
+	x.hits, x.ignores = make([]int, x.f.Count()), make([]int, len(x.f.Ignores()))
 	if x.t.Log == "journal" {
 		return x.readJournal(ctx, match)
 	}
@@ -269,6 +269,10 @@ func (x *trialRun) line(line []byte, at time.Time) error {
 	if !utf8Valid(line) {
 		line = []byte(out.Text)
 	}
+	if x.r.Kind == "topic" {
+		// As a source gives it to topics; fail2ban sees the line as it is.
+		line = plain(line, make([]byte, 0, 2*len(line)+2))
+	}
 	matches := x.follower.Line(line, at, nil)
 	if !x.follower.At.IsZero() {
 		t := x.follower.At
@@ -278,7 +282,7 @@ func (x *trialRun) line(line []byte, at time.Time) error {
 	for i := range matches {
 		m := &matches[i]
 		x.hits[m.Rule]++
-		if nofail, _ := m.Fields.Get("nofail"); m.ID == "" || nofail != "" {
+		if nofail, _ := m.Fields.Get("nofail"); m.ID == "" || nofail != "" || m.Success {
 			out.NoFail = append(out.NoFail, m.Rule+1)
 			continue
 		}
@@ -353,6 +357,9 @@ func (x *trialRun) finish() {
 	}
 	for i, re := range x.f.Rules() {
 		x.r.Rules = append(x.r.Rules, x.rule(re, x.hits[i]))
+	}
+	for i := len(x.r.Rules); i < x.f.Count(); i++ {
+		x.r.Rules = append(x.r.Rules, RuleReport{Hits: x.hits[i], Source: x.f.Describe(i), Engine: "fields"})
 	}
 	for i, re := range x.f.Ignores() {
 		x.r.Ignores = append(x.r.Ignores, x.rule(re, x.ignores[i]))

@@ -36,6 +36,8 @@ type window struct {
 	// changed are the targets whose entry differs from the state file's; nil
 	// where none is written.
 	changed map[ban.Target]struct{}
+	// episode is how long weak offences of a target count as one.
+	episode time.Duration
 }
 
 type entry struct {
@@ -44,9 +46,27 @@ type entry struct {
 	hits        float64
 	seen        uint32
 	established bool
-	older       *entry
-	newer       *entry
+	// weak is how much of hits is weak offences.
+	weak float64
+	// When the last episode of weak offences began, and what it counts.
+	episode      int64
+	episodeCount float64
+	// accounts is how much of hits is failures of an account, so that a login
+	// of it can take them back.
+	accounts []accountHits
+	older    *entry
+	newer    *entry
 }
+
+// An accountHits is how much an account's failures count.
+type accountHits struct {
+	Account Account `json:"u"`
+	Hits    float64 `json:"h"`
+}
+
+// maxAccounts bounds the accounts of a target that are told apart: who tries
+// more of them forgot no password.
+const maxAccounts = 4
 
 func newWindow(findTime time.Duration, limit float64, b *budget) *window {
 	return &window{findTime: findTime, limit: limit, entries: map[ban.Target]*entry{}, budget: b}
@@ -64,7 +84,8 @@ func (w *window) add(target ban.Target, at time.Time, weight float64, establishe
 		w.push(e)
 	} else if t > e.last {
 		if w.findTime != permanent && e.first < t-int64(w.findTime) {
-			e.hits = math.Round(e.hits / float64(t-e.first) * float64(w.findTime))
+			scale := float64(w.findTime) / float64(t-e.first)
+			e.hits, e.weak = math.Round(e.hits*scale), math.Round(e.weak*scale)
 			e.first = t - int64(w.findTime)
 		}
 		e.last = t
@@ -81,6 +102,73 @@ func (w *window) add(target ban.Target, at time.Time, weight float64, establishe
 func (w *window) mark(target ban.Target) {
 	if w.changed != nil {
 		w.changed[target] = struct{}{}
+	}
+}
+
+// addWeak is add for an offence that honest clients make too: those of one
+// episode count as much as the heaviest of them. counted is how much this one
+// added.
+func (w *window) addWeak(target ban.Target, at time.Time, weight float64, established bool) (e *entry, counted float64) {
+	counted = weight
+	e = w.entries[target]
+	if t := at.UnixNano(); w.episode > 0 {
+		if e != nil && e.episodeCount > 0 && t-e.episode < int64(w.episode) && t >= e.episode {
+			counted = max(0, weight-e.episodeCount)
+			e.episodeCount += counted
+		} else {
+			defer func() { e.episode, e.episodeCount = t, weight }()
+		}
+	}
+	e = w.add(target, at, counted, established)
+	e.weak += counted
+	return e, counted
+}
+
+// take takes back what offences counted.
+func (w *window) take(target ban.Target, weak float64) {
+	e := w.entries[target]
+	if e == nil {
+		return
+	}
+	w.mark(target)
+	e.hits, e.weak = max(0, e.hits-weak), max(0, e.weak-weak)
+	if e.hits == 0 {
+		w.remove(target)
+	}
+}
+
+// blame notes whose account an offence was about.
+func (e *entry) blame(a Account, weight float64) {
+	if a == 0 {
+		return
+	}
+	for i := range e.accounts {
+		if e.accounts[i].Account == a {
+			e.accounts[i].Hits += weight
+			return
+		}
+	}
+	if len(e.accounts) < maxAccounts {
+		e.accounts = append(e.accounts, accountHits{a, weight})
+	}
+}
+
+// forgive takes back the failures of an account that has logged in.
+func (w *window) forgive(target ban.Target, a Account) {
+	e := w.entries[target]
+	if e == nil || a == 0 {
+		return
+	}
+	for i, x := range e.accounts {
+		if x.Account != a {
+			continue
+		}
+		w.mark(target)
+		e.accounts = append(e.accounts[:i:i], e.accounts[i+1:]...)
+		if e.hits -= min(e.hits, x.Hits); e.hits == 0 {
+			w.remove(target)
+		}
+		return
 	}
 }
 

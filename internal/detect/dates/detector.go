@@ -86,6 +86,9 @@ func (d *Detector) Hits() map[string]int {
 	return out
 }
 
+// Zone is that of dates that name none.
+func (d *Detector) Zone() *time.Location { return d.zone }
+
 // Find looks for the date of a line.
 func (d *Detector) Find(line []byte) Found {
 	if d.usual != nil {

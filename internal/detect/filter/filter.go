@@ -28,6 +28,14 @@ type Config struct {
 	// UseDNS is "yes", "warn", "no" or "raw"; "no" makes <HOST> an address
 	// only. "" is "warn".
 	UseDNS string
+	// Success are expressions like Failregex that prove a login; they are tried
+	// after those.
+	Success []string
+	// Taint are expressions of lines after which a client may have written
+	// whole lines.
+	Taint []string
+	// Records, if set, say what lines of fields mean.
+	Records *Records
 }
 
 // Bounds of a filter: every one of fail2ban's has a tenth of it.
@@ -43,8 +51,11 @@ var ErrTooLarge = errors.New("the filter is too large")
 type Filter struct {
 	Name        string
 	prefregex   *rule
-	failregex   []*rule
+	failregex   []*rule // and after them those of successes
+	success     int     // the first failregex that is a success
 	ignoreregex []*rule
+	taint       []*pattern.Regex
+	records     *records // numbered after the expressions
 	maxLines    int
 	datePattern []string
 	dates       *dates.Set
@@ -76,7 +87,7 @@ var identifying = []string{"fid", "ip4", "ip6", "dns", "mlfid"}
 
 // Compile reads every expression and reports all that are wrong.
 func Compile(c Config) (*Filter, error) {
-	if len(c.Failregex)+len(c.Ignoreregex) > maxRules || c.MaxLines > maxMaxLines {
+	if len(c.Failregex)+len(c.Ignoreregex)+len(c.Success)+len(c.Taint) > maxRules || c.MaxLines > maxMaxLines {
 		return nil, fmt.Errorf("%s: %w: %d expressions, %d lines", c.Name, ErrTooLarge, len(c.Failregex)+len(c.Ignoreregex), c.MaxLines)
 	}
 	f := &Filter{Name: c.Name, maxLines: max(c.MaxLines, 1), datePattern: slices.Clone(c.DatePattern)}
@@ -92,7 +103,8 @@ func Compile(c Config) (*Filter, error) {
 	if c.Prefregex != "" {
 		f.prefregex = add("prefregex", 0, c.Prefregex)
 	}
-	for i, s := range c.Failregex {
+	f.success = len(c.Failregex)
+	for i, s := range append(append([]string{}, c.Failregex...), c.Success...) {
 		r := add("failregex", i, s)
 		if r != nil && !r.identifies() && (f.prefregex == nil || !f.prefregex.identifies()) {
 			faults = append(faults, fmt.Errorf("%s: failregex %d: %w", c.Name, i+1, pattern.ErrNoID))
@@ -102,6 +114,20 @@ func Compile(c Config) (*Filter, error) {
 	for i, s := range c.Ignoreregex {
 		f.ignoreregex = append(f.ignoreregex, add("ignoreregex", i, s))
 	}
+	for i, s := range c.Taint {
+		re, err := pattern.CompilePlain(s)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: taint %d: %w", c.Name, i+1, err))
+		}
+		f.taint = append(f.taint, re)
+	}
+	if c.Records != nil {
+		r, err := compileRecords(c.Name, c.Records)
+		if err != nil {
+			faults = append(faults, err)
+		}
+		f.records = r
+	}
 	set, err := dates.Compile(c.DatePattern, time.Now())
 	if err != nil {
 		faults = append(faults, fmt.Errorf("%s: %w", c.Name, err))
@@ -110,7 +136,7 @@ func Compile(c Config) (*Filter, error) {
 		return nil, errors.Join(faults...)
 	}
 	f.dates = set
-	f.ignoreFirst = len(f.ignoreregex) > 0 && len(f.ignoreregex) < len(f.failregex)-2
+	f.ignoreFirst = len(f.ignoreregex) > 0 && len(f.ignoreregex) < f.success-2
 	return f, nil
 }
 
@@ -141,8 +167,46 @@ func (r *rule) identifies() bool {
 	return slices.ContainsFunc(identifying, func(name string) bool { return r.Group(name) >= 0 })
 }
 
-// Rules gives the failregexes, for reports.
+// Rules gives the failregexes and, after them, the expressions of successes.
 func (f *Filter) Rules() []*pattern.Regex { return regexes(f.failregex) }
+
+// Describe gives a rule as it was written: an expression, or conditions.
+func (f *Filter) Describe(rule int) string {
+	if i := rule - len(f.failregex); i >= 0 {
+		return f.records.texts[i]
+	}
+	return f.failregex[rule].Source()
+}
+
+// Count gives the number of rules, those of successes included.
+func (f *Filter) Count() int {
+	if f.records != nil {
+		return len(f.failregex) + len(f.records.rules)
+	}
+	return len(f.failregex)
+}
+
+// Shares says that the filter looks for the usual dates and so may share what
+// others found in a line.
+func (f *Filter) Shares() bool { return f.records == nil }
+
+// Tainted says that a client may have written the lines after this one: text
+// is the line as it was written. rule counts from [Filter.Count].
+func (f *Filter) Tainted(text []byte, candidates Candidates) bool {
+	from := f.Count()
+	n := from + len(f.taint)
+	ascii := pattern.IsASCII(text)
+	for i := candidates.next(from, n); i < n; i = candidates.next(i+1, n) {
+		if f.taint[i-from].Find(text, ascii, nil) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Taints says that there are lines after which a client may have written whole
+// ones.
+func (f *Filter) Taints() bool { return len(f.taint) > 0 }
 
 // Ignores gives the ignoreregexes.
 func (f *Filter) Ignores() []*pattern.Regex { return regexes(f.ignoreregex) }
@@ -166,13 +230,19 @@ func regexes(rules []*rule) []*pattern.Regex {
 // MaxLines is how many lines are matched together.
 func (f *Filter) MaxLines() int { return f.maxLines }
 
-// Literals gives, for each failregex, texts in lower case of which one stands
+// Literals gives, for each rule and for each expression of a taint after them, texts in lower case of which one stands
 // in every line that it matches; nil where that cannot be said. With several
 // lines matched together, one of them holds it: see [Filter.MaxLines].
 func (f *Filter) Literals() [][]string {
-	out := make([][]string, len(f.failregex))
-	for i, r := range f.failregex {
-		out[i] = f.literals(r)
+	var out [][]string
+	for _, r := range f.failregex {
+		out = append(out, f.literals(r))
+	}
+	if f.records != nil {
+		out = append(out, f.records.literals()...)
+	}
+	for _, re := range f.taint {
+		out = append(out, re.Literals())
 	}
 	return out
 }
@@ -180,7 +250,7 @@ func (f *Filter) Literals() [][]string {
 // Gate gives texts in lower case of which one stands in every line that is not
 // passed over at once, nil where that cannot be said.
 func (f *Filter) Gate() []string {
-	if f.prefregex == nil || f.ignoreFirst || f.maxLines > 1 {
+	if f.prefregex == nil || f.ignoreFirst || f.maxLines > 1 || f.records != nil {
 		return nil
 	}
 	return f.literals(f.prefregex)

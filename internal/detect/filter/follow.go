@@ -51,9 +51,12 @@ func (f *Filter) Follow(o dates.Options) (*Follower, error) {
 // counts as written when the last one was, if that is not long ago. at is the
 // time where the source tells it; zero asks for the line's own.
 func (f *Follower) Cut(line []byte, at time.Time) []byte {
-	f.Dated, f.Date, f.At = false, "", at
+	f.Dated, f.Date, f.At, f.parsed = false, "", at, false
 	if !at.IsZero() {
 		f.Dated, f.lastDate, f.lastText = true, at, ""
+		return line
+	}
+	if f.f.records != nil && f.cutRecord(line) {
 		return line
 	}
 	found := f.Dates.Find(line)
@@ -80,6 +83,20 @@ func (f *Follower) Cut(line []byte, at time.Time) []byte {
 		f.At = f.now() // the pattern says that there is no date
 	}
 	return rest
+}
+
+// cutRecord finds the time that a field states; nothing is cut. A line that
+// states none counts as written now. It is false for a line of no fields.
+func (f *Follower) cutRecord(line []byte) bool {
+	f.parsed, f.parsedFor = f.f.records.parse(&f.record, line), &f.line
+	if !f.parsed {
+		return false
+	}
+	f.At = f.when(f.Dates.Zone())
+	if f.Dated = !f.At.IsZero(); !f.Dated {
+		f.At = f.now()
+	}
+	return true
 }
 
 // Take is Cut where the detector's [dates.Usual] found the line's date, which is

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"banmesh/internal/detect/fields"
 	"banmesh/internal/detect/pattern"
 )
 
@@ -28,7 +29,9 @@ type Match struct {
 	Text string
 	// NoFail says that this line is no offence of its own.
 	NoFail bool
-	Fields Fields
+	// Success says that the line proves a login instead.
+	Success bool
+	Fields  Fields
 	// Users are all users that were tried on one connection.
 	Users []string
 	// Lines are the lines that make the offence.
@@ -60,6 +63,11 @@ type State struct {
 	preSpans    []int
 	pre, work   Fields
 	out         []Match
+	// Of a filter of records: the line's fields, and whether they are those of
+	// the line at hand.
+	record    fields.Record
+	parsed    bool
+	parsedFor *Text
 }
 
 // NewState starts following a stream.
@@ -142,6 +150,9 @@ func (s *State) Prepare(line []byte) *Text {
 func (s *State) Judge(line *Text, date string, at time.Time, candidates Candidates) []Match {
 	f := s.f
 	s.out = s.out[:0]
+	if f.records != nil && s.judgeRecord(line, candidates) {
+		return s.out
+	}
 	// The line alone becomes a string when something matched.
 	org := s.alone[:]
 	org[0] = tuple{}
@@ -311,13 +322,13 @@ func (r *rule) skipped(text string, spans []int) []string {
 // needs no further expression.
 func (s *State) found(i int, text string, matched []tuple, at time.Time) (done bool) {
 	r := s.f.failregex[i]
-	fields := append(s.work[:0], s.pre...)
-	fields = r.fields(fields, text, s.spans)
-	s.work = fields
-	m := Match{Rule: i, From: -1, Text: text, Fields: fields}
-	id, connected := fields.Get("mlfid")
+	captured := append(s.work[:0], s.pre...)
+	captured = r.fields(captured, text, s.spans)
+	s.work = captured
+	m := Match{Rule: i, From: -1, Text: text, Fields: captured, Success: i >= s.f.success}
+	id, connected := captured.Get("mlfid")
 	if connected {
-		c := s.connections.merge(id, fields, matched, s.now(), s.All)
+		c := s.connections.merge(id, captured, matched, s.now(), s.All)
 		m.Fields, m.Users, m.Lines = c.fields, c.users, c.lines
 		m.NoFail = c.fields.value("nofail") != ""
 		if m.NoFail && !s.All {

@@ -221,7 +221,7 @@ func flattened(list []*node) []*node {
 			out = append(out, flattened(n.subs)...)
 		case n.op == opGroup && n.index == 0 || n.op == opAtomic:
 			out = append(out, flattened(n.subs[:1])...)
-		case n.op == opGroup && n.subs[0].op != opAlt && n.name != "" && !crosses(n):
+		case n.op == opGroup && n.subs[0].op != opAlt && n.name != "" && n.name != hostGroup && !crosses(n):
 			out = append(out, flattened(n.subs[:1])...)
 		case n.op == opEmpty:
 		default:
@@ -232,40 +232,150 @@ func flattened(list []*node) []*node {
 }
 
 // headerWords is how many words without a space a line may begin with that
-// nobody but the logging service writes: a host name, and a date's rest.
+// nobody but the logging service writes: a host name, and a date's rest. A tag
+// may follow, which ends in a colon and a space.
 const headerWords = 2
+
+// A header follows a line's beginning as far as a logging service wrote it.
+type header struct {
+	over    bool
+	words   int
+	pending int  // a piece of the word at hand that repeats, -1 for none
+	letters bool // the word at hand has letters of its own
+	colon   bool // it ends in a colon
+}
+
+// blank ends a word, and gives the piece of it that a client's text may be, -1
+// for none.
+func (h *header) blank() int {
+	pending, tag := h.pending, h.colon
+	switch {
+	case h.over || pending < 0 && !h.letters:
+		pending = -1
+	case tag:
+		h.over, pending = true, -1
+	case h.letters:
+		h.over = true
+	default:
+		pending = h.word(pending)
+	}
+	h.pending, h.letters, h.colon = -1, false, false
+	return pending
+}
+
+// word counts a word of the header.
+func (h *header) word(at int) int {
+	if h.words++; h.words <= headerWords {
+		return -1
+	}
+	h.over = true
+	return at
+}
 
 // lastCrossing gives the last element of a sequence that may cross a client's
 // text, and what to call it; -1 for none.
 func lastCrossing(list []*node) (index int, field string) {
 	index = -1
-	header, words := true, 0
+	h := header{pending: -1}
 	for i, n := range list {
-		if !crosses(n) {
-			if header && !blank(n) {
-				header = false
-			}
-			continue
+		at := -1
+		switch {
+		case isBlank(n):
+			at = h.blank()
+		case !crosses(n):
+			h.letters = h.letters || n.op != opBegin && n.op != opTextBegin && !n.numeric()
+			h.colon = n.op == opLiteral && n.r == ':'
+		case h.over || !wordwise(n):
+			h.over, at = true, i
+		case endsBlank(n):
+			at = h.word(i)
+		default:
+			h.pending = i
 		}
-		if header && wordwise(n) && words < headerWords {
-			words++
-			continue
+		if at >= 0 {
+			index = at
 		}
-		header = false
-		index, field = i, crossingName(n)
+	}
+	if !h.over && h.pending >= 0 {
+		index = h.pending
+	}
+	if index >= 0 {
+		field = crossingName(list[index])
 	}
 	return index, field
+}
+
+func isBlank(n *node) bool {
+	switch n.op {
+	case opRepeat:
+		return isBlank(n.subs[0])
+	case opLiteral, opClass:
+		for c := range rune(0x80) {
+			if n.takes(c) && c != ' ' && (c < '\t' || c > '\r') && (c < 0x1c || c > 0x1f) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// endsBlank says that a piece ends in a space wherever it is not empty.
+func endsBlank(n *node) bool {
+	switch n.op {
+	case opGroup, opRepeat, opAtomic:
+		return endsBlank(n.subs[0])
+	case opCat:
+		return endsBlank(n.subs[len(n.subs)-1])
+	case opAlt:
+		for _, s := range n.subs {
+			if !endsBlank(s) {
+				return false
+			}
+		}
+		return true
+	}
+	return isBlank(n)
 }
 
 // crosses says that a piece repeats characters of which a client's text may be
 // made.
 func crosses(n *node) (yes bool) {
+	if n.op == opGroup && n.name == hostGroup && hostOnly(n) {
+		return false
+	}
+	if n.op == opGroup || n.op == opCat || n.op == opAlt || n.op == opRepeat && n.max >= 0 && n.max <= 3 {
+		for _, s := range n.subs {
+			yes = yes || crosses(s)
+		}
+		return yes
+	}
 	walk(n, func(m *node) {
 		if m.op == opRepeat && (m.max < 0 || m.max > 3) && !m.subs[0].numeric() || m.op == opBackref {
 			yes = true
 		}
 	})
 	return yes
+}
+
+// hostGroup names a group of a host name that the program looked up itself:
+// <F-HOSTNAME>[\w.-]+</F-HOSTNAME>. No such name holds what ends it.
+const hostGroup = "hostname"
+
+// hostOnly says that a piece takes nothing but what host names are made of.
+func hostOnly(n *node) bool {
+	ok := true
+	walk(n, func(m *node) {
+		switch m.op {
+		case opLiteral, opClass, opAny:
+			for c := range rune(0x80) {
+				if m.takes(c) && !isNameByte(byte(c)) && c != '.' && c != '-' {
+					ok = false
+				}
+			}
+		}
+	})
+	return ok
 }
 
 // numeric says that a piece matches numbers, spaces and what stands between
@@ -301,23 +411,6 @@ func digitsOnly(n *node) bool {
 		}
 	}
 	return true
-}
-
-// blank says that a piece may stand in a line's header: it is empty, or spaces,
-// or what a date leaves.
-func blank(n *node) bool {
-	ok := true
-	walk(n, func(m *node) {
-		switch m.op {
-		case opLiteral, opClass, opAny:
-			for c := range rune(symbols) {
-				if m.takes(c) && strings.IndexByte(" \t\n\v\f\r\x1c\x1d\x1e\x1f[]()<>", byte(c)) < 0 {
-					ok = ok && c >= 0x80 && digitsOnly(m)
-				}
-			}
-		}
-	})
-	return ok
 }
 
 // wordwise says that a piece repeats no space.

@@ -29,6 +29,12 @@ func TestAnExpressionThatAClientCanMoveIsFound(t *testing.T) {
 		{"not held to the content's start", sshd, `from <ADDR>: .*$`, "the start of the line"},
 		{"what the line repeats holds it", "", `^for (?P<user>.*) from <ADDR>(?::\d{1,5})?: bad password \[name: (?P=user)\]$`, ""},
 		{"what the line repeats in a rest of any length", "", `^for (?P<user>.*) from <ADDR>(?::\d{1,5})?: .* \[name: (?P=user)\]$`, "<user>"},
+		{"a host name that the program looked up", "", `^from <F-HOSTNAME>[\w.-]+</F-HOSTNAME>\[<ADDR>\]: .*$`, ""},
+		{"a host name that holds more", "", `^from <F-HOSTNAME>[^\[]+</F-HOSTNAME>\[<ADDR>\]: .*$`, "<hostname>"},
+		{"a tag with a part that varies", `^ ?(?:\S+ )?postfix(?:-\w+)?/(?:\w+/)?smtpd(?:\[\d+\])?: <F-CONTENT>.+</F-CONTENT>$`, `^bad from <ADDR>: .*$`, ""},
+		{"a word that is no tag", "", `^login \w+ from <ADDR> .*$`, `\w+`},
+		{"a word of text and a part", "", `^user-\w+ from <ADDR> .*$`, `\w+`},
+		{"three words", "", `^\S+ \S+ \S+ <ADDR> .*$`, `\S+`},
 		{"in a loop", "", `^(?:from <ADDR> )+x`, ""},
 	} {
 		re, err := Compile(c.source, Options{NoNames: true})

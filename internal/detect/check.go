@@ -1,0 +1,115 @@
+package detect
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"banmesh/internal/detect/filter"
+	"banmesh/internal/strict"
+	"banmesh/topics"
+)
+
+// ErrMovable says that a client can choose whom an expression names.
+var ErrMovable = errors.New("a client can move the address")
+
+// Check says all that is wrong with a definition before it is used, signed or
+// adopted: expressions that do not compile, that a client can move, journal
+// matches that any user of the machine can fulfil. text is the file name's, so
+// that faults have places. Definitions that name a fail2ban filter are as
+// foreign as that, and only compiled where it is there.
+func Check(name string, text []byte, def *topics.Definition) error {
+	if def.Detect == nil {
+		return nil
+	}
+	var faults strict.Faults
+	fault := func(near, format string, args ...any) {
+		f := &strict.Fault{File: name, Text: fmt.Sprintf(format, args...)}
+		if at := bytes.Index(text, []byte(near)); near != "" && at >= 0 {
+			f.Line = bytes.Count(text[:at], []byte("\n")) + 1
+			f.Column = at - bytes.LastIndexByte(text[:at], '\n')
+		}
+		faults = append(faults, f)
+	}
+	for _, m := range def.Detect.Journal {
+		if why := weakMatch(m); why != "" {
+			fault(m, "detect.journal: %q: %s", m, why)
+		}
+	}
+	if def.Detect.Fail2ban == "" && checkExpressions(def, fault) {
+		checkFilter(def, fault)
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+// checkExpressions compiles each expression by itself, so that a fault has its
+// place. It says whether all do.
+func checkExpressions(def *topics.Definition, fault func(near, format string, args ...any)) bool {
+	ok := true
+	one := func(where string, list []string) {
+		for _, source := range list {
+			c := filter.Config{Name: where, Prefregex: def.Detect.Prefregex, Failregex: []string{source}, MaxLines: def.Detect.MaxLines}
+			if _, err := filter.Compile(c); err != nil {
+				ok = false
+				fault(source, "%v", err)
+			}
+		}
+	}
+	for i, r := range def.Detect.Rules {
+		one(fmt.Sprintf("rule %d", i+1), r.Regex)
+	}
+	for i, s := range def.Detect.Success {
+		one(fmt.Sprintf("success %d", i+1), s.Regex)
+	}
+	return ok
+}
+
+// checkFilter compiles all of a definition and looks for what a client can
+// move.
+func checkFilter(def *topics.Definition, fault func(near, format string, args ...any)) {
+	j, err := newJail(Jail{Definition: def}, &Options{}, &budget{})
+	if err != nil {
+		fault("[detect]", "%v", err)
+		return
+	}
+	for _, w := range j.filter.Weaknesses() {
+		source := j.filter.Describe(w.Rule)
+		near := source
+		for part := range strings.SplitSeq(source, "; ") {
+			if strings.Contains(part, " ~ ") {
+				near = part
+			}
+		}
+		fault(near, "%v: %s: %s", ErrMovable, w, source)
+	}
+}
+
+// weakMatch says why a journal match is fulfilled by what any user of the
+// machine can log, "" where it is not.
+func weakMatch(match string) string {
+	for _, word := range strings.Fields(match) {
+		switch field, _, _ := strings.Cut(word, "="); field {
+		case "_UID", "_SYSTEMD_UNIT", "_TRANSPORT", "_AUDIT_TYPE":
+			return ""
+		}
+	}
+	return "any user of this machine can log so: add _UID=0, or name a unit of the system with _SYSTEMD_UNIT"
+}
+
+// warnings say what is doubtful in a definition of foreign origin, such as a
+// filter of fail2ban's: what [Check] refuses in one of our own.
+func warnings(j *jail) (list []string) {
+	for _, m := range j.def.Detect.Journal {
+		if why := weakMatch(m); why != "" {
+			list = append(list, fmt.Sprintf("journal match %q: %s", m, why))
+		}
+	}
+	for _, w := range j.filter.Weaknesses() {
+		list = append(list, fmt.Sprintf("expression %d: %v: %s", w.Rule+1, ErrMovable, w))
+	}
+	return list
+}
