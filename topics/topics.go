@@ -155,6 +155,9 @@ type Rule struct {
 	Weight *float64 `toml:"weight"`
 	// Established overrides Detect.Established.
 	Established *bool `toml:"established"`
+	// Twin says that the other rules with it tell of the same offences, in another
+	// log: they count together as much as the one that tells most.
+	Twin bool `toml:"twin"`
 	// Weak says that honest clients do this too. Where it is not said, what is
 	// of class "scan-weak" is.
 	Weak *bool `toml:"weak"`

@@ -45,6 +45,9 @@ func Format(d *Definition) []byte {
 			if r.Established != nil {
 				fmt.Fprintf(&b, "established = %t\n", *r.Established)
 			}
+			if r.Twin {
+				b.WriteString("twin = true\n")
+			}
 			if r.Weak != nil {
 				fmt.Fprintf(&b, "weak = %t\n", *r.Weak)
 			}

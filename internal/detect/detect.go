@@ -413,6 +413,7 @@ type ruleMeaning struct {
 	weight      float64
 	established bool
 	weak        bool
+	twin        bool
 	rule        int
 }
 
@@ -547,7 +548,7 @@ func meanings(def *topics.Definition, n int) []ruleMeaning {
 
 func meaningOf(def *topics.Definition, rule int) ruleMeaning {
 	r := def.Detect.Rules[rule]
-	m := ruleMeaning{class: r.Class, weight: 1, established: def.Detect.Established, weak: r.IsWeak(), rule: rule}
+	m := ruleMeaning{class: r.Class, weight: 1, established: def.Detect.Established, weak: r.IsWeak(), twin: r.Twin, rule: rule}
 	if r.Weight != nil {
 		m.weight = *r.Weight
 	}

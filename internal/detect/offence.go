@@ -19,6 +19,7 @@ type offence struct {
 	weight      float64
 	established bool
 	weak        bool // honest clients do this too
+	twin        int  // the rule, from 1, where others tell of the same; else 0
 	tainted     bool // a client may have written the whole line
 	account     Account
 	at          time.Time
@@ -114,8 +115,13 @@ func (d *Detector) believed(ctx context.Context, j *jail, o *offence) bool {
 // add puts an offence into the window. The caller holds the jail's lock.
 func (j *jail) add(o *offence) *entry {
 	if !o.weak {
-		e := j.window.add(o.target, o.at, o.weight, o.established)
-		e.blame(o.account, o.weight)
+		counted := o.weight
+		if o.twin > 0 {
+			counted = j.window.untold(o.target, o.twin, o.weight)
+		}
+		e := j.window.add(o.target, o.at, counted, o.established)
+		e.tell(o.twin, o.weight)
+		e.blame(o.account, counted)
 		return e
 	}
 	e, counted := j.window.addWeak(o.target, o.at, o.weight, o.established)

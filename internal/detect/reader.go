@@ -457,6 +457,9 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 			target: t, addr: addr, port: portOf(m.Fields), class: meaning.class, weight: meaning.weight * repeated(m.Fields), weak: meaning.weak,
 			established: meaning.established && !l.Spoofable, tainted: tainted, at: at,
 		}
+		if meaning.twin {
+			o.twin = meaning.rule + 1
+		}
 		if user, ok := m.Fields.Get("user"); ok {
 			o.account = AccountOf(user)
 		}

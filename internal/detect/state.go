@@ -52,6 +52,7 @@ type entryState struct {
 	Episode  int64         `json:"es,omitempty"`
 	Count    float64       `json:"ec,omitempty"`
 	Accounts []accountHits `json:"a,omitempty"`
+	Twins    []twinHits    `json:"tw,omitempty"`
 }
 
 // restore puts a batch of saved records into the jails that still exist, and
@@ -198,7 +199,7 @@ func (w *window) changes(whole bool) (tracked []entryState, gone []ban.Target) {
 func (e *entry) state() entryState {
 	return entryState{
 		Target: e.target, First: e.first, Last: e.last, Hits: e.hits, Seen: e.seen, Established: e.established,
-		Weak: e.weak, Episode: e.episode, Count: e.episodeCount, Accounts: slices.Clone(e.accounts),
+		Weak: e.weak, Episode: e.episode, Count: e.episodeCount, Accounts: slices.Clone(e.accounts), Twins: slices.Clone(e.twins),
 	}
 }
 
@@ -207,7 +208,7 @@ func (w *window) put(s entryState) {
 	w.remove(s.Target)
 	e := w.add(s.Target, time.Unix(0, s.Last), s.Hits, s.Established)
 	e.first, e.hits, e.seen, e.established = s.First, s.Hits, s.Seen, s.Established
-	e.weak, e.episode, e.episodeCount, e.accounts = s.Weak, s.Episode, s.Count, s.Accounts
+	e.weak, e.episode, e.episodeCount, e.accounts, e.twins = s.Weak, s.Episode, s.Count, s.Accounts, s.Twins
 }
 
 // banChanges gives the targets whose count of bans changed since it was last

@@ -54,14 +54,22 @@ type entry struct {
 	// accounts is how much of hits is failures of an account, so that a login
 	// of it can take them back.
 	accounts []accountHits
-	older    *entry
-	newer    *entry
+	// twins is how much each of the rules counted that tell of the same.
+	twins []twinHits
+	older *entry
+	newer *entry
 }
 
 // An accountHits is how much an account's failures count.
 type accountHits struct {
 	Account Account `json:"u"`
 	Hits    float64 `json:"h"`
+}
+
+// A twinHits is how much a rule counted that has twins.
+type twinHits struct {
+	Rule int     `json:"r"`
+	Hits float64 `json:"h"`
 }
 
 // maxAccounts bounds the accounts of a target that are told apart: who tries
@@ -86,6 +94,9 @@ func (w *window) add(target ban.Target, at time.Time, weight float64, establishe
 		if w.findTime != permanent && e.first < t-int64(w.findTime) {
 			scale := float64(w.findTime) / float64(t-e.first)
 			e.hits, e.weak = math.Round(e.hits*scale), math.Round(e.weak*scale)
+			for i := range e.twins {
+				e.twins[i].Hits *= scale
+			}
 			e.first = t - int64(w.findTime)
 		}
 		e.last = t
@@ -122,6 +133,36 @@ func (w *window) addWeak(target ban.Target, at time.Time, weight float64, establ
 	e = w.add(target, at, counted, established)
 	e.weak += counted
 	return e, counted
+}
+
+// untold gives how much of an offence no twin of its rule has counted yet.
+func (w *window) untold(target ban.Target, rule int, weight float64) float64 {
+	e := w.entries[target]
+	if e == nil {
+		return weight
+	}
+	own, most := 0.0, 0.0
+	for _, t := range e.twins {
+		if t.Rule == rule {
+			own = t.Hits
+		}
+		most = max(most, t.Hits)
+	}
+	return max(0, own+weight-most)
+}
+
+// tell notes what a rule with twins counted; rule 0 has none.
+func (e *entry) tell(rule int, weight float64) {
+	if rule == 0 {
+		return
+	}
+	for i := range e.twins {
+		if e.twins[i].Rule == rule {
+			e.twins[i].Hits += weight
+			return
+		}
+	}
+	e.twins = append(e.twins, twinHits{rule, weight})
 }
 
 // take takes back what offences counted.

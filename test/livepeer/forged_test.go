@@ -88,6 +88,12 @@ func (n *network) enter(space int) {
 
 // dial connects from an address of the others.
 func (n *network) dial(from, to string) error {
+	_, err := n.connect(from, to)
+	return err
+}
+
+// connect is dial, and gives the port from which it was.
+func (n *network) connect(from, to string) (port uint16, err error) {
 	n.t.Helper()
 	n.enter(n.far)
 	defer n.enter(n.here)
@@ -95,9 +101,9 @@ func (n *network) dial(from, to string) error {
 	d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
 	c, err := d.DialContext(n.t.Context(), "tcp", to)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return c.Close()
+	return netip.MustParseAddrPort(c.LocalAddr().String()).Port(), c.Close()
 }
 
 // TestForgedLinesBanNobodyWhoIsNotConnected: whoever reaches the port can make
@@ -166,10 +172,11 @@ func TestForgedLinesBanNobodyWhoIsNotConnected(t *testing.T) {
 	}
 	eventually(t, "every forged line was read and doubted", 30*time.Second, func() bool { return strings.Contains(doubted(), "livepeer: 33 log lines named addresses") })
 	for range 3 {
-		if err := n.dial(attacker, "203.0.113.1:8935"); err != nil {
+		port, err := n.connect(attacker, "203.0.113.1:8935")
+		if err != nil {
 			t.Fatal(err)
 		}
-		write(fmt.Sprintf("%s http: TLS handshake error from %s:40000: tls: first record does not look like a TLS handshake\n", now(), attacker))
+		write(fmt.Sprintf("%s http: TLS handshake error from %s:%d: tls: first record does not look like a TLS handshake\n", now(), attacker, port))
 	}
 	bans := func() (list []control.Ban) {
 		if err := a.client.Get(t.Context(), "/v1/bans", nil, &list); err != nil {

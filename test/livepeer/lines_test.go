@@ -74,6 +74,15 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 		{"an old TLS", tls(1, peer, "tls: client offered only unsupported versions: [301]"), 5, "scan"},
 		{"no common cipher", tls(1, peer, "tls: no cipher suite supported by both client and server; client offered: [5]"), 5, "scan"},
 		{"a handshake cut off", tls(1, peer, "unexpected EOF"), 6, "scan-weak"},
+		{"an SSLv2 hello", tls(1, peer, "tls: unsupported SSLv2 handshake received"), 3, "scan"},
+		{"a record that is too long", tls(1, peer, "tls: oversized record received with length 65535"), 3, "scan"},
+		{"no common group", tls(1, peer, "tls: no key exchanges supported by both client and server"), 5, "scan"},
+		{"no common protocol", tls(1, peer, `tls: client requested unsupported application protocols (["http/1.0"])`), 5, "scan"},
+		{"a fallback", tls(1, peer, "tls: client using inappropriate protocol fallback"), 5, "scan"},
+		{"no signature algorithms", tls(1, peer, "tls: missing signature_algorithms from TLS 1.2 peer"), 5, "scan"},
+		{"a message that cannot be read", tls(1, peer, "local error: tls: error decoding message"), 6, "scan-weak"},
+		{"a client that breaks off", tls(1, peer, "remote error: tls: handshake failure"), 30, "scan-weak"},
+		{"a line that lost bytes", tls(1, peer, "local error: tls: bad record MAC"), 0, ""},
 		{"a client that rejects the certificate", tls(1, peer, "remote error: tls: bad certificate"), 0, ""},
 		{"the same by its system unit in syslog", "Nov 21 08:19:58 node1 livepeer[390680]: " + tls(1, peer, "tls: first record does not look like a TLS handshake"), 3, "scan"},
 		{"a socket peer in IPv6", tls(1, "[2001:db8:7::9]:51234", "tls: first record does not look like a TLS handshake"), 3, "scan"},
@@ -97,7 +106,8 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 		var lines []string
 		made, class := 0, ""
 		for n := 1; n <= 40 && made == 0; n++ {
-			lines = append(lines, c.line)
+			// A second each: what one address leaves within one is one thing.
+			lines = append(lines, strings.NewReplacer(" 08:19:01 ", fmt.Sprintf(" 08:19:%02d ", n), " 08:19:58 ", fmt.Sprintf(" 08:19:%02d ", n)).Replace(c.line))
 			if got := replay(t, shipped, lines...); len(got) > 0 {
 				made, class = n, strings.Fields(got[0])[1]
 			}
@@ -131,15 +141,97 @@ func TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow(t *testing.T) {
 	}
 }
 
-// TestBareEndsAloneMakeAShortBanOfLowConfidence is for who does it without end.
-func TestBareEndsAloneMakeAShortBanOfLowConfidence(t *testing.T) {
-	var lines []string
-	for i := range 60 {
-		lines = append(lines, tls(i, "203.0.113.21:40000", eof))
+// TestBareEndsAloneBanNobody is for monitors of every pace and for gateways of
+// a node that stood still: what honest clients leave, however often, says
+// nothing about them.
+func TestBareEndsAloneBanNobody(t *testing.T) {
+	shipped := topic(t, t.TempDir(), "livepeer")
+	start := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
+	for _, every := range []int{2, 10, 60, 300} {
+		for _, reason := range []string{eof, reset("203.0.113.77:4711")} {
+			var lines []string
+			for at := 0; at < 7200; at += every {
+				lines = append(lines, fmt.Sprintf("%s http: TLS handshake error from 203.0.113.77:%d: %s", start.Add(time.Duration(at)*time.Second).Format("2006/01/02 15:04:05"), 20000+at, reason))
+			}
+			if got := replay(t, shipped, lines...); len(got) > 0 {
+				t.Errorf("%q every %d s: %q", reason, every, got)
+			}
+		}
 	}
-	got := replay(t, topic(t, t.TempDir(), "livepeer"), lines...)
-	if len(got) == 0 || got[0] != "203.0.113.21 scan-weak for 1h0m0s" {
-		t.Errorf("60 of them make %q, want one hour as scan-weak", got)
+}
+
+// TestTheNodesOwnStallIsBlamedOnNobody replays forty streams that one gateway
+// gave up while the node stood still for five seconds, broken off in any way.
+func TestTheNodesOwnStallIsBlamedOnNobody(t *testing.T) {
+	for _, reason := range []string{eof, "unexpected EOF", reset("203.0.113.50:41300")} {
+		var lines []string
+		for i := range 40 {
+			lines = append(lines, fmt.Sprintf("2026/11/28 00:14:59 http: TLS handshake error from 203.0.113.50:%d: %s", 41300+i, reason))
+		}
+		status := replayed(t, topic(t, t.TempDir(), "livepeer"), lines...)
+		if status.Banned != 0 || status.Stalled != 40 || status.StalledAt.Format(time.TimeOnly) != "00:14:59" {
+			t.Errorf("%s: %+v", reason, status)
+		}
+	}
+	// Ten lines of three addresses are one, nine are not, nor ten of two.
+	for _, c := range []struct {
+		lines, sources int
+		stalled        uint64
+	}{{10, 3, 10}, {9, 3, 0}, {10, 2, 0}, {20, 1, 20}, {19, 1, 0}} {
+		var lines []string
+		for i := range c.lines {
+			lines = append(lines, fmt.Sprintf("2026/11/28 00:14:59 http: TLS handshake error from 203.0.113.%d:%d: unexpected EOF", 50+i%c.sources, 41300+i))
+		}
+		if got := replayed(t, topic(t, t.TempDir(), "livepeer"), lines...); got.Stalled != c.stalled {
+			t.Errorf("%d lines of %d addresses: %d stalled, want %d", c.lines, c.sources, got.Stalled, c.stalled)
+		}
+	}
+	// Strong offences in the same second count all the same.
+	var lines []string
+	for i := range 40 {
+		lines = append(lines, fmt.Sprintf("2026/11/28 00:14:59 http: TLS handshake error from 203.0.113.50:%d: EOF", 41300+i))
+	}
+	for i := range 3 {
+		lines = append(lines, fmt.Sprintf("2026/11/28 00:14:59 http: TLS handshake error from 203.0.113.9:%d: tls: first record does not look like a TLS handshake", 41300+i))
+	}
+	if got := replay(t, topic(t, t.TempDir(), "livepeer"), lines...); !slices.Equal(got, []string{"203.0.113.9 scan for 1h0m0s"}) {
+		t.Errorf("a scanner in a stall: %q", got)
+	}
+}
+
+// replayed gives what the jail counted of a log.
+func replayed(t *testing.T, d *topics.Definition, lines ...string) detect.JailStatus {
+	t.Helper()
+	o := detect.Options{Jails: []detect.Jail{{Definition: d}}}
+	s, err := detect.Replay(t.Context(), o, strings.NewReader(strings.Join(lines, "\n")+"\n"), "log", time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC), func(detect.Decision) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Jails[0]
+}
+
+// TestWhatAClientWroteIntoTheLogIsNoOffence has what one request leaves: a
+// header without its message, a line that the client wrote, the message's rest.
+func TestWhatAClientWroteIntoTheLogIsNoOffence(t *testing.T) {
+	var lines []string
+	for i := range 3 {
+		lines = append(lines,
+			fmt.Sprintf("E1128 00:34:5%d.886438    1337 segment_rpc.go:308] manifestID=x", i),
+			fmt.Sprintf("2026/11/28 00:34:5%d http: TLS handshake error from 203.0.113.50:4711: tls: first record does not look like a TLS handshake", i),
+			` clientIP=192.0.2.130 sender=0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed Could not verify segment creds err="invalid auth token"`)
+	}
+	if got := replayed(t, topic(t, t.TempDir(), "livepeer"), lines...); got.Found != 0 || got.Tainted != 3 {
+		t.Errorf("%+v", got)
+	}
+	// Eight lines later the log is believed again.
+	for range 8 {
+		lines = append(lines, "E1128 00:34:59.886438    1337 a.go:1] x http: a message")
+	}
+	for i := range 3 {
+		lines = append(lines, fmt.Sprintf("2026/11/28 00:35:0%d http: TLS handshake error from 203.0.113.9:4711: tls: first record does not look like a TLS handshake", i))
+	}
+	if got := replayed(t, topic(t, t.TempDir(), "livepeer"), lines...); got.Banned != 1 || got.Tainted != 3 {
+		t.Errorf("afterwards: %+v", got)
 	}
 }
 

@@ -106,6 +106,9 @@ func (l *language) node(n *node, next int) int {
 }
 
 func (l *language) repeat(n *node, next int) int {
+	if stop, step := without(n); step != nil {
+		return l.tempered(stop, step, next)
+	}
 	out := next
 	copies := n.max - n.min
 	if n.max < 0 || n.max > maxCopies {
@@ -124,6 +127,79 @@ func (l *language) repeat(n *node, next int) int {
 		out = l.node(n.subs[0], out)
 	}
 	return out
+}
+
+// without recognises (?:(?!stop)c)* and gives its parts.
+func without(n *node) (stop string, step *node) {
+	inner := n.subs[0]
+	for inner.op == opGroup && inner.index == 0 {
+		inner = inner.subs[0]
+	}
+	if n.max >= 0 || inner.op != opCat || len(inner.subs) != 2 {
+		return "", nil
+	}
+	look := inner.subs[0]
+	if look.op != opLook || look.behind || !look.negative || single(inner.subs[1]) == nil {
+		return "", nil
+	}
+	for _, c := range flattened(look.subs) {
+		if c.op != opLiteral || c.fold || c.r >= utf8.RuneSelf {
+			return "", nil
+		}
+		stop += string(c.r)
+	}
+	return stop, single(inner.subs[1])
+}
+
+// tempered gives the state before any number of characters that step takes and
+// in which stop does not stand.
+func (l *language) tempered(stop string, step *node, next int) int {
+	// at[k] is after the first k characters of stop.
+	at := make([]int, len(stop))
+	for k := range at {
+		at[k] = l.state()
+	}
+	for k := range at {
+		l.states[at[k]].empty = []int{next}
+		sets := map[int]*[symbols]bool{}
+		for c := range symbols {
+			if c < utf8.RuneSelf && !step.takes(rune(c)) {
+				continue
+			}
+			to := 0
+			if c < utf8.RuneSelf {
+				to = longest(stop, stop[:k]+string(rune(c)))
+			}
+			if to == len(stop) {
+				continue
+			}
+			if sets[to] == nil {
+				sets[to] = &[symbols]bool{}
+			}
+			sets[to][c] = true
+		}
+		for to := range at {
+			if sets[to] != nil {
+				s := l.state()
+				l.states[s].set, l.states[s].to = sets[to], at[to]
+				l.states[at[k]].empty = append(l.states[at[k]].empty, s)
+			}
+		}
+	}
+	if len(at) == 0 {
+		return next
+	}
+	return at[0]
+}
+
+// longest gives how many characters of text's end begin stop.
+func longest(stop, text string) int {
+	for n := min(len(stop), len(text)); n > 0; n-- {
+		if text[len(text)-n:] == stop[:n] {
+			return n
+		}
+	}
+	return 0
 }
 
 // closure adds what set goes on to for nothing.

@@ -35,6 +35,9 @@ func TestAnExpressionThatAClientCanMoveIsFound(t *testing.T) {
 		{"a word that is no tag", "", `^login \w+ from <ADDR> .*$`, `\w+`},
 		{"a word of text and a part", "", `^user-\w+ from <ADDR> .*$`, `\w+`},
 		{"three words", "", `^\S+ \S+ \S+ <ADDR> .*$`, `\S+`},
+		{"a text that stands once in the line", "", `^user "<F-USER>(?:(?!, client: ).)*</F-USER>", client: <ADDR>, server: (?:(?!, client: ).)*$`, ""},
+		{"another text that stands once", "", `^user "<F-USER>(?:(?!, client: ).)*</F-USER>", client: <ADDR>, server: (?:(?!, server: ).)*$`, "<user>"},
+		{"a text that stands once before it", "", `^user "<F-USER>(?:(?!, client: ).)*</F-USER>", client: <ADDR>, server: .*$`, "<user>"},
 		{"in a loop", "", `^(?:from <ADDR> )+x`, ""},
 	} {
 		re, err := Compile(c.source, Options{NoNames: true})
