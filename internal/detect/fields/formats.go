@@ -241,8 +241,13 @@ func (r *Record) access(line []byte) error {
 		return fault("no status")
 	}
 	for _, f := range [][2]string{
-		{"address", address}, {"ident", ident}, {"user", unescape(rest[:at-1])}, {"time", rest[at+1 : open-2]},
-		{"request", request}, {"status", status}, {"size", size},
+		{"address", address},
+		{"ident", ident},
+		{"user", unescape(rest[:at-1])},
+		{"time", rest[at+1 : open-2]},
+		{"request", request},
+		{"status", status},
+		{"size", size},
 	} {
 		if err := r.add(f[0], f[1]); err != nil {
 			return err
