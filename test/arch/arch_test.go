@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 		"internal/ban", "internal/config", "internal/detect", "internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate",
 		"internal/guests", "internal/neverban", "internal/policy", "internal/span", "internal/strict", "internal/wire", "topics",
 	},
-	"internal/detect":             {"internal/ban", "internal/span", "topics"},
+	"internal/detect":             {"internal/ban", "internal/span", "internal/strict", "topics"},
 	"internal/wire":               {"internal/ban"},
 	"internal/keys":               {"internal/ban", "internal/wire"},
 	"internal/mqttguard":          {},
