@@ -261,6 +261,10 @@ func TestFiltersThatWouldCostTooMuchAreRefused(t *testing.T) {
 		"banmesh/1/net/" + strings.Repeat("+/", 8) + "+": 0x80,
 		"banmesh/1/net/" + strings.Repeat("a", 300):      0x80,
 		"banmesh/1/net/sshd/+/+/head":                    1,
+		"banmesh/1/net/sshd/+/+/nothing":                 0x80,
+		"banmesh/1/net/sshd/invented/+/head":             0x80,
+		"banmesh/1/net/+/+/+/chunk/9999":                 0x80,
+		"banmesh/1/net/sshd/+/+":                         0x80,
 	} {
 		if got := c.subscribe(filter, 1); got != want {
 			t.Errorf("SUBSCRIBE %.60s: %#x, want %#x", filter, got, want)

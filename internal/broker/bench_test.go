@@ -37,7 +37,7 @@ func BenchmarkFindAndEncodeForAThousand(b *testing.B) {
 	var x index
 	const n = 1000
 	for range n {
-		x.subscribe(&session{clean: true, subs: map[string]byte{}}, "banmesh/1/net/sshd/+/+/head", 1)
+		x.subscribe(&session{clean: true, subs: map[string]subscription{}}, "banmesh/1/net/sshd/+/+/head", 1)
 	}
 	a := newAuthor("alice")
 	topic, head := a.head(1)

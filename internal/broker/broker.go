@@ -54,11 +54,16 @@ type Broker struct {
 	flush      flushers
 	listeners  []*listener
 	connecting chan struct{}
+	telling    chan struct{} // those who hear that there is no place for their address
 	started    time.Time
 
 	open     atomic.Int64 // connections that may become clients
 	accepted atomic.Int64 // those of listeners, before that
 	serial   atomic.Uint64
+
+	heldMu  sync.Mutex
+	heldAll int           // bytes of filters
+	held    map[payer]int // the same, by who is charged
 
 	unsettledMu sync.Mutex
 	unsettled   map[*conn]struct{} // with acknowledgements that wait for the disk
@@ -104,7 +109,7 @@ func New(o Options) (b *Broker, err error) {
 		options: o, limits: o.Limits.defaults(), prefix: wire.Prefix, maxQoS: 1,
 		log: o.Log, now: o.Now, registry: o.Registry, count: newCounters(o.Registry),
 		passwords: newPasswords(), sessions: sessionTable{byID: map[string]*session{}}, perIP: newPerIPLimit(),
-		flush: newFlushers(max(2, runtime.GOMAXPROCS(0))), conns: map[*conn]struct{}{}, unsettled: map[*conn]struct{}{}, started: o.Now(),
+		flush: newFlushers(max(2, runtime.GOMAXPROCS(0))), conns: map[*conn]struct{}{}, unsettled: map[*conn]struct{}{}, held: map[payer]int{}, started: o.Now(),
 	}
 	if o.Network != "" {
 		b.prefix += o.Network + "/"
@@ -113,6 +118,7 @@ func New(o Options) (b *Broker, err error) {
 		b.maxQoS = 2
 	}
 	b.limits.Connections = min(b.limits.Connections, descriptors()-ownDescriptors)
+	b.telling = make(chan struct{}, tellMost)
 	b.connecting = make(chan struct{}, b.limits.Connecting)
 	defer func() {
 		if err != nil {
@@ -257,7 +263,18 @@ func (b *Broker) Run(ctx context.Context) error {
 	return err
 }
 
-// goodbye closes every connection, spread over the drain time.
+// goodbyeGap is the pause between two goodbyes where few clients are connected:
+// some dozens that come back within a second trouble no other broker.
+const goodbyeGap = 20 * time.Millisecond
+
+// goodbyeAt gives when the client of a number among n hears goodbye, counted
+// from the first one.
+func goodbyeAt(i, n int, drain time.Duration) time.Duration {
+	return min(drain/time.Duration(n), goodbyeGap) * time.Duration(i)
+}
+
+// goodbye closes every connection, spread over the drain time. A client whose
+// publications are on their way to the disk is waited for, as long again.
 func (b *Broker) goodbye() {
 	b.connsMu.Lock()
 	b.closing = true
@@ -266,23 +283,33 @@ func (b *Broker) goodbye() {
 		all = append(all, c)
 	}
 	b.connsMu.Unlock()
-	if len(all) == 0 {
-		return
-	}
-	each := b.limits.DrainTime / time.Duration(len(all))
-	for _, c := range all {
-		deadline := time.NewTimer(each)
-		for c.unsettled.len() > 0 { // what it published is on its way to the disk
-			select {
-			case <-deadline.C:
-			case <-time.After(time.Millisecond):
-				continue
-			case <-c.closed:
-			}
-			break
+	began := time.Now()
+	var unsettled []*conn
+	for i, c := range all {
+		pause(time.Until(began.Add(goodbyeAt(i, len(all), b.limits.DrainTime))), c.closed)
+		if c.unsettled.len() > 0 {
+			unsettled = append(unsettled, c)
+			continue
 		}
-		deadline.Stop()
 		c.kick("shutting down")
+	}
+	end := time.Now().Add(b.limits.DrainTime)
+	for _, c := range unsettled {
+		for c.unsettled.len() > 0 && time.Now().Before(end) && !pause(time.Millisecond, c.closed) {
+		}
+		c.kick("shutting down")
+	}
+}
+
+// pause waits for a time, or until a channel is closed, and says whether it is.
+func pause(d time.Duration, closed <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return false
+	case <-closed:
+		return true
 	}
 }
 
@@ -297,7 +324,7 @@ func (b *Broker) admitConn(c *conn) (refused string) {
 	switch {
 	case b.closing:
 		return "shutting down"
-	case len(b.conns) >= b.limits.Connections:
+	case len(b.conns) >= b.limits.Connections+2*tellMost:
 		return "full"
 	}
 	b.conns[c] = struct{}{}
@@ -320,7 +347,7 @@ func (b *Broker) serveConn(nc net.Conn) {
 			b.log.Error("the engine failed on a client", "client", c.who.String(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			b.forget(c)
 		}
-		b.sessions.end(c, &b.index)
+		b.sessions.end(c)
 		b.unsettledMu.Lock()
 		delete(b.unsettled, c)
 		b.unsettledMu.Unlock()

@@ -47,8 +47,8 @@ type conn struct {
 	borrowed *[]byte
 	limit    int // largest packet
 	acks     int32
-	whole    bool // a packet came to its end since the deadline was set
-	dribbles int  // small pieces of the packet at hand
+	whole    bool   // a packet came to its end since the deadline was set
+	pieces   bucket // small ones of unfinished packets
 	readFn   func(fd uintptr) bool
 	readN    int
 	readErr  error
@@ -68,6 +68,16 @@ type conn struct {
 	unsettled pendingAcks
 	settling  sync.Mutex
 
+	// useful says that the client was granted a filter, or published a message
+	// that was admitted; known that who it is counts here. refused says why it
+	// only shall hear that there is no place.
+	useful, known atomic.Bool
+	refused       string
+	// identified is who the client is, for other goroutines; entered says that
+	// it has one of the broker's places.
+	identified atomic.Pointer[identity]
+	entered    atomic.Bool
+
 	testingOnlyPanic atomic.Bool
 
 	closeOnce sync.Once
@@ -86,10 +96,19 @@ func newConn(b *Broker, nc net.Conn, number uint64) *conn {
 			c.raw = raw
 		}
 	}
+	c.refused = refusedFor(nc)
 	c.readFn = c.readReady
 	c.out.init(c)
 	c.remote = addrPort(nc.RemoteAddr())
 	return c
+}
+
+// identity is who the client is, for other goroutines than its own.
+func (c *conn) identity() identity {
+	if who := c.identified.Load(); who != nil {
+		return *who
+	}
+	return identity{}
 }
 
 // addrPort gives an address's IP and port, or zero where it has none.
@@ -142,7 +161,7 @@ func (c *conn) step() error {
 		return err
 	}
 	c.b.count.received.Inc()
-	c.whole, c.dribbles = true, 0
+	c.whole = true
 	if c.testingOnlyPanic.Load() {
 		panic("a test asked for it")
 	}
@@ -220,7 +239,7 @@ func (c *conn) fill(want int) error {
 		c.refresh()
 		c.whole = false
 	}
-	if err := c.dribble(); err != nil {
+	if err := c.gather(); err != nil {
 		return err
 	}
 	if held := len(c.in) - c.place; held > 0 || c.raw == nil {
@@ -252,31 +271,31 @@ func (c *conn) fill(want int) error {
 	return nil
 }
 
-// A client that sends a packet in many pieces of a few bytes costs a system
-// call a byte. The first dribblesFree of them are read as they come, the rest
-// after a pause in which more of them gather.
+// A client that sends a packet in many small pieces costs a system call a piece.
+// piecesBurst of them are read as they come, for instance from a library that
+// writes each field of a SUBSCRIBE by itself; more only at piecesRate a second,
+// in pauses in which others of them gather.
 const (
-	dribble      = 64
-	dribblesFree = 8
-	dribblePause = 50 * time.Millisecond
+	smallPiece  = 64 // bytes
+	piecesBurst = 512
+	piecesRate  = 100
+	piecesPause = 50 * time.Millisecond
 )
 
-// dribble waits where the packet at hand came in pieces so far.
-func (c *conn) dribble() error {
-	if c.readN == 0 || c.readN >= dribble || len(c.in) == c.place {
+// gather waits where the packet at hand comes in too many small pieces.
+func (c *conn) gather() error {
+	if c.readN == 0 || c.readN >= smallPiece || len(c.in) == c.place {
 		return nil
 	}
-	if c.dribbles++; c.dribbles <= dribblesFree {
+	d := c.pieces.take(time.Now(), 1, piecesRate, piecesBurst)
+	if d <= 0 {
 		return nil
 	}
-	t := time.NewTimer(dribblePause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-c.closed:
+	c.b.count.gathered.Inc()
+	if pause(min(d, piecesPause), c.closed) {
 		return net.ErrClosed
 	}
+	return nil
 }
 
 // readReady reads once without blocking; false means wait for bytes. While it

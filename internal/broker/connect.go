@@ -13,7 +13,11 @@ import (
 // login brings a connection to its login: TLS, the whole CONNECT, and who the
 // client is. Until then no byte has reached the engine.
 func (c *conn) login() error {
-	deadline := time.Now().Add(c.b.limits.ConnectTime)
+	allowed := c.b.limits.ConnectTime
+	if c.refused != "" {
+		allowed = min(allowed, tellTime)
+	}
+	deadline := time.Now().Add(allowed)
 	if err := c.net.SetDeadline(deadline); err != nil {
 		return err
 	}
@@ -57,9 +61,18 @@ func (c *conn) readConnect() error {
 		c.connection.ClientID, c.connection.User = bytes.Clone(n.ClientID), bytes.Clone(n.User)
 		c.connection.Password, c.connection.WillTopic = nil, nil
 		c.keepalive = time.Duration(n.Keepalive) * time.Second
+		if c.refused != "" {
+			return &errLogin{frame.RefusedUnavailable, c.refused}
+		}
 		if c.who, err = c.b.authenticate(c, n); err != nil {
 			return err
 		}
+		c.identified.Store(&c.who)
+		c.known.Store(c.b.counts(c.who))
+		if err := c.b.full(c); err != nil {
+			return err
+		}
+		c.entered.Store(true)
 		body[n.LevelAt] = n.Level // without the bridge bit, which the engine refuses
 		if !c.b.options.Open {
 			// Nothing is kept for a client that is away: its session begins

@@ -108,6 +108,46 @@ func TestAPacketMayComeInPieces(t *testing.T) {
 	}
 }
 
+// A library that writes each field by itself, over a transport that keeps the
+// pieces apart, is not held up; one that never stops is.
+func TestManySmallPiecesAreReadAsTheyCome(t *testing.T) {
+	b := start(t, Options{Open: true, Anonymous: AccessFull, Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}, {Kind: WebSocket, Address: "127.0.0.1:0"}}})
+	ws, _, err := (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial("ws://"+b.Addrs()[1].String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc := &webConn{Conn: ws.NetConn(), ws: ws}
+	defer nc.Close()
+	c := &client{t: t, nc: nc, r: bufio.NewReader(nc)}
+	c.connect(connecting{id: "fields", flags: frame.FlagClean, keepalive: 60})
+	body := []byte{0, 1}
+	var fields [][]byte
+	for i := range 50 {
+		filter := text(fmt.Sprint("t/", i))
+		fields = append(fields, filter[:2], filter[2:], []byte{1})
+		body = append(append(body, filter...), 1)
+	}
+	sub := whole(0x82, body...)
+	c.send(sub[:len(sub)-len(body)]...)
+	c.send(0, 1)
+	for _, f := range fields {
+		c.send(f...)
+	}
+	if p := c.answer(frame.Suback); len(p.body) != 52 {
+		t.Errorf("SUBACK %x", p.body)
+	}
+	if n := value(b.count.gathered); n != 0 {
+		t.Errorf("%d pauses", n)
+	}
+	for _, x := range publishBytes("t/0", strings.Repeat("x", 2*piecesBurst), 1, 1, false) {
+		c.send(x)
+	}
+	c.answer(frame.Puback)
+	if value(b.count.gathered) == 0 {
+		t.Error("a thousand pieces were read one by one")
+	}
+}
+
 func TestHTTPIsNoWayAroundTheLimitOfConnections(t *testing.T) {
 	b := secure(t, func(o *Options) { o.Limits.Connections = 3 })
 	for range 3 {
@@ -118,7 +158,9 @@ func TestHTTPIsNoWayAroundTheLimitOfConnections(t *testing.T) {
 		defer nc.Close()
 	}
 	eventually(t, "they are in", func() bool { return b.accepted.Load() == 3 })
-	dial(t, b).wantClosed()
+	if got := dial(t, b).refusal(newAuthor("late").connecting(time.Now().Add(time.Minute), "broker.example")); got != frame.RefusedUnavailable {
+		t.Errorf("CONNACK %d", got)
+	}
 	if value(b.count.turnedAway.WithLabelValues("full")) != 1 {
 		t.Error("not counted")
 	}

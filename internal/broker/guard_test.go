@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -8,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
 	"banmesh/internal/broker/retained"
 )
@@ -94,11 +97,73 @@ func TestConnectionsAreLimited(t *testing.T) {
 	for i := range 3 {
 		held = append(held, newAuthor(fmt.Sprint(i)).join(t, b))
 	}
-	dial(t, b).wantClosed()
+	late := newAuthor("late")
+	if got := dial(t, b).refusal(late.connecting(time.Now().Add(time.Minute), "broker.example")); got != frame.RefusedUnavailable {
+		t.Errorf("CONNACK %d, want that the server is unavailable", got)
+	}
+	if value(b.count.turnedAway.WithLabelValues("full")) != 1 {
+		t.Error("not counted")
+	}
 	held[0].nc.Close()
 	eventually(t, "there is room", func() bool { return b.open.Load() == 2 })
-	alive2 := newAuthor("late").join(t, b)
-	alive2.wantNothing()
+	late.join(t, b).wantNothing()
+}
+
+// Who does nothing of use makes room, and who listens stays.
+func TestIdleConnectionsGoFirst(t *testing.T) {
+	var ahead atomic.Int64
+	b := community(t, func(o *Options) {
+		o.Limits.Connections = 3
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	listening, publishing, idle := newAuthor("listening").join(t, b), newAuthor("publishing"), newAuthor("idle").join(t, b)
+	listening.subscribe("banmesh/1/net/sshd/+/+/head", 1)
+	topic, card := publishing.card(t, 1)
+	pub := publishing.join(t, b)
+	pub.publish(topic, card, 1, true)
+	late := newAuthor("late")
+	if got := dial(t, b).refusal(late.connecting(time.Now().Add(time.Minute), "broker.example")); got != frame.RefusedUnavailable {
+		t.Errorf("CONNACK %d: somebody went at once", got)
+	}
+	ahead.Store(int64(idleLeast))
+	late.join(t, b)
+	idle.wantClosed()
+	listening.wantNothing()
+	pub.wantNothing()
+}
+
+// A client that is known takes the place of one that is not.
+func TestTheUnknownMakeRoomForTheKnown(t *testing.T) {
+	friend := newAuthor("friend")
+	b := community(t, func(o *Options) {
+		o.Limits.Connections = 2
+		o.Vouched = []ban.Operator{friend.feed.Operator}
+	})
+	var held []*client
+	for i := range 2 {
+		c := newAuthor(fmt.Sprint(i)).join(t, b)
+		c.subscribe("banmesh/1/net/sshd/+/+/head", 1)
+		held = append(held, c)
+	}
+	if got := dial(t, b).refusal(newAuthor("stranger").connecting(time.Now().Add(time.Minute), "broker.example")); got != frame.RefusedUnavailable {
+		t.Errorf("CONNACK %d for a stranger", got)
+	}
+	friend.join(t, b).subscribe("banmesh/1/net/sshd/+/+/head", 1)
+	eventually(t, "one of them went", func() bool { return value(b.count.kicked.WithLabelValues("room for another")) == 1 })
+	held[1].wantClosed() // the newest
+	held[0].wantNothing()
+}
+
+func TestAnAddressWithTooManyConnectionsIsTold(t *testing.T) {
+	b := community(t)
+	near, far := net.Pipe()
+	defer far.Close()
+	go b.serveConn(&counted{Conn: near, refused: "too many from its address", leave: func() {}})
+	c := &client{t: t, nc: far, r: bufio.NewReader(far)}
+	if got := c.refusal(newAuthor("one more").connecting(time.Now().Add(time.Minute), "broker.example")); got != frame.RefusedUnavailable {
+		t.Errorf("CONNACK %d", got)
+	}
+	eventually(t, "it is counted", func() bool { return value(b.count.turnedAway.WithLabelValues("too many from its address")) == 1 })
 }
 
 func TestTheGuardOutlivesTheLackOfDescriptors(t *testing.T) {
@@ -240,7 +305,7 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 		}
 	}
 	once := newAuthor("once").join(t, b)
-	if q := once.subscribe("banmesh/1/net/+/+/+/nothing", 1); q != 1 {
+	if q := once.subscribe("banmesh/1/net/+/+/+/dispute", 1); q != 1 {
 		t.Errorf("granted %#x", q)
 	}
 	once.wantNothing()
@@ -253,7 +318,7 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 	greedy := newAuthor("greedy").join(t, b)
 	body := []byte{0, 1}
 	for range 4000 {
-		body = append(append(body, text("banmesh/1/net/+/+/+/nothing")...), 1)
+		body = append(append(body, text("banmesh/1/net/+/+/+/dispute")...), 1)
 	}
 	greedy.send(whole(0x82, body...)...)
 	greedy.wantClosed()

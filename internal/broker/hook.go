@@ -75,7 +75,7 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	if old := h.b.sessions.get(cl.ID); old != nil && old.who != c.who {
 		h.b.evict(cl.ID)
 	}
-	c.session = h.b.sessions.begin(c, cl, pk.Connect.Clean, &h.b.index)
+	c.session = h.b.sessions.begin(c, cl, pk.Connect.Clean)
 }
 
 // evict takes a client out of the engine with all that is pending for it, so that
@@ -101,7 +101,7 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	if c == nil || c.session == nil {
 		return pk
 	}
-	h.b.pace(c, h.b.now())
+	h.b.charge(c, 1+float64(len(pk.Filters))/filterPrice, h.b.now())
 	out := make(packets.Subscriptions, len(pk.Filters))
 	for i, f := range pk.Filters {
 		qos := min(f.Qos, h.b.maxQoS)
@@ -141,8 +141,10 @@ func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 	for i, f := range pk.Filters {
 		out[i] = packets.Subscription{Filter: "none"}
 		s.subsMu.Lock()
+		bytes := int(s.subs[f.Filter].bytes)
 		delete(s.subs, f.Filter)
 		s.subsMu.Unlock()
+		h.b.releaseFilter(s, bytes)
 		h.b.index.unsubscribe(s, f.Filter)
 	}
 	pk.Filters = out
@@ -176,7 +178,7 @@ func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 }
 
 func (h *hook) OnClientExpired(cl *mqtt.Client) {
-	h.b.sessions.expire(cl, &h.b.index)
+	h.b.sessions.expire(h.b, cl)
 	cl.ClearInflights()
 	h.b.engine.UnsubscribeClient(cl)
 }
@@ -189,16 +191,33 @@ func (b *Broker) subscribe(c *conn, filter string, qos byte) bool {
 		return false
 	}
 	s.subsMu.Lock()
-	_, had := s.subs[filter]
-	if !had && len(s.subs) >= b.limits.Subscriptions {
-		s.subsMu.Unlock()
-		b.count.unsubscribed.WithLabelValues("quota").Inc()
-		return false
+	defer s.subsMu.Unlock()
+	sub, had := s.subs[filter]
+	if !had {
+		if len(s.subs) >= b.limits.Subscriptions {
+			b.count.unsubscribed.WithLabelValues("quota").Inc()
+			return false
+		}
+		sub.bytes = int32(filterBytes + 2*len(filter))
+		if !b.holdFilter(s, int(sub.bytes)) {
+			b.count.unsubscribed.WithLabelValues("memory").Inc()
+			return false
+		}
+		filter = strings.Clone(filter)
 	}
-	filter = strings.Clone(filter)
-	s.subs[filter] = qos
-	s.subsMu.Unlock()
-	b.index.subscribe(s, filter, qos)
+	sub.qos = qos
+	if added := b.index.subscribe(s, filter, qos) * levelBytes; added > 0 {
+		if !b.holdFilter(s, added) {
+			b.index.unsubscribe(s, filter)
+			b.releaseFilter(s, int(sub.bytes))
+			delete(s.subs, filter)
+			b.count.unsubscribed.WithLabelValues("memory").Inc()
+			return false
+		}
+		sub.bytes += int32(added)
+	}
+	s.subs[filter] = sub
+	c.useful.Store(true)
 	return true
 }
 
@@ -222,6 +241,8 @@ func (b *Broker) mayRead(c *conn, filter string) string {
 		return "other network"
 	case strings.HasSuffix(filter, "#"):
 		return "multi-level wildcard"
+	case !matchable(filter):
+		return "no topic matches"
 	}
 	return ""
 }
@@ -231,7 +252,8 @@ func (b *Broker) mayRead(c *conn, filter string) string {
 // paid for by the levels of topics that it visits, found or not.
 func (b *Broker) queueRetained(c *conn, filter string) (visited int, ok bool) {
 	c.session.subsMu.Lock()
-	qos, granted := c.session.subs[filter]
+	sub, granted := c.session.subs[filter]
+	qos := sub.qos
 	c.session.subsMu.Unlock()
 	if !granted {
 		return 0, true

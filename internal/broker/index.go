@@ -43,20 +43,21 @@ func (a *audience) snapshot() []member {
 }
 
 // subscribe adds or changes a subscription; the caller keeps the session's own
-// list.
-func (x *index) subscribe(s *session, filter string, qos byte) {
+// list. added is how many levels no filter had before.
+func (x *index) subscribe(s *session, filter string, qos byte) (added int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	a, ok := x.filters.Get(filter)
 	if !ok {
 		a = &audience{members: make(map[*session]byte, 1)}
-		x.filters.Set(filter, a)
+		added = x.filters.Set(filter, a)
 	}
 	if _, had := a.members[s]; !had {
 		x.count++
 	}
 	a.members[s] = qos
 	a.list = nil
+	return added
 }
 
 func (x *index) unsubscribe(s *session, filters ...string) {

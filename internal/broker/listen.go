@@ -84,23 +84,39 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		delay = retryFirst
-		if l.b.accepted.Load() >= int64(l.b.limits.Connections) {
-			// Those that speak HTTP and never ask for MQTT count too.
-			l.b.count.turnedAway.WithLabelValues("full").Inc()
-			_ = nc.Close()
-			continue
+		if c := l.count(nc); c != nil {
+			return c, nil
 		}
-		from := addrPort(nc.RemoteAddr()).Addr()
-		if !l.b.perIP.enter(from, l.b.limits.PerAddress, l.b.now()) {
-			l.b.count.turnedAway.WithLabelValues("too many from its address").Inc()
-			_ = nc.Close()
-			continue
-		}
-		l.b.accepted.Add(1)
+	}
+}
+
+// count counts a connection, or closes it and gives nil. Those that speak HTTP
+// and never ask for MQTT count too.
+func (l *listener) count(nc net.Conn) net.Conn {
+	b := l.b
+	from := addrPort(nc.RemoteAddr()).Addr()
+	refused := ""
+	switch {
+	case b.accepted.Load() >= int64(b.limits.Connections)+tellMost:
+		b.count.turnedAway.WithLabelValues("full").Inc()
+		_ = nc.Close()
+		return nil
+	case b.perIP.enter(from, b.limits.PerAddress, b.now()):
+		b.accepted.Add(1)
 		return &counted{Conn: nc, leave: func() {
-			l.b.perIP.leave(from, l.b.now())
-			l.b.accepted.Add(-1)
-		}}, nil
+			b.perIP.leave(from, b.now())
+			b.accepted.Add(-1)
+		}}
+	default:
+		refused = "too many from its address"
+	}
+	select {
+	case b.telling <- struct{}{}:
+		return &counted{Conn: nc, refused: refused, leave: func() { <-b.telling }}
+	default:
+		b.count.turnedAway.WithLabelValues(refused).Inc()
+		_ = nc.Close()
+		return nil
 	}
 }
 
@@ -143,8 +159,9 @@ func (l *listener) close() {
 // A counted is a connection that counts against its address until it closes.
 type counted struct {
 	net.Conn
-	once  sync.Once
-	leave func()
+	refused string // why it only shall hear that there is no place; "" otherwise
+	once    sync.Once
+	leave   func()
 }
 
 func (c *counted) Close() error {

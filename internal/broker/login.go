@@ -122,6 +122,18 @@ func (b *Broker) identify(c *conn, n frame.Connection) (identity, error) {
 	return identity{}, &errLogin{frame.RefusedPassword, "password"}
 }
 
+// counts says whether a client is one that this broker knows: an account, or a
+// node of an operator that has its share.
+func (b *Broker) counts(who identity) bool {
+	switch who.method {
+	case "user":
+		return true
+	case "key":
+		return b.admission.known(who.operator)
+	}
+	return false
+}
+
 // known gives the check of the name by which a client called this broker.
 func (b *Broker) known() func(string) bool {
 	if len(b.options.Names) == 0 {

@@ -29,6 +29,7 @@ type counters struct {
 	paced        prometheus.Counter
 	heldUp       prometheus.Counter
 	collected    prometheus.Counter
+	gathered     prometheus.Counter
 }
 
 func newCounters(r prometheus.Registerer) *counters {
@@ -59,6 +60,7 @@ func newCounters(r prometheus.Registerer) *counters {
 		acceptErrors: counter("accept_errors_total", "Errors of listeners that were survived."),
 		paced:        counter("publications_paced_total", "Publications that had to wait for their client's rate."),
 		heldUp:       counter("publishers_held_up_total", "Publications after which the publisher waited for most of its readers."),
+		gathered:     counter("reads_paused_total", "Pauses before the next piece of a packet that came in too many."),
 		collected:    counter("retained_collected_total", "Retained messages that were collected: old, revoked or banned."),
 	}
 }

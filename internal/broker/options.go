@@ -194,7 +194,7 @@ func (l Limits) defaults() Limits {
 	set(&l.AddressRate, 1000)
 	set(&l.AddressBurst, 10_000)
 	set(&l.SessionTime, time.Hour)
-	set(&l.DrainTime, 2*time.Second)
+	set(&l.DrainTime, 10*time.Second)
 	return l
 }
 

@@ -28,6 +28,9 @@ func (b *Broker) publish(c *conn, topic string, payload []byte, id uint16, qos b
 	case qos == 1:
 		b.acknowledge(c, id, sequence)
 	}
+	if why == admitted {
+		c.useful.Store(true)
+	}
 }
 
 // take admits a publication and starts all that follows. The acknowledgement

@@ -39,6 +39,10 @@ func (b *Broker) pace(c *conn, now time.Time) bool { return b.charge(c, 1, now) 
 // publication costs: both take some 20 microseconds.
 const searchPrice = 256
 
+// filterPrice is how many filters of a SUBSCRIBE cost as much as one
+// publication.
+const filterPrice = 8
+
 // charge is pace for what costs as much as n publications.
 func (b *Broker) charge(c *conn, n float64, now time.Time) bool {
 	if n <= 0 {

@@ -37,7 +37,8 @@ type session struct {
 	dropped prometheus.Counter
 
 	subsMu sync.Mutex
-	subs   map[string]byte
+	subs   map[string]subscription
+	payers []payer
 
 	// Where publications go. c is nil while the client is away.
 	mu     sync.Mutex
@@ -50,6 +51,13 @@ type session struct {
 	cl     *mqtt.Client
 	last   uint16
 	order  int64
+}
+
+// A subscription is the quality of service that was granted for a filter, and
+// the bytes that the filter takes.
+type subscription struct {
+	qos   byte
+	bytes int32
 }
 
 type waiting struct {
@@ -158,7 +166,7 @@ type sessionTable struct {
 
 // begin gives the session for a new connection, which may be one that exists.
 // Another connection of the same client loses it.
-func (r *sessionTable) begin(c *conn, cl *mqtt.Client, clean bool, x *index) *session {
+func (r *sessionTable) begin(c *conn, cl *mqtt.Client, clean bool) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.byID[cl.ID]
@@ -170,9 +178,9 @@ func (r *sessionTable) begin(c *conn, cl *mqtt.Client, clean bool, x *index) *se
 		return old
 	}
 	if old != nil {
-		x.drop(old)
+		c.b.drop(old)
 	}
-	s := &session{id: cl.ID, clean: clean, bridge: c.connection.Bridge, who: c.who, subs: map[string]byte{}, c: c, cl: cl, dropped: c.b.count.dropped}
+	s := &session{id: cl.ID, clean: clean, bridge: c.connection.Bridge, who: c.who, subs: map[string]subscription{}, payers: payers(c.who, c.remote.Addr()), c: c, cl: cl, dropped: c.b.count.dropped}
 	s.moving = !clean
 	r.byID[cl.ID] = s
 	return s
@@ -208,7 +216,7 @@ func (r *sessionTable) get(id string) *session {
 }
 
 // end says that a connection is gone.
-func (r *sessionTable) end(c *conn, x *index) {
+func (r *sessionTable) end(c *conn) {
 	s := c.session
 	if s == nil {
 		return
@@ -226,11 +234,11 @@ func (r *sessionTable) end(c *conn, x *index) {
 		delete(r.byID, s.id)
 	}
 	r.mu.Unlock()
-	x.drop(s)
+	c.b.drop(s)
 }
 
 // expire forgets a session that the engine has forgotten.
-func (r *sessionTable) expire(cl *mqtt.Client, x *index) {
+func (r *sessionTable) expire(b *Broker, cl *mqtt.Client) {
 	r.mu.Lock()
 	s := r.byID[cl.ID]
 	if s == nil || s.clean || s.cl != cl {
@@ -239,7 +247,7 @@ func (r *sessionTable) expire(cl *mqtt.Client, x *index) {
 	}
 	delete(r.byID, cl.ID)
 	r.mu.Unlock()
-	x.drop(s)
+	b.drop(s)
 }
 
 // all gives the sessions, sorted by identifier.
@@ -261,13 +269,15 @@ func (r *sessionTable) len() int {
 }
 
 // drop ends all subscriptions of a session.
-func (x *index) drop(s *session) {
+func (b *Broker) drop(s *session) {
 	s.subsMu.Lock()
-	filters := make([]string, 0, len(s.subs))
-	for f := range s.subs {
+	filters, bytes := make([]string, 0, len(s.subs)), 0
+	for f, sub := range s.subs {
 		filters = append(filters, f)
+		bytes += int(sub.bytes)
 	}
 	clear(s.subs)
 	s.subsMu.Unlock()
-	x.unsubscribe(s, filters...)
+	b.releaseFilter(s, bytes)
+	b.index.unsubscribe(s, filters...)
 }

@@ -70,6 +70,9 @@ type webConn struct {
 	r  io.Reader // of the message at hand
 }
 
+// NetConn gives the connection below.
+func (w *webConn) NetConn() net.Conn { return w.Conn }
+
 func (w *webConn) Read(p []byte) (int, error) {
 	for {
 		if w.r == nil {

@@ -33,8 +33,9 @@ func (t *Tree[V]) Get(key string) (v V, ok bool) {
 	return n.value, n.set
 }
 
-// Set puts a value under a key, in place of any other.
-func (t *Tree[V]) Set(key string, v V) {
+// Set puts a value under a key, in place of any other, and gives how many
+// levels the tree did not have before.
+func (t *Tree[V]) Set(key string, v V) (added int) {
 	n := &t.root
 	for more := true; more; {
 		var level string
@@ -47,6 +48,7 @@ func (t *Tree[V]) Set(key string, v V) {
 			}
 			// The level is part of a longer key, which it would keep in memory.
 			n.children[strings.Clone(level)] = child
+			added++
 		}
 		n = child
 	}
@@ -54,6 +56,7 @@ func (t *Tree[V]) Set(key string, v V) {
 		t.n++
 	}
 	n.value, n.set = v, true
+	return added
 }
 
 // Delete removes a key, and every level that nothing needs any more.
