@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -97,7 +98,7 @@ func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 		l.dirty = append(l.dirty, r)
 	}
 	if rec.votes != 0 {
-		l.wheel.schedule(r, rec, latest)
+		l.wheel.schedule(r, rec, min(latest, l.nextToTell(r)))
 	} else if !rec.dirty && rec.told == 0 {
 		l.table.drop(r)
 	}
@@ -112,6 +113,23 @@ func (l *Ledger) arrived(r uint32, own bool) (latest uint32) {
 		}
 	}
 	return latest
+}
+
+// nextToTell is when this node's feed has to say something else of a record's
+// target: when the first of several own claims ends. It is never where there are
+// not several.
+func (l *Ledger) nextToTell(r uint32) uint32 {
+	first, own := uint32(math.MaxUint32), 0
+	for v := range l.table.votesOf(r) {
+		if isOwn(v.feed) {
+			own++
+			first = min(first, v.end)
+		}
+	}
+	if own < 2 {
+		return math.MaxUint32
+	}
+	return first
 }
 
 // prune removes ended claims and gives the latest end of those that are left.

@@ -12,21 +12,23 @@ import (
 // claims of its sources the one with the strongest basis, and of those the one
 // that lasts longest. When that ends, another takes its place.
 func (l *Ledger) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
-	var best *vote
+	target := l.table.target(r)
 	for v := range l.table.votesOf(r) {
-		if isOwn(v.feed) && v.inForce(now) && (best == nil || cmp.Or(cmp.Compare(strength(v), strength(best)), cmp.Compare(v.end, best.end)) > 0) {
-			best = v
+		if !isOwn(v.feed) || !v.inForce(now) {
+			continue
+		}
+		// Of two that are as good one is chosen by their content, so that the feed
+		// is the same after a restart.
+		if x := v.claim(target); !ok || cmp.Or(cmp.Compare(strength(x.Basis), strength(c.Basis)), x.Compare(c)) > 0 {
+			c, ok = x, true
 		}
 	}
-	if best == nil {
-		return c, false
-	}
-	return best.claim(l.table.target(r)), true
+	return c, ok
 }
 
 // strength orders the bases of own claims.
-func strength(v *vote) int {
-	return [...]int{ban.BasisWeak: 0, ban.BasisHandedOver: 1, ban.BasisStrong: 2, ban.BasisDecided: 3}[v.flags&basisMask]
+func strength(b ban.Basis) int {
+	return [...]int{ban.BasisWeak: 0, ban.BasisHandedOver: 1, ban.BasisStrong: 2, ban.BasisDecided: 3}[b]
 }
 
 // Own gives this node's own claims in a topic that are in force, sorted: what
