@@ -11,51 +11,6 @@ import (
 	"banmesh/internal/strict"
 )
 
-// group is a set of operators and how each is counted.
-type group struct {
-	name    string
-	members map[ban.Operator][]seat
-	follows []follow
-	// simple says that nobody has more than one seat.
-	simple bool
-}
-
-// settle is called when a group is complete.
-func (g *group) settle() *group {
-	g.simple = true
-	for _, seats := range g.members {
-		g.simple = g.simple && len(seats) == 1
-	}
-	return g
-}
-
-// seat says as whom an operator's claim is counted. Two claims that sit in one
-// seat are one vote.
-type seat struct {
-	of     *operator
-	weight int
-}
-
-// follow is a followed trust list.
-type follow struct {
-	of      *operator
-	reached map[ban.Operator]bool // whose lists are read too
-}
-
-// seats counts the distinct votes that a group can give.
-func (g *group) seats() int {
-	if g == nil {
-		return 0
-	}
-	distinct := map[*operator]bool{}
-	for _, seats := range g.members {
-		for _, s := range seats {
-			distinct[s.of] = true
-		}
-	}
-	return len(distinct)
-}
-
 // compiler turns a [Source] into a [Policy] and collects all faults.
 type compiler struct {
 	*Policy
@@ -74,6 +29,9 @@ func Compile(s Source, trust Trust) (*Policy, error) {
 		groups:    map[string]*group{},
 		trust:     trust,
 	}}
+	if s.Self != nil {
+		c.self = *s.Self
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Operators)) {
 		c.operator(name, s.Operators[name])
 	}
@@ -150,74 +108,6 @@ func (c *compiler) operator(name string, s OperatorSource) {
 	c.operators[id], c.byName[name] = op, op
 }
 
-func (c *compiler) group(name string, entries []string) {
-	key := "groups." + name
-	if !c.name(key, name) {
-		return
-	}
-	if c.byName[name] != nil {
-		c.fault(key, "an operator has this name already", "")
-		return
-	}
-	g := &group{name: name, members: map[ban.Operator][]seat{}}
-	direct := map[ban.Operator]bool{}
-	for i, text := range entries {
-		p := newParser(fmt.Sprintf("%s[%d]", key, i), text, operatorNames{c.Policy})
-		m := p.member()
-		if p.fault != nil {
-			c.faults = append(c.faults, p.fault)
-			continue
-		}
-		op := c.byName[m.name]
-		if !m.follow {
-			direct[op.id] = true
-			g.members[op.id] = []seat{{op, op.weight}}
-			continue
-		}
-		weight := op.weight
-		if m.weight > 0 {
-			weight = min(weight, m.weight)
-		}
-		c.follow(g, op, m, weight)
-	}
-	// Who is named counts as himself only, whoever else lists him.
-	for id := range direct {
-		op := c.operators[id]
-		g.members[id] = []seat{{op, op.weight}}
-	}
-	c.groups[name] = g.settle()
-}
-
-// follow adds everyone whom op's list reaches, op included, in op's one seat.
-func (c *compiler) follow(g *group, op *operator, m member, weight int) {
-	f := follow{of: op, reached: map[ban.Operator]bool{}}
-	in := map[ban.Operator]bool{}
-	add := func(o ban.Operator) {
-		if !in[o] && len(in) < m.most+1 {
-			in[o] = true
-			g.members[o] = append(g.members[o], seat{op, weight})
-		}
-	}
-	add(op.id)
-	list := c.trust[op.id]
-	for _, o := range list.Operators {
-		add(o)
-	}
-	if m.depth > 1 {
-		for _, next := range list.Follows {
-			if len(f.reached) == maxMost {
-				break
-			}
-			f.reached[next] = true
-			add(next)
-			for _, o := range c.trust[next].Operators {
-				add(o)
-			}
-		}
-	}
-	g.follows = append(g.follows, f)
-}
-
 func (c *compiler) topic(name string, s TopicSource) {
 	key := "topics." + name
 	topic, err := ban.ParseTopic(name)
@@ -225,41 +115,31 @@ func (c *compiler) topic(name string, s TopicSource) {
 		c.fault(key, err.Error(), "")
 		return
 	}
-	r := &rules{topic: topic, ttl: DefaultTTL}
+	r := &rules{topic: topic, accepted: s.Accept}
 	rule := func(field, text string) *node {
 		if strings.TrimSpace(text) == "" {
 			return nil
 		}
 		p := newParser(key+"."+field, text, ruleNames{c.Policy})
 		n := p.rule()
-		if p.fault != nil {
-			c.faults = append(c.faults, p.fault)
-		} else if p.warning != nil {
-			c.warnings = append(c.warnings, p.warning)
-		}
+		c.collect(p)
 		return n
 	}
-	r.ban, r.watch, r.dispute = rule("ban", s.Ban), rule("watch", s.Watch), rule("dispute", s.Dispute)
-	r.everyone = merge("", slices.Concat(r.ban.groups(), r.watch.groups(), r.dispute.groups()))
-	r.confirm = &node{kind: kindQuorum, need: 2, group: r.everyone}
+	r.ban, r.watch, r.suspect, r.dispute = rule("ban", s.Ban), rule("watch", s.Watch), rule("suspect", s.Suspect), rule("dispute", s.Dispute)
+	for field, n := range map[string]*node{"ban": r.ban, "dispute": r.dispute} {
+		n.each(func(n *node) {
+			if n.weak {
+				c.fault(key+"."+field, fmt.Sprintf("%q: weak evidence is watched, it never bans", n.text), "move it into `watch`")
+			}
+		})
+	}
+	r.everyone = merge("", slices.Concat(r.ban.groups(), r.watch.groups(), r.suspect.groups(), r.dispute.groups()))
 	p := newParser(key+".require", s.Require, ruleNames{c.Policy})
-	r.evidence = p.evidence()
-	if p.fault != nil {
-		c.faults = append(c.faults, p.fault)
-	}
-	if s.TTL != nil {
-		r.ttl = s.TTL.Duration()
-	}
-	r.confirmedTTL = max(r.ttl, DefaultConfirmedTTL)
-	if s.ConfirmedTTL != nil {
-		r.confirmedTTL = s.ConfirmedTTL.Duration()
-	}
-	switch {
-	case r.ttl <= 0 || r.ttl > MaxTTL:
-		c.fault(key+".ttl", "a ban lasts more than 0s and at most "+span.Format(MaxTTL), "")
-	case r.confirmedTTL < r.ttl || r.confirmedTTL > MaxTTL:
-		c.fault(key+".confirmed_ttl", "it is at least ttl and at most "+span.Format(MaxTTL), "")
-	}
+	r.require = p.require()
+	c.collect(p)
+	p = newParser(key+".ttl", s.TTL, ruleNames{c.Policy})
+	r.ttl = p.ttls()
+	c.collect(p)
 	var bad string
 	if r.prefix4, r.prefix6, bad = parsePrefixFloors(s.Prefix); bad != "" {
 		c.fault(key+".prefix", fmt.Sprintf("%q is not a prefix limit", clip(bad)), "write \"v4/24\" (8 to 32) or \"v6/48\" (19 to 128)")
@@ -270,68 +150,11 @@ func (c *compiler) topic(name string, s TopicSource) {
 	c.topics[topic] = r
 }
 
-// operatorNames resolves what group members may name.
-type operatorNames struct{ p *Policy }
-
-func (n operatorNames) resolve([]string) *group { return nil }
-func (n operatorNames) known(s string) bool     { return n.p.byName[s] != nil }
-func (n operatorNames) all() []string           { return slices.Sorted(maps.Keys(n.p.byName)) }
-
-// ruleNames resolves what rules may name: groups and operators.
-type ruleNames struct{ p *Policy }
-
-func (n ruleNames) known(s string) bool { return n.p.groups[s] != nil || n.p.byName[s] != nil }
-
-func (n ruleNames) all() []string {
-	return append(slices.Sorted(maps.Keys(n.p.groups)), slices.Sorted(maps.Keys(n.p.byName))...)
-}
-
-func (n ruleNames) resolve(of []string) *group {
-	if len(of) == 1 && n.p.groups[of[0]] != nil {
-		return n.p.groups[of[0]]
+// collect takes a parser's fault, or its warning.
+func (c *compiler) collect(p *parser) {
+	if p.fault != nil {
+		c.faults = append(c.faults, p.fault)
+	} else if p.warning != nil {
+		c.warnings = append(c.warnings, p.warning)
 	}
-	var groups []*group
-	for _, name := range of {
-		if op := n.p.byName[name]; op != nil {
-			groups = append(groups, &group{members: map[ban.Operator][]seat{op.id: {{op, op.weight}}}})
-		} else if g := n.p.groups[name]; g != nil {
-			groups = append(groups, g)
-		}
-	}
-	return merge(strings.Join(of, ", "), groups)
-}
-
-// groups lists the groups that an expression names.
-func (n *node) groups() (list []*group) {
-	n.each(func(n *node) {
-		if n.group != nil {
-			list = append(list, n.group)
-		}
-	})
-	return list
-}
-
-// merge unites groups. Who sits in a seat of his own in one of them sits there
-// in the union.
-func merge(name string, groups []*group) *group {
-	union := &group{name: name, members: map[ban.Operator][]seat{}}
-	for _, g := range groups {
-		union.follows = append(union.follows, g.follows...)
-		for o, seats := range g.members {
-			for _, s := range seats {
-				if !slices.ContainsFunc(union.members[o], func(t seat) bool { return t.of == s.of }) {
-					union.members[o] = append(union.members[o], s)
-				}
-			}
-		}
-	}
-	for o, seats := range union.members {
-		for _, s := range seats {
-			if s.of.id == o {
-				union.members[o] = []seat{s}
-				break
-			}
-		}
-	}
-	return union.settle()
 }

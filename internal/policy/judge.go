@@ -29,26 +29,27 @@ func (p *Policy) Judge(q Question) Verdict {
 			own = max(own, v.End.Unix())
 		}
 	}
-	var remote Verdict
-	if why, ok := protects(q.NeverPeers, q.Target); ok {
-		remote = Verdict{Why: ReasonNeverBan, Rule: why}
-	} else if why, ok := protects(q.Exempt, q.Target); ok {
-		remote = Verdict{Why: ReasonExempt, Rule: why}
-	} else {
-		remote = p.judgeRemote(&q, now)
-	}
+	remote := p.judgeOthers(&q, now)
 	if own <= now {
 		return remote
 	}
 	local := Verdict{Action: Ban, Until: time.Unix(own, 0), Why: ReasonLocal, Rule: "local"}
-	if remote.Action == Ban {
-		// Both hold; the later end is when the ban lapses.
-		if remote.Until.After(local.Until) {
-			local.Until = remote.Until
+	return local.beside(remote)
+}
+
+// beside is a verdict of this node or its operator that stands whatever the
+// others say: where they ban too, the later end is when the ban lapses.
+func (v Verdict) beside(others Verdict) Verdict {
+	switch {
+	case v.Action < others.Action:
+		return others
+	case v.Action == Ban && others.Action == Ban:
+		if others.Until.After(v.Until) {
+			v.Until = others.Until
 		}
-		local.By = remote.By
+		v.By = others.By
 	}
-	return local
+	return v
 }
 
 func protects(p Protection, t ban.Target) (string, bool) {
@@ -58,166 +59,175 @@ func protects(p Protection, t ban.Target) (string, bool) {
 	return p.Protects(t)
 }
 
-// judgeRemote is the verdict without the node's own bans.
-func (p *Policy) judgeRemote(q *Question, now int64) Verdict {
+// judgeOthers is the verdict without this node's own bans: that of its
+// operator's other nodes and that of the peers.
+func (p *Policy) judgeOthers(q *Question, now int64) Verdict {
+	if why, ok := protects(q.NeverPeers, q.Target); ok {
+		return Verdict{Why: ReasonNeverBan, Rule: why}
+	}
+	if why, ok := protects(q.Exempt, q.Target); ok {
+		return Verdict{Why: ReasonExempt, Rule: why}
+	}
 	r := p.topics[q.Topic]
-	var strongRoom, fullRoom, allRoom [usual]ballot
-	strong := strongRoom[:0] // what counts for a ban
-	full := fullRoom[:0]     // and what would, were it not held or new
-	all := allRoom[:0]       // and what is at least worth watching
-	remote, held := false, false
+	guest, isGuest := protects(q.Guests, q.Target)
+	var siblings, peers Verdict
+	if r != nil && r.accepted {
+		siblings = p.judgeSiblings(r, q, now, isGuest)
+	}
+	if isGuest {
+		peers = Verdict{Why: ReasonGuest, Rule: guest}
+	} else {
+		peers = p.judgePeers(r, q, now)
+	}
+	if siblings.Action == Ignore {
+		return peers
+	}
+	return siblings.beside(peers)
+}
+
+// judgeSiblings is the verdict of this operator's other nodes. A person's
+// decision there holds for guests here too.
+func (p *Policy) judgeSiblings(r *rules, q *Question, now int64, guest bool) (s Verdict) {
 	for i := range q.Votes {
 		v := &q.Votes[i]
-		if v.Own {
+		if v.Own || !p.speaks(r, v.Operator) {
 			continue
 		}
-		remote = true
+		why, _ := p.counts(r, v, now)
+		action := Ban
+		switch why {
+		case ReasonNone, ReasonSecond, ReasonEvidence:
+		case ReasonWeak, ReasonHeld:
+			action = Watch
+		default:
+			continue
+		}
+		if guest && v.Basis != ban.BasisDecided {
+			continue
+		}
+		end := time.Unix(r.ballot(v).end, 0)
+		if action > s.Action || action == s.Action && end.After(s.Until) {
+			s = Verdict{Action: action, Until: end, Why: ReasonOwnOperator, Rule: "own operator"}
+		}
+	}
+	return s
+}
+
+// judgePeers is the verdict of the other operators.
+func (p *Policy) judgePeers(r *rules, q *Question, now int64) Verdict {
+	var countedRoom, fullRoom, allRoom [usual]ballot
+	counted := countedRoom[:0] // what counts for a ban
+	full := fullRoom[:0]       // and what would, were it not held or new
+	all := allRoom[:0]         // and what is at least worth watching
+	claimed := false
+	for i := range q.Votes {
+		v := &q.Votes[i]
+		if v.Own || r != nil && p.speaks(r, v.Operator) {
+			continue
+		}
+		claimed = true
 		if r == nil {
-			break
+			return Verdict{Why: ReasonNoRule}
 		}
 		b := r.ballot(v)
-		switch p.counts(r, v, now) {
-		case ReasonNone:
-			strong, full, all = append(strong, b), append(full, b), append(all, b)
-		case ReasonHeld:
-			held = true
-			b.held = true
-			full, all = append(full, b), append(all, b)
-		case ReasonProbation:
+		var why Reason
+		why, b.first = p.counts(r, v, now)
+		switch why {
+		case ReasonNone, ReasonSecond:
+			counted, full, all = append(counted, b), append(full, b), append(all, b)
+		case ReasonHeld, ReasonProbation:
+			b.held = why == ReasonHeld
 			full, all = append(full, b), append(all, b)
 		case ReasonEvidence:
 			all = append(all, b)
+		case ReasonWeak:
+			b.weak = true
+			all = append(all, b)
 		}
 	}
-	switch {
-	case !remote:
+	if !claimed {
 		return Verdict{}
-	case r == nil:
-		return Verdict{Why: ReasonNoRule}
-	case len(all) == 0:
-		return Verdict{Why: ReasonNoQuorum}
 	}
+	arrange(counted)
+	arrange(full)
+	arrange(all)
+	return p.weigh(r, q, now, counted, full, all)
+}
 
+// weigh asks the rules of a topic, the strictest first.
+func (p *Policy) weigh(r *rules, q *Question, now int64, counted, full, all []ballot) Verdict {
 	shared, cautious := protects(q.Caution, q.Target)
-	// why is the reason for not banning what the rule would ban; until bounds
-	// how long that reason can stand.
 	why, rule, until := ReasonNoQuorum, "", int64(0)
-	if met, end := r.ban.lapse(r, strong, now); met != nil {
+	if met, end := r.ban.lapse(tally{counted, now, true}); met != nil {
 		disputed, settled := r.disputed(q.Disputes, now)
 		switch {
 		case disputed != nil:
 			why, rule, until = ReasonDisputed, disputed.text, settled
 		case cautious:
-			return watch(q, strong, met, end, ReasonCaution, shared, cautious)
+			return q.notice(Watch, tally{counted, now, true}, met, end, ReasonCaution, shared, cautious)
 		default:
-			return Verdict{Action: Ban, Until: time.Unix(end, 0), Why: ReasonQuorum, Rule: met.text, By: met.by(q, strong, now)}
+			return Verdict{Action: Ban, Until: time.Unix(end, 0), Why: ReasonQuorum, Rule: met.text, By: q.by(met, tally{counted, now, true})}
 		}
-	} else if len(full) > len(strong) {
-		if held {
-			if met, end := r.ban.lapse(r, full, now); met != nil {
-				why, rule, until = ReasonHeld, met.text, end
+	} else if len(full) > len(counted) {
+		// What waits or is new is watched at least, where it would ban.
+		if met, end := r.ban.lapse(tally{full, now, true}); met != nil {
+			reason := ReasonHeld
+			if unheld := unheld(full); len(unheld) > 0 {
+				if new, newEnd := r.ban.lapse(tally{unheld, now, true}); new != nil {
+					met, end, full, reason = new, newEnd, unheld, ReasonProbation
+				}
 			}
-			full = unheld(full)
-		}
-		if met, end := r.ban.lapse(r, full, now); met != nil {
-			return watch(q, full, met, end, ReasonProbation, shared, cautious)
+			return q.notice(Watch, tally{full, now, true}, met, end, reason, shared, cautious)
 		}
 	}
-
-	// What is disputed or held is still watched where the watch rule says so:
-	// that harms nobody who does nothing here.
-	met, end := r.watch.lapse(r, all, now)
-	switch {
-	case met != nil && why == ReasonNoQuorum:
-		return watch(q, all, met, end, ReasonWatched, shared, cautious)
-	case met != nil:
-		v := watch(q, all, met, min(end, until), why, shared, cautious)
-		if v.Why == why {
-			v.Rule = rule
+	for _, notice := range [...]struct {
+		rule   *node
+		action Action
+		why    Reason
+	}{{r.watch, Watch, ReasonWatched}, {r.suspect, Suspect, ReasonSuspect}} {
+		t := tally{all, now, false}
+		met, end := notice.rule.lapse(t)
+		switch {
+		case met == nil:
+		case why == ReasonNoQuorum:
+			return q.notice(notice.action, t, met, end, notice.why, shared, cautious)
+		default:
+			// What is disputed is still watched: that harms nobody who does
+			// nothing here.
+			v := q.notice(notice.action, t, met, min(end, until), why, shared, cautious)
+			if v.Why == why {
+				v.Rule = rule
+			}
+			return v
 		}
-		return v
-	case why == ReasonHeld:
-		return Verdict{Action: Hold, Until: time.Unix(until, 0), Why: why, Rule: rule}
-	case why == ReasonDisputed:
+	}
+	if why == ReasonDisputed {
 		return Verdict{Until: time.Unix(until, 0), Why: why, Rule: rule}
 	}
 	return Verdict{Why: why}
 }
 
-// watch is the verdict of a part of a rule that is met and does not ban. A
-// shared address is watched for a short time only.
-func watch(q *Question, ballots []ballot, met *node, end int64, why Reason, shared string, cautious bool) Verdict {
-	rule, now := met.text, q.Now.Unix()
+func (q *Question) by(met *node, t tally) []ban.Operator {
+	if q.Brief {
+		return nil
+	}
+	return met.by(t)
+}
+
+// notice is the verdict of a part of a rule that is met and does not ban. A
+// shared address is noticed for a short time only.
+func (q *Question) notice(action Action, t tally, met *node, end int64, why Reason, shared string, cautious bool) Verdict {
+	rule := met.text
 	if cautious {
-		if end = min(end, newest(ballots)+int64(cautionTTL/time.Second)); end <= now {
+		if end = min(end, newest(t.ballots)+seconds(cautionTTL)); end <= t.now {
 			return Verdict{Why: ReasonCaution, Rule: shared}
 		}
 		if why != ReasonDisputed && why != ReasonHeld {
 			why, rule = ReasonCaution, shared
 		}
 	}
-	return Verdict{Action: Watch, Until: time.Unix(end, 0), Why: why, Rule: rule, By: met.by(q, ballots, now)}
+	return Verdict{Action: action, Until: time.Unix(end, 0), Why: why, Rule: rule, By: q.by(met, t)}
 }
-
-// counts says what a remote vote is worth: [ReasonNone] for a ban,
-// [ReasonHeld], [ReasonProbation] and [ReasonEvidence] for watching only,
-// anything else for nothing.
-func (p *Policy) counts(r *rules, v *Vote, now int64) Reason {
-	switch {
-	case v.Quarantined:
-		return ReasonQuarantine
-	case v.End.Unix() <= now:
-		return ReasonExpired
-	case r.tooWide(v.Target):
-		return ReasonPrefix
-	case !r.knows(v.Operator):
-		return ReasonUnknown
-	case v.Since.Unix()+int64(r.confirmedTTL/time.Second) <= now:
-		return ReasonExpired
-	case int(v.Hits) < r.evidence.hits, r.evidence.established && !v.Established:
-		return ReasonEvidence
-	case v.Held:
-		return ReasonHeld
-	}
-	if op := p.operators[v.Operator]; op != nil && op.probation.Unix() > now {
-		return ReasonProbation
-	}
-	return ReasonNone
-}
-
-// Counts says why a vote does not count in full for a ban, or [ReasonNone].
-func (p *Policy) Counts(topic ban.Topic, v Vote, now time.Time) Reason {
-	switch r := p.topics[topic]; {
-	case v.Own && v.End.After(now):
-		return ReasonNone
-	case v.Own:
-		return ReasonExpired
-	case r == nil:
-		return ReasonNoRule
-	default:
-		return p.counts(r, &v, now.Unix())
-	}
-}
-
-// Accepts says whether the topic's rules would look at a claim of target at
-// all.
-func (p *Policy) Accepts(topic ban.Topic, target ban.Target) bool {
-	r := p.topics[topic]
-	return r != nil && !r.tooWide(target)
-}
-
-func (r *rules) tooWide(t ban.Target) bool {
-	p, ok := t.Prefix()
-	if !ok {
-		return false
-	}
-	if p.Addr().Is4() {
-		return p.Bits() < r.prefix4
-	}
-	return p.Bits() < r.prefix6
-}
-
-func (r *rules) knows(o ban.Operator) bool { return r.everyone.members[o] != nil }
 
 // disputed gives the part of the dispute rule that is met, and until when.
 func (r *rules) disputed(disputes []Dispute, now int64) (*node, int64) {
@@ -227,11 +237,11 @@ func (r *rules) disputed(disputes []Dispute, now int64) (*node, int64) {
 	ballots := make([]ballot, 0, len(disputes))
 	for _, d := range disputes {
 		if end := d.End.Unix(); end > now {
-			ballots = append(ballots, ballot{operator: d.Operator, end: end, capped: end, long: end})
+			ballots = append(ballots, ballot{operator: d.Operator, end: end})
 		}
 	}
-	arrange(ballots, byEnd)
-	return r.dispute.met(ballots, now)
+	arrange(ballots)
+	return r.dispute.lapse(tally{ballots, now, false})
 }
 
 func newest(ballots []ballot) (since int64) {
@@ -242,7 +252,7 @@ func newest(ballots []ballot) (since int64) {
 }
 
 func unheld(ballots []ballot) []ballot {
-	kept := ballots[:0]
+	kept := make([]ballot, 0, len(ballots))
 	for i := range ballots {
 		if !ballots[i].held {
 			kept = append(kept, ballots[i])

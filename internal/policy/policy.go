@@ -6,10 +6,12 @@
 // replayed and explained. It does no I/O and has no clock of its own.
 //
 // Fixed in code, whatever the rules say: protections beat all claims; the
-// node's own bans need no vote; operators are counted, never keys, nodes or
-// addresses; all that is reached through one followed operator is one vote
-// together with that operator's own; an operator that is not named, nor
-// reached by a follow, is ignored.
+// node's own bans need no vote, and those of its operator's other nodes none
+// in topics that it accepts; weak evidence bans nobody; a ban of a target that
+// was watched is a vote and never the first; no peer bans a guest; operators
+// are counted, never keys, nodes or addresses; all that is reached through one
+// followed operator is one vote together with that operator's own; an operator
+// that is not named, nor reached by a follow, is ignored.
 package policy
 
 import (
@@ -30,6 +32,7 @@ type Policy struct {
 	topics    map[ban.Topic]*rules
 	groups    map[string]*group
 	trust     Trust
+	self      ban.Operator // zero: none
 	warnings  strict.Faults
 }
 
@@ -43,24 +46,16 @@ type operator struct {
 
 // rules are what is compiled for a topic.
 type rules struct {
-	topic        ban.Topic
-	ban, watch   *node  // nil: never
-	dispute      *node  // nil: disputes lift nothing
-	confirm      *node  // two seats of those that the rules name
-	everyone     *group // all whom the ban and watch rules name
-	evidence     evidence
-	ttl          time.Duration
-	confirmedTTL time.Duration
-	prefix4      int
-	prefix6      int
-	limits       Limits
-}
-
-// evidence is what a claim must bring to count for a ban.
-type evidence struct {
-	hits        int
-	established bool
-	text        string
+	topic               ban.Topic
+	ban, watch, suspect *node  // nil: never
+	dispute             *node  // nil: disputes lift nothing
+	everyone            *group // all whom the rules name
+	require             byKind[evidence]
+	ttl                 byKind[int64] // seconds
+	prefix4             int
+	prefix6             int
+	limits              Limits
+	accepted            bool // own operator's other nodes speak for this one
 }
 
 // Nothing is the policy of a node without rules: nothing remote is applied.
@@ -129,13 +124,41 @@ func (p *Policy) Operators(topic ban.Topic) []ban.Operator {
 	if r == nil {
 		return nil
 	}
-	return slices.SortedFunc(maps.Keys(r.everyone.members), compareOperators)
+	all := slices.Collect(maps.Keys(r.everyone.members))
+	if p.speaks(r, p.self) && !slices.Contains(all, p.self) {
+		all = append(all, p.self)
+	}
+	slices.SortFunc(all, compareOperators)
+	return all
+}
+
+// As gives the same policy for a node of an operator, whose other nodes then
+// speak for it.
+func (p *Policy) As(self ban.Operator) *Policy {
+	as := *p
+	as.self, as.source.Self = self, &self
+	return &as
+}
+
+// Self is the operator of this node, zero if it has none.
+func (p *Policy) Self() ban.Operator { return p.self }
+
+// speaks says whether the operator is this node's own and speaks for it in a
+// topic.
+func (p *Policy) speaks(r *rules, o ban.Operator) bool {
+	return r.accepted && o == p.self && p.self != ban.Operator{}
+}
+
+// Accepted says whether the node's own operator speaks for it in the topic.
+func (p *Policy) Accepted(topic ban.Topic) bool {
+	r := p.topics[topic]
+	return r != nil && r.accepted
 }
 
 // Knows says whether the operator's claims count for something in the topic.
 func (p *Policy) Knows(topic ban.Topic, o ban.Operator) bool {
 	r := p.topics[topic]
-	return r != nil && r.knows(o)
+	return r != nil && (r.knows(o) || p.speaks(r, o))
 }
 
 // Follows gives the operators whose published trust lists the rules follow,

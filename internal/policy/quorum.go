@@ -14,87 +14,48 @@ import (
 type ballot struct {
 	operator ban.Operator
 	since    int64
-	end      int64 // the claim's own end
-	capped   int64 // end under the topic's ttl
-	long     int64 // end under the topic's confirmed ttl
-	use      int64 // the one of the three that is being counted by
+	end      int64 // its author's, or the topic's ttl, whichever is earlier
 	held     bool
+	weak     bool // counts only where a rule asks for weak evidence
+	first    bool // may be the first vote of a quorum that bans
 }
 
 func (r *rules) ballot(v *Vote) ballot {
-	since, end := v.Since.Unix(), v.End.Unix()
-	return ballot{
-		operator: v.Operator,
-		since:    since,
-		end:      end,
-		capped:   min(end, since+int64(r.ttl/time.Second)),
-		long:     min(end, since+int64(r.confirmedTTL/time.Second)),
-	}
+	since := v.Since.Unix()
+	return ballot{operator: v.Operator, since: since, end: min(v.End.Unix(), since+r.ttl.of(v.Class, v.Basis))}
 }
 
-// bound selects which end of a ballot counts.
-type bound uint8
-
-const (
-	byEnd bound = iota
-	byTTL
-	byConfirmedTTL
-)
-
-// arrange sorts ballots by the chosen end, longest first; ties are broken by
+// arrange sorts ballots by their end, longest first; ties are broken by
 // operator, so that the order in which votes arrived never shows.
-func arrange(ballots []ballot, by bound) {
-	for i := range ballots {
-		b := &ballots[i]
-		switch by {
-		case byEnd:
-			b.use = b.end
-		case byTTL:
-			b.use = b.capped
-		case byConfirmedTTL:
-			b.use = b.long
-		}
-	}
+func arrange(ballots []ballot) {
 	slices.SortFunc(ballots, func(a, b ballot) int {
-		return cmp.Or(cmp.Compare(b.use, a.use), compareOperators(a.operator, b.operator), cmp.Compare(a.since, b.since))
+		return cmp.Or(cmp.Compare(b.end, a.end), compareOperators(a.operator, b.operator), cmp.Compare(a.since, b.since))
 	})
 }
 
-// lapse gives the part of n that the ballots meet now, and the exact moment at
-// which they will stop to, if nothing changes; a nil part where they do not
-// meet it. A claim counts for the topic's ttl, and for its confirmed ttl as
-// long as a second seat claims the same. The ballots are left arranged for
-// [node.by].
-func (n *node) lapse(r *rules, ballots []ballot, now int64) (*node, int64) {
-	if n == nil || len(ballots) == 0 {
-		return nil, 0
-	}
-	arrange(ballots, byConfirmedTTL)
-	_, confirmed := r.confirm.met(ballots, now)
-	if confirmed > now {
-		if part, long := n.met(ballots, now); part == nil || long <= confirmed {
-			return part, long
-		}
-	}
-	arrange(ballots, byTTL)
-	part, short := n.met(ballots, now)
-	if confirmed <= now || short > confirmed {
-		return part, short
-	}
-	// It holds under the confirmed ttl until the confirmation lapses.
-	arrange(ballots, byConfirmedTTL)
-	part, _ = n.met(ballots, now)
-	return part, confirmed
+// tally is what a rule is evaluated over.
+type tally struct {
+	ballots []ballot // arranged
+	now     int64
+	// bans says that the rule bans: a quorum then needs a ballot that may be
+	// the first.
+	bans bool
 }
 
-// met evaluates n over arranged ballots.
-func (n *node) met(ballots []ballot, now int64) (*node, int64) {
+// lapse gives the part of n that is met now, and the exact moment at which it
+// will stop to be, if nothing changes; a nil part where it is not met. Of
+// ballots sorted by end, the one that completes a quorum is the moment at which
+// it lapses.
+func (n *node) lapse(t tally) (*node, int64) {
+	if n == nil || len(t.ballots) == 0 {
+		return nil, 0
+	}
 	switch n.kind {
 	case kindOr:
 		var best *node
 		until := int64(0)
 		for _, k := range n.kids {
-			if part, end := k.met(ballots, now); part != nil && end > until {
+			if part, end := k.lapse(t); part != nil && end > until {
 				best, until = part, end
 			}
 		}
@@ -102,7 +63,7 @@ func (n *node) met(ballots []ballot, now int64) (*node, int64) {
 	case kindAnd:
 		until := int64(math.MaxInt64)
 		for _, k := range n.kids {
-			part, end := k.met(ballots, now)
+			part, end := k.lapse(t)
 			if part == nil {
 				return nil, 0
 			}
@@ -110,21 +71,18 @@ func (n *node) met(ballots []ballot, now int64) (*node, int64) {
 		}
 		return n, until
 	}
-	if until := n.count(ballots, now, nil); until > now {
+	if until := n.count(t, nil); until > t.now {
 		return n, until
 	}
 	return nil, 0
 }
 
 // by lists the operators whose ballots meet n, a part that [node.lapse] gave.
-func (n *node) by(q *Question, ballots []ballot, now int64) (list []ban.Operator) {
-	if q.Brief {
-		return nil
-	}
+func (n *node) by(t tally) (list []ban.Operator) {
 	n.each(func(n *node) {
 		if n.group != nil {
 			var picked []ban.Operator
-			if n.count(ballots, now, &picked) > now {
+			if n.count(t, &picked) > t.now {
 				for _, o := range picked {
 					if !slices.Contains(list, o) {
 						list = append(list, o)
@@ -138,98 +96,72 @@ func (n *node) by(q *Question, ballots []ballot, now int64) (list []ban.Operator
 
 // count gives the moment at which a quorum or weight lapses, or a time that is
 // not after now. With picked it lists whose ballots were counted.
-func (n *node) count(ballots []ballot, now int64, picked *[]ban.Operator) int64 {
+func (n *node) count(t tally, picked *[]ban.Operator) int64 {
 	if n.within == 0 {
-		return n.window(ballots, now, math.MinInt64, math.MaxInt64, picked)
+		return n.window(t, math.MinInt64, math.MaxInt64, picked)
 	}
 	// The votes that count lie in some window that begins at one of them.
 	best, start := int64(0), int64(0)
 	width := int64(n.within / time.Second)
-	for i := range ballots {
-		from := ballots[i].since
-		if until := n.window(ballots, now, from, from+width, nil); until > best {
+	for i := range t.ballots {
+		from := t.ballots[i].since
+		if until := n.window(t, from, from+width, nil); until > best {
 			best, start = until, from
 		}
 	}
-	if picked != nil && best > now {
-		n.window(ballots, now, start, start+width, picked)
+	if picked != nil && best > t.now {
+		n.window(t, start, start+width, picked)
 	}
 	return best
 }
 
 // window counts the ballots that arrived from one time to another, both
 // included.
-func (n *node) window(ballots []ballot, now, from, to int64, picked *[]ban.Operator) int64 {
-	if n.kind == kindQuorum && n.group.simple && n.need <= fewSeats {
-		return n.fewSimple(ballots, now, from, to, picked)
-	}
+func (n *node) window(t tally, from, to int64, picked *[]ban.Operator) int64 {
+	var room [fewSeats]*operator
 	var taken []claimed
-	sum := 0
-	for i := range ballots {
-		b := &ballots[i]
-		if b.use <= now {
+	simple := n.kind == kindQuorum && n.group.simple && n.need <= fewSeats
+	sum, first := 0, !t.bans
+	for i := range t.ballots {
+		b := &t.ballots[i]
+		if b.end <= t.now {
 			return 0 // the rest ended even earlier
 		}
-		if b.since < from || b.since > to {
+		if b.since < from || b.since > to || b.weak && !n.weak {
 			continue
 		}
 		seats := n.group.members[b.operator]
 		if len(seats) == 0 {
 			continue
 		}
+		first = first || b.first
 		before := sum
-		if n.kind == kindWeight {
+		switch {
+		case sum >= n.need:
+			// Only the ballot that may be the first is missing.
+		case simple:
+			if !slices.Contains(room[:sum], seats[0].of) {
+				room[sum] = seats[0].of
+				sum++
+			}
+		case n.kind == kindWeight:
 			taken, sum = weigh(taken, sum, seats[0], b.operator)
-		} else if sit(&taken, n.group, b.operator) {
+		case sit(&taken, n.group, b.operator):
 			sum++
 		}
-		if sum > before && picked != nil {
+		if picked != nil && (sum > before || sum >= n.need && first && b.first) {
 			*picked = append(*picked, b.operator)
 		}
-		if sum >= n.need {
-			return b.use
+		if sum >= n.need && first {
+			return b.end
 		}
 	}
 	return 0
 }
 
-// fewSeats is the largest quorum that is counted without allocating.
+// fewSeats is the largest quorum that is counted without allocating, where
+// every operator has one seat: nearly all rules are of that kind.
 const fewSeats = 8
-
-// fewSimple is window for the quorums that nearly all rules have: small, of
-// operators with one seat each.
-func (n *node) fewSimple(ballots []ballot, now, from, to int64, picked *[]ban.Operator) int64 {
-	var taken [fewSeats]*operator
-	sum := 0
-next:
-	for i := range ballots {
-		b := &ballots[i]
-		if b.use <= now {
-			return 0 // the rest ended even earlier
-		}
-		if b.since < from || b.since > to {
-			continue
-		}
-		seats := n.group.members[b.operator]
-		if len(seats) == 0 {
-			continue
-		}
-		for _, seat := range taken[:sum] {
-			if seat == seats[0].of {
-				continue next
-			}
-		}
-		taken[sum] = seats[0].of
-		sum++
-		if picked != nil {
-			*picked = append(*picked, b.operator)
-		}
-		if sum >= n.need {
-			return b.use
-		}
-	}
-	return 0
-}
 
 // claimed is a seat that is counted, and for whom.
 type claimed struct {

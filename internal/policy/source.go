@@ -16,6 +16,9 @@ type Source struct {
 	Operators map[string]OperatorSource `toml:"operators,omitempty" json:"operators,omitempty"`
 	Groups    map[string][]string       `toml:"groups,omitempty" json:"groups,omitempty"`
 	Topics    map[string]TopicSource    `toml:"topics,omitempty" json:"topics,omitempty"`
+	// Self is this node's own operator, whose other nodes speak for it in the
+	// topics that it accepts. nil where the node has none; no file says it.
+	Self *ban.Operator `toml:"-" json:"self,omitempty"`
 }
 
 // OperatorSource is one [operators.NAME] section.
@@ -38,17 +41,22 @@ type OperatorSource struct {
 // TopicSource holds the rules of one [topics.NAME] section.
 type TopicSource struct {
 	Ban     string `toml:"ban,omitempty" json:"ban,omitempty"`         // whose claims ban: `any of core or 2 of livepeer within 6h`
-	Watch   string `toml:"watch,omitempty" json:"watch,omitempty"`     // whose claims are watched: `any of livepeer`
-	Require string `toml:"require,omitempty" json:"require,omitempty"` // what a claim must bring to count for a ban: `hits >= 3 and tcp`
+	Watch   string `toml:"watch,omitempty" json:"watch,omitempty"`     // whose claims are watched: `any of livepeer or 3 weak of core`
+	Suspect string `toml:"suspect,omitempty" json:"suspect,omitempty"` // whose claims make a suspect: `any of everyone`
+	// Require is what a claim must bring to count for a ban, by kind:
+	// `hits >= 3 and tcp, scan: hits >= 10, decided: never`.
+	Require string `toml:"require,omitempty" json:"require,omitempty"`
 	Dispute string `toml:"dispute,omitempty" json:"dispute,omitempty"` // whose disputes lift a ban: `2 of core`
-	// TTL caps how long after its arrival a claim counts; ConfirmedTTL is the
-	// cap where a second operator says the same.
-	TTL          *span.Duration `toml:"ttl,omitempty" json:"ttl,omitempty"`
-	ConfirmedTTL *span.Duration `toml:"confirmed_ttl,omitempty" json:"confirmed_ttl,omitempty"`
+	// TTL is how long after its arrival a claim counts, by kind:
+	// `72h, decided: 90d, scan: 12h`. Its author's end can only shorten that.
+	TTL string `toml:"ttl,omitempty" json:"ttl,omitempty"`
 	// Prefix lists the widest prefixes accepted: `v4/32`, `v6/64`.
 	Prefix []string `toml:"prefix,omitempty" json:"prefix,omitempty"`
 	// Limits are for each operator in this topic.
 	Limits *LimitsSource `toml:"limits,omitempty" json:"limits,omitempty"`
+	// Accept says that the node takes part in the topic, so that its operator's
+	// other nodes speak for it. Set by who reads the configuration.
+	Accept bool `toml:"-" json:"accept,omitempty"`
 }
 
 // Defaults and bounds of a [Source].
@@ -60,10 +68,9 @@ const (
 	DefaultProbation = 72 * time.Hour
 	// MaxProbation keeps the end of a probation a date.
 	MaxProbation = 10 * 365 * 24 * time.Hour
-	// DefaultTTL keeps a single operator's mistake short; DefaultConfirmedTTL
-	// applies where two agree.
-	DefaultTTL          = 24 * time.Hour
-	DefaultConfirmedTTL = 7 * 24 * time.Hour
+	// DefaultTTL is how long a machine's claim counts: over the pause of an
+	// attacker that comes back on the second evening.
+	DefaultTTL = 72 * time.Hour
 	// MaxTTL is the longest that feeds carry.
 	MaxTTL = 90 * 24 * time.Hour
 	// MaxOperators bounds what one vote's evaluation can cost.
@@ -90,15 +97,6 @@ func parsePrefixFloors(list []string) (four, six int, bad string) {
 		}
 	}
 	return four, six, ""
-}
-
-// clip bounds foreign text that an error repeats.
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "..."
-	}
-	return s
 }
 
 // A Trust holds the trust lists that followed operators publish: their names

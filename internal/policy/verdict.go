@@ -12,13 +12,24 @@ type Action uint8
 
 // The actions, weakest first.
 const (
-	Ignore Action = iota // nothing
-	Hold                 // it would be banned, but waits for a person's approval
-	Watch                // its first offence here bans it
-	Ban                  // it is banned
+	Ignore  Action = iota // nothing
+	Suspect               // its second offence here bans it
+	Watch                 // its first offence here bans it
+	Ban                   // it is banned
 )
 
-var actionNames = [...]string{"ignore", "hold", "watch", "ban"}
+var actionNames = [...]string{"ignore", "suspect", "watch", "ban"}
+
+// Offences is how many offences ban a target here, of the usual number.
+func (a Action) Offences(usual int) int {
+	switch a {
+	case Suspect:
+		return min(2, usual)
+	case Watch, Ban:
+		return min(1, usual)
+	}
+	return usual
+}
 
 func (a Action) String() string {
 	if int(a) < len(actionNames) {
@@ -52,7 +63,7 @@ const (
 	ReasonQuorum                   // the topic's ban rule is met
 	ReasonWatched                  // the topic's watch rule is met
 	ReasonProbation                // it would be banned were the operators not new
-	ReasonHeld                     // it would be banned, but claims are held for approval or over a budget
+	ReasonHeld                     // it would be banned, but claims wait for approval or for room in a budget
 	ReasonDisputed                 // enough operators dispute it
 	ReasonCaution                  // many people share the address, so it is watched only
 	ReasonNeverBan                 // it overlaps what must never be banned
@@ -62,13 +73,21 @@ const (
 	ReasonUnknown                  // the operator is in none of the topic's rules
 	ReasonQuarantine               // the operator is quarantined
 	ReasonPrefix                   // the prefix is wider than the topic accepts
-	ReasonEvidence                 // fewer hits, or weaker evidence, than the topic requires
-	ReasonExpired                  // the claim has ended, or outlived the topic's ttl
+	ReasonEvidence                 // weaker evidence than the topic requires
+	ReasonExpired                  // the claim has ended
+	ReasonAged                     // the claim is older than the topic's ttl
+	ReasonWeak                     // weak evidence bans nobody
+	ReasonSecond                   // fewer hits than required: a vote, but never the first
+	ReasonSuspect                  // the topic's suspect rule is met
+	ReasonOwnOperator              // another node of this operator banned it
+	ReasonGuest                    // it lately logged in or did real work here
+	ReasonMistake                  // its author withdrew it as a mistake
 )
 
 var reasonNames = [...]string{
 	"none", "local", "quorum", "watched", "probation", "held", "disputed", "caution", "never-ban", "exempt",
 	"no-rule", "no-quorum", "unknown-operator", "quarantine", "prefix", "evidence", "expired",
+	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake",
 }
 
 var reasonTexts = [...]string{
@@ -77,7 +96,7 @@ var reasonTexts = [...]string{
 	"the topic's ban rule is met",
 	"the topic's watch rule is met",
 	"it would be banned, but an operator is new and on probation",
-	"it would be banned, but claims are held for approval or over a budget",
+	"it would be banned, but claims wait for approval or for room in a budget, so it is watched",
 	"enough operators dispute it",
 	"many people share the address, so it is only watched",
 	"it overlaps what must never be banned",
@@ -87,8 +106,15 @@ var reasonTexts = [...]string{
 	"the operator is in none of the topic's rules",
 	"the operator is quarantined",
 	"the prefix is wider than the topic accepts",
-	"fewer hits or weaker evidence than the topic requires",
-	"the claim has ended, or outlived the topic's ttl",
+	"weaker evidence than the topic requires",
+	"the claim has ended",
+	"the claim is older than this topic's ttl",
+	"weak evidence, which bans nobody",
+	"fewer hits than the topic requires, such as a ban of a watched address: a vote, but never the first",
+	"the topic's suspect rule is met",
+	"another node of this operator banned it",
+	"it lately logged in or did real work here, so no peer bans it",
+	"its author withdrew it as a mistake",
 }
 
 // String gives the reason's name: "never-ban".
@@ -136,15 +162,19 @@ type Verdict struct {
 	By []ban.Operator
 }
 
-// A Vote is one live claim as policy sees it. Its target is the judged one or a
-// wider prefix around it.
+// A Vote is one live claim as policy sees it.
 type Vote struct {
-	ban.Claim
 	Operator ban.Operator
 	// Own says that it is this node's own ban.
 	Own bool
-	// Since is when the claim arrived here.
-	Since time.Time
+	// On is what was claimed: the judged target or a wider prefix around it.
+	On ban.Target
+	// Since is when the claim arrived here, End when it ends.
+	Since, End  time.Time
+	Class       ban.Class
+	Basis       ban.Basis
+	Hits        uint8
+	Established bool
 	// Held says that the claim waits for approval or room in a budget;
 	// Quarantined that its operator's claims count for nothing.
 	Held, Quarantined bool
@@ -172,9 +202,11 @@ type Question struct {
 	// NeverBan shields from every claim, this node's own included; so does
 	// Allowed, what a person allowed. NeverPeers and Exempt (what a person
 	// unbanned) shield from the claims of others. Caution marks addresses that
-	// many people share. Each may be nil.
+	// many people share, Guests those that lately logged in or did real work
+	// here, which no peer bans. Each may be nil.
 	NeverBan, NeverPeers     Protection
 	Allowed, Exempt, Caution Protection
+	Guests                   Protection
 	Now                      time.Time
 	// Brief leaves out who met the rule, for a caller that only acts.
 	Brief bool
