@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // A Guard brakes a feed that adds more in an hour than its own turnover lets
 // expect. It measures what counted, so what had to wait teaches it nothing:
@@ -13,14 +16,15 @@ type Guard struct {
 	// Away is how many additions count beside those of the hour: of the time in
 	// which this node heard nothing.
 	Away int `json:"away,omitempty"`
-	// Open is until when a person lets everything count.
-	Open time.Time `json:"open,omitzero"`
-	// Since is when the feed began to wait; zero where nothing of it does.
+	// Holds says that additions wait for a person, Since from when on.
+	Holds bool      `json:"holds,omitempty"`
 	Since time.Time `json:"held_since,omitzero"`
 }
 
-// memory is the share of an hour in the average: about half a day of memory.
-const memory = 0.1
+// memory is the share of an hour in the average: a week of memory, so that who
+// always takes all that is allowed gets no more than some three times as much a
+// day later.
+const memory = 1. / (7 * 24)
 
 // turnoverOf estimates the hourly turnover of a feed from its size: bans
 // usually last a day.
@@ -31,14 +35,14 @@ const turnoverOf = 24
 func (g *Guard) Add(l Limits, now time.Time) bool {
 	g.roll(now)
 	switch {
-	case l.PerHour == 0, now.Before(g.Open):
+	case l.PerHour == 0:
 	case g.Added < g.allowed(l):
 	case g.Away > 0:
 		g.Away--
 		return true
 	default:
-		if g.Over++; g.Since.IsZero() {
-			g.Since = now
+		if g.Over++; !g.Holds {
+			g.Holds, g.Since = true, now
 		}
 		return false
 	}
@@ -46,11 +50,11 @@ func (g *Guard) Add(l Limits, now time.Time) bool {
 	return true
 }
 
-// Join tells the size of a feed that is heard for the first time: its whole
+// Join counts a claim of a feed that is heard for the first time: its whole
 // state is no flood, and says how much it turns over.
-func (g *Guard) Join(live int, now time.Time) {
+func (g *Guard) Join(now time.Time) {
 	g.roll(now)
-	g.Usual = max(g.Usual, float64(live)/turnoverOf)
+	g.Usual += 1. / turnoverOf
 }
 
 // Credit lets the additions of a time in which this node was away count, so
@@ -59,18 +63,13 @@ func (g *Guard) Credit(l Limits, away time.Duration) {
 	g.Away += int(away.Hours() * float64(g.allowed(l)))
 }
 
-// Approve lets everything count until a time, and ends the wait. The ledger
-// lets what waits count.
-func (g *Guard) Approve(until, now time.Time) {
+// Approve ends the wait, and what waited does not wait again: the hour is
+// counted anew.
+func (g *Guard) Approve(now time.Time) {
 	g.roll(now)
-	g.Over, g.Since = 0, time.Time{}
-	if until.After(g.Open) {
-		g.Open = until
-	}
+	g.Holds, g.Since = false, time.Time{}
+	g.Added, g.Over = 0, 0
 }
-
-// Settled says that nothing of the feed waits any longer.
-func (g *Guard) Settled() { g.Over, g.Since = 0, time.Time{} }
 
 // roll closes hours that are over.
 func (g *Guard) roll(now time.Time) {
@@ -83,9 +82,7 @@ func (g *Guard) roll(now time.Time) {
 		return
 	}
 	g.Usual += memory * (float64(g.Added) - g.Usual)
-	for range min(hours-1, 100) { // quiet hours; after a hundred nothing is left
-		g.Usual -= memory * g.Usual
-	}
+	g.Usual *= math.Pow(1-memory, float64(hours-1)) // quiet hours
 	g.Start, g.Added, g.Over = g.Start.Add(time.Duration(hours)*time.Hour), 0, 0
 }
 
@@ -101,16 +98,11 @@ type Brake struct {
 	Added   int       `json:"added_this_hour"`
 	Over    int       `json:"waiting_of_this_hour"`
 	Since   time.Time `json:"since,omitzero"` // since when something waits
-	Open    time.Time `json:"open_until,omitzero"`
 }
 
 // State gives the numbers of a guard.
 func (g *Guard) State(l Limits, now time.Time) Brake {
 	c := *g
 	c.roll(now)
-	b := Brake{Usual: c.Usual, Allowed: c.allowed(l), Added: c.Added, Over: c.Over, Since: c.Since}
-	if now.Before(c.Open) {
-		b.Open = c.Open
-	}
-	return b
+	return Brake{Usual: c.Usual, Allowed: c.allowed(l), Added: c.Added, Over: c.Over, Since: c.Since}
 }

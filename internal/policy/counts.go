@@ -17,7 +17,7 @@ func (p *Policy) counts(r *rules, v *Vote, now int64) (why Reason, first bool) {
 		return ReasonQuarantine, false
 	case v.End.Unix() <= now:
 		return ReasonExpired, false
-	case r.tooWide(v.On):
+	case r.tooWide(v.Target):
 		return ReasonPrefix, false
 	case !r.knows(v.Operator) && !p.speaks(r, v.Operator):
 		return ReasonUnknown, false

@@ -177,4 +177,3 @@ func (n ruleNames) resolve(of []string) *group {
 	}
 	return merge(strings.Join(of, ", "), groups)
 }
-

@@ -40,7 +40,7 @@ const StrikeWindow = 24 * time.Hour
 // under attack, and tight for a stolen key.
 func DefaultLimits() Limits {
 	return Limits{
-		PerHour:   100,
+		PerHour:   200,
 		Turnover:  10,
 		Live:      20_000,
 		Addresses: 65_536,

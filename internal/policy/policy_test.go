@@ -24,7 +24,9 @@ func source(topic TopicSource, names ...string) Source {
 var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func vote(name string, since, end time.Duration) Vote {
-	return Vote{Operator: op(name), Since: t0.Add(since), Claim: ban.Claim{Target: ban.MustTarget("198.51.100.7"), End: t0.Add(end), Hits: 5, Established: true}}
+	return Vote{Operator: op(name), Since: t0.Add(since), Claim: ban.Claim{
+		Target: ban.MustTarget("198.51.100.7"), End: t0.Add(end), Basis: ban.BasisStrong, Hits: 5, Established: true,
+	}}
 }
 
 func TestVotesGiveTheVerdictOfTheRules(t *testing.T) {
@@ -33,7 +35,6 @@ func TestVotesGiveTheVerdictOfTheRules(t *testing.T) {
 		op("bob"):   {Operators: []ban.Operator{op("y"), op("z")}},
 		op("far"):   {Operators: []ban.Operator{op("q")}},
 	}
-	week := span.Of(7 * 24 * time.Hour)
 	for _, c := range []struct {
 		name   string
 		topic  TopicSource
@@ -65,22 +66,22 @@ func TestVotesGiveTheVerdictOfTheRules(t *testing.T) {
 			"ignore/no-quorum",
 		},
 		{
-			"a single claim counts for the topic's ttl",
+			"a machine's claim counts for the topic's ttl",
 			TopicSource{Ban: "any of alice"},
 			nil,
 			[]Vote{vote("alice", 0, 40*24*time.Hour)},
-			"ban/quorum/86400",
+			"ban/quorum/259200",
 		},
 		{
-			"a confirmed claim counts longer, as long as it is confirmed",
-			TopicSource{Ban: "any of alice, bob"},
+			"its author's end only shortens that, however many say more",
+			TopicSource{Ban: "2 of everyone"},
 			nil,
-			[]Vote{vote("alice", 0, 40*24*time.Hour), vote("bob", 0, 48*time.Hour)},
-			"ban/quorum/172800",
+			[]Vote{vote("alice", 0, 40*24*time.Hour), vote("bob", 0, 40*24*time.Hour), vote("carol", 0, 24*time.Hour)},
+			"ban/quorum/259200",
 		},
 		{
 			"the ttl can be raised",
-			TopicSource{Ban: "any of alice", TTL: &week},
+			TopicSource{Ban: "any of alice", TTL: "7d"},
 			nil,
 			[]Vote{vote("alice", 0, 40*24*time.Hour)},
 			"ban/quorum/604800",
@@ -129,7 +130,7 @@ func TestVotesGiveTheVerdictOfTheRules(t *testing.T) {
 			"watch/watched/10800",
 		},
 		{
-			"weak evidence is watched only",
+			"fewer hits and no connection are watched only",
 			TopicSource{Ban: "any of everyone", Watch: "any of everyone", Require: "hits >= 6 and tcp"},
 			nil,
 			[]Vote{vote("alice", 0, 3*time.Hour)},
@@ -246,7 +247,7 @@ func TestFaultsAreToldAtOnceWithPlaceAndHint(t *testing.T) {
 		"topics.sshd.require:6: expected \">=\", got \">\"\n" +
 		"  hits > 3\n" +
 		"       ^\n" +
-		"  hint: write `hits >= 3`, `tcp`, or `hits >= 3 and tcp`\n" +
+		"  hint: write `hits >= 3`, `tcp`, `strong` or `decided`, joined with `and`; or `never`\n" +
 		"topics.sshd.prefix: \"v4/99\" is not a prefix limit\n" +
 		"  hint: write \"v4/24\" (8 to 32) or \"v6/48\" (19 to 128)"
 	if err == nil || err.Error() != want {
@@ -268,8 +269,7 @@ func TestRecommendedRulesCompile(t *testing.T) {
 		for i := range n {
 			names = append(names, "op"+strconv.Itoa(i))
 		}
-		b, w, r := Recommended("everyone", n)
-		p, err := Compile(source(TopicSource{Ban: b, Watch: w, Require: r}, names...), nil)
+		p, err := Compile(source(Recommended("everyone", n).topic(), names...), nil)
 		if err != nil || len(p.Warnings()) > 0 || (len(p.Operators("sshd")) != n) {
 			t.Errorf("%d operators: %v, %v", n, err, p.Warnings())
 		}
@@ -278,14 +278,10 @@ func TestRecommendedRulesCompile(t *testing.T) {
 
 // The grammar of times has no end of its own: policy bounds each.
 func TestTimesWithoutAnEndAreRefused(t *testing.T) {
-	for name, want := range map[string]string{"30d": "", "1mo": "", "90d": "", "90d 1s": "topics.sshd.ttl", "-1": "topics.sshd.ttl", "0": "topics.sshd.ttl"} {
-		var d span.Duration
-		if err := d.UnmarshalText([]byte(name)); err != nil {
-			t.Fatal(err)
-		}
-		_, err := Compile(source(TopicSource{Ban: "any of alice", TTL: &d, ConfirmedTTL: &d}, "alice"), nil)
+	for ttl, want := range map[string]string{"30d": "", "1mo": "", "90d": "", "1d 12h, decided: 1h 30m": "", "90d 1s": "ttl:1", "-1": "ttl:1", "0": "ttl:1", "72h, decided: 91d": "ttl:15"} {
+		_, err := Compile(source(TopicSource{Ban: "any of alice", TTL: ttl}, "alice"), nil)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("ttl = %q: %v", name, err)
+			t.Errorf("ttl = %q: %v", ttl, err)
 		}
 	}
 	for _, within := range []string{"-1", "0s", "soon"} {

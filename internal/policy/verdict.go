@@ -58,30 +58,30 @@ type Reason uint8
 
 // The reasons.
 const (
-	ReasonNone       Reason = iota // nothing is claimed
-	ReasonLocal                    // this node banned it
-	ReasonQuorum                   // the topic's ban rule is met
-	ReasonWatched                  // the topic's watch rule is met
-	ReasonProbation                // it would be banned were the operators not new
-	ReasonHeld                     // it would be banned, but claims wait for approval or for room in a budget
-	ReasonDisputed                 // enough operators dispute it
-	ReasonCaution                  // many people share the address, so it is watched only
-	ReasonNeverBan                 // it overlaps what must never be banned
-	ReasonExempt                   // it was unbanned or allowed here
-	ReasonNoRule                   // the topic has no rules here
-	ReasonNoQuorum                 // too few of the operators that count
-	ReasonUnknown                  // the operator is in none of the topic's rules
-	ReasonQuarantine               // the operator is quarantined
-	ReasonPrefix                   // the prefix is wider than the topic accepts
-	ReasonEvidence                 // weaker evidence than the topic requires
-	ReasonExpired                  // the claim has ended
-	ReasonAged                     // the claim is older than the topic's ttl
-	ReasonWeak                     // weak evidence bans nobody
-	ReasonSecond                   // fewer hits than required: a vote, but never the first
-	ReasonSuspect                  // the topic's suspect rule is met
-	ReasonOwnOperator              // another node of this operator banned it
-	ReasonGuest                    // it lately logged in or did real work here
-	ReasonMistake                  // its author withdrew it as a mistake
+	ReasonNone        Reason = iota // nothing is claimed
+	ReasonLocal                     // this node banned it
+	ReasonQuorum                    // the topic's ban rule is met
+	ReasonWatched                   // the topic's watch rule is met
+	ReasonProbation                 // it would be banned were the operators not new
+	ReasonHeld                      // it would be banned, but claims wait for approval or for room in a budget
+	ReasonDisputed                  // enough operators dispute it
+	ReasonCaution                   // many people share the address, so it is watched only
+	ReasonNeverBan                  // it overlaps what must never be banned
+	ReasonExempt                    // it was unbanned or allowed here
+	ReasonNoRule                    // the topic has no rules here
+	ReasonNoQuorum                  // too few of the operators that count
+	ReasonUnknown                   // the operator is in none of the topic's rules
+	ReasonQuarantine                // the operator is quarantined
+	ReasonPrefix                    // the prefix is wider than the topic accepts
+	ReasonEvidence                  // weaker evidence than the topic requires
+	ReasonExpired                   // the claim has ended
+	ReasonAged                      // the claim is older than the topic's ttl
+	ReasonWeak                      // weak evidence bans nobody
+	ReasonSecond                    // fewer hits than required: a vote, but never the first
+	ReasonSuspect                   // the topic's suspect rule is met
+	ReasonOwnOperator               // another node of this operator banned it
+	ReasonGuest                     // it lately logged in or did real work here
+	ReasonMistake                   // its author withdrew it as a mistake
 )
 
 var reasonNames = [...]string{
@@ -162,19 +162,15 @@ type Verdict struct {
 	By []ban.Operator
 }
 
-// A Vote is one live claim as policy sees it.
+// A Vote is one live claim as policy sees it. Its target is the judged one or a
+// wider prefix around it.
 type Vote struct {
+	ban.Claim
 	Operator ban.Operator
 	// Own says that it is this node's own ban.
 	Own bool
-	// On is what was claimed: the judged target or a wider prefix around it.
-	On ban.Target
-	// Since is when the claim arrived here, End when it ends.
-	Since, End  time.Time
-	Class       ban.Class
-	Basis       ban.Basis
-	Hits        uint8
-	Established bool
+	// Since is when the claim arrived here.
+	Since time.Time
 	// Held says that the claim waits for approval or room in a budget;
 	// Quarantined that its operator's claims count for nothing.
 	Held, Quarantined bool
