@@ -83,8 +83,8 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 			fmt.Fprintf(w, "%s is banned %s until %s, for %s more\n", e.Target, in, clock(s.Until), cli.Short(s.Until.Sub(now)))
 		case control.ActionWatch:
 			fmt.Fprintf(w, "%s is watched %s: its first offence here bans it, until %s\n", e.Target, in, clock(s.Until))
-		case control.ActionHold:
-			fmt.Fprintf(w, "%s is not banned %s: its claims wait for approval\n", e.Target, in)
+		case control.ActionSuspect:
+			fmt.Fprintf(w, "%s is a suspect %s: its second offence here bans it, until %s\n", e.Target, in, clock(s.Until))
 		default:
 			fmt.Fprintf(w, "%s is not banned %s\n", e.Target, in)
 		}

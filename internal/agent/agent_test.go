@@ -128,7 +128,7 @@ func (n *node) hearIn(topic ban.Topic, o ban.Operator, targets ...string) {
 	n.t.Helper()
 	c := ban.Change{Feed: ban.Feed{Topic: topic, Operator: o, Node: ban.NodeOf([]byte("node"))}}
 	for _, x := range targets {
-		c.Claims = append(c.Claims, ban.Claim{Target: ban.MustTarget(x), End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Hits: 9, Established: true})
+		c.Claims = append(c.Claims, ban.Claim{Target: ban.MustTarget(x), End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Hits: 9, Established: true, Basis: ban.BasisStrong})
 	}
 	if err := n.a.ledger.Apply(c); err != nil {
 		n.t.Fatal(err)
@@ -323,7 +323,7 @@ func TestWrongRequestsAreRefusedWithTheirReason(t *testing.T) {
 }
 
 func TestAFloodWaitsForAPerson(t *testing.T) {
-	n := newNode(t, quiet+"watch = \"any of alice\"\nban = \"any of alice\"\n"+trusts("alice", alice)+"[topics.sshd.limits]\nhold_floor = 2\n")
+	n := newNode(t, quiet+"watch = \"any of alice\"\nban = \"any of alice\"\n"+trusts("alice", alice)+"[topics.sshd.limits]\nper_hour = 2\n")
 	n.hear(alice, "45.1.1.1", "45.1.1.2", "45.1.1.3", "45.1.1.4")
 	n.eventually("the first two are enforced", func() bool { return n.drops("45.1.1.1") && n.drops("45.1.1.2") })
 	var holds []ledger.Hold

@@ -46,10 +46,10 @@ type HeldOffender struct {
 
 // Actions of a [Standing].
 const (
-	ActionIgnore = "ignore"
-	ActionWatch  = "watch"
-	ActionHold   = "hold"
-	ActionBan    = "ban"
+	ActionIgnore  = "ignore"
+	ActionWatch   = "watch"
+	ActionSuspect = "suspect"
+	ActionBan     = "ban"
 )
 
 // A Standing is a verdict in one topic and all that it rests on.

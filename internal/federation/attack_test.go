@@ -124,7 +124,7 @@ func signed(key ed25519.PrivateKey, f ban.Feed, epoch, number uint64, issued tim
 }
 
 func banning(target string) *wire.Delta {
-	return &wire.Delta{GC: wire.Minutes(time.Now()), Up: wire.SortClaims([]ban.Claim{{Target: ban.MustTarget(target), End: time.Now().Add(time.Hour)}}, time.Now())}
+	return &wire.Delta{GC: wire.Minutes(time.Now()), Up: wire.SortClaims([]ban.Claim{{Target: ban.MustTarget(target), End: time.Now().Add(time.Hour), Basis: ban.BasisStrong}}, time.Now())}
 }
 
 func TestAttack01AForgedEvent(t *testing.T) {
@@ -351,7 +351,7 @@ func TestAttack08AHugePrefix(t *testing.T) {
 
 func TestAttack09AnInnocentAddressThatWasSpoofed(t *testing.T) {
 	alice, _, bob, l := judged(t, policy.TopicSource{Ban: "any of everyone", Require: "hits >= 3 and tcp"})
-	spoofed := ban.Claim{Target: ban.MustTarget("198.51.100.1"), End: time.Now().Add(time.Hour), Class: ban.ClassFlood, Hits: 200}
+	spoofed := ban.Claim{Target: ban.MustTarget("198.51.100.1"), End: time.Now().Add(time.Hour), Class: ban.ClassFlood, Hits: 200, Basis: ban.BasisStrong}
 	if err := alice.s.Say("sshd", []ban.Claim{spoofed}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +400,7 @@ func TestAttack11FramingIsDisputed(t *testing.T) {
 	if got := heard(t, alice, bob, l, "192.0.2.9"); !slices.Equal(got, []string{"192.0.2.9"}) {
 		t.Fatalf("enforced: %v", got)
 	}
-	if err := carol.s.Dispute("sshd", []ban.Claim{{Target: ban.MustTarget("192.0.2.9"), End: time.Now().Add(time.Hour)}}); err != nil {
+	if err := carol.s.Dispute("sshd", []ban.Claim{{Target: ban.MustTarget("192.0.2.9"), End: time.Now().Add(time.Hour), Basis: ban.BasisStrong}}); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "the dispute", func() bool { return len(enforced(l)) == 0 })
@@ -613,7 +613,7 @@ func TestAttack19ABrokerThatDropsWhatAJoinerCannotTakeAtOnce(t *testing.T) {
 		for j := range 40 {
 			at := time.Now().Add(-time.Hour).Add(time.Duration(j) * 2 * time.Second)
 			target := ban.MustTarget(fmt.Sprintf("10.%d.0.%d", i, j))
-			if _, err := w.say(at, wire.SortClaims([]ban.Claim{{Target: target, End: time.Now().Add(time.Hour)}}, at), nil); err != nil {
+			if _, err := w.say(at, wire.SortClaims([]ban.Claim{{Target: target, End: time.Now().Add(time.Hour), Basis: ban.BasisStrong}}, at), nil); err != nil {
 				t.Fatal(err)
 			}
 		}

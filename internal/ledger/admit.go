@@ -23,18 +23,29 @@ func (l *Ledger) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time)
 		// usual rate yet.
 		b.Free++
 		l.feeds.pending.budget(key)
-		state.guard.Base++
-		if !b.Take(limits, l.table.target(r), false, now) {
+		state.guard.Join(now)
+		if !l.room(b, r, v, now) {
 			l.setHold(r, v, queued)
 		}
-	case !approved && !state.guard.Add(limits, state.live-state.held, now):
+	case !approved && !state.guard.Add(limits, now):
 		if state.held == 0 {
 			l.log.Warn("a feed changes more than usual, and waits for approval", "feed", state.feed.String())
 		}
 		l.setHold(r, v, guarded)
-	case !b.Take(limits, l.table.target(r), !approved, now):
+	case !l.room(b, r, v, now):
 		l.setHold(r, v, queued)
 	}
+}
+
+// room asks an operator's budget for a vote's claim. What a person approved is
+// no longer its author's decision alone.
+func (l *Ledger) room(b *budget, r uint32, v *vote, now time.Time) bool {
+	target := l.table.target(r)
+	basis := v.claim(target).Basis
+	if b.Approved.After(now) {
+		basis = ban.BasisStrong
+	}
+	return b.Take(l.policy.Limits(l.table.topicName(r)), target, basis, now)
 }
 
 // alsoCounts says whether another counted vote on the record is of the same
@@ -99,7 +110,8 @@ func (l *Ledger) release(key budgetKey, b *budget, now time.Time) {
 	for len(b.queue) > 0 {
 		q := b.queue[0]
 		if v, ok := l.queuedVote(q, topic); ok {
-			if !l.alsoCounts(q.record, v) && !b.Take(limits, l.table.target(q.record), !b.Approved.After(now), now) {
+			paced := b.Approved.After(now) || l.feeds.list[q.feed].guard.Room(limits, now)
+			if !paced || !l.alsoCounts(q.record, v) && !l.room(b, q.record, v, now) {
 				break
 			}
 			l.countsNow(q, v)
@@ -159,7 +171,7 @@ func (l *Ledger) openGuards(now time.Time) {
 	}
 	for n := range due {
 		state := &l.feeds.list[n]
-		state.guard.Approve(state.live-state.held, now)
+		state.guard.Approve(now)
 		l.feeds.pending.feed(n, &l.feeds)
 		l.log.Info("a feed that waited for approval comes in at its hourly rate", "feed", state.feed.String())
 	}

@@ -91,8 +91,8 @@ type arrival struct {
 	again  bool     // the author says a claim again, and not the whole feed
 }
 
-// arrival says how a change's claims came, and lets a budget grow for the time
-// that this node was away.
+// arrival says how a change's claims came, and lets a guard pass what came in the
+// time that this node was away.
 func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 	state := &l.feeds.list[f]
 	if state.reset != nil && !reset {
@@ -108,13 +108,13 @@ func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 			delete(l.feeds.known, state.feed)
 		}
 	}
-	b := l.feeds.budget(state.feed)
-	if !b.credited {
-		b.credited = true
+	if !state.credited {
+		state.credited = true
 		if l.feeds.away > 0 {
-			b.Credit(l.policy.Limits(state.feed.Topic), l.feeds.away, now)
+			state.guard.Credit(l.policy.Limits(state.feed.Topic), l.feeds.away)
 		}
 	}
+	b := l.feeds.budget(state.feed)
 	if b.Joined.IsZero() {
 		b.Joined = now
 		l.feeds.pending.budget(budgetKey{state.feed.Topic, state.feed.Operator})

@@ -32,10 +32,9 @@ func parseBudgetKey(s string) (k budgetKey, err error) {
 type budget struct {
 	policy.Budget
 	standing
-	queue    []voteAt
-	stored   int  // claims of the operator in the topic, those that wait included
-	credited bool // for the time that this node was away
-	changed  bool
+	queue   []voteAt
+	stored  int // claims of the operator in the topic, those that wait included
+	changed bool
 }
 
 // standing is what is remembered of an operator in a topic over restarts.

@@ -215,13 +215,13 @@ func (l *Ledger) Standing(name ban.Topic, target ban.Target) (s Standing, ok boo
 
 // Stats counts what the ledger holds.
 type Stats struct {
-	Targets int `json:"targets"`
-	Claims  int `json:"claims"`
-	Own     int `json:"own"`
-	Feeds   int `json:"feeds"`
-	Banned  int `json:"banned"`
-	Watched int `json:"watched"`
-	Held    int `json:"held"`
+	Targets   int `json:"targets"`
+	Claims    int `json:"claims"`
+	Own       int `json:"own"`
+	Feeds     int `json:"feeds"`
+	Banned    int `json:"banned"`
+	Watched   int `json:"watched"`
+	Suspected int `json:"suspected"`
 	// Waiting and Dropped count claims of peers that do not count yet, and those
 	// that are not kept.
 	Waiting int `json:"waiting"`
@@ -251,8 +251,8 @@ func (l *Ledger) Stats() Stats {
 			s.Banned++
 		case policy.Watch:
 			s.Watched++
-		case policy.Hold:
-			s.Held++
+		case policy.Suspect:
+			s.Suspected++
 		}
 	}
 	return s

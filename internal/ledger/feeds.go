@@ -40,6 +40,7 @@ type feedState struct {
 	changed     bool // to be written
 	replayed    bool // it was heard since Open
 	guard       policy.Guard
+	credited    bool // for the time that this node was away
 	// reset is how the claims of a Reset came that is not over; nil otherwise.
 	reset *arrival
 }

@@ -124,7 +124,7 @@ func (l *Ledger) decide(o ban.Operator, topic ban.Topic, to hold, open time.Dura
 				continue
 			}
 			if to == counted {
-				if !l.alsoCounts(r, v) && !l.feeds.budget(state.feed).Take(l.policy.Limits(state.feed.Topic), l.table.target(r), false, now) {
+				if !l.alsoCounts(r, v) && !l.feeds.budget(state.feed).Take(l.policy.Limits(state.feed.Topic), l.table.target(r), ban.BasisStrong, now) {
 					continue
 				}
 				l.countsNow(voteAt{r, v.feed}, v)
@@ -148,7 +148,7 @@ func (l *Ledger) decide(o ban.Operator, topic ban.Topic, to hold, open time.Dura
 			opened++
 		}
 		if state.guard.Holds {
-			state.guard.Approve(state.live-state.held, now)
+			state.guard.Approve(now)
 			l.feeds.pending.feed(n, &l.feeds)
 			opened++
 		}

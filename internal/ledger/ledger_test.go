@@ -22,7 +22,7 @@ func feed(name string) ban.Feed {
 }
 
 func claim(target string, d time.Duration) ban.Claim {
-	return ban.Claim{Target: ban.MustTarget(target), End: t0.Add(d), Class: ban.ClassAuth, Hits: 5, Established: true}
+	return ban.Claim{Target: ban.MustTarget(target), End: t0.Add(d), Class: ban.ClassAuth, Hits: 5, Established: true, Basis: ban.BasisStrong}
 }
 
 func rules(t testing.TB, topic policy.TopicSource, names ...string) *policy.Policy {

@@ -20,7 +20,7 @@ func many(from, n int, d time.Duration) []ban.Claim {
 		if err != nil {
 			panic(err)
 		}
-		list[i] = ban.Claim{Target: t, End: t0.Add(d), Class: ban.ClassAuth, Hits: 3}
+		list[i] = ban.Claim{Target: t, End: t0.Add(d), Class: ban.ClassAuth, Hits: 3, Basis: ban.BasisStrong}
 	}
 	return list
 }
@@ -45,16 +45,16 @@ func limited(t testing.TB, l policy.LimitsSource, names ...string) *policy.Polic
 }
 
 func TestAFloodWaitsForAPersonAndIsWatchedMeanwhile(t *testing.T) {
-	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{HoldFloor: ptr(100), PerHour: ptr(1000), Burst: ptr(1000)}, "alice")})
+	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(500)}, "alice")})
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 1000, 48*time.Hour)}))
 	w.wantBanned(1000, "after the join")
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 1000, 48*time.Hour)}))
-	w.wantBanned(1300, "after a flood: 30 % may pass")
+	w.wantBanned(1500, "after a flood: the hour's rate may pass")
 	if !w.Watched("sshd", many(100_900, 1, 0)[0].Target) {
 		t.Error("what waits is not watched")
 	}
 	holds := w.Holds()
-	if len(holds) != 1 || holds[0].Claims != 700 || holds[0].Why != HoldGuard || holds[0].Name != "alice" || len(holds[0].Sample) == 0 {
+	if len(holds) != 1 || holds[0].Claims != 500 || holds[0].Why != HoldGuard || holds[0].Name != "alice" || len(holds[0].Sample) == 0 {
 		t.Fatalf("holds are %+v", holds)
 	}
 	if e := w.Explain(many(100_900, 1, 0)[0].Target); e.Standings[0].Why != policy.ReasonHeld {
@@ -64,13 +64,13 @@ func TestAFloodWaitsForAPersonAndIsWatchedMeanwhile(t *testing.T) {
 	w.restart()
 	join := ban.Change{Feed: feed("alice"), Reset: true, Claims: append(many(0, 1000, 48*time.Hour), many(100_000, 1000, 48*time.Hour)...)}
 	w.must(w.Apply(join))
-	w.wantBanned(1300, "after a restart")
+	w.wantBanned(1500, "after a restart")
 	w.now = w.now.Add(10 * time.Hour)
 	w.Expire(w.now)
-	w.wantBanned(1300, "hours later")
+	w.wantBanned(1500, "hours later")
 	n, err := w.Approve(op("alice"), "sshd", 0)
 	w.must(err)
-	if n != 700 {
+	if n != 500 {
 		t.Errorf("approved %d", n)
 	}
 	w.wantBanned(2000, "after the approval")
@@ -83,7 +83,7 @@ func TestAFloodWaitsForAPersonAndIsWatchedMeanwhile(t *testing.T) {
 }
 
 func TestARejectedFloodStaysRejected(t *testing.T) {
-	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{HoldFloor: ptr(10)}, "alice")})
+	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(10)}, "alice")})
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 50, 48*time.Hour)}))
 	w.wantBanned(10, "the floor")
 	n, err := w.Reject(op("alice"), "")
@@ -101,34 +101,42 @@ func TestARejectedFloodStaysRejected(t *testing.T) {
 	w.wantBanned(15, "five more")
 }
 
-func TestABudgetTricklesAndRefills(t *testing.T) {
-	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(60), Burst: ptr(20), HoldChange: ptr(0), HoldRate: ptr(0)}, "alice")})
+// Whom nobody asks about it, a flood reaches at its hourly rate, a day later.
+func TestAFloodThatNobodyDecidesAboutComesInSlowly(t *testing.T) {
+	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(20), Turnover: ptr(0)}, "alice")})
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 100, 48*time.Hour)}))
-	w.wantBanned(20, "the burst")
-	for minute := 1; minute <= 30; minute++ {
-		w.now = t0.Add(time.Duration(minute) * time.Minute)
+	w.wantBanned(20, "the hour's rate")
+	for hour := range 23 {
+		w.now = t0.Add(time.Duration(hour) * time.Hour)
 		w.Expire(w.now)
 	}
-	w.wantBanned(50, "half an hour at one a minute")
-	if h := w.Holds(); len(h) != 1 || h[0].Why != HoldBudget || h[0].Claims != 50 {
+	w.wantBanned(20, "for a day a person is asked")
+	for _, hour := range []int{25, 26} {
+		w.now = t0.Add(time.Duration(hour)*time.Hour + time.Minute)
+		w.Expire(w.now)
+		w.now = w.now.Add(10 * time.Second)
+		w.Expire(w.now)
+	}
+	w.wantBanned(60, "two hours after that day")
+	if h := w.Holds(); len(h) != 1 || h[0].Why != HoldBudget || h[0].Claims != 40 {
 		t.Errorf("holds are %+v", h)
 	}
 	// What waits and is withdrawn never counts.
 	var gone []ban.Target
-	for _, c := range many(50, 50, 0) {
+	for _, c := range many(0, 100, 0) {
 		gone = append(gone, c.Target)
 	}
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, gone...)}))
-	w.now = t0.Add(3 * time.Hour)
+	w.now = t0.Add(30 * time.Hour)
 	w.Expire(w.now)
-	w.wantBanned(50, "after a withdrawal")
+	w.wantBanned(0, "after a withdrawal")
 	if len(w.Holds()) != 0 {
 		t.Errorf("something waits: %+v", w.Holds())
 	}
 }
 
 func TestLiveBansAndAddressesAreBounded(t *testing.T) {
-	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{Live: ptr(50), HoldChange: ptr(0), HoldRate: ptr(0)}, "alice")})
+	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{Live: ptr(50)}, "alice")})
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: append(many(0, 40, time.Hour), many(1000, 40, 9*time.Hour)...)}))
 	w.wantBanned(50, "the live budget")
 	w.now = t0.Add(time.Hour + time.Minute)
@@ -334,17 +342,17 @@ func TestAJoinInPiecesIsNoFlood(t *testing.T) {
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true})) // it is followed, and nothing was heard yet
 	join(400, 3000)
 	w.wantBanned(3000, "after the join")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 1000, 48*time.Hour)}))
-	w.wantBanned(3500, "after a flood: the budget lets 500 pass")
+	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 2000, 48*time.Hour)}))
+	w.wantBanned(4250, "after a flood: ten of its usual hours pass")
 	w.must(w.Close())
 	w.restart()
 	before := w.now
 	w.now = w.now.Add(time.Hour)
-	all := append(many(0, 3000, 48*time.Hour), many(100_000, 1000, 48*time.Hour)...)
+	all := append(many(0, 3000, 48*time.Hour), many(100_000, 2000, 48*time.Hour)...)
 	for i := 0; i < len(all); i += 700 {
 		w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: i == 0, More: i+700 < len(all), Claims: all[i:min(i+700, len(all))]}))
 	}
-	w.wantBanned(3500, "after a restart")
+	w.wantBanned(4250, "after a restart")
 	for _, i := range []int{0, 2999} {
 		if c := w.Explain(many(i, 1, 0)[0].Target).Standings[0].Claims[0]; !c.Since.Equal(before) {
 			t.Errorf("claim %d came at %v, want %v", i, c.Since, before)
@@ -352,7 +360,7 @@ func TestAJoinInPiecesIsNoFlood(t *testing.T) {
 	}
 	// What a later Reset does not repeat is withdrawn at its end, not before.
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, More: true, Claims: many(0, 10, 48*time.Hour)}))
-	w.wantBanned(3500, "in the middle of a Reset")
+	w.wantBanned(4250, "in the middle of a Reset")
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(2000, 10, 48*time.Hour)}))
 	w.wantBanned(20, "after a Reset")
 }

@@ -139,7 +139,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 			}
 			return l
 		}
-		limits := &policy.LimitsSource{PerHour: ptr(1 << 20), Burst: ptr(1 << 24), Live: ptr(1 << 24), Addresses: ptr(1 << 31), HoldChange: ptr(0), HoldRate: ptr(0), Strikes: ptr(1000)}
+		limits := &policy.LimitsSource{PerHour: ptr(1 << 24), Live: ptr(1 << 24), Addresses: ptr(1 << 31), Decided: ptr(1 << 24), Strikes: ptr(1000)}
 		drawPolicy := func() *policy.Policy {
 			s := policy.Source{Operators: map[string]policy.OperatorSource{}, Topics: map[string]policy.TopicSource{"sshd": {
 				Ban:    rapid.SampledFrom([]string{"any of everyone", "2 of everyone", "any of alice or 2 of bob, carol", "never"}).Draw(t, "ban"),
@@ -212,7 +212,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 						continue
 					}
 					seen[target] = true
-					claim := ban.Claim{Target: target, End: drawEnd(), Hits: uint8(rapid.IntRange(0, 3).Draw(t, "hits"))}
+					claim := ban.Claim{Target: target, End: drawEnd(), Hits: uint8(rapid.IntRange(0, 3).Draw(t, "hits")), Basis: ban.BasisStrong}
 					c.Claims = append(c.Claims, claim)
 					say(f, claim)
 				}
@@ -226,7 +226,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 					t.Fatalf("%v", err)
 				}
 			case 5: // an own ban
-				c := ban.Claim{Target: drawTarget(), End: drawEnd(), Hits: 1}
+				c := ban.Claim{Target: drawTarget(), End: drawEnd(), Hits: 1, Basis: ban.BasisStrong}
 				err := l.Ban(Local{Topic: "sshd", Source: SourceHand, Claim: c})
 				_, protected := m.never.Protects(c.Target)
 				for _, e := range m.exempt {
@@ -312,7 +312,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 // FuzzRecords: no bytes of a damaged state file crash the ledger, and what
 // decodes is written back as it was.
 func FuzzRecords(f *testing.F) {
-	o := ownRecord{topic: "sshd", source: SourceHand, claim: ban.Claim{Target: ban.MustTarget("9.0.0.1"), End: time.Unix(5, 0), Class: 200, Hits: 3, Established: true}, since: 4, proof: Evidence{By: "x"}}
+	o := ownRecord{topic: "sshd", source: SourceHand, claim: ban.Claim{Target: ban.MustTarget("9.0.0.1"), End: time.Unix(5, 0), Class: 200, Hits: 3, Established: true, Basis: ban.BasisStrong}, since: 4, proof: Evidence{By: "x"}}
 	f.Add(o.append(nil))
 	o.removed = true
 	f.Add(o.append(nil))

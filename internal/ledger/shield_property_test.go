@@ -58,7 +58,7 @@ func TestNothingVitalIsEverInForce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := ban.Claim{Target: target, End: now.Add(time.Hour), Class: ban.ClassAuth, Hits: 5}
+			c := ban.Claim{Target: target, End: now.Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Basis: ban.BasisStrong}
 			switch rapid.SampledFrom([]string{"peer", "peer", "peer", "own", "vital", "foreign", "allow", "withdraw"}).Draw(t, "step") {
 			case "peer":
 				name := rapid.SampledFrom([]string{"alice", "bob"}).Draw(t, "who")

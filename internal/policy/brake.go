@@ -34,19 +34,30 @@ const turnoverOf = 24
 // once; otherwise it has to wait for a person.
 func (g *Guard) Add(l Limits, now time.Time) bool {
 	g.roll(now)
+	if g.room(l) {
+		return true
+	}
+	if g.Over++; !g.Holds {
+		g.Holds, g.Since = true, now
+	}
+	return false
+}
+
+// Room counts one addition that waited, if the hour has room for it.
+func (g *Guard) Room(l Limits, now time.Time) bool {
+	g.roll(now)
+	return g.room(l)
+}
+
+func (g *Guard) room(l Limits) bool {
 	switch {
-	case l.PerHour == 0:
 	case g.Added < g.allowed(l):
+		g.Added++
 	case g.Away > 0:
 		g.Away--
-		return true
 	default:
-		if g.Over++; !g.Holds {
-			g.Holds, g.Since = true, now
-		}
 		return false
 	}
-	g.Added++
 	return true
 }
 

@@ -129,9 +129,12 @@ func TestAnHourOfAnUnknownFeedHasItsLimit(t *testing.T) {
 	if n := add(&g, l, 1000, t0.Add(time.Hour)); n != l.PerHour {
 		t.Errorf("%d count in the next", n)
 	}
-	l.PerHour = 0
-	if n := add(&g, l, 100_000, t0.Add(time.Hour)); n != 100_000 {
-		t.Errorf("%d count without a brake", n)
+	if g.Room(l, t0.Add(time.Hour)) || !g.Room(l, t0.Add(2*time.Hour)) {
+		t.Error("what waited does not come in at the hour's rate")
+	}
+	l.PerHour, l.Turnover = 0, 0
+	if n := add(&g, l, 10, t0.Add(3*time.Hour)); n != 0 {
+		t.Errorf("%d count where nothing may", n)
 	}
 }
 

@@ -7,7 +7,7 @@ import "time"
 type Limits struct {
 	// PerHour new claims of a feed count in any hour, and more where its own
 	// turnover is larger: Turnover times what it usually adds in an hour. The
-	// rest of the hour waits for a person. A PerHour of 0 brakes nothing.
+	// rest of the hour waits for a person.
 	PerHour  int `json:"per_hour"`
 	Turnover int `json:"turnover"`
 	// Live bans may be in force at a time.

@@ -54,23 +54,26 @@ func (s *Settings) Find(topic ban.Topic) (Topic, bool) {
 }
 
 // source is the policy that was written, with the default rules where a topic
-// is accepted and none is given: those of [policy.Recommended] for everyone
-// who was named.
+// is accepted and none is given: those of [policy.Recommended], for the group
+// core where there is one and for everyone who was named otherwise.
 func (s *Settings) source() policy.Source {
 	src := s.config.Policy()
-	everyone := "everyone"
-	if len(src.Operators) <= 3 { // so few are better read by name
-		everyone = strings.Join(slices.Sorted(maps.Keys(src.Operators)), ", ")
+	group, known := "everyone", len(src.Operators)
+	if core := src.Groups["core"]; len(core) > 0 {
+		group, known = "core", len(core)
+	} else if known <= 3 { // so few are better read by name
+		group = strings.Join(slices.Sorted(maps.Keys(src.Operators)), ", ")
 	}
-	ban, watch, require := policy.Recommended(everyone, len(src.Operators))
+	rules := policy.Recommended(group, known)
 	for name, t := range src.Topics {
-		if on(s.config.Topics[name].Subscribe) && t.Ban == "" && t.Watch == "" {
-			t.Ban, t.Watch = ban, watch
+		t.Accept = on(s.config.Topics[name].Subscribe)
+		if t.Accept && t.Ban == "" && t.Watch == "" && t.Suspect == "" {
+			t.Ban, t.Watch, t.Suspect = rules.Ban, rules.Watch, rules.Suspect
 			if t.Require == "" {
-				t.Require = require
+				t.Require = rules.Require
 			}
-			src.Topics[name] = t
 		}
+		src.Topics[name] = t
 	}
 	return src
 }

@@ -117,7 +117,7 @@ func (n *node) say(first, last int) {
 	n.t.Helper()
 	for i := first; i < last; i++ {
 		target := ban.MustTarget(fmt.Sprintf("10.0.%d.%d", i/250, i%250+1))
-		if err := n.s.Say("sshd", []ban.Claim{{Target: target, End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Hits: 5}}, nil); err != nil {
+		if err := n.s.Say("sshd", []ban.Claim{{Target: target, End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Basis: ban.BasisStrong}}, nil); err != nil {
 			n.t.Fatal(err)
 		}
 	}

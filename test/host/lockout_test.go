@@ -204,10 +204,8 @@ all_ports = true
 ban = "any of mallory"
 prefix = ["v4/8"]
 [topics.sshd.limits]
-burst = 1000000
+per_hour = 1000000
 addresses = 2147483648
-hold_change_percent = 0
-hold_rate_times = 0
 strikes = 1000
 `, brokerAddress, fromPeer.Text()), 0o600)
 	l.write("resolv.conf", "nameserver "+resolver+"\n", 0o644)

@@ -165,7 +165,8 @@ func lifts(s ledger.Standing, name func(ban.Operator) string) (list []string) {
 		list = append(list, fmt.Sprintf("agent unban %s", s.Target), "it ends by itself at "+until)
 	case policy.Watch:
 		list = append(list, fmt.Sprintf("agent allow add %s", s.Target), "the watch ends by itself at "+until)
-	case policy.Hold:
+	}
+	if s.Why == policy.ReasonHeld {
 		list = append(list, "agent hold approve, or agent hold reject")
 	}
 	if s.Why == policy.ReasonQuorum {

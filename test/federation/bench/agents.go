@@ -28,7 +28,7 @@ type process struct {
 }
 
 // limits let one author claim a million targets, which defaults hold back.
-const limits = "[topics.sshd.limits]\nper_hour = 1000000\nburst = 10000000\nlive = 10000000\naddresses = 1000000000\nhold_change_percent = 0\nhold_rate_times = 0\n"
+const limits = "[topics.sshd.limits]\nper_hour = 1000000\nlive = 10000000\naddresses = 1000000000\n"
 
 // agent runs a node on a broker. Its policy believes the author.
 func agent(program, dir, broker, firewall, topic string, author *keys.Identity) (*process, error) {
@@ -97,7 +97,7 @@ func offendersOf(n int, now time.Time) []ban.Claim {
 			text = fmt.Sprintf("2a02:%x:%x::/64", i>>16+256, i&0xffff)
 		}
 		out = append(out, ban.Claim{
-			Target: ban.MustTarget(text), End: now.Add(time.Duration(600+i%13800) * time.Minute), Class: ban.ClassAuth, Hits: uint8(3 + i%5), Established: true,
+			Target: ban.MustTarget(text), End: now.Add(time.Duration(600+i%13800) * time.Minute), Class: ban.ClassAuth, Hits: uint8(3 + i%5), Established: true, Basis: ban.BasisStrong,
 		})
 	}
 	return out

@@ -196,7 +196,7 @@ func appendClaim(out []ban.Claim, next func() uint32, seen map[ban.Target]bool, 
 	// A ban falls when the threshold is reached, so most have the same count.
 	hits := []uint8{5, 5, 5, 3}
 	return append(out, ban.Claim{
-		Target: t, End: now.Add(time.Duration(600+next()%13800) * time.Minute), Class: classes[next()%5], Hits: hits[next()%4], Established: true,
+		Target: t, End: now.Add(time.Duration(600+next()%13800) * time.Minute), Class: classes[next()%5], Hits: hits[next()%4], Established: true, Basis: ban.BasisStrong,
 	})
 }
 
@@ -302,7 +302,7 @@ func single(b *broker, dir string, c *clock) error {
 		if err != nil {
 			return err
 		}
-		if err := author.Say(topic, []ban.Claim{{Target: t, End: c.now().Add(time.Hour), Class: ban.ClassAuth, Hits: 5}}, nil); err != nil {
+		if err := author.Say(topic, []ban.Claim{{Target: t, End: c.now().Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Basis: ban.BasisStrong}}, nil); err != nil {
 			return err
 		}
 	}
@@ -469,7 +469,7 @@ func latency(b *broker, dir string, readers int) error {
 		}
 		want.Store(&t)
 		begin := time.Now()
-		if err := author.Say(topic, []ban.Claim{{Target: t, End: begin.Add(time.Hour), Class: ban.ClassAuth, Hits: 5}}, nil); err != nil {
+		if err := author.Say(topic, []ban.Claim{{Target: t, End: begin.Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Basis: ban.BasisStrong}}, nil); err != nil {
 			return err
 		}
 		for range readers {

@@ -77,7 +77,7 @@ func run(broker, network string, topic ban.Topic, state string) (err error) {
 		if err != nil {
 			return err
 		}
-		claims = append(claims, ban.Claim{Target: target, End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Hits: 50, Established: true})
+		claims = append(claims, ban.Claim{Target: target, End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Hits: 50, Established: true, Basis: ban.BasisStrong})
 	}
 	return in.Err()
 }

@@ -227,7 +227,7 @@ func network(operators int) (*policy.Policy, []ban.Feed, error) {
 		// Budgets are not what is measured: with them, most changes of this bench
 		// would wait.
 		"sshd": {Ban: "any of core or 2 of everyone within 6h", Watch: "any of everyone", Limits: &policy.LimitsSource{
-			PerHour: number(1 << 20), Burst: number(1 << 24), HoldChange: number(0), HoldRate: number(0), Live: number(1 << 24), Addresses: number(1 << 31),
+			PerHour: number(1 << 24), Live: number(1 << 24), Addresses: number(1 << 31), Decided: number(1 << 24),
 		}},
 	}}
 	feeds := make([]ban.Feed, operators)
@@ -278,7 +278,7 @@ func target(n int) ban.Target {
 func claim(n int, now time.Time, rng *rand.Rand) ban.Claim {
 	return ban.Claim{
 		Target: target(n), End: now.Add(time.Duration(10+rng.IntN(14400)) * time.Minute).Truncate(time.Minute).Add(time.Minute),
-		Class: ban.ClassAuth, Hits: uint8(3 + rng.IntN(20)), Established: true,
+		Class: ban.ClassAuth, Hits: uint8(3 + rng.IntN(20)), Established: true, Basis: ban.BasisStrong,
 	}
 }
 

@@ -171,8 +171,7 @@ func drawCore(s scenario, self int, rng *rand.Rand) map[int]bool {
 func rules(s scenario, self int, members map[int]bool, ids []ban.Feed, start time.Time) (*policy.Policy, error) {
 	rule := policy.TopicSource{Ban: s.ban, Watch: s.watch, Require: s.require, Limits: s.limits}
 	if s.ttl > 0 {
-		ttl := span.Of(s.ttl)
-		rule.TTL, rule.ConfirmedTTL = &ttl, &ttl
+		rule.TTL = span.Format(s.ttl)
 	}
 	src := policy.Source{
 		Operators: map[string]policy.OperatorSource{}, Groups: map[string][]string{},

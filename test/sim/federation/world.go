@@ -149,7 +149,7 @@ func (w *world) step(e event) error {
 func (w *world) lie(e event) error {
 	return w.share(-1, w.ids[e.host], ban.Claim{
 		Target: e.target, End: w.now.Add(10 * banTime).Truncate(time.Minute),
-		Class: ban.ClassAuth, Hits: 20, Established: true,
+		Class: ban.ClassAuth, Hits: 20, Established: true, Basis: ban.BasisStrong,
 	}, !e.sure)
 }
 
@@ -274,7 +274,7 @@ func (w *world) fails(h *host, key pair, action policy.Action, lines int) (banne
 // bans is the host's own decision, shared with whoever names it.
 func (w *world) bans(key pair, hits int) error {
 	h := w.hosts[key.host]
-	claim := ban.Claim{Target: key.target, End: w.now.Add(banTime).Truncate(time.Minute).Add(time.Minute), Class: ban.ClassAuth, Hits: uint8(hits), Established: true}
+	claim := ban.Claim{Target: key.target, End: w.now.Add(banTime).Truncate(time.Minute).Add(time.Minute), Class: ban.ClassAuth, Hits: uint8(hits), Established: true, Basis: ban.BasisStrong}
 	if err := h.ledger.Ban(ledger.Local{Topic: topic, Claim: claim}); err != nil {
 		if errors.Is(err, ledger.ErrNeverBan) {
 			return nil
@@ -370,7 +370,7 @@ func (w *world) shareWeak(until time.Time) error {
 		w.now = due
 		h.told[line.target] = due
 		w.r.weak++
-		claim := ban.Claim{Target: line.target, End: due.Add(72 * time.Hour).Truncate(time.Minute), Class: ban.ClassAuth, Hits: 1, Established: true}
+		claim := ban.Claim{Target: line.target, End: due.Add(72 * time.Hour).Truncate(time.Minute), Class: ban.ClassAuth, Hits: 1, Established: true, Basis: ban.BasisStrong}
 		if err := w.share(line.host, h.feed, claim, true); err != nil {
 			return err
 		}
