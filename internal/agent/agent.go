@@ -222,7 +222,7 @@ func (a *agent) restore(ctx context.Context) error {
 		return err
 	}
 	a.setCurrent(next)
-	a.ledger.SetPolicy(next.Policy())
+	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
 	if err := a.sharing.restore(ctx); err != nil {
 		return err
 	}
@@ -321,7 +321,7 @@ func (a *agent) reload(ctx context.Context) error {
 		a.guard.refresh(ctx),
 		a.enforcer.configure(ctx),
 	)
-	a.ledger.SetPolicy(next.Policy())
+	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
 	a.sharing.follow(next)
 	err = errors.Join(err, a.sharing.publish(next), a.detection.restart(ctx))
 	a.notifySystemd(daemon.SdNotifyReady)

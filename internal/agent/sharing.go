@@ -176,14 +176,15 @@ func (s *sharing) wrong() error {
 	return s.fault
 }
 
-// follow tells the session whom the policy listens to.
+// follow tells the session whom the policy listens to, this operator's other
+// nodes among them.
 func (s *sharing) follow(next *settings.Settings) {
 	var list []federation.Following
 	for _, t := range next.Topics() {
 		if !t.Subscribe {
 			continue
 		}
-		for _, o := range next.Policy().Operators(t.Topic) {
+		for _, o := range next.Policy().As(s.Operator()).Operators(t.Topic) {
 			list = append(list, federation.Following{Topic: t.Topic, Operator: o})
 		}
 	}

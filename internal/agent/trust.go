@@ -57,7 +57,7 @@ func (a *agent) retrust(ctx context.Context) error {
 		return err
 	}
 	a.setCurrent(next)
-	a.ledger.SetPolicy(next.Policy())
+	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
 	a.sharing.follow(next)
 	a.log.InfoContext(ctx, "trust lists taken over", slog.Int("reached", next.Reached()))
 	return nil

@@ -58,15 +58,6 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 	defer l.mu.RUnlock()
 	now := l.now()
 	e := Explanation{Target: target}
-	for _, p := range []policy.Protection{l.never, l.exempt.allowed, l.peers, l.exempt.unbanned} {
-		if p == nil {
-			continue
-		}
-		if why, ok := p.Protects(target); ok {
-			e.Shield = why
-			break
-		}
-	}
 	for topic := range l.table.byTopic {
 		var hits []uint32
 		l.overlapping(topic, target, func(r uint32) {
@@ -83,7 +74,23 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 	slices.SortFunc(e.Standings, func(a, b Standing) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), a.Target.Compare(b.Target))
 	})
+	e.Shield = l.shieldOf(target, e.Standings)
 	return e
+}
+
+// shieldOf says what protects a target in every topic. What protects it from
+// peers alone does not where this node bans it: no answer says both.
+func (l *Ledger) shieldOf(target ban.Target, standings []Standing) string {
+	banned := slices.ContainsFunc(standings, func(s Standing) bool { return s.Action == policy.Ban })
+	for i, p := range []policy.Protection{l.never, l.exempt.allowed, l.peers, l.exempt.unbanned} {
+		if p == nil || i >= 2 && banned {
+			continue
+		}
+		if why, ok := p.Protects(target); ok {
+			return why
+		}
+	}
+	return ""
 }
 
 // standing computes a record's verdict anew, with everything that it rests on.

@@ -1,0 +1,35 @@
+package ledger
+
+import (
+	"iter"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
+)
+
+// Effect says which bans would begin and end with another policy, by the claims
+// that are held now. Nothing changes.
+func (l *Ledger) Effect(next *policy.Policy) policy.Effect {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return policy.Compare(l.questions(), l.policy, next)
+}
+
+// questions gives what policy is asked of every target. Their votes are valid
+// until the next one.
+func (l *Ledger) questions() iter.Seq[policy.Question] {
+	return func(yield func(policy.Question) bool) {
+		now := l.now()
+		var votes []policy.Vote
+		for r := range l.table.all.len() {
+			if rec := l.table.all.at(r); rec.kind == ban.KindNone || rec.votes == 0 {
+				continue
+			}
+			q := l.question(r, now, votes[:0])
+			votes = q.Votes
+			if !yield(q) {
+				return
+			}
+		}
+	}
+}
