@@ -60,7 +60,7 @@ func newDetection(o detectionOptions) (*detection, error) {
 
 func (d *detection) options() detect.Options {
 	return detect.Options{
-		Jails: d.o.settings().Jails(), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched, Banned: d.o.ledger.BannedAt,
+		Jails: d.o.settings().Jails(), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched, Suspected: d.o.ledger.Suspected, Banned: d.o.ledger.BannedAt,
 		Ignored: d.o.ignored, Corroborated: d.o.corroborated, Success: d.o.succeeded, Guest: d.o.guest, Now: d.o.now, Log: d.o.log,
 		Source: source.Options{Stdin: d.input},
 	}

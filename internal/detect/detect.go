@@ -75,6 +75,8 @@ type Options struct {
 	// Banned says that this node's own ban of a target was in force at a time. May
 	// be nil.
 	Banned func(ban.Topic, ban.Target, time.Time) bool
+	// Suspected says that two offences of a target are enough.
+	Suspected func(ban.Topic, ban.Target) bool
 	// Corroborated says whether the kernel saw that an address was really
 	// connected, from the port where the line names it (else 0). It is asked
 	// about each line of a topic whose definition wants that; where it is nil

@@ -25,6 +25,9 @@ type offence struct {
 	at          time.Time
 }
 
+// suspectLimit is how many offences of usual weight ban a suspect.
+const suspectLimit = 2
+
 // count adds an offence to a jail's window and decides. evidence says where it
 // comes from; it is asked only for decisions.
 func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func() (filter, source, sample string)) {
@@ -46,6 +49,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	// judged by the offence's own time, also when the log is read late.
 	banned := o.weight > 0 && d.banned(j, o.target, o.at)
 	watched := d.o.Watched != nil && o.weight > 0 && !o.weak && d.o.Watched(j.topic, o.target)
+	suspected := !watched && d.o.Suspected != nil && o.weight > 0 && !o.weak && d.o.Suspected(j.topic, o.target)
 	j.mu.Lock()
 	j.counts.found++
 	if o.weak && d.stalled(ctx, j, &o) || o.weight == 0 || banned || j.decided(o.target, o.at) {
@@ -59,6 +63,8 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		limit *= GuestFactor
 	case watched:
 		limit = 0
+	case suspected:
+		limit = min(limit, suspectLimit)
 	}
 	if e.hits < limit {
 		j.mu.Unlock()

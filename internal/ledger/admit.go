@@ -15,6 +15,7 @@ func (l *Ledger) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time)
 	v.since = seconds(now)
 	l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, f})
 	l.feeds.pending.feed(f, &l.feeds)
+	l.feeds.pending.budget(key)
 	switch approved := b.Approved.After(now); {
 	case l.alsoCounts(r, v):
 		// Another of the operator's nodes said so before.
@@ -22,14 +23,13 @@ func (l *Ledger) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time)
 		// Its probation and the budget of live bans are guard enough; it has no
 		// usual rate yet.
 		b.Free++
-		l.feeds.pending.budget(key)
-		state.guard.Join(now)
+		b.Guard.Join(now)
 		if !l.room(b, r, v, now) {
 			l.setHold(r, v, queued)
 		}
-	case !approved && !state.guard.Add(limits, now):
+	case !approved && !b.Guard.Add(limits, now):
 		if state.held == 0 {
-			l.log.Warn("a feed changes more than usual, and waits for approval", "feed", state.feed.String())
+			l.log.Warn("a peer adds more than usual, and waits for approval", "feed", state.feed.String())
 		}
 		l.setHold(r, v, guarded)
 	case !l.room(b, r, v, now):
@@ -110,7 +110,7 @@ func (l *Ledger) release(key budgetKey, b *budget, now time.Time) {
 	for len(b.queue) > 0 {
 		q := b.queue[0]
 		if v, ok := l.queuedVote(q, topic); ok {
-			paced := b.Approved.After(now) || l.feeds.list[q.feed].guard.Room(limits, now)
+			paced := b.Approved.After(now) || b.Guard.Room(limits, now)
 			if !paced || !l.alsoCounts(q.record, v) && !l.room(b, q.record, v, now) {
 				break
 			}
@@ -147,13 +147,13 @@ const guardOpens = 24 * time.Hour
 
 // openGuards lets those guards go that have held for long enough.
 func (l *Ledger) openGuards(now time.Time) {
-	var due map[uint16]bool
-	for n, state := range l.feeds.peers {
-		if state.guard.Holds && now.Sub(state.guard.Since) >= guardOpens {
+	var due map[budgetKey]bool
+	for key, b := range l.feeds.budgets {
+		if b.Guard.Holds && now.Sub(b.Guard.Since) >= guardOpens {
 			if due == nil {
-				due = map[uint16]bool{}
+				due = map[budgetKey]bool{}
 			}
-			due[n] = true
+			due[key] = true
 		}
 	}
 	if due == nil {
@@ -161,18 +161,19 @@ func (l *Ledger) openGuards(now time.Time) {
 	}
 	for r := range l.table.all.len() {
 		for v := range l.table.votesOf(r) {
-			if due[v.feed] && v.hold() == guarded {
-				v.setHold(queued)
-				b := l.feeds.budget(l.feeds.list[v.feed].feed)
-				b.queue = append(b.queue, voteAt{r, v.feed})
-				l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, v.feed})
+			feed := l.feeds.list[v.feed].feed
+			if v.hold() != guarded || !due[budgetKey{feed.Topic, feed.Operator}] {
+				continue
 			}
+			v.setHold(queued)
+			b := l.feeds.budget(feed)
+			b.queue = append(b.queue, voteAt{r, v.feed})
+			l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, v.feed})
 		}
 	}
-	for n := range due {
-		state := &l.feeds.list[n]
-		state.guard.Approve(now)
-		l.feeds.pending.feed(n, &l.feeds)
-		l.log.Info("a feed that waited for approval comes in at its hourly rate", "feed", state.feed.String())
+	for key := range due {
+		l.feeds.budgets[key].Guard.Approve(now)
+		l.feeds.pending.budget(key)
+		l.log.Info("a peer that waited for approval comes in at its hourly rate", "operator", l.nameOf(key.operator), "topic", string(key.topic))
 	}
 }

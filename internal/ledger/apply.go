@@ -108,13 +108,13 @@ func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 			delete(l.feeds.known, state.feed)
 		}
 	}
-	if !state.credited {
-		state.credited = true
+	b := l.feeds.budget(state.feed)
+	if !b.credited {
+		b.credited = true
 		if l.feeds.away > 0 {
-			state.guard.Credit(l.policy.Limits(state.feed.Topic), l.feeds.away)
+			b.Guard.Credit(l.policy.Limits(state.feed.Topic), l.feeds.away)
 		}
 	}
-	b := l.feeds.budget(state.feed)
 	if b.Joined.IsZero() {
 		b.Joined = now
 		l.feeds.pending.budget(budgetKey{state.feed.Topic, state.feed.Operator})

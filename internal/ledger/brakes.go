@@ -3,38 +3,46 @@ package ledger
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/policy"
 )
 
-// A FeedBrake is how a feed stands to its own turnover, and what its operator
-// has used of its budget in the topic.
-type FeedBrake struct {
-	Feed   ban.Feed           `json:"feed"`
-	Brake  policy.Brake       `json:"brake"`
-	Budget policy.BudgetState `json:"budget"`
-	// Waiting is how many claims of the feed wait, for whatever reason.
-	Waiting int `json:"waiting"`
+// A PeerBrake is how a peer stands to its own turnover in a topic, over all of
+// its nodes, and what it has used of its budget there.
+type PeerBrake struct {
+	Topic    ban.Topic          `json:"topic"`
+	Operator ban.Operator       `json:"operator"`
+	Brake    policy.Brake       `json:"brake"`
+	Budget   policy.BudgetState `json:"budget"`
+	// Waiting is how many of its claims wait, for whatever reason; Approved until
+	// when a person lets all in.
+	Waiting  int       `json:"waiting"`
+	Approved time.Time `json:"approved_until,omitzero"`
 }
 
-// Brakes gives the numbers of every feed of a peer, those of which something
+// Brakes gives the numbers of every peer and topic, those of which something
 // waits first.
-func (l *Ledger) Brakes() []FeedBrake {
+func (l *Ledger) Brakes() []PeerBrake {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := l.now()
-	list := make([]FeedBrake, 0, 8)
+	waiting := map[budgetKey]int{}
 	for _, state := range l.feeds.peers {
-		limits := l.policy.Limits(state.feed.Topic)
-		f := FeedBrake{Feed: state.feed, Brake: state.guard.State(limits, now), Waiting: state.held}
-		if b := l.feeds.budgets[budgetKey{state.feed.Topic, state.feed.Operator}]; b != nil {
-			f.Budget = b.State(limits, now)
-		}
-		list = append(list, f)
+		waiting[budgetKey{state.feed.Topic, state.feed.Operator}] += state.held
 	}
-	slices.SortFunc(list, func(a, b FeedBrake) int {
-		return cmp.Or(cmp.Compare(b.Waiting, a.Waiting), cmp.Compare(a.Feed.String(), b.Feed.String()))
+	list := make([]PeerBrake, 0, len(l.feeds.budgets))
+	for key, b := range l.feeds.budgets {
+		limits := l.policy.Limits(key.topic)
+		p := PeerBrake{Topic: key.topic, Operator: key.operator, Brake: b.Guard.State(limits, now), Budget: b.State(limits, now), Waiting: waiting[key]}
+		if b.Approved.After(now) {
+			p.Approved = b.Approved
+		}
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b PeerBrake) int {
+		return cmp.Or(cmp.Compare(b.Waiting, a.Waiting), cmp.Compare(a.Topic, b.Topic), slices.Compare(a.Operator[:], b.Operator[:]))
 	})
 	return list
 }

@@ -32,9 +32,10 @@ func parseBudgetKey(s string) (k budgetKey, err error) {
 type budget struct {
 	policy.Budget
 	standing
-	queue   []voteAt
-	stored  int // claims of the operator in the topic, those that wait included
-	changed bool
+	queue    []voteAt
+	credited bool // for the time that this node was away
+	stored   int  // claims of the operator in the topic, those that wait included
+	changed  bool
 }
 
 // standing is what is remembered of an operator in a topic over restarts.
@@ -44,8 +45,10 @@ type standing struct {
 	Joined time.Time `json:"joined,omitzero"`
 	Free   int       `json:"free,omitempty"`
 	// Approved is until when a person lets the operator's claims in without
-	// asking the guard and the rate.
+	// asking the guard.
 	Approved time.Time `json:"approved_until,omitzero"`
+	// Guard measures what the operator usually adds, over all of its nodes.
+	Guard policy.Guard `json:"guard"`
 }
 
 // joinWindow is how long after it was first heard the state that an operator's

@@ -24,7 +24,8 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 		Votes:      votes,
 		Disputes:   l.disputesOf(topic, target),
 		NeverBan:   l.never,
-		NeverPeers: l.beyondPeers(),
+		NeverPeers: l.peers,
+		Guests:     l.guests,
 		Allowed:    l.exempt.allowed,
 		Exempt:     l.exempt.exempt(l.table.topicName(r)),
 		Caution:    l.caution,
@@ -391,6 +392,11 @@ func (l *Ledger) BannedAt(topic ban.Topic, target ban.Target, at time.Time) (ban
 	}
 	l.table.around(t, target, look)
 	return banned
+}
+
+// Suspected says whether a target's second offence should ban it.
+func (l *Ledger) Suspected(topic ban.Topic, target ban.Target) bool {
+	return l.Action(topic, target) == policy.Suspect
 }
 
 // Action gives what is done about a target in a topic now: the strongest of

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
-	"banmesh/internal/policy"
 	"banmesh/internal/store"
 )
 
@@ -39,8 +38,6 @@ type feedState struct {
 	quarantined bool
 	changed     bool // to be written
 	replayed    bool // it was heard since Open
-	guard       policy.Guard
-	credited    bool // for the time that this node was away
 	// reset is how the claims of a Reset came that is not over; nil otherwise.
 	reset *arrival
 }
@@ -115,8 +112,7 @@ func (f *feeds) peers(yield func(uint16, *feedState) bool) {
 
 // feedRecord is a feed on disk.
 type feedRecord struct {
-	Number uint16       `json:"number"`
-	Guard  policy.Guard `json:"guard"`
+	Number uint16 `json:"number"`
 }
 
 // load reads what was kept. None of it is the bytes of others: those come back
@@ -139,14 +135,14 @@ func (f *feeds) load(tx store.Tx, now time.Time) error {
 			return fmt.Errorf("feed %q: %w", key, ErrCorrupt)
 		}
 		a, says := used[r.Number]
-		if !says && !r.Guard.Holds {
+		if !says {
 			f.pending.forgotten = append(f.pending.forgotten, key)
 			return nil // it says nothing, and its number is free again
 		}
 		for int(r.Number) >= len(f.list) {
 			f.list = append(f.list, feedState{})
 		}
-		f.list[r.Number] = feedState{feed: feed, guard: r.Guard, quarantined: f.quarantined(feed.Operator)}
+		f.list[r.Number] = feedState{feed: feed, quarantined: f.quarantined(feed.Operator)}
 		f.numbers[feed], f.known[feed] = r.Number, a.settle()
 		f.nodes[feed.Operator]++
 		return nil

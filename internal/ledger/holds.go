@@ -56,7 +56,8 @@ func (l *Ledger) Holds() []Hold {
 				Why: why, Live: state.live - state.held,
 			}
 			if why == HoldGuard {
-				h.Since, h.Opens = state.guard.Since, state.guard.Since.Add(guardOpens)
+				since := l.feeds.budget(state.feed).Guard.Since
+				h.Since, h.Opens = since, since.Add(guardOpens)
 			}
 			found[key{n, why}] = h
 		}
@@ -137,21 +138,18 @@ func (l *Ledger) decide(o ban.Operator, topic ban.Topic, to hold, open time.Dura
 		}
 	}
 	opened := 0
-	for n, state := range l.feeds.peers {
-		if !about(state.feed) {
+	for key, b := range l.feeds.budgets {
+		if !about(ban.Feed{Topic: key.topic, Operator: key.operator}) || open == 0 && !b.Guard.Holds {
 			continue
 		}
 		if open > 0 {
-			key := budgetKey{state.feed.Topic, o}
-			l.feeds.budgets[key].Approved = now.Add(open)
-			l.feeds.pending.budget(key)
-			opened++
+			b.Approved = now.Add(open)
 		}
-		if state.guard.Holds {
-			state.guard.Approve(now)
-			l.feeds.pending.feed(n, &l.feeds)
-			opened++
+		if b.Guard.Holds {
+			b.Guard.Approve(now)
 		}
+		l.feeds.pending.budget(key)
+		opened++
 	}
 	if claims+opened == 0 {
 		return 0, fmt.Errorf("something of %s that waits and has room in its budget: %w", l.nameOf(o), ErrUnknown)

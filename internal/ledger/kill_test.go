@@ -13,7 +13,6 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/policy"
-	"banmesh/internal/span"
 	"banmesh/internal/store"
 )
 
@@ -84,12 +83,11 @@ func TestAKillAtAnyTimeChangesNoVerdict(t *testing.T) {
 		run++
 		path := filepath.Join(dir, fmt.Sprint(run))
 		now := t0
-		ttl := span.Of(3 * time.Hour)
 		p, err := policy.Compile(policy.Source{
 			Operators: map[string]policy.OperatorSource{"alice": {ID: op("alice").String()}, "bob": {ID: op("bob").String()}},
 			Topics: map[string]policy.TopicSource{"sshd": {
-				Ban: "any of everyone", Watch: "any of everyone", TTL: &ttl, ConfirmedTTL: &ttl,
-				Limits: &policy.LimitsSource{Burst: ptr(4), PerHour: ptr(4), HoldFloor: ptr(6), Live: ptr(20), Strikes: ptr(2)},
+				Ban: "any of everyone", Watch: "any of everyone", TTL: "3h",
+				Limits: &policy.LimitsSource{PerHour: ptr(6), Turnover: ptr(1), Live: ptr(20), Strikes: ptr(2)},
 			}},
 		}, nil)
 		if err != nil {
@@ -190,8 +188,7 @@ func TestClaimsCountWhenTheirArrivalIsWritten(t *testing.T) {
 
 // What is renewed counts from anew, also where nothing of it changed.
 func TestAnUnchangedClaimThatIsRenewedCountsAgain(t *testing.T) {
-	ttl := span.Of(4 * time.Hour)
-	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", TTL: &ttl, ConfirmedTTL: &ttl}, "alice")})
+	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", TTL: "4h"}, "alice")})
 	same := many(0, 1, 48*time.Hour)
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: same}))
 	w.now = t0.Add(5 * time.Hour)
@@ -210,7 +207,7 @@ func TestAnUnchangedClaimThatIsRenewedCountsAgain(t *testing.T) {
 
 // However much arrives, what is kept of arrivals is what counts, twice at most.
 func TestTheStoredLedgerKeepsUpWithArrival(t *testing.T) {
-	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(1 << 20), Burst: ptr(1 << 24), HoldChange: ptr(0), HoldRate: ptr(0)}, "alice")})
+	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(1 << 24)}, "alice")})
 	for second := range 1800 {
 		w.now = t0.Add(time.Duration(second) * time.Second)
 		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(second*14, 14, time.Duration(second+60)*time.Second)}))

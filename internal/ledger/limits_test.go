@@ -7,7 +7,6 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/policy"
-	"banmesh/internal/span"
 )
 
 // node gives a feed of another node of an operator.
@@ -196,7 +195,7 @@ func TestWhatIsKeptOfAPeerIsBounded(t *testing.T) {
 // Rotating nodes opens no new join: what an operator's first hour lets in
 // without a rate is once, whatever its nodes are.
 func TestAnOperatorJoinsOnce(t *testing.T) {
-	limits := policy.LimitsSource{Live: ptr(300), Burst: ptr(20), PerHour: ptr(10), HoldFloor: ptr(1000)}
+	limits := policy.LimitsSource{Live: ptr(300), PerHour: ptr(20), Turnover: ptr(1)}
 	w := newWorld(t, Options{Policy: limited(t, limits, "alice")})
 	rotate := func(n int) {
 		w.must(w.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*300, 300, 48*time.Hour)}))
@@ -216,18 +215,16 @@ func TestAnOperatorJoinsOnce(t *testing.T) {
 			w.Take(1 << 20)
 		}
 	}
-	// A restart gives the burst anew.
-	if most := 300 + 2*20; total > most {
+	if most := 300 + 20; total > most {
 		t.Errorf("twenty nodes in turn banned %d, want at most %d", total, most)
 	}
 }
 
 // A guard is opened by a person or by a day, not by a withdrawal.
 func TestAGuardOpensByAPersonOrTime(t *testing.T) {
-	limits := policy.LimitsSource{HoldFloor: ptr(10), PerHour: ptr(60), Burst: ptr(20)}
+	limits := policy.LimitsSource{PerHour: ptr(10)}
 	for _, restart := range []bool{false, true} {
-		ttl := span.Of(300 * time.Hour)
-		w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", TTL: &ttl, ConfirmedTTL: &ttl, Limits: &limits}, "alice")})
+		w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", TTL: "300h", Limits: &limits}, "alice")})
 		all := many(0, 30, 200*time.Hour)
 		replay := func() {
 			if restart {
@@ -256,17 +253,17 @@ func TestAGuardOpensByAPersonOrTime(t *testing.T) {
 		}
 		w.now = w.now.Add(2 * time.Minute)
 		w.Expire(w.now)
-		w.wantBanned(30, "a day later, at the rate")
+		w.wantBanned(20, "a day later, at the rate")
 		replay()
 		w.now = w.now.Add(time.Hour)
 		w.Expire(w.now)
-		w.wantBanned(40, "an hour later")
+		w.wantBanned(30, "an hour later")
 	}
 }
 
 // An approval for a time lets in what comes within it, over a restart too.
 func TestAnApprovalLastsAsLongAsItSays(t *testing.T) {
-	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{HoldFloor: ptr(10), PerHour: ptr(5), Burst: ptr(10)}, "alice")})
+	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(10), Turnover: ptr(1)}, "alice")})
 	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 50, 48*time.Hour)}))
 	w.wantBanned(10, "the floor")
 	n, err := w.Approve(op("alice"), "", 6*time.Hour)
@@ -280,7 +277,7 @@ func TestAnApprovalLastsAsLongAsItSays(t *testing.T) {
 		w.now = t0.Add(time.Duration(hour) * time.Hour)
 		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000+100*hour, 100, 48*time.Hour)}))
 		want := min(6, hour+1)*100 + 50
-		if got := w.count(); hour < 6 && got != want || hour >= 6 && got > 650+2*15 {
+		if got := w.count(); hour < 6 && got != want || hour >= 6 && got > 650+2*110 {
 			t.Errorf("in hour %d: %d are banned", hour, got)
 		}
 	}

@@ -117,7 +117,7 @@ func (l *Ledger) saveRecords(tx store.Tx, now time.Time) error {
 	}
 	for _, n := range p.feeds {
 		state := &l.feeds.list[n]
-		if err := put(feedsBucket, state.feed.String(), feedRecord{n, state.guard}); err != nil {
+		if err := put(feedsBucket, state.feed.String(), feedRecord{n}); err != nil {
 			return err
 		}
 	}
