@@ -148,6 +148,7 @@ type nameRule struct {
 	need    int
 	several []string
 	one     []string
+	weak    string // "3 weak of everyone", kept as it is
 }
 
 // readRule reads such a rule; "" and `never` name nobody.
@@ -157,6 +158,10 @@ func readRule(rule string, known []settings.Peer) (r nameRule, err error) {
 	}
 	for term := range strings.SplitSeq(rule, " or ") {
 		count, list, ok := strings.Cut(strings.TrimSpace(term), " of ")
+		if strings.HasSuffix(count, " weak") {
+			r.weak = strings.TrimSpace(term)
+			continue
+		}
 		var names []string
 		for name := range strings.SplitSeq(list, ",") {
 			switch name = strings.TrimSpace(name); {
@@ -207,6 +212,9 @@ func (r *nameRule) String() string {
 	}
 	if len(r.one) > 0 {
 		terms = append(terms, "any of "+strings.Join(r.one, ", "))
+	}
+	if r.weak != "" {
+		terms = append(terms, r.weak)
 	}
 	if terms == nil {
 		return "never"

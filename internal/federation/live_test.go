@@ -289,7 +289,7 @@ func (n *testNode) say(topic ban.Topic, targets ...string) {
 	n.tb.Helper()
 	var claims []ban.Claim
 	for _, t := range targets {
-		claims = append(claims, ban.Claim{Target: ban.MustTarget(t), End: n.clock().Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Established: true})
+		claims = append(claims, ban.Claim{Target: ban.MustTarget(t), End: n.clock().Add(time.Hour), Class: ban.ClassAuth, Hits: 5, Established: true, Basis: ban.BasisStrong})
 	}
 	if err := n.s.Say(topic, claims, nil); err != nil {
 		n.tb.Fatal(err)
