@@ -17,7 +17,7 @@ func newAllowCommand(p *paths) *cobra.Command {
 }
 
 func newAllowAddCommand(p *paths) *cobra.Command {
-	var asJSON bool
+	var asJSON, yes bool
 	var lasts, comment string
 	c := &cobra.Command{
 		Use:     "add TARGET",
@@ -37,7 +37,11 @@ own too, and neither peers nor this node's own detection can bring them back unt
 				return err
 			}
 			var a control.UnbanAnswer
-			if err := p.client().Post(c.Context(), "/v1/allow", q, &a); err != nil {
+			err = confirmed(c, yes, func(yes bool) error {
+				q.Yes = yes
+				return p.client().Post(c.Context(), "/v1/allow", q, &a)
+			})
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -57,6 +61,7 @@ own too, and neither peers nor this node's own detection can bring them back unt
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&lasts, "for", "", "how long (default: for good)")
 	c.Flags().StringVar(&comment, "comment", "", "why, for whoever reads the list")
+	yesFlag(c, &yes)
 	return c
 }
 

@@ -238,7 +238,7 @@ perhaps a comment after '#'. A later edition has a greater number; the default i
 			if dir == "" {
 				dir = p.state
 			}
-			office, err := keys.OpenStore(dir)
+			store, err := keys.OpenStore(dir)
 			if err != nil {
 				return keyAdvice(err)
 			}
@@ -246,7 +246,7 @@ perhaps a comment after '#'. A later edition has a greater number; the default i
 			if edition == 0 {
 				edition = uint64(now.Unix())
 			}
-			b, err := neverban.SignPack(office.Root(), neverban.Pack{
+			b, err := neverban.SignPack(store.Root(), neverban.Pack{
 				Name: name, Kind: neverban.PackKind(kind), Serial: edition, Issued: now, Expires: now.Add(d),
 			}, list)
 			if err != nil {

@@ -110,7 +110,7 @@ func newHoldSettleCommand(p *paths, approve bool) *cobra.Command {
 }
 
 func newUndoCommand(p *paths) *cobra.Command {
-	var asJSON, release bool
+	var asJSON, release, yes bool
 	var comment string
 	c := &cobra.Command{
 		Use:     "undo PEER",
@@ -126,7 +126,10 @@ the configuration. --release ends that, also after an automatic quarantine, and 
 				path = "/v1/peers/release"
 			}
 			var d control.CountAnswer
-			if err := p.client().Post(c.Context(), path, control.PeerRequest{Peer: args[0], Why: comment}, &d); err != nil {
+			err := confirmed(c, yes, func(yes bool) error {
+				return p.client().Post(c.Context(), path, control.PeerRequest{Peer: args[0], Why: comment, Yes: yes}, &d)
+			})
+			if err != nil {
 				return err
 			}
 			switch {
@@ -142,6 +145,7 @@ the configuration. --release ends that, also after an automatic quarantine, and 
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&release, "release", false, "let the peer count again")
+	yesFlag(c, &yes)
 	c.Flags().StringVar(&comment, "comment", "", "why, for whoever asks later")
 	return c
 }

@@ -25,9 +25,9 @@ the root key certifies for at most 90 days. An agent that starts for the first t
 
 To keep the root key on another machine, which needs no network:
 
-  office$ agent key operator new ~/office --name alice --contact mailto:alice@example.org
+  desk$   agent key operator new ~/operator-keys --name alice --contact mailto:alice@example.org
   node$   agent key node request > node.request
-  office$ agent key node certify node.request --dir ~/office > alice.card
+  desk$   agent key node certify node.request --dir ~/operator-keys > alice.card
   node$   agent key node install alice.card
 
 Certify again before 90 days are over; nobody who trusts the operator has to do anything.
@@ -271,7 +271,7 @@ func newKeyOperatorCommand(p *paths) *cobra.Command {
 	var flags cardFlags
 	create := &cobra.Command{
 		Use: "new DIR", Short: "Make an operator's root key and card in a directory of their own",
-		Example: "  agent key operator new ~/office --name alice",
+		Example: "  agent key operator new ~/operator-keys --name alice",
 		Args:    exactly(1, "a directory"),
 		RunE: func(c *cobra.Command, args []string) error {
 			change, err := flags.change(c)
@@ -356,7 +356,7 @@ func newKeyNodeCertifyCommand(p *paths) *cobra.Command {
 	var dir string
 	c := &cobra.Command{
 		Use: "certify REQUEST", Short: "Certify a node for 90 days, or renew it; prints the operator's new card",
-		Example: "  agent key node certify node.request --dir ~/office > alice.card",
+		Example: "  agent key node certify node.request --dir ~/operator-keys > alice.card",
 		Long: `Certify a node for 90 days, or renew it, where the operator's root key is. REQUEST is a file, or - for
 standard input. The new card is printed for ` + "`agent key node install`" + ` on the node; other nodes of the operator
 learn of it from the brokers. Check with who made the request that it is theirs: the node's identity is printed.

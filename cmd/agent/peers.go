@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +36,8 @@ const peersDropIn = "peers"
 const maxName = 32
 
 func newPeersTrustCommand(p *paths) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use:     "trust NAME ID|CARD | trust NAME for TOPIC as ban|watch",
 		Short:   "Trust an operator: in topics that you subscribe to, its bans apply here",
 		Example: "  agent peers trust alice 6otxxr3xmzvq3wmhdzurq6ssnm\n  agent peers trust alice ./alice.card\n  agent peers trust carol for livepeer as watch",
@@ -55,7 +56,7 @@ watched target is banned at its first offence here, and is left alone if it does
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 5 {
-				return trustFor(c, p, args[0], args[2], args[4])
+				return trustFor(c, p, args[0], args[2], args[4], yes)
 			}
 			name := args[0]
 			if t, err := ban.ParseTopic(name); err != nil || len(t) > maxName {
@@ -75,31 +76,64 @@ watched target is banned at its first offence here, and is left alone if it does
 			if other, ok := set.Policy().Name(operator); ok && other != name {
 				return cli.Hint(fmt.Errorf("that operator is already trusted as %s", other), "`agent peers remove %s` first", other)
 			}
-			path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
-				config.Table(tree, "operators", name)["id"] = operator.String()
+			rules := joined(set, name)
+			written, err := p.edit(peersDropIn, func(tree map[string]any) error {
+				o := config.Table(tree, "operators", name)
+				o["id"] = operator.String()
+				delete(o, "since") // a probation is over
+				delete(o, "probation")
+				setRules(tree, rules)
 				return nil
 			})
 			if err != nil {
 				return err
 			}
 			if set, err = settings.Load(p.config); err != nil {
-				return err
-			}
-			var in []string
-			for _, t := range set.Topics() {
-				if slices.Contains(t.Operators, name) {
-					in = append(in, string(t.Topic))
-				}
+				return errors.Join(err, written.undo())
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is operator %s\n", name, operator)
-			if len(in) == 0 {
-				fmt.Fprintln(c.OutOrStdout(), "its bans apply in no topic yet: `agent topics subscribe TOPIC`")
-			} else {
-				fmt.Fprintf(c.OutOrStdout(), "its bans count in: %s\n", strings.Join(in, ", "))
-			}
-			return reload(c, p, path)
+			printCounts(c.OutOrStdout(), set, name, operator)
+			return written.takeOver(c, yes)
 		},
 	}
+	yesFlag(c, &yes)
+	return c
+}
+
+// printCounts says where an operator's claims count now: the truth, not the
+// wish.
+func printCounts(w io.Writer, set *settings.Settings, name string, o ban.Operator) {
+	var bans, watches []string
+	probation := set.Policy().Probation(o).After(time.Now())
+	for _, t := range set.Topics() {
+		if !slices.Contains(t.Operators, name) {
+			continue
+		}
+		if probation || !namedIn(set, t, name) {
+			watches = append(watches, string(t.Topic))
+		} else {
+			bans = append(bans, string(t.Topic))
+		}
+	}
+	if len(bans)+len(watches) == 0 {
+		fmt.Fprintln(w, "its bans apply in no topic yet: `agent topics subscribe TOPIC`")
+	}
+	if len(bans) > 0 {
+		fmt.Fprintf(w, "its bans count in: %s\n", strings.Join(bans, ", "))
+	}
+	if len(watches) > 0 {
+		until := ""
+		if probation {
+			until = ", on probation until " + clock(set.Policy().Probation(o))
+		}
+		fmt.Fprintf(w, "its bans are only watched in: %s%s\n", strings.Join(watches, ", "), until)
+	}
+}
+
+// namedIn says whether a topic's ban rule has an operator.
+func namedIn(set *settings.Settings, t settings.Topic, name string) bool {
+	o, _ := set.Policy().Operator(name)
+	return slices.Contains(set.Policy().Core(t.Topic), o)
 }
 
 // readOperator reads an identity, or a card from a file; a card proves itself.
@@ -158,7 +192,8 @@ func newPeersListCommand(p *paths) *cobra.Command {
 }
 
 func newPeersRemoveCommand(p *paths) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "remove NAME", Short: "Stop believing an operator; bans that rest on it alone are lifted",
 		Example: "  agent peers remove carol",
 		Args:    exactly(1, "an operator's name"),
@@ -169,8 +204,7 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 			if before == nil {
 				known = set.Peers()
 			}
-			var old []byte
-			path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
+			written, err := p.edit(peersDropIn, func(tree map[string]any) error {
 				operators := config.Table(tree, "operators")
 				if _, ok := operators[name]; !ok {
 					return errNotOurs
@@ -178,9 +212,7 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 				delete(operators, name)
 				forgetPeer(tree, name, known)
 				config.Prune(tree)
-				var err error
-				old, err = os.ReadFile(filepath.Join(p.config, config.DropInDirectory, peersDropIn+".toml"))
-				return err
+				return nil
 			})
 			if errors.Is(err, errNotOurs) {
 				return cli.Hint(fmt.Errorf("no operator %q was trusted by this command", name), "see `agent peers list`; what you wrote into agent.toml, you remove there")
@@ -191,12 +223,17 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 			// A rule or group that a person wrote and that names the operator would
 			// keep the agent from starting.
 			if _, err := settings.Load(p.config); err != nil && before == nil {
-				return cli.Hint(errors.Join(fmt.Errorf("%s is still named elsewhere, so nothing was changed", name), err, config.WriteAtomic(path, old, 0o644)), "take %s out of those rules and groups first; `agent undo %s` drops what it caused at once", name, name)
+				return cli.Hint(errors.Join(fmt.Errorf("%s is still named elsewhere, so nothing was changed", name), err, written.undo()), "take %s out of those rules and groups first; `agent undo %s` drops what it caused at once", name, name)
+			}
+			if err := written.takeOver(c, yes); err != nil {
+				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is no longer trusted\n", name)
-			return reload(c, p, path)
+			return nil
 		},
 	}
+	yesFlag(c, &yes)
+	return c
 }
 
 // forgetPeer takes an operator out of the rules of a drop-in file.
@@ -204,7 +241,7 @@ func forgetPeer(tree map[string]any, name string, known []settings.Peer) {
 	topics, _ := tree["topics"].(map[string]any)
 	for _, t := range topics {
 		rules, _ := t.(map[string]any)
-		for _, key := range []string{"ban", "watch"} {
+		for _, key := range []string{"ban", "watch", "suspect"} {
 			text, _ := rules[key].(string)
 			if r, err := readRule(text, known); err == nil && text != "" {
 				r.forget(name)

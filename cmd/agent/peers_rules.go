@@ -23,6 +23,7 @@ import (
 
 func newPeersAddCommand(p *paths) *cobra.Command {
 	var probation, comment string
+	var yes bool
 	c := &cobra.Command{
 		Use:     "add NAME ID|CARD",
 		Short:   "Get to know an operator: its bans are watched for 72 hours before they apply",
@@ -59,8 +60,10 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 				return cli.Hint(fmt.Errorf("that operator is known as %s already", other), "see `agent peers show %s`", other)
 			}
 			since := time.Now().UTC().Truncate(time.Second)
-			path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
+			rules := joined(set, name)
+			written, err := p.edit(peersDropIn, func(tree map[string]any) error {
 				o := config.Table(tree, "operators", name)
+				setRules(tree, rules)
 				o["id"], o["since"], o["probation"] = operator.String(), since, span.Of(d).String()
 				if comment != "" {
 					o["comment"] = comment
@@ -71,17 +74,18 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is operator %s, watched only until %s\n", name, operator, clock(since.Add(d)))
-			return reload(c, p, path)
+			return written.takeOver(c, yes)
 		},
 	}
 	c.Flags().StringVar(&probation, "probation", span.Of(policy.DefaultProbation).String(), "how long its bans are only watched")
 	c.Flags().StringVar(&comment, "comment", "", "who that is, for whoever reads the list")
+	yesFlag(c, &yes)
 	return c
 }
 
 // trustFor is `agent peers trust NAME for TOPIC as ban|watch`: it changes the
 // topic's rules in the drop-in file.
-func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
+func trustFor(c *cobra.Command, p *paths, name, topicName, as string, yes bool) error {
 	topic, err := ban.ParseTopic(topicName)
 	if err != nil {
 		return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent topics list`"}
@@ -96,31 +100,18 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
 	if _, ok := set.Policy().Operator(name); !ok {
 		return cli.Hint(fmt.Errorf("no operator is called %q", name), "`agent peers add %s ID` first", name)
 	}
-	rules := set.Policy().Source().Topics[string(topic)]
-	everyone := set.Peers()
-	bans, err1 := readRule(rules.Ban, everyone)
-	watches, err2 := readRule(rules.Watch, everyone)
-	file := set.RuleFile(topic)
-	if file != "" && filepath.Base(file) != peersDropIn+".toml" && len(bans.several)+len(watches.several) > 0 {
-		err1 = fmt.Errorf("%q", rules.Ban) // a quorum that a person wrote
+	rules, err := rulesWith(set, topic, name, as)
+	if err != nil {
+		return err
 	}
-	if err := errors.Join(err1, err2); err != nil {
-		return cli.Hint(fmt.Errorf("the rules of %s are more than a list of names: %w", topic, err), "change them in agent.toml, below [topics.%s]", topic)
-	}
-	bans.forget(name)
-	if as == "ban" {
-		watches.one = slices.DeleteFunc(watches.one, func(s string) bool { return s == name })
-		bans.add(name)
-	} else {
-		watches.forget(name)
-		watches.one = append(watches.one, name)
-	}
-	ban, watch := bans.String(), watches.String()
-	path, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
+	ban, watch := rules.Ban, rules.Watch
+	written, err := p.edit(peersDropIn, func(tree map[string]any) error {
 		t := config.Table(tree, "topics", string(topic))
 		t["ban"], t["watch"] = ban, watch
-		if rules.Require != "" {
-			t["require"] = rules.Require
+		for key, text := range map[string]string{"require": rules.Require, "suspect": rules.Suspect} {
+			if text != "" {
+				t[key] = text
+			}
 		}
 		return nil
 	})
@@ -139,16 +130,42 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string) error {
 	if x := slices.IndexFunc(set.Topics(), func(t settings.Topic) bool { return t.Topic == topic }); x < 0 || !set.Topics()[x].Subscribe {
 		fmt.Fprintf(c.OutOrStdout(), "%s is not accepted yet: `agent topics subscribe %s`\n", topic, topic)
 	}
-	return reload(c, p, path)
+	return written.takeOver(c, yes)
+}
+
+// rulesWith gives a topic's rules with an operator's claims banning, or watched.
+func rulesWith(set *settings.Settings, topic ban.Topic, name, as string) (control.Rules, error) {
+	rules := set.Policy().Source().Topics[string(topic)]
+	everyone := set.Peers()
+	bans, err1 := readRule(rules.Ban, everyone)
+	watches, err2 := readRule(rules.Watch, everyone)
+	file := set.RuleFile(topic)
+	if file != "" && filepath.Base(file) != peersDropIn+".toml" && len(bans.several)+len(watches.several) > 0 {
+		err1 = fmt.Errorf("%q", rules.Ban) // a quorum that a person wrote
+	}
+	if err := errors.Join(err1, err2); err != nil {
+		return control.Rules{}, cli.Hint(fmt.Errorf("the rules of %s are more than a list of names: %w", topic, err), "change them in agent.toml, below [topics.%s]", topic)
+	}
+	bans.forget(name)
+	if as == "ban" {
+		watches.one = slices.DeleteFunc(watches.one, func(s string) bool { return s == name })
+		bans.add(name)
+	} else {
+		watches.forget(name)
+		watches.one = append(watches.one, name)
+	}
+	return control.Rules{Accept: true, Ban: bans.String(), Watch: watches.String(), Suspect: rules.Suspect, Require: rules.Require}, nil
 }
 
 // nameRule is a rule that names operators and nothing else: some of several,
-// or any one of others: "3 of alice, bob, carol or any of dave".
+// any one of others, or weak claims of some: "3 of alice, bob, carol or any of
+// dave or 3 weak of everyone".
 type nameRule struct {
 	need    int
 	several []string
 	one     []string
-	weak    string // "3 weak of everyone", kept as it is
+	// weak is a term of weak claims as it was written, "" for none.
+	weak string
 }
 
 // readRule reads such a rule; "" and `never` name nobody.
@@ -157,11 +174,11 @@ func readRule(rule string, known []settings.Peer) (r nameRule, err error) {
 		return r, nil
 	}
 	for term := range strings.SplitSeq(rule, " or ") {
-		count, list, ok := strings.Cut(strings.TrimSpace(term), " of ")
-		if strings.HasSuffix(count, " weak") {
+		if strings.Contains(term, " weak of ") && r.weak == "" {
 			r.weak = strings.TrimSpace(term)
 			continue
 		}
+		count, list, ok := strings.Cut(strings.TrimSpace(term), " of ")
 		var names []string
 		for name := range strings.SplitSeq(list, ",") {
 			switch name = strings.TrimSpace(name); {
@@ -203,6 +220,14 @@ func (r *nameRule) forget(name string) {
 	is := func(s string) bool { return s == name }
 	r.one, r.several = slices.DeleteFunc(r.one, is), slices.DeleteFunc(r.several, is)
 	r.need = min(r.need, len(r.several))
+	head, list, ok := strings.Cut(r.weak, " of ")
+	if !ok {
+		return
+	}
+	names := slices.DeleteFunc(strings.Split(list, ", "), is)
+	if r.weak = head + " of " + strings.Join(names, ", "); len(names) == 0 {
+		r.weak = ""
+	}
 }
 
 func (r *nameRule) String() string {
@@ -224,12 +249,15 @@ func (r *nameRule) String() string {
 
 func newPeersShowCommand(p *paths) *cobra.Command {
 	var asJSON bool
+	var topic string
 	c := &cobra.Command{
 		Use:     "show [NAME]",
 		Short:   "Show what peers say and of what use that was here",
-		Example: "  agent peers show\n  agent peers show alice",
+		Example: "  agent peers show\n  agent peers show alice\n  agent peers show carol --for sshd",
 		Long: `Show what peers say and of what use that was: how many bans rest on them, how many offenders here they had named
-before, how much others say too, and what spoke against them: disputes, unbans by hand, strikes.
+before, how much others say too, and what spoke against them: disputes, unbans by hand, strikes, claims of guests.
+--for TOPIC shows in advance what ` + "`agent peers trust NAME for TOPIC as ban`" + ` would change: the rule, and how many bans would
+begin and end.
 ` + cli.ExitHelp,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -243,6 +271,9 @@ before, how much others say too, and what spoke against them: disputes, unbans b
 					return cli.Hint(fmt.Errorf("no operator is called %q", args[0]), "see `agent peers list`")
 				}
 			}
+			if topic != "" {
+				return showEffect(c, p, args, topic, asJSON)
+			}
 			if asJSON {
 				return cli.JSON(c.OutOrStdout(), list)
 			}
@@ -250,16 +281,51 @@ before, how much others say too, and what spoke against them: disputes, unbans b
 				printPeer(c.OutOrStdout(), list[0], time.Now())
 				return nil
 			}
-			t := cli.NewTable(c.OutOrStdout(), "NAME", "CLAIMS", "BANNING", "ALONE", "MET HERE", "ALSO OTHERS", "DISPUTED", "UNBANNED", "STRIKES", "STANDING")
+			t := cli.NewTable(c.OutOrStdout(), "NAME", "CLAIMS", "BANNING", "ALONE", "MET HERE", "ALSO OTHERS", "DISPUTED", "UNBANNED", "GUESTS", "STRIKES", "STANDING")
 			for _, x := range list {
 				t.Row(x.Name, strconv.Itoa(x.Claims), strconv.Itoa(x.Banning), strconv.Itoa(x.Alone), strconv.Itoa(x.Met), strconv.Itoa(x.Corroborated),
-					strconv.Itoa(x.Disputed), strconv.Itoa(x.Overruled), strconv.Itoa(x.Strikes), peerStanding(x, time.Now()))
+					strconv.Itoa(x.Disputed), strconv.Itoa(x.Overruled), guestRate(x), strconv.Itoa(x.Strikes), peerStanding(x, time.Now()))
 			}
 			return t.Flush()
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().StringVar(&topic, "for", "", "what trusting the peer in this topic would change")
 	return c
+}
+
+// showEffect says what it would change if an operator's claims banned in a
+// topic.
+func showEffect(c *cobra.Command, p *paths, args []string, topicName string, asJSON bool) error {
+	if len(args) != 1 {
+		return cli.Usage("--for is about one peer: name it")
+	}
+	topic, err := ban.ParseTopic(topicName)
+	if err != nil {
+		return cli.Usage("--for: %v", err)
+	}
+	set, err := settings.Load(p.config)
+	if err != nil {
+		return err
+	}
+	rules, err := rulesWith(set, topic, args[0], "ban")
+	if err != nil {
+		return err
+	}
+	var e control.Effect
+	if err := p.client().Post(c.Context(), "/v1/effect", control.RulesRequest{Topic: topic, Rules: rules}, &e); err != nil {
+		return err
+	}
+	if asJSON {
+		return cli.JSON(c.OutOrStdout(), e)
+	}
+	if len(e.Rules) == 0 {
+		fmt.Fprintf(c.OutOrStdout(), "%s bans in %s already\n", args[0], topic)
+		return nil
+	}
+	printEffect(c.OutOrStdout(), e)
+	fmt.Fprintf(c.OutOrStdout(), "`agent peers trust %s for %s as ban` does it\n", args[0], topic)
+	return nil
 }
 
 func peerStanding(x control.Peer, now time.Time) string {
@@ -276,11 +342,22 @@ func peerStanding(x control.Peer, now time.Time) string {
 	return "in good standing"
 }
 
+// guestRate says which share of a peer's claims is of guests of this node.
+func guestRate(x control.Peer) string {
+	if x.Measured == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2g %%", 100*float64(x.Guests)/float64(x.Measured))
+}
+
 func printPeer(w io.Writer, x control.Peer, now time.Time) {
 	fmt.Fprintf(w, "%s is operator %s, %s\n", cli.Printable(x.Name), x.Operator, cli.Printable(peerStanding(x, now)))
 	fmt.Fprintf(w, "  claims %s in %s; %d also made by others\n", plural(x.Claims, "target"), plural(x.Feeds, "feed"), x.Corroborated)
 	fmt.Fprintf(w, "  bans   %d in force rest on it, %d on it alone\n", x.Banning, x.Alone)
 	fmt.Fprintf(w, "  use    %s here had been named by it before they came\n", plural(x.Met, "offender"))
+	if x.Measured > 0 {
+		fmt.Fprintf(w, "  false  %s of its %s, weak ones left out, are of guests of this node (%s)\n", strconv.Itoa(x.Guests), plural(x.Measured, "claim"), guestRate(x))
+	}
 	fmt.Fprintf(w, "  doubt  %d disputed, %d unbanned here by hand, %s\n", x.Disputed, x.Overruled, plural(x.Total, "strike"))
 	for _, s := range x.Recent {
 		fmt.Fprintf(w, "  strike %s claimed %s in %s: %s\n", clock(s.At), s.Target, s.Topic, cli.Printable(s.Why))

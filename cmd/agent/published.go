@@ -271,7 +271,7 @@ func editFollowed(p *paths, name, entry string) (string, error) {
 func newKeyInstallDocumentCommand(p *paths) *cobra.Command {
 	return &cobra.Command{
 		Use: "install-document FILE", Short: "Publish a trust list or topic definition that was signed on another machine",
-		Example: "  office$ agent peers publish-trust alice --dir ~/office --text > trust.txt\n  node$   agent key install-document trust.txt",
+		Example: "  desk$   agent peers publish-trust alice --dir ~/operator-keys --text > trust.txt\n  node$   agent key install-document trust.txt",
 		Args:    exactly(1, "a file, or -"),
 		RunE: func(c *cobra.Command, args []string) error {
 			b, err := readSmall(args[0])

@@ -8,6 +8,7 @@ import (
 
 	"banmesh/internal/agent"
 	"banmesh/internal/cli"
+	"banmesh/internal/control"
 	"banmesh/internal/settings"
 )
 
@@ -48,7 +49,7 @@ func newCheckCommand(p *paths) *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Check the configuration, without any side effect",
 		Example: "  agent check",
-		Long:    "Check the configuration, without any side effect. All faults are shown at once.\n" + cli.ExitHelp,
+		Long:    "Check the configuration, without any side effect. All faults are shown at once. Beside a running\nagent it is shown which rules a reload would change, and how many bans would begin and end.\n" + cli.ExitHelp,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := settings.Load(p.config)
@@ -73,6 +74,12 @@ func newCheckCommand(p *paths) *cobra.Command {
 			}
 			for _, f := range files {
 				fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", f)
+			}
+			// A running agent says what a reload would change; without one the
+			// files alone are checked.
+			var e control.Effect
+			if p.client().Post(c.Context(), "/v1/reload", control.ReloadRequest{Dry: true}, &e) == nil {
+				printEffect(c.OutOrStdout(), e)
 			}
 			return nil
 		},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,7 +56,8 @@ func newTopicsListCommand(p *paths) *cobra.Command {
 // newTopicSwitch is a command that sets one of a topic's switches in the
 // drop-in file and tells the running agent.
 func newTopicSwitch(p *paths, use, short, field string, value bool) *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	c := &cobra.Command{
 		Use: use + " TOPIC", Short: short,
 		Example: "  agent topics " + use + " sshd",
 		Long:    short + ". The choice is kept in a file below the configuration directory; a running agent follows at once.\n" + cli.ExitHelp,
@@ -78,7 +78,7 @@ func newTopicSwitch(p *paths, use, short, field string, value bool) *cobra.Comma
 			if field == "detect" && value && !set.Topics()[i].Detectable {
 				return fmt.Errorf("topic %q has no filter: nothing in a log shows its offenders", topic)
 			}
-			path, err := config.EditDropIn(p.config, "topics", func(tree map[string]any) error {
+			written, err := p.edit("topics", func(tree map[string]any) error {
 				config.Table(tree, "topics", string(topic))[field] = value
 				return nil
 			})
@@ -106,41 +106,41 @@ func newTopicSwitch(p *paths, use, short, field string, value bool) *cobra.Comma
 			default:
 				fmt.Fprintf(w, "%s: no longer looking for offenders\n", topic)
 			}
-			return reload(c, p, path)
+			return written.takeOver(c, force)
 		},
 	}
-}
-
-// reload tells a running agent that a file changed; one that does not run
-// reads it when it starts.
-func reload(c *cobra.Command, p *paths, path string) error {
-	err := p.client().Post(c.Context(), "/v1/reload", struct{}{}, nil)
-	switch {
-	case errors.Is(err, control.ErrNotRunning):
-		fmt.Fprintf(c.OutOrStdout(), "written to %s; the agent is not running and will read it when it starts\n", path)
-		return nil
-	case err != nil:
-		return cli.Hint(fmt.Errorf("written to %s, but the running agent did not take it: %w", path, err), "see `agent check`")
-	}
-	fmt.Fprintf(c.OutOrStdout(), "written to %s; the running agent follows\n", path)
-	return nil
+	yesFlag(c, &force)
+	return c
 }
 
 func newReloadCommand(p *paths) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "reload", Short: "Make the running agent read its configuration again",
-		Example: "  agent check && agent reload",
-		Long:    "Make the running agent read its configuration again. With a fault in it, the agent keeps what it has and the fault is shown.\n" + cli.ExitHelp,
-		Args:    cobra.NoArgs,
+		Example: "  agent check && agent reload\n  agent reload --yes",
+		Long: `Make the running agent read its configuration again. With a fault in it, the agent keeps what it has and the fault is
+shown. The rules that change are shown before, and how many bans begin and end; where more than a handful ends, it asks.
+` + cli.ExitHelp,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := settings.Load(p.config); err != nil {
 				return err
 			}
-			if err := p.client().Post(c.Context(), "/v1/reload", struct{}{}, nil); err != nil {
+			var e control.Effect
+			if err := p.client().Post(c.Context(), "/v1/reload", control.ReloadRequest{Dry: true}, &e); err != nil {
+				return err
+			}
+			printEffect(c.OutOrStdout(), e)
+			err := confirmed(c, yes, func(yes bool) error {
+				return p.client().Post(c.Context(), "/v1/reload", control.ReloadRequest{Yes: yes}, nil)
+			})
+			if err != nil {
 				return err
 			}
 			fmt.Fprintln(c.OutOrStdout(), "the running agent follows")
 			return nil
 		},
 	}
+	yesFlag(c, &yes)
+	return c
 }

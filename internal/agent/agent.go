@@ -182,7 +182,8 @@ func (a *agent) open(ctx context.Context) (err error) {
 		sent: func(ctx context.Context, topic ban.Topic, x netip.Addr) firewall.Trace {
 			return a.enforcer.sent(ctx, topic, x)
 		},
-		state: a.o.StateDir, now: a.now, log: a.log,
+		suspend: func() ([]ban.Operator, error) { return a.ledger.Suspend() },
+		state:   a.o.StateDir, now: a.now, log: a.log,
 	})
 	if err != nil {
 		return err
@@ -262,7 +263,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.onStop.add(a.gate.close)
 	a.api = api.New(api.Options{
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
-		Settings: a.current, Reload: a.reload, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
+		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
 		NeverBan: a.guard.everything, Gate: a.gate.status, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, RemoveGuest: a.guests.remove,
 		Warnings: func() []control.Warning { return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings()) },
 	})
@@ -301,23 +302,20 @@ func (a *agent) setCurrent(s *settings.Settings) {
 	a.settings = s
 }
 
-// reload reads the configuration again and puts it in force. With a fault in
-// it, everything stays as it is.
+// reload reads the configuration again and puts it in force, unless it has a
+// fault or ends more than a handful of bans: then everything stays as it is.
 func (a *agent) reload(ctx context.Context) error {
-	a.reloads.Lock()
-	defer a.reloads.Unlock()
-	next, err := a.next()
-	a.mu.Lock()
-	a.refused = err
-	a.mu.Unlock()
-	if err != nil {
-		return err
-	}
+	_, err := a.reloadAs(ctx, control.ReloadRequest{})
+	return err
+}
+
+// takeOver puts settings in force.
+func (a *agent) takeOver(ctx context.Context, next *settings.Settings) error {
 	a.notifySystemd(daemon.SdNotifyReloading)
 	a.setCurrent(next)
 	tell(a.log, next)
 	// Order matters where a topic is new: its scope before its bans.
-	err = errors.Join(
+	err := errors.Join(
 		a.guard.refresh(ctx),
 		a.enforcer.configure(ctx),
 	)

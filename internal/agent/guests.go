@@ -37,9 +37,11 @@ type guestOptions struct {
 	// how much an address sent in a topic lately.
 	connected func(context.Context, ban.Topic, netip.AddrPort) detect.Proof
 	sent      func(context.Context, ban.Topic, netip.Addr) firewall.Trace
-	state     string // the state directory
-	now       func() time.Time
-	log       *slog.Logger
+	// suspend quarantines peers that claim guests too often.
+	suspend func() ([]ban.Operator, error)
+	state   string // the state directory
+	now     func() time.Time
+	log     *slog.Logger
 }
 
 func openGuests(o guestOptions) (*guestbook, error) {
@@ -110,8 +112,24 @@ func (g *guestbook) works(ctx context.Context, topic ban.Topic, t ban.Target) bo
 	return true
 }
 
-// expireEvery is how often guests whose time is over are let go.
-const expireEvery = time.Minute
+// expireEvery is how often guests whose time is over are let go; each tenth time
+// peers are measured by the guests, which looks at every claim.
+const (
+	expireEvery  = time.Minute
+	measureEvery = 10
+)
+
+// measure quarantines peers whose claims are of guests far more often than those
+// of the core.
+func (g *guestbook) measure(ctx context.Context) {
+	list, err := g.o.suspend()
+	for _, o := range list {
+		g.o.log.WarnContext(ctx, "peer quarantined, it claims guests too often", slog.String("operator", g.o.settings().NameOf(o)))
+	}
+	if err != nil {
+		g.o.log.ErrorContext(ctx, "quarantine not written", slog.Any("error", err))
+	}
+}
 
 // run ends guests until ctx ends.
 func (g *guestbook) run(ctx context.Context) error {
@@ -120,13 +138,16 @@ func (g *guestbook) run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
-	for {
+	for n := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			if err := g.set.Expire(); err != nil {
 				g.o.log.ErrorContext(ctx, "guests not written", slog.Any("error", err))
+			}
+			if n++; n%measureEvery == 0 {
+				g.measure(ctx)
 			}
 		}
 	}

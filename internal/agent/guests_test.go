@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +127,53 @@ func TestAPeersBanOfACustomerAtWorkIsNotEnforced(t *testing.T) {
 	})
 	if drops("45.1.1.1") {
 		t.Error("a customer at work is shut out")
+	}
+}
+
+// A peer that claims guests of this node, and far more often than the core, is
+// quarantined until a person says otherwise; weak claims stay out of it.
+func TestAPeerThatClaimsGuestsTooOftenCountsForNothing(t *testing.T) {
+	bob := ban.OperatorOf([]byte("bob"))
+	n := newNode(t, quiet+trusts("alice", alice)+"[operators.bob]\nid = \""+bob.String()+"\"\n")
+	for i := range 5 {
+		n.login("sshd", fmt.Sprintf("45.3.0.%d", i+1), 0)
+	}
+	n.hear(alice, "45.4.0.1", "45.3.0.1")
+	n.hear(bob, "45.3.0.1", "45.3.0.2", "45.3.0.3", "45.5.0.1")
+	measured := func(name string) control.Peer {
+		var list []control.Peer
+		if err := n.client.Get(t.Context(), "/v1/peers", nil, &list); err != nil {
+			t.Fatal(err)
+		}
+		return list[slices.IndexFunc(list, func(p control.Peer) bool { return p.Name == name })]
+	}
+	if x := measured("bob"); x.Measured != 4 || x.Guests != 3 {
+		t.Errorf("bob is %+v", x)
+	}
+	n.a.guests.measure(t.Context())
+	if x := measured("bob"); x.Quarantine != nil {
+		t.Errorf("three guests quarantine: %+v", x.Quarantine)
+	}
+	n.hear(bob, "45.3.0.4")
+	if n.a.guests.measure(t.Context()); measured("bob").Quarantine != nil {
+		t.Error("above the core's rate by less than three times, and yet quarantined")
+	}
+	n.hear(alice, crowd(20)...)
+	n.a.guests.measure(t.Context())
+	if x := measured("bob"); x.Quarantine == nil || !strings.Contains(x.Quarantine.Why, "guests") {
+		t.Errorf("bob is %+v", x)
+	}
+	n.eventually("its ban is lifted", func() bool { return !n.drops("45.5.0.1") })
+	n.restart()
+	if measured("bob").Quarantine == nil {
+		t.Error("a restart forgives")
+	}
+	n.post("/v1/peers/release", control.PeerRequest{Peer: "bob"}, nil)
+	n.hear(alice, crowd(20)...)
+	n.hear(bob, "45.3.0.1", "45.3.0.2", "45.3.0.3", "45.3.0.4")
+	n.a.guests.measure(t.Context())
+	if measured("bob").Quarantine != nil {
+		t.Error("a person's word does not hold")
 	}
 }
 

@@ -128,6 +128,8 @@ type AllowRequest struct {
 	Target  ban.Target `json:"target"`
 	For     int64      `json:"for,omitempty"` // seconds; 0 means for good
 	Comment string     `json:"comment,omitempty"`
+	// Yes does without the question that more than a [Handful] begins.
+	Yes bool `json:"yes,omitempty"`
 }
 
 // PeerRequest is the body of POST /v1/hold/approve, /v1/hold/reject,
@@ -137,6 +139,8 @@ type PeerRequest struct {
 	Topic ban.Topic `json:"topic,omitempty"`
 	Why   string    `json:"why,omitempty"`
 	For   int64     `json:"for,omitempty"` // how long an approval lets in what comes next, in seconds
+	// Yes does without the question that more than a [Handful] begins, of undo.
+	Yes bool `json:"yes,omitempty"`
 }
 
 // CountAnswer says how many claims or bans were touched.

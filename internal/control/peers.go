@@ -28,6 +28,10 @@ type Peer struct {
 	// how many of its claims a person unbanned here.
 	Met       int `json:"met"`
 	Overruled int `json:"overruled"`
+	// Measured is how many claims of addresses it has, weak ones left out, and
+	// Guests how many of them are of guests of this node: its false positives.
+	Measured int `json:"measured"`
+	Guests   int `json:"guests"`
 	// Withdrawn counts the claims that it withdrew before they ended, by reason.
 	Withdrawn  map[ban.Reason]int `json:"withdrawn,omitempty"`
 	Strikes    int                `json:"strikes"` // within a day

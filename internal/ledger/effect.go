@@ -33,3 +33,25 @@ func (l *Ledger) questions() iter.Seq[policy.Question] {
 		}
 	}
 }
+
+// EffectOfUndo says which bans would end if an operator's claims counted for
+// nothing, by the claims that are held now. Nothing changes.
+func (l *Ledger) EffectOfUndo(o ban.Operator) (e policy.Effect) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for q := range l.questions() {
+		q.Brief = true
+		if l.policy.Judge(q).Action != policy.Ban {
+			continue
+		}
+		for i := range q.Votes {
+			if q.Votes[i].Operator == o && !q.Votes[i].Own {
+				q.Votes[i].Quarantined = true
+			}
+		}
+		if l.policy.Judge(q).Action != policy.Ban {
+			e.End++
+		}
+	}
+	return e
+}

@@ -17,6 +17,8 @@ type operator struct {
 	Overruled  int         `json:"overruled,omitempty"` // claims that a person unbanned here
 	// Withdrawn counts the claims that it withdrew before they ended, by reason.
 	Withdrawn map[ban.Reason]int `json:"withdrawn,omitempty"`
+	// Excused says that a person released it from [QuarantineGuests].
+	Excused bool `json:"excused,omitempty"`
 }
 
 // withdrew counts a withdrawal; a reason that this version does not know is
@@ -60,6 +62,7 @@ const (
 	QuarantineFeeds    QuarantineReason = "feeds"    // it has more feeds than any may
 	QuarantineTargets  QuarantineReason = "targets"  // the ledger is full
 	QuarantineTopics   QuarantineReason = "topics"   // the ledger has no room for another topic
+	QuarantineGuests   QuarantineReason = "guests"   // its claims are of guests far more often than the core's
 )
 
 // maxStrikes is how many strikes are kept to be shown.
@@ -148,6 +151,9 @@ func (l *Ledger) quarantine(o ban.Operator, q *Quarantine) (lifted int, err erro
 		return 0, fmt.Errorf("a quarantine of %s: %w", l.nameOf(o), ErrUnknown)
 	}
 	old := *p
+	if q == nil && p.Quarantine.Reason == QuarantineGuests {
+		p.Excused = true
+	}
 	p.Quarantine = q
 	if q == nil {
 		p.Strikes = nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/policy"
 )
 
 // A Peer is what the ledger knows of an operator: what it says, and of what
@@ -37,7 +38,9 @@ type Peer struct {
 	Total      int                `json:"strikes_total"`
 	Recent     []Strike           `json:"recent_strikes,omitempty"`
 	Quarantine *Quarantine        `json:"quarantine,omitempty"`
-	Probation  time.Time          `json:"probation_until,omitzero"`
+	// Record is how many of its claims, weak ones left out, are of guests here.
+	Record    policy.Record `json:"record"`
+	Probation time.Time     `json:"probation_until,omitzero"`
 }
 
 // Peers lists every operator that the rules name or that is heard, by name.
@@ -101,6 +104,9 @@ func (l *Ledger) Peers() []Peer {
 				p.Disputed++
 			}
 		}
+	}
+	for o, record := range l.records() {
+		at(o).Record = record
 	}
 	list := make([]Peer, 0, len(found))
 	for _, p := range found {

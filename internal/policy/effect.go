@@ -30,8 +30,8 @@ type Sample struct {
 	Until  time.Time  `json:"until,omitzero"` // the end that the ban has, or had
 }
 
-// maxSamples bounds what an [Effect] lists.
-const maxSamples = 10
+// MaxSamples bounds what an [Effect] lists.
+const MaxSamples = 10
 
 // Compare judges every question by two policies. It changes nothing and costs
 // two verdicts a question.
@@ -43,12 +43,12 @@ func Compare(questions iter.Seq[Question], before, after *Policy) (e Effect) {
 		case was.Action == is.Action:
 		case is.Action == Ban:
 			e.Begin++
-			if len(e.Begins) < maxSamples {
+			if len(e.Begins) < MaxSamples {
 				e.Begins = append(e.Begins, Sample{q.Topic, q.Target, is.Why, is.Rule, is.Until})
 			}
 		case was.Action == Ban:
 			e.End++
-			if len(e.Ends) < maxSamples {
+			if len(e.Ends) < MaxSamples {
 				e.Ends = append(e.Ends, Sample{q.Topic, q.Target, is.Why, is.Rule, was.Until})
 			}
 		case was.Action == Ignore:

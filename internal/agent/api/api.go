@@ -32,9 +32,11 @@ type Options struct {
 
 	Ledger *ledger.Ledger
 	Table  *export.Table // bans in force
-	// Settings gives those in force, Reload reads the files again.
+	// Settings gives those in force. Reload reads the files again and gives the
+	// effect, Effect that of other rules in a topic.
 	Settings func() *settings.Settings
-	Reload   func(context.Context) error
+	Reload   func(context.Context, control.ReloadRequest) (control.Effect, error)
+	Effect   func(control.RulesRequest) (control.Effect, error)
 
 	Detection Detection
 	Firewall  Firewall
@@ -120,7 +122,8 @@ func (s *Server) Local() (http.Handler, error) {
 		"POST /v1/unban":         s.unban,
 		"POST /v1/withdraw":      s.withdraw,
 		"GET /v1/explain":        s.explain,
-		"POST /v1/reload":        func(r *http.Request) (any, error) { return struct{}{}, s.o.Reload(r.Context()) },
+		"POST /v1/reload":        s.reload,
+		"POST /v1/effect":        s.effect,
 		"GET /v1/gate":           s.gate,
 		"GET /v1/allow":          func(*http.Request) (any, error) { return exemptions(s.o.Ledger.Exemptions()), nil },
 		"POST /v1/allow":         s.allow,

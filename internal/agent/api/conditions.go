@@ -50,7 +50,7 @@ var (
 	BrokerLoses   = Condition{"broker-loses", "A broker acknowledges messages and does not keep them.", control.SeverityHigh, "the broker's log and quotas, and whether it admits this operator; a second broker in agent.toml makes up for it"}
 	Unpublished   = Condition{"publish", "This node's own bans are in force here and not published.", control.SeverityHigh, "df -h; it is tried again every few seconds"}
 	Revoked       = Condition{"revoked", "The operator has revoked this node.", control.SeverityHigh, "agent key node rotate, with the agent stopped; then have the new key certified"}
-	Certificate   = Condition{"certificate", "The node's certificate has ended, is about to, or is missing.", control.SeverityHigh, "agent key node request > node.request; agent key node certify node.request --dir OFFICE > card, where the root key is; agent key node install card"}
+	Certificate   = Condition{"certificate", "The node's certificate has ended, is about to, or is missing.", control.SeverityHigh, "agent key node request > node.request; agent key node certify node.request --dir KEYS > card, where the root key is; agent key node install card"}
 	Cloned        = Condition{"cloned", "Another machine writes with this node's key.", control.SeverityHigh, "stop the other machine and restart this agent; or, with this agent stopped, agent key node rotate"}
 	Restarted     = Condition{"feed-restarted", "A feed of this node began again, because brokers held messages that this machine does not know.", control.SeverityLow, "nothing if the state was lost or restored from a backup; otherwise see that no other machine has these keys"}
 

@@ -65,6 +65,7 @@ func quarantine(q *ledger.Quarantine) *control.Quarantine {
 		ledger.QuarantineDisputes: "it disputes more targets than anybody may",
 		ledger.QuarantineFeeds:    "it has more feeds than anybody may",
 		ledger.QuarantineTargets:  "its claims do not fit into the ledger",
+		ledger.QuarantineGuests:   "it claims guests of this node far more often than your other operators do",
 		ledger.QuarantineTopics:   "it claims in more topics than the ledger has room for",
 	}[q.Reason]
 	if q.Comment != "" {
@@ -79,7 +80,7 @@ func peers(list []ledger.Peer) []control.Peer {
 			Operator: p.Operator, Name: p.Name, Feeds: p.Feeds, Claims: p.Claims, Banning: p.Banning, Alone: p.Alone,
 			Corroborated: p.Corroborated, Waiting: p.Waiting, Disputed: p.Disputed, Met: p.Met, Overruled: p.Overruled,
 			Strikes: p.Strikes, Total: p.Total, Quarantine: quarantine(p.Quarantine), Probation: p.Probation,
-			Dropped: p.Dropped, Withdrawn: p.Withdrawn,
+			Dropped: p.Dropped, Withdrawn: p.Withdrawn, Measured: p.Record.Claims, Guests: p.Record.Guests,
 		}
 		for _, s := range p.Recent {
 			out.Recent = append(out.Recent, control.Strike(s))

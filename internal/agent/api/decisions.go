@@ -27,6 +27,9 @@ func (s *Server) allow(r *http.Request) (any, error) {
 		until = s.o.Now().Add(time.Duration(min(q.For, maxExempt)) * time.Second)
 	}
 	answer := control.UnbanAnswer{Lifted: s.lifted(q.Target, ""), Exempt: until}
+	if n := len(answer.Lifted); !q.Yes && n > 1+control.Handful {
+		return nil, control.Refuse(control.CodeAsk, "", "this lifts %d bans", n)
+	}
 	if _, err := s.o.Ledger.Allow(q.Target, until, q.Comment); err != nil {
 		return nil, refusal(err)
 	}
@@ -79,6 +82,9 @@ func (s *Server) undo(r *http.Request) (any, error) {
 	q, o, err := s.peerRequest(r)
 	if err != nil {
 		return nil, err
+	}
+	if n := s.o.Ledger.EffectOfUndo(o).End; !q.Yes && n > control.Handful {
+		return nil, control.Refuse(control.CodeAsk, "", "this lifts %d bans that rest on %s", n, s.o.Settings().NameOf(o))
 	}
 	n, err := s.o.Ledger.Undo(o, q.Why)
 	return control.CountAnswer{Count: n}, refusal(err)
