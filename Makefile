@@ -19,7 +19,7 @@ BUILD = $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(
 TOOL = $(GO) tool -modfile=tools/go.mod
 # What the tests run for real: sshd, nftables, mosquitto, fail2ban's filters and samples, journald.
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
-	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps
+	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps dovecot-imapd postfix nginx
 
 .PHONY: all build run install test test-loaded demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate sim metrics soak fuzz check deps-run deps-test clean help
 

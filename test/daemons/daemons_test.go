@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,7 +32,7 @@ const (
 )
 
 // patience is how long a daemon may take to start, answer or write its log.
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // installed gives a program's path. Without it, or without root, the test is
 // skipped, but never where everything must run.
@@ -55,7 +54,7 @@ func installed(t *testing.T, program string) string {
 
 // start runs a daemon in the foreground until the test ends; then it is told to
 // stop, and its process group is killed if it does not.
-func start(t *testing.T, dir string, args ...string) {
+func start(t *testing.T, dir string, args ...string) *os.Process {
 	t.Helper()
 	out, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {
@@ -83,6 +82,7 @@ func start(t *testing.T, dir string, args ...string) {
 			t.Logf("%s printed:\n%s", filepath.Base(args[0]), b)
 		}
 	})
+	return cmd.Process
 }
 
 // freePort gives a TCP port that was free a moment ago.
@@ -138,25 +138,21 @@ func logged(t *testing.T, path, text string, times int) string {
 	return log
 }
 
-// blamed gives the targets that a topic would ban for a log if one offence were
-// enough, and how often.
+// blamed gives who committed the offences that a topic finds in a log, and how
+// often.
 func blamed(t *testing.T, topic ban.Topic, log string) map[string]int {
 	t.Helper()
-	all := topics.Builtin()
-	i := slices.IndexFunc(all, func(d *topics.Definition) bool { return d.Name == topic })
-	if i < 0 {
-		t.Fatalf("no topic %s", topic)
-	}
-	def := *all[i]
-	rules := *def.Detect
-	rules.MaxRetry = 1
-	def.Detect = &rules
 	got := map[string]int{}
-	_, err := detect.Replay(context.WithoutCancel(t.Context()), detect.Options{Jails: []detect.Jail{{Definition: &def}}}, strings.NewReader(log), "log", time.Now(), func(d detect.Decision) error {
-		got[d.Target.String()] += int(d.Hits)
-		return nil
-	})
-	if err != nil {
+	trial := detect.Trial{
+		Spec: string(topic), Topics: topics.Builtin(), Log: "-", In: strings.NewReader(log),
+		Each: func(l detect.TrialLine) error {
+			if l.Matched {
+				got[l.ID]++
+			}
+			return nil
+		},
+	}
+	if _, err := trial.Run(context.WithoutCancel(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	return got

@@ -62,6 +62,7 @@ func ask(t *testing.T, from, port, request string) int {
 }
 
 func TestNobodyButTheClientIsBlamedByNginx(t *testing.T) {
+	t.Parallel()
 	port, errors, access := runNginx(t)
 	logins := 0
 	for _, name := range append([]string{

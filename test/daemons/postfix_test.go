@@ -24,22 +24,25 @@ maillog_file = %[1]s/mail.log
 maillog_file_prefixes = /tmp
 myhostname = mail.example.org
 mydestination =
-inet_interfaces = %[2]s
+inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 mynetworks = 192.0.2.1/32
 smtpd_peername_lookup = no
 smtpd_sasl_auth_enable = yes
 smtpd_sasl_type = dovecot
-smtpd_sasl_path = %[3]s
+smtpd_sasl_path = %[2]s
 smtpd_relay_restrictions = reject_unauth_destination
 smtpd_error_sleep_time = 0
 smtpd_client_port_logging = no
+local_recipient_maps =
+alias_maps =
 `
 
 const postfixMaster = `
 %[1]s inet n - n - - smtpd
 postlog unix-dgram n - n - 1 postlogd
 anvil unix - - n - 1 anvil
+proxymap unix - - n - - proxymap
 rewrite unix - - n - - trivial-rewrite
 `
 
@@ -58,7 +61,7 @@ func runPostfix(t *testing.T, sasl string) (port, log string) {
 	}
 	port = freePort(t)
 	conf := filepath.Join(dir, "conf")
-	write(t, filepath.Join(conf, "main.cf"), fmt.Sprintf(postfixMain, dir, server, sasl))
+	write(t, filepath.Join(conf, "main.cf"), fmt.Sprintf(postfixMain, dir, sasl))
 	write(t, filepath.Join(conf, "master.cf"), fmt.Sprintf(postfixMaster, server+":"+port))
 	start(t, dir, program, "-c", conf, "start-fg")
 	t.Cleanup(func() { _ = exec.Command(program, "-c", conf, "abort").Run() })
@@ -97,6 +100,7 @@ func smtp(t *testing.T, from, port string, wait bool, lines ...string) {
 func encoded(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 func TestNobodyButTheClientIsBlamedByPostfix(t *testing.T) {
+	t.Parallel()
 	_, _, sasl := runDovecot(t, "")
 	eventually(t, "dovecot answers for SASL", func() bool { _, err := os.Stat(sasl); return err == nil })
 	port, log := runPostfix(t, sasl)
