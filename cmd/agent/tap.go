@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banmesh/internal/agent"
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
@@ -74,8 +75,9 @@ disturb the agent. A broker may refuse to show everything; name a topic or an op
 					return fmt.Errorf("broker %s: %w", conf.Brokers[0].URL, err)
 				}
 			default:
-				// The embedded broker listens here when none is named.
-				tap.Broker.URL = "tcp://127.0.0.1:1883"
+				if tap.Broker.URL = "tcp://" + conf.EmbeddedBroker.Listen; conf.EmbeddedBroker.Listen == "" {
+					tap.Broker.URL = "unix://" + agent.EmbeddedSocket(p.state)
+				}
 			}
 			if user != "" {
 				tap.Broker.User, tap.Broker.Password = user, password

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,9 +60,6 @@ type sharingOptions struct {
 // be written. Detection and enforcement go on meanwhile.
 const publishAgain = 10 * time.Second
 
-// defaultListen is the embedded broker's address: MQTT's port, on loopback.
-const defaultListen = "127.0.0.1:1883"
-
 // newSharing opens keys, the session and the embedded broker, and connects to
 // nothing yet.
 func newSharing(ctx context.Context, o sharingOptions) (_ *sharing, err error) {
@@ -81,12 +76,12 @@ func newSharing(ctx context.Context, o sharingOptions) (_ *sharing, err error) {
 		}
 		brokers = append(brokers, x)
 	}
-	embedded := conf.EmbeddedBroker
-	if embedded.Enabled == nil && len(brokers) == 0 || embedded.Enabled != nil && *embedded.Enabled {
-		if err := s.embed(ctx, embedded.Listen); err != nil {
+	if wantsBroker(o.settings()) {
+		url, err := s.embed(ctx, conf.EmbeddedBroker)
+		if err != nil {
 			return nil, err
 		}
-		brokers = append(brokers, federation.Broker{URL: "tcp://" + s.broker.Addr().String()})
+		brokers = append(brokers, federation.Broker{URL: url})
 	}
 	if err := s.open(brokers); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -115,29 +110,6 @@ func (s *sharing) open(brokers []federation.Broker) (err error) {
 	})
 	if err != nil {
 		return fmt.Errorf("joining the network: %w", err)
-	}
-	return nil
-}
-
-// embed opens the broker on loopback. Where the usual port is taken, any other
-// does: nobody but this node needs to know it.
-func (s *sharing) embed(ctx context.Context, listen string) error {
-	options := func(address string) broker.Options {
-		return broker.Options{
-			Network: s.network, StateDir: filepath.Join(s.o.state, "broker"), Keys: true, Now: s.o.now,
-			Log:       s.o.log.With(slog.String("part", "broker")),
-			Listeners: []broker.Listener{{Kind: broker.TCP, Address: address}},
-		}
-	}
-	var err error
-	if listen != "" {
-		s.broker, err = broker.New(options(listen))
-	} else if s.broker, err = broker.New(options(defaultListen)); errors.Is(err, syscall.EADDRINUSE) {
-		s.o.log.InfoContext(ctx, "embedded broker on a free port, the usual one is taken", slog.String("address", defaultListen))
-		s.broker, err = broker.New(options("127.0.0.1:0"))
-	}
-	if err != nil {
-		return fmt.Errorf("opening the embedded broker: %w", err)
 	}
 	return nil
 }
@@ -189,6 +161,9 @@ func (s *sharing) follow(next *settings.Settings) {
 		}
 	}
 	s.session.Follow(list)
+	if s.broker != nil {
+		s.broker.SetOperators(s.acquainted(next))
+	}
 	// Commands may have signed something, too.
 	s.session.Refresh()
 }
@@ -267,6 +242,8 @@ func (s *sharing) needsRestart(next *settings.Settings) string {
 		return "the network's name"
 	case !reflect.DeepEqual(next.Config().Brokers, s.brokers):
 		return "the list of brokers"
+	case wantsBroker(next) && s.broker == nil:
+		return "the embedded broker, which something is now published to or accepted from"
 	}
 	return ""
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/broker/retained"
 	"banmesh/internal/wire"
 )
@@ -181,6 +182,10 @@ func (b *Broker) BanKey(identity string) (removed int, err error) {
 	b.log.Info("banned key", "identity", identity, "removed", removed)
 	return removed, nil
 }
+
+// SetOperators replaces the operators whose messages alone are admitted; none
+// admits all. What is retained already stays.
+func (b *Broker) SetOperators(list []ban.Operator) { b.admission.setOperators(list) }
 
 // UnbanKey serves an operator or node again.
 func (b *Broker) UnbanKey(identity string) error { return b.banned.change(identity, false) }

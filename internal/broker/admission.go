@@ -52,17 +52,17 @@ func refusalOf(err error) refusal {
 
 // An admission decides what is let in. It holds the operators' cards.
 type admission struct {
-	network   string                // "" admits every network
-	operators map[ban.Operator]bool // nil allows all
-	limits    Limits
-	store     *retained.Store
-	banned    *banList
+	network string // "" admits every network
+	limits  Limits
+	store   *retained.Store
+	banned  *banList
 
-	mu      sync.RWMutex
-	cards   map[ban.Operator]*wire.Card
-	vouched map[ban.Operator]bool                  // by who runs the broker
-	lists   map[ban.Operator][]ban.Operator        // whom an operator's trust list names
-	namedBy map[ban.Operator]map[ban.Operator]bool // the reverse
+	mu        sync.RWMutex
+	operators map[ban.Operator]bool // nil allows all
+	cards     map[ban.Operator]*wire.Card
+	vouched   map[ban.Operator]bool                  // by who runs the broker
+	lists     map[ban.Operator][]ban.Operator        // whom an operator's trust list names
+	namedBy   map[ban.Operator]map[ban.Operator]bool // the reverse
 }
 
 func newAdmission(network string, operators []ban.Operator, l Limits, store *retained.Store, banned *banList) *admission {
@@ -70,14 +70,24 @@ func newAdmission(network string, operators []ban.Operator, l Limits, store *ret
 		network: network, limits: l, store: store, banned: banned, cards: map[ban.Operator]*wire.Card{},
 		vouched: map[ban.Operator]bool{}, lists: map[ban.Operator][]ban.Operator{}, namedBy: map[ban.Operator]map[ban.Operator]bool{},
 	}
-	if len(operators) > 0 {
-		a.operators = map[ban.Operator]bool{}
-		for _, o := range operators {
-			a.operators[o] = true
-		}
-		a.vouch(operators)
-	}
+	a.setOperators(operators)
 	return a
+}
+
+// setOperators sets the only operators that are admitted; none admits all. Those
+// that are named are known, too.
+func (a *admission) setOperators(operators []ban.Operator) {
+	var next map[ban.Operator]bool
+	if len(operators) > 0 {
+		next = make(map[ban.Operator]bool, len(operators))
+		for _, o := range operators {
+			next[o] = true
+		}
+	}
+	a.mu.Lock()
+	a.operators = next
+	a.mu.Unlock()
+	a.vouch(operators)
 }
 
 // load takes the cards that the store holds.
@@ -230,7 +240,10 @@ func (w identity) mayPublish(n wire.Name) bool {
 }
 
 func (a *admission) allowed(n wire.Name) bool {
-	if a.operators != nil && !a.operators[n.Operator] {
+	a.mu.RLock()
+	refused := a.operators != nil && !a.operators[n.Operator]
+	a.mu.RUnlock()
+	if refused {
 		return false
 	}
 	return !a.banned.has(n.Operator.String(), n.Node.String())

@@ -82,8 +82,11 @@ type Broker struct {
 
 // EmbeddedBroker is the broker inside the agent.
 type EmbeddedBroker struct {
-	Enabled *bool  `toml:"enabled"` // default: only when no broker is named
-	Listen  string `toml:"listen"`  // default 127.0.0.1:1883
+	// Enabled is by default whether no broker is named and something is
+	// published or accepted, or Listen is set.
+	Enabled *bool `toml:"enabled"`
+	// Listen is a TCP address; the default is a socket in the state directory.
+	Listen string `toml:"listen"`
 }
 
 // Firewall says how bans reach the kernel.

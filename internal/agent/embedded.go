@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"syscall"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/broker"
+	"banmesh/internal/config"
+	"banmesh/internal/settings"
+)
+
+// embeddedLimits keep the embedded broker small: it runs inside the agent, for
+// this node and for a few that its operator knows.
+var embeddedLimits = broker.Limits{
+	Connections: 64, PerAddress: 16, Connecting: 16,
+	MaxQueued: 512 << 10, TotalQueued: 32 << 20,
+	TotalBytes: 48 << 20, OperatorBytes: 40 << 20, FeedBytes: 36 << 20, // one feed of the protocol's largest
+}
+
+// longestSocket is the longest path of a unix socket (unix(7)).
+const longestSocket = 107
+
+// wantsBroker says whether a configuration asks for the embedded broker: by
+// name, by an address, or where no other broker is named and something is
+// published or accepted.
+func wantsBroker(next *settings.Settings) bool {
+	conf := next.Config()
+	e := conf.EmbeddedBroker
+	switch {
+	case e.Enabled != nil:
+		return *e.Enabled
+	case len(conf.Brokers) > 0:
+		return false
+	case e.Listen != "":
+		return true
+	}
+	for _, t := range next.Topics() {
+		if t.Publish || t.Subscribe {
+			return true
+		}
+	}
+	return false
+}
+
+// embed opens the broker. Without an address it listens on a socket that only
+// this node's user may open. It admits only operators that are known here.
+func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url string, err error) {
+	open := func(l broker.Listener) (err error) {
+		s.broker, err = broker.New(broker.Options{
+			Network: s.network, StateDir: filepath.Join(s.o.state, "broker"), Keys: true, Now: s.o.now,
+			Log: s.o.log.With(slog.String("part", "broker")), Listeners: []broker.Listener{l}, Limits: embeddedLimits,
+			Operators: s.acquainted(s.o.settings()),
+		})
+		return err
+	}
+	socket := EmbeddedSocket(s.o.state)
+	switch {
+	case e.Listen != "":
+		err = open(broker.Listener{Kind: broker.TCP, Address: e.Listen})
+	case len(socket) > longestSocket:
+		s.o.log.InfoContext(ctx, "embedded broker on a free port, its socket's path is too long", slog.String("path", socket))
+		err = open(broker.Listener{Kind: broker.TCP, Address: "127.0.0.1:0"})
+	default:
+		err = open(broker.Listener{Kind: broker.Unix, Address: socket, Mode: 0o600})
+		url = "unix://" + socket
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return "", fmt.Errorf("opening the embedded broker: %w: another program listens on %s", err, e.Listen)
+	}
+	if err != nil {
+		return "", fmt.Errorf("opening the embedded broker: %w", err)
+	}
+	if url == "" {
+		url = "tcp://" + s.broker.Addr().String()
+	}
+	return url, nil
+}
+
+// EmbeddedSocket gives the embedded broker's socket where its configuration
+// names no address.
+func EmbeddedSocket(state string) string { return filepath.Join(state, "mqtt.sock") }
+
+// acquainted gives the operators that the embedded broker serves: our own, and
+// those that the settings name.
+func (s *sharing) acquainted(next *settings.Settings) []ban.Operator {
+	list := []ban.Operator{s.identity.Operator()}
+	for _, p := range next.Peers() {
+		list = append(list, p.Operator)
+	}
+	for _, t := range next.Topics() {
+		list = append(list, next.Policy().Operators(t.Topic)...)
+	}
+	return list
+}

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/federation"
+	"banmesh/internal/keys"
+	"banmesh/internal/store"
+)
+
+func (n *node) broker() (address string, connected bool) {
+	n.t.Helper()
+	var s control.Status
+	if err := n.client.Get(n.t.Context(), "/v1/status", nil, &s); err != nil {
+		n.t.Fatal(err)
+	}
+	return s.Broker, len(s.Brokers) > 0 && s.Brokers[0].Connected
+}
+
+// Without a configuration nobody on this machine can reach a broker of ours:
+// there is none, and later only a socket that this node's user may open.
+func TestThereIsNoEmbeddedBrokerBeforeSomethingIsShared(t *testing.T) {
+	n := newNode(t, "[topics.sshd]\ndetect = false\n")
+	if address, _ := n.broker(); address != "" {
+		t.Errorf("a broker listens on %s", address)
+	}
+	if _, err := os.Stat(EmbeddedSocket(filepath.Join(n.dir, "state"))); !os.IsNotExist(err) {
+		t.Errorf("its socket: %v", err)
+	}
+	n.configure("[topics.sshd]\ndetect = false\npublish = true\n")
+	n.restart()
+	socket := EmbeddedSocket(filepath.Join(n.dir, "state"))
+	if address, _ := n.broker(); address != socket {
+		t.Fatalf("the broker listens on %q, want %q", address, socket)
+	}
+	info, err := os.Stat(socket)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", info, err)
+	}
+	n.eventually("the node is connected to itself", func() bool { _, up := n.broker(); return up })
+	if c, err := net.Dial("unix", socket); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+}
+
+// Another program's fresh keys fill nothing of a broker that is inside the
+// agent: it serves those that the configuration names.
+func TestTheEmbeddedBrokerAdmitsOnlyWhomTheNodeKnows(t *testing.T) {
+	n := newNode(t, quiet)
+	address, _ := n.broker()
+	dir := t.TempDir()
+	id, err := keys.Open(filepath.Join(dir, "keys"), "stranger", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(filepath.Join(dir, "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	s, err := federation.New(federation.Options{
+		Network: "banmesh", Identity: id, Store: st, Brokers: []federation.Broker{{URL: "tcp://" + address}},
+		Apply: func(_ context.Context, _ ban.Change) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	s.Publish([]ban.Topic{"sshd"})
+	refused := func() uint64 { return n.a.sharing.broker.Status().Refused["operator"] }
+	n.eventually("the stranger's card is refused", func() bool { return refused() > 0 })
+	if m := n.a.sharing.broker.Status().Retained.Messages; m > 1 { // the node's own card
+		t.Errorf("%d messages are retained", m)
+	}
+	n.configure(quiet + "[operators.stranger]\nid = \"" + id.Operator().String() + "\"\n")
+	n.post("/v1/reload", nil, nil)
+	if err := n.a.sharing.broker.Kick(id.Node().String()); err != nil { // it finds out what is missing when it comes back
+		t.Fatal(err)
+	}
+	n.eventually("it is admitted once it has a name here", func() bool { return len(n.a.sharing.broker.Feeds()) > 1 })
+}
