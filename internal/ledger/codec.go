@@ -19,6 +19,13 @@ type ownRecord struct {
 	proof   Evidence
 }
 
+// keptAt says whether the record's vote is still worth keeping.
+func (o *ownRecord) keptAt(now time.Time) bool {
+	v := vote{since: o.since}
+	v.setClaim(o.claim)
+	return v.kept(now)
+}
+
 func (o *ownRecord) place() place { return place{o.topic, o.claim.Target} }
 
 // The first byte of an own record.

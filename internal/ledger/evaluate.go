@@ -65,12 +65,12 @@ func (l *Ledger) evaluate(r uint32, now time.Time) {
 }
 
 func (l *Ledger) evaluateOne(r uint32, now time.Time) {
-	latest := l.prune(r, now)
+	latest, kept := l.prune(r, now)
 	rec := l.table.all.at(r)
 	var verdict policy.Verdict
 	// A target that nobody claims any longer is no entry of its own, whatever
 	// contains it.
-	if rec.votes != 0 {
+	if rec.votes != 0 && int64(latest) > now.Unix() {
 		q := l.question(r, now, l.scratch[:0])
 		q.Brief = true
 		l.scratch = q.Votes
@@ -98,6 +98,9 @@ func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 		rec.dirty = true
 		l.dirty = append(l.dirty, r)
 	}
+	if int64(latest) <= now.Unix() {
+		latest = kept
+	}
 	if rec.votes != 0 {
 		l.wheel.schedule(r, rec, min(latest, l.nextToTell(r)))
 	} else if !rec.dirty && rec.told == 0 {
@@ -109,7 +112,7 @@ func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 // alone, or 0.
 func (l *Ledger) arrived(r uint32, own bool) (latest uint32) {
 	for v := range l.table.votesOf(r) {
-		if isOwn(v.feed) || !own {
+		if (isOwn(v.feed) || !own) && v.inForce(l.now()) {
 			latest = max(latest, v.since)
 		}
 	}
@@ -124,7 +127,7 @@ func (l *Ledger) nextToTell(r uint32) uint32 {
 	for v := range l.table.votesOf(r) {
 		if isOwn(v.feed) {
 			own++
-			first = min(first, v.end)
+			first = min(first, v.told())
 		}
 	}
 	if own < 2 {
@@ -133,12 +136,13 @@ func (l *Ledger) nextToTell(r uint32) uint32 {
 	return first
 }
 
-// prune removes ended claims and gives the latest end of those that are left.
-func (l *Ledger) prune(r uint32, now time.Time) (latest uint32) {
+// prune removes ended claims and gives the latest end of those that are left,
+// and until when one of them is kept.
+func (l *Ledger) prune(r uint32, now time.Time) (latest, kept uint32) {
 	for again := true; again; {
-		again, latest = false, 0
+		again, latest, kept = false, 0, 0
 		for v := range l.table.votesOf(r) {
-			if !v.inForce(now) {
+			if !v.kept(now) {
 				own := isOwn(v.feed)
 				l.withdraw(r, v.feed)
 				if _, ok := l.ownClaim(r, now); own && ok {
@@ -149,10 +153,13 @@ func (l *Ledger) prune(r uint32, now time.Time) (latest uint32) {
 				again = true
 				break
 			}
-			latest = max(latest, v.end)
+			latest, kept = max(latest, v.end), max(kept, v.end)
+			if isOwn(v.feed) {
+				kept = max(kept, v.told())
+			}
 		}
 	}
-	return latest
+	return latest, kept
 }
 
 // enforced is the end that enforcers should know, or 0.
@@ -230,7 +237,11 @@ type Enforced struct {
 func (l *Ledger) enforcedAs(r uint32, until time.Time) Enforced {
 	e := Enforced{Topic: l.table.topicName(r), Target: l.table.target(r), Until: until}
 	var longest uint32
+	now := l.now()
 	for v := range l.table.votesOf(r) {
+		if !v.inForce(now) {
+			continue
+		}
 		if isOwn(v.feed) && !e.Own {
 			e.Class, e.Own, longest = v.class(), true, v.end
 		} else if isOwn(v.feed) == e.Own && v.end >= longest {

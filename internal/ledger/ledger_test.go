@@ -152,7 +152,7 @@ func TestALedgerThatLoadsAnswersAsOneThatDoesNot(t *testing.T) {
 	if s := w.Stats(); s.Targets != 6 {
 		t.Errorf("%+v: what nobody claims any longer is kept", s)
 	}
-	w.now = t0.Add(3 * time.Hour)
+	w.now = t0.Add(claimsCount + time.Hour)
 	w.Expire(w.now)
 	w.wantDesired()
 	if s := w.Stats(); s.Targets != 0 {
@@ -330,6 +330,14 @@ func TestBansLapseOnTimeAndLeaveNothingBehind(t *testing.T) {
 			t.Errorf("at %v watched is %v", step.at, got)
 		}
 	}
+	// Readers are told of this node's strong evidence for as long as it counts.
+	w.now = t0.Add(claimsCount - time.Second)
+	w.Expire(w.now)
+	if s := w.Stats(); s.Targets != 1 || s.Claims != 1 || s.Own != 1 || s.Banned != 0 {
+		t.Errorf("a second before nobody counts it: %+v", s)
+	}
+	w.now = t0.Add(claimsCount + time.Minute)
+	w.Expire(w.now)
 	if s := w.Stats(); s.Targets != 0 || s.Claims != 0 || s.Own != 0 {
 		t.Errorf("something is left over: %+v", s)
 	}

@@ -224,7 +224,7 @@ func (l *Ledger) stillTrue(b []byte, now time.Time) []byte {
 		return nil
 	}
 	v := l.ownVote(o.place(), o.source)
-	if v == nil || v.since != o.since || !v.says(o.claim) || !v.inForce(now) {
+	if v == nil || v.since != o.since || !v.says(o.claim) || !v.kept(now) {
 		return nil
 	}
 	if proof := l.proof.of[ownPlace{o.place(), v.feed}]; proof != o.proof {
@@ -256,7 +256,7 @@ func (l *Ledger) takeOwn(o *ownRecord, now time.Time, wide map[int]bool) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := l.ownClaim(r, now); !ok {
+		if !l.bansHere(r, now) {
 			l.credit(r, true)
 			l.history.own(now, o.topic, o.claim)
 		}
@@ -293,7 +293,7 @@ func (l *Ledger) loadOwn(tx store.Tx, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if o.removed || !o.claim.End.After(now) {
+		if o.removed || !o.keptAt(now) {
 			if r, ok := l.table.find(topic, o.claim.Target); ok && l.withdraw(r, source) && l.table.all.at(r).votes == 0 {
 				l.table.drop(r)
 			}

@@ -145,7 +145,9 @@ func (p *pending) touch(l *Ledger, r uint32) {
 		}
 		p.topics[int(l.table.all.at(r).topic)] = struct{}{}
 	}
-	p.touched = append(p.touched, r)
+	if n := len(p.touched); n == 0 || p.touched[n-1] != r { // several feeds often say the same
+		p.touched = append(p.touched, r)
+	}
 }
 
 // settle lets what was saved take effect.

@@ -6,7 +6,31 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/policy"
 )
+
+// claimsCount is how long this node stands by strong evidence of its own. A ban
+// here often lasts an hour; how long its claim counts elsewhere is the reader's
+// to say, who has to hear of three such hosts, by default within three days.
+const claimsCount = policy.DefaultTTL
+
+// told is the end that readers are told of an own vote, and until which it is
+// kept: what rests on strong evidence outlives the ban.
+func (v *vote) told() uint32 {
+	if ban.Basis(v.flags&basisMask) != ban.BasisStrong {
+		return v.end
+	}
+	return max(v.end, v.since+uint32(claimsCount/time.Second))
+}
+
+// kept says whether a vote is still worth keeping: a peer's until its end, an
+// own one as long as readers are told of it.
+func (v *vote) kept(now time.Time) bool {
+	if isOwn(v.feed) {
+		return int64(v.told()) > now.Unix()
+	}
+	return v.inForce(now)
+}
 
 // ownClaim gives what this node says of a record's target, if anything: of the
 // claims of its sources the one with the strongest basis, and of those the one
@@ -14,16 +38,28 @@ import (
 func (l *Ledger) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
 	target := l.table.target(r)
 	for v := range l.table.votesOf(r) {
-		if !isOwn(v.feed) || !v.inForce(now) {
+		if !isOwn(v.feed) || !v.kept(now) {
 			continue
 		}
+		x := v.claim(target)
+		x.End = time.Unix(int64(v.told()), 0)
 		// Of two that are as good one is chosen by their content, so that the feed
 		// is the same after a restart.
-		if x := v.claim(target); !ok || cmp.Or(cmp.Compare(strength(x.Basis), strength(c.Basis)), x.Compare(c)) > 0 {
+		if !ok || cmp.Or(cmp.Compare(strength(x.Basis), strength(c.Basis)), x.Compare(c)) > 0 {
 			c, ok = x, true
 		}
 	}
 	return c, ok
+}
+
+// bansHere says whether an own claim of a record's target is in force.
+func (l *Ledger) bansHere(r uint32, now time.Time) bool {
+	for v := range l.table.votesOf(r) {
+		if isOwn(v.feed) && v.inForce(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // strength orders the bases of own claims.

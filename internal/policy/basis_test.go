@@ -50,6 +50,18 @@ func TestABasisSaysWhatAClaimIsWorth(t *testing.T) {
 		{"a decision never stands for a second vote", rules, []Vote{decided("alice", 30*day)}, "suspect/suspect/2592000"},
 		{"two machines ban for 72 hours, whatever end they write", rules, []Vote{machine("alice", 5), machine("bob", 5)}, "ban/quorum/259200"},
 		{"a ban of a watched address is a vote", rules, []Vote{machine("alice", 5), machine("bob", 1)}, "ban/quorum/259200"},
+		{
+			"the first may be of somebody who is named and has no vote",
+			TopicSource{Ban: "2 of alice, bob", Watch: "any of carol", Require: "hits >= 3"},
+			[]Vote{machine("alice", 1), machine("bob", 2), machine("carol", 3)},
+			"ban/quorum/259200",
+		},
+		{
+			"who has no vote adds none",
+			TopicSource{Ban: "2 of alice, bob", Watch: "any of carol", Require: "hits >= 3"},
+			[]Vote{machine("alice", 1), machine("carol", 3)},
+			"watch/watched/259200",
+		},
 		{"and never the first", rules, []Vote{machine("alice", 1), machine("bob", 2), machine("carol", 1)}, "watch/watched/259200"},
 		{
 			"the ban ends with the last vote that could be the first", rules,

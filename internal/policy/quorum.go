@@ -37,8 +37,9 @@ func arrange(ballots []ballot) {
 type tally struct {
 	ballots []ballot // arranged
 	now     int64
-	// bans says that the rule bans: a quorum then needs a ballot that may be
-	// the first.
+	// bans says that the rule bans: then somebody who is named has to have a
+	// ballot that may be the first. That need not be one of the quorum: whom a
+	// stranger found, those who watch it confirm.
 	bans bool
 }
 
@@ -130,15 +131,12 @@ func (n *node) window(t tally, from, to int64, picked *[]ban.Operator) int64 {
 		if b.since < from || b.since > to || b.weak && !n.weak {
 			continue
 		}
-		seats := n.group.members[b.operator]
-		if len(seats) == 0 {
-			continue
-		}
 		first = first || b.first
+		seats := n.group.members[b.operator]
 		before := sum
 		switch {
-		case sum >= n.need:
-			// Only the ballot that may be the first is missing.
+		case sum >= n.need, len(seats) == 0:
+			// At most the ballot that may be the first is missing.
 		case simple:
 			if !slices.Contains(room[:sum], seats[0].of) {
 				room[sum] = seats[0].of

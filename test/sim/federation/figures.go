@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strconv"
+
+	"banmesh/internal/ban"
 )
 
 // figure is a measured number and its aim.
@@ -95,7 +97,7 @@ func (p *page) worstCells() []figure {
 	peers, loudTypos, quietTypos, loud := 0, 0, 0, 0
 	for _, c := range p.conducts {
 		r, ok := p.cell(p.policies[0], c)
-		shouts := c.conduct.quiet == 0 && !c.conduct.poison && c.conduct.accounts == 0
+		shouts := c.conduct.quiet == 0 && c.conduct.basis != ban.BasisWeak && c.conduct.accounts == 0
 		switch {
 		case !ok:
 		case c.liars == 1:

@@ -15,15 +15,14 @@ import (
 // host is one honest operator's node: the ledger and policy of the agent
 // itself, and a model of detection, guests and the measure of peers.
 type host struct {
-	ledger         *ledger.Ledger
-	feed           ban.Feed
-	fails          map[ban.Target][]time.Time
-	own            map[ban.Target]time.Time // ends of its own bans
-	guest          map[ban.Target]bool      // who authenticated here
-	told           map[ban.Target]time.Time // when weak evidence was last shared
-	core           []ban.Operator
-	peers          map[ban.Operator]*peer
-	suspects, weak *ledger.Ledger
+	ledger *ledger.Ledger
+	feed   ban.Feed
+	fails  map[ban.Target][]time.Time
+	own    map[ban.Target]time.Time // ends of its own bans
+	guest  map[ban.Target]bool      // who authenticated here
+	told   map[ban.Target]time.Time // when weak evidence was last shared
+	core   []ban.Operator
+	peers  map[ban.Operator]*peer
 }
 
 // peer is what a host measures of another operator.
@@ -32,35 +31,20 @@ type peer struct {
 	suspended      bool
 }
 
-// The measure of peers: who claims more than a few of a host's guests, and far
-// more than its core does, counts for nothing.
-const (
-	fewGuests   = 4
-	guestsShare = 0.01
-	overMedian  = 3
-)
-
-func newHost(l *ledger.Ledger, feed ban.Feed, core []ban.Operator) *host {
+func newHost(feed ban.Feed, p *policy.Policy) *host {
 	return &host{
-		ledger: l, feed: feed, core: core,
+		feed: feed, core: p.Core(topic),
 		fails: map[ban.Target][]time.Time{}, own: map[ban.Target]time.Time{}, guest: map[ban.Target]bool{},
 		told: map[ban.Target]time.Time{}, peers: map[ban.Operator]*peer{},
 	}
 }
 
 // standing says how the host meets an address.
-func (h *host) standing(s signs, t ban.Target, now time.Time) (a policy.Action, suspect bool) {
-	a = h.ledger.Action(topic, t)
-	if s.guests && h.guest[t] {
-		if a == policy.Ban && h.own[t].After(now) {
-			return a, false
-		}
-		return policy.Ignore, false
-	}
-	if a < policy.Watch && h.weak.Action(topic, t) == policy.Watch {
-		a = policy.Watch
-	}
-	return a, a < policy.Watch && h.suspects.Action(topic, t) == policy.Watch
+func (h *host) standing(t ban.Target) policy.Action { return h.ledger.Action(topic, t) }
+
+// Protects implements [policy.Protection] for the host's guests.
+func (h *host) Protects(t ban.Target) (why string, ok bool) {
+	return "it authenticated here", h.guest[t]
 }
 
 // fail counts a failure at the host's own clock and says whether the threshold
@@ -82,21 +66,12 @@ func (h *host) fail(t ban.Target, now time.Time, need, lines int) (hits int, rea
 }
 
 // threshold is how many failures ban an address at this host.
-func (h *host) threshold(s signs, t ban.Target, action policy.Action, suspect bool) int {
-	need := maxRetry
+func (h *host) threshold(s signs, t ban.Target, action policy.Action) int {
+	usual := maxRetry
 	if s.strangers > 0 && !h.guest[t] {
-		need = s.strangers
+		usual = s.strangers
 	}
-	if s.guests && h.guest[t] {
-		return maxRetry
-	}
-	switch {
-	case action == policy.Watch:
-		return 1
-	case suspect:
-		return 2
-	}
-	return need
+	return action.Offences(usual)
 }
 
 // hears notes a claim of another operator, for the measure.
@@ -112,7 +87,15 @@ func (h *host) hears(o ban.Operator, t ban.Target) {
 	}
 }
 
-func (p *peer) rate() float64 { return float64(len(p.guests)) / float64(max(1, len(p.claims))) }
+func (p *peer) record() policy.Record {
+	return policy.Record{Claims: len(p.claims), Guests: len(p.guests)}
+}
+
+// suspends says whether an operator counts for nothing here.
+func (h *host) suspends(o ban.Operator) bool {
+	p := h.peers[o]
+	return p != nil && p.suspended
+}
 
 // admit makes an address a guest, which counts against everyone that claims it.
 func (h *host) admit(t ban.Target) (against []ban.Operator) {
@@ -120,6 +103,7 @@ func (h *host) admit(t ban.Target) (against []ban.Operator) {
 		return nil
 	}
 	h.guest[t] = true
+	h.ledger.Reconsider(t)
 	for o, p := range h.peers {
 		if p.claims[t] {
 			p.guests[t] = true
@@ -130,26 +114,20 @@ func (h *host) admit(t ban.Target) (against []ban.Operator) {
 	return against
 }
 
-// exceeds says whether an operator's claims are of guests so often that it is
+// mistaken says whether an operator's claims are of guests so often that it is
 // to count for nothing.
-func (h *host) exceeds(o ban.Operator) bool {
-	p := h.peers[o]
-	if p == nil || len(p.guests) < fewGuests || p.rate() <= guestsShare {
+func (h *host) mistaken(o ban.Operator) bool {
+	if len(h.peers[o].guests) == 0 {
 		return false
 	}
-	var rates []float64
+	records := map[ban.Operator]policy.Record{}
 	for _, c := range h.core {
-		if m := h.peers[c]; m != nil {
-			rates = append(rates, m.rate())
-		} else {
-			rates = append(rates, 0)
+		if p := h.peers[c]; p != nil {
+			records[c] = p.record()
 		}
 	}
-	if len(rates) == 0 {
-		return true
-	}
-	slices.Sort(rates)
-	return p.rate() > overMedian*rates[len(rates)/2]
+	records[o] = h.peers[o].record()
+	return slices.Contains(policy.Mistaken(records, h.core), o)
 }
 
 // drawCore draws the operators that an honest one knows.
@@ -169,7 +147,7 @@ func drawCore(s scenario, self int, rng *rand.Rand) map[int]bool {
 
 // rules compiles the policy of an honest operator that knows members.
 func rules(s scenario, self int, members map[int]bool, ids []ban.Feed, start time.Time) (*policy.Policy, error) {
-	rule := policy.TopicSource{Ban: s.ban, Watch: s.watch, Require: s.require, Limits: s.limits}
+	rule := policy.TopicSource{Ban: s.ban, Watch: s.watch, Suspect: s.suspect, Require: s.require, Limits: s.limits}
 	if s.ttl > 0 {
 		rule.TTL = span.Format(s.ttl)
 	}

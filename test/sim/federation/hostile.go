@@ -17,7 +17,7 @@ func shouts(s scenario, honest int, start time.Time, rng *rand.Rand) (events []e
 		claim := func(t ban.Target, pause time.Duration) {
 			at = at.Add(pause)
 			if at.Before(start.Add(week)) && !s.conduct.silent && s.conduct.quiet == 0 {
-				events = append(events, event{at: at, kind: hostile, target: t, host: who, sure: !s.conduct.poison})
+				events = append(events, event{at: at, kind: hostile, target: t, host: who, basis: s.conduct.basis})
 			}
 		}
 		order := rng.Perm(s.innocents)
@@ -61,7 +61,7 @@ func (s scenario) lies(honest int, start time.Time) (events []event) {
 	for n, i := range victims {
 		at := start.Add(turnAt + time.Duration(n)*(week-turnAt)/time.Duration(len(victims)))
 		for h := honest; h < s.operators; h++ {
-			events = append(events, event{at: at, kind: hostile, target: address(innocentKind, i), host: h, sure: !s.conduct.poison})
+			events = append(events, event{at: at, kind: hostile, target: address(innocentKind, i), host: h, basis: s.conduct.basis})
 			at = at.Add(time.Second)
 		}
 	}

@@ -14,7 +14,7 @@ func (p *page) markdown() string {
 Written by `+"`make sim`"+`; do not edit. The policy and ledger code of the agent itself runs on a simulated week: %d operators, of which
 a third is hostile; attackers with %d addresses each, every one of which comes to %.0f %% of the hosts within %d hours and tries %d
 passwords at each; detection with maxretry %d, findtime %s, bantime %s; innocent users, who mistype once in %.0f visits. The
-hostile claim everything as strongly as a claim can be made. Guests, the measure of peers, stalls and closed ports are a model around that code.
+hostile claim everything as strongly as a claim can be made. Detection, stalls and closed ports are a model around that code.
 
 ![coverage and harm](simulation.svg)
 
@@ -45,7 +45,7 @@ they are quiet: that is a law of counting, and the rows of conduct show it.
 const weekHead = "| rules | attempts that reached a service | after the first ban anywhere | banned / watched / suspect / own trap, % of visits | median to ban | median to known | innocents banned by peers | typos | one try a host: half, all caught by | honest trust lost |\n|---|---|---|---|---|---|---|---|---|---|\n"
 
 func (p *page) weeksTable(b *strings.Builder) {
-	fmt.Fprintf(b, "## The recommended rules\n\n%d weeks, least to greatest.\n\n", len(seeds))
+	fmt.Fprintf(b, "## The recommended rules\n\n%d weeks where two numbers stand, least and greatest; one week elsewhere.\n\n", len(seeds))
 	b.WriteString(weekHead)
 	for _, rows := range p.varied {
 		weekRow(b, rows)

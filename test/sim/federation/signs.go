@@ -1,6 +1,12 @@
 package main
 
-import "time"
+import (
+	"strings"
+
+	"banmesh/internal/ban"
+)
+
+const weakSum = " or 3 weak of core"
 
 // A sign is a kind of evidence, or a way to read it, that the recommended rules
 // use beyond counting operators. The ladder and the table of what is lost
@@ -11,18 +17,15 @@ type sign struct {
 	use         func(*scenario)
 }
 
-// claimsCount is how long a machine's claim counts, whatever end it names.
-const claimsCount = 72 * time.Hour
-
 func allSigns() []sign {
 	return []sign{
 		{
 			"bans of watched addresses are votes", "three of core ban, and a ban of a watched address is a vote, though never the first", false,
-			func(s *scenario) { s.ban, s.require, s.signs.watchedCount = "3 of core", "", true },
+			func(s *scenario) { s.ban, s.require, s.signs.watchedCount = "3 of core", "hits >= 3", true },
 		},
 		{
-			"claims count 72 h", "how long a machine's claim counts is the reader's, three days, and not its author's", false,
-			func(s *scenario) { s.ttl = claimsCount },
+			"claims count 72 h", "who bans for a day stands by the evidence for three, and readers count it", false,
+			func(s *scenario) { s.signs.lasting = true },
 		},
 		{
 			"suspects", "whom anyone that is named has banned is banned here after two failures", false,
@@ -34,7 +37,7 @@ func allSigns() []sign {
 		},
 		{
 			"weak sums", "failures below the threshold, of which three of core tell, make a watch", false,
-			func(s *scenario) { s.signs.weak = true },
+			func(s *scenario) { s.watch, s.signs.weak = s.watch+weakSum, true },
 		},
 		{
 			"guests", "peers' claims and weak evidence never touch who authenticated here", false,
@@ -50,7 +53,7 @@ func allSigns() []sign {
 		},
 		{
 			"watch by any of core", "one of core is enough to have an address watched", false,
-			func(s *scenario) { s.watch = "any of core" },
+			func(s *scenario) { s.watch = strings.Replace(s.watch, "2 of core", "any of core", 1) },
 		},
 		{
 			"honeyports", "who touches a closed port is banned by the node that it touched", true,
@@ -63,7 +66,7 @@ func allSigns() []sign {
 // nodes that stand still, which only some signs notice.
 func trying(n int) scenario {
 	s := plainRows(n)[0]
-	s.conduct.lowRate, s.conduct.pace, s.conduct.stalls = lowAddresses, lowPace, stallsAWeek
+	s.conduct.lowRate, s.conduct.pace, s.conduct.stalls, s.conduct.basis = lowAddresses, lowPace, stallsAWeek, ban.BasisDecided
 	return s
 }
 

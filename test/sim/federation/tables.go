@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/policy"
 )
 
 // The rows that the aims are about.
@@ -56,21 +60,19 @@ func policies() []policyRow {
 }
 
 func conducts() (list []conductColumn) {
-	for liars := 1; liars <= 4; liars++ {
-		name := fmt.Sprintf("%d loud", liars)
-		list = append(list, conductColumn{name, false, liars, conduct{}})
-	}
-	for _, lies := range []int{10, 50, 200} {
-		for liars := 1; liars <= 4; liars++ {
-			list = append(list, conductColumn{fmt.Sprintf("%d quiet, %d lies", liars, lies), lies != 50, liars, conduct{quiet: lies}})
+	add := func(name string, full bool, c conduct, liars ...int) {
+		for _, n := range liars {
+			list = append(list, conductColumn{fmt.Sprintf("%d %s", n, name), full || n%2 == 0, n, c})
 		}
 	}
-	for liars := 1; liars <= 3; liars++ {
-		list = append(list, conductColumn{fmt.Sprintf("%d poison weak sums", liars), true, liars, conduct{poison: true}})
-	}
-	for _, liars := range []int{1, 3} {
-		list = append(list, conductColumn{fmt.Sprintf("%d loud, attackers with accounts (guess)", liars), liars > 1, liars, conduct{accounts: accountRate}})
-	}
+	add("loud", false, conduct{basis: ban.BasisDecided}, 1, 2, 3, 4)
+	add("loud, as machines", true, conduct{basis: ban.BasisStrong}, 1, 3)
+	add("quiet, 10 lies", true, conduct{basis: ban.BasisDecided, quiet: 10}, 1, 3)
+	add("quiet, 50 lies", false, conduct{basis: ban.BasisDecided, quiet: 50}, 1, 2, 3, 4)
+	add("quiet, 50 lies, as machines", true, conduct{basis: ban.BasisStrong, quiet: 50}, 1, 3)
+	add("quiet, 200 lies", true, conduct{basis: ban.BasisDecided, quiet: 200}, 1, 3)
+	add("poison weak sums", true, conduct{basis: ban.BasisWeak}, 1, 3)
+	add("loud, attackers with accounts (guess)", true, conduct{basis: ban.BasisDecided, accounts: accountRate}, 1, 3)
 	return list
 }
 
@@ -88,6 +90,10 @@ func varied(n int) (rows []scenario) {
 	for _, known := range []int{5, 7, 13} {
 		with(fmt.Sprintf("%s, %d known", recommended, known), "", func(s *scenario) { knows(s, known) })
 	}
+	with(recommended+", everybody named", "for who knows nobody and names the whole network, the hostile third too", func(s *scenario) {
+		r := policy.Recommended("everyone", s.operators-1)
+		s.ban, s.watch, s.suspect, s.require = r.Ban, r.Watch, r.Suspect, r.Require
+	})
 	with(manyKnown, "nineteen known, one of them hostile", func(s *scenario) { knows(s, 19) })
 	with(withAccounts, "a twentieth of the attackers' addresses has an account at a fifth of the hosts", func(s *scenario) { s.conduct.accounts = accountRate })
 	with(slowly, "the low-rate attackers wait eight hours between two hosts", func(s *scenario) { s.conduct.pace = slowPace })
@@ -104,26 +110,27 @@ const (
 
 // knows scales the recommended rules to a core of another size.
 func knows(s *scenario, size int) {
-	s.coreSize = size
-	if size < 8 {
-		s.ban = "2 of core"
-	}
+	r := policy.Recommended("core", size)
+	s.coreSize, s.ban, s.watch, s.suspect, s.require = size, r.Ban, r.Watch, r.Suspect, r.Require
 }
 
 // bounds are what no rule can pass, and rules that need all to be honest.
 func bounds(n int) (rows []scenario) {
 	for _, quorum := range []int{2, 3} {
 		s := plainRows(n)[0]
-		s.ban, s.watch, s.require, s.ttl = fmt.Sprintf("%d of core", quorum), "", "", claimsCount
-		s.coreSize, s.coreHostile, s.conduct.silent, s.signs.strangers = n-n/3-1, 0, true, 3
+		s.ban, s.watch, s.require, s.ttl = fmt.Sprintf("%d of core", quorum), "", "", 0
+		s.coreSize, s.coreHostile, s.conduct.silent, s.signs.strangers, s.signs.lasting = n-n/3-1, 0, true, 3, true
 		s.name = fmt.Sprintf("%d of all honest ban, nobody lies", quorum)
 		rows = append(rows, s)
 	}
 	return rows
 }
 
-// weeks gives a row with every seed.
+// weeks gives a row with every seed; one without an aim has one.
 func weeks(s scenario) (rows []scenario) {
+	if !slices.Contains([]string{recommended, withTraps, manyKnown, withAccounts, slowly}, s.name) {
+		return []scenario{s}
+	}
 	for _, seed := range seeds {
 		s.seed = seed
 		rows = append(rows, s)

@@ -28,12 +28,12 @@ type event struct {
 	kind   eventKind
 	host   int // index of the honest operator; of the hostile one for a claim
 	target ban.Target
-	first  bool // the first attempt of a visit
-	wrong  bool // the visit begins with a wrong password
-	lost   bool // and no right one follows
-	trap   bool // the visit touches a closed port first
-	login  bool // the visit begins with an account of the attacker's
-	sure   bool // a claim that is made as strong as claims can be
+	first  bool      // the first attempt of a visit
+	wrong  bool      // the visit begins with a wrong password
+	lost   bool      // and no right one follows
+	trap   bool      // the visit touches a closed port first
+	login  bool      // the visit begins with an account of the attacker's
+	basis  ban.Basis // of a claim
 	busy   []ban.Target
 }
 

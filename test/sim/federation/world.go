@@ -61,8 +61,6 @@ func simulate(s scenario) (result, error) {
 			last = w.now
 			for i, h := range w.hosts {
 				h.ledger.Expire(w.now)
-				h.weak.Expire(w.now)
-				h.suspects.Expire(w.now)
 				w.collect(i)
 			}
 		}
@@ -93,38 +91,20 @@ func newWorld(s scenario, rng *rand.Rand) (*world, error) {
 	}
 	never := neverban.NewSet(critical)
 	for i := range w.honest {
-		members := drawCore(s, i, rng)
-		p, err := rules(s, i, members, w.ids, w.start)
+		p, err := rules(s, i, drawCore(s, i, rng), w.ids, w.start)
 		if err != nil {
 			return nil, err
 		}
-		var core []ban.Operator
-		for i, f := range w.ids {
-			if members[i] {
-				core = append(core, f.Operator)
-			}
-		}
+		h := newHost(w.ids[i], p)
 		o := ledger.Options{Policy: p, Now: func() time.Time { return w.now }}
 		if s.neverBan {
 			o.NeverBan = never
 		}
-		l, err := ledger.Open(o)
-		if err != nil {
-			return nil, err
+		if s.signs.guests {
+			o.Guests = h
 		}
-		h := newHost(l, w.ids[i], core)
-		for to, watch := range map[**ledger.Ledger]string{&h.suspects: s.suspect, &h.weak: "3 of core"} {
-			src := p.Source()
-			x := src.Topics[topic]
-			x.Ban, x.Watch = "", watch
-			src.Topics = map[string]policy.TopicSource{topic: x}
-			p, err := policy.Compile(src, nil)
-			if err != nil {
-				return nil, err
-			}
-			if *to, err = ledger.Open(ledger.Options{Policy: p, Now: o.Now}); err != nil {
-				return nil, err
-			}
+		if h.ledger, err = ledger.Open(o); err != nil {
+			return nil, err
 		}
 		w.hosts = append(w.hosts, h)
 	}
@@ -145,12 +125,12 @@ func (w *world) step(e event) error {
 	return w.attack(e)
 }
 
-// lie is a claim of a hostile operator, which says as much as claims can say.
+// lie is a claim of a hostile operator.
 func (w *world) lie(e event) error {
-	return w.share(-1, w.ids[e.host], ban.Claim{
+	return w.share(-1, said{w.ids[e.host], ban.Claim{
 		Target: e.target, End: w.now.Add(10 * banTime).Truncate(time.Minute),
-		Class: ban.ClassAuth, Hits: 20, Established: true, Basis: ban.BasisStrong,
-	}, !e.sure)
+		Class: ban.ClassAuth, Hits: 20, Established: true, Basis: e.basis,
+	}})
 }
 
 // attack is one attempt of an attacker.
@@ -166,10 +146,8 @@ func (w *world) attack(e event) error {
 			w.turnedAway[key] = true
 		case action == policy.Watch:
 			w.r.watched++
-		default:
-			if _, suspect := h.standing(w.signs, key.target, w.now); suspect {
-				w.r.suspected++
-			}
+		case action == policy.Suspect:
+			w.r.suspected++
 		}
 	}
 	if action == policy.Ban || w.turnedAway[key] {
@@ -260,8 +238,7 @@ func (w *world) stall(e event) error {
 
 // fails counts failures, and bans where the threshold is reached.
 func (w *world) fails(h *host, key pair, action policy.Action, lines int) (banned bool, err error) {
-	_, suspect := h.standing(w.signs, key.target, w.now)
-	hits, reached := h.fail(key.target, w.now, h.threshold(w.signs, key.target, action, suspect), lines)
+	hits, reached := h.fail(key.target, w.now, h.threshold(w.signs, key.target, action), lines)
 	if reached {
 		return true, w.bans(key, hits)
 	}
@@ -288,69 +265,62 @@ func (w *world) bans(key pair, hits int) error {
 	}
 	w.collect(key.host)
 	w.r.strong++
-	if w.ttl > 0 {
-		claim.End = w.now.Add(w.ttl).Truncate(time.Minute)
-	}
-	if err := w.share(key.host, h.feed, claim, false); err != nil {
-		return err
-	}
-	if w.conduct.quiet == 0 || w.conduct.silent || (kind != attackerKind && kind != lowKind) {
-		return nil
-	}
-	for _, f := range w.ids[w.honest:] { // the quiet echo every true ban
-		echo := claim
-		echo.End, echo.Hits = w.now.Add(10*banTime).Truncate(time.Minute), 20
-		if err := w.share(-1, f, echo, false); err != nil {
-			return err
+	for _, c := range h.ledger.TakeOwn() {
+		if w.signs.lasting && len(c.Claims) == 1 {
+			claim = c.Claims[0]
 		}
 	}
-	return nil
+	claim.Established = w.signs.watchedCount || hits >= 3
+	list := []said{{h.feed, claim}}
+	if w.conduct.quiet > 0 && !w.conduct.silent && (kind == attackerKind || kind == lowKind) {
+		echo := claim
+		echo.End, echo.Hits, echo.Established = w.now.Add(10*banTime).Truncate(time.Minute), 20, true
+		for _, f := range w.ids[w.honest:] { // the quiet echo every true ban
+			list = append(list, said{f, echo})
+		}
+	}
+	return w.share(key.host, list...)
 }
 
-// share gives a claim to every other host that knows the operator.
-func (w *world) share(from int, feed ban.Feed, c ban.Claim, weak bool) error {
+// said is a claim of an operator.
+type said struct {
+	feed  ban.Feed
+	claim ban.Claim
+}
+
+// share gives claims about one address to every host that knows the operators,
+// but to the one that says the first of them.
+func (w *world) share(from int, list ...said) error {
 	if !w.shared {
 		return nil
 	}
+	changes := make([]ban.Change, 0, len(list))
 	for i, h := range w.hosts {
-		if i == from || h.peers[feed.Operator] != nil && h.peers[feed.Operator].suspended {
+		changes = changes[:0]
+		for n, x := range list {
+			if n == 0 && i == from || !h.ledger.Policy().Knows(topic, x.feed.Operator) || h.suspends(x.feed.Operator) {
+				continue
+			}
+			if x.claim.Basis != ban.BasisWeak {
+				h.hears(x.feed.Operator, x.claim.Target)
+			}
+			changes = append(changes, ban.Change{Feed: x.feed, Claims: []ban.Claim{x.claim}})
+		}
+		if len(changes) == 0 {
 			continue
 		}
-		if s := w.signs; weak {
-			if s.weak && h.weak.Policy().Knows(topic, feed.Operator) {
-				if err := h.weak.Apply(ban.Change{Feed: feed, Claims: []ban.Claim{c}}); err != nil {
-					return err
-				}
-			}
-			continue
-		}
-		if h.suspects.Policy().Knows(topic, feed.Operator) {
-			if err := h.suspects.Apply(ban.Change{Feed: feed, Claims: []ban.Claim{c}}); err != nil {
-				return err
-			}
-			if w.signs.measure && !h.ledger.Policy().Knows(topic, feed.Operator) {
-				h.hears(feed.Operator, c.Target)
-				if err := w.judge(i, feed.Operator); err != nil {
-					return err
-				}
-			}
-		}
-		if !h.ledger.Policy().Knows(topic, feed.Operator) {
-			continue
-		}
-		if !weak {
-			h.hears(feed.Operator, c.Target)
-		}
-		if err := h.ledger.Apply(ban.Change{Feed: feed, Claims: []ban.Claim{c}}); err != nil {
+		if err := h.ledger.Apply(changes...); err != nil {
 			return err
 		}
-		if w.signs.measure && !weak {
-			if err := w.judge(i, feed.Operator); err != nil {
-				return err
+		for _, c := range changes {
+			if c.Claims[0].Basis != ban.BasisWeak {
+				if err := w.judge(i, c.Feed.Operator); err != nil {
+					return err
+				}
 			}
 		}
 		w.collect(i)
-		w.meets(pair{i, c.Target})
+		w.meets(pair{i, list[0].claim.Target})
 	}
 	return nil
 }
@@ -370,8 +340,8 @@ func (w *world) shareWeak(until time.Time) error {
 		w.now = due
 		h.told[line.target] = due
 		w.r.weak++
-		claim := ban.Claim{Target: line.target, End: due.Add(72 * time.Hour).Truncate(time.Minute), Class: ban.ClassAuth, Hits: 1, Established: true, Basis: ban.BasisStrong}
-		if err := w.share(line.host, h.feed, claim, true); err != nil {
+		claim := ban.Claim{Target: line.target, End: due.Add(72 * time.Hour).Truncate(time.Minute), Class: ban.ClassAuth, Hits: 1, Established: true, Basis: ban.BasisWeak}
+		if err := w.share(line.host, said{h.feed, claim}); err != nil {
 			return err
 		}
 	}
@@ -391,17 +361,13 @@ func (w *world) admit(key pair) error {
 // judge suspends an operator whose claims are of guests too often.
 func (w *world) judge(i int, o ban.Operator) error {
 	h := w.hosts[i]
-	if !w.signs.measure || h.peers[o].suspended || !h.exceeds(o) {
+	if !w.signs.measure || h.peers[o].suspended || !h.mistaken(o) {
 		return nil
 	}
 	h.peers[o].suspended = true
-	for _, l := range []*ledger.Ledger{h.ledger, h.suspects, h.weak} {
-		for _, f := range w.ids {
-			if f.Operator == o {
-				if err := l.Apply(ban.Change{Feed: f, Reset: true}); err != nil {
-					return err
-				}
-			}
+	for _, f := range w.ids {
+		if f.Operator == o {
+			return h.ledger.Apply(ban.Change{Feed: f, Reset: true})
 		}
 	}
 	return nil
@@ -409,7 +375,7 @@ func (w *world) judge(i int, o ban.Operator) error {
 
 // meets says how a host meets an address, and notes when it knew it first.
 func (w *world) meets(key pair) policy.Action {
-	action, _ := w.hosts[key.host].standing(w.signs, key.target, w.now)
+	action := w.hosts[key.host].standing(key.target)
 	if at, ok := w.detected[key.target]; ok && action >= policy.Watch && !w.knew[key] {
 		w.knew[key] = true
 		w.r.known = append(w.r.known, w.now.Sub(at))
@@ -425,9 +391,6 @@ func (w *world) collect(i int) {
 			continue
 		}
 		key := pair{i, c.Target}
-		if w.signs.guests && h.guest[c.Target] && !h.own[c.Target].After(w.now) {
-			continue
-		}
 		switch kindOf(c.Target) {
 		case innocentKind:
 			switch {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"banmesh/internal/policy"
 )
 
 // small is a network that is simulated in a blink.
@@ -25,7 +27,7 @@ func run1(t *testing.T, s scenario) result {
 }
 
 func TestEverySignHasItsRow(t *testing.T) {
-	var s scenario
+	s := trying(30)
 	for _, sign := range allSigns() {
 		before := s
 		sign.use(&s)
@@ -44,6 +46,10 @@ func TestEverySignHasItsRow(t *testing.T) {
 		if !sign.guess {
 			certain++
 		}
+	}
+	r := recommendedRow(30)
+	if want := policy.Recommended("core", 10); (policy.Rules{Ban: r.ban, Watch: r.watch, Suspect: r.suspect, Require: r.require}) != want {
+		t.Errorf("the signs make %+v, the agent recommends %+v", r, want)
 	}
 	if l, a := len(ladder(30)), len(ablation(30)); l != len(allSigns())+1 || a != certain {
 		t.Errorf("%d rows of the ladder and %d without a sign for %d signs", l, a, len(allSigns()))
