@@ -3,6 +3,9 @@ package detect
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net/netip"
+	"strconv"
 	"time"
 
 	"banmesh/internal/ban"
@@ -10,15 +13,79 @@ import (
 	"banmesh/topics"
 )
 
+// A Sampler says what single lines prove in a definition, if one offence is
+// enough to ban.
+type Sampler struct {
+	d       *Detector
+	r       *reader
+	jail    *jail
+	now     time.Time
+	found   Sampled
+	written int
+}
+
+// A Sampled is what one line alone says: whom it blames, and whose login it
+// proves. Either may be zero.
+type Sampled struct {
+	Target  ban.Target
+	Class   ban.Class
+	Success netip.Addr
+	Account Account
+}
+
+// NewSampler compiles a definition.
+func NewSampler(def *topics.Definition, now time.Time) (*Sampler, error) {
+	s := &Sampler{now: now}
+	o := Options{
+		Now: func() time.Time { return now },
+		Ban: func(_ context.Context, v Decision) error {
+			s.found.Target, s.found.Class = v.Target, v.Class
+			return nil
+		},
+		Success: func(_ context.Context, v Success) { s.found.Success, s.found.Account = v.Addr.Unmap(), v.Account },
+		Log:     slog.New(slog.DiscardHandler),
+	}
+	b := &budget{}
+	b.left.Store(DefaultMaxTracked)
+	s.d = &Detector{o: o, tracked: b, pending: map[pendingKey]Decision{}}
+	j, err := newJail(Jail{Definition: def}, &s.d.o, b)
+	if err != nil {
+		return nil, err
+	}
+	j.window.limit = 0 // one offence is enough, however little it counts
+	s.jail = j
+	s.r = newReader(s.d, &readerGroup{jails: []*jail{j}})
+	s.r.caught.Store(true)
+	s.r.journal = []jailSet{newJailSet(1, 0)}
+	return s, nil
+}
+
+// Find gives what a sample's line says by itself.
+func (s *Sampler) Find(x topics.Sample) Sampled {
+	s.found = Sampled{}
+	clear(s.jail.bans)
+	s.jail.stall = stall{}
+	s.written++
+	l := source.Line{Text: []byte(x.Line), Stream: "sample " + strconv.Itoa(s.written)}
+	if x.Journal {
+		l.Journal, l.Tag, l.PID, l.Host, l.Time = true, x.Tag, 4711, "host", s.now
+		l.Matched = []int{0}
+	}
+	s.r.handle(context.Background(), l)
+	delete(s.r.streams, l.Stream) // a date's place is another one's in the next log
+	return s.found
+}
+
 // CheckSamples runs a definition's sample lines through its filter, and
 // describes each one that is not found as the definition says.
 func CheckSamples(def *topics.Definition, now time.Time) ([]string, error) {
+	sampler, err := NewSampler(def, now)
+	if err != nil {
+		return nil, err
+	}
 	var faults []string
 	for i, s := range def.Samples {
-		found, err := offenders(def, s, now)
-		if err != nil {
-			return nil, err
-		}
+		found := sampler.Find(s)
 		want := "nobody"
 		if s.Target != "" {
 			t, err := ban.ParseTarget(s.Target)
@@ -28,54 +95,19 @@ func CheckSamples(def *topics.Definition, now time.Time) ([]string, error) {
 			want = fmt.Sprintf("%s (%s)", t, s.Class)
 		}
 		got := "nobody"
-		if found.decision != nil {
-			got = fmt.Sprintf("%s (%s)", found.decision.Target, found.decision.Class)
+		if !found.Target.IsZero() {
+			got = fmt.Sprintf("%s (%s)", found.Target, found.Class)
 		}
 		if got != want {
 			faults = append(faults, fmt.Sprintf("topic %s: sample %d: found %s, want %s in %q", def.Name, i+1, got, want, s.Line))
 		}
 		got = ""
-		if found.success != nil {
-			got = found.success.Addr.Unmap().String()
+		if found.Success.IsValid() {
+			got = found.Success.String()
 		}
 		if got != s.Success {
 			faults = append(faults, fmt.Sprintf("topic %s: sample %d: a login of %q, want %q in %q", def.Name, i+1, got, s.Success, s.Line))
 		}
 	}
 	return faults, nil
-}
-
-// A sampled is what one line alone says.
-type sampled struct {
-	decision *Decision
-	success  *Success
-}
-
-// offenders gives the decision that one line alone would make if one offence
-// were enough, and the login that it proves.
-func offenders(def *topics.Definition, s topics.Sample, now time.Time) (*sampled, error) {
-	found := &sampled{}
-	o := Options{
-		Jails: []Jail{{Definition: def}}, Now: func() time.Time { return now },
-		Ban:     func(_ context.Context, v Decision) error { found.decision = &v; return nil },
-		Success: func(_ context.Context, v Success) { found.success = &v },
-	}
-	b := &budget{}
-	b.left.Store(DefaultMaxTracked)
-	d := &Detector{o: o, tracked: b, pending: map[pendingKey]Decision{}}
-	j, err := newJail(o.Jails[0], &d.o, b)
-	if err != nil {
-		return nil, err
-	}
-	j.window.limit = 0 // one offence is enough, however little it counts
-	r := newReader(d, &readerGroup{jails: []*jail{j}})
-	r.caught.Store(true)
-	l := source.Line{Text: []byte(s.Line), Stream: "sample"}
-	if s.Journal {
-		l.Journal, l.Tag, l.PID, l.Host, l.Time = true, s.Tag, 4711, "host", now
-		r.journal = []jailSet{newJailSet(1, 0)}
-		l.Matched = []int{0}
-	}
-	r.handle(context.Background(), l)
-	return found, nil
 }

@@ -1,6 +1,7 @@
 package pattern
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -120,7 +121,7 @@ func (w *weaknesses) look(n *node, before, after []*node) {
 		return
 	}
 	before = flattened(before)
-	i, field := lastCrossing(before)
+	from, i, field := crossing(before)
 	open := len(before) == 0 || !isBegin(before[0])
 	if i < 0 && open {
 		i, field = -1, ""
@@ -131,7 +132,14 @@ func (w *weaknesses) look(n *node, before, after []*node) {
 	if fixed, ok := w.fixed(before[:i+1], after); ok {
 		after = fixed
 	}
-	if !languageOf(after, true).meets(languageOf(middle, false)) {
+	again := languageOf(middle, false)
+	held := !languageOf(after, true).meets(again)
+	if held && slices.ContainsFunc(flattened(after), crosses) {
+		// What follows the address may be a client's too, so an address in it must
+		// not be mistaken for the one before either.
+		held = i >= 0 && !open && !languageOf(before[from:i+1], false).meets(again)
+	}
+	if held {
 		return
 	}
 	w.add(Weakness{Group: n.name, Field: field, Open: i < 0})
@@ -221,7 +229,7 @@ func flattened(list []*node) []*node {
 			out = append(out, flattened(n.subs)...)
 		case n.op == opGroup && n.index == 0 || n.op == opAtomic:
 			out = append(out, flattened(n.subs[:1])...)
-		case n.op == opGroup && n.subs[0].op != opAlt && n.name != "" && n.name != hostGroup && !crosses(n):
+		case n.op == opGroup && n.subs[0].op != opAlt && n.name != "" && n.name != hostGroup && !strings.HasPrefix(n.name, ownGroup) && !crosses(n):
 			out = append(out, flattened(n.subs[:1])...)
 		case n.op == opEmpty:
 		default:
@@ -272,10 +280,10 @@ func (h *header) word(at int) int {
 	return at
 }
 
-// lastCrossing gives the last element of a sequence that may cross a client's
-// text, and what to call it; -1 for none.
-func lastCrossing(list []*node) (index int, field string) {
-	index = -1
+// crossing gives the first and the last element of a sequence that may cross a
+// client's text, and what to call the last; -1 for none.
+func crossing(list []*node) (from, index int, field string) {
+	from, index = -1, -1
 	h := header{pending: -1}
 	for i, n := range list {
 		at := -1
@@ -292,17 +300,23 @@ func lastCrossing(list []*node) (index int, field string) {
 		default:
 			h.pending = i
 		}
+		if at >= 0 && from < 0 {
+			from = at
+		}
 		if at >= 0 {
 			index = at
 		}
 	}
 	if !h.over && h.pending >= 0 {
 		index = h.pending
+		if from < 0 {
+			from = index
+		}
 	}
 	if index >= 0 {
 		field = crossingName(list[index])
 	}
-	return index, field
+	return from, index, field
 }
 
 func isBlank(n *node) bool {
@@ -341,7 +355,7 @@ func endsBlank(n *node) bool {
 // crosses says that a piece repeats characters of which a client's text may be
 // made.
 func crosses(n *node) (yes bool) {
-	if n.op == opGroup && n.name == hostGroup && hostOnly(n) {
+	if n.op == opGroup && (n.name == hostGroup && hostOnly(n) || strings.HasPrefix(n.name, ownGroup) && wordwise(n)) {
 		return false
 	}
 	if n.op == opGroup || n.op == opCat || n.op == opAlt || n.op == opRepeat && n.max >= 0 && n.max <= 3 {
@@ -357,6 +371,10 @@ func crosses(n *node) (yes bool) {
 	})
 	return yes
 }
+
+// ownGroup begins the name of a group of a word that the program or the machine
+// chose, and no client: <F-OWN>\S+</F-OWN>.
+const ownGroup = "own"
 
 // hostGroup names a group of a host name that the program looked up itself:
 // <F-HOSTNAME>[\w.-]+</F-HOSTNAME>. No such name holds what ends it.
