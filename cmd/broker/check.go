@@ -56,7 +56,7 @@ func listenersText(n int) string {
 // soon is how long before its end a certificate should have been renewed.
 const soon = 14 * 24 * time.Hour
 
-// notes are what is allowed but worth a second thought.
+// notes are settings that are allowed but worth a second thought.
 func notes(o broker.Options) (out []string) {
 	if o.Open {
 		out = append(out, "open = true admits anything to any topic; for private networks only")

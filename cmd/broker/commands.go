@@ -10,7 +10,7 @@ import (
 	"banmesh/internal/control"
 )
 
-// request is what a command sends to the broker.
+// request is a command's message to the broker.
 type request struct {
 	Client   string `json:"client,omitempty"`
 	Identity string `json:"identity,omitempty"`
@@ -18,7 +18,7 @@ type request struct {
 	Path     string `json:"path,omitempty"`
 }
 
-// answer is what the broker says.
+// answer is the broker's reply.
 type answer struct {
 	Removed int `json:"removed"`
 }

@@ -18,7 +18,7 @@ import (
 // A Status is how a broker does.
 type Status struct {
 	Network       string          `json:"network"`
-	Open          bool            `json:"open"` // admits what nobody signed
+	Open          bool            `json:"open"` // admits unsigned messages
 	Since         time.Time       `json:"since"`
 	Listeners     []string        `json:"listeners"`
 	Connections   int             `json:"connections"`
@@ -50,7 +50,7 @@ func (b *Broker) Status() Status {
 	return s
 }
 
-// Healthy gives nil where the broker serves and its disk takes what it admits.
+// Healthy gives nil where the broker serves and its disk takes the messages that it admits.
 func (b *Broker) Healthy() error {
 	s := b.Status()
 	switch {
@@ -62,7 +62,7 @@ func (b *Broker) Healthy() error {
 	return nil
 }
 
-// A Feed is what is retained of one node in one topic, or one document of an
+// A Feed is the retained messages of one node in one topic, or one document of an
 // operator.
 type Feed struct {
 	Name     string    `json:"name"` // network/topic/operator/node, or network/operators/operator/document
@@ -73,7 +73,7 @@ type Feed struct {
 	Heard    time.Time `json:"heard"`
 }
 
-// Feeds lists what is retained, ordered by name.
+// Feeds lists the retained feeds and documents, ordered by name.
 func (b *Broker) Feeds() []Feed {
 	byName := map[string]*Feed{}
 	for _, m := range b.store.All() {
@@ -151,7 +151,7 @@ func (b *Broker) Kick(id string) error {
 	return nil
 }
 
-// BanKey stops serving an operator or node: its connections are closed, what
+// BanKey stops serving an operator or node: its connections are closed, its
 // it said is removed, and it is refused from now on.
 func (b *Broker) BanKey(identity string) (removed int, err error) {
 	if err := b.banned.change(identity, true); err != nil {
@@ -184,13 +184,13 @@ func (b *Broker) BanKey(identity string) (removed int, err error) {
 }
 
 // SetOperators replaces the operators whose messages alone are admitted; none
-// admits all. What is retained already stays.
+// admits all. Messages that are retained already stay.
 func (b *Broker) SetOperators(list []ban.Operator) { b.admission.setOperators(list) }
 
 // UnbanKey serves an operator or node again.
 func (b *Broker) UnbanKey(identity string) error { return b.banned.change(identity, false) }
 
-// Backup writes a consistent copy of what is retained to a file, which must
+// Backup writes a consistent copy of the retained messages to a file, which must
 // not exist, while the broker serves.
 func (b *Broker) Backup(path string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), b.limits.StallTime)

@@ -25,7 +25,7 @@ const (
 	refusedEmpty       refusal = "empty"       // an empty retained message would erase, unsigned
 	refusedSize        refusal = "size"        // larger than the kind allows
 	refusedPlacement   refusal = "placement"   // it belongs to another topic
-	refusedStale       refusal = "stale"       // older than what is retained
+	refusedStale       refusal = "stale"       // older than the retained message
 	refusedFuture      refusal = "future"      // dated in the future
 	refusedCertificate refusal = "certificate" // the operator does not certify the node
 	refusedSignature   refusal = "signature"
@@ -50,7 +50,7 @@ func refusalOf(err error) refusal {
 	return refusedBusy
 }
 
-// An admission decides what is let in. It holds the operators' cards.
+// An admission decides which publications are let in. It holds the operators' cards.
 type admission struct {
 	network string // "" admits every network
 	limits  Limits
@@ -114,7 +114,7 @@ func (a *admission) load() {
 	}
 }
 
-// networks gives the level of a filter that stands for what is admitted.
+// networks gives the level of a filter that stands for the networks that are admitted.
 func (a *admission) networks() string {
 	if a.network == "" {
 		return "+"
@@ -135,7 +135,7 @@ func owner(topic string) string {
 	return levels[4] + "/" + levels[5]
 }
 
-// A ruling is what admission found out about a publication.
+// A ruling is admission's answer to a publication.
 type ruling struct {
 	message *retained.Message
 	name    wire.Name
@@ -258,7 +258,7 @@ func (a *admission) certifies(o ban.Operator, h wire.Header) bool {
 }
 
 // learn takes a card into account and gives the topics of messages that it
-// voids: those of nodes that it revokes. visited is what the search cost.
+// voids: those of nodes that it revokes. visited is the cost of the search.
 func (a *admission) learn(card *wire.Card) (void []string, visited int) {
 	a.mu.Lock()
 	if old := a.cards[card.Operator]; old == nil || old.Serial <= card.Serial {

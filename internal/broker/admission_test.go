@@ -332,7 +332,7 @@ func TestOldFeedsAreCollectedWithTheirOperator(t *testing.T) {
 	}
 }
 
-// The machine's clock may say what it likes.
+// The machine's clock may be set anywhere.
 func TestAClockThatJumpsCollectsNothing(t *testing.T) {
 	now := time.Now()
 	b := community(t, func(o *Options) {

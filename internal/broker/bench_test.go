@@ -7,7 +7,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// What admission costs once a publication, however many receive it.
+// The cost of admission, once a publication, however many receive it.
 func BenchmarkAdmitAHead(b *testing.B) {
 	a := newAuthor("alice")
 	br, err := New(Options{Network: "net", Anonymous: AccessFull, Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}}})
@@ -32,7 +32,7 @@ func BenchmarkAdmitAHead(b *testing.B) {
 	}
 }
 
-// What one delivery costs the one who publishes: the rest is system calls.
+// The publisher's cost of one delivery: the rest is system calls.
 func BenchmarkFindAndEncodeForAThousand(b *testing.B) {
 	var x index
 	const n = 1000

@@ -4,9 +4,9 @@
 //
 // It is an unmodified mochi-mqtt engine for sessions and the protocol's
 // answers, behind a guard of ours. The guard reads whole, checked packets,
-// never blocks on a client that does not read, and takes over what the engine
+// never blocks on a client that does not read, and takes over the work that the engine
 // does at too high a cost: matching, handing out, retaining. One hook decides
-// what is admitted. This is the only home of mochi.
+// which publications are admitted. This is the only home of mochi.
 package broker
 
 import (
@@ -206,7 +206,7 @@ func (b *Broker) Addrs() []net.Addr {
 	return out
 }
 
-// Close releases what New took, for a broker that is not run.
+// Close releases the files and listeners of New, for a broker that is not run.
 func (b *Broker) Close() error {
 	for _, l := range b.listeners {
 		l.close()
@@ -220,7 +220,7 @@ func (b *Broker) Close() error {
 }
 
 // Run serves until ctx ends, then drains: it takes no more clients, makes
-// durable and acknowledges what it admitted, and says goodbye to its clients
+// durable and acknowledges the publications that it admitted, and says goodbye to its clients
 // over the drain time. It waits for every goroutine that it started. The
 // result is nil unless something broke.
 func (b *Broker) Run(ctx context.Context) error {

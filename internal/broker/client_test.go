@@ -13,7 +13,7 @@ import (
 	"banmesh/internal/broker/frame"
 )
 
-// patience bounds every wait of a test; what is waited for comes in
+// patience bounds every wait of a test; the events come in
 // milliseconds.
 const patience = 20 * time.Second
 
@@ -36,7 +36,7 @@ func start(t testing.TB, o Options) *Broker {
 	return b
 }
 
-// run runs a broker and gives what stops it, once.
+// run runs a broker and gives a function that stops it, once.
 func run(t testing.TB, b *Broker) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

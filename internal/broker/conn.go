@@ -17,7 +17,7 @@ import (
 
 // Sizes of a connection's buffers.
 const (
-	// readChunk is what one read takes at most: some hundred
+	// readChunk is the most that one read takes: some hundred
 	// acknowledgements. Plain sockets borrow it only while bytes are there.
 	readChunk = 8 << 10
 	// readSmall is the buffer that an encrypted connection holds while idle.
@@ -30,7 +30,7 @@ const (
 var errKicked = errors.New("the broker closed the connection")
 
 // A conn is the guard around one client's connection. The engine reads whole
-// checked packets from it and its writes never block; acknowledgements of what
+// checked packets from it and its writes never block; acknowledgements of the publications that
 // the broker sent to clean sessions do not reach the engine at all.
 type conn struct {
 	b      *Broker
@@ -185,7 +185,7 @@ const system = "$SYS"
 
 // publication takes a publication in place of the engine, which would copy it
 // several times to hand it back to us. Only exactly-once needs the engine: it
-// remembers what was received.
+// remembers which publications were received.
 func (c *conn) publication(h frame.Header, body []byte) bool {
 	p, err := frame.ParsePublish(h, body)
 	if err != nil {
@@ -227,7 +227,7 @@ func (c *conn) settleAcks() {
 	left := c.unacked.Add(-c.acks)
 	c.acks = 0
 	if left < 0 {
-		c.unacked.CompareAndSwap(left, 0) // it acknowledged what it never got
+		c.unacked.CompareAndSwap(left, 0) // it acknowledged more than it got
 	}
 	c.out.windowOpened()
 }
@@ -328,7 +328,7 @@ func (c *conn) readReady(fd uintptr) bool {
 
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, readChunk); return &b }}
 
-// makeRoom moves what is held to the beginning of a buffer of at least size
+// makeRoom moves the bytes that are held to the beginning of a buffer of at least size
 // bytes that has room for more.
 func (c *conn) makeRoom(size int) {
 	held := c.in[c.place:]
@@ -389,7 +389,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close closes the connection; what is queued is lost.
+// Close closes the connection; queued bytes are lost.
 func (c *conn) Close() error {
 	var err error
 	c.closeOnce.Do(func() {

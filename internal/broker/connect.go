@@ -96,7 +96,7 @@ func (c *conn) refuse(code byte) {
 	}
 }
 
-// linger reads what the client sent meanwhile, a little and not for long:
+// linger reads the bytes that the client sent meanwhile, a few and not for long:
 // closing with unread bytes would reset the connection before the client has
 // read the answer.
 func (c *conn) linger() {

@@ -166,7 +166,7 @@ func TestHTTPIsNoWayAroundTheLimitOfConnections(t *testing.T) {
 	}
 }
 
-// What MQTT 5 adds is not understood, and does no harm before the refusal or
+// The packets of MQTT 5 are not understood, and does no harm before the refusal or
 // after it.
 func TestMQTT5IsRefusedBeforeAnythingOfItIsRead(t *testing.T) {
 	b := community(t)

@@ -21,7 +21,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// GatewayOptions say what a gateway copies.
+// GatewayOptions say which messages a gateway copies, and between which brokers.
 type GatewayOptions struct {
 	// Ingress is an open broker, to which anybody may publish.
 	Ingress mqttclient.Endpoint
@@ -37,7 +37,7 @@ type GatewayOptions struct {
 	Now       func() time.Time
 }
 
-// A Gateway copies what is admitted from an open ingress to the network's
+// A Gateway copies the messages that are admitted from an open ingress to the network's
 // broker. That broker can then be any MQTT server that lets readers read and
 // the gateway write: admission is here.
 type Gateway struct {
@@ -116,7 +116,7 @@ func (s *Gateway) Metrics() http.Handler {
 }
 
 // Run copies until ctx ends. Brokers that are away are normal: it tries again,
-// and an ingress that comes back sends what it retains, so nothing is missed.
+// and an ingress that comes back sends its retained messages, so nothing is missed.
 func (s *Gateway) Run(ctx context.Context) error {
 	delay := backOffFirst
 	for ctx.Err() == nil {
@@ -148,7 +148,7 @@ const copyWindow = 256
 type forwarder struct {
 	to     *mqttclient.Conn
 	id     uint16
-	window chan struct{} // holds what is not acknowledged
+	window chan struct{} // holds a place for each publication that is not acknowledged
 	ended  <-chan struct{}
 }
 
@@ -186,7 +186,7 @@ func (f *forwarder) acknowledged() {
 }
 
 // copy connects both ends and copies until one of them fails. A network that
-// comes back is told everything again: it may have lost what it had, and what
+// comes back is told everything again: it may have lost all of it, and publications that
 // it did not acknowledge may never have come.
 func (s *Gateway) copy(ctx context.Context) error {
 	target, err := mqttclient.Dial(ctx, s.options.Target)
@@ -245,7 +245,7 @@ func (s *Gateway) copy(ctx context.Context) error {
 	}
 }
 
-// repeat forwards all that was admitted, cards first, and what was revoked.
+// repeat forwards all that was admitted, cards first, and erases the revoked messages.
 func (s *Gateway) repeat(forward func(*retained.Message) error) error {
 	all := s.admission.store.All()
 	card := func(m *retained.Message) int {
@@ -322,7 +322,7 @@ func (s *Gateway) hold(topic string, payload []byte) {
 	of[topic] = payload
 }
 
-// release judges again what waited for a card.
+// release judges the messages that waited for a card again.
 func (s *Gateway) release(o ban.Operator, forward func(*retained.Message) error) error {
 	of := s.waiting[o]
 	delete(s.waiting, o)

@@ -44,7 +44,7 @@ func TestAGatewayCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
 	anybody.publish("banmesh/1/net/garbage", "x", 3, true)
 	reader := join(t, network, "reader")
 	reader.subscribe("#", 1)
-	reader.wantNothing() // what is retained was looked for: nothing comes twice
+	reader.wantNothing() // the search for retained messages is over: nothing comes twice
 	copying(t, ingress.Addr().String(), network.Addr().String())
 	got := map[string]string{}
 	for range 2 {
@@ -66,7 +66,7 @@ func TestAGatewayCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
 	if topic, payload, _ := reader.message(); topic != headTopic || payload != next {
 		t.Errorf("copied something else: %s", topic)
 	}
-	// A revocation erases in the network what the node said.
+	// A revocation erases the node's messages in the network.
 	_, revoking := a.card(t, 2, wire.Revocation{Node: a.feed.Node, Since: a.now.Add(-time.Minute)})
 	anybody.publish(cardTopic, revoking, 8, true)
 	if _, payload, _ := reader.message(); payload != revoking {

@@ -9,7 +9,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// All that a connection makes the broker hold is one account of bytes: what
+// All that a connection makes the broker hold is one account of bytes: those that
 // waits to be written to it, the beginning of a packet that it has not ended,
 // its filters, retained messages and acknowledgements that are pending. All
 // together may have TotalQueued, one address and one operator a part of that.
@@ -19,7 +19,7 @@ const (
 	// filterShare is the part of all that filters may have: they last, the
 	// rest comes and goes.
 	filterShare = 2
-	// A filter takes its text, its place in maps, and what it adds to the tree
+	// A filter takes its text, its place in maps, and the nodes that it adds to the tree
 	// for each level that no other filter has.
 	filterBytes = 200
 	levelBytes  = 400
@@ -78,7 +78,7 @@ func (b *Broker) holdFilter(s *session, n int) bool {
 	return true
 }
 
-// releaseFilter ends what holdFilter charged.
+// releaseFilter ends a charge of holdFilter.
 func (b *Broker) releaseFilter(s *session, n int) {
 	b.heldMu.Lock()
 	defer b.heldMu.Unlock()

@@ -109,7 +109,7 @@ func TestFiltersAreCountedForTheirAddress(t *testing.T) {
 	if held > total/heldShare || held < total/heldShare*9/10 || refused == 0 {
 		t.Errorf("%d bytes for %d filters, %d refused; the part is %d", held, granted, refused, total/heldShare)
 	}
-	// Another address has a part of its own, and what ends is given back.
+	// Another address has a part of its own, and closed connections give theirs back.
 	if q := newAuthor("bob").join(t, b).subscribe("banmesh/1/net/sshd/+/+/head", 1); q != 1 {
 		t.Errorf("another one is granted %#x", q)
 	}

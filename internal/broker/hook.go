@@ -14,8 +14,8 @@ import (
 // A hook is the one hook of the engine. The engine asks its hooks one after
 // the other and takes any yes for a yes, so there must be no second.
 //
-// The engine keeps sessions and speaks the protocol. Who subscribed to what,
-// what is retained and who receives a publication is the broker's own: the
+// The engine keeps sessions and speaks the protocol. Who subscribed where,
+// which messages are retained and who receives a publication is the broker's own: the
 // engine sees one stand-in subscription a client, nothing retained, and no
 // publication to hand out.
 type hook struct {
@@ -57,14 +57,14 @@ func (h *hook) OnConnect(cl *mqtt.Client, _ packets.Packet) error {
 	return nil
 }
 
-// OnConnectAuthenticate says what the login said.
+// OnConnectAuthenticate repeats the answer of the login.
 func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
 	c := guarded(cl)
 	return c != nil && c.who.method != ""
 }
 
 // OnACLCheck allows the stand-in for a granted filter, and lets publications
-// go on to OnPublish, which acknowledges what it refuses.
+// go on to OnPublish, which acknowledges those that it refuses.
 func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	return guarded(cl) != nil && (write || topic == standIn)
 }
@@ -114,7 +114,7 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	return pk
 }
 
-// OnPacketProcessed follows a SUBACK with what is retained.
+// OnPacketProcessed follows a SUBACK with the retained messages.
 func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) {
 	if pk.FixedHeader.Type != packets.Subscribe || err != nil {
 		return
@@ -151,7 +151,7 @@ func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 	return pk
 }
 
-// OnPublish takes what still comes to the engine out of its hands: it neither
+// OnPublish takes publications that still come to the engine out of its hands: it neither
 // retains nor delivers. With QoS 1 it does not acknowledge either, because
 // that waits for the disk; [Broker.publish] does.
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {

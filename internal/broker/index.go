@@ -6,7 +6,7 @@ import (
 	"banmesh/internal/broker/tree"
 )
 
-// An index finds who subscribed to what. The engine's own is not used: it
+// An index finds the subscribers of a topic. The engine's own is not used: it
 // copies two maps a publication, and its cost grows with the square of a
 // topic's depth.
 type index struct {

@@ -38,7 +38,7 @@ func (w identity) String() string {
 	return w.method
 }
 
-// errLogin is what a client is told; why is for counters and logs.
+// errLogin is a refusal: code is for the client, why for counters and logs.
 type errLogin struct {
 	code byte
 	why  string
@@ -47,7 +47,7 @@ type errLogin struct {
 func (e *errLogin) Error() string { return e.why }
 
 // authenticate decides who a client is from its CONNECT. It checks the cheap rules
-// first; a CONNECT that asks for what this broker does not do is refused in
+// first; a CONNECT that asks for more than this broker does is refused in
 // the client's own protocol.
 func (b *Broker) authenticate(c *conn, n frame.Connection) (identity, error) {
 	switch {
@@ -206,7 +206,7 @@ func parseHash(hash string) (rounds int, salt, sum []byte, err error) {
 }
 
 // A passwords checks passwords, one at a time, so that guesses cannot take
-// more than one processor, and remembers what passed, so that those who know
+// more than one processor, and remembers those that passed, so that those who know
 // theirs do not wait for those who guess.
 type passwords struct {
 	secret [32]byte
@@ -216,7 +216,7 @@ type passwords struct {
 	work   sync.Mutex
 }
 
-// maxPassed bounds what is remembered.
+// maxPassed bounds the passwords that are remembered.
 const maxPassed = 4096
 
 func newPasswords() *passwords {

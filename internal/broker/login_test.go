@@ -46,7 +46,7 @@ func TestLoginsThatProveNothingAreRefused(t *testing.T) {
 	}
 	dial(t, b).connect(good)
 
-	// Whoever runs the broker sees what was wrong, and whose settings to look at.
+	// Whoever runs the broker sees the reason, and whose settings to look at.
 	turned := b.Status().TurnedAway
 	for why, want := range map[string]uint64{
 		"no login": 1, "proof of key": 2, "proof of key for a broker of another name": 1, "proof of key of another time": 2, "will": 1, "keepalive": 2, "protocol version": 2,

@@ -96,7 +96,7 @@ func (n *counters) malformed(err error) {
 	}
 }
 
-// gauges registers what is looked up when somebody asks.
+// gauges registers figures that are looked up when somebody asks.
 func (b *Broker) gauges(r prometheus.Registerer) {
 	gauge := func(name, help string, f func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "banmesh_broker", Name: name, Help: help}, f))

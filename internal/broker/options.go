@@ -11,7 +11,7 @@ import (
 	"banmesh/internal/broker/frame"
 )
 
-// Options say what a broker serves and to whom. The zero value of a field is
+// Options say which network a broker serves, where and to whom. The zero value of a field is
 // its default, the safe side.
 type Options struct {
 	// Network is the network whose feeds are admitted; "" admits those of any
@@ -23,12 +23,12 @@ type Options struct {
 	// keeps them in memory alone.
 	StateDir string
 
-	// Anonymous says what a client without a user name may do.
+	// Anonymous is the access of a client without a user name.
 	Anonymous Access
 	// Keys lets nodes in by proof of their key: the client identifier is the
 	// node, and the password a signed proof or the TLS certificate's key.
 	Keys bool
-	// Names are what clients call this broker, for proofs of key that are
+	// Names are the host names by which clients call this broker, for proofs of key that are
 	// bound to it. None accepts every name.
 	Names []string
 	// Users are accounts of a private network, by name.
@@ -58,14 +58,14 @@ type Options struct {
 	Now      func() time.Time
 }
 
-// Access is what a client may do.
+// Access says whether a client may read, or publish too.
 type Access uint8
 
 // Accesses, each more than the one before.
 const (
 	AccessNone Access = iota
 	AccessRead        // subscribe
-	AccessFull        // subscribe, and publish what admission lets through
+	AccessFull        // subscribe, and publish as far as admission lets it
 )
 
 // A User is an account.
@@ -95,10 +95,10 @@ const (
 	Unix      Kind = "unix"
 )
 
-// Limits bound what clients cost. A zero field takes its default.
+// Limits bound the cost of clients. A zero field takes its default.
 type Limits struct {
 	// Connections is how many there are at most; never more than the file
-	// descriptors that the process may open, less what it needs itself.
+	// descriptors that the process may open, less those that it needs itself.
 	Connections int
 	// PerAddress is how many come from one IPv4 address or IPv6 /64. It does
 	// not count loopback, which a proxy or tunnel uses for all its clients.
@@ -125,10 +125,10 @@ type Limits struct {
 	// Subscriptions of one client.
 	Subscriptions int
 	// MaxSearch is how many levels of topics one SUBSCRIBE may look at for
-	// what is retained.
+	// retained messages.
 	MaxSearch int
-	// FeedBytes and FeedMessages bound what one node's retained messages use,
-	// overhead included; TotalBytes what all use.
+	// FeedBytes and FeedMessages bound one node's retained messages,
+	// overhead included; TotalBytes those of all.
 	FeedBytes    int
 	FeedMessages int
 	TotalBytes   int
@@ -154,7 +154,7 @@ type Limits struct {
 	DrainTime time.Duration
 }
 
-// Defaults, and what does not depend on configuration.
+// Limits that do not depend on configuration.
 const (
 	// maxLevels bounds topics and filters: a feed's have at most 8 levels.
 	maxLevels = 10

@@ -18,7 +18,7 @@ const (
 	// feedWindow is how many publications a client may leave unacknowledged
 	// before retained messages wait for it.
 	feedWindow = 1024
-	// writeChunk is what one blocking write takes, so that progress of a slow
+	// writeChunk is the size of one blocking write, so that progress of a slow
 	// client is seen.
 	writeChunk = 64 << 10
 	// readingTime is for how long a client that took bytes counts as reading.
@@ -34,7 +34,7 @@ const (
 	bufferKept = 64 << 10
 )
 
-// An outbound is what waits to be written to one client. One goroutine at a
+// An outbound is the bytes that wait to be written to one client. One goroutine at a
 // time writes: a flusher, the sender itself, or a drain that waits for a slow
 // socket.
 type outbound struct {
@@ -175,7 +175,7 @@ func (o *outbound) later(p []byte) {
 	}
 }
 
-// flush writes what waits. The caller is the one who is busy.
+// flush writes the bytes that wait. The caller is the one who is busy.
 func (o *outbound) flush() {
 	if o.c.raw == nil {
 		o.c.b.background(o.drain)
@@ -186,7 +186,7 @@ func (o *outbound) flush() {
 	}
 }
 
-// next takes what waits, retained messages included, or gives nil and ends
+// next takes the bytes that wait, retained messages included, or gives nil and ends
 // being busy.
 func (o *outbound) next() []byte {
 	o.mu.Lock()
@@ -209,7 +209,7 @@ func (o *outbound) next() []byte {
 	return b
 }
 
-// fill encodes retained messages that the client is owed.
+// fill encodes the pending retained messages of the client.
 func (o *outbound) fill() {
 	if cap(o.buf) < feedRound {
 		small := o.buf
@@ -239,7 +239,7 @@ func (o *outbound) fill() {
 	}
 }
 
-// queueRetained adds retained messages to what the client shall have. It gives false
+// queueRetained adds retained messages to those that are pending. It gives false
 // where that becomes too much.
 func (o *outbound) queueRetained(found []*retained.Message, qos byte) bool {
 	o.mu.Lock()
@@ -271,8 +271,8 @@ func (o *outbound) windowOpened() {
 	}
 }
 
-// send writes b without blocking, then whatever came meanwhile. What the
-// socket does not take now is left to a drain. A buffer that is owned goes
+// send writes b without blocking, then those that came meanwhile. Bytes that the
+// socket does not take now are left to a drain. A buffer that is owned goes
 // back to its pool; another is the caller's again.
 func (o *outbound) send(b []byte, owned bool) {
 	for {
@@ -337,7 +337,7 @@ const (
 	backlogStalled                // the client takes none
 )
 
-// backlog says why more waits than a quarter of what may. The caller holds mu.
+// backlog says why more than a quarter of the limit waits. The caller holds mu.
 func (o *outbound) backlog() backlog {
 	switch {
 	case !o.refusing():
@@ -353,7 +353,7 @@ func (o *outbound) backlog() backlog {
 	return backlogNone
 }
 
-// tryWrite writes what the socket takes now.
+// tryWrite writes as much as the socket takes now.
 func (o *outbound) tryWrite(b []byte) (int, error) {
 	o.writing, o.wrote, o.fault = b, 0, nil
 	err := o.c.raw.Write(o.writeFn)
@@ -383,7 +383,7 @@ func (o *outbound) writeReady(fd uintptr) bool {
 
 func (o *outbound) drain() { o.drainFrom(nil, 0) }
 
-// drainFrom writes b from an offset on and what waits, blocking, until nothing
+// drainFrom writes b from an offset on and the bytes that wait, blocking, until nothing
 // is left or the client takes nothing for the time that a stalled client gets.
 func (o *outbound) drainFrom(b []byte, from int) {
 	for {
@@ -471,7 +471,7 @@ func (o *outbound) numbered(at, place int, id uint16) {
 	}
 }
 
-// What becomes of a publication.
+// The ways of a publication.
 type verdict byte
 
 const (
@@ -536,7 +536,7 @@ func (f *encoded) as(qos byte) form {
 }
 
 // A flusher writes to clients for which something is pending, so that one system
-// call carries what several publications left there.
+// call carries the bytes of several publications.
 type flusher struct {
 	mu    sync.Mutex
 	queue []*conn

@@ -97,7 +97,7 @@ func (r *remembered[K]) expire(now time.Time, n int) {
 // times a single address's connections it may have.
 type scope struct{ bits, times int }
 
-// What one party may hold: an IPv4 address and the /24 around it; an IPv6 /64,
+// The networks of one party: an IPv4 address and the /24 around it; an IPv6 /64,
 // the /56 or /48 of a customer, and the /32 of a provider.
 var (
 	scopes4 = []scope{{32, 1}, {24, 4}}

@@ -9,7 +9,7 @@ import (
 )
 
 // maxDelay is how long a client that publishes too fast is held up at once;
-// what would take longer is refused.
+// a publication that would wait longer is refused.
 const maxDelay = 10 * time.Second
 
 // publish takes a publication of a client: admit, retain, hand out. With QoS 1

@@ -3,7 +3,7 @@ package broker
 import "time"
 
 // A bucket lets through rate events a second, and burst at once. It may be
-// overdrawn: what is taken then has to wait.
+// overdrawn: events that are taken then have to wait.
 type bucket struct {
 	level float64
 	at    time.Time
@@ -35,15 +35,15 @@ func (k *bucket) has(now time.Time, rate float64, burst int) bool {
 // too fast even for that. Only its own goroutine waits.
 func (b *Broker) pace(c *conn, now time.Time) bool { return b.charge(c, 1, now) }
 
-// searchPrice is how many levels of topics a search may look at for what one
-// publication costs: both take some 20 microseconds.
+// searchPrice is how many levels of topics a search may look at for the price of one
+// publication: both take some 20 microseconds.
 const searchPrice = 256
 
 // filterPrice is how many filters of a SUBSCRIBE cost as much as one
 // publication.
 const filterPrice = 8
 
-// charge is pace for what costs as much as n publications.
+// charge is pace for work that costs as much as n publications.
 func (b *Broker) charge(c *conn, n float64, now time.Time) bool {
 	if n <= 0 {
 		return true

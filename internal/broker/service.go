@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Public gives what may be asked over HTTP without a password: /metrics, and
-// /healthz, which answers 200 where the broker serves and its disk takes what
+// Public serves HTTP without a password: /metrics, and
+// /healthz, which answers 200 where the broker serves and its disk takes the messages that
 // it admits.
 func (b *Broker) Public() http.Handler {
 	m := http.NewServeMux()

@@ -12,7 +12,7 @@ import (
 
 // Packet identifiers of publications to a client. Those up to maxFastID are
 // counted, not remembered: a clean session gets nothing again, so that there
-// is nothing to remember. The others stand in the engine's list of what is in
+// is nothing to remember. The others stand in the engine's list of those in
 // flight, far from the low ones that clients use for their own packets, which
 // the engine keeps in the same list.
 const (
@@ -33,7 +33,7 @@ type session struct {
 	clean  bool
 	bridge bool
 	who    identity
-	// dropped counts what there was no room for.
+	// dropped counts publications that there was no room for.
 	dropped prometheus.Counter
 
 	subsMu sync.Mutex
@@ -65,7 +65,7 @@ type waiting struct {
 	qos byte
 }
 
-// keep puts a publication into the engine's list of what is in flight.
+// keep puts a publication into the engine's list of those in flight.
 func (s *session) keep(f *encoded, qos byte) (id uint16, ok bool) {
 	s.flight.Lock()
 	defer s.flight.Unlock()
@@ -96,11 +96,11 @@ func (s *session) keep(f *encoded, qos byte) (id uint16, ok bool) {
 	return s.last, true
 }
 
-// A delivery is what became of a publication for one client.
+// A delivery is the outcome of a publication for one client.
 type delivery struct {
 	flush *conn // somebody has to flush it
 	to    *conn
-	why   backlog // of what waits for it
+	why   backlog // of the bytes that wait for it
 }
 
 // deliver queues a publication for the client, or keeps it for one that is
@@ -186,7 +186,7 @@ func (r *sessionTable) begin(c *conn, cl *mqtt.Client, clean bool) *session {
 	return s
 }
 
-// established says that the engine has told the client of its session; what
+// established says that the engine has told the client of its session; publications that
 // came meanwhile is delivered.
 func (s *session) established(c *conn, cl *mqtt.Client) {
 	if s.clean {

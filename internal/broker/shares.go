@@ -24,7 +24,7 @@ const (
 )
 
 // refusedFull is answered where only the whole store is full, so that evicting
-// somebody helps. It is told to nobody: what remains is refusedQuota.
+// somebody helps. It is told to nobody: refusedQuota is.
 const refusedFull refusal = "full"
 
 // vouch makes operators known.
@@ -111,7 +111,7 @@ func (a *admission) roomFor(known bool, old *retained.Message, size int, of reta
 	}
 	switch {
 	case size <= 0 && old != nil:
-		return admitted // it needs no more than what is there
+		return admitted // it needs no more room than the old one
 	case messages > a.limits.FeedMessages, of.Owner.Bytes+size > a.limits.FeedBytes, of.Group.Bytes+size > a.allowance(known, of.Age):
 		return refusedQuota
 	case of.All.Bytes+size > a.limits.TotalBytes:

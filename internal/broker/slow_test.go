@@ -47,7 +47,7 @@ func TestAReaderIsNotCutBecauseTheBrokerIsBehind(t *testing.T) {
 	healthy.subscribe("t", 0)
 	free := occupy(t, b, b.sessions.get("healthy").c)
 	payload := strings.Repeat("x", 100<<10)
-	const n = 5 // twice of what may wait
+	const n = 5 // twice as much as may wait
 	for i := range n {
 		pub.publish("t", payload, uint16(i+1), false)
 	}

@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// ErrMisbehaving is what every refusal of the guard wraps: the broker broke the
+// Every refusal of the guard wraps ErrMisbehaving: the broker broke the
 // protocol, so that the fault is the broker's and not the network's.
 var ErrMisbehaving = errors.New("misbehaving broker")
 
@@ -48,7 +48,7 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
-// readSize is what one read of the network takes at least.
+// readSize is the least room for one read of the network.
 const readSize = 16 << 10
 
 // Read gives bytes of whole packets that passed.
@@ -78,7 +78,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// next checks the packet at the beginning of what was read, and gives its size,
+// next checks the packet at the beginning of the bytes that were read, and gives its size,
 // or 0 and how many bytes it takes.
 func (c *Conn) next() (whole, want int, err error) {
 	h, ok, err := parseHeader(c.in)

@@ -45,7 +45,7 @@ var (
 	message1  = []byte{0x32, 6, 0, 1, 't', 0, 9, '!'}
 )
 
-// asks writes, in pieces, what a client writes with its library.
+// asks writes, in pieces, the packets that a client writes with its library.
 func asks(t testing.TB, c *Conn, piece int) {
 	t.Helper()
 	var b bytes.Buffer

@@ -63,7 +63,7 @@ func admitted(t *testing.T, port int, restart func()) {
 	alice.say(0, 50)
 	eventually(t, "bob has all of it", func() bool { return bob.has() == 50 })
 
-	// What nobody signed stays outside, whoever brings it where.
+	// Unsigned messages stay outside, whoever brings it where.
 	garbage, at := frame.AppendPublish(nil, "banmesh/1/net/sshd/garbage", []byte("x"), 1, true)
 	garbage[at+1] = 1
 	direct, err := load.DialUser(fmt.Sprintf("127.0.0.1:%d", port), "vandal", "reader", "reader", 60)

@@ -35,7 +35,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// A node is an agent's session and what it heard.
+// A node is an agent's session and the bans that it heard.
 type node struct {
 	t  testing.TB
 	id *keys.Identity
@@ -228,7 +228,7 @@ func server(t *testing.T, port int, name string, arg ...string) (kill func()) {
 	return kill
 }
 
-// deployed reads a file of deploy/ and replaces what is a host there.
+// deployed reads a file of deploy/ and replaces the hosts in it.
 func deployed(t *testing.T, name string, replace ...string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", "deploy", name))
@@ -278,7 +278,7 @@ func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
 	var urls []string
 	var kills []func()
 	for i := 1; i <= 3; i++ {
-		var mine []string // only what the node's own file has
+		var mine []string // only lines of the node's own file
 		b, err := os.ReadFile(fmt.Sprintf("../../deploy/nats/nats-%d.conf", i))
 		if err != nil {
 			t.Fatal(err)

@@ -124,7 +124,7 @@ func (p *publisher) run(t *testing.T, address string, most int) error {
 	return <-done
 }
 
-// retained gives what a joiner is sent, by topic.
+// retained gives the messages that a joiner is sent, by topic.
 func retained(t *testing.T, address string, want int) map[string]string {
 	t.Helper()
 	c, err := load.Dial(address, "joiner", 60)
@@ -218,7 +218,7 @@ func TestAFullDiskHoldsAcknowledgementsAndNothingElse(t *testing.T) {
 	if n >= 5000 {
 		t.Fatalf("%d messages fit", n)
 	}
-	// It serves all the same, also what waits for the disk.
+	// It serves all the same, also messages that wait for the disk.
 	if got := retained(t, address, n); len(got) < n {
 		t.Errorf("%d of %d are served", len(got), n)
 	}

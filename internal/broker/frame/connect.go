@@ -32,7 +32,7 @@ const (
 	flagUser     byte = 0x80
 )
 
-// A Connection is what a CONNECT asks for. Its slices alias the frame.
+// A Connection is the content of a CONNECT. Its slices alias the frame.
 type Connection struct {
 	Level     byte // without the bridge bit
 	Bridge    bool // a mosquitto bridge

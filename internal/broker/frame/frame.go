@@ -189,7 +189,7 @@ func AppendPuback(b []byte, id uint16) []byte {
 func AppendConnack(b []byte, code byte) []byte { return append(b, Connack<<4, 2, 0, code) }
 
 // AppendPublish appends a PUBLISH with the identifier 0 where QoS is above 0,
-// and gives the offset of that identifier in what it appended, or -1. One
+// and gives the offset of that identifier in the bytes that it appended, or -1. One
 // encoding then serves every receiver: copy it and set the identifier.
 func AppendPublish(b []byte, topic string, payload []byte, qos byte, retain bool) (out []byte, id int) {
 	first := Publish<<4 | qos<<1

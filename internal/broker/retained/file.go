@@ -158,7 +158,7 @@ func (s *Store) write(g written) error {
 	})
 }
 
-// Backup writes a consistent copy of what is durable to path, which must not
+// Backup writes a consistent copy of the durable messages to path, which must not
 // exist, while the store is in use.
 func (s *Store) Backup(path string) error {
 	if s.db == nil {

@@ -1,5 +1,5 @@
 // Package retained keeps the retained messages of a broker: in memory for
-// those who join, and in one bbolt file, written in groups, so that what was
+// those who join, and in one bbolt file, written in groups, so that messages that were
 // acknowledged survives. It keeps nothing for sessions.
 package retained
 
@@ -72,7 +72,7 @@ func (u Usage) plus(m *Message, sign int) Usage {
 	return Usage{u.Messages + sign, u.Bytes + sign*m.size()}
 }
 
-// A Standing is what the store holds already when it judges a change: of the
+// A Standing is the contents of the store when it judges a change: of the
 // message's owner, of the group that the owner belongs to, and of all. Age is
 // for how long the group has had messages here, on the store's own clock.
 type Standing struct {
@@ -118,8 +118,8 @@ type Store struct {
 }
 
 // Open opens or creates the file at path and reads all of it. An empty path
-// means memory alone. owner says whose quota a topic uses; it may be nil. What
-// stands before a slash in it is the owner's group.
+// means memory alone. owner says whose quota a topic uses; it may be nil. The part that
+// stands before a slash is the owner's group.
 // The file is written only while [Store.Run] runs.
 func Open(path string, owner func(topic string) string, log *slog.Logger) (*Store, error) {
 	if owner == nil {
@@ -184,7 +184,7 @@ func (s *Store) All() []*Message {
 	return found
 }
 
-// Owners gives what each owner holds.
+// Owners gives the usage of each owner.
 func (s *Store) Owners() map[string]Usage {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -212,7 +212,7 @@ func (s *Store) Status() Status {
 }
 
 // Put takes a message, which readers see at once, if judge agrees; a nil judge
-// always does. judge is given the message that is there now, or nil, and what
+// always does. judge is given the message that is there now, or nil, and how much
 // the store holds; nothing changes between its answer and the change. sequence
 // is the change's number, of which [Store.OnDurable] speaks; 0 means that there
 // is no disk to wait for. The error is judge's, [ErrBusy] or [ErrClosed].
@@ -277,7 +277,7 @@ func groupOf(owner string) string {
 	return name
 }
 
-// standing is what the store holds, for a message of an owner.
+// standing is how much the store holds, for a message of an owner.
 func (s *Store) standing(owner string) Standing {
 	st := Standing{Owner: s.owners[owner], All: s.total}
 	if g := s.groups[groupOf(owner)]; g != nil {
@@ -286,7 +286,7 @@ func (s *Store) standing(owner string) Standing {
 	return st
 }
 
-// Standing gives what the store holds, as a judge is told it.
+// Standing gives how much the store holds, as a judge is told it.
 func (s *Store) Standing(owner string) Standing {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -496,7 +496,7 @@ func level(err error) slog.Level {
 	return slog.LevelInfo
 }
 
-// close writes what is left, and the store's clock.
+// close writes the last group, and the store's clock.
 func (s *Store) close() error {
 	s.mu.Lock()
 	s.closed = true

@@ -36,7 +36,7 @@ func openStore(t testing.TB, path string) *Store {
 	return s
 }
 
-// running runs a store and gives what stops it.
+// running runs a store and gives a function that stops it.
 func running(t testing.TB, s *Store) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -94,7 +94,7 @@ func TestWhatIsDurableComesBack(t *testing.T) {
 	}
 }
 
-// Copying the file at the moment of each acknowledgement is what a power cut
+// Copying the file at the moment of each acknowledgement gives the file that a power cut
 // leaves behind.
 func TestWhatWasAcknowledgedIsOnDisk(t *testing.T) {
 	dir := t.TempDir()
@@ -306,7 +306,7 @@ func filled(t *testing.T) (path string, content []byte) {
 	return path, content[:size] // without the room that bbolt takes ahead
 }
 
-// reopened opens what is left of a file. It wants a clear refusal, or all
+// reopened opens the rest of a file. It wants a clear refusal, or all
 // messages as they were.
 func reopened(t *testing.T, name, path string, content []byte) (refused bool) {
 	t.Helper()

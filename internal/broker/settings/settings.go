@@ -1,4 +1,4 @@
-// Package settings reads the broker's configuration file, strictly: what is
+// Package settings reads the broker's configuration file, strictly: a field that is
 // not known is an error, and every fault is shown at once with its place.
 package settings
 
@@ -56,7 +56,7 @@ type User struct {
 	Access string `toml:"access"` // "full" (default) or "read"
 }
 
-// Limits bound what clients cost.
+// Limits bound the cost of clients.
 type Limits struct {
 	Connections   int     `toml:"connections"`
 	PerAddress    int     `toml:"connections_per_address"`
@@ -80,7 +80,7 @@ type Limits struct {
 	DrainTime     string  `toml:"drain_time"`
 }
 
-// Log says what is logged.
+// Log says how much is logged.
 type Log struct {
 	Level     string `toml:"level"`  // "debug", "info" (default), "warn" or "error"
 	Format    string `toml:"format"` // "text" (default) or "json"

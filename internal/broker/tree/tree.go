@@ -123,7 +123,7 @@ func (n *node[V]) give(f func(V)) {
 
 // Matched calls f for the value of every topic of the tree that filter
 // matches, in no particular order. It gives how many levels it looked at, which
-// is what it cost: a filter with wildcards may look at all and match nothing.
+// is its cost: a filter with wildcards may look at all and match nothing.
 func (t *Tree[V]) Matched(filter string, f func(V)) (visited int) {
 	return t.root.matched(filter, true, f)
 }

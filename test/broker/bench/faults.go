@@ -17,7 +17,7 @@ import (
 	"banmesh/test/broker/load"
 )
 
-// The steady load beside which faults happen: small, so that what is measured
+// The steady load beside which faults happen: small, so that the measured
 // is the broker and not the generator's own hunger. With fewer subscribers it is
 // more publications: all deliveries of one are slow together, and a percentile
 // of a few hundred would be the bad luck of three.
@@ -26,7 +26,7 @@ const (
 	steadyRate        = 2000 // deliveries a second
 )
 
-// A disturbance misbehaves until ctx ends, and says what it did. It runs in a
+// A disturbance misbehaves until ctx ends, and reports on it. It runs in a
 // process of its own, whose garbage is not collected at the cost of those who
 // are measured.
 type disturbance struct {
@@ -35,7 +35,7 @@ type disturbance struct {
 }
 
 var disturbances = []disturbance{
-	{"flood_10000_signed_per_second", flood}, {"garbage_1GB", garbage}, {"10000_connections", crowd}, {"slow_senders", slowSenders}, {"stalled_readers", stalledReaders},
+	{"flood_10000_signed_per_second", flood}, {"garbage_1GB", garbage}, {"10000_connections", thousands}, {"slow_senders", slowSenders}, {"stalled_readers", stalledReaders},
 }
 
 // disturb is the other process: it runs one disturbance until its standard
@@ -56,7 +56,7 @@ func disturb(ctx context.Context, name, address string) error {
 	return fmt.Errorf("no disturbance %q", name)
 }
 
-// start starts a disturbance in a process; what it gives ends it.
+// start starts a disturbance in a process, and gives a function that ends it.
 func (d disturbance) start(p *process) (end func() string, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -193,8 +193,8 @@ func garbage(ctx context.Context, address string) (string, error) {
 	return fmt.Sprintf("%d MB sent", sent>>20), nil
 }
 
-// crowd makes 10,000 connections in 10 seconds.
-func crowd(ctx context.Context, address string) (string, error) {
+// thousands makes 10,000 connections in 10 seconds.
+func thousands(ctx context.Context, address string) (string, error) {
 	var mu sync.Mutex
 	var open []*load.Conn
 	defer func() {
@@ -208,7 +208,7 @@ func crowd(ctx context.Context, address string) (string, error) {
 	n := 0
 	for ; n < 10_000-200 && ctx.Err() == nil; n++ {
 		time.Sleep(time.Until(began.Add(time.Duration(n) * time.Millisecond)))
-		id := fmt.Sprint("crowd-", n)
+		id := fmt.Sprint("thousands-", n)
 		wait.Go(func() {
 			c, err := load.Dial(address, id, 600)
 			if err != nil {

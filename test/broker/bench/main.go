@@ -151,12 +151,12 @@ func (b *bench) fanout(ctx context.Context) error {
 	return nil
 }
 
-// admission measures how much of the processor time goes into deciding what is
-// let in: signatures, certificates, quotas. It is what a broker that decides
+// admission measures how much of the processor time goes into deciding on
+// let in: signatures, certificates, quotas. It is the cost that a broker that decides
 // nothing needs less for a delivery, which is of use only where deliveries are
-// few: with many receivers the difference is smaller than what two runs differ
+// few: with many receivers the difference is smaller than that between two runs
 // by. The two run in turn, so that a machine that becomes slower is so for both.
-// What a signature alone takes is measured in this process.
+// A signature alone is measured in this process.
 func (b *bench) admission(ctx context.Context) error {
 	signature, err := verification()
 	if err != nil {

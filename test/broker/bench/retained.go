@@ -91,7 +91,7 @@ func collect(p *process, id string, count int) error {
 	return nil
 }
 
-// chunks are what 100,000 bans take: facts say 5.8 bytes a ban in messages of
+// chunks are as many as 100,000 bans take: facts say 5.8 bytes a ban in messages of
 // 64 KiB, of which a definition of 30 KiB is the largest that stands for one
 // in this load, so there are twice as many of half the size.
 const (
@@ -117,7 +117,7 @@ func (b *bench) join(context.Context) error {
 			began := time.Now()
 			errs := make(chan error, 100)
 			for i := range 100 {
-				go func() { errs <- collect(p, fmt.Sprint("crowd-", i), chunks) }()
+				go func() { errs <- collect(p, fmt.Sprint("thousands-", i), chunks) }()
 			}
 			var err error
 			for range 100 {

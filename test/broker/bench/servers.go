@@ -28,7 +28,7 @@ type process struct {
 func ours(binary string) server { return banmesh(binary, "banmesh", "") }
 
 // withoutAdmission is the community broker as it would be if it trusted
-// everybody: what it costs less is what admission costs.
+// everybody: the difference is the cost of admission.
 func withoutAdmission(binary string) server { return banmesh(binary, "open", "open = true\n") }
 
 func banmesh(binary, name, more string) server {

@@ -176,7 +176,7 @@ func (s *session) publication(topic string, qos byte, size int) []byte {
 	return frame(0x31|qos<<1, append(body, payload...)...)
 }
 
-// floodQoS2 never completes what it begins.
+// floodQoS2 never completes a publication that it began.
 func (s *session) floodQoS2() {
 	s.greet()
 	for s.send(s.publication("banmesh/1/testnet/sshd/a/b/head", 2, 64<<10)) {
@@ -214,7 +214,7 @@ func (s *session) announce() {
 
 func (s *session) silence() { _, _ = io.Copy(io.Discard, s.in) }
 
-// strangers sends packets that only a client sends, and acknowledges what was
+// strangers sends packets that only a client sends, and acknowledges packets that were
 // never sent.
 func (s *session) strangers() {
 	s.greet()

@@ -28,7 +28,7 @@ type Fanout struct {
 	CPU func() (time.Duration, error)
 }
 
-// A Result is what was measured.
+// A Result is the figures of a run.
 type Result struct {
 	Published, Delivered int64
 	Lost                 int64
@@ -179,7 +179,7 @@ func (f Fanout) publish(ctx context.Context, c *Conn, n int, end time.Time, toke
 	return nil
 }
 
-// read counts and acknowledges publications, with one write for what came in
+// read counts and acknowledges publications, with one write for those that came in
 // one read.
 func (f Fanout) read(c *Conn, count func(int64), samples *[]time.Duration, sample bool) {
 	in := make([]byte, 0, 32<<10)
