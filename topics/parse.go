@@ -142,6 +142,9 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 			fault(fmt.Sprintf("detect.rule.%d.weight", i), "a weight is 0 to 1000")
 		}
 	}
+	if d.GuestMaxRetry < 0 || d.GuestMaxRetry > 1_000_000 {
+		fault("detect.guest_maxretry", "%d is not 0 to 1000000", d.GuestMaxRetry)
+	}
 	if d.MaxRetry < 1 || d.MaxRetry > 1_000_000 {
 		fault("detect.maxretry", "%d is not 1 to 1000000", d.MaxRetry)
 	}

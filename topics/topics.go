@@ -98,9 +98,11 @@ type Detect struct {
 	MaxLines int `toml:"maxlines"`
 
 	// MaxRetry offences within FindTime make a ban of BanTime.
-	MaxRetry int           `toml:"maxretry"`
-	FindTime span.Duration `toml:"findtime"`
-	BanTime  span.Duration `toml:"bantime"`
+	MaxRetry int `toml:"maxretry"`
+	// GuestMaxRetry is MaxRetry for guests; 0 is five thirds of it, rounded up.
+	GuestMaxRetry int           `toml:"guest_maxretry"`
+	FindTime      span.Duration `toml:"findtime"`
+	BanTime       span.Duration `toml:"bantime"`
 	// Increment makes each further ban of a target longer.
 	Increment Increment `toml:"increment"`
 	// UseDNS takes host names in the log for offenders too, and resolves them.

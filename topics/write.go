@@ -29,7 +29,7 @@ func Format(d *Definition) []byte {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}
 		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone))
-		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nestablished = %t\nfailure_bytes = %d\nguest_bytes = %d\n", x.MaxLines, x.MaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.Established, x.FailureBytes, x.GuestBytes)
+		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nguest_maxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nestablished = %t\nfailure_bytes = %d\nguest_bytes = %d\n", x.MaxLines, x.MaxRetry, x.GuestMaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.Established, x.FailureBytes, x.GuestBytes)
 		for _, f := range [][2]string{{"format", x.Format}, {"address", x.Address}, {"port", x.Port}, {"user", x.User}, {"time", x.Time}} {
 			fmt.Fprintf(&b, "%s = %s\n", f[0], quote(f[1]))
 		}

@@ -79,8 +79,12 @@ func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 	if v.Established && !v.Weak {
 		claim.Basis = ban.BasisStrong
 	}
+	by := v.Filter
+	if v.Guest {
+		by += ", though a guest of this node"
+	}
 	err := d.o.ledger.Ban(ledger.Local{
-		Topic: v.Topic, Claim: claim, At: v.Last, Evidence: ledger.Evidence{By: v.Filter, Source: v.Source, Sample: v.Sample},
+		Topic: v.Topic, Claim: claim, At: v.Last, Evidence: ledger.Evidence{By: by, Source: v.Source, Sample: v.Sample},
 	})
 	switch {
 	case errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed):
@@ -97,7 +101,7 @@ func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 		return fmt.Errorf("recording the ban: %w", err)
 	}
 	d.o.log.InfoContext(ctx, "offender found", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)),
-		slog.String("class", v.Class.String()), slog.Int("hits", v.Hits), slog.String("source", v.Source))
+		slog.String("class", v.Class.String()), slog.Int("hits", v.Hits), slog.Bool("guest", v.Guest), slog.String("source", v.Source))
 	return nil
 }
 

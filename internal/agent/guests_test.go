@@ -73,6 +73,52 @@ func TestALoginLiftsPeersBansAndTheEndOfAGuestBringsThemBack(t *testing.T) {
 	}
 }
 
+// From the log line to the kernel: a login shields from peers, not from a
+// person and not from one's own doings, which take more.
+func TestALoginInTheLogMakesAGuest(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "auth.log")
+	if err := os.WriteFile(log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := newNode(t, strings.Replace(quiet, "detect = false", "detect = true\njournal = []\nfiles = [\""+log+"\"]", 1)+trusts("alice", alice))
+	says := func(text string, args ...any) {
+		f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(f, time.Now().Format(time.Stamp)+" web sshd[7]: "+text+"\n", args...)
+		f.Close()
+	}
+	n.hear(alice, "45.1.1.1", "45.1.1.2")
+	n.eventually("both are enforced", func() bool { return n.drops("45.1.1.1") && n.drops("45.1.1.2") })
+	says("Accepted publickey for ada from 45.1.1.1 port 4711 ssh2: ED25519 SHA256:abc")
+	n.eventually("the guest is free again", func() bool { return !n.drops("45.1.1.1") && n.drops("45.1.1.2") })
+
+	// Nobody's name can carry a login for another address.
+	says("Failed password for invalid user Accepted password for x from 45.1.1.2 port 1 ssh2 from 45.9.9.9 port 2 ssh2")
+	fail := func(k int, address string) {
+		for i := range k {
+			says("Failed password for root from %s port %d ssh2", address, 5000+i)
+		}
+	}
+	fail(8, "45.1.1.1")
+	fail(5, "45.1.1.3")
+	n.eventually("the stranger's fifth bans", func() bool { return n.drops("45.1.1.3") })
+	if n.drops("45.1.1.1") || len(n.guests()) != 1 {
+		t.Errorf("eight failures ban a guest, or there are others: %+v", n.guests())
+	}
+	fail(1, "45.1.1.1")
+	n.eventually("the guest's ninth bans", func() bool { return n.drops("45.1.1.1") })
+	x := n.explain("45.1.1.1")
+	said := false
+	for _, c := range x.Standings[0].Claims {
+		said = said || c.Evidence != nil && strings.Contains(c.Evidence.By, "though a guest")
+	}
+	if !said {
+		t.Errorf("it does not say so: %+v", x)
+	}
+}
+
 func TestANodeThatWantsNoGuestsHasNone(t *testing.T) {
 	n := newNode(t, quiet+trusts("alice", alice)+"[guests]\nenabled = false\n")
 	n.login("sshd", "45.1.1.1", 0)

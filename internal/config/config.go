@@ -119,6 +119,7 @@ type Topic struct {
 	Simulate  *bool `toml:"simulate"`  // find offenders, ban none of them
 	// Thresholds that replace the definition's.
 	MaxRetry       *int     `toml:"maxretry"`
+	GuestMaxRetry  *int     `toml:"guest_maxretry"`
 	FindTime       Text     `toml:"findtime"`
 	BanTime        Text     `toml:"bantime"`
 	IgnoreIP       []string `toml:"ignoreip"`

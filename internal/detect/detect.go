@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -42,6 +43,8 @@ type Decision struct {
 	Established bool `json:"established"`
 	// Weak says that it took offences that honest clients make too.
 	Weak bool `json:"weak,omitempty"`
+	// Guest says that the target is a guest, so that it took more.
+	Guest bool `json:"guest,omitempty"`
 	// First and Last are the times of the offences, End that of the ban.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
@@ -87,8 +90,8 @@ type Options struct {
 	// them.
 	Success func(context.Context, Success)
 	// Guest says that a target lately logged in or did work here: weak
-	// offences of it count for nothing, and it takes [GuestFactor] times as
-	// many strong ones to ban it. nil knows no guests.
+	// offences of it count for nothing, and it takes more strong ones
+	// to ban it ([topics.Detect].GuestMaxRetry). nil knows no guests.
 	Guest func(ban.Topic, ban.Target) bool
 	// Ignored says that a target is never an offender.
 	Ignored func(ban.Target) bool
@@ -110,8 +113,14 @@ type Options struct {
 	Log        *slog.Logger
 }
 
-// GuestFactor is how many times as many offences ban a guest.
-const GuestFactor = 2
+// guestLimit is how many offences ban a guest: five where three ban a stranger,
+// unless the definition says otherwise, and never fewer than of a stranger.
+func guestLimit(d *topics.Detect) float64 {
+	if d.GuestMaxRetry > 0 {
+		return float64(max(d.GuestMaxRetry, d.MaxRetry))
+	}
+	return math.Ceil(float64(d.MaxRetry) * 5 / 3)
+}
 
 // saveEvery is how often the state is saved, at most.
 const saveEvery = time.Second

@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/topics"
 )
 
-func TestAGuestIsBannedByTwiceAsManyStrongOffencesAndByNoWeakOnes(t *testing.T) {
+func TestAGuestIsBannedByMoreStrongOffencesThanAStrangerAndByNoWeakOnes(t *testing.T) {
 	guest := ban.MustTarget("192.0.2.1")
 	now := time.Now()
 	for _, c := range []struct {
@@ -21,9 +22,9 @@ func TestAGuestIsBannedByTwiceAsManyStrongOffencesAndByNoWeakOnes(t *testing.T) 
 		watched bool
 		want    int
 	}{
-		{"nine strong ones", ban.ClassAuth, 9, false, 0},
-		{"ten strong ones", ban.ClassAuth, 10, false, 1},
-		{"nine strong ones of a watched guest", ban.ClassAuth, 9, true, 0},
+		{"eight strong ones", ban.ClassAuth, 8, false, 0}, // a stranger's fifth bans
+		{"nine strong ones", ban.ClassAuth, 9, false, 1},
+		{"eight strong ones of a watched guest", ban.ClassAuth, 8, true, 0},
 		{"a thousand weak ones", ban.ClassScanWeak, 1000, false, 0},
 		{"a thousand weak ones of a watched guest", ban.ClassScanWeak, 1000, true, 0},
 	} {
@@ -41,10 +42,21 @@ func TestAGuestIsBannedByTwiceAsManyStrongOffencesAndByNoWeakOnes(t *testing.T) 
 					t.Fatal(err)
 				}
 			}
-			if list := got.all(); len(list) != c.want {
+			if list := got.all(); len(list) != c.want || len(list) == 1 && !list[0].Guest {
 				t.Errorf("decided %+v, want %d", list, c.want)
 			}
 		})
+	}
+}
+
+func TestAGuestsThresholdIsFiveWhereAStrangersIsThree(t *testing.T) {
+	for _, c := range []struct {
+		maxRetry, guest int
+		want            float64
+	}{{3, 0, 5}, {1, 0, 2}, {5, 0, 9}, {3, 7, 7}, {3, 2, 3}} {
+		if got := guestLimit(&topics.Detect{MaxRetry: c.maxRetry, GuestMaxRetry: c.guest}); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
 	}
 }
 

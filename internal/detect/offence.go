@@ -60,7 +60,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	limit := j.window.limit
 	switch {
 	case guest:
-		limit *= GuestFactor
+		limit = guestLimit(j.def.Detect)
 	case watched:
 		limit = 0
 	case suspected:
@@ -70,7 +70,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		j.mu.Unlock()
 		return
 	}
-	v := Decision{Class: o.class}
+	v := Decision{Class: o.class, Guest: guest}
 	v.Filter, v.Source, v.Sample = evidence()
 	ok := j.conclude(&v, e, now)
 	j.mu.Unlock()

@@ -118,13 +118,19 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 	faults := map[string]error{}
 	x := d.Detect
 	if x == nil {
-		if on(c.Detect) || c.MaxRetry != nil || c.FindTime != "" || len(c.Files)+len(c.Journal)+len(c.Docker)+len(c.Syslog) > 0 || on(c.Stdin) || on(c.Reports) || c.Corroborate != "" {
+		if on(c.Detect) || c.MaxRetry != nil || c.GuestMaxRetry != nil || c.FindTime != "" || len(c.Files)+len(c.Journal)+len(c.Docker)+len(c.Syslog) > 0 || on(c.Stdin) || on(c.Reports) || c.Corroborate != "" {
 			faults["detect"] = errors.New("the topic's definition has no filter, so nothing in a log shows its offenders")
 		}
 		if c.BanTime != "" {
 			faults["bantime"] = errors.New("the topic's definition has no filter; `agent ban --for` says how long a ban lasts")
 		}
 		return faults
+	}
+	if c.GuestMaxRetry != nil {
+		if *c.GuestMaxRetry < 1 {
+			faults["guest_maxretry"] = fmt.Errorf("%d is less than 1", *c.GuestMaxRetry)
+		}
+		x.GuestMaxRetry = *c.GuestMaxRetry
 	}
 	if c.MaxRetry != nil {
 		if *c.MaxRetry < 1 {
