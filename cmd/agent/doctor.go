@@ -40,7 +40,6 @@ type examined struct {
 	running  error          // why nobody answers
 	status   control.Status // of the running agent
 	peers    []control.Peer
-	holds    []control.Hold
 	never    []control.NeverBan
 	exempt   []control.Exemption
 	feeds    []control.Feed
@@ -129,7 +128,7 @@ func examine(c *cobra.Command, p *paths) examined {
 	if e.running = client.Get(c.Context(), "/v1/status", nil, &e.status); e.running != nil {
 		return e
 	}
-	for path, into := range map[string]any{"/v1/peers": &e.peers, "/v1/hold": &e.holds, "/v1/never-ban": &e.never, "/v1/allow": &e.exempt, "/v1/feeds": &e.feeds} {
+	for path, into := range map[string]any{"/v1/peers": &e.peers, "/v1/never-ban": &e.never, "/v1/allow": &e.exempt, "/v1/feeds": &e.feeds} {
 		if err := client.Get(c.Context(), path, nil, into); err != nil {
 			e.running = errors.Join(e.running, err)
 		}
@@ -239,8 +238,7 @@ func diagnose(e examined) (list []finding) {
 	}
 	for _, x := range e.peers {
 		switch {
-		case x.Quarantine != nil:
-			note("peer", false, "agent peers show "+x.Name+"; agent undo "+x.Name+" --release", "%s is quarantined: %s", x.Name, x.Quarantine.Why)
+		case x.Quarantine != nil: // a warning of the agent's
 		case x.Strikes > 0:
 			note("peer", false, "agent peers show "+x.Name, "%s claimed what must never be banned, %d times within a day", x.Name, x.Strikes)
 		case subscribes && x.Feeds == 0 && !e.heard(x.Name):
@@ -248,11 +246,6 @@ func diagnose(e examined) (list []finding) {
 		}
 	}
 	e.freshness(note)
-	for _, h := range e.holds {
-		if h.Why == control.HoldGuard {
-			note("hold", false, "agent hold list; agent hold approve "+h.Name, "%s of %s in %s wait for a decision", plural(h.Claims, "claim"), h.Name, h.Topic)
-		}
-	}
 	return list
 }
 

@@ -64,8 +64,6 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		"an empty never-ban list":  {func(e *examined) { e.never = nil }, "agent reload"},
 		"a silent peer":            {func(e *examined) { e.peers[0].Feeds, e.feeds = 0, nil }, "agent feeds"},
 		"a peer with strikes":      {func(e *examined) { e.peers[0].Strikes = 1 }, "agent peers show alice"},
-		"a quarantined peer":       {func(e *examined) { e.peers[0].Quarantine = &control.Quarantine{Why: "strikes"} }, "agent undo alice --release"},
-		"claims that wait":         {func(e *examined) { e.holds = []control.Hold{{Name: "alice", Why: control.HoldGuard, Claims: 5}} }, "agent hold approve alice"},
 		"a table that is gone":     {func(e *examined) { e.table = tableState{known: true} }, "agent reload"},
 		"a table that is off":      {func(e *examined) { e.table = tableState{known: true, off: true} }, "agent firewall resume"},
 		"a chain before ours": {func(e *examined) {

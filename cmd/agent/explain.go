@@ -129,6 +129,10 @@ func printKernel(w io.Writer, e control.Explanation) {
 
 func claimLine(c control.Claimed, now time.Time) string {
 	parts := []string{c.Name, c.Class.String()}
+	if c.Source != "" && c.Evidence == nil {
+		parts[0] += " (" + c.Source + ")"
+	}
+	parts = append(parts, c.Basis.String())
 	if c.Hits > 0 {
 		parts = append(parts, plural(int(c.Hits), "hit"))
 	}

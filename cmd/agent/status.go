@@ -56,7 +56,11 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.Reason != "" {
 		enforcement += " (" + s.Reason + ")"
 	}
-	fmt.Fprintf(w, "enforcement: %s; %s in force, %d watched\n\n", enforcement, plural(s.Bans, "ban"), s.Watched)
+	waiting := ""
+	if s.Waiting > 0 {
+		waiting = fmt.Sprintf(", %s waiting", plural(s.Waiting, "claim"))
+	}
+	fmt.Fprintf(w, "enforcement: %s; %s in force, %d watched%s\n\n", enforcement, plural(s.Bans, "ban"), s.Watched, waiting)
 
 	t := cli.NewTable(w, "TOPIC", "DETECT", "ACCEPT", "PUBLISH", "OWN", "BANS", "PACKETS", "POLICY")
 	for _, x := range s.Topics {

@@ -28,6 +28,7 @@ type Status struct {
 	Reason      string         `json:"reason,omitempty"`
 	Bans        int            `json:"bans"`    // in force
 	Watched     int            `json:"watched"` // targets that their first offence here bans
+	Waiting     int            `json:"waiting"` // claims of peers that do not count yet
 	Topics      []TopicStatus  `json:"topics"`
 	Sources     []SourceStatus `json:"sources"`
 	Brokers     []BrokerStatus `json:"brokers"`

@@ -58,6 +58,9 @@ var (
 	FeedWithheld     = Condition{"feed-withheld", "The brokers withhold a part of a peer's feed.", control.SeverityHigh, "use a second broker: [[brokers]] in agent.toml"}
 	FeedStale        = Condition{"feed-stale", "A peer's feed is silent for longer than its author promises.", control.SeverityLow, "the node is down or the broker withholds it: ask the operator, or use a second broker"}
 	FeedTooLarge     = Condition{"feed-too-large", "A peer claims more than the limits allow.", control.SeverityHigh, "agent peers show NAME"}
+	PeerHeld         = Condition{"peer-held", "Claims of a peer wait; they are watched meanwhile where the topic's watch rule says so.", control.SeverityLow, "agent hold list, then agent hold approve NAME --for 6h or agent hold reject NAME; it opens by itself after a day"}
+	PeerQuarantined  = Condition{"peer-quarantined", "An operator is quarantined: its claims count for nothing.", control.SeverityLow, "agent peers show NAME; agent undo NAME --release"}
+	PeerTooMuch      = Condition{"peer-too-much", "A peer claims more than is kept of one.", control.SeverityLow, "agent hold list; or raise live in the topic's limits"}
 	FeedUncertified  = Condition{"feed-uncertified", "A peer's card no longer certifies its node.", control.SeverityLow, "ask the operator to renew the node's certificate"}
 )
 
@@ -70,6 +73,7 @@ func Conditions() []Condition {
 		Source, NoSource, ProxiesHeld, NoProof, Uncorroborated, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
+		PeerHeld, PeerQuarantined, PeerTooMuch,
 	}
 	slices.SortFunc(list, func(a, b Condition) int { return cmp.Compare(a.Code, b.Code) })
 	return list

@@ -25,13 +25,22 @@ var (
 	descEnforced = prometheus.NewDesc("banmesh_enforcing", "Whether bans reach the kernel.", nil, nil)
 	descWarnings = prometheus.NewDesc("banmesh_warnings", "Things wrong with the node, as `agent status` shows them.", []string{"code"}, nil)
 	descWatched  = prometheus.NewDesc("banmesh_watched", "Targets that their first offence here bans.", nil, nil)
-	descDoubted  = prometheus.NewDesc("banmesh_uncorroborated_total", "Offences of log lines that did not count, because the kernel knew no connection of the address.", []string{"topic"}, nil)
-	descGate     = prometheus.NewDesc("banmesh_gate_answers_total", "Calls of the wallet gate, by what became of them.", []string{"answer"}, nil)
+	descPeers    = map[peerMetric]*prometheus.Desc{
+		peerWaiting: prometheus.NewDesc("banmesh_peer_waiting_claims", "Claims of a peer that wait for a person, or for room.", []string{"operator", "topic"}, nil),
+		peerLive:    prometheus.NewDesc("banmesh_peer_live_claims", "Claims of a peer that count.", []string{"operator", "topic"}, nil),
+		peerAdded:   prometheus.NewDesc("banmesh_peer_added_claims", "Claims of a peer that came to count within the hour.", []string{"operator", "topic"}, nil),
+		peerAllowed: prometheus.NewDesc("banmesh_peer_allowed_claims", "Claims of a peer that may come to count within an hour, by its own turnover.", []string{"operator", "topic"}, nil),
+	}
+	descDoubted = prometheus.NewDesc("banmesh_uncorroborated_total", "Offences of log lines that did not count, because the kernel knew no connection of the address.", []string{"topic"}, nil)
+	descGate    = prometheus.NewDesc("banmesh_gate_answers_total", "Calls of the wallet gate, by what became of them.", []string{"answer"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descBans, descPackets, descBytes, descRead, descMatched, descLast, descBroker, descEnforced, descWarnings, descWatched, descDoubted, descGate} {
+		ch <- d
+	}
+	for _, d := range descPeers {
 		ch <- d
 	}
 }
@@ -70,6 +79,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descEnforced, boolean(s.Enforcement != "observe" && s.Enforcement != "off"))
 	gauge(descWatched, float64(s.Watched))
+	c.s.peerMetrics(func(m peerMetric, v float64, operator, topic string) { gauge(descPeers[m], v, operator, topic) })
 	for _, j := range c.s.o.Detection.Status().Jails {
 		counter(descDoubted, j.Uncorroborated, string(j.Topic))
 	}

@@ -24,7 +24,7 @@ func (s *Server) Status(ctx context.Context) control.Status {
 	out := control.Status{
 		Version: s.o.Version, Started: s.o.Started, PID: os.Getpid(), Network: conf.Config().Network,
 		Operator: s.o.Sharing.Operator().String(), Node: s.o.Sharing.Node().String(),
-		Enforcement: mode, Reason: why, Bans: stats.Banned, Watched: stats.Watched,
+		Enforcement: mode, Reason: why, Bans: stats.Banned, Watched: stats.Watched, Waiting: stats.Waiting,
 		Topics: s.topics(ctx, conf), Sources: sources(d), Brokers: s.o.Sharing.Brokers(), Broker: s.o.Sharing.Embedded(),
 		Warnings: []control.Warning{},
 	}
@@ -34,6 +34,7 @@ func (s *Server) Status(ctx context.Context) control.Status {
 		out.Warnings = append(out.Warnings, Undone.Warn(fmt.Sprintf("%d things that the configuration asks for are not done", n), ""))
 	}
 	out.Warnings = append(out.Warnings, s.detectionWarnings(conf, d)...)
+	out.Warnings = append(out.Warnings, s.peerWarnings()...)
 	out.Warnings = append(out.Warnings, s.o.Warnings()...)
 	return out
 }

@@ -1,0 +1,57 @@
+package api
+
+import (
+	"fmt"
+
+	"banmesh/internal/control"
+)
+
+// peerWarnings gives the conditions of peers: who is quarantined, whose claims
+// wait, and whose are not even kept.
+func (s *Server) peerWarnings() (list []control.Warning) {
+	name := s.o.Settings().NameOf
+	for _, b := range s.o.Ledger.Brakes() {
+		if b.Waiting == 0 {
+			continue
+		}
+		who := name(b.Operator)
+		text := fmt.Sprintf("%d claims of %s in %s wait", b.Waiting, who, b.Topic)
+		if b.Brake.Since.IsZero() {
+			text += fmt.Sprintf(" for room among its live bans: %d of %d are in force", b.Budget.Live, b.Budget.LiveMost)
+		} else {
+			text += fmt.Sprintf(": %d came this hour beyond the %d that its own turnover allows (%.0f an hour are usual)", b.Brake.Over, b.Brake.Allowed, b.Brake.Usual)
+		}
+		list = append(list, PeerHeld.Warn(text, fmt.Sprintf("agent hold list; agent hold approve %s --topic %s --for 6h", who, b.Topic)))
+	}
+	for _, p := range s.o.Ledger.Peers() {
+		if p.Quarantine != nil {
+			list = append(list, PeerQuarantined.Warn(fmt.Sprintf("%s is quarantined: %s", p.Name, quarantine(p.Quarantine).Why), fmt.Sprintf("agent peers show %s; agent undo %s --release", p.Name, p.Name)))
+		}
+		if p.Dropped > 0 {
+			list = append(list, PeerTooMuch.Warn(fmt.Sprintf("%d claims of %s are more than is kept of a peer", p.Dropped, p.Name), ""))
+		}
+	}
+	return list
+}
+
+// peerMetrics hands on the numbers of every peer and topic.
+func (s *Server) peerMetrics(gauge func(name peerMetric, value float64, operator, topic string)) {
+	name := s.o.Settings().NameOf
+	for _, b := range s.o.Ledger.Brakes() {
+		who, topic := name(b.Operator), string(b.Topic)
+		gauge(peerWaiting, float64(b.Waiting), who, topic)
+		gauge(peerLive, float64(b.Budget.Live), who, topic)
+		gauge(peerAdded, float64(b.Brake.Added), who, topic)
+		gauge(peerAllowed, float64(b.Brake.Allowed), who, topic)
+	}
+}
+
+// A peerMetric is a number of a peer in a topic.
+type peerMetric int
+
+const (
+	peerWaiting peerMetric = iota
+	peerLive
+	peerAdded
+	peerAllowed
+)

@@ -1,0 +1,65 @@
+package api
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
+)
+
+// Claims that wait, and why, are a warning with numbers and the command.
+func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
+	alice := ban.OperatorOf([]byte("alice"))
+	dir := t.TempDir()
+	config := fmt.Sprintf("[topics.sshd]\ndetect = false\nsubscribe = true\nban = \"any of alice\"\n[operators.alice]\nid = %q\n", alice)
+	if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checked, err := settings.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ledger.Open(ledger.Options{Policy: checked.Policy()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	feed := ban.Feed{Topic: "sshd", Operator: alice}
+	var claims []ban.Claim
+	for i := range 2000 {
+		claims = append(claims, ban.Claim{Target: ban.MustTarget(strings.Join([]string{"45", "1", strconv.Itoa(i / 256), strconv.Itoa(i % 256)}, ".")), End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Basis: ban.BasisStrong})
+	}
+	if err := l.Apply(ban.Change{Feed: feed, Claims: claims}); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Options{Ledger: l, Settings: func() *settings.Settings { return checked }})
+	list := s.peerWarnings()
+	if len(list) != 1 || list[0].Code != PeerHeld.Code || !strings.Contains(list[0].Text, "in sshd wait: ") || !strings.Contains(list[0].Fix, "agent hold approve ") {
+		t.Fatalf("warnings are %+v", list)
+	}
+	numbers := map[peerMetric]float64{}
+	s.peerMetrics(func(m peerMetric, v float64, _, topic string) {
+		if topic == "sshd" {
+			numbers[m] = v
+		}
+	})
+	if numbers[peerWaiting] == 0 || numbers[peerWaiting]+numbers[peerLive] != 2000 || numbers[peerAllowed] == 0 {
+		t.Errorf("metrics are %v", numbers)
+	}
+	if _, err := l.Undo(alice, ""); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, w := range s.peerWarnings() {
+		found = found || w.Code == PeerQuarantined.Code && strings.Contains(w.Fix, "agent undo alice --release")
+	}
+	if !found {
+		t.Errorf("a quarantine is no warning: %+v", s.peerWarnings())
+	}
+}
