@@ -33,10 +33,8 @@ type result struct {
 func share(n, of int) float64 { return 100 * float64(n) / float64(max(1, of)) }
 
 // coverage is the share of attackers' visits that were met as banned or
-// watched, knownShare counts suspects and visits that a trap ended too.
+// watched.
 func (r result) coverage() float64 { return share(r.banned+r.watched, r.met) }
-
-func (r result) knownShare() float64 { return share(r.banned+r.watched+r.suspected+r.trapped, r.met) }
 
 func (r result) summary() string {
 	return fmt.Sprintf("%.1f %% met as banned or watched, %d innocents, %d critical", r.coverage(), r.innocents, r.critical)
