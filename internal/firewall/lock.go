@@ -44,6 +44,7 @@ func TakeLock(table string) (fd int, err error) {
 	return -1, fmt.Errorf("table %s: %w (process %d)", table, ErrBusy, holder.Pid)
 }
 
+// Unlock gives a lock back; -1 is none.
 func Unlock(fd int) {
 	if fd >= 0 {
 		_ = unix.Close(fd)

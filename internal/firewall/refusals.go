@@ -13,8 +13,10 @@ type Refusals struct {
 	other []error
 }
 
+// MaxRefusals is how many faults are told one by one.
 const MaxRefusals = 20
 
+// Note takes the fault of a ban, nil for none.
 func (r *Refusals) Note(b Ban, err error) {
 	switch {
 	case err == nil:
@@ -27,6 +29,7 @@ func (r *Refusals) Note(b Ban, err error) {
 	}
 }
 
+// Err gives all faults as one error; limit is [Config.Cap].
 func (r *Refusals) Err(limit int) error {
 	errs := slices.Clone(r.other)
 	if r.full > 0 {

@@ -24,9 +24,18 @@ func kernel() (Network, error) {
 			kinds[l.Attrs().Index] = "tun"
 		}
 	}
+	if err := n.addresses(names, kinds); err != nil {
+		return n, err
+	}
+	return n, n.gateways(names)
+}
+
+// addresses adds those of all interfaces, whose names and kinds are given by
+// their numbers.
+func (n *Network) addresses(names, kinds map[int]string) error {
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return n, fmt.Errorf("listing addresses: %w", err)
+		return fmt.Errorf("listing addresses: %w", err)
 	}
 	for _, a := range addrs {
 		if a.IPNet == nil {
@@ -45,9 +54,14 @@ func kernel() (Network, error) {
 		}
 		n.Addresses = append(n.Addresses, addr)
 	}
+	return nil
+}
+
+// gateways adds the next hops of all routes.
+func (n *Network) gateways(names map[int]string) error {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return n, fmt.Errorf("listing routes: %w", err)
+		return fmt.Errorf("listing routes: %w", err)
 	}
 	for _, r := range routes {
 		whole := r.Dst == nil
@@ -71,7 +85,7 @@ func kernel() (Network, error) {
 			}
 		}
 	}
-	return n, nil
+	return nil
 }
 
 // How soon changes are seen: those of the network at once, after they settled;

@@ -47,6 +47,7 @@ type Entry struct {
 	From string `json:"from,omitempty"`
 }
 
+// String says source, prefix and reason to people.
 func (e Entry) String() string {
 	s := string(e.Source) + " " + ban.Target{}.String()
 	if t, err := ban.TargetOfPrefix(e.Prefix); err == nil {

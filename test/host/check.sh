@@ -125,7 +125,7 @@ done
 login 45.80.20.66 3 true && fail "a banned address was let in"
 printf '45.80.20.7\n45.80.20.2\n45.0.0.0/8\n127.0.0.0/8\n\n' >&8
 i=0
-until agent peers | grep -q 'quarantined: strikes'; do
+until agent peers | grep -q 'quarantined: it claimed again and again'; do
 	i=$((i + 1))
 	[ $i -lt 300 ] || fail "the peer is not quarantined"
 	sleep 0.1

@@ -301,7 +301,7 @@ strikes = 1000
 	}
 	_, err = io.WriteString(tell, "192.168.0.1\n\n")
 	mustDo(t, err)
-	eventually(t, "the peer is quarantined", func() bool { return strings.Contains(ask("peers"), "quarantined: strikes") })
+	eventually(t, "the peer is quarantined", func() bool { return strings.Contains(ask("peers"), "quarantined: it claimed again and again") })
 	eventually(t, "nothing of it is in force", func() bool { return strings.Contains(ask("bans"), "no bans in force") })
 	echo("alive at the end")
 }

@@ -22,6 +22,7 @@ const (
 	BucketWide = 1 << 31
 )
 
+// BucketOf gives the bucket of a ban by its end.
 func BucketOf(p netip.Prefix, until Second) uint32 {
 	b := uint32(until) >> BucketBits
 	if KindOf(p) == KindWide {
@@ -112,6 +113,7 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
+// Bytes gives the checksum as the kernel keeps it.
 func (st checksum) Bytes() [16]byte {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], st.sum)

@@ -68,6 +68,7 @@ type Class struct {
 	by     []string    // for each topic whose word counts; nil for nobody's
 }
 
+// Chain names the chain of the class.
 func (c Class) Chain() string { return fmt.Sprintf("class_%08x", c.ID) }
 
 // Limits of [Ban.By].

@@ -23,4 +23,5 @@ func SecondOf(t time.Time) Second {
 	return Second(min(max(s, 0), int64(Never)))
 }
 
+// Time gives the beginning of the second. The end of a ban without end has none.
 func (s Second) Time() time.Time { return time.Unix(int64(s), 0) }

@@ -39,7 +39,7 @@ func (s *State) Covering(a netip.Addr, segments []Segment) []Slot {
 	return out
 }
 
-// A segment is a range of addresses that one element of an interval map covers.
+// A Segment is a range of addresses that one element of an interval map covers.
 type Segment struct {
 	From netip.Addr
 	To   netip.Addr // the last address
@@ -51,12 +51,6 @@ type Segment struct {
 // range has the topics of all of them, until the last of them ends; the parts
 // that end sooner make a new call necessary then, whose time is given.
 func (s *State) Segments(four bool, now Second) (out []Segment, lapse Second, err error) {
-	type layer struct {
-		prefix netip.Prefix
-		last   netip.Addr
-		parts  []Part // of this and all outer prefixes
-	}
-	lapse = Never
 	var in []netip.Prefix
 	for p, v := range s.wide {
 		if p.Addr().Is4() == four && v.Until > now {
@@ -66,72 +60,97 @@ func (s *State) Segments(four bool, now Second) (out []Segment, lapse Second, er
 	slices.SortFunc(in, func(a, b netip.Prefix) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 	})
-	var stack []layer
-	var at netip.Addr // the first address that is not covered yet
-	emit := func(l layer, to netip.Addr) error {
-		if !at.IsValid() || to.Less(at) {
-			return nil
-		}
-		var v Slot
-		topics, by := make([]ban.Topic, 0, len(l.parts)), make([]string, 0, len(l.parts))
-		for _, q := range l.parts {
-			topics, by = append(topics, q.Topic), append(by, q.By)
-			v.Until = max(v.Until, q.Until)
-		}
-		for _, q := range l.parts {
-			if q.Until < v.Until {
-				lapse = min(lapse, q.Until)
-			}
-		}
-		var err error
-		if v.Class, err = s.intern(topics, by); err != nil {
-			return err
-		}
-		out = append(out, Segment{at, to, v})
-		at = to.Next()
-		return nil
-	}
-	pop := func() error {
-		l := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		return emit(l, l.last)
-	}
+	n := nesting{state: s, lapse: Never}
 	for _, p := range in {
-		for len(stack) > 0 && stack[len(stack)-1].last.Less(p.Addr()) {
-			if err := pop(); err != nil {
-				return nil, 0, err
-			}
-		}
-		l := layer{prefix: p, last: LastOf(p)}
-		own := s.PartsOf(p, s.wide[p])
-		if len(stack) > 0 {
-			outer := stack[len(stack)-1]
-			if at.Less(p.Addr()) {
-				if err := emit(outer, p.Addr().Prev()); err != nil {
-					return nil, 0, err
-				}
-			}
-			l.parts = slices.Clone(outer.parts)
-		}
-		for _, q := range own {
-			if q.Until <= now {
-				continue
-			}
-			i, found := slices.BinarySearchFunc(l.parts, q.Topic, func(a Part, t ban.Topic) int { return cmp.Compare(a.Topic, t) })
-			switch {
-			case !found:
-				l.parts = slices.Insert(l.parts, i, q)
-			case l.parts[i].Until < q.Until:
-				l.parts[i].Until = q.Until
-			}
-		}
-		at = p.Addr()
-		stack = append(stack, l)
-	}
-	for len(stack) > 0 {
-		if err := pop(); err != nil {
+		if err := n.enter(p, s.PartsOf(p, s.wide[p]), now); err != nil {
 			return nil, 0, err
 		}
 	}
-	return out, lapse, nil
+	for len(n.stack) > 0 {
+		if err := n.leave(); err != nil {
+			return nil, 0, err
+		}
+	}
+	return n.out, n.lapse, nil
+}
+
+// nesting walks prefixes in the order of their addresses.
+type nesting struct {
+	state *State
+	stack []layer    // the prefixes that at is in, the outermost first
+	at    netip.Addr // the first address that is not covered yet
+	out   []Segment
+	lapse Second
+}
+
+// A layer is a prefix that the walk is inside of.
+type layer struct {
+	last  netip.Addr
+	parts []Part // of this and all outer prefixes
+}
+
+// enter goes into the next prefix, with its own topics.
+func (n *nesting) enter(p netip.Prefix, own []Part, now Second) error {
+	for len(n.stack) > 0 && n.stack[len(n.stack)-1].last.Less(p.Addr()) {
+		if err := n.leave(); err != nil {
+			return err
+		}
+	}
+	l := layer{last: LastOf(p)}
+	if len(n.stack) > 0 {
+		outer := n.stack[len(n.stack)-1]
+		if n.at.Less(p.Addr()) {
+			if err := n.emit(outer, p.Addr().Prev()); err != nil {
+				return err
+			}
+		}
+		l.parts = slices.Clone(outer.parts)
+	}
+	for _, q := range own {
+		if q.Until <= now {
+			continue
+		}
+		i, found := slices.BinarySearchFunc(l.parts, q.Topic, func(a Part, t ban.Topic) int { return cmp.Compare(a.Topic, t) })
+		switch {
+		case !found:
+			l.parts = slices.Insert(l.parts, i, q)
+		case l.parts[i].Until < q.Until:
+			l.parts[i].Until = q.Until
+		}
+	}
+	n.at = p.Addr()
+	n.stack = append(n.stack, l)
+	return nil
+}
+
+// leave covers the rest of the innermost prefix.
+func (n *nesting) leave() error {
+	l := n.stack[len(n.stack)-1]
+	n.stack = n.stack[:len(n.stack)-1]
+	return n.emit(l, l.last)
+}
+
+// emit covers a layer from at up to an address.
+func (n *nesting) emit(l layer, to netip.Addr) error {
+	if !n.at.IsValid() || to.Less(n.at) {
+		return nil
+	}
+	var v Slot
+	topics, by := make([]ban.Topic, 0, len(l.parts)), make([]string, 0, len(l.parts))
+	for _, q := range l.parts {
+		topics, by = append(topics, q.Topic), append(by, q.By)
+		v.Until = max(v.Until, q.Until)
+	}
+	for _, q := range l.parts {
+		if q.Until < v.Until {
+			n.lapse = min(n.lapse, q.Until)
+		}
+	}
+	var err error
+	if v.Class, err = n.state.intern(topics, by); err != nil {
+		return err
+	}
+	n.out = append(n.out, Segment{n.at, to, v})
+	n.at = to.Next()
+	return nil
 }

@@ -26,6 +26,7 @@ func (s *State) Counts(beyond Second) (all, lasting [3]int) {
 	return all, lasting
 }
 
+// Canonical says whether a prefix is masked, IPv4 as such, and in no zone.
 func Canonical(p netip.Prefix) bool {
 	return p.IsValid() && p == p.Masked() && !p.Addr().Is4In6() && p.Addr().Zone() == ""
 }
@@ -63,6 +64,7 @@ type Slot struct {
 	Class uint16 // index in state.classes; 0 is no ban
 }
 
+// New gives a state without bans.
 func New() *State {
 	return &State{
 		host6:     make(map[[16]byte]Slot),
@@ -87,7 +89,7 @@ func (s *State) Successor() *State {
 // Size gives how many prefixes are banned.
 func (s *State) Size() int { return s.host4.len() + len(s.host6) + s.net6.len() + len(s.wide) }
 
-// kindOf says in which map of the kernel a prefix goes.
+// A Kind says in which map of the kernel a prefix goes.
 type Kind uint8
 
 const (
@@ -97,6 +99,7 @@ const (
 	KindWide
 )
 
+// KindOf gives the kind of a prefix.
 func KindOf(p netip.Prefix) Kind {
 	switch four, bits := p.Addr().Is4(), p.Bits(); {
 	case four && bits == 32:
@@ -119,6 +122,7 @@ func netKey(p netip.Prefix) uint64 {
 	return binary.BigEndian.Uint64(a[:])
 }
 
+// Get gives the element of a prefix, the zero Slot where it is not banned.
 func (s *State) Get(p netip.Prefix) Slot {
 	switch KindOf(p) {
 	case KindHost4:

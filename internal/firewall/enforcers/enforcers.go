@@ -15,9 +15,25 @@ import (
 func All(s firewall.Setup) []firewall.Enforcer {
 	return []firewall.Enforcer{
 		nft.NewEnforcer(s),
-		tools.NewIPSetEnforcer(s),
+		ipset{tools.NewIPSetEnforcer(s), nft.NewEnforcer(s)},
 		tools.NewHookEnforcer(s),
 	}
+}
+
+// ipset looks at the chains of nftables, too: other programs' may drop packets
+// of addresses that it lets pass, and iptables itself may write there.
+type ipset struct {
+	tools.IPSetEnforcer
+	kernel nft.Enforcer
+}
+
+// Neighbours implements [firewall.Enforcer]. A kernel without nftables has none.
+func (e ipset) Neighbours() ([]firewall.Neighbour, error) {
+	list, err := e.kernel.Neighbours()
+	if err != nil {
+		return nil, nil //nolint:nilerr // see above
+	}
+	return list, nil
 }
 
 // Find gives the enforcer of a name, the default for "".

@@ -31,48 +31,10 @@ func (n *Firewall) adopt() error {
 			held[binary.NativeEndian.Uint32([]byte(e.key))] = [16]byte([]byte(e.verdict))
 		}
 	}
-	current := uint32(now) >> desired.BucketBits
-	differs := make(map[uint32]bool)
-	for b, st := range n.state.Checksums.All() {
-		if b&^desired.BucketWide > current && held[b] != st.Bytes() {
-			differs[b] = true
-		}
-	}
-	for b := range held {
-		if n.state.Checksums.Of(b).Count == 0 && b&^desired.BucketWide > current {
-			differs[b] = true
-		}
-	}
-	wideDiffers, late := false, 0
-	for b := range differs {
-		wideDiffers = wideDiffers || b&desired.BucketWide != 0
-	}
-	var failed error
-	const mostLate = 4_096 // looked up at a microsecond or two each
-	n.state.Each(func(p netip.Prefix, v desired.Slot) bool {
-		b := desired.BucketOf(p, v.Until)
-		switch {
-		case desired.KindOf(p) == desired.KindWide:
-			wideDiffers = wideDiffers || b&^desired.BucketWide <= current
-		case differs[b]:
-			n.pending[p] = desired.Slot{}
-		case b == current:
-			if late++; late <= mostLate {
-				data, err := n.k.get(mapNames[desired.KindOf(p)], appendKey(nil, p))
-				if err == nil && len(data) == 4 && binary.NativeEndian.Uint32(data) == n.state.Classes[v.Class].ID {
-					return true
-				}
-				if err != nil && !isGone(err) {
-					failed = err
-					return false
-				}
-			}
-			n.pending[p] = desired.Slot{}
-		}
-		return true
-	})
-	if failed != nil {
-		return n.explain("looking bans up", failed)
+	differs := n.differing(held, now)
+	wideDiffers, err := n.adoptBans(differs, now)
+	if err != nil {
+		return n.explain("looking bans up", err)
 	}
 	if len(differs) > 0 {
 		n.checksumsLost, n.suspectAt = true, n.now()
@@ -92,4 +54,58 @@ func (n *Firewall) adopt() error {
 		w.held, w.live, w.dirty, w.unknown = w.want, len(w.want) > 0, false, false
 	}
 	return nil
+}
+
+// differing gives the buckets to come whose checksum is not the wanted one.
+func (n *Firewall) differing(held map[uint32][16]byte, now desired.Second) map[uint32]bool {
+	current := uint32(now) >> desired.BucketBits
+	differs := make(map[uint32]bool)
+	for b, st := range n.state.Checksums.All() {
+		if b&^desired.BucketWide > current && held[b] != st.Bytes() {
+			differs[b] = true
+		}
+	}
+	for b := range held {
+		if n.state.Checksums.Of(b).Count == 0 && b&^desired.BucketWide > current {
+			differs[b] = true
+		}
+	}
+	return differs
+}
+
+// mostLate bounds the bans that are looked up one by one, at a microsecond or
+// two each.
+const mostLate = 4_096
+
+// adoptBans makes the bans of differing buckets pending, and those of the bucket
+// that time is in whose element is not there. wideDiffers says that a prefix of
+// an interval map is among them.
+func (n *Firewall) adoptBans(differs map[uint32]bool, now desired.Second) (wideDiffers bool, err error) {
+	current, late := uint32(now)>>desired.BucketBits, 0
+	for b := range differs {
+		wideDiffers = wideDiffers || b&desired.BucketWide != 0
+	}
+	n.state.Each(func(p netip.Prefix, v desired.Slot) bool {
+		b := desired.BucketOf(p, v.Until)
+		switch {
+		case desired.KindOf(p) == desired.KindWide:
+			wideDiffers = wideDiffers || b&^desired.BucketWide <= current
+		case differs[b]:
+			n.pending[p] = desired.Slot{}
+		case b == current:
+			if late++; late <= mostLate {
+				data, lookup := n.k.get(mapNames[desired.KindOf(p)], appendKey(nil, p))
+				if lookup == nil && len(data) == 4 && binary.NativeEndian.Uint32(data) == n.state.Classes[v.Class].ID {
+					return true
+				}
+				if lookup != nil && !isGone(lookup) {
+					err = lookup
+					return false
+				}
+			}
+			n.pending[p] = desired.Slot{}
+		}
+		return true
+	})
+	return wideDiffers, err
 }

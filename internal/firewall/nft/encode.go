@@ -97,16 +97,36 @@ func (r rule) spelling() string {
 func (want *ruleset) encode(t *transaction, table string, have *ruleset) error {
 	if have == nil {
 		have = &ruleset{}
-		t.change(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME, table)
-		flags := uint32(0)
-		if want.owned {
-			flags = tableOwner | tablePersist
-		}
-		t.u32(unix.NFTA_TABLE_FLAGS, flags)
-		const comment = 0 // NFTNL_UDATA_TABLE_COMMENT
-		t.attr(tableUserdata, append([]byte{comment, byte(len(want.comment) + 1)}, want.comment+"\x00"...))
-		t.end()
+		want.encodeTable(t, table)
 	}
+	want.encodeObjects(t, table, have)
+	if err := want.encodeRules(t, table, have); err != nil {
+		return err
+	}
+	for _, s := range want.sets {
+		h, _ := have.set(s.name)
+		if s.fixed && !slices.Equal(h.elements, s.elements) {
+			s.encodeFixed(t, table, len(h.elements) > 0)
+		}
+	}
+	want.encodeDeletions(t, table, have)
+	return nil
+}
+
+func (want *ruleset) encodeTable(t *transaction, table string) {
+	t.change(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME, table)
+	flags := uint32(0)
+	if want.owned {
+		flags = tableOwner | tablePersist
+	}
+	t.u32(unix.NFTA_TABLE_FLAGS, flags)
+	const comment = 0 // NFTNL_UDATA_TABLE_COMMENT
+	t.attr(tableUserdata, append([]byte{comment, byte(len(want.comment) + 1)}, want.comment+"\x00"...))
+	t.end()
+}
+
+// encodeObjects creates counters, sets and chains that are missing.
+func (want *ruleset) encodeObjects(t *transaction, table string, have *ruleset) {
 	for _, name := range want.counters {
 		if _, ok := slices.BinarySearch(have.counters, name); !ok {
 			t.change(unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE, unix.NFTA_OBJ_TABLE, table)
@@ -129,6 +149,10 @@ func (want *ruleset) encode(t *transaction, table string, have *ruleset) error {
 			c.encode(t, table)
 		}
 	}
+}
+
+// encodeRules empties the chains that go or differ, and writes the latter anew.
+func (want *ruleset) encodeRules(t *transaction, table string, have *ruleset) error {
 	emptied := func(name string) {
 		t.change(unix.NFT_MSG_DELRULE, 0, unix.NFTA_RULE_TABLE, table)
 		t.text(unix.NFTA_RULE_CHAIN, name)
@@ -153,12 +177,11 @@ func (want *ruleset) encode(t *transaction, table string, have *ruleset) error {
 			}
 		}
 	}
-	for _, s := range want.sets {
-		h, _ := have.set(s.name)
-		if s.fixed && !slices.Equal(h.elements, s.elements) {
-			s.encodeFixed(t, table, len(h.elements) > 0)
-		}
-	}
+	return nil
+}
+
+// encodeDeletions deletes the objects that are not wanted.
+func (want *ruleset) encodeDeletions(t *transaction, table string, have *ruleset) {
 	for _, h := range have.sets {
 		if _, ok := want.set(h.name); !ok {
 			t.change(unix.NFT_MSG_DELSET, 0, unix.NFTA_SET_TABLE, table)
@@ -181,7 +204,6 @@ func (want *ruleset) encode(t *transaction, table string, have *ruleset) error {
 			t.end()
 		}
 	}
-	return nil
 }
 
 // encode creates the set, with the remarks that let nft print it right.

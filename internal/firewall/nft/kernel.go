@@ -107,25 +107,40 @@ func (k *kernel) readOnce(fixed func(set string) bool) (*ruleset, error) {
 		return nil, errDormant
 	}
 	r := &ruleset{owned: flags&tableOwner != 0}
-	ours := func(b []byte, kind uint16) bool { return string(bytes.TrimRight(find(b, kind), "\x00")) == k.table }
-
-	err = k.ask(unix.NFT_MSG_GETOBJ, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_OBJ_TABLE, k.table) }, func(m message) error {
-		if b := m.attrs(); ours(b, unix.NFTA_OBJ_TABLE) {
-			r.counters = append(r.counters, string(bytes.TrimRight(find(b, unix.NFTA_OBJ_NAME), "\x00")))
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading counters: %w", err)
-	}
-	err = k.ask(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_SET_TABLE, k.table) }, func(m message) error {
-		if b := m.attrs(); ours(b, unix.NFTA_SET_TABLE) {
+	for _, part := range []struct {
+		name string
+		kind uint16
+		of   uint16 // the attribute that names the table
+		ask  bool   // whether the kernel takes it in the question
+		each func(attrs []byte) error
+	}{
+		{"counters", unix.NFT_MSG_GETOBJ, unix.NFTA_OBJ_TABLE, true, func(b []byte) error {
+			r.counters = append(r.counters, text(b, unix.NFTA_OBJ_NAME))
+			return nil
+		}},
+		{"sets", unix.NFT_MSG_GETSET, unix.NFTA_SET_TABLE, true, func(b []byte) error {
 			r.sets = append(r.sets, readSet(b))
+			return nil
+		}},
+		{"chains", unix.NFT_MSG_GETCHAIN, unix.NFTA_CHAIN_TABLE, false, func(b []byte) error {
+			r.chains = append(r.chains, readChain(b))
+			return nil
+		}},
+		{"rules", unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE, true, r.readRule},
+	} {
+		var fill func(w *writer)
+		if part.ask {
+			fill = func(w *writer) { w.text(part.of, k.table) }
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading sets: %w", err)
+		err := k.ask(part.kind, unix.NLM_F_DUMP, unix.NFPROTO_INET, fill, func(m message) error {
+			if b := m.attrs(); text(b, part.of) == k.table {
+				return part.each(b)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", part.name, err)
+		}
 	}
 	for i := range r.sets {
 		s := &r.sets[i]
@@ -136,36 +151,25 @@ func (k *kernel) readOnce(fixed func(set string) bool) (*ruleset, error) {
 			return nil, fmt.Errorf("reading set %s: %w", s.name, err)
 		}
 	}
-	err = k.ask(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, unix.NFPROTO_INET, nil, func(m message) error {
-		if b := m.attrs(); ours(b, unix.NFTA_CHAIN_TABLE) {
-			r.chains = append(r.chains, readChain(b))
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading chains: %w", err)
-	}
-	err = k.ask(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_RULE_TABLE, k.table) }, func(m message) error {
-		b := m.attrs()
-		if !ours(b, unix.NFTA_RULE_TABLE) {
-			return nil
-		}
-		name := string(bytes.TrimRight(find(b, unix.NFTA_RULE_CHAIN), "\x00"))
-		i := slices.IndexFunc(r.chains, func(c chain) bool { return c.name == name })
-		if i < 0 {
-			return errInterrupted
-		}
-		r.chains[i].rules = append(r.chains[i].rules, rule{text: canonicalRead(find(b, unix.NFTA_RULE_EXPRESSIONS))})
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading rules: %w", err)
-	}
 	slices.Sort(r.counters)
 	slices.SortFunc(r.sets, func(a, b set) int { return strings.Compare(a.name, b.name) })
 	slices.SortFunc(r.chains, func(a, b chain) int { return strings.Compare(a.name, b.name) })
 	return r, nil
 }
+
+// readRule adds a rule to its chain, which was read before.
+func (r *ruleset) readRule(b []byte) error {
+	name := text(b, unix.NFTA_RULE_CHAIN)
+	i := slices.IndexFunc(r.chains, func(c chain) bool { return c.name == name })
+	if i < 0 {
+		return errInterrupted
+	}
+	r.chains[i].rules = append(r.chains[i].rules, rule{text: canonicalRead(find(b, unix.NFTA_RULE_EXPRESSIONS))})
+	return nil
+}
+
+// text gives an attribute as text.
+func text(b []byte, kind uint16) string { return string(bytes.TrimRight(find(b, kind), "\x00")) }
 
 // errDormant says that somebody switched the table off.
 var errDormant = errors.New("the table is dormant")

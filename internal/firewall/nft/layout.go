@@ -120,6 +120,9 @@ type features struct {
 	destroy bool
 	// persist says that a table can be owned and outlive its owner (6.9).
 	persist bool
+	// track says that connections can be limited and remembered, trap that they
+	// can be led to another port: modules that a small kernel lacks.
+	track, trap bool
 }
 
 // build gives the table that the configuration wants with these classes.
@@ -127,19 +130,7 @@ type features struct {
 // lookup costs every packet more than all the others together.
 func build(c firewall.Config, classes []desired.Class, wide4, wide6 bool, f features, owned bool) *ruleset {
 	r := &ruleset{comment: tableNote + c.Table, owned: owned}
-	for _, s := range c.Scopes {
-		r.counters = append(r.counters, counterHead+string(s.Topic))
-	}
-	for _, k := range classes {
-		for _, s := range c.Scopes {
-			if !s.Observe {
-				continue
-			}
-			for _, name := range k.Names(s.Topic) {
-				r.counters = append(r.counters, operatorCounter(s.Topic, name))
-			}
-		}
-	}
+	r.count(c, classes)
 	timeouts, intervals := uint32(unix.NFT_SET_MAP|unix.NFT_SET_TIMEOUT), uint32(unix.NFT_SET_INTERVAL)
 	r.sets = []set{
 		{name: mapHost4, key: typeIPv4, data: typeMark, flags: timeouts},
@@ -158,7 +149,6 @@ func build(c firewall.Config, classes []desired.Class, wide4, wide6 bool, f feat
 	}
 	r.tracking(c)
 	r.honeyports(c)
-
 	verdicts := set{name: mapClasses, key: typeMark, data: typeVerdict, flags: unix.NFT_SET_MAP, fixed: true}
 	for _, k := range classes {
 		verdicts.elements = append(verdicts.elements, element{key: markBytes(k.ID), verdict: k.Chain()})
@@ -166,7 +156,33 @@ func build(c firewall.Config, classes []desired.Class, wide4, wide6 bool, f feat
 	}
 	slices.SortFunc(verdicts.elements, compareElements)
 	r.sets = append(r.sets, verdicts)
+	r.lookups(wide4, wide6, f)
+	slices.SortFunc(r.sets, func(a, b set) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(r.chains, func(a, b chain) int { return strings.Compare(a.name, b.name) })
+	slices.Sort(r.counters)
+	r.counters = slices.Compact(r.counters)
+	return r
+}
 
+// count adds the counters of topics, and of operators in those that are only
+// observed.
+func (r *ruleset) count(c firewall.Config, classes []desired.Class) {
+	for _, s := range c.Scopes {
+		r.counters = append(r.counters, counterHead+string(s.Topic))
+		if !s.Observe {
+			continue
+		}
+		for _, k := range classes {
+			for _, name := range k.Names(s.Topic) {
+				r.counters = append(r.counters, operatorCounter(s.Topic, name))
+			}
+		}
+	}
+}
+
+// lookups adds the base chain, which asks each map for the sender, and the
+// chains that follow an answer.
+func (r *ruleset) lookups(wide4, wide6 bool, f features) {
 	base := chain{name: chainBase, base: true, prio: prioBans, rules: []rule{ruleLoopback()}}
 	for _, m := range []struct {
 		name string
@@ -199,11 +215,6 @@ func build(c firewall.Config, classes []desired.Class, wide4, wide6 bool, f feat
 		}
 	}
 	r.chains = append(r.chains, base)
-	slices.SortFunc(r.sets, func(a, b set) int { return strings.Compare(a.name, b.name) })
-	slices.SortFunc(r.chains, func(a, b chain) int { return strings.Compare(a.name, b.name) })
-	slices.Sort(r.counters)
-	r.counters = slices.Compact(r.counters)
-	return r
 }
 
 // classChain has the rules for a packet from an address of a class.

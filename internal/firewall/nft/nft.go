@@ -131,29 +131,18 @@ func (n *Firewall) Configure(ctx context.Context, c firewall.Config) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if n.k != nil && n.config.Table != c.Table {
+	if n.configured > 0 && n.config.Table != c.Table {
 		return fmt.Errorf("the table cannot change from %s to %s in a running agent", n.config.Table, c.Table)
 	}
 	if err := n.open(c); err != nil {
 		return err
 	}
-	scopes := make(map[ban.Topic]firewall.Scope, len(c.Scopes))
-	for _, s := range c.Scopes {
-		scopes[s.Topic] = s
-	}
-	n.config, n.scopes = c, scopes
-	n.memory.configure(c)
-	n.trapsDue = time.Time{}
-	n.configured++
-	gone, err := n.state.Forget(func(t ban.Topic) bool { _, ok := scopes[t]; return ok }, n.second())
-	if err != nil {
+	if err := n.can.serves(c); err != nil {
 		return err
 	}
-	for _, p := range gone {
-		n.note(p, desired.Slot{})
+	if err := n.take(c); err != nil {
+		return err
 	}
-	n.forced = n.forced || len(gone) > 0
-	n.have = nil
 	off, err := n.k.exists(n.config.Table + offSuffix)
 	if err != nil {
 		return n.explain("looking for the switch", err)
@@ -178,6 +167,29 @@ func (n *Firewall) Configure(ctx context.Context, c firewall.Config) error {
 	if n.adopted && !n.off {
 		return n.flushPending(ctx)
 	}
+	return nil
+}
+
+// take makes a configuration the wanted one, and forgets bans of topics that it
+// does not know.
+func (n *Firewall) take(c firewall.Config) error {
+	scopes := make(map[ban.Topic]firewall.Scope, len(c.Scopes))
+	for _, s := range c.Scopes {
+		scopes[s.Topic] = s
+	}
+	n.config, n.scopes = c, scopes
+	n.memory.configure(c)
+	n.trapsDue = time.Time{}
+	n.configured++
+	gone, err := n.state.Forget(func(t ban.Topic) bool { _, ok := scopes[t]; return ok }, n.second())
+	if err != nil {
+		return err
+	}
+	for _, p := range gone {
+		n.note(p, desired.Slot{})
+	}
+	n.forced = n.forced || len(gone) > 0
+	n.have = nil
 	return nil
 }
 

@@ -45,7 +45,24 @@ func (f features) less(other features) features {
 		mapGate: f.mapGate && !other.mapGate,
 		destroy: f.destroy && !other.destroy,
 		persist: f.persist && !other.persist,
+		track:   f.track && !other.track,
+		trap:    f.trap && !other.trap,
 	}
+}
+
+// serves says what a configuration asks for that the kernel lacks. It is found
+// out before anything is taken over: a table that an earlier process left would
+// stay as it is for ever otherwise.
+func (f features) serves(c firewall.Config) error {
+	for _, s := range c.Scopes {
+		if !f.track && (s.Remembers() || s.MaxConnections > 0) {
+			return fmt.Errorf("topic %s: connection tracking: %w", s.Topic, firewall.ErrUnsupported)
+		}
+	}
+	if !f.trap && len(c.Honeyports) > 0 {
+		return fmt.Errorf("leading connections at honeyports elsewhere: %w", firewall.ErrUnsupported)
+	}
+	return nil
 }
 
 // probe finds the kernel's features. Each trial is a transaction with a last
@@ -101,6 +118,12 @@ func (k *kernel) probe() (f features, err error) {
 		t.end()
 	}) == nil
 	f.persist = try(func(t *transaction) { newTable(t, tableOwner|tablePersist) }) == nil
+	whole := func(c firewall.Config) bool {
+		r := build(c, nil, false, false, features{}, false)
+		return try(func(t *transaction) { _ = r.encode(t, table, nil) }) == nil
+	}
+	f.track = whole(firewall.Config{Scopes: []firewall.Scope{{Topic: "probe", Ports: []uint16{1}, Protocols: []string{"tcp"}, Remember: time.Hour, MaxConnections: 1}}})
+	f.trap = whole(firewall.Config{Honeyports: []uint16{1}, HoneyportTo: 2})
 	return f, nil
 }
 

@@ -242,3 +242,42 @@ func TestKilledAfterSingleChangesLittleIsWrittenAgain(t *testing.T) {
 		t.Errorf("%d bans were written again", written)
 	}
 }
+
+// A kernel that refuses connection tracking is found out at every start, also
+// beside the table of an earlier process: a table that could never be written
+// would keep the bans as they were for ever.
+func TestASmallKernelIsFoundOutAtEveryStart(t *testing.T) {
+	testnet.Enter(t)
+	ctx := testnet.Context(t)
+	for name, ask := range map[string]func(*firewall.Config){
+		"tracking": func(c *firewall.Config) { c.Scopes[0].Remember = time.Hour },
+		"traps":    func(c *firewall.Config) { c.Honeyports, c.HoneyportTo = []uint16{23}, 4000 },
+	} {
+		for _, start := range []string{"first", "second"} {
+			o := Options{}
+			o.testing.without = features{track: true, trap: true}
+			n := newTest(t, o)
+			c := simple()
+			ask(&c)
+			if err := n.Configure(ctx, c); !errors.Is(err, firewall.ErrUnsupported) {
+				t.Errorf("%s: the %s start: %v", name, start, err)
+			}
+			// The agent goes on with less.
+			testnet.Must(t, n.Configure(ctx, simple()))
+			testnet.Must(t, n.Replace(ctx, slices.Values(bans("sshd", time.Now().Add(time.Hour), "192.0.2.1"))))
+			inStep(t, n)
+			testnet.Must(t, n.Close())
+		}
+		testnet.Must(t, Remove("banmesh"))
+	}
+	// This one can both.
+	k, err := openKernel("banmesh")
+	testnet.Must(t, err)
+	defer k.close()
+	if f, err := k.probe(); err != nil || !f.track || !f.trap {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if left := testnet.Run(t, "nft", "list", "tables"); left != "" {
+		t.Errorf("the probe left %s", left)
+	}
+}

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,33 +23,16 @@ func (n *Firewall) structure() (what []string, err error) {
 		return nil, nil
 	}
 	want := build(n.config, n.state.Classes[1:], n.wide[0].live, n.wide[1].live, n.can, n.owned)
-	fresh := false
+	fresh := ""
 	if n.have == nil {
-		isFixed := func(name string) bool { s, ok := want.set(name); return ok && s.fixed }
-		have, err := n.k.read(isFixed)
-		switch {
-		case errors.Is(err, errNoTable):
-			what, fresh = append(what, "the table was gone"), true
-		case errors.Is(err, errDormant):
-			what, fresh = append(what, "the table was dormant"), true
-		case err != nil:
-			return nil, n.explain("reading the table", err)
-		case have.owned != n.owned && n.owned:
-			// An orphan of an earlier process is taken over by naming it again.
-			n.k.tx.begin()
-			n.k.tx.change(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME, n.config.Table)
-			n.k.tx.u32(unix.NFTA_TABLE_FLAGS, tableOwner|tablePersist)
-			n.k.tx.end()
-			if err := n.flush(); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-				return nil, n.explain("taking over the table", err)
-			}
-			n.have = have
-		default:
-			n.have = have
+		if fresh, err = n.readTable(want); err != nil {
+			return nil, err
 		}
 	}
 	rebuild := false
-	if !fresh {
+	if fresh != "" {
+		what = []string{fresh}
+	} else {
 		// A table built before is known to differ where classes were added, so
 		// only one read from the kernel tells of drift.
 		what, rebuild = n.have.changes(want)
@@ -61,8 +43,8 @@ func (n *Firewall) structure() (what []string, err error) {
 	}
 	n.k.tx.begin()
 	have := n.have
-	if fresh || rebuild {
-		if rebuild || !slices.Contains(what, "the table was gone") {
+	if fresh != "" || rebuild {
+		if fresh != wasGone {
 			n.k.tx.change(unix.NFT_MSG_DELTABLE, 0, unix.NFTA_TABLE_NAME, n.config.Table)
 			n.k.tx.end()
 		}
@@ -76,7 +58,7 @@ func (n *Firewall) structure() (what []string, err error) {
 		return what, n.explain("writing the table", err)
 	}
 	n.have, n.shape = want, now
-	if fresh || rebuild {
+	if fresh != "" || rebuild {
 		// The maps are empty now.
 		n.wide[0].held, n.wide[1].held = nil, nil
 		n.wide[0].dirty, n.wide[1].dirty = true, true
@@ -86,6 +68,38 @@ func (n *Firewall) structure() (what []string, err error) {
 		n.trapsDue = time.Time{}
 	}
 	return what, nil
+}
+
+// Reasons why the table is made anew.
+const (
+	wasGone    = "the table was gone"
+	wasDormant = "the table was dormant"
+)
+
+// readTable makes have the table as the kernel has it. fresh says why there is
+// none that could be changed.
+func (n *Firewall) readTable(want *ruleset) (fresh string, err error) {
+	isFixed := func(name string) bool { s, ok := want.set(name); return ok && s.fixed }
+	have, err := n.k.read(isFixed)
+	switch {
+	case errors.Is(err, errNoTable):
+		return wasGone, nil
+	case errors.Is(err, errDormant):
+		return wasDormant, nil
+	case err != nil:
+		return "", n.explain("reading the table", err)
+	case have.owned != n.owned && n.owned:
+		// An orphan of an earlier process is taken over by naming it again.
+		n.k.tx.begin()
+		n.k.tx.change(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME, n.config.Table)
+		n.k.tx.u32(unix.NFTA_TABLE_FLAGS, tableOwner|tablePersist)
+		n.k.tx.end()
+		if err := n.flush(); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return "", n.explain("taking over the table", err)
+		}
+	}
+	n.have = have
+	return "", nil
 }
 
 // flush commits and keeps account of the generation, so that the next Check

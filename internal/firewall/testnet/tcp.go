@@ -38,6 +38,7 @@ func (h *Host) dialFor(timeout time.Duration, from, to string, l net.Listener) (
 	return client, server, nil
 }
 
+// ListenTCP listens here until the test ends.
 func ListenTCP(t testing.TB, addr string) net.Listener {
 	t.Helper()
 	var lc net.ListenConfig

@@ -188,12 +188,14 @@ func udpAddr(s string) *net.UDPAddr {
 	return &net.UDPAddr{IP: net.ParseIP(s)}
 }
 
+// Context gives a context that ends with the test, or after two minutes.
 func Context(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
+// Must fails the test for an error.
 func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -201,6 +203,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
+// Prefix gives a prefix or address as a canonical prefix.
 func Prefix(s string) netip.Prefix {
 	p, ok := ban.MustTarget(s).Prefix()
 	if !ok {
@@ -209,6 +212,7 @@ func Prefix(s string) netip.Prefix {
 	return p
 }
 
+// Prefixes gives several.
 func Prefixes(s ...string) (out []netip.Prefix) {
 	for _, p := range s {
 		out = append(out, Prefix(p))

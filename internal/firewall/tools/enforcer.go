@@ -74,8 +74,7 @@ func (IPSetEnforcer) Holds(context.Context, netip.Prefix) (firewall.Held, error)
 	return firewall.Held{}, firewall.ErrUnseen
 }
 
-// Neighbours implements [firewall.Enforcer]: the chains of nftables do not say
-// where iptables stands between them.
+// Neighbours implements [firewall.Enforcer]: ipset sees none.
 func (IPSetEnforcer) Neighbours() ([]firewall.Neighbour, error) { return nil, nil }
 
 // Remove implements [firewall.Enforcer].
