@@ -28,6 +28,7 @@ func newAllowPackCommand(p *paths) *cobra.Command {
 
 func newAllowPackAddCommand(p *paths) *cobra.Command {
 	var from string
+	var yes bool
 	c := &cobra.Command{
 		Use:   "add FILE",
 		Short: "Use a signed list, or a newer edition of one",
@@ -62,7 +63,7 @@ from anywhere, since only its signature is believed. It covers at most the size 
 			if err := config.WriteAtomic(path, b, 0o644); err != nil {
 				return err
 			}
-			dropIn, err := config.EditDropIn(p.config, "packs", func(tree map[string]any) error {
+			written, err := p.edit("packs", func(tree map[string]any) error {
 				config.Table(tree, "packs", pack.Name)["operator"] = pack.Operator.String()
 				return nil
 			})
@@ -71,10 +72,12 @@ from anywhere, since only its signature is believed. It covers at most the size 
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s, edition %d of operator %s: %d %s prefixes until %s\n",
 				pack.Name, pack.Serial, pack.Operator, len(pack.Entries), pack.Kind, clock(pack.Expires))
-			return reload(c, p, dropIn)
+			written.also = func() error { return restoreFile(path, old) }
+			return written.takeOver(c, yes)
 		},
 	}
 	c.Flags().StringVar(&from, "from", "", "whose list it is: an identity, or an operator's name here")
+	yesFlag(c, &yes)
 	return c
 }
 

@@ -23,6 +23,8 @@ type change struct {
 	path   string
 	old    []byte             // nil: there was no file
 	before *settings.Settings // nil: it could not be read
+	// also puts back a second file that the change wrote; may be nil.
+	also func() error
 }
 
 // edit changes a drop-in file. The result is undone or taken over by its
@@ -44,7 +46,10 @@ func (p *paths) edit(name string, f func(tree map[string]any) error) (*change, e
 func (x *change) undo() error {
 	err := restoreFile(x.path, x.old)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		err = nil
+	}
+	if x.also != nil {
+		err = errors.Join(err, x.also())
 	}
 	return err
 }

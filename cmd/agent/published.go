@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -167,6 +168,7 @@ const followedGroup = "followed"
 
 func newPeersFollowCommand(p *paths) *cobra.Command {
 	var most, depth int
+	var yes bool
 	c := &cobra.Command{
 		Use: "follow NAME", Short: "Follow the trust list that an operator publishes",
 		Example: "  agent peers follow alice --most 10",
@@ -193,55 +195,50 @@ Nothing else changes, and nothing applies until a rule names the group.
 			if _, ok := set.Policy().Operator(args[0]); !ok {
 				return cli.Hint(fmt.Errorf("no operator is called %q", args[0]), "`agent peers add %s ID` first", args[0])
 			}
-			path, err := editFollowed(p, args[0], entry)
+			written, err := editFollowed(p, args[0], entry)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s = [%q, ...]: name the group in a topic's rule, such as watch = \"any of %s\"\n", followedGroup, entry, followedGroup)
-			return reload(c, p, path)
+			return written.takeOver(c, yes)
 		},
 	}
 	c.Flags().IntVar(&most, "most", 25, "how many operators the list may bring")
 	c.Flags().IntVar(&depth, "depth", 1, "2 also reads the lists of those whom NAME follows")
+	yesFlag(c, &yes)
 	return c
 }
 
 func newPeersUnfollowCommand(p *paths) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "unfollow NAME", Short: "Stop following an operator's trust list",
 		Example: "  agent peers unfollow alice",
 		Args:    exactly(1, "an operator's name"),
 		RunE: func(c *cobra.Command, args []string) error {
-			path, err := editFollowed(p, args[0], "")
+			written, err := editFollowed(p, args[0], "")
 			if err != nil {
 				return err
 			}
+			if err := written.takeOver(c, yes); err != nil {
+				return err
+			}
 			fmt.Fprintf(c.OutOrStdout(), "the list of %s is no longer followed\n", args[0])
-			return reload(c, p, path)
+			return nil
 		},
 	}
+	yesFlag(c, &yes)
+	return c
 }
 
 // editFollowed replaces an operator's entry of the group, or removes it. A
 // configuration that does not hold afterwards is put back.
-func editFollowed(p *paths, name, entry string) (string, error) {
-	var before []any
-	edit := func(entries func([]any) []any) (string, error) {
-		return config.EditDropIn(p.config, followedGroup, func(tree map[string]any) error {
-			groups := config.Table(tree, "groups")
-			before, _ = groups[followedGroup].([]any)
-			if after := entries(slices.Clone(before)); len(after) > 0 {
-				groups[followedGroup] = after
-			} else {
-				delete(groups, followedGroup)
-			}
-			config.Prune(tree)
-			return nil
-		})
-	}
+func editFollowed(p *paths, name, entry string) (*change, error) {
 	had := false
-	path, err := edit(func(list []any) []any {
-		list = slices.DeleteFunc(list, func(x any) bool {
+	written, err := p.edit(followedGroup, func(tree map[string]any) error {
+		groups := config.Table(tree, "groups")
+		list, _ := groups[followedGroup].([]any)
+		list = slices.DeleteFunc(slices.Clone(list), func(x any) bool {
 			s, _ := x.(string)
 			is := s == "follow "+name || strings.HasPrefix(s, "follow "+name+" ")
 			had = had || is
@@ -250,22 +247,22 @@ func editFollowed(p *paths, name, entry string) (string, error) {
 		if entry != "" {
 			list = append(list, entry)
 		}
-		return list
+		if groups[followedGroup] = list; len(list) == 0 {
+			delete(groups, followedGroup)
+		}
+		config.Prune(tree)
+		return nil
 	})
 	if err != nil {
-		return path, err
+		return nil, err
 	}
 	if entry == "" && !had {
-		return path, cli.Hint(fmt.Errorf("the list of %q was not followed by this command", name), "what you wrote into agent.toml, you remove there")
+		return nil, cli.Hint(fmt.Errorf("the list of %q was not followed by this command", name), "what you wrote into agent.toml, you remove there")
 	}
 	if _, err := settings.Load(p.config); err != nil {
-		was := before
-		if _, back := edit(func([]any) []any { return was }); back != nil {
-			return path, back
-		}
-		return path, fmt.Errorf("nothing was changed: %w", err)
+		return nil, errors.Join(fmt.Errorf("nothing was changed: %w", err), written.undo())
 	}
-	return path, nil
+	return written, nil
 }
 
 func newKeyInstallDocumentCommand(p *paths) *cobra.Command {
@@ -332,7 +329,8 @@ func newPeersCardCommand(p *paths) *cobra.Command {
 }
 
 func newPeersSucceedCommand(p *paths) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "succeed NAME", Short: "Believe, in an operator's place, the successor that its card names",
 		Example: "  agent peers card alice\n  agent peers succeed alice",
 		Long: `An operator whose root key is lost or stolen may have named a successor in its card beforehand. This puts the
@@ -349,7 +347,7 @@ can name a successor too.
 			if card.Successor == (ban.Operator{}) {
 				return fmt.Errorf("the card of %s names no successor", name)
 			}
-			path, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+			written, err := p.edit(peersDropIn, func(tree map[string]any) error {
 				operators := config.Table(tree, "operators")
 				o, ok := operators[name].(map[string]any)
 				if !ok {
@@ -362,10 +360,12 @@ can name a successor too.
 				return err
 			}
 			if _, err := settings.Load(p.config); err != nil {
-				return err
+				return errors.Join(err, written.undo())
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is now operator %s (%s)\n", name, card.Successor, wire.SpokenFingerprint(card.Successor))
-			return reload(c, p, path)
+			return written.takeOver(c, yes)
 		},
 	}
+	yesFlag(c, &yes)
+	return c
 }

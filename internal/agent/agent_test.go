@@ -29,6 +29,8 @@ type node struct {
 	client *control.Client
 	a      *agent
 	stop   func()
+	// signals make it read its configuration again, as SIGHUP does.
+	signals chan os.Signal
 
 	mu      sync.Mutex
 	network neverban.Network
@@ -60,6 +62,8 @@ func (n *node) start() {
 	socket := filepath.Join(n.dir, "s")
 	o := Options{ConfigDir: filepath.Join(n.dir, "config"), StateDir: filepath.Join(n.dir, "state"), Socket: socket}
 	opened := make(chan *agent, 1)
+	n.signals = make(chan os.Signal)
+	o.Reload = n.signals
 	o.testing.firewall, o.testing.opened = n.fake, func(a *agent) { opened <- a }
 	o.testing.network = func() (neverban.Network, error) {
 		n.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"banmesh/internal/ban"
@@ -67,6 +68,22 @@ func TestAReloadThatLiftsMoreThanAHandfulWaitsForYes(t *testing.T) {
 		n.post("/v1/reload", control.ReloadRequest{Yes: true}, &e)
 		n.enforces(0)
 	}
+}
+
+func TestASignalWaitsForYesToo(t *testing.T) {
+	n := newNode(t, quiet+trusts("alice", alice))
+	n.hear(alice, crowd(6)...)
+	n.enforces(6)
+	n.configure(quiet)
+	n.signals <- syscall.SIGHUP
+	n.eventually("the status says that it waits", func() bool {
+		var s control.Status
+		err := n.client.Get(t.Context(), "/v1/status", nil, &s)
+		return err == nil && slices.ContainsFunc(s.Warnings, func(w control.Warning) bool { return w.Code == "configuration" && w.Fix == "agent reload --yes" })
+	})
+	n.enforces(6)
+	n.post("/v1/reload", control.ReloadRequest{Yes: true}, nil)
+	n.enforces(0)
 }
 
 func TestNewNeverBanEntriesCountAmongTheBansThatEnd(t *testing.T) {

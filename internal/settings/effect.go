@@ -2,7 +2,6 @@ package settings
 
 import (
 	"maps"
-	"slices"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/neverban"
@@ -49,8 +48,12 @@ func RuleChanges(before, after *Settings) (list []RuleChange) {
 // NewlyNever gives the never-ban entries of other settings, of their files and
 // packs, that these do not have.
 func (s *Settings) NewlyNever(other *Settings) (list []neverban.Entry) {
+	known := make(map[neverban.Entry]struct{}, len(s.shields.never))
+	for _, e := range s.shields.never {
+		known[e] = struct{}{}
+	}
 	for _, e := range other.shields.never {
-		if !slices.Contains(s.shields.never, e) {
+		if _, ok := known[e]; !ok {
 			list = append(list, e)
 		}
 	}
