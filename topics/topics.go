@@ -1,5 +1,5 @@
 // Package topics holds the topic definitions that the agent ships, and reads
-// those that operators write: what a topic's targets are, how offenders are
+// those that operators write: a topic's targets, how offenders are
 // found in logs, how bans of it are enforced, and sample lines that say so.
 package topics
 
@@ -29,18 +29,18 @@ type Definition struct {
 	// decide whether to subscribe.
 	Title       string `toml:"title"`
 	Description string `toml:"description"`
-	// Target is what the topic bans: "ip" or "wallet".
+	// Target is the kind of target: "ip" or "wallet".
 	Target string `toml:"target"`
 	// Detect says how offenders are found; nil for topics whose bans are made
 	// by hand or come from others alone.
 	Detect *Detect `toml:"detect"`
-	// Enforce says what is closed to a banned target.
+	// Enforce names the ports that are closed to a banned target.
 	Enforce Enforce `toml:"enforce"`
 	// Samples are lines that must and must not match.
 	Samples []Sample `toml:"sample"`
 }
 
-// Detect says where a topic's log is, what in it is an offence, and how many
+// Detect says where a topic's log is, which lines are offences, and how many
 // of them make a ban.
 type Detect struct {
 	// Journal are matches of the systemd journal, as journalctl and
@@ -64,7 +64,7 @@ type Detect struct {
 	// Fail2ban names a filter of fail2ban to use in place of Rules:
 	// "sshd[mode=aggressive]".
 	Fail2ban string `toml:"fail2ban"`
-	// Prefregex must match first; its <F-CONTENT> is what the rules see.
+	// Prefregex must match first; the rules see its <F-CONTENT>.
 	Prefregex string `toml:"prefregex"`
 	// Rules are tried in order; the first one that matches counts.
 	Rules []Rule `toml:"rule"`
@@ -152,7 +152,7 @@ type Rule struct {
 	// "request.uri ~ ^/login\\b", "request.headers.Authorization" (it is there),
 	// "! user" (it is not).
 	Where []string `toml:"where"`
-	// Weight is what one offence counts; nil means 1. 0 only shows the line
+	// Weight is the count of one offence; nil means 1. 0 only shows the line
 	// to explain and test.
 	Weight *float64 `toml:"weight"`
 	// Established overrides Detect.Established.
@@ -190,7 +190,7 @@ type Increment struct {
 	Random span.Duration `toml:"random"`
 }
 
-// Enforce says what is closed to a banned address.
+// Enforce names the ports that are closed to a banned address.
 type Enforce struct {
 	// Ports are numbers or ranges: "22", "60000-61000". Ignored with AllPorts.
 	Ports     []string `toml:"ports"`
@@ -198,7 +198,7 @@ type Enforce struct {
 	AllPorts  bool     `toml:"all_ports"`
 }
 
-// A Sample is a log line with what must be found in it.
+// A Sample is a log line with the target that must be found in it.
 type Sample struct {
 	// Line as it stands in the log file, or with Journal the message alone.
 	Line string `toml:"line"`

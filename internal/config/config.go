@@ -32,7 +32,7 @@ type Config struct {
 	Operators map[string]policy.OperatorSource `toml:"operators"`
 	// Groups are sets of operators' names.
 	Groups map[string][]string `toml:"groups"`
-	// Topics says what the node does with each topic.
+	// Topics are the settings of each topic.
 	Topics map[string]Topic `toml:"topics"`
 	// NeverBan are entries beside those that are found automatically.
 	NeverBan []NeverBan `toml:"never_ban"`
@@ -108,7 +108,7 @@ type Firewall struct {
 	KeepSockets bool `toml:"keep_sockets"`
 }
 
-// Topic is what the node does with one topic.
+// Topic holds the settings of one topic.
 type Topic struct {
 	// The policy: ban, watch, require, ttl and so on.
 	policy.TopicSource
@@ -185,7 +185,7 @@ type Gate struct {
 	Listen  string `toml:"listen"`
 	DryRun  bool   `toml:"dry_run"`
 	Chain   string `toml:"chain"`
-	// ChainFailure is what a chained webhook that fails or is late means:
+	// ChainFailure is the answer when a chained webhook fails or is late:
 	// "refuse" (default) or "allow".
 	ChainFailure string `toml:"chain_failure"`
 }
@@ -271,7 +271,7 @@ func all(err error) []error {
 
 // ListFiles gives the files of a directory whose names end in suffix, sorted.
 // A directory that is not there is empty; one that may not be read is an
-// error, for what stands in it would silently not count.
+// error, for its files would silently not count.
 func ListFiles(dir, suffix string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

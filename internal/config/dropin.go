@@ -87,7 +87,8 @@ func WriteAtomic(path string, data []byte, mode fs.FileMode) error {
 }
 
 // MakeDirectory makes a directory and those above it, readable by everybody
-// whatever the umask is: root writes what the service reads as its own user.
+// whatever the umask is: the service reads as its own user the files that root
+// writes.
 func MakeDirectory(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil

@@ -6,8 +6,8 @@ import (
 )
 
 // A Guard brakes a feed that adds more in an hour than its own turnover lets
-// expect. It measures what counted, so what had to wait teaches it nothing:
-// who floods does not make floods usual. Its zero value has seen nothing.
+// expect. It measures the additions that counted; those that had to wait teach
+// it nothing, so that floods do not become usual. Its zero value has seen nothing.
 type Guard struct {
 	Start time.Time `json:"start,omitzero"` // of the hour that is being counted
 	Added int       `json:"added,omitempty"`
@@ -69,13 +69,12 @@ func (g *Guard) Join(now time.Time) {
 }
 
 // Credit lets the additions of a time in which this node was away count, so
-// that what honest peers did meanwhile is not late.
+// that claims of honest peers are not late.
 func (g *Guard) Credit(l Limits, away time.Duration) {
 	g.Away += int(away.Hours() * float64(g.allowed(l)))
 }
 
-// Approve ends the wait, and what waited does not wait again: the hour is
-// counted anew.
+// Approve ends the wait and counts the hour anew.
 func (g *Guard) Approve(now time.Time) {
 	g.roll(now)
 	g.Holds, g.Since = false, time.Time{}

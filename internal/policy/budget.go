@@ -7,7 +7,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// A Budget is what one operator has used up in one topic. Its zero value has
+// A Budget holds the room that one operator has used in one topic. Its zero value has
 // used nothing.
 type Budget struct {
 	decided   float64 // decided claims of addresses, grown back over a day

@@ -6,7 +6,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// counts says what a vote of another node is worth: [ReasonNone] for a ban, and
+// counts gives the worth of another node's vote: [ReasonNone] for a ban, and
 // first if it may be a quorum's first vote; [ReasonSecond] for a ban that
 // others claim too; [ReasonHeld], [ReasonProbation] and [ReasonEvidence] for
 // watching only, [ReasonWeak] for that where several say so, anything else for

@@ -33,7 +33,7 @@ func quorum(named int) int {
 // a suspect. Bans need [quorum] operators, one of which saw three offences or
 // decided: a ban of a watched target is a vote and never the first. Above
 // twenty names two have to agree before somebody is watched.
-// docs/simulation.md shows what this keeps off and what it costs.
+// docs/simulation.md shows the benefit and the price.
 func Recommended(group string, count int) Rules {
 	if count == 0 {
 		return Rules{}

@@ -7,7 +7,8 @@ import (
 	"banmesh/internal/ban"
 )
 
-// An Effect is what a change of policy does to the claims that are known now.
+// An Effect counts the verdicts that a change of policy changes, by the claims
+// that are known now.
 type Effect struct {
 	// Begin and End are how many bans begin and end at once; Watched and
 	// Unwatched how many targets begin and cease to be watched or suspects,
@@ -30,7 +31,7 @@ type Sample struct {
 	Until  time.Time  `json:"until,omitzero"` // the end that the ban has, or had
 }
 
-// MaxSamples bounds what an [Effect] lists.
+// MaxSamples bounds the lists of an [Effect].
 const MaxSamples = 10
 
 // Compare judges every question by two policies. It changes nothing and costs

@@ -10,7 +10,7 @@ import (
 	"banmesh/internal/span"
 )
 
-// evidence is what a claim must bring to count for a ban.
+// evidence is required of a claim that is to count for a ban.
 type evidence struct {
 	hits        int // fewer make a vote that is never the first
 	established bool
@@ -19,8 +19,8 @@ type evidence struct {
 }
 
 // byKind holds a value for all claims, and others for those of a class or
-// basis. Decided claims have only what is said of them by name: a person's
-// word does not change with a rule about machines.
+// basis. Decided claims follow only rules that name them: a person's word
+// does not change with a rule about machines.
 type byKind[T any] struct {
 	all     T
 	decided T

@@ -147,14 +147,14 @@ func (c *compiler) follow(g *group, op *operator, m member, weight int) {
 	g.follows = append(g.follows, f)
 }
 
-// operatorNames resolves what group members may name.
+// operatorNames resolves the names that a group may have: operators.
 type operatorNames struct{ p *Policy }
 
 func (n operatorNames) resolve([]string) *group { return nil }
 func (n operatorNames) known(s string) bool     { return n.p.byName[s] != nil }
 func (n operatorNames) all() []string           { return slices.Sorted(maps.Keys(n.p.byName)) }
 
-// ruleNames resolves what rules may name: groups and operators.
+// ruleNames resolves the names in rules: groups and operators.
 type ruleNames struct{ p *Policy }
 
 func (n ruleNames) known(s string) bool { return n.p.groups[s] != nil || n.p.byName[s] != nil }

@@ -116,9 +116,9 @@ func (p *Policy) judgeSiblings(r *rules, q *Question, now int64, guest bool) (s 
 // judgePeers is the verdict of the other operators.
 func (p *Policy) judgePeers(r *rules, q *Question, now int64) Verdict {
 	var countedRoom, fullRoom, allRoom [usual]ballot
-	counted := countedRoom[:0] // what counts for a ban
-	full := fullRoom[:0]       // and what would, were it not held or new
-	all := allRoom[:0]         // and what is at least worth watching
+	counted := countedRoom[:0] // count for a ban
+	full := fullRoom[:0]       // and would, were they not held or new
+	all := allRoom[:0]         // and are at least worth watching
 	claimed := false
 	for i := range q.Votes {
 		v := &q.Votes[i]
@@ -169,7 +169,7 @@ func (p *Policy) weigh(r *rules, q *Question, now int64, counted, full, all []ba
 			return Verdict{Action: Ban, Until: time.Unix(end, 0), Why: ReasonQuorum, Rule: met.text, By: q.by(met, tally{counted, now, true})}
 		}
 	} else if len(full) > len(counted) {
-		// What waits or is new is watched at least, where it would ban.
+		// Claims that wait or are new are watched at least, where they would ban.
 		if met, end := r.ban.lapse(tally{full, now, true}); met != nil {
 			reason := ReasonHeld
 			if unheld := unheld(full); len(unheld) > 0 {
@@ -192,7 +192,7 @@ func (p *Policy) weigh(r *rules, q *Question, now int64, counted, full, all []ba
 		case why == ReasonNoQuorum:
 			return q.notice(notice.action, t, met, end, notice.why, shared, cautious)
 		default:
-			// What is disputed is still watched: that harms nobody who does
+			// A disputed target is still watched: that harms nobody who does
 			// nothing here.
 			v := q.notice(notice.action, t, met, min(end, until), why, shared, cautious)
 			if v.Why == why {

@@ -2,11 +2,11 @@ package policy
 
 import "time"
 
-// Limits are what one operator may do in one topic, whatever its feeds say.
-// What exceeds them waits; it is watched meanwhile, neither applied nor lost.
+// Limits bound one operator in one topic, whatever its feeds say. Claims beyond
+// them wait; they are watched meanwhile, neither applied nor lost.
 type Limits struct {
 	// PerHour new claims of a feed count in any hour, and more where its own
-	// turnover is larger: Turnover times what it usually adds in an hour. The
+	// turnover is larger: Turnover times its usual additions of an hour. The
 	// rest of the hour waits for a person.
 	PerHour  int `json:"per_hour"`
 	Turnover int `json:"turnover"`
@@ -22,8 +22,8 @@ type Limits struct {
 	Strikes int `json:"strikes"`
 }
 
-// LimitsSource is a [topics.NAME.limits] section; what it leaves out keeps its
-// default.
+// LimitsSource is a [topics.NAME.limits] section; keys that it leaves out keep
+// their default.
 type LimitsSource struct {
 	PerHour   *int `toml:"per_hour,omitempty" json:"per_hour,omitempty"`
 	Turnover  *int `toml:"turnover,omitempty" json:"turnover,omitempty"`

@@ -6,8 +6,8 @@ import (
 	"banmesh/internal/ban"
 )
 
-// A Record is what a node measured of an operator: how many of its claims of
-// addresses, weak ones left out, were of guests of this node.
+// A Record counts an operator's claims of addresses, weak ones left out, and
+// those among them that were of guests of this node.
 type Record struct {
 	Claims int `json:"claims"`
 	Guests int `json:"guests"`

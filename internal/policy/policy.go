@@ -1,4 +1,4 @@
-// Package policy decides what the claims about a target mean here: ban it,
+// Package policy decides from the claims about a target how it is treated here: ban it,
 // watch it, hold it for a person's approval, or ignore it, and why. A [Policy]
 // is compiled from the operator's own rules and is immutable; [Policy.Judge]
 // is a pure function of claims, disputes, protections and the clock, so the
@@ -44,7 +44,7 @@ type operator struct {
 	probation time.Time // votes only count for watch before this
 }
 
-// rules are what is compiled for a topic.
+// rules are a topic's, compiled.
 type rules struct {
 	topic               ban.Topic
 	ban, watch, suspect *node  // nil: never
@@ -70,7 +70,7 @@ func Nothing() *Policy {
 // Source gives the rules that the policy was compiled from.
 func (p *Policy) Source() Source { return p.source }
 
-// Warnings are what is allowed in the rules and hardly meant, such as a quorum
+// Warnings are of rules that are allowed and hardly meant, such as a quorum
 // that can never be reached.
 func (p *Policy) Warnings() strict.Faults { return p.warnings }
 
@@ -176,7 +176,7 @@ func (p *Policy) Follows() []ban.Operator {
 	return slices.SortedFunc(maps.Keys(all), compareOperators)
 }
 
-// Limits gives what one operator may do in the topic.
+// Limits gives the bounds of one operator in the topic.
 func (p *Policy) Limits(topic ban.Topic) Limits {
 	if r := p.topics[topic]; r != nil {
 		return r.limits

@@ -33,7 +33,7 @@ func arrange(ballots []ballot) {
 	})
 }
 
-// tally is what a rule is evaluated over.
+// tally holds the ballots that a rule is evaluated over.
 type tally struct {
 	ballots []ballot // arranged
 	now     int64

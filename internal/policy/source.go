@@ -43,7 +43,7 @@ type TopicSource struct {
 	Ban     string `toml:"ban,omitempty" json:"ban,omitempty"`         // whose claims ban: `any of core or 2 of livepeer within 6h`
 	Watch   string `toml:"watch,omitempty" json:"watch,omitempty"`     // whose claims are watched: `any of livepeer or 3 weak of core`
 	Suspect string `toml:"suspect,omitempty" json:"suspect,omitempty"` // whose claims make a suspect: `any of everyone`
-	// Require is what a claim must bring to count for a ban, by kind:
+	// Require is the evidence that a claim needs to count for a ban, by kind:
 	// `hits >= 3 and tcp, scan: hits >= 10, decided: never`.
 	Require string `toml:"require,omitempty" json:"require,omitempty"`
 	Dispute string `toml:"dispute,omitempty" json:"dispute,omitempty"` // whose disputes lift a ban: `2 of core`
@@ -63,8 +63,8 @@ type TopicSource struct {
 const (
 	DefaultWeight = 100
 	MaxWeight     = 1000
-	// DefaultProbation is long enough that a person sees what a new operator
-	// would have banned, over a weekend too.
+	// DefaultProbation is long enough that a person sees, over a weekend too, whom
+	// a new operator would have banned.
 	DefaultProbation = 72 * time.Hour
 	// MaxProbation keeps the end of a probation a date.
 	MaxProbation = 10 * 365 * 24 * time.Hour
@@ -73,7 +73,7 @@ const (
 	DefaultTTL = 72 * time.Hour
 	// MaxTTL is the longest that feeds carry.
 	MaxTTL = 90 * 24 * time.Hour
-	// MaxOperators bounds what one vote's evaluation can cost.
+	// MaxOperators bounds the cost of one vote's evaluation.
 	MaxOperators = 10_000
 	// DefaultPrefix4 and DefaultPrefix6 accept one IPv4 address and one IPv6
 	// subscriber, and nothing wider.

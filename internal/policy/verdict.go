@@ -7,7 +7,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// An Action is what is done about a target.
+// An Action is a node's treatment of a target.
 type Action uint8
 
 // The actions, weakest first.
@@ -52,7 +52,7 @@ func (a *Action) UnmarshalText(b []byte) error {
 	return fmt.Errorf("unknown action %q", clip(string(b)))
 }
 
-// A Reason says why a verdict is what it is, or why a claim does not count.
+// A Reason explains a verdict, or why a claim does not count.
 // The set is closed.
 type Reason uint8
 
@@ -66,7 +66,7 @@ const (
 	ReasonHeld                      // it would be banned, but claims wait for approval or for room in a budget
 	ReasonDisputed                  // enough operators dispute it
 	ReasonCaution                   // many people share the address, so it is watched only
-	ReasonNeverBan                  // it overlaps what must never be banned
+	ReasonNeverBan                  // it overlaps an entry of the never-ban list
 	ReasonExempt                    // it was unbanned or allowed here
 	ReasonNoRule                    // the topic has no rules here
 	ReasonNoQuorum                  // too few of the operators that count
@@ -99,7 +99,7 @@ var reasonTexts = [...]string{
 	"it would be banned, but claims wait for approval or for room in a budget, so it is watched",
 	"enough operators dispute it",
 	"many people share the address, so it is only watched",
-	"it overlaps what must never be banned",
+	"it overlaps an entry of the never-ban list",
 	"it was unbanned or allowed here",
 	"the topic has no rules here",
 	"too few of the operators that count say so",
@@ -147,15 +147,15 @@ func (r *Reason) UnmarshalText(b []byte) error {
 	return fmt.Errorf("unknown reason %q", clip(string(b)))
 }
 
-// A Verdict is what policy says of a target in a topic.
+// A Verdict is policy's answer about a target in a topic.
 type Verdict struct {
 	Action Action
 	// Until is when the action lapses by itself if no claim changes: for a ban,
 	// the exact end of the vote that keeps the rule met. Zero for Ignore.
 	Until time.Time
 	Why   Reason
-	// Rule is the part of the topic's rule that is met ("2 of core"), or what
-	// protects the target.
+	// Rule is the part of the topic's rule that is met ("2 of core"), or the
+	// target's shield.
 	Rule string
 	// By are the operators whose claims meet the rule, in the order in which
 	// they were counted: longest first. Empty where only this node's own claim does.
@@ -183,7 +183,7 @@ type Dispute struct {
 	End      time.Time
 }
 
-// Protection finds what shields a target: the never-ban set, exemptions, the
+// Protection finds the shield of a target: the never-ban set, exemptions, the
 // caution list. Overlap counts in both directions.
 type Protection interface {
 	Protects(ban.Target) (why string, ok bool)

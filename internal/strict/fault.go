@@ -22,7 +22,7 @@ type Fault struct {
 	// Excerpt shows the place with the part that is meant underlined; may be
 	// empty.
 	Excerpt string
-	// Hint says what to do; may be empty.
+	// Hint names the remedy; may be empty.
 	Hint string
 
 	cause error

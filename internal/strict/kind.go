@@ -18,7 +18,7 @@ var wrongKind = regexp.MustCompile(`^cannot decode TOML (\w+) into `)
 // noRoom is how the library says that a number is out of the type's bounds.
 var noRoom = regexp.MustCompile(`(integer|float) value \S+ cannot be stored in `)
 
-// wrongValue says what is wrong with a value in a person's words: no name of a
+// wrongValue describes a wrong value in a person's words: no name of a
 // Go type is in it.
 func (d *decoder) wrongValue(bad *toml.DecodeError) string {
 	text := strings.TrimPrefix(bad.Error(), "toml: ")

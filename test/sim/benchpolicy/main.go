@@ -224,7 +224,7 @@ func run(dir string, claims, operators, events int) error {
 // network makes operators and the policy that knows them.
 func network(operators int) (*policy.Policy, []ban.Feed, error) {
 	s := policy.Source{Operators: map[string]policy.OperatorSource{}, Groups: map[string][]string{}, Topics: map[string]policy.TopicSource{
-		// Budgets are not what is measured: with them, most changes of this bench
+		// Budgets are not measured here: with them, most changes of this bench
 		// would wait.
 		"sshd": {Ban: "any of core or 2 of everyone within 6h", Watch: "any of everyone", Limits: &policy.LimitsSource{
 			PerHour: number(1 << 24), Live: number(1 << 24), Addresses: number(1 << 31), Decided: number(1 << 24),
@@ -316,7 +316,7 @@ func processor() time.Duration {
 func micro(d time.Duration) string   { return fmt.Sprintf("%.2f", float64(d)/float64(time.Microsecond)) }
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) }
 
-// heap is what is reachable, in bytes. The resident memory of a process is up
+// heap is the reachable memory in bytes. The resident memory of a process is up
 // to twice that, as GOGC says.
 func heap() int64 {
 	runtime.GC()
