@@ -239,45 +239,78 @@ func Builtin() []*Definition {
 	return out
 }
 
+// A Broken is a definition's file that cannot be used.
+type Broken struct {
+	Topic ban.Topic
+	Err   error
+}
+
 // Load gives the shipped definitions with the files of dir laid over them:
 // DIR/sshd.toml changes the keys of the topic sshd that it names, and defines
 // the topic where none is shipped. A dir that does not exist is no error. All
 // faults of all files are reported.
 func Load(dir string) ([]*Definition, error) {
-	all := Builtin()
-	entries, err := os.ReadDir(dir) // sorted by name
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		// What stands in it would silently not count.
-		return nil, fmt.Errorf("listing topic definitions: %w", err)
+	all, _, broken, err := LoadEach(dir)
+	if err != nil {
+		return nil, err
 	}
 	var faults []error
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".toml") || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		path := filepath.Join(dir, e.Name())
-		b, err := strict.Read(path, MaxFile)
-		if err != nil {
-			faults = append(faults, err)
-			continue
-		}
-		name := ban.Topic(strings.TrimSuffix(filepath.Base(path), ".toml"))
-		i := slices.IndexFunc(all, func(d *Definition) bool { return d.Name == name })
-		if i >= 0 {
-			err = Override(path, b, all[i])
-		} else {
-			var d *Definition
-			if d, err = Parse(path, b); err == nil {
-				all = append(all, d)
-			}
-		}
-		if err != nil {
-			faults = append(faults, err)
-		}
+	for _, b := range broken {
+		faults = append(faults, b.Err)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	slices.SortFunc(all, func(a, b *Definition) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	return all, nil
+}
+
+// LoadEach is Load for who goes on without the files that cannot be used: those
+// are given apart. A shipped topic that such a file should change looks for
+// nobody any more, because nobody can say what was to be changed; its bans
+// stand. own are the topics that have a file which can be used.
+func LoadEach(dir string) (all []*Definition, own map[ban.Topic]bool, broken []Broken, err error) {
+	all, own = Builtin(), map[ban.Topic]bool{}
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// What stands in it would silently not count.
+		return nil, nil, nil, fmt.Errorf("listing topic definitions: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".toml") || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		name := ban.Topic(strings.TrimSuffix(e.Name(), ".toml"))
+		i := slices.IndexFunc(all, func(d *Definition) bool { return d.Name == name })
+		d, err := read(filepath.Join(dir, e.Name()), all, i)
+		switch {
+		case err != nil:
+			broken = append(broken, Broken{name, err})
+			if i >= 0 {
+				all[i].Detect = nil
+			}
+		case i >= 0:
+			all[i], own[name] = d, true
+		default:
+			all, own[d.Name] = append(all, d), true
+		}
+	}
+	slices.SortFunc(all, func(a, b *Definition) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	return all, own, broken, nil
+}
+
+// read reads a definition's file, laid over the i-th of those known; -1 is none.
+func read(path string, known []*Definition, i int) (*Definition, error) {
+	b, err := strict.Read(path, MaxFile)
+	if err != nil {
+		return nil, err
+	}
+	if i < 0 {
+		return Parse(path, b)
+	}
+	d := *known[i]
+	if d.Detect != nil {
+		detect := *d.Detect
+		d.Detect = &detect
+	}
+	return &d, Override(path, b, &d)
 }

@@ -18,6 +18,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/control"
+	"banmesh/internal/detect"
 	"banmesh/internal/keys"
 	"banmesh/internal/settings"
 	"banmesh/internal/wire"
@@ -50,7 +51,7 @@ you see it with ` + "`agent topics published`" + ` and may adopt it; nothing of 
 				if len(b) > wire.MaxDefinition {
 					return fmt.Errorf("%s has %d bytes; the network carries at most %d", args[0], len(b), wire.MaxDefinition)
 				}
-				d, err := topics.Parse(args[0], b)
+				d, err := usable(args[0], b)
 				if err != nil {
 					return err
 				}
@@ -64,6 +65,55 @@ you see it with ` + "`agent topics published`" + ` and may adopt it; nothing of 
 	flags.add(c)
 	c.Flags().StringVar(&withdraw, "withdraw", "", "withdraw the definition of this topic")
 	return c
+}
+
+// usable reads a definition that is to be signed or adopted: all that is wrong
+// with it is found before others rely on it.
+func usable(name string, text []byte) (*topics.Definition, error) {
+	d, err := topics.Parse(name, text)
+	if err != nil {
+		return nil, err
+	}
+	if err := detect.Check(name, text, d); err != nil {
+		return nil, err
+	}
+	if d.Detect == nil || d.Detect.Fail2ban != "" {
+		return d, nil
+	}
+	wrong, err := detect.CheckSamples(d, time.Now())
+	if err != nil || len(wrong) == 0 {
+		return d, err
+	}
+	faults := make([]error, len(wrong))
+	for i, text := range wrong {
+		faults[i] = errors.New(text)
+	}
+	return nil, errors.Join(faults...)
+}
+
+func newTopicsCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check FILE", Short: "Check a topic definition before you use, publish or adopt it",
+		Example: "  agent topics check /etc/banmesh/topics.d/jellyfin.toml",
+		Long: `Check a topic definition, without any side effect. Beside its form it is checked that every expression compiles, that
+no client can choose whom one names, that journal matches ask for a field that no user of the machine can choose, and
+that its sample lines are found as they say. All faults are shown at once, with their places. What is published or
+adopted is checked so too.
+` + cli.ExitHelp,
+		Args: exactly(1, "a file"),
+		RunE: func(c *cobra.Command, args []string) error {
+			b, err := readSmall(args[0])
+			if err != nil {
+				return err
+			}
+			d, err := usable(args[0], b)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "the definition of %s can be used; its %d sample lines are found as they say\n", d.Name, len(d.Samples))
+			return err
+		},
+	}
 }
 
 // published asks the running agent for the definitions of those whom the
@@ -137,7 +187,7 @@ the operator's is not taken over by itself: adopt again.
 			if i < 0 {
 				return &cli.Error{Err: fmt.Errorf("%q publishes no definition of %q", from, args[0]), Code: cli.ExitError, Hint: "see `agent topics published`"}
 			}
-			d, err := topics.Parse(args[0], []byte(list[i].Text))
+			d, err := usable(args[0], []byte(list[i].Text))
 			if err != nil {
 				return fmt.Errorf("the definition of %s cannot be used: %w", from, err)
 			}

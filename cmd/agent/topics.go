@@ -23,7 +23,7 @@ func newTopicsCommand(p *paths) *cobra.Command {
 		newTopicSwitch(p, "unpublish", "Stop sharing this node's own bans in a topic", "publish", false),
 		newTopicSwitch(p, "detect", "Find offenders of a topic in this machine's logs", "detect", true),
 		newTopicSwitch(p, "ignore", "Stop looking for offenders of a topic", "detect", false),
-		newTopicsPublishDefinitionCommand(p), newTopicsPublishedCommand(p), newTopicsAdoptCommand(p),
+		newTopicsCheckCommand(), newTopicsPublishDefinitionCommand(p), newTopicsPublishedCommand(p), newTopicsAdoptCommand(p),
 	)
 }
 

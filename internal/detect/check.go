@@ -24,13 +24,14 @@ func Check(name string, text []byte, def *topics.Definition) error {
 		return nil
 	}
 	var faults strict.Faults
-	fault := func(near, format string, args ...any) {
+	fault := func(near, format string, args ...any) *strict.Fault {
 		f := &strict.Fault{File: name, Text: fmt.Sprintf(format, args...)}
 		if at := bytes.Index(text, []byte(near)); near != "" && at >= 0 {
 			f.Line = bytes.Count(text[:at], []byte("\n")) + 1
 			f.Column = at - bytes.LastIndexByte(text[:at], '\n')
 		}
 		faults = append(faults, f)
+		return f
 	}
 	for _, m := range def.Detect.Journal {
 		if why := weakMatch(m); why != "" {
@@ -48,14 +49,17 @@ func Check(name string, text []byte, def *topics.Definition) error {
 
 // checkExpressions compiles each expression by itself, so that a fault has its
 // place. It says whether all do.
-func checkExpressions(def *topics.Definition, fault func(near, format string, args ...any)) bool {
+func checkExpressions(def *topics.Definition, fault func(near, format string, args ...any) *strict.Fault) bool {
 	ok := true
 	one := func(where string, list []string) {
 		for _, source := range list {
 			c := filter.Config{Name: where, Prefregex: def.Detect.Prefregex, Failregex: []string{source}, MaxLines: def.Detect.MaxLines}
 			if _, err := filter.Compile(c); err != nil {
 				ok = false
-				fault(source, "%v", err)
+				f := fault(source, "%v", err)
+				if strings.Contains(err.Error(), `redefinition of group name "ip`) {
+					f.Hint = "an expression names one address: make two of it"
+				}
 			}
 		}
 	}
@@ -70,7 +74,7 @@ func checkExpressions(def *topics.Definition, fault func(near, format string, ar
 
 // checkFilter compiles all of a definition and looks for what a client can
 // move.
-func checkFilter(def *topics.Definition, fault func(near, format string, args ...any)) {
+func checkFilter(def *topics.Definition, fault func(near, format string, args ...any) *strict.Fault) {
 	j, err := newJail(Jail{Definition: def}, &Options{}, &budget{})
 	if err != nil {
 		fault("[detect]", "%v", err)
@@ -98,6 +102,22 @@ func weakMatch(match string) string {
 		}
 	}
 	return "any user of this machine can log so: add _UID=0, or name a unit of the system with _SYSTEMD_UNIT"
+}
+
+// Usable says why a definition's filter cannot run, nil where it can.
+func Usable(def *topics.Definition) error {
+	_, err := newJail(Jail{Definition: def}, &Options{}, &budget{})
+	return err
+}
+
+// Warnings says what is doubtful in a definition that is no reason to leave it
+// out: what [Check] refuses in one that is shipped, signed or adopted.
+func Warnings(def *topics.Definition) []string {
+	j, err := newJail(Jail{Definition: def}, &Options{}, &budget{})
+	if err != nil {
+		return nil
+	}
+	return j.doubts()
 }
 
 // warnings say what is doubtful in a definition of foreign origin, such as a

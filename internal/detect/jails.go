@@ -95,10 +95,21 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 	for _, a := range j.Actions {
 		out.Actions = append(out.Actions, a.String())
 	}
-	_, err = filter.Compile(filter.Config{
+	f, err := filter.Compile(filter.Config{
 		Name: j.Name, Prefregex: d.Prefregex, Failregex: j.Filter.Failregex, Ignoreregex: d.Ignoreregex, MaxLines: d.MaxLines, DatePattern: d.Datepattern,
 	})
-	return out, err
+	if err != nil {
+		return out, err
+	}
+	for _, w := range f.Weaknesses() {
+		warn("filter", "expression %d of the filter %s: %v: %s", w.Rule+1, j.Filter.Name, ErrMovable, w)
+	}
+	for _, m := range d.Journal {
+		if why := weakMatch(m); why != "" && m != "" {
+			warn("filter", "journal match %q: %s", m, why)
+		}
+	}
+	return out, nil
 }
 
 // topicOf spells a jail's name as a topic.

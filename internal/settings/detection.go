@@ -2,10 +2,14 @@ package settings
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/detect"
+	"banmesh/topics"
 )
 
 // Jails gives the topics whose offenders are looked for here.
@@ -19,10 +23,45 @@ func (s *Settings) Jails() (list []detect.Jail) {
 }
 
 // CheckFilters compiles every filter that the settings use and looks at their
-// sources, and keeps nothing.
+// sources, and keeps nothing. Definitions that were left out are errors here.
 func (s *Settings) CheckFilters() error {
 	_, err := detect.New(detect.Options{Jails: s.Jails(), Ban: func(context.Context, detect.Decision) error { return nil }})
-	return err
+	return errors.Join(append(slices.Clone(s.broken), err)...)
+}
+
+// leaveOut goes on without a topic's definition, and says so. A neighbour's
+// definition, or a typing error, must not stop a node that guards other topics.
+func (s *Settings) leaveOut(topic ban.Topic, why error) {
+	s.leftOut[topic] = true
+	s.broken = append(s.broken, why)
+	s.warn("left out: the definition of %s: %v", topic, why)
+}
+
+// leaveOutUnusable leaves out definitions whose filter does not compile.
+func (s *Settings) leaveOutUnusable(own map[ban.Topic]bool) {
+	for _, name := range slices.Sorted(maps.Keys(s.definitions)) {
+		d := s.definitions[name]
+		if d.Detect == nil || !own[name] && d.Detect.Fail2ban == "" {
+			continue
+		}
+		err := detect.Usable(d)
+		if err == nil {
+			for _, w := range detect.Warnings(d) {
+				s.warn("topic %s: %s", name, w)
+			}
+			continue
+		}
+		s.leaveOut(name, err)
+		d.Detect = nil
+		if !shipped(name) {
+			delete(s.definitions, name)
+		}
+	}
+}
+
+// shipped says that the program brings a definition of the topic.
+func shipped(name ban.Topic) bool {
+	return slices.ContainsFunc(topics.Builtin(), func(d *topics.Definition) bool { return d.Name == name })
 }
 
 // BanTime is how long a ban by hand lasts in a topic.

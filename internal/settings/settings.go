@@ -34,6 +34,9 @@ type Settings struct {
 	trusting    trusting
 	included    map[ban.Topic]included
 	warnings    []string
+	// leftOut are topics whose definition cannot be used, broken why.
+	leftOut map[ban.Topic]bool
+	broken  []error
 }
 
 // Config is the configuration as it was written, merged.
@@ -46,13 +49,19 @@ func (s *Settings) Topics() []Topic { return s.topics }
 // faults are in the error, joined.
 func Load(dir string) (*Settings, error) {
 	loaded, unread := config.Load(dir)
-	definitions, err := topics.Load(filepath.Join(dir, TopicDirectory))
+	definitions, own, broken, err := topics.LoadEach(filepath.Join(dir, TopicDirectory))
 	if err := errors.Join(unread, err); err != nil {
+		for _, b := range broken {
+			err = errors.Join(err, b.Err)
+		}
 		return nil, err
 	}
-	s := &Settings{config: loaded, definitions: map[ban.Topic]*topics.Definition{}, included: map[ban.Topic]included{}}
+	s := &Settings{config: loaded, definitions: map[ban.Topic]*topics.Definition{}, included: map[ban.Topic]included{}, leftOut: map[ban.Topic]bool{}}
 	for _, d := range definitions {
 		s.definitions[d.Name] = d
+	}
+	for _, b := range broken {
+		s.leaveOut(b.Topic, b.Err)
 	}
 	var faults []error
 	fault := func(path, format string, args ...any) { faults = append(faults, loaded.At(path, format, args...)) }
@@ -75,12 +84,14 @@ func Load(dir string) (*Settings, error) {
 	checkGuests(loaded.Guests, fault)
 	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)
 	checkNeverBan(loaded, fault)
+	s.leaveOutUnusable(own)
 	faults = append(faults, s.override(dir)...)
 	var refused []error
 	s.shields, refused = loadShields(dir, loaded)
 	faults = append(faults, refused...)
 	faults = append(faults, s.compile()...)
 	if len(faults) > 0 {
+		faults = append(faults, s.broken...)
 		slices.SortStableFunc(faults, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 		return nil, errors.Join(faults...)
 	}
@@ -91,6 +102,9 @@ func Load(dir string) (*Settings, error) {
 func (s *Settings) override(dir string) (faults []error) {
 	for name, t := range s.config.Topics {
 		d := s.definitions[ban.Topic(name)]
+		if s.leftOut[ban.Topic(name)] {
+			continue
+		}
 		if d == nil {
 			f := s.config.At("topics."+name, "no such topic is defined: `agent topics list` names those that are; a definition of your own goes to %s", filepath.Join(dir, TopicDirectory, name+".toml"))
 			if like := strict.Nearest(name, s.names()); like != "" {

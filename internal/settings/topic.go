@@ -82,6 +82,9 @@ func on(b *bool) bool { return b != nil && *b }
 
 func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 	c := s.config.Topics[string(d.Name)]
+	if s.leftOut[d.Name] {
+		c.Detect, c.Reports = nil, nil
+	}
 	t := Topic{
 		Topic: d.Name, Title: d.Title, Detectable: d.Detect != nil,
 		Detect:    d.Detect != nil && (on(c.Detect) || c.Detect == nil && (d.Name == DefaultTopic || s.Included(d.Name) != "" || d.Name == HoneyportTopic && len(s.config.Honeyport.Ports) > 0)),
