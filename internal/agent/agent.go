@@ -182,7 +182,7 @@ func (a *agent) open(ctx context.Context) (err error) {
 		sent: func(ctx context.Context, topic ban.Topic, x netip.Addr) firewall.Trace {
 			return a.enforcer.sent(ctx, topic, x)
 		},
-		suspend: func() ([]ban.Operator, error) { return a.ledger.Suspend() },
+		suspend: func() ([]ban.Operator, error) { return a.ledger.Peers.Suspend() },
 		state:   a.o.StateDir, now: a.now, log: a.log,
 	})
 	if err != nil {

@@ -134,7 +134,7 @@ func (n *node) hearIn(topic ban.Topic, o ban.Operator, targets ...string) {
 	for _, x := range targets {
 		c.Claims = append(c.Claims, ban.Claim{Target: ban.MustTarget(x), End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Hits: 9, Established: true, Basis: ban.BasisStrong})
 	}
-	if err := n.a.ledger.Apply(c); err != nil {
+	if err := n.a.ledger.Peers.Apply(c); err != nil {
 		n.t.Fatal(err)
 	}
 }

@@ -83,7 +83,7 @@ func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 	if v.Guest {
 		by += ", though a guest of this node"
 	}
-	err := d.o.ledger.Ban(ledger.Local{
+	err := d.o.ledger.Own.Ban(ledger.Local{
 		Topic: v.Topic, Claim: claim, At: v.Last, Evidence: ledger.Evidence{By: by, Source: v.Source, Sample: v.Sample},
 	})
 	switch {

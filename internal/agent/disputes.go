@@ -18,7 +18,7 @@ func (s *sharing) Dispute() error {
 			continue
 		}
 		var claims []ban.Claim
-		for _, e := range s.o.ledger.Exemptions() {
+		for _, e := range s.o.ledger.Exemptions.List() {
 			if !e.Dispute || e.Topic != "" && e.Topic != t.Topic || (e.Target.Kind() == ban.KindWallet) != (t.Definition.Target == "wallet") {
 				continue
 			}

@@ -88,7 +88,7 @@ func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
 		return nil, errors.Join(err, e.close())
 	}
 	// Desired marks everything as told, so it is asked once, for both.
-	list := o.ledger.Desired()
+	list := o.ledger.Enforcement.Desired()
 	for some := range slices.Chunk(list, takeMost) {
 		e.toTable(some, nil)
 	}
@@ -182,14 +182,14 @@ func (e *enforcer) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-e.o.ledger.Changed():
+		case <-e.o.ledger.Enforcement.Changed():
 		case <-tick.C:
 			e.o.ledger.Expire(e.o.now())
 			e.o.table.Expire()
 			e.check(ctx)
 		}
 		for ctx.Err() == nil {
-			changes := e.o.ledger.Take(takeMost)
+			changes := e.o.ledger.Enforcement.Take(takeMost)
 			if len(changes) == 0 {
 				break
 			}

@@ -27,7 +27,7 @@ func (e *enforcer) onWhoseWord(topic ban.Topic, target ban.Target) string {
 	if _, ok := e.fw.(firewall.ByOperator); !ok {
 		return ""
 	}
-	return e.names(e.o.ledger.Origin(topic, target))
+	return e.names(e.o.ledger.Enforcement.Origin(topic, target))
 }
 
 // relabel tells the firewall on whose word the bans of topics rest that have
@@ -48,9 +48,9 @@ func (e *enforcer) relabel(ctx context.Context, scopes []firewall.Scope) error {
 		if !s.Observe || before[s.Topic] {
 			continue
 		}
-		for _, x := range e.o.ledger.InForce(s.Topic, mostNamed-len(add)) {
+		for _, x := range e.o.ledger.Enforcement.InForce(s.Topic, mostNamed-len(add)) {
 			if p, ok := x.Target.Prefix(); ok {
-				add = append(add, firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until, By: e.names(e.o.ledger.Origin(x.Topic, x.Target))})
+				add = append(add, firewall.Ban{Prefix: p, Topic: x.Topic, Until: x.Until, By: e.names(e.o.ledger.Enforcement.Origin(x.Topic, x.Target))})
 			}
 		}
 	}

@@ -94,14 +94,14 @@ func (s *sharing) open(brokers []federation.Broker) (err error) {
 	s.session, err = federation.New(federation.Options{
 		Network: s.network, Brokers: brokers, Identity: s.identity, Store: s.o.store, Now: s.o.now, Log: s.o.log,
 		Commit: func(_ context.Context, write func(store.Tx) error, changes iter.Seq[ban.Change]) error {
-			return s.o.ledger.ApplyAll(changes, write)
+			return s.o.ledger.Peers.ApplyAll(changes, write)
 		},
 		Disputed: func(_ context.Context, f ban.Feed, claims []ban.Claim) error {
 			list := make([]ledger.Dispute, 0, len(claims))
 			for _, c := range claims {
 				list = append(list, ledger.Dispute{Target: c.Target, End: c.End})
 			}
-			return s.o.ledger.Dispute(f, list)
+			return s.o.ledger.Peers.Dispute(f, list)
 		},
 		Trusted: func(o ban.Operator) (string, bool) {
 			name := s.o.settings().NameOf(o)
@@ -178,7 +178,7 @@ func (s *sharing) publish(next *settings.Settings) (err error) {
 			continue
 		}
 		list = append(list, t.Topic)
-		if err := s.session.SaySnapshot(t.Topic, s.o.ledger.Own(t.Topic)); err != nil {
+		if err := s.session.SaySnapshot(t.Topic, s.o.ledger.Own.Claims(t.Topic)); err != nil {
 			return fmt.Errorf("publishing %s: %w", t.Topic, err)
 		}
 	}
@@ -203,7 +203,7 @@ func (s *sharing) run(ctx context.Context) error {
 			select {
 			case <-running.Done():
 				return nil
-			case <-s.o.ledger.OwnChanged():
+			case <-s.o.ledger.Own.Changed():
 				if err := s.announce(); err != nil {
 					s.note(err)
 				}
@@ -224,7 +224,7 @@ func (s *sharing) run(ctx context.Context) error {
 func (s *sharing) announce() error {
 	conf := s.o.settings()
 	var errs []error
-	for _, c := range s.o.ledger.TakeOwn() {
+	for _, c := range s.o.ledger.Own.Take() {
 		if t, ok := conf.Find(c.Topic); !ok || !t.Publish {
 			continue
 		}

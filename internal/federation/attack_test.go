@@ -292,13 +292,13 @@ func judged(t *testing.T, rules policy.TopicSource, never ...string) (alice, car
 	if l, err = ledger.Open(ledger.Options{Store: st, Policy: p, NeverBan: neverban.NewSet(entries)}); err != nil {
 		t.Fatal(err)
 	}
-	bob.s.o.Apply = func(ctx context.Context, c ban.Change) error { return errors.Join(l.Apply(c), bob.apply(ctx, c)) }
+	bob.s.o.Apply = func(ctx context.Context, c ban.Change) error { return errors.Join(l.Peers.Apply(c), bob.apply(ctx, c)) }
 	bob.s.o.Disputed = func(_ context.Context, f ban.Feed, claims []ban.Claim) error {
 		var list []ledger.Dispute
 		for _, c := range claims {
 			list = append(list, ledger.Dispute{Target: c.Target, End: c.End})
 		}
-		return l.Dispute(f, list)
+		return l.Peers.Dispute(f, list)
 	}
 	bob.s.Follow([]Following{{"sshd", alice.id.Operator()}, {"sshd", carol.id.Operator()}})
 	for _, n := range []*testNode{alice, carol} {
@@ -311,7 +311,7 @@ func judged(t *testing.T, rules policy.TopicSource, never ...string) (alice, car
 }
 
 func enforced(l *ledger.Ledger) (out []string) {
-	for _, e := range l.Desired() {
+	for _, e := range l.Enforcement.Desired() {
 		out = append(out, e.Target.String())
 	}
 	slices.Sort(out)
@@ -582,7 +582,7 @@ func TestAttack17NothingPrivateLeaves(t *testing.T) {
 func TestAttack18APeerBansAgainWhatWasUnbannedHere(t *testing.T) {
 	alice, carol, bob, l := judged(t, policy.TopicSource{Ban: "any of everyone"})
 	heard(t, alice, bob, l, "192.0.2.9")
-	if _, err := l.Unban(ban.MustTarget("192.0.2.9"), 7*24*time.Hour, "by hand"); err != nil {
+	if _, err := l.Exemptions.Unban(ban.MustTarget("192.0.2.9"), 7*24*time.Hour, "by hand"); err != nil {
 		t.Fatal(err)
 	}
 	if got := heard(t, carol, bob, l, "192.0.2.9", "192.0.2.10"); !slices.Equal(got, []string{"192.0.2.10"}) {

@@ -81,7 +81,7 @@ func TestAStartBesideAHugePeerIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := New(Options{Network: "testnet", Identity: id, Store: st, Commit: func(_ context.Context, write func(store.Tx) error, changes iter.Seq[ban.Change]) error {
-		return l.ApplyAll(changes, write)
+		return l.Peers.ApplyAll(changes, write)
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func TestAttackADisputeOfTooManyTargets(t *testing.T) {
 		t.Fatal(err)
 	}
 	quarantined := func() *ledger.Quarantine {
-		for _, p := range l.Peers() {
+		for _, p := range l.Peers.List() {
 			if p.Name == "alice" {
 				return p.Quarantine
 			}

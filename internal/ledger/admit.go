@@ -8,7 +8,7 @@ import (
 
 // admit decides whether a new vote counts at once or has to wait, and notes to
 // write down when it arrived.
-func (l *Ledger) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) {
+func (l *Peers) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) {
 	state := &l.feeds.list[f]
 	key := budgetKey{state.feed.Topic, state.feed.Operator}
 	b, limits := l.feeds.budget(state.feed), l.policy.Limits(state.feed.Topic)
@@ -39,7 +39,7 @@ func (l *Ledger) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time)
 
 // room asks an operator's budget for a vote's claim. What a person approved is
 // no longer its author's decision alone.
-func (l *Ledger) room(b *budget, r uint32, v *vote, now time.Time) bool {
+func (l *Peers) room(b *budget, r uint32, v *vote, now time.Time) bool {
 	target := l.table.target(r)
 	basis := v.claim(target).Basis
 	if b.Approved.After(now) {
@@ -50,7 +50,7 @@ func (l *Ledger) room(b *budget, r uint32, v *vote, now time.Time) bool {
 
 // alsoCounts says whether another counted vote on the record is of the same
 // operator. A target that several of its nodes claim uses its budget once.
-func (l *Ledger) alsoCounts(r uint32, v *vote) bool {
+func (l *book) alsoCounts(r uint32, v *vote) bool {
 	o := l.feeds.list[v.feed].feed.Operator
 	for w := range l.table.votesOf(r) {
 		if w != v && !isOwn(w.feed) && w.hold() == counted && l.feeds.list[w.feed].feed.Operator == o {
@@ -62,7 +62,7 @@ func (l *Ledger) alsoCounts(r uint32, v *vote) bool {
 
 // setHold puts a vote that was counted or is new into a state: one that counts
 // uses the budget without asking.
-func (l *Ledger) setHold(r uint32, v *vote, h hold) {
+func (l *Peers) setHold(r uint32, v *vote, h hold) {
 	state := &l.feeds.list[v.feed]
 	b := l.feeds.budget(state.feed)
 	if h == counted {
@@ -79,7 +79,7 @@ func (l *Ledger) setHold(r uint32, v *vote, h hold) {
 }
 
 // withdraw removes the feed's claim of a record's target, if it makes one.
-func (l *Ledger) withdraw(r uint32, f uint16) bool {
+func (l *book) withdraw(r uint32, f uint16) bool {
 	v := l.table.vote(r, f)
 	if v == nil {
 		return false
@@ -100,7 +100,7 @@ func (l *Ledger) withdraw(r uint32, f uint16) bool {
 
 // release lets queued votes count, in the order of their arrival, as far as
 // their operator's budget has room.
-func (l *Ledger) release(key budgetKey, b *budget, now time.Time) {
+func (l *Peers) release(key budgetKey, b *budget, now time.Time) {
 	limits := l.policy.Limits(key.topic)
 	topic, ok := l.table.topics[key.topic]
 	if !ok {
@@ -124,15 +124,15 @@ func (l *Ledger) release(key budgetKey, b *budget, now time.Time) {
 }
 
 // countsNow lets a vote count that waited and for which the budget has room.
-func (l *Ledger) countsNow(at voteAt, v *vote) {
+func (l *Peers) countsNow(at voteAt, v *vote) {
 	v.setHold(counted)
 	l.feeds.list[at.feed].held--
 	l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, at)
-	l.feeds.pending.touch(l, at.record)
+	l.feeds.pending.touch(l.book, at.record)
 }
 
 // queuedVote finds a vote of a queue that still waits.
-func (l *Ledger) queuedVote(q voteAt, topic int) (*vote, bool) {
+func (l *Peers) queuedVote(q voteAt, topic int) (*vote, bool) {
 	rec := l.table.all.at(q.record)
 	if rec.kind == ban.KindNone || int(rec.topic) != topic {
 		return nil, false
@@ -146,7 +146,7 @@ func (l *Ledger) queuedVote(q voteAt, topic int) (*vote, bool) {
 const guardOpens = 24 * time.Hour
 
 // openGuards lets those guards go that have held for long enough.
-func (l *Ledger) openGuards(now time.Time) {
+func (l *Peers) openGuards(now time.Time) {
 	var due map[budgetKey]bool
 	for key, b := range l.feeds.budgets {
 		if b.Guard.Holds && now.Sub(b.Guard.Since) >= guardOpens {

@@ -10,8 +10,8 @@ import (
 	"banmesh/internal/store"
 )
 
-// Apply is [Ledger.ApplyAll] without something else to write.
-func (l *Ledger) Apply(changes ...ban.Change) error { return l.ApplyAll(slices.Values(changes), nil) }
+// Apply is [Peers.ApplyAll] without something else to write.
+func (l *Peers) Apply(changes ...ban.Change) error { return l.ApplyAll(slices.Values(changes), nil) }
 
 // ApplyAll takes verified changes of followed feeds, in order per feed; the
 // order of changes of different feeds does not matter. When the claims arrived
@@ -22,7 +22,7 @@ func (l *Ledger) Apply(changes ...ban.Change) error { return l.ApplyAll(slices.V
 //
 // Whatever a peer says is no error: claims beyond a limit wait, are left out, or
 // quarantine their operator.
-func (l *Ledger) ApplyAll(changes iter.Seq[ban.Change], also func(store.Tx) error) error {
+func (l *Peers) ApplyAll(changes iter.Seq[ban.Change], also func(store.Tx) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -39,7 +39,7 @@ func (l *Ledger) ApplyAll(changes iter.Seq[ban.Change], also func(store.Tx) erro
 }
 
 // take puts a change into the table. Its verdicts are due when it is saved.
-func (l *Ledger) take(c *ban.Change, now time.Time) {
+func (l *Peers) take(c *ban.Change, now time.Time) {
 	f, known := l.feeds.numbers[c.Feed]
 	if !known {
 		if len(c.Claims) == 0 {
@@ -93,7 +93,7 @@ type arrival struct {
 
 // arrival says how a change's claims came, and lets a guard pass what came in the
 // time that this node was away.
-func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
+func (l *Peers) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 	state := &l.feeds.list[f]
 	if state.reset != nil && !reset {
 		return *state.reset // it goes on
@@ -124,7 +124,7 @@ func (l *Ledger) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 }
 
 // takeClaim stores the feed's claim of a target.
-func (l *Ledger) takeClaim(topic int, f uint16, c *ban.Claim, how *arrival, now time.Time) {
+func (l *Peers) takeClaim(topic int, f uint16, c *ban.Claim, how *arrival, now time.Time) {
 	state := &l.feeds.list[f]
 	r, ok := l.table.find(topic, c.Target)
 	if ok {
@@ -162,7 +162,7 @@ func (l *Ledger) takeClaim(topic int, f uint16, c *ban.Claim, how *arrival, now 
 		l.admit(r, f, v, how, now)
 		l.history.claim(now, state.feed, *c)
 	}
-	l.feeds.pending.touch(l, r)
+	l.feeds.pending.touch(l.book, r)
 }
 
 // renewAfter is how soon a claim that its author repeats unchanged counts from
@@ -171,7 +171,7 @@ const renewAfter = time.Hour
 
 // renew takes a claim that the feed makes already. What is said again, or for
 // longer, counts from now: the topic's ttl is from its arrival.
-func (l *Ledger) renew(r uint32, f uint16, v *vote, c *ban.Claim, how *arrival, now time.Time) {
+func (l *Peers) renew(r uint32, f uint16, v *vote, c *ban.Claim, how *arrival, now time.Time) {
 	state := &l.feeds.list[f]
 	v.set(flagGeneration, state.generation)
 	longer := seconds(c.End) > v.end
@@ -187,12 +187,12 @@ func (l *Ledger) renew(r uint32, f uint16, v *vote, c *ban.Claim, how *arrival, 
 		v.setClaim(*c)
 		l.history.claim(now, state.feed, *c)
 	}
-	l.feeds.pending.touch(l, r)
+	l.feeds.pending.touch(l.book, r)
 }
 
 // takeWithdrawal removes a feed's claim of a target, and counts for its operator
 // why it was withdrawn.
-func (l *Ledger) takeWithdrawal(topic int, f uint16, w ban.Withdrawal, now time.Time) {
+func (l *Peers) takeWithdrawal(topic int, f uint16, w ban.Withdrawal, now time.Time) {
 	r, ok := l.table.find(topic, w.Target)
 	if !ok {
 		return
@@ -208,12 +208,12 @@ func (l *Ledger) takeWithdrawal(topic int, f uint16, w ban.Withdrawal, now time.
 		o.withdrew(w.Reason)
 		l.feeds.pending.operator(state.feed.Operator)
 	}
-	l.feeds.pending.touch(l, r)
+	l.feeds.pending.touch(l.book, r)
 	l.withdraw(r, f)
 }
 
 // sweep withdraws what a reset did not repeat.
-func (l *Ledger) sweep(topic int, f uint16, now time.Time) {
+func (l *Peers) sweep(topic int, f uint16, now time.Time) {
 	generation := l.feeds.list[f].generation
 	var stale []uint32
 	for r := range l.table.records(topic) {
@@ -223,19 +223,19 @@ func (l *Ledger) sweep(topic int, f uint16, now time.Time) {
 	}
 	for _, r := range stale {
 		l.history.withdrawal(now, l.feeds.list[f].feed, l.table.target(r))
-		l.feeds.pending.touch(l, r)
+		l.feeds.pending.touch(l.book, r)
 		l.withdraw(r, f)
 	}
 }
 
 // strike notes that an operator claims what must never be banned.
-func (l *Ledger) strike(f uint16, target ban.Target, now time.Time) {
+func (l *Peers) strike(f uint16, target ban.Target, now time.Time) {
 	feed := l.feeds.list[f].feed
 	if !l.policy.Knows(feed.Topic, feed.Operator) {
 		return
 	}
 	why, ok := "", false
-	for _, p := range []policy.Protection{l.never, l.peers} {
+	for _, p := range []policy.Protection{l.never, l.neverPeers} {
 		if p == nil {
 			continue
 		}

@@ -83,7 +83,7 @@ func weighArrivals(b []byte) (n int) {
 
 // encodeArrivals gives the records for votes as they are now; those that are
 // gone need none.
-func (l *Ledger) encodeArrivals(pending []voteAt) (records [][]byte) {
+func (l *Peers) encodeArrivals(pending []voteAt) (records [][]byte) {
 	var b []byte
 	var head [arrivalHead]byte
 	for _, p := range pending {
@@ -114,7 +114,7 @@ func (l *Ledger) encodeArrivals(pending []voteAt) (records [][]byte) {
 
 // stillArrived gives what is still true of an arrival record: what the ledger
 // holds now, or what a feed that was not replayed yet will need.
-func (l *Ledger) stillArrived(b []byte) (kept []byte) {
+func (l *Peers) stillArrived(b []byte) (kept []byte) {
 	_ = eachArrival(b, func(n uint16, a arrived) { // it was checked when it was read or written
 		if !l.knows(n, &a) {
 			return
@@ -127,7 +127,7 @@ func (l *Ledger) stillArrived(b []byte) (kept []byte) {
 	return kept
 }
 
-func (l *Ledger) knows(n uint16, a *arrived) bool {
+func (l *Peers) knows(n uint16, a *arrived) bool {
 	if int(n) >= len(l.feeds.list) {
 		return false
 	}

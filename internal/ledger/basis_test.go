@@ -39,9 +39,9 @@ func (w *world) acts(target string, want policy.Action, when string) {
 func TestADecisionIsInForceToItsOwnEnd(t *testing.T) {
 	const wallet = "0x52908400098527886e0f7030069857d2e4169ee7"
 	w := newWorld(t, Options{Policy: recommended(t, "alice", "bob").As(op("me"))})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{based(wallet, ban.BasisDecided, 0, 30*day), based("9.0.0.1", ban.BasisDecided, 0, 10*day), based("9.0.0.2", ban.BasisStrong, 5, 30*day)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{based(wallet, ban.BasisDecided, 0, 30*day), based("9.0.0.1", ban.BasisDecided, 0, 10*day), based("9.0.0.2", ban.BasisStrong, 5, 30*day)}}))
 	other := feed("me")
-	w.must(w.Apply(ban.Change{Feed: other, Claims: []ban.Claim{based("9.0.0.3", ban.BasisDecided, 0, 20*day), based("9.0.0.4", ban.BasisStrong, 5, 3*day)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: other, Claims: []ban.Claim{based("9.0.0.3", ban.BasisDecided, 0, 20*day), based("9.0.0.4", ban.BasisStrong, 5, 3*day)}}))
 	for _, x := range []string{wallet, "9.0.0.1", "9.0.0.2", "9.0.0.3", "9.0.0.4"} {
 		w.acts(x, policy.Ban, "at once")
 	}
@@ -55,7 +55,7 @@ func TestADecisionIsInForceToItsOwnEnd(t *testing.T) {
 			"alice": {based(wallet, ban.BasisDecided, 0, 30*day), based("9.0.0.1", ban.BasisDecided, 0, 10*day), based("9.0.0.2", ban.BasisStrong, 5, 30*day)},
 			"me":    {based("9.0.0.3", ban.BasisDecided, 0, 20*day), based("9.0.0.4", ban.BasisStrong, 5, 3*day)},
 		}[n]
-		w.must(w.Apply(ban.Change{Feed: feed(n), Reset: true, Claims: claims}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed(n), Reset: true, Claims: claims}))
 	}
 	w.at(4 * day)
 	w.acts(wallet, policy.Ban, "four days on")
@@ -80,7 +80,7 @@ func TestADecisionIsInForceToItsOwnEnd(t *testing.T) {
 func TestALaterEndHoldsNoLonger(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "2 of everyone"}, "alice", "bob", "mallory", "mel")})
 	for _, n := range []string{"mallory", "mel"} {
-		w.must(w.Apply(ban.Change{Feed: feed(n), Claims: []ban.Claim{claim("9.0.0.1", 60*day)}}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed(n), Claims: []ban.Claim{claim("9.0.0.1", 60*day)}}))
 	}
 	w.at(3*day - time.Minute)
 	w.acts("9.0.0.1", policy.Ban, "within 72 hours")
@@ -92,7 +92,7 @@ func TestALaterEndHoldsNoLonger(t *testing.T) {
 func TestWeakClaimsOfAPeerBanNobodyAndThreeWatch(t *testing.T) {
 	w := newWorld(t, Options{Policy: recommended(t, "alice", "bob", "carol")})
 	for i, want := range []policy.Action{policy.Ignore, policy.Ignore, policy.Watch} {
-		w.must(w.Apply(ban.Change{Feed: feed([]string{"alice", "bob", "carol"}[i]), Claims: []ban.Claim{based("9.0.0.1", ban.BasisWeak, 200, day)}}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed([]string{"alice", "bob", "carol"}[i]), Claims: []ban.Claim{based("9.0.0.1", ban.BasisWeak, 200, day)}}))
 		w.acts("9.0.0.1", want, "weak evidence")
 	}
 	if s := w.Explain(ban.MustTarget("9.0.0.1")).Standings[0]; s.Claims[0].WhyNot != policy.ReasonWeak || s.Rule != "3 weak of everyone" {
@@ -105,9 +105,9 @@ func TestWeakClaimsOfAPeerBanNobodyAndThreeWatch(t *testing.T) {
 func TestTheEffectOfNamingAFourthOperatorIsKnown(t *testing.T) {
 	three := []string{"alice", "bob", "carol"}
 	w := newWorld(t, Options{Policy: recommended(t, three...)})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 11, day)}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Claims: many(100, 3, day)}))
-	w.must(w.Apply(ban.Change{Feed: feed("carol"), Claims: many(100, 3, day)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 11, day)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Claims: many(100, 3, day)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("carol"), Claims: many(100, 3, day)}))
 	w.wantBanned(14, "by three")
 	r := policy.Recommended("everyone", 3).Join("everyone", three)
 	joined := rules(t, policy.TopicSource{Ban: r.Ban, Watch: r.Watch, Require: r.Require}, "alice", "bob", "carol", "dave")
@@ -126,11 +126,11 @@ func TestTheEffectOfNamingAFourthOperatorIsKnown(t *testing.T) {
 // minutes, and status said nothing.
 func TestAnHonestPeerUnderAttackKeepsCountingAndIsSeenToWait(t *testing.T) {
 	w := newWorld(t, Options{Policy: recommended(t, "alice")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 2824, day)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 2824, day)}))
 	w.wantBanned(2824, "its state")
 	w.at(time.Hour)
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 4700, day)}))
-	b := w.Brakes()
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 4700, day)}))
+	b := w.Peers.Brakes()
 	if len(b) != 1 || b[0].Brake.Allowed < 1100 || b[0].Brake.Allowed > 1200 || b[0].Brake.Added != b[0].Brake.Allowed || b[0].Brake.Since.IsZero() {
 		t.Fatalf("brakes %+v", b)
 	}
@@ -141,11 +141,11 @@ func TestAnHonestPeerUnderAttackKeepsCountingAndIsSeenToWait(t *testing.T) {
 		t.Errorf("brakes %+v", b)
 	}
 	w.at(2 * time.Hour)
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(200_000, 500, day)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(200_000, 500, day)}))
 	w.wantBanned(counted+500, "an hour later")
-	n, err := w.Approve(op("alice"), "", 6*time.Hour)
+	n, err := w.Peers.Approve(op("alice"), "", 6*time.Hour)
 	w.must(err)
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(300_000, 4700, day)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(300_000, 4700, day)}))
 	w.wantBanned(counted+500+n+4700, "for as long as it is approved")
 }
 
@@ -156,26 +156,26 @@ func TestDecidedClaimsOfAddressesHaveABudget(t *testing.T) {
 	for i := range decided {
 		decided[i].Basis, decided[i].Hits = ban.BasisDecided, 0
 	}
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: decided}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: decided}))
 	w.wantBanned(20, "at once, also at a join")
 	w.acts(decided[49].Target.String(), policy.Watch, "what waits")
 	w.at(day + time.Minute)
 	w.wantBanned(40, "a day later")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000, 100, 30*day)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000, 100, 30*day)}))
 	w.wantBanned(140, "a machine's claims do not wait behind them")
 }
 
 func TestNoAnswerSaysShieldedAndBanned(t *testing.T) {
 	w := newWorld(t, Options{Policy: recommended(t, "alice")})
 	x := ban.MustTarget("9.0.0.1")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("9.0.0.1", day)}}))
-	_, err := w.Unban(x, 7*day, "a mistake")
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("9.0.0.1", day)}}))
+	_, err := w.Exemptions.Unban(x, 7*day, "a mistake")
 	w.must(err)
 	if e := w.Explain(x); e.Shield == "" || e.Standings[0].Action != policy.Ignore {
 		t.Errorf("after an unban: %+v", e)
 	}
 	w.at(time.Hour)
-	w.must(w.Ban(Local{Topic: "sshd", Source: SourceDetection, Claim: claim("9.0.0.1", day), At: w.now}))
+	w.must(w.Own.Ban(Local{Topic: "sshd", Source: SourceDetection, Claim: claim("9.0.0.1", day), At: w.now}))
 	if e := w.Explain(x); e.Shield != "" || e.Standings[0].Action != policy.Ban || e.Standings[0].Why != policy.ReasonLocal {
 		t.Errorf("banned here again: %+v", e)
 	}

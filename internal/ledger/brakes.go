@@ -24,7 +24,7 @@ type PeerBrake struct {
 
 // Brakes gives the numbers of every peer and topic, those of which something
 // waits first.
-func (l *Ledger) Brakes() []PeerBrake {
+func (l *Peers) Brakes() []PeerBrake {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := l.now()

@@ -64,7 +64,7 @@ func (d *disputes) beside(feed ban.Feed) (n int) {
 // Dispute replaces what a feed disputes. It is not stored: the federation
 // replays it at start. An operator that disputes more than [maxDisputes] targets
 // in a topic is quarantined, and the feed then disputes nothing.
-func (l *Ledger) Dispute(feed ban.Feed, list []Dispute) error {
+func (l *Peers) Dispute(feed ban.Feed, list []Dispute) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -93,7 +93,7 @@ func (l *Ledger) Dispute(feed ban.Feed, list []Dispute) error {
 }
 
 // disputesOf gives the disputes about a target.
-func (l *Ledger) disputesOf(topic int, target ban.Target) (list []policy.Dispute) {
+func (l *book) disputesOf(topic int, target ban.Target) (list []policy.Dispute) {
 	if len(l.disputes.of) == 0 {
 		return nil
 	}

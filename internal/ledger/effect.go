@@ -17,7 +17,7 @@ func (l *Ledger) Effect(next *policy.Policy) policy.Effect {
 
 // questions gives what policy is asked of every target. Their votes are valid
 // until the next one.
-func (l *Ledger) questions() iter.Seq[policy.Question] {
+func (l *book) questions() iter.Seq[policy.Question] {
 	return func(yield func(policy.Question) bool) {
 		now := l.now()
 		var votes []policy.Vote

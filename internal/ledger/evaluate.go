@@ -11,7 +11,7 @@ import (
 
 // question gathers what a verdict on a record depends on. votes is appended to
 // and becomes part of the answer.
-func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Question {
+func (l *book) question(r uint32, now time.Time, votes []policy.Vote) policy.Question {
 	target := l.table.target(r)
 	topic := int(l.table.all.at(r).topic)
 	votes = l.appendVotes(votes, r, target)
@@ -24,7 +24,7 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 		Votes:      votes,
 		Disputes:   l.disputesOf(topic, target),
 		NeverBan:   l.never,
-		NeverPeers: l.peers,
+		NeverPeers: l.neverPeers,
 		Guests:     l.guests,
 		Allowed:    l.exempt.allowed,
 		Exempt:     l.exempt.exempt(l.table.topicName(r)),
@@ -33,14 +33,14 @@ func (l *Ledger) question(r uint32, now time.Time, votes []policy.Vote) policy.Q
 	}
 }
 
-func (l *Ledger) appendVotes(votes []policy.Vote, r uint32, on ban.Target) []policy.Vote {
+func (l *book) appendVotes(votes []policy.Vote, r uint32, on ban.Target) []policy.Vote {
 	for v := range l.table.votesOf(r) {
 		votes = append(votes, l.policyVote(v, on))
 	}
 	return votes
 }
 
-func (l *Ledger) policyVote(v *vote, on ban.Target) policy.Vote {
+func (l *book) policyVote(v *vote, on ban.Target) policy.Vote {
 	feed := &l.feeds.list[v.feed]
 	return policy.Vote{
 		Claim: v.claim(on), Operator: feed.feed.Operator, Own: isOwn(v.feed), Since: time.Unix(int64(v.since), 0),
@@ -50,7 +50,7 @@ func (l *Ledger) policyVote(v *vote, on ban.Target) policy.Vote {
 
 // evaluate asks policy about a record again, and about the single IPv6
 // addresses inside it. It frees a record that nothing is left of.
-func (l *Ledger) evaluate(r uint32, now time.Time) {
+func (l *book) evaluate(r uint32, now time.Time) {
 	if l.loading {
 		return
 	}
@@ -64,7 +64,7 @@ func (l *Ledger) evaluate(r uint32, now time.Time) {
 	l.evaluateOne(r, now)
 }
 
-func (l *Ledger) evaluateOne(r uint32, now time.Time) {
+func (l *book) evaluateOne(r uint32, now time.Time) {
 	latest, kept := l.prune(r, now)
 	rec := l.table.all.at(r)
 	var verdict policy.Verdict
@@ -110,7 +110,7 @@ func (l *Ledger) evaluateOne(r uint32, now time.Time) {
 
 // arrived is when the last of a record's claims arrived, or of its own ones
 // alone, or 0.
-func (l *Ledger) arrived(r uint32, own bool) (latest uint32) {
+func (l *book) arrived(r uint32, own bool) (latest uint32) {
 	for v := range l.table.votesOf(r) {
 		if (isOwn(v.feed) || !own) && v.inForce(l.now()) {
 			latest = max(latest, v.since)
@@ -122,7 +122,7 @@ func (l *Ledger) arrived(r uint32, own bool) (latest uint32) {
 // nextToTell is when this node's feed has to say something else of a record's
 // target: when the first of several own claims ends. It is never where there are
 // not several.
-func (l *Ledger) nextToTell(r uint32) uint32 {
+func (l *book) nextToTell(r uint32) uint32 {
 	first, own := uint32(math.MaxUint32), 0
 	for v := range l.table.votesOf(r) {
 		if isOwn(v.feed) {
@@ -138,7 +138,7 @@ func (l *Ledger) nextToTell(r uint32) uint32 {
 
 // prune removes ended claims and gives the latest end of those that are left,
 // and until when one of them is kept.
-func (l *Ledger) prune(r uint32, now time.Time) (latest, kept uint32) {
+func (l *book) prune(r uint32, now time.Time) (latest, kept uint32) {
 	for again := true; again; {
 		again, latest, kept = false, 0, 0
 		for v := range l.table.votesOf(r) {
@@ -171,7 +171,7 @@ func (rec *record) enforced(now time.Time) uint32 {
 }
 
 // evaluateTopic asks policy about every target of a topic again.
-func (l *Ledger) evaluateTopic(topic int, now time.Time) {
+func (l *book) evaluateTopic(topic int, now time.Time) {
 	if l.loading {
 		return
 	}
@@ -182,7 +182,7 @@ func (l *Ledger) evaluateTopic(topic int, now time.Time) {
 
 // evaluateAll asks policy about every target again, in the order in which they
 // lie in memory: with a million of them that is what it costs.
-func (l *Ledger) evaluateAll(now time.Time) {
+func (l *book) evaluateAll(now time.Time) {
 	if l.loading {
 		return
 	}
@@ -218,7 +218,7 @@ func (l *Ledger) Expire(now time.Time) {
 			l.evaluateTopic(topic, now)
 		}
 	})
-	l.tidy(now)
+	l.Peers.tidy(now)
 	l.notify()
 }
 
@@ -234,7 +234,7 @@ type Enforced struct {
 }
 
 // enforcedAs describes a record that is to be banned until then.
-func (l *Ledger) enforcedAs(r uint32, until time.Time) Enforced {
+func (l *Enforcement) enforcedAs(r uint32, until time.Time) Enforced {
 	e := Enforced{Topic: l.table.topicName(r), Target: l.table.target(r), Until: until}
 	var longest uint32
 	now := l.now()
@@ -260,7 +260,7 @@ type Origin struct {
 
 // Origin says on whose word a ban in force rests; it is empty where there is
 // none. It is the enforcers' question, asked once a ban, and costs one verdict.
-func (l *Ledger) Origin(name ban.Topic, target ban.Target) (o Origin) {
+func (l *Enforcement) Origin(name ban.Topic, target ban.Target) (o Origin) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	topic, ok := l.table.topics[name]
@@ -279,7 +279,7 @@ func (l *Ledger) Origin(name ban.Topic, target ban.Target) (o Origin) {
 }
 
 // InForce gives up to most bans of a topic that enforcers hold or will.
-func (l *Ledger) InForce(name ban.Topic, most int) (list []Enforced) {
+func (l *Enforcement) InForce(name ban.Topic, most int) (list []Enforced) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	topic, ok := l.table.topics[name]
@@ -305,9 +305,9 @@ type Change struct {
 	Ban bool
 }
 
-// Desired gives the whole desired state. From then on [Ledger.Take] gives what
+// Desired gives the whole desired state. From then on [Enforcement.Take] gives what
 // changes after it.
-func (l *Ledger) Desired() []Enforced {
+func (l *Enforcement) Desired() []Enforced {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -328,13 +328,13 @@ func (l *Ledger) Desired() []Enforced {
 	return list
 }
 
-// Changed receives a value when there may be something to [Ledger.Take].
-func (l *Ledger) Changed() <-chan struct{} { return l.changed }
+// Changed receives a value when there may be something to [Enforcement.Take].
+func (l *Enforcement) Changed() <-chan struct{} { return l.changed }
 
 // Take gives up to most changes of the desired state since the last Take or
-// [Ledger.Desired]. Several changes of a target are one. A ban that lapses by
+// [Enforcement.Desired]. Several changes of a target are one. A ban that lapses by
 // itself is given too, as freed.
-func (l *Ledger) Take(most int) []Change {
+func (l *Enforcement) Take(most int) []Change {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -369,7 +369,7 @@ func (l *Ledger) Take(most int) []Change {
 }
 
 // notify wakes whoever waits for changes. The lock is held.
-func (l *Ledger) notify() {
+func (l *book) notify() {
 	if len(l.dirty) > 0 {
 		select {
 		case l.changed <- struct{}{}:

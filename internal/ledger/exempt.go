@@ -182,9 +182,9 @@ func (x *exemptions) expire(now time.Time) bool {
 	return true
 }
 
-// Unban is [Ledger.Exempt] for one target in every topic.
-func (l *Ledger) Unban(target ban.Target, duration time.Duration, comment string) (lifted []Local, err error) {
-	return l.Exempt([]Exemption{{Target: target, Comment: comment}}, duration)
+// Unban is [Exemptions.Add] for one target in every topic.
+func (l *Exemptions) Unban(target ban.Target, duration time.Duration, comment string) (lifted []Local, err error) {
+	return l.Add([]Exemption{{Target: target, Comment: comment}}, duration)
 }
 
 // Exempt withdraws, as a mistake, this node's own bans of each exemption's target in its topic, of
@@ -192,7 +192,7 @@ func (l *Ledger) Unban(target ban.Target, duration time.Duration, comment string
 // others for a while ([DefaultUnban] if duration is 0). It gives the own bans
 // that were lifted. All of them are durable when nil is returned, in one step;
 // with an error none is in force.
-func (l *Ledger) Exempt(list []Exemption, duration time.Duration) (lifted []Local, err error) {
+func (l *Exemptions) Add(list []Exemption, duration time.Duration) (lifted []Local, err error) {
 	if duration <= 0 {
 		duration = DefaultUnban
 	}
@@ -225,7 +225,7 @@ func (x *exemptions) unbannedAt(topic ban.Topic, target ban.Target) (at time.Tim
 
 // Allow shields a target from every ban, those in force included, until a time
 // (zero: until it is removed). It gives the own bans that were lifted.
-func (l *Ledger) Allow(target ban.Target, until time.Time, comment string) (lifted []Local, err error) {
+func (l *Exemptions) Allow(target ban.Target, until time.Time, comment string) (lifted []Local, err error) {
 	now := l.now()
 	return l.shield([]Exemption{{Target: target, Allow: true, Until: until, Comment: comment}}, now)
 }
@@ -243,7 +243,7 @@ func (e Exemption) check(now time.Time) error {
 	return nil
 }
 
-func (l *Ledger) shield(list []Exemption, now time.Time) (lifted []Local, err error) {
+func (l *Exemptions) shield(list []Exemption, now time.Time) (lifted []Local, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	values := map[string][]byte{}
@@ -265,7 +265,7 @@ func (l *Ledger) shield(list []Exemption, now time.Time) (lifted []Local, err er
 		return nil, fmt.Errorf("%w: %d exemptions", ErrTooMany, maxExemptions)
 	}
 	records, lifted := l.ownUnder(list)
-	if err := l.commitOwn(records, now, func(tx store.Tx) error {
+	if err := l.own.commit(records, now, func(tx store.Tx) error {
 		for key, value := range values {
 			if err := tx.Put(exemptBucket, key, value); err != nil {
 				return err
@@ -292,7 +292,7 @@ func (l *Ledger) shield(list []Exemption, now time.Time) (lifted []Local, err er
 
 // eachUnder calls f for the records that an exemption is about. f may drop the
 // record.
-func (l *Ledger) eachUnder(e Exemption, f func(topic int, r uint32)) {
+func (l *Exemptions) eachUnder(e Exemption, f func(topic int, r uint32)) {
 	for topic, x := range l.table.byTopic {
 		if e.Topic == "" || e.Topic == x.name {
 			l.overlapping(topic, e.Target, func(r uint32) { f(topic, r) })
@@ -302,7 +302,7 @@ func (l *Ledger) eachUnder(e Exemption, f func(topic int, r uint32)) {
 
 // ownUnder gives the removals of the own bans that exemptions lift, each once,
 // and the bans.
-func (l *Ledger) ownUnder(list []Exemption) (records []ownRecord, lifted []Local) {
+func (l *Exemptions) ownUnder(list []Exemption) (records []ownRecord, lifted []Local) {
 	seen := map[uint32]bool{}
 	for _, e := range list {
 		l.eachUnder(e, func(topic int, r uint32) {
@@ -312,7 +312,7 @@ func (l *Ledger) ownUnder(list []Exemption) (records []ownRecord, lifted []Local
 			seen[r] = true
 			for v := range l.table.votesOf(r) {
 				if isOwn(v.feed) {
-					b := l.local(topic, r, v)
+					b := l.own.local(topic, r, v)
 					lifted = append(lifted, b)
 					records = append(records, b.removal(ban.ReasonMistake))
 				}
@@ -324,7 +324,7 @@ func (l *Ledger) ownUnder(list []Exemption) (records []ownRecord, lifted []Local
 
 // overlapping calls f for the records of a topic whose targets overlap target.
 // f may drop the record.
-func (l *Ledger) overlapping(topic int, target ban.Target, f func(uint32)) {
+func (l *book) overlapping(topic int, target ban.Target, f func(uint32)) {
 	var hits []uint32
 	if r, ok := l.table.find(topic, target); ok {
 		hits = append(hits, r)
@@ -340,7 +340,7 @@ func (l *Ledger) overlapping(topic int, target ban.Target, f func(uint32)) {
 
 // RemoveExemption ends the exemptions of a target, allow says of which of the two
 // kinds, an unban in whatever topic. It fails with [ErrUnknown] if there is none.
-func (l *Ledger) RemoveExemption(target ban.Target, allow bool) error {
+func (l *Exemptions) Remove(target ban.Target, allow bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var keys []string
@@ -375,7 +375,7 @@ func (l *Ledger) RemoveExemption(target ban.Target, allow bool) error {
 }
 
 // Exemptions lists what is unbanned and allowed, sorted by target.
-func (l *Ledger) Exemptions() []Exemption {
+func (l *Exemptions) List() []Exemption {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := l.now()

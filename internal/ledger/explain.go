@@ -80,9 +80,9 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 
 // shieldOf says what protects a target in every topic. What protects it from
 // peers alone does not where this node bans it: no answer says both.
-func (l *Ledger) shieldOf(target ban.Target, standings []Standing) string {
+func (l *book) shieldOf(target ban.Target, standings []Standing) string {
 	banned := slices.ContainsFunc(standings, func(s Standing) bool { return s.Action == policy.Ban })
-	for i, p := range []policy.Protection{l.never, l.exempt.allowed, l.peers, l.exempt.unbanned} {
+	for i, p := range []policy.Protection{l.never, l.exempt.allowed, l.neverPeers, l.exempt.unbanned} {
 		if p == nil || i >= 2 && banned {
 			continue
 		}
@@ -94,7 +94,7 @@ func (l *Ledger) shieldOf(target ban.Target, standings []Standing) string {
 }
 
 // standing computes a record's verdict anew, with everything that it rests on.
-func (l *Ledger) standing(r uint32, now time.Time) Standing {
+func (l *book) standing(r uint32, now time.Time) Standing {
 	q := l.question(r, now, nil)
 	verdict := l.policy.Judge(q)
 	s := Standing{
@@ -110,7 +110,7 @@ func (l *Ledger) standing(r uint32, now time.Time) Standing {
 	return s
 }
 
-func (l *Ledger) nameOf(o ban.Operator) string {
+func (l *book) nameOf(o ban.Operator) string {
 	if name, ok := l.policy.Name(o); ok {
 		return name
 	}
@@ -118,7 +118,7 @@ func (l *Ledger) nameOf(o ban.Operator) string {
 }
 
 // claimed lists the live claims of a record, longest first.
-func (l *Ledger) claimed(r uint32, list []Claimed, now time.Time) []Claimed {
+func (l *book) claimed(r uint32, list []Claimed, now time.Time) []Claimed {
 	topic, target := l.table.topicName(r), l.table.target(r)
 	first := len(list)
 	for v := range l.table.votesOf(r) {
@@ -192,7 +192,7 @@ func (l *Ledger) Bans(f Filter) iter.Seq[Standing] {
 	}
 }
 
-func (l *Ledger) selects(f Filter, r uint32) bool {
+func (l *book) selects(f Filter, r uint32) bool {
 	if f.Operator == (ban.Operator{}) && !f.Own {
 		return true
 	}

@@ -116,7 +116,7 @@ type feedRecord struct {
 }
 
 // load reads what was kept. None of it is the bytes of others: those come back
-// with [Ledger.ApplyAll].
+// with [Peers.ApplyAll].
 func (f *feeds) load(tx store.Tx, now time.Time) error {
 	used, err := f.loadJournal(tx)
 	if err != nil {

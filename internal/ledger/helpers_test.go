@@ -4,5 +4,5 @@ import "banmesh/internal/ban"
 
 // BanLocal bans by detection, with an offence that is now.
 func (l *Ledger) BanLocal(topic ban.Topic, c ban.Claim, proof Evidence) error {
-	return l.Ban(Local{Topic: topic, Claim: c, Evidence: proof})
+	return l.Own.Ban(Local{Topic: topic, Claim: c, Evidence: proof})
 }

@@ -21,10 +21,10 @@ func TestAChangedPolicyCanBeTriedOnWhatHappened(t *testing.T) {
 	gateway := never{netip.MustParsePrefix("12.0.0.254/32")}
 	strict := rules(t, policy.TopicSource{Ban: "2 of everyone", Watch: "any of everyone", TTL: "24h"}, "alice", "bob")
 	w := newWorld(t, Options{Policy: strict, History: h, NeverBan: gateway})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("12.0.0.1", 50*time.Hour), claim("12.0.0.2", 50*time.Hour), claim("12.0.0.254", 50*time.Hour)}}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: []ban.Claim{claim("12.0.0.2", 50*time.Hour), claim("12.0.0.3", 50*time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("12.0.0.1", 50*time.Hour), claim("12.0.0.2", 50*time.Hour), claim("12.0.0.254", 50*time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: []ban.Claim{claim("12.0.0.2", 50*time.Hour), claim("12.0.0.3", 50*time.Hour)}}))
 	w.now = t0.Add(25 * time.Hour)
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("12.0.0.3"))}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("12.0.0.3"))}))
 	for _, a := range []string{"12.0.0.1", "12.0.0.2", "12.0.0.3", "12.0.0.9"} {
 		w.must(w.BanLocal("sshd", claim(a, 60*time.Hour), Evidence{}))
 	}

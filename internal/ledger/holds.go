@@ -37,7 +37,7 @@ const (
 )
 
 // Holds lists what waits, by feed and reason.
-func (l *Ledger) Holds() []Hold {
+func (l *Peers) Holds() []Hold {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := l.now()
@@ -93,14 +93,14 @@ func (l *Ledger) Holds() []Hold {
 	return list
 }
 
-// MaxApproval is the longest that [Ledger.Approve] opens a guard for.
+// MaxApproval is the longest that [Peers.Approve] opens a guard for.
 const MaxApproval = 30 * 24 * time.Hour
 
 // Approve lets what waits of an operator in a topic ("": every topic) count,
 // whatever the guard and the hourly budget say; the budgets of live bans and
 // of addresses stay. With a duration so does what it says until then. It is
 // durable when nil is returned.
-func (l *Ledger) Approve(o ban.Operator, topic ban.Topic, duration time.Duration) (claims int, err error) {
+func (l *Peers) Approve(o ban.Operator, topic ban.Topic, duration time.Duration) (claims int, err error) {
 	if duration < 0 || duration > MaxApproval {
 		return 0, fmt.Errorf("an approval lasts at most %d days", MaxApproval/(24*time.Hour))
 	}
@@ -109,11 +109,11 @@ func (l *Ledger) Approve(o ban.Operator, topic ban.Topic, duration time.Duration
 
 // Reject sees to it that what waits of an operator in a topic never counts:
 // until its author withdraws it or it ends. It is durable when nil is returned.
-func (l *Ledger) Reject(o ban.Operator, topic ban.Topic) (claims int, err error) {
+func (l *Peers) Reject(o ban.Operator, topic ban.Topic) (claims int, err error) {
 	return l.decide(o, topic, rejected, 0)
 }
 
-func (l *Ledger) decide(o ban.Operator, topic ban.Topic, to hold, open time.Duration) (claims int, err error) {
+func (l *Peers) decide(o ban.Operator, topic ban.Topic, to hold, open time.Duration) (claims int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -132,7 +132,7 @@ func (l *Ledger) decide(o ban.Operator, topic ban.Topic, to hold, open time.Dura
 			} else {
 				v.setHold(to)
 				l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, v.feed})
-				l.feeds.pending.touch(l, r)
+				l.feeds.pending.touch(l.book, r)
 			}
 			claims++
 		}

@@ -36,7 +36,7 @@ func (s stored) take(c ban.Change) {
 func (s stored) replay(l *Ledger) error {
 	for f, claims := range s {
 		c := ban.Change{Feed: f, Reset: true, Claims: slices.SortedFunc(maps.Values(claims), ban.Claim.Compare)}
-		if err := l.Apply(c); err != nil {
+		if err := l.Peers.Apply(c); err != nil {
 			return err
 		}
 	}
@@ -53,10 +53,10 @@ func snapshot(l *Ledger, now time.Time) (lines []string) {
 			}
 		}
 	}
-	for _, h := range l.Holds() {
+	for _, h := range l.Peers.Holds() {
 		lines = append(lines, fmt.Sprint(h.Feed, h.Why, h.Claims, h.Since))
 	}
-	for _, p := range l.Peers() {
+	for _, p := range l.Peers.List() {
 		lines = append(lines, fmt.Sprint(p.Name, p.Strikes, p.Quarantine, p.Withdrawn))
 	}
 	slices.Sort(lines)
@@ -122,20 +122,20 @@ func TestAKillAtAnyTimeChangesNoVerdict(t *testing.T) {
 				for range rapid.IntRange(1, 9).Draw(t, "claims") {
 					c.Claims = append(c.Claims, draw())
 				}
-				err = l.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { feeds.take(c); return nil })
+				err = l.Peers.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { feeds.take(c); return nil })
 			case "reset":
 				c := ban.Change{Feed: f, Reset: true}
 				for range rapid.IntRange(0, 9).Draw(t, "claims") {
 					c.Claims = append(c.Claims, draw())
 				}
-				err = l.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { feeds.take(c); return nil })
+				err = l.Peers.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { feeds.take(c); return nil })
 			case "withdraw":
 				c := ban.Change{Feed: f, Withdrawn: ban.Withdraw(ban.ReasonMistake, draw().Target)}
-				err = l.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { feeds.take(c); return nil })
+				err = l.Peers.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { feeds.take(c); return nil })
 			case "ban":
-				_, err = l.BanAll([]Local{{Topic: "sshd", Source: SourceHand, Claim: draw()}})
+				_, err = l.Own.BanAll([]Local{{Topic: "sshd", Source: SourceHand, Claim: draw()}})
 			case "approve":
-				_, _ = l.Approve(f.Operator, "", 0) // there may be nothing that waits
+				_, _ = l.Peers.Approve(f.Operator, "", 0) // there may be nothing that waits
 			case "time":
 				now = now.Add(time.Duration(rapid.IntRange(1, 5000).Draw(t, "seconds")) * time.Second)
 				l.Expire(now)
@@ -166,18 +166,18 @@ func TestClaimsCountWhenTheirArrivalIsWritten(t *testing.T) {
 	full := fmt.Errorf("the disk is full")
 	c := ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 3, time.Hour)}
 	for range 2 { // the federation gives it again
-		if err := w.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { return full }); err == nil {
+		if err := w.Peers.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { return full }); err == nil {
 			t.Fatal("no error")
 		}
-		if got := w.Take(10); len(got) != 0 {
+		if got := w.Enforcement.Take(10); len(got) != 0 {
 			t.Fatalf("enforcers heard %v", got)
 		}
 	}
 	w.now = w.now.Add(time.Second)
-	w.must(w.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { return nil }))
+	w.must(w.Peers.ApplyAll(slices.Values([]ban.Change{c}), func(store.Tx) error { return nil }))
 	w.wantBanned(3, "when it could be written")
 	w.restart()
-	w.must(w.Apply(c))
+	w.must(w.Peers.Apply(c))
 	w.wantBanned(3, "after a kill")
 	for _, claim := range c.Claims {
 		if s := w.Explain(claim.Target).Standings[0].Claims[0].Since; !s.Equal(t0) {
@@ -190,18 +190,18 @@ func TestClaimsCountWhenTheirArrivalIsWritten(t *testing.T) {
 func TestAnUnchangedClaimThatIsRenewedCountsAgain(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", TTL: "4h"}, "alice")})
 	same := many(0, 1, 48*time.Hour)
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: same}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: same}))
 	w.now = t0.Add(5 * time.Hour)
 	w.Expire(w.now)
 	w.wantBanned(0, "after its ttl")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: same}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: same}))
 	w.wantBanned(1, "when it is said again")
 	w.now = t0.Add(8 * time.Hour)
 	w.restart()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: same}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: same}))
 	w.wantBanned(1, "after a restart")
 	w.now = t0.Add(10 * time.Hour)
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: same}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: same}))
 	w.wantBanned(0, "and the whole feed, sent once more, renews nothing")
 }
 
@@ -210,7 +210,7 @@ func TestTheStoredLedgerKeepsUpWithArrival(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(1 << 24)}, "alice")})
 	for second := range 1800 {
 		w.now = t0.Add(time.Duration(second) * time.Second)
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(second*14, 14, time.Duration(second+60)*time.Second)}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(second*14, 14, time.Duration(second+60)*time.Second)}))
 		w.Expire(w.now)
 	}
 	if kept, live := w.feeds.journal.records, w.Stats().Claims; kept > 2*live+2*slack {

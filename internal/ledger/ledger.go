@@ -6,7 +6,7 @@
 // Own claims, exemptions, when the claims of peers arrived and what was decided
 // about them are on disk before a call returns. Peers' claims themselves are
 // not: the federation stores their signed messages and replays them through
-// [Ledger.ApplyAll] at start.
+// [Peers.ApplyAll] at start.
 package ledger
 
 import (
@@ -62,29 +62,55 @@ type Options struct {
 	testingBounds *bounds
 }
 
-// A Ledger is safe for use from several goroutines. It starts none: the owner
-// calls [Ledger.Expire] about once a second.
+// A Ledger answers questions about targets and holds the rules in force; its
+// parts take claims and decisions. It is safe for use from several goroutines.
+// It starts none: the owner calls [Ledger.Expire] about once a second.
 type Ledger struct {
+	*book
+	Own         *Own
+	Peers       *Peers
+	Exemptions  *Exemptions
+	Enforcement *Enforcement
+}
+
+// Own is the claims of this node, durable, by source.
+type Own struct{ *book }
+
+// Peers is the claims of followed feeds, and all that is known of who makes them.
+type Peers struct{ *book }
+
+// Exemptions is the targets that people unbanned or allowed.
+type Exemptions struct {
+	*book
+	own *Own
+}
+
+// Enforcement is the wanted state of the enforcers, and its changes.
+type Enforcement struct{ *book }
+
+// A book is what the parts of a ledger share: the table of claims and of the
+// verdicts on them, under one lock.
+type book struct {
 	store   *store.Store
 	now     func() time.Time
 	log     *slog.Logger
 	history *History
 
-	mu      sync.RWMutex
-	policy  *policy.Policy
-	never   policy.Protection
-	peers   policy.Protection
-	caution policy.Protection
-	guests  policy.Protection
-	table   table
-	feeds   feeds
-	sources sources
-	own     journal
-	proof   evidence
-	exempt  exemptions
-	wheel   wheel
-	nextAll time.Time // when every verdict is due again: a probation ends
-	loading bool      // verdicts wait for Loaded
+	mu         sync.RWMutex
+	policy     *policy.Policy
+	never      policy.Protection
+	neverPeers policy.Protection
+	caution    policy.Protection
+	guests     policy.Protection
+	table      table
+	feeds      feeds
+	sources    sources
+	ownJournal journal
+	proof      evidence
+	exempt     exemptions
+	wheel      wheel
+	nextAll    time.Time // when every verdict is due again: a probation ends
+	loading    bool      // verdicts wait for Loaded
 
 	scratch  []policy.Vote        // of the last question, to be used again
 	dirty    []uint32             // records whose enforcement may have changed
@@ -103,19 +129,19 @@ type place struct {
 
 // Open loads the ledger from its store.
 func Open(o Options) (*Ledger, error) {
-	l := &Ledger{
-		store:    o.Store,
-		now:      o.Now,
-		log:      o.Log,
-		policy:   o.Policy,
-		never:    o.NeverBan,
-		peers:    o.NeverPeers,
-		loading:  o.Loading,
-		caution:  o.Caution,
-		guests:   o.Guests,
-		changed:  make(chan struct{}, 1),
-		ownReady: make(chan struct{}, 1),
-		ownDirty: map[place]ban.Reason{},
+	l := &book{
+		store:      o.Store,
+		now:        o.Now,
+		log:        o.Log,
+		policy:     o.Policy,
+		never:      o.NeverBan,
+		neverPeers: o.NeverPeers,
+		loading:    o.Loading,
+		caution:    o.Caution,
+		guests:     o.Guests,
+		changed:    make(chan struct{}, 1),
+		ownReady:   make(chan struct{}, 1),
+		ownDirty:   map[place]ban.Reason{},
 	}
 	if l.now == nil {
 		l.now = time.Now
@@ -136,10 +162,11 @@ func Open(o Options) (*Ledger, error) {
 	l.sources.init()
 	l.disputes.init()
 	l.proof.init()
-	l.own.bucket = ownBucket
+	l.ownJournal.bucket = ownBucket
 	now := l.now()
 	l.history = o.History
 	l.exempt.init()
+	own := &Own{l}
 	err := l.view(func(tx store.Tx) error {
 		if err := l.exempt.load(tx, now); err != nil {
 			return err
@@ -147,14 +174,14 @@ func Open(o Options) (*Ledger, error) {
 		if err := l.feeds.load(tx, now); err != nil {
 			return err
 		}
-		return l.loadOwn(tx, now)
+		return own.load(tx, now)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading the ledger: %w", err)
 	}
 	l.nextAll = l.policy.NextProbation(now)
 	l.evaluateAll(now)
-	return l, nil
+	return &Ledger{l, own, &Peers{l}, &Exemptions{l, own}, &Enforcement{l}}, nil
 }
 
 // Loaded ends the loading that [Options] began.
@@ -169,18 +196,18 @@ func (l *Ledger) Loaded() {
 func (l *Ledger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return errors.Join(l.save(l.now(), nil), l.history.flush())
+	return errors.Join(l.Peers.save(l.now(), nil), l.history.flush())
 }
 
 // view and update run f on the store, if there is one.
-func (l *Ledger) view(f func(store.Tx) error) error {
+func (l *book) view(f func(store.Tx) error) error {
 	if l.store == nil {
 		return nil
 	}
 	return l.store.View(f)
 }
 
-func (l *Ledger) update(f func(store.Tx) error) error {
+func (l *book) update(f func(store.Tx) error) error {
 	if l.store == nil {
 		return nil
 	}
@@ -213,7 +240,7 @@ func (l *Ledger) Policy() *policy.Policy {
 func (l *Ledger) SetNeverBan(everyone, peers policy.Protection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.never, l.peers = everyone, peers
+	l.never, l.neverPeers = everyone, peers
 	l.evaluateAll(l.now())
 }
 
@@ -227,7 +254,7 @@ func (l *Ledger) SetCaution(p policy.Protection) {
 
 // isWide says whether a change of the record can change the verdicts of other
 // targets. A prefix that the rules refuse anyway cannot, unless it is our own.
-func (l *Ledger) isWide(r uint32) bool {
+func (l *book) isWide(r uint32) bool {
 	t := l.table.target(r)
 	switch t.Kind() {
 	case ban.KindCIDR4, ban.KindCIDR6:

@@ -84,7 +84,7 @@ func (w *world) must(err error) {
 // desired gives the desired state as "topic target seconds-from-t0".
 func (w *world) desired() []string {
 	var list []string
-	for _, e := range w.Desired() {
+	for _, e := range w.Enforcement.Desired() {
 		list = append(list, string(e.Topic)+" "+e.Target.String()+" "+e.Until.Sub(t0).String())
 	}
 	slices.Sort(list)
@@ -109,10 +109,10 @@ func TestOwnBansSurviveAKill(t *testing.T) {
 		"sshd 198.51.100.1 1h0m0s", "sshd 2001:db8:1::/64 2h0m0s", "sshd 203.0.113.0/24 1h0m0s",
 	}
 	w.wantDesired(want...)
-	own := w.Own("sshd")
+	own := w.Own.Claims("sshd")
 	w.restart()
 	w.wantDesired(want...)
-	if got := w.Own("sshd"); !slices.Equal(got, own) || len(own) != 3 {
+	if got := w.Own.Claims("sshd"); !slices.Equal(got, own) || len(own) != 3 {
 		t.Errorf("own claims %v became %v", own, got)
 	}
 	if e := w.Explain(ban.MustTarget("198.51.100.1")); len(e.Standings) != 1 || e.Standings[0].Claims[0].Evidence.Sample != "Failed password" {
@@ -124,16 +124,16 @@ func TestALedgerThatLoadsAnswersAsOneThatDoesNot(t *testing.T) {
 	p := rules(t, policy.TopicSource{Ban: "2 of everyone", Watch: "any of everyone", Prefix: []string{"v4/24"}}, "alice", "bob")
 	w := newWorld(t, Options{Policy: p, NeverBan: never{netip.MustParsePrefix("198.51.100.9/32")}})
 	w.must(w.BanLocal("sshd", claim("198.51.100.1", time.Hour), Evidence{}))
-	_, err := w.Unban(ban.MustTarget("198.51.100.2"), 0, "")
+	_, err := w.Exemptions.Unban(ban.MustTarget("198.51.100.2"), 0, "")
 	w.must(err)
 	replay := func() {
 		for _, name := range []string{"alice", "bob"} {
-			w.must(w.Apply(ban.Change{Feed: feed(name), Reset: true, Claims: []ban.Claim{
+			w.must(w.Peers.Apply(ban.Change{Feed: feed(name), Reset: true, Claims: []ban.Claim{
 				claim("198.51.100.2", time.Hour), claim("198.51.100.3", 2*time.Hour), claim("198.51.100.9", time.Hour), claim("203.0.113.0/24", time.Hour),
 			}}))
 		}
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.4", time.Hour), claim("198.51.100.5", time.Hour)}}))
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("198.51.100.5"))}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.4", time.Hour), claim("198.51.100.5", time.Hour)}}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("198.51.100.5"))}))
 	}
 	replay()
 	want := w.desired()
@@ -173,19 +173,19 @@ func TestAnUnbanBeatsPeersAndSurvivesAKill(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice"}, "alice")})
 	w.must(w.BanLocal("sshd", claim("198.51.100.1", time.Hour), Evidence{}))
 	join := ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("198.51.100.1", 3*time.Hour), claim("198.51.100.2", 3*time.Hour)}}
-	w.must(w.Apply(join))
+	w.must(w.Peers.Apply(join))
 	w.wantDesired("sshd 198.51.100.1 3h0m0s", "sshd 198.51.100.2 3h0m0s")
-	lifted, err := w.Unban(ban.MustTarget("198.51.100.1"), 0, "it was me")
+	lifted, err := w.Exemptions.Unban(ban.MustTarget("198.51.100.1"), 0, "it was me")
 	w.must(err)
 	if len(lifted) != 1 {
 		t.Errorf("lifted %v, want the own ban", lifted)
 	}
-	if got := w.Take(10); len(got) != 1 || got[0].Ban {
+	if got := w.Enforcement.Take(10); len(got) != 1 || got[0].Ban {
 		t.Errorf("enforcers heard %v, want one removal", got)
 	}
 	w.wantDesired("sshd 198.51.100.2 3h0m0s")
 	w.restart()
-	w.must(w.Apply(join))
+	w.must(w.Peers.Apply(join))
 	w.wantDesired("sshd 198.51.100.2 3h0m0s")
 	if e := w.Explain(ban.MustTarget("198.51.100.1")); e.Standings[0].Why != policy.ReasonExempt || e.Shield == "" {
 		t.Errorf("explain says %+v", e)
@@ -196,7 +196,7 @@ func TestAnUnbanBeatsPeersAndSurvivesAKill(t *testing.T) {
 	w.wantDesired("sshd 198.51.100.1 1h0m0s", "sshd 198.51.100.2 3h0m0s")
 	// The exemption ends.
 	w.now = t0.Add(2 * time.Hour)
-	_, err = w.Unban(ban.MustTarget("198.51.100.1"), 10*time.Minute, "")
+	_, err = w.Exemptions.Unban(ban.MustTarget("198.51.100.1"), 10*time.Minute, "")
 	w.must(err)
 	w.wantDesired("sshd 198.51.100.2 3h0m0s")
 	w.now = t0.Add(2*time.Hour + 11*time.Minute)
@@ -208,7 +208,7 @@ func TestAnUnbanOfOneTopicLeavesTheOthersAlone(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of everyone"}, "alice")})
 	w.must(w.BanLocal("sshd", claim("9.1.1.1", time.Hour), Evidence{}))
 	w.must(w.BanLocal("mail", claim("9.1.1.1", time.Hour), Evidence{}))
-	lifted, err := w.Exempt([]Exemption{{Target: ban.MustTarget("9.1.1.1"), Topic: "mail", Dispute: true}}, 2*time.Hour)
+	lifted, err := w.Exemptions.Add([]Exemption{{Target: ban.MustTarget("9.1.1.1"), Topic: "mail", Dispute: true}}, 2*time.Hour)
 	if w.must(err); len(lifted) != 1 || lifted[0].Topic != "mail" {
 		t.Errorf("lifted %+v", lifted)
 	}
@@ -216,9 +216,9 @@ func TestAnUnbanOfOneTopicLeavesTheOthersAlone(t *testing.T) {
 		t.Error("it is not lifted in the one topic alone")
 	}
 	// A peer cannot bring it back there, over a restart neither, and can here.
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("9.1.1.1", 3*time.Hour), claim("9.1.1.2", 3*time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("9.1.1.1", 3*time.Hour), claim("9.1.1.2", 3*time.Hour)}}))
 	w.restart()
-	list := w.Exemptions()
+	list := w.Exemptions.List()
 	if len(list) != 1 || list[0].Topic != "mail" || !list[0].Dispute {
 		t.Errorf("exemptions %+v", list)
 	}
@@ -228,8 +228,8 @@ func TestAnUnbanOfOneTopicLeavesTheOthersAlone(t *testing.T) {
 	if _, ok := w.exempt.exempt("sshd").Protects(ban.MustTarget("9.1.1.1")); ok {
 		t.Error("it is shielded in another topic")
 	}
-	w.must(w.RemoveExemption(ban.MustTarget("9.1.1.1"), false))
-	if len(w.Exemptions()) != 0 {
+	w.must(w.Exemptions.Remove(ban.MustTarget("9.1.1.1"), false))
+	if len(w.Exemptions.List()) != 0 {
 		t.Error("it is still there")
 	}
 }
@@ -237,17 +237,17 @@ func TestAnUnbanOfOneTopicLeavesTheOthersAlone(t *testing.T) {
 func TestAllowIsRetroactiveAndRefusesLocalBans(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", Prefix: []string{"v4/24"}}, "alice")})
 	w.must(w.BanLocal("sshd", claim("198.51.100.1", time.Hour), Evidence{}))
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.0/24", time.Hour), claim("203.0.113.9", time.Hour)}}))
-	_, err := w.Allow(ban.MustTarget("198.51.100.1"), time.Time{}, "office")
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.0/24", time.Hour), claim("203.0.113.9", time.Hour)}}))
+	_, err := w.Exemptions.Allow(ban.MustTarget("198.51.100.1"), time.Time{}, "office")
 	w.must(err)
 	// A wider ban that contains the allowed address is not enforced either.
 	w.wantDesired("sshd 203.0.113.9 1h0m0s")
 	if err := w.BanLocal("sshd", claim("198.51.100.1", time.Hour), Evidence{}); !errors.Is(err, ErrAllowed) {
 		t.Errorf("banning an allowed target: %v", err)
 	}
-	w.must(w.RemoveExemption(ban.MustTarget("198.51.100.1"), true))
+	w.must(w.Exemptions.Remove(ban.MustTarget("198.51.100.1"), true))
 	w.wantDesired("sshd 198.51.100.0/24 1h0m0s", "sshd 203.0.113.9 1h0m0s")
-	if err := w.RemoveExemption(ban.MustTarget("198.51.100.1"), true); !errors.Is(err, ErrUnknown) {
+	if err := w.Exemptions.Remove(ban.MustTarget("198.51.100.1"), true); !errors.Is(err, ErrUnknown) {
 		t.Errorf("removing what is not there: %v", err)
 	}
 }
@@ -274,7 +274,7 @@ func TestNeverBanBeatsEveryone(t *testing.T) {
 	if err := w.BanLocal("sshd", claim("198.51.100.0/24", time.Hour), Evidence{}); !errors.Is(err, ErrNeverBan) {
 		t.Errorf("banning around the gateway: %v", err)
 	}
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.1", time.Hour), claim("198.0.0.0/8", time.Hour), claim("203.0.113.1", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("198.51.100.1", time.Hour), claim("198.0.0.0/8", time.Hour), claim("203.0.113.1", time.Hour)}}))
 	w.must(w.BanLocal("sshd", claim("192.0.2.5", time.Hour), Evidence{}))
 	w.wantDesired("sshd 192.0.2.5 1h0m0s", "sshd 203.0.113.1 1h0m0s")
 	w.SetNeverBan(never{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("192.0.2.5/32")}, nil)
@@ -283,15 +283,15 @@ func TestNeverBanBeatsEveryone(t *testing.T) {
 
 func TestAResetReplacesAndAWithdrawalLifts(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice, bob"}, "alice", "bob")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("192.0.2.1", time.Hour), claim("192.0.2.2", time.Hour)}}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("192.0.2.2", 2*time.Hour)}}))
-	w.Desired()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("192.0.2.3", time.Hour)}}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("192.0.2.2"))}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("192.0.2.1", time.Hour), claim("192.0.2.2", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("192.0.2.2", 2*time.Hour)}}))
+	w.Enforcement.Desired()
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("192.0.2.3", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("192.0.2.2"))}))
 	var heard []string
-	for len(w.Changed()) > 0 {
-		<-w.Changed()
-		for _, c := range w.Take(1) {
+	for len(w.Enforcement.Changed()) > 0 {
+		<-w.Enforcement.Changed()
+		for _, c := range w.Enforcement.Take(1) {
 			verb := "free "
 			if c.Ban {
 				verb = "ban "
@@ -310,8 +310,8 @@ func TestAResetReplacesAndAWithdrawalLifts(t *testing.T) {
 
 func TestBansLapseOnTimeAndLeaveNothingBehind(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "2 of alice, bob", Watch: "any of alice, bob"}, "alice", "bob")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("192.0.2.1", time.Hour)}}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("192.0.2.1", 2*time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("192.0.2.1", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("192.0.2.1", 2*time.Hour)}}))
 	w.must(w.BanLocal("sshd", claim("192.0.2.9", 90*time.Second), Evidence{}))
 	w.wantDesired("sshd 192.0.2.1 1h0m0s", "sshd 192.0.2.9 1m30s")
 	for _, step := range []struct {
@@ -348,11 +348,11 @@ func TestBansLapseOnTimeAndLeaveNothingBehind(t *testing.T) {
 
 func TestAPrefixCountsForWhatItContains(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "2 of alice, bob", Prefix: []string{"v4/24", "v6/48"}}, "alice", "bob")})
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("192.0.2.1", time.Hour), claim("2001:db8:0:1::5", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("192.0.2.1", time.Hour), claim("2001:db8:0:1::5", time.Hour)}}))
 	w.wantDesired()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("192.0.2.0/24", 2*time.Hour), claim("2001:db8:0:1::/64", 2*time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("192.0.2.0/24", 2*time.Hour), claim("2001:db8:0:1::/64", 2*time.Hour)}}))
 	w.wantDesired("sshd 192.0.2.1 1h0m0s", "sshd 2001:db8:0:1::5 1h0m0s")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("192.0.2.0/24"), ban.MustTarget("2001:db8:0:1::/64"))}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, ban.MustTarget("192.0.2.0/24"), ban.MustTarget("2001:db8:0:1::/64"))}))
 	w.wantDesired()
 }
 
@@ -361,21 +361,21 @@ func TestOwnChangesTellTheFeedEverything(t *testing.T) {
 	w.must(w.BanLocal("sshd", claim("192.0.2.1", time.Hour), Evidence{}))
 	w.must(w.BanLocal("sshd", claim("192.0.2.2", time.Hour), Evidence{}))
 	// What peers claim is not ours to repeat.
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("192.0.2.3", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("192.0.2.3", time.Hour)}}))
 	select {
-	case <-w.OwnChanged():
+	case <-w.Own.Changed():
 	default:
 		t.Error("nobody was woken")
 	}
-	if got := w.TakeOwn(); len(got) != 1 || len(got[0].Claims) != 2 || len(got[0].Withdrawn) != 0 {
+	if got := w.Own.Take(); len(got) != 1 || len(got[0].Claims) != 2 || len(got[0].Withdrawn) != 0 {
 		t.Errorf("took %+v", got)
 	}
-	_, err := w.Unban(ban.MustTarget("192.0.2.2"), 0, "")
+	_, err := w.Exemptions.Unban(ban.MustTarget("192.0.2.2"), 0, "")
 	w.must(err)
-	if got := w.TakeOwn(); len(got) != 1 || len(got[0].Claims) != 0 || !slices.Equal(got[0].Withdrawn, ban.Withdraw(ban.ReasonMistake, ban.MustTarget("192.0.2.2"))) {
+	if got := w.Own.Take(); len(got) != 1 || len(got[0].Claims) != 0 || !slices.Equal(got[0].Withdrawn, ban.Withdraw(ban.ReasonMistake, ban.MustTarget("192.0.2.2"))) {
 		t.Errorf("took %+v", got)
 	}
-	if got := w.Own("sshd"); len(got) != 1 || got[0].Target != ban.MustTarget("192.0.2.1") {
+	if got := w.Own.Claims("sshd"); len(got) != 1 || got[0].Target != ban.MustTarget("192.0.2.1") {
 		t.Errorf("own claims are %v", got)
 	}
 }

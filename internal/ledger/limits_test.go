@@ -17,7 +17,7 @@ func node(operator string, n int) ban.Feed {
 }
 
 func (w *world) quarantine(name string) *Quarantine {
-	for _, p := range w.Peers() {
+	for _, p := range w.Peers.List() {
 		if p.Name == name {
 			return p.Quarantine
 		}
@@ -37,54 +37,54 @@ func TestALimitOfForeignBytesQuarantinesAndIsNeverFatal(t *testing.T) {
 		reason QuarantineReason
 	}{
 		{
-			"disputes", func(w *world) { w.must(w.Dispute(feed("alice"), manyDisputes(maxDisputes))) },
-			func(w *world) { w.must(w.Dispute(feed("alice"), manyDisputes(maxDisputes+1))) }, QuarantineDisputes,
+			"disputes", func(w *world) { w.must(w.Peers.Dispute(feed("alice"), manyDisputes(maxDisputes))) },
+			func(w *world) { w.must(w.Peers.Dispute(feed("alice"), manyDisputes(maxDisputes+1))) }, QuarantineDisputes,
 		},
 		{
 			"disputes of several nodes",
 			func(w *world) {
-				w.must(w.Dispute(node("alice", 1), manyDisputes(maxDisputes-1)))
-				w.must(w.Dispute(node("alice", 2), manyDisputes(1)))
+				w.must(w.Peers.Dispute(node("alice", 1), manyDisputes(maxDisputes-1)))
+				w.must(w.Peers.Dispute(node("alice", 2), manyDisputes(1)))
 			},
 			func(w *world) {
-				w.must(w.Dispute(node("alice", 1), manyDisputes(maxDisputes)))
-				w.must(w.Dispute(node("alice", 2), manyDisputes(1)))
+				w.must(w.Peers.Dispute(node("alice", 1), manyDisputes(maxDisputes)))
+				w.must(w.Peers.Dispute(node("alice", 2), manyDisputes(1)))
 			}, QuarantineDisputes,
 		},
 		{
 			"targets", func(w *world) {
-				w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(100, 9, time.Hour)}))
+				w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(100, 9, time.Hour)}))
 			},
 			func(w *world) {
-				w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(100, 10, time.Hour)}))
+				w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(100, 10, time.Hour)}))
 			}, QuarantineTargets,
 		},
 		{
 			"feeds of an operator",
 			func(w *world) {
 				for n := range 3 {
-					w.must(w.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n, 1, time.Hour)}))
+					w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n, 1, time.Hour)}))
 				}
 			},
 			func(w *world) {
 				for n := range 4 {
-					w.must(w.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n, 1, time.Hour)}))
+					w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n, 1, time.Hour)}))
 				}
 			}, QuarantineFeeds,
 		},
 		{
 			"feeds in all", func(w *world) {
 				for n := range 2 {
-					w.must(w.Apply(ban.Change{Feed: node("carol", n), Reset: true, Claims: many(n, 1, time.Hour)}))
+					w.must(w.Peers.Apply(ban.Change{Feed: node("carol", n), Reset: true, Claims: many(n, 1, time.Hour)}))
 				}
-				w.must(w.Apply(ban.Change{Feed: node("alice", 0), Reset: true, Claims: many(0, 1, time.Hour)}))
+				w.must(w.Peers.Apply(ban.Change{Feed: node("alice", 0), Reset: true, Claims: many(0, 1, time.Hour)}))
 			},
 			func(w *world) {
 				for n := range 2 {
-					w.must(w.Apply(ban.Change{Feed: node("carol", n), Reset: true, Claims: many(n, 1, time.Hour)}))
+					w.must(w.Peers.Apply(ban.Change{Feed: node("carol", n), Reset: true, Claims: many(n, 1, time.Hour)}))
 				}
 				for n := range 2 {
-					w.must(w.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n, 1, time.Hour)}))
+					w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n, 1, time.Hour)}))
 				}
 			}, QuarantineFeeds,
 		},
@@ -92,12 +92,12 @@ func TestALimitOfForeignBytesQuarantinesAndIsNeverFatal(t *testing.T) {
 			"topics", func(w *world) {
 				f := feed("alice")
 				f.Topic = "second"
-				w.must(w.Apply(ban.Change{Feed: f, Reset: true, Claims: many(0, 1, time.Hour)}))
+				w.must(w.Peers.Apply(ban.Change{Feed: f, Reset: true, Claims: many(0, 1, time.Hour)}))
 			},
 			func(w *world) {
 				f := feed("alice")
 				for _, f.Topic = range []ban.Topic{"second", "third"} {
-					w.must(w.Apply(ban.Change{Feed: f, Reset: true, Claims: many(0, 1, time.Hour)}))
+					w.must(w.Peers.Apply(ban.Change{Feed: f, Reset: true, Claims: many(0, 1, time.Hour)}))
 				}
 			}, QuarantineTopics,
 		},
@@ -105,7 +105,7 @@ func TestALimitOfForeignBytesQuarantinesAndIsNeverFatal(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{}, "alice", "bob", "carol"), testingBounds: small})
 			replay := func(f func(*world)) {
-				w.must(w.Apply(honest))
+				w.must(w.Peers.Apply(honest))
 				f(w)
 				if w.Action("sshd", honest.Claims[0].Target) != policy.Ban {
 					t.Error("an honest peer's claim does not count")
@@ -130,7 +130,7 @@ func TestALimitOfForeignBytesQuarantinesAndIsNeverFatal(t *testing.T) {
 				replay(c.beyond)
 				check("after the replay")
 			}
-			w.must(w.Release(op("alice")))
+			w.must(w.Peers.Release(op("alice")))
 			if q := w.quarantine("alice"); q != nil {
 				t.Errorf("after the release: %+v", q)
 			}
@@ -151,7 +151,7 @@ func TestWhatIsKeptOfAPeerIsBounded(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{Live: ptr(40)}, "alice", "bob")})
 	most := capacity(w.Policy().Limits("sshd"))
 	for n := range 3 { // all of its nodes together
-		w.must(w.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*most, most, time.Hour)}))
+		w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*most, most, time.Hour)}))
 	}
 	check := func(when string) {
 		t.Helper()
@@ -160,7 +160,7 @@ func TestWhatIsKeptOfAPeerIsBounded(t *testing.T) {
 			t.Errorf("%s: %+v, want %d claims", when, s, most)
 		}
 		dropped := 0
-		for _, h := range w.Holds() {
+		for _, h := range w.Peers.Holds() {
 			if h.Why == HoldCapacity {
 				dropped += h.Claims
 			}
@@ -172,7 +172,7 @@ func TestWhatIsKeptOfAPeerIsBounded(t *testing.T) {
 	check("after the joins")
 	w.restart()
 	for n := range 3 {
-		w.must(w.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*most, most, time.Hour)}))
+		w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*most, most, time.Hour)}))
 	}
 	check("after a restart")
 	// What it withdraws makes room.
@@ -180,12 +180,12 @@ func TestWhatIsKeptOfAPeerIsBounded(t *testing.T) {
 	for _, c := range many(0, 100, 0) {
 		gone = append(gone, c.Target)
 	}
-	w.must(w.Apply(ban.Change{Feed: node("alice", 0), Withdrawn: ban.Withdraw(ban.ReasonMistake, gone...)}))
-	w.must(w.Apply(ban.Change{Feed: node("alice", 1), Claims: many(most, 100, time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: node("alice", 0), Withdrawn: ban.Withdraw(ban.ReasonMistake, gone...)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: node("alice", 1), Claims: many(most, 100, time.Hour)}))
 	if s := w.Stats(); s.Claims != most {
 		t.Errorf("%+v, want %d claims again", s, most)
 	}
-	for _, p := range w.Peers() {
+	for _, p := range w.Peers.List() {
 		if p.Name == "alice" && p.Withdrawn[ban.ReasonMistake] != 100 {
 			t.Errorf("it withdrew %v", p.Withdrawn)
 		}
@@ -198,21 +198,21 @@ func TestAnOperatorJoinsOnce(t *testing.T) {
 	limits := policy.LimitsSource{Live: ptr(300), PerHour: ptr(20), Turnover: ptr(1)}
 	w := newWorld(t, Options{Policy: limited(t, limits, "alice")})
 	rotate := func(n int) {
-		w.must(w.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*300, 300, 48*time.Hour)}))
-		w.must(w.Apply(ban.Change{Feed: node("alice", n-1), Reset: true}))
+		w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*300, 300, 48*time.Hour)}))
+		w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n-1), Reset: true}))
 	}
 	total := 0
 	for n := 1; n <= 20; n++ {
 		rotate(n)
-		for _, c := range w.Take(1 << 20) {
+		for _, c := range w.Enforcement.Take(1 << 20) {
 			if c.Ban {
 				total++
 			}
 		}
 		if n == 10 {
 			w.restart()
-			w.must(w.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*300, 300, 48*time.Hour)}))
-			w.Take(1 << 20)
+			w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*300, 300, 48*time.Hour)}))
+			w.Enforcement.Take(1 << 20)
 		}
 	}
 	if most := 300 + 20; total > most {
@@ -229,26 +229,26 @@ func TestAGuardOpensByAPersonOrTime(t *testing.T) {
 		replay := func() {
 			if restart {
 				w.restart()
-				w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: all}))
+				w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: all}))
 			}
 		}
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: all}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: all}))
 		w.wantBanned(10, "the floor")
 		var gone []ban.Target
 		for _, c := range all[10:] {
 			gone = append(gone, c.Target)
 		}
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, gone...)}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, gone...)}))
 		all = all[:10]
 		replay()
 		all = append(all, many(100, 30, 200*time.Hour)...)
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: all[10:]}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: all[10:]}))
 		w.wantBanned(10, "after what waited was withdrawn")
 		replay()
 		w.now = w.now.Add(guardOpens - time.Minute)
 		w.Expire(w.now)
 		w.wantBanned(10, "for a day")
-		if h := w.Holds(); len(h) != 1 || !h[0].Opens.Equal(t0.Add(guardOpens)) {
+		if h := w.Peers.Holds(); len(h) != 1 || !h[0].Opens.Equal(t0.Add(guardOpens)) {
 			t.Errorf("holds are %+v", h)
 		}
 		w.now = w.now.Add(2 * time.Minute)
@@ -264,24 +264,24 @@ func TestAGuardOpensByAPersonOrTime(t *testing.T) {
 // An approval for a time lets in what comes within it, over a restart too.
 func TestAnApprovalLastsAsLongAsItSays(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(10), Turnover: ptr(1)}, "alice")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 50, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 50, 48*time.Hour)}))
 	w.wantBanned(10, "the floor")
-	n, err := w.Approve(op("alice"), "", 6*time.Hour)
+	n, err := w.Peers.Approve(op("alice"), "", 6*time.Hour)
 	w.must(err)
 	if n != 40 {
 		t.Errorf("approved %d", n)
 	}
 	w.restart()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 50, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 50, 48*time.Hour)}))
 	for hour := range 8 {
 		w.now = t0.Add(time.Duration(hour) * time.Hour)
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000+100*hour, 100, 48*time.Hour)}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000+100*hour, 100, 48*time.Hour)}))
 		want := min(6, hour+1)*100 + 50
 		if got := w.count(); hour < 6 && got != want || hour >= 6 && got > 650+2*110 {
 			t.Errorf("in hour %d: %d are banned", hour, got)
 		}
 	}
-	if _, err := w.Approve(op("alice"), "", MaxApproval+1); err == nil {
+	if _, err := w.Peers.Approve(op("alice"), "", MaxApproval+1); err == nil {
 		t.Error("an approval for ever passed")
 	}
 }

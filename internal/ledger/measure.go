@@ -9,13 +9,13 @@ import (
 
 // Records measures every operator: its claims of addresses, weak ones left out,
 // and how many of them are of guests of this node. It looks at every claim.
-func (l *Ledger) Records() map[ban.Operator]policy.Record {
+func (l *Peers) Records() map[ban.Operator]policy.Record {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.records()
 }
 
-func (l *Ledger) records() map[ban.Operator]policy.Record {
+func (l *book) records() map[ban.Operator]policy.Record {
 	list := map[ban.Operator]policy.Record{}
 	now := l.now()
 	var by []ban.Operator
@@ -54,7 +54,7 @@ func (l *Ledger) records() map[ban.Operator]policy.Record {
 // Suspend quarantines the operators whose claims are of guests far more often
 // than those of the core ([policy.Mistaken]), and gives them. One that a person
 // released from that is not suspended again. It is durable when nil is returned.
-func (l *Ledger) Suspend() (list []ban.Operator, err error) {
+func (l *Peers) Suspend() (list []ban.Operator, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var core []ban.Operator

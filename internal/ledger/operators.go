@@ -113,7 +113,7 @@ func (f *feeds) markQuarantine(o ban.Operator, on bool) {
 
 // quarantineFor quarantines the operator of a feed, for a reason that no person
 // gave. One that is quarantined already stays so for the first reason.
-func (l *Ledger) quarantineFor(feed ban.Feed, reason QuarantineReason, now time.Time) {
+func (l *Peers) quarantineFor(feed ban.Feed, reason QuarantineReason, now time.Time) {
 	o := l.feeds.operator(feed.Operator)
 	if o.Quarantine != nil {
 		return
@@ -125,9 +125,9 @@ func (l *Ledger) quarantineFor(feed ban.Feed, reason QuarantineReason, now time.
 }
 
 // Undo quarantines an operator by hand: nothing that it claimed counts any
-// longer, in any topic, until [Ledger.Release]. It is durable when nil is
+// longer, in any topic, until [Peers.Release]. It is durable when nil is
 // returned, and gives how many bans were lifted.
-func (l *Ledger) Undo(o ban.Operator, comment string) (lifted int, err error) {
+func (l *Peers) Undo(o ban.Operator, comment string) (lifted int, err error) {
 	if len(comment) > maxComment {
 		return 0, fmt.Errorf("a comment has at most %d bytes", maxComment)
 	}
@@ -136,12 +136,12 @@ func (l *Ledger) Undo(o ban.Operator, comment string) (lifted int, err error) {
 
 // Release ends an operator's quarantine and forgets its strikes. It fails with
 // [ErrUnknown] if there is none.
-func (l *Ledger) Release(o ban.Operator) error {
+func (l *Peers) Release(o ban.Operator) error {
 	_, err := l.quarantine(o, nil)
 	return err
 }
 
-func (l *Ledger) quarantine(o ban.Operator, q *Quarantine) (lifted int, err error) {
+func (l *Peers) quarantine(o ban.Operator, q *Quarantine) (lifted int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -170,7 +170,7 @@ func (l *Ledger) quarantine(o ban.Operator, q *Quarantine) (lifted int, err erro
 }
 
 // banned counts the bans in force.
-func (l *Ledger) banned(now time.Time) (n int) {
+func (l *book) banned(now time.Time) (n int) {
 	for i := range l.table.all.len() {
 		if rec := l.table.all.at(i); rec.kind != ban.KindNone && rec.enforced(now) != 0 {
 			n++

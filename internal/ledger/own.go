@@ -63,7 +63,7 @@ type Local struct {
 // returned. It fails with [ErrNeverBan], [ErrAllowed], [ErrUnbanned] or
 // [ErrEnded], wrapped, for what cannot be banned. A claim of its source is only
 // ever lengthened; its hits are the greater of the two.
-func (l *Ledger) Ban(b Local) error {
+func (l *Own) Ban(b Local) error {
 	refused, err := l.BanAll([]Local{b})
 	if err == nil && len(refused) > 0 {
 		err = refused[0].Err
@@ -77,9 +77,9 @@ type Refused struct {
 	Err   error
 }
 
-// BanAll is [Ledger.Ban] for many in one durable step. It gives those that
+// BanAll is [Own.Ban] for many in one durable step. It gives those that
 // cannot be banned; with an error none is.
-func (l *Ledger) BanAll(bans []Local) (refused []Refused, err error) {
+func (l *Own) BanAll(bans []Local) (refused []Refused, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -97,7 +97,7 @@ func (l *Ledger) BanAll(bans []Local) (refused []Refused, err error) {
 			continue
 		}
 		o := ownRecord{topic: b.Topic, source: b.Source, claim: b.Claim, since: seconds(b.At), proof: b.Evidence}
-		if v := l.ownVote(o.place(), b.Source); v != nil && v.inForce(b.At) {
+		if v := l.voteOf(o.place(), b.Source); v != nil && v.inForce(b.At) {
 			old := v.claim(b.Claim.Target)
 			if old.End.After(o.claim.End) {
 				o.claim.End = old.End
@@ -108,11 +108,11 @@ func (l *Ledger) BanAll(bans []Local) (refused []Refused, err error) {
 		}
 		records = append(records, o)
 	}
-	return refused, l.commitOwn(records, now, nil)
+	return refused, l.commit(records, now, nil)
 }
 
 // mayBan refuses what local decisions cannot ban.
-func (l *Ledger) mayBan(b *Local, now time.Time) error {
+func (l *Own) mayBan(b *Local, now time.Time) error {
 	t, end := b.Claim.Target, b.Claim.End
 	if t.IsZero() {
 		return ban.ErrTarget
@@ -146,7 +146,7 @@ func (l *Ledger) mayBan(b *Local, now time.Time) error {
 // forgiven refuses what a person unbanned. A person bans it again, and so does
 // an offence after the unban; another program's ban or a list does not while the
 // unban lasts: it may rest on what was forgiven.
-func (l *Ledger) forgiven(b *Local) error {
+func (l *Own) forgiven(b *Local) error {
 	if b.Source == SourceHand {
 		return nil
 	}
@@ -158,7 +158,7 @@ func (l *Ledger) forgiven(b *Local) error {
 }
 
 // ownVote gives this node's vote of a source, or nil.
-func (l *Ledger) ownVote(p place, s Source) *vote {
+func (l *Own) voteOf(p place, s Source) *vote {
 	r, ok := l.recordAt(p)
 	if !ok {
 		return nil
@@ -170,7 +170,7 @@ func (l *Ledger) ownVote(p place, s Source) *vote {
 	return l.table.vote(r, n)
 }
 
-func (l *Ledger) recordAt(p place) (uint32, bool) {
+func (l *book) recordAt(p place) (uint32, bool) {
 	topic, ok := l.table.topics[p.topic]
 	if !ok {
 		return 0, false
@@ -180,7 +180,7 @@ func (l *Ledger) recordAt(p place) (uint32, bool) {
 
 // commitOwn makes own records durable, together with what also writes, then
 // lets them take effect.
-func (l *Ledger) commitOwn(records []ownRecord, now time.Time, also func(store.Tx) error) error {
+func (l *Own) commit(records []ownRecord, now time.Time, also func(store.Tx) error) error {
 	if len(records) == 0 && also == nil {
 		return nil
 	}
@@ -188,24 +188,24 @@ func (l *Ledger) commitOwn(records []ownRecord, now time.Time, also func(store.T
 	for i := range records {
 		encoded[i] = records[i].append(nil)
 	}
-	next := l.own
+	next := l.ownJournal
 	err := l.update(func(tx store.Tx) (err error) {
 		if also != nil {
 			if err := also(tx); err != nil {
 				return err
 			}
 		}
-		next, err = l.own.write(tx, encoded, l.feeds.own(), func(b []byte) []byte { return l.stillTrue(b, now) })
+		next, err = l.ownJournal.write(tx, encoded, l.feeds.own(), func(b []byte) []byte { return l.stillTrue(b, now) })
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("writing own bans: %w", err)
 	}
-	l.own = next
+	l.ownJournal = next
 	wide := map[int]bool{}
 	var errs []error
 	for i := range records {
-		errs = append(errs, l.takeOwn(&records[i], now, wide))
+		errs = append(errs, l.put(&records[i], now, wide))
 	}
 	for topic := range wide {
 		l.evaluateTopic(topic, now)
@@ -218,12 +218,12 @@ func (l *Ledger) commitOwn(records []ownRecord, now time.Time, also func(store.T
 // stillTrue gives a journal record back if it is what the ledger holds now.
 // A removal has done its work when it is in the oldest page: what it removed
 // is older.
-func (l *Ledger) stillTrue(b []byte, now time.Time) []byte {
+func (l *Own) stillTrue(b []byte, now time.Time) []byte {
 	var o ownRecord
 	if o.decode(b) != nil || o.removed {
 		return nil
 	}
-	v := l.ownVote(o.place(), o.source)
+	v := l.voteOf(o.place(), o.source)
 	if v == nil || v.since != o.since || !v.says(o.claim) || !v.kept(now) {
 		return nil
 	}
@@ -235,7 +235,7 @@ func (l *Ledger) stillTrue(b []byte, now time.Time) []byte {
 }
 
 // takeOwn puts an own record in force.
-func (l *Ledger) takeOwn(o *ownRecord, now time.Time, wide map[int]bool) error {
+func (l *Own) put(o *ownRecord, now time.Time, wide map[int]bool) error {
 	source, err := l.sources.number(o.source)
 	if err != nil {
 		return err
@@ -260,14 +260,14 @@ func (l *Ledger) takeOwn(o *ownRecord, now time.Time, wide map[int]bool) error {
 			l.credit(r, true)
 			l.history.own(now, o.topic, o.claim)
 		}
-		l.setOwn(r, source, o)
+		l.set(r, source, o)
 		l.evaluate(r, now)
 	}
 	l.ownDirty[o.place()] = o.reason
 	return nil
 }
 
-func (l *Ledger) setOwn(r uint32, source uint16, o *ownRecord) {
+func (l *Own) set(r uint32, source uint16, o *ownRecord) {
 	v := l.table.vote(r, source)
 	if v == nil {
 		v = l.table.addVote(r, source)
@@ -279,8 +279,8 @@ func (l *Ledger) setOwn(r uint32, source uint16, o *ownRecord) {
 }
 
 // loadOwn replays the journal. Verdicts are computed afterwards.
-func (l *Ledger) loadOwn(tx store.Tx, now time.Time) error {
-	return l.own.replay(tx, func(b []byte) error {
+func (l *Own) load(tx store.Tx, now time.Time) error {
+	return l.ownJournal.replay(tx, func(b []byte) error {
 		var o ownRecord
 		if err := o.decode(b); err != nil {
 			return err
@@ -301,7 +301,7 @@ func (l *Ledger) loadOwn(tx store.Tx, now time.Time) error {
 		}
 		r, err := l.table.put(topic, o.claim.Target)
 		if err == nil {
-			l.setOwn(r, source, &o)
+			l.set(r, source, &o)
 		}
 		return err
 	})
@@ -317,7 +317,7 @@ type Selection struct {
 // Withdraw ends own claims and nothing else: it shields nobody. It gives those
 // that it ended; the claims of other sources stay. Readers are told the reason.
 // It is durable when nil is returned.
-func (l *Ledger) Withdraw(w Selection, reason ban.Reason) (withdrawn []Local, err error) {
+func (l *Own) Withdraw(w Selection, reason ban.Reason) (withdrawn []Local, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var records []ownRecord
@@ -348,7 +348,7 @@ func (l *Ledger) Withdraw(w Selection, reason ban.Reason) (withdrawn []Local, er
 			}
 		}
 	}
-	if err := l.commitOwn(records, l.now(), nil); err != nil {
+	if err := l.commit(records, l.now(), nil); err != nil {
 		return nil, err
 	}
 	sortLocal(withdrawn)
@@ -361,7 +361,7 @@ func (b *Local) removal(reason ban.Reason) ownRecord {
 }
 
 // local gives an own vote as the decision that it came from.
-func (l *Ledger) local(topic int, r uint32, v *vote) Local {
+func (l *Own) local(topic int, r uint32, v *vote) Local {
 	p := place{l.table.byTopic[topic].name, l.table.target(r)}
 	return Local{
 		Topic: p.topic, Source: l.sources.names[v.feed], Claim: v.claim(p.target), At: time.Unix(int64(v.since), 0),

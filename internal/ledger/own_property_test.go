@@ -171,7 +171,7 @@ func TestWhatANodeSaysIsItsModel(t *testing.T) {
 				bans = slices.CompactFunc(slices.SortedFunc(slices.Values(bans), func(a, b Local) int {
 					return cmp.Or(a.Claim.Target.Compare(b.Claim.Target), cmp.Compare(a.Topic, b.Topic))
 				}), func(a, b Local) bool { return a.Topic == b.Topic && a.Claim.Target == b.Claim.Target })
-				refused, err := l.BanAll(bans)
+				refused, err := l.Own.BanAll(bans)
 				if err != nil {
 					t.Fatalf("%v", err)
 				}
@@ -189,7 +189,7 @@ func TestWhatANodeSaysIsItsModel(t *testing.T) {
 				if rapid.Bool().Draw(t, "some") {
 					s.Targets = drawTargets()
 				}
-				if _, err := l.Withdraw(s, ban.ReasonEnded); err != nil {
+				if _, err := l.Own.Withdraw(s, ban.ReasonEnded); err != nil {
 					t.Fatalf("%v", err)
 				}
 				m.remove(func(k ownKey) bool {
@@ -201,7 +201,7 @@ func TestWhatANodeSaysIsItsModel(t *testing.T) {
 				for _, target := range drawTargets() {
 					list = append(list, Exemption{Target: target, Topic: topic})
 				}
-				if _, err := l.Exempt(list, lasts); err != nil {
+				if _, err := l.Exemptions.Add(list, lasts); err != nil {
 					t.Fatalf("%v", err)
 				}
 				for _, e := range list {
@@ -234,11 +234,11 @@ func TestWhatANodeSaysIsItsModel(t *testing.T) {
 				// The feed is made equal to what the ledger holds.
 				clear(readers)
 				for _, topic := range topics {
-					readers.take([]OwnChange{{Topic: topic, Claims: l.Own(topic)}})
+					readers.take([]OwnChange{{Topic: topic, Claims: l.Own.Claims(topic)}})
 				}
 			}
 			m.remove(func(k ownKey) bool { return !m.told(k).After(now) })
-			readers.take(l.TakeOwn())
+			readers.take(l.Own.Take())
 			checkOwn(t, l, m, readers, now)
 		}
 	})
@@ -249,7 +249,7 @@ func checkOwn(t *rapid.T, l *Ledger, m *ownModel, readers heard, now time.Time) 
 	for topic := range l.table.byTopic {
 		for r := range l.table.records(topic) {
 			for v := range l.table.votesOf(r) {
-				if b := l.local(topic, r, v); v.kept(now) {
+				if b := l.Own.local(topic, r, v); v.kept(now) {
 					got[ownKey{place{b.Topic, b.Claim.Target}, b.Source}] = b.Claim
 				}
 			}
@@ -261,14 +261,14 @@ func checkOwn(t *rapid.T, l *Ledger, m *ownModel, readers heard, now time.Time) 
 	}
 	for _, topic := range []ban.Topic{"sshd", "mail"} {
 		want := m.says(topic, now)
-		if says := l.Own(topic); !slices.EqualFunc(says, want, same) {
+		if says := l.Own.Claims(topic); !slices.EqualFunc(says, want, same) {
 			t.Fatalf("its feed says\n%v\nand the model\n%v", says, want)
 		}
 		if says := readers.says(topic, now); !slices.EqualFunc(says, want, same) {
 			t.Fatalf("readers know\n%v\nand the model says\n%v", says, want)
 		}
 		banned, bans := map[ban.Target]bool{}, map[ban.Target]bool{}
-		for _, e := range l.InForce(topic, 1<<20) {
+		for _, e := range l.Enforcement.InForce(topic, 1<<20) {
 			banned[e.Target] = true
 		}
 		for k, c := range m.claims {

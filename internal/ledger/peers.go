@@ -44,7 +44,7 @@ type Peer struct {
 }
 
 // Peers lists every operator that the rules name or that is heard, by name.
-func (l *Ledger) Peers() []Peer {
+func (l *Peers) List() []Peer {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := l.now()
@@ -118,7 +118,7 @@ func (l *Ledger) Peers() []Peer {
 
 // credit counts for the peers that claimed a target what happened here: met
 // says that it offended, otherwise a person unbanned it.
-func (l *Ledger) credit(r uint32, met bool) {
+func (l *book) credit(r uint32, met bool) {
 	var seen []ban.Operator
 	for v := range l.table.votesOf(r) {
 		if isOwn(v.feed) {
@@ -141,7 +141,7 @@ func (l *Ledger) credit(r uint32, met bool) {
 
 // Met tells the ledger that a target offended here, where that did not lead to
 // a ban: for peers' usefulness.
-func (l *Ledger) Met(topic ban.Topic, target ban.Target) {
+func (l *Peers) Met(topic ban.Topic, target ban.Target) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t, ok := l.table.topics[topic]; ok {

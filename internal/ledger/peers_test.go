@@ -27,7 +27,7 @@ func many(from, n int, d time.Duration) []ban.Claim {
 
 func (w *world) count() int {
 	n := 0
-	for range w.Desired() {
+	for range w.Enforcement.Desired() {
 		n++
 	}
 	return n
@@ -46,14 +46,14 @@ func limited(t testing.TB, l policy.LimitsSource, names ...string) *policy.Polic
 
 func TestAFloodWaitsForAPersonAndIsWatchedMeanwhile(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(500)}, "alice")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 1000, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 1000, 48*time.Hour)}))
 	w.wantBanned(1000, "after the join")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 1000, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 1000, 48*time.Hour)}))
 	w.wantBanned(1500, "after a flood: the hour's rate may pass")
 	if !w.Watched("sshd", many(100_900, 1, 0)[0].Target) {
 		t.Error("what waits is not watched")
 	}
-	holds := w.Holds()
+	holds := w.Peers.Holds()
 	if len(holds) != 1 || holds[0].Claims != 500 || holds[0].Why != HoldGuard || holds[0].Name != "alice" || len(holds[0].Sample) == 0 {
 		t.Fatalf("holds are %+v", holds)
 	}
@@ -63,48 +63,48 @@ func TestAFloodWaitsForAPersonAndIsWatchedMeanwhile(t *testing.T) {
 	w.must(w.Close())
 	w.restart()
 	join := ban.Change{Feed: feed("alice"), Reset: true, Claims: append(many(0, 1000, 48*time.Hour), many(100_000, 1000, 48*time.Hour)...)}
-	w.must(w.Apply(join))
+	w.must(w.Peers.Apply(join))
 	w.wantBanned(1500, "after a restart")
 	w.now = w.now.Add(10 * time.Hour)
 	w.Expire(w.now)
 	w.wantBanned(1500, "hours later")
-	n, err := w.Approve(op("alice"), "sshd", 0)
+	n, err := w.Peers.Approve(op("alice"), "sshd", 0)
 	w.must(err)
 	if n != 500 {
 		t.Errorf("approved %d", n)
 	}
 	w.wantBanned(2000, "after the approval")
 	w.restart()
-	w.must(w.Apply(join))
+	w.must(w.Peers.Apply(join))
 	w.wantBanned(2000, "after the approval and a restart")
-	if _, err := w.Approve(op("alice"), "sshd", 0); !errors.Is(err, ErrUnknown) {
+	if _, err := w.Peers.Approve(op("alice"), "sshd", 0); !errors.Is(err, ErrUnknown) {
 		t.Errorf("approving nothing: %v", err)
 	}
 }
 
 func TestARejectedFloodStaysRejected(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(10)}, "alice")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 50, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 50, 48*time.Hour)}))
 	w.wantBanned(10, "the floor")
-	n, err := w.Reject(op("alice"), "")
+	n, err := w.Peers.Reject(op("alice"), "")
 	w.must(err)
 	if n != 40 {
 		t.Errorf("rejected %d", n)
 	}
 	w.restart()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 50, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 50, 48*time.Hour)}))
 	w.now = t0.Add(5 * time.Hour)
 	w.Expire(w.now)
 	w.wantBanned(10, "after a restart and hours")
 	// The guard let go with the rejection: what comes now is looked at anew.
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000, 5, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000, 5, 48*time.Hour)}))
 	w.wantBanned(15, "five more")
 }
 
 // Whom nobody asks about it, a flood reaches at its hourly rate, a day later.
 func TestAFloodThatNobodyDecidesAboutComesInSlowly(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(20), Turnover: ptr(0)}, "alice")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 100, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 100, 48*time.Hour)}))
 	w.wantBanned(20, "the hour's rate")
 	for hour := range 23 {
 		w.now = t0.Add(time.Duration(hour) * time.Hour)
@@ -118,7 +118,7 @@ func TestAFloodThatNobodyDecidesAboutComesInSlowly(t *testing.T) {
 		w.Expire(w.now)
 	}
 	w.wantBanned(60, "two hours after that day")
-	if h := w.Holds(); len(h) != 1 || h[0].Why != HoldBudget || h[0].Claims != 40 {
+	if h := w.Peers.Holds(); len(h) != 1 || h[0].Why != HoldBudget || h[0].Claims != 40 {
 		t.Errorf("holds are %+v", h)
 	}
 	// What waits and is withdrawn never counts.
@@ -126,18 +126,18 @@ func TestAFloodThatNobodyDecidesAboutComesInSlowly(t *testing.T) {
 	for _, c := range many(0, 100, 0) {
 		gone = append(gone, c.Target)
 	}
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, gone...)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, gone...)}))
 	w.now = t0.Add(30 * time.Hour)
 	w.Expire(w.now)
 	w.wantBanned(0, "after a withdrawal")
-	if len(w.Holds()) != 0 {
-		t.Errorf("something waits: %+v", w.Holds())
+	if len(w.Peers.Holds()) != 0 {
+		t.Errorf("something waits: %+v", w.Peers.Holds())
 	}
 }
 
 func TestLiveBansAndAddressesAreBounded(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{Live: ptr(50)}, "alice")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: append(many(0, 40, time.Hour), many(1000, 40, 9*time.Hour)...)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: append(many(0, 40, time.Hour), many(1000, 40, 9*time.Hour)...)}))
 	w.wantBanned(50, "the live budget")
 	w.now = t0.Add(time.Hour + time.Minute)
 	w.Expire(w.now)
@@ -147,7 +147,7 @@ func TestLiveBansAndAddressesAreBounded(t *testing.T) {
 
 	p := rules(t, policy.TopicSource{Ban: "any of everyone", Prefix: []string{"v4/16"}, Limits: &policy.LimitsSource{Addresses: ptr(70_000)}}, "alice")
 	w = newWorld(t, Options{Policy: p})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("11.1.0.0/16", time.Hour), claim("11.2.0.0/16", time.Hour), claim("11.3.0.0/24", time.Hour), claim("0.0.0.0/1", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("11.1.0.0/16", time.Hour), claim("11.2.0.0/16", time.Hour), claim("11.3.0.0/24", time.Hour), claim("0.0.0.0/1", time.Hour)}}))
 	w.wantDesired("sshd 11.1.0.0/16 1h0m0s", "sshd 11.3.0.0/24 1h0m0s")
 }
 
@@ -156,14 +156,14 @@ func TestStrikesQuarantineAndSurviveAKill(t *testing.T) {
 		Policy:   limited(t, policy.LimitsSource{}, "alice", "bob"),
 		NeverBan: never{netip.MustParsePrefix("11.0.0.0/24")},
 	})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("12.0.0.1", time.Hour), claim("11.0.0.1", time.Hour), claim("11.0.0.1", 2*time.Hour), claim("0.0.0.0/1", time.Hour)}}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("12.0.0.2", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("12.0.0.1", time.Hour), claim("11.0.0.1", time.Hour), claim("11.0.0.1", 2*time.Hour), claim("0.0.0.0/1", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Claims: []ban.Claim{claim("12.0.0.2", time.Hour)}}))
 	w.wantBanned(2, "two strikes")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("11.0.0.9", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("11.0.0.9", time.Hour)}}))
 	w.wantDesired("sshd 12.0.0.2 1h0m0s")
 	check := func() {
 		t.Helper()
-		for _, p := range w.Peers() {
+		for _, p := range w.Peers.List() {
 			if p.Name == "alice" && (p.Quarantine == nil || p.Quarantine.Reason != QuarantineStrikes || p.Strikes != 3 || len(p.Recent) != 3) {
 				t.Errorf("alice is %+v", p)
 			}
@@ -177,34 +177,34 @@ func TestStrikesQuarantineAndSurviveAKill(t *testing.T) {
 	}
 	check()
 	w.restart()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("12.0.0.1", time.Hour)}}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: []ban.Claim{claim("12.0.0.2", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: []ban.Claim{claim("12.0.0.1", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: []ban.Claim{claim("12.0.0.2", time.Hour)}}))
 	w.wantDesired("sshd 12.0.0.2 1h0m0s")
 	check()
-	w.must(w.Release(op("alice")))
+	w.must(w.Peers.Release(op("alice")))
 	w.wantDesired("sshd 12.0.0.1 1h0m0s", "sshd 12.0.0.2 1h0m0s")
-	lifted, err := w.Undo(op("bob"), "")
+	lifted, err := w.Peers.Undo(op("bob"), "")
 	w.must(err)
 	if lifted != 1 {
 		t.Errorf("undo lifted %d", lifted)
 	}
 	w.restart()
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: []ban.Claim{claim("12.0.0.2", time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: []ban.Claim{claim("12.0.0.2", time.Hour)}}))
 	w.wantBanned(0, "after undo and a restart")
-	w.must(w.Release(op("bob")))
+	w.must(w.Peers.Release(op("bob")))
 	w.wantBanned(1, "after the release")
-	if err := w.Release(op("bob")); !errors.Is(err, ErrUnknown) {
+	if err := w.Peers.Release(op("bob")); !errors.Is(err, ErrUnknown) {
 		t.Errorf("releasing twice: %v", err)
 	}
 }
 
 func TestDisputesLiftABanWhileTheyStand(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", Watch: "any of alice", Dispute: "2 of alice, bob, carol"}, "alice", "bob", "carol")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("12.0.0.1", 5*time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("12.0.0.1", 5*time.Hour)}}))
 	d := []Dispute{{ban.MustTarget("12.0.0.1"), t0.Add(time.Hour)}}
-	w.must(w.Dispute(feed("bob"), d))
+	w.must(w.Peers.Dispute(feed("bob"), d))
 	w.wantBanned(1, "one dispute")
-	w.must(w.Dispute(feed("carol"), d))
+	w.must(w.Peers.Dispute(feed("carol"), d))
 	w.wantBanned(0, "two disputes")
 	if e := w.Explain(ban.MustTarget("12.0.0.1")); e.Standings[0].Why != policy.ReasonDisputed || e.Standings[0].Action != policy.Watch {
 		t.Errorf("explain says %+v", e.Standings[0])
@@ -212,10 +212,10 @@ func TestDisputesLiftABanWhileTheyStand(t *testing.T) {
 	w.now = t0.Add(time.Hour + 10*time.Second)
 	w.Expire(w.now)
 	w.wantBanned(1, "when the disputes ended")
-	w.must(w.Dispute(feed("bob"), []Dispute{{ban.MustTarget("12.0.0.1"), t0.Add(3 * time.Hour)}}))
-	w.must(w.Dispute(feed("carol"), []Dispute{{ban.MustTarget("12.0.0.1"), t0.Add(3 * time.Hour)}}))
+	w.must(w.Peers.Dispute(feed("bob"), []Dispute{{ban.MustTarget("12.0.0.1"), t0.Add(3 * time.Hour)}}))
+	w.must(w.Peers.Dispute(feed("carol"), []Dispute{{ban.MustTarget("12.0.0.1"), t0.Add(3 * time.Hour)}}))
 	w.wantBanned(0, "two new disputes")
-	w.must(w.Dispute(feed("bob"), nil))
+	w.must(w.Peers.Dispute(feed("bob"), nil))
 	w.wantBanned(1, "when one was withdrawn")
 }
 
@@ -229,7 +229,7 @@ func TestProbationEndsByItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t, Options{Policy: p})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("12.0.0.1", 5*time.Hour)}}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("12.0.0.1", 5*time.Hour)}}))
 	w.wantBanned(0, "on probation")
 	if e := w.Explain(ban.MustTarget("12.0.0.1")); e.Standings[0].Why != policy.ReasonProbation || !w.Watched("sshd", ban.MustTarget("12.0.0.1")) {
 		t.Errorf("explain says %+v", e.Standings[0])
@@ -242,21 +242,21 @@ func TestProbationEndsByItself(t *testing.T) {
 func TestWhenAClaimArrivedIsKnownAfterARestart(t *testing.T) {
 	p := rules(t, policy.TopicSource{Ban: "2 of alice, bob within 1h"}, "alice", "bob")
 	w := newWorld(t, Options{Policy: p})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 1, 48*time.Hour)}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: many(5, 1, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 1, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: many(5, 1, 48*time.Hour)}))
 	w.now = t0.Add(30 * time.Minute)
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(1, 1, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(1, 1, 48*time.Hour)}))
 	w.now = t0.Add(2 * time.Hour)
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Claims: many(0, 2, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Claims: many(0, 2, 48*time.Hour)}))
 	w.wantBanned(0, "too far apart")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(5, 1, 48*time.Hour)}))
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(7, 1, 48*time.Hour)}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Claims: many(7, 1, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(5, 1, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(7, 1, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Claims: many(7, 1, 48*time.Hour)}))
 	w.wantBanned(1, "close together")
 	w.must(w.Close())
 	w.restart()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: append(many(0, 2, 48*time.Hour), append(many(5, 1, 48*time.Hour), many(7, 1, 48*time.Hour)...)...)}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: append(many(0, 2, 48*time.Hour), append(many(5, 1, 48*time.Hour), many(7, 1, 48*time.Hour)...)...)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: append(many(0, 2, 48*time.Hour), append(many(5, 1, 48*time.Hour), many(7, 1, 48*time.Hour)...)...)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: append(many(0, 2, 48*time.Hour), append(many(5, 1, 48*time.Hour), many(7, 1, 48*time.Hour)...)...)}))
 	w.wantBanned(1, "after a restart")
 }
 
@@ -266,9 +266,9 @@ func TestABanBeganBeforeTheRestart(t *testing.T) {
 	w := newWorld(t, Options{Policy: p})
 	own, peers := many(0, 1, 48*time.Hour), many(1, 1, 48*time.Hour)
 	w.must(w.BanLocal("sshd", own[0], Evidence{}))
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: peers}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: peers}))
 	w.now = t0.Add(time.Hour)
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: own})) // of who is banned here already
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: own})) // of who is banned here already
 	check := func(when string) {
 		t.Helper()
 		for _, c := range []ban.Claim{own[0], peers[0]} {
@@ -282,7 +282,7 @@ func TestABanBeganBeforeTheRestart(t *testing.T) {
 	w.must(w.Close())
 	w.now = t0.Add(2 * time.Hour)
 	w.restart()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: append(own, peers...)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: append(own, peers...)}))
 	check("after a restart")
 }
 
@@ -298,10 +298,10 @@ func TestTheNewestUnbanOfATargetCounts(t *testing.T) {
 	want("sshd", time.Time{})
 	for i, e := range []Exemption{{Target: ban.MustTarget("12.0.0.0/24")}, {Target: target}, {Target: target, Topic: "spam"}, {Target: ban.MustTarget("12.0.1.0/24")}} {
 		w.now = t0.Add(time.Duration(i) * time.Minute)
-		_, err := w.Exempt([]Exemption{e}, 0)
+		_, err := w.Exemptions.Add([]Exemption{e}, 0)
 		w.must(err)
 	}
-	_, err := w.Allow(ban.MustTarget("12.0.0.0/8"), time.Time{}, "")
+	_, err := w.Exemptions.Allow(ban.MustTarget("12.0.0.0/8"), time.Time{}, "")
 	w.must(err)
 	want("sshd", t0.Add(time.Minute))
 	want("spam", t0.Add(2*time.Minute))
@@ -309,17 +309,17 @@ func TestTheNewestUnbanOfATargetCounts(t *testing.T) {
 
 func TestPeersUsefulnessIsCounted(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{}, "alice", "bob")})
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 10, time.Hour)}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: many(8, 4, time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 10, time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: many(8, 4, time.Hour)}))
 	w.must(w.BanLocal("sshd", many(0, 1, time.Hour)[0], Evidence{}))
-	_, err := w.Unban(many(1, 1, 0)[0].Target, 0, "")
+	_, err := w.Exemptions.Unban(many(1, 1, 0)[0].Target, 0, "")
 	w.must(err)
 	w.must(w.Close())
 	w.restart()
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 10, time.Hour)}))
-	w.must(w.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: many(8, 4, time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 10, time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Reset: true, Claims: many(8, 4, time.Hour)}))
 	got := ""
-	for _, p := range w.Peers() {
+	for _, p := range w.Peers.List() {
 		got += fmt.Sprintf("%s: %d feeds, %d claims, %d banning, %d alone, %d corroborated, %d met, %d overruled\n",
 			p.Name, p.Feeds, p.Claims, p.Banning, p.Alone, p.Corroborated, p.Met, p.Overruled)
 	}
@@ -336,13 +336,13 @@ func TestAJoinInPiecesIsNoFlood(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{}, "alice")})
 	join := func(each, n int) {
 		for i := 0; i < n; i += each {
-			w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: i == 0, More: i+each < n, Claims: many(i, min(each, n-i), 48*time.Hour)}))
+			w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: i == 0, More: i+each < n, Claims: many(i, min(each, n-i), 48*time.Hour)}))
 		}
 	}
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true})) // it is followed, and nothing was heard yet
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true})) // it is followed, and nothing was heard yet
 	join(400, 3000)
 	w.wantBanned(3000, "after the join")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 2000, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(100_000, 2000, 48*time.Hour)}))
 	w.wantBanned(4250, "after a flood: ten of its usual hours pass")
 	w.must(w.Close())
 	w.restart()
@@ -350,7 +350,7 @@ func TestAJoinInPiecesIsNoFlood(t *testing.T) {
 	w.now = w.now.Add(time.Hour)
 	all := append(many(0, 3000, 48*time.Hour), many(100_000, 2000, 48*time.Hour)...)
 	for i := 0; i < len(all); i += 700 {
-		w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: i == 0, More: i+700 < len(all), Claims: all[i:min(i+700, len(all))]}))
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: i == 0, More: i+700 < len(all), Claims: all[i:min(i+700, len(all))]}))
 	}
 	w.wantBanned(4250, "after a restart")
 	for _, i := range []int{0, 2999} {
@@ -359,8 +359,8 @@ func TestAJoinInPiecesIsNoFlood(t *testing.T) {
 		}
 	}
 	// What a later Reset does not repeat is withdrawn at its end, not before.
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Reset: true, More: true, Claims: many(0, 10, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, More: true, Claims: many(0, 10, 48*time.Hour)}))
 	w.wantBanned(4250, "in the middle of a Reset")
-	w.must(w.Apply(ban.Change{Feed: feed("alice"), Claims: many(2000, 10, 48*time.Hour)}))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(2000, 10, 48*time.Hour)}))
 	w.wantBanned(20, "after a Reset")
 }

@@ -68,7 +68,7 @@ func (p *pending) loadClock(tx store.Tx, now time.Time) (away time.Duration) {
 
 // save writes what is pending about peers, together with what also writes, in
 // one transaction. When it fails everything stays pending.
-func (l *Ledger) save(now time.Time, also func(store.Tx) error) error {
+func (l *Peers) save(now time.Time, also func(store.Tx) error) error {
 	f := &l.feeds
 	p := &f.pending
 	if l.store != nil {
@@ -101,7 +101,7 @@ func (l *Ledger) save(now time.Time, also func(store.Tx) error) error {
 }
 
 // saveRecords writes the records of feeds, operators and budgets that changed.
-func (l *Ledger) saveRecords(tx store.Tx, now time.Time) error {
+func (l *Peers) saveRecords(tx store.Tx, now time.Time) error {
 	p := &l.feeds.pending
 	put := func(bucket, key string, record any) error {
 		value, err := json.Marshal(record)
@@ -135,7 +135,7 @@ func (l *Ledger) saveRecords(tx store.Tx, now time.Time) error {
 }
 
 // touch remembers that a record's verdict is due when what is pending is saved.
-func (p *pending) touch(l *Ledger, r uint32) {
+func (p *pending) touch(l *book, r uint32) {
 	if l.loading {
 		return
 	}
@@ -151,7 +151,7 @@ func (p *pending) touch(l *Ledger, r uint32) {
 }
 
 // settle lets what was saved take effect.
-func (l *Ledger) settle(now time.Time) {
+func (l *Peers) settle(now time.Time) {
 	p := &l.feeds.pending
 	touched, topics, all := p.touched, p.topics, p.all
 	p.touched, p.topics, p.all = nil, nil, false
@@ -171,7 +171,7 @@ func (l *Ledger) settle(now time.Time) {
 }
 
 // tidy does what is due about peers; the lock is held.
-func (l *Ledger) tidy(now time.Time) {
+func (l *Peers) tidy(now time.Time) {
 	f := &l.feeds
 	if len(f.known) > 0 && now.Sub(f.opened) > forget {
 		clear(f.known)

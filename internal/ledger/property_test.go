@@ -172,7 +172,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 		kernel := map[ban.Target]time.Time{}
 		take := func() {
 			for {
-				list := l.Take(2)
+				list := l.Enforcement.Take(2)
 				for _, c := range list {
 					if c.Ban {
 						kernel[c.Target] = c.Until
@@ -216,18 +216,18 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 					c.Claims = append(c.Claims, claim)
 					say(f, claim)
 				}
-				if err := l.Apply(c); err != nil {
+				if err := l.Peers.Apply(c); err != nil {
 					t.Fatalf("%v", err)
 				}
 			case 4: // a withdrawal
 				target := drawTarget()
 				delete(m.feeds[f], target)
-				if err := l.Apply(ban.Change{Feed: f, Withdrawn: ban.Withdraw(ban.ReasonEnded, target)}); err != nil {
+				if err := l.Peers.Apply(ban.Change{Feed: f, Withdrawn: ban.Withdraw(ban.ReasonEnded, target)}); err != nil {
 					t.Fatalf("%v", err)
 				}
 			case 5: // an own ban
 				c := ban.Claim{Target: drawTarget(), End: drawEnd(), Hits: 1, Basis: ban.BasisStrong}
-				err := l.Ban(Local{Topic: "sshd", Source: SourceHand, Claim: c})
+				err := l.Own.Ban(Local{Topic: "sshd", Source: SourceHand, Claim: c})
 				_, protected := m.never.Protects(c.Target)
 				for _, e := range m.exempt {
 					if e.Allow && !e.over(now) {
@@ -248,9 +248,9 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 				e := Exemption{Target: drawTarget(), Allow: rapid.Bool().Draw(t, "allow"), Until: now.Add(time.Duration(rapid.IntRange(1, 200).Draw(t, "minutes")) * time.Minute)}
 				var err error
 				if e.Allow {
-					_, err = l.Allow(e.Target, e.Until, "")
+					_, err = l.Exemptions.Allow(e.Target, e.Until, "")
 				} else {
-					_, err = l.Unban(e.Target, e.Until.Sub(now), "")
+					_, err = l.Exemptions.Unban(e.Target, e.Until.Sub(now), "")
 				}
 				if err != nil {
 					t.Fatalf("%v", err)
@@ -276,7 +276,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 				l.store.Close()
 				l = open(m.policy, m.never)
 				kernel = map[ban.Target]time.Time{}
-				for _, e := range l.Desired() {
+				for _, e := range l.Enforcement.Desired() {
 					kernel[e.Target] = e.Until
 				}
 				for f, votes := range m.feeds {
@@ -284,7 +284,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 					for _, v := range votes {
 						c.Claims = append(c.Claims, v.Claim)
 					}
-					if err := l.Apply(c); err != nil {
+					if err := l.Peers.Apply(c); err != nil {
 						t.Fatalf("%v", err)
 					}
 				}

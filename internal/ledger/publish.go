@@ -35,7 +35,7 @@ func (v *vote) kept(now time.Time) bool {
 // ownClaim gives what this node says of a record's target, if anything: of the
 // claims of its sources the one with the strongest basis, and of those the one
 // that lasts longest. When that ends, another takes its place.
-func (l *Ledger) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
+func (l *book) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
 	target := l.table.target(r)
 	for v := range l.table.votesOf(r) {
 		if !isOwn(v.feed) || !v.kept(now) {
@@ -53,7 +53,7 @@ func (l *Ledger) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
 }
 
 // bansHere says whether an own claim of a record's target is in force.
-func (l *Ledger) bansHere(r uint32, now time.Time) bool {
+func (l *book) bansHere(r uint32, now time.Time) bool {
 	for v := range l.table.votesOf(r) {
 		if isOwn(v.feed) && v.inForce(now) {
 			return true
@@ -69,7 +69,7 @@ func strength(b ban.Basis) int {
 
 // Own gives this node's own claims in a topic that are in force, sorted: what
 // its feed should say.
-func (l *Ledger) Own(topic ban.Topic) []ban.Claim {
+func (l *Own) Claims(topic ban.Topic) []ban.Claim {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	t, ok := l.table.topics[topic]
@@ -89,11 +89,11 @@ func (l *Ledger) Own(topic ban.Topic) []ban.Claim {
 
 // mayTell says whether an own claim is for others' eyes: a private address that
 // this node banned means nothing elsewhere, or someone else.
-func (l *Ledger) mayTell(t ban.Target) bool {
-	if l.peers == nil {
+func (l *Own) mayTell(t ban.Target) bool {
+	if l.neverPeers == nil {
 		return true
 	}
-	_, never := l.peers.Protects(t)
+	_, never := l.neverPeers.Protects(t)
 	return !never
 }
 
@@ -105,13 +105,13 @@ type OwnChange struct {
 }
 
 // OwnChanged receives a value when there is something for
-// [Ledger.TakeOwn].
-func (l *Ledger) OwnChanged() <-chan struct{} { return l.ownReady }
+// [Own.Take].
+func (l *Own) Changed() <-chan struct{} { return l.ownReady }
 
 // TakeOwn gives what changed of the own claims since the last call, by topic
 // and sorted. Claims that ended by themselves are not among it. What was taken
-// and not published because of a crash shows as a difference to [Ledger.Own].
-func (l *Ledger) TakeOwn() []OwnChange {
+// and not published because of a crash shows as a difference to [Own.Claims].
+func (l *Own) Take() []OwnChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -139,7 +139,7 @@ func (l *Ledger) TakeOwn() []OwnChange {
 	return list
 }
 
-func (l *Ledger) toTell(p place, now time.Time) (c ban.Claim, ok bool) {
+func (l *Own) toTell(p place, now time.Time) (c ban.Claim, ok bool) {
 	r, ok := l.recordAt(p)
 	if !ok || !l.mayTell(p.target) {
 		return c, false
@@ -147,7 +147,7 @@ func (l *Ledger) toTell(p place, now time.Time) (c ban.Claim, ok bool) {
 	return l.ownClaim(r, now)
 }
 
-func (l *Ledger) notifyOwn() {
+func (l *book) notifyOwn() {
 	if len(l.ownDirty) > 0 {
 		select {
 		case l.ownReady <- struct{}{}:

@@ -96,7 +96,7 @@ func (r *Replay) Feed(e Event) error {
 			r.seen[Conflict{e.Feed.Operator, r.l.nameOf(e.Feed.Operator), e.Claim.Target, why}] = true
 		}
 	}
-	if err := r.l.Apply(c); err != nil {
+	if err := r.l.Peers.Apply(c); err != nil {
 		return err
 	}
 	r.collect()
@@ -114,7 +114,7 @@ func protects(p policy.Protection, t ban.Target) (string, bool) {
 }
 
 func (r *Replay) collect() {
-	for _, c := range r.l.Take(1 << 30) {
+	for _, c := range r.l.Enforcement.Take(1 << 30) {
 		if c.Ban {
 			r.banned[c.Target] = true
 			delete(r.watched, c.Target)
@@ -126,7 +126,7 @@ func (r *Replay) collect() {
 func (r *Replay) End() Trial {
 	t := r.trial
 	t.Banned, t.Watched = len(r.banned), len(r.watched)
-	for _, h := range r.l.Holds() {
+	for _, h := range r.l.Peers.Holds() {
 		t.Held += h.Claims
 	}
 	t.Conflicts = slices.SortedFunc(maps.Keys(r.seen), func(a, b Conflict) int {

@@ -62,11 +62,11 @@ func TestNothingVitalIsEverInForce(t *testing.T) {
 			switch rapid.SampledFrom([]string{"peer", "peer", "peer", "own", "vital", "foreign", "allow", "withdraw"}).Draw(t, "step") {
 			case "peer":
 				name := rapid.SampledFrom([]string{"alice", "bob"}).Draw(t, "who")
-				if err := l.Apply(ban.Change{Feed: feed(name), Claims: []ban.Claim{c}}); err != nil {
+				if err := l.Peers.Apply(ban.Change{Feed: feed(name), Claims: []ban.Claim{c}}); err != nil {
 					t.Fatal(err)
 				}
 			case "withdraw":
-				if err := l.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, target)}); err != nil {
+				if err := l.Peers.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonEnded, target)}); err != nil {
 					t.Fatal(err)
 				}
 			case "own":
@@ -83,7 +83,7 @@ func TestNothingVitalIsEverInForce(t *testing.T) {
 				l.SetNeverBan(set(vital), set(append(vital[:len(vital):len(vital)], foreign...)))
 			case "allow":
 				allowed = append(allowed, prefixOf(target))
-				if _, err := l.Allow(target, time.Time{}, ""); err != nil {
+				if _, err := l.Exemptions.Allow(target, time.Time{}, ""); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -91,7 +91,7 @@ func TestNothingVitalIsEverInForce(t *testing.T) {
 				now = now.Add(time.Minute)
 				l.Expire(now)
 			}
-			for _, change := range l.Take(1 << 20) {
+			for _, change := range l.Enforcement.Take(1 << 20) {
 				if delete(told, change.Target); change.Ban {
 					told[change.Target] = true
 				}

@@ -11,7 +11,7 @@ import (
 // told gives this node's own claims as its feed says them, with their ends from
 // the test's beginning.
 func (w *world) told() (list []string) {
-	for _, c := range w.Own("sshd") {
+	for _, c := range w.Own.Claims("sshd") {
 		list = append(list, c.Target.String()+" "+c.Basis.String()+" "+c.End.Sub(t0).String())
 	}
 	return list
@@ -37,12 +37,12 @@ func TestStrongEvidenceIsToldForAsLongAsItCounts(t *testing.T) {
 		{Claim: handed, Source: SourceFail2ban},
 	} {
 		b.Topic = "sshd"
-		w.must(w.Ban(b))
+		w.must(w.Own.Ban(b))
 	}
 	all := []string{"192.0.2.1 strong 72h0m0s", "192.0.2.2 strong 100h0m0s", "192.0.2.3 decided 2h0m0s", "192.0.2.4 handed-over 1h0m0s"}
 	w.wantTold(all...)
 	w.wantDesired("sshd 192.0.2.1 1h0m0s", "sshd 192.0.2.2 100h0m0s", "sshd 192.0.2.3 2h0m0s", "sshd 192.0.2.4 1h0m0s")
-	w.TakeOwn()
+	w.Own.Take()
 
 	w.now = t0.Add(3 * time.Hour)
 	w.Expire(w.now)
@@ -51,7 +51,7 @@ func TestStrongEvidenceIsToldForAsLongAsItCounts(t *testing.T) {
 		w.wantTold(all[:2]...)
 		w.restart()
 	}
-	if changes := w.TakeOwn(); len(changes) != 0 {
+	if changes := w.Own.Take(); len(changes) != 0 {
 		t.Errorf("an end is no change: %+v", changes)
 	}
 	w.now = t0.Add(claimsCount)
@@ -75,19 +75,19 @@ func TestAnOffenderWhoComesBackIsBannedForItsNewBan(t *testing.T) {
 func TestWhatIsToldAfterTheBanIsWithdrawnToo(t *testing.T) {
 	for name, end := range map[string]func(w *world) error{
 		"withdraw": func(w *world) error {
-			_, err := w.Withdraw(Selection{Targets: []ban.Target{ban.MustTarget("192.0.2.1")}}, ban.ReasonMistake)
+			_, err := w.Own.Withdraw(Selection{Targets: []ban.Target{ban.MustTarget("192.0.2.1")}}, ban.ReasonMistake)
 			return err
 		},
-		"unban": func(w *world) error { _, err := w.Unban(ban.MustTarget("192.0.2.1"), 0, ""); return err },
+		"unban": func(w *world) error { _, err := w.Exemptions.Unban(ban.MustTarget("192.0.2.1"), 0, ""); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, Options{})
 			w.must(w.BanLocal("sshd", claim("192.0.2.1", time.Hour), Evidence{}))
-			w.TakeOwn()
+			w.Own.Take()
 			w.now = t0.Add(3 * time.Hour)
 			w.Expire(w.now)
 			w.must(end(w))
-			changes := w.TakeOwn()
+			changes := w.Own.Take()
 			if len(changes) != 1 || len(changes[0].Withdrawn) != 1 || changes[0].Withdrawn[0].Reason != ban.ReasonMistake {
 				t.Errorf("readers are told %+v", changes)
 			}

@@ -30,7 +30,7 @@ func (s *Server) allow(r *http.Request) (any, error) {
 	if n := len(answer.Lifted); !q.Yes && n > 1+control.Handful {
 		return nil, control.Refuse(control.CodeAsk, "", "this lifts %d bans", n)
 	}
-	if _, err := s.o.Ledger.Allow(q.Target, until, q.Comment); err != nil {
+	if _, err := s.o.Ledger.Exemptions.Allow(q.Target, until, q.Comment); err != nil {
 		return nil, refusal(err)
 	}
 	return answer, nil
@@ -43,8 +43,8 @@ func (s *Server) allowRemove(r *http.Request) (any, error) {
 		return nil, err
 	}
 	// Both kinds: a person who removes an exemption means that none is left.
-	err := s.o.Ledger.RemoveExemption(q.Target, true)
-	if err2 := s.o.Ledger.RemoveExemption(q.Target, false); err != nil && err2 == nil {
+	err := s.o.Ledger.Exemptions.Remove(q.Target, true)
+	if err2 := s.o.Ledger.Exemptions.Remove(q.Target, false); err != nil && err2 == nil {
 		err = nil
 	}
 	if err == nil {
@@ -63,7 +63,7 @@ func (s *Server) approve(r *http.Request) (any, error) {
 	if most := int64(ledger.MaxApproval / time.Second); q.For < 0 || q.For > most {
 		return nil, control.Refuse(control.CodeBad, "", "an approval lasts at most %d days", most/(24*60*60))
 	}
-	n, err := s.o.Ledger.Approve(o, q.Topic, time.Duration(q.For)*time.Second)
+	n, err := s.o.Ledger.Peers.Approve(o, q.Topic, time.Duration(q.For)*time.Second)
 	return control.CountAnswer{Count: n}, refusal(err)
 }
 
@@ -73,7 +73,7 @@ func (s *Server) reject(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := s.o.Ledger.Reject(o, q.Topic)
+	n, err := s.o.Ledger.Peers.Reject(o, q.Topic)
 	return control.CountAnswer{Count: n}, refusal(err)
 }
 
@@ -86,7 +86,7 @@ func (s *Server) undo(r *http.Request) (any, error) {
 	if n := s.o.Ledger.EffectOfUndo(o).End; !q.Yes && n > control.Handful {
 		return nil, control.Refuse(control.CodeAsk, "", "this lifts %d bans that rest on %s", n, s.o.Settings().NameOf(o))
 	}
-	n, err := s.o.Ledger.Undo(o, q.Why)
+	n, err := s.o.Ledger.Peers.Undo(o, q.Why)
 	return control.CountAnswer{Count: n}, refusal(err)
 }
 
@@ -96,7 +96,7 @@ func (s *Server) release(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, refusal(s.o.Ledger.Release(o))
+	return struct{}{}, refusal(s.o.Ledger.Peers.Release(o))
 }
 
 // peerRequest reads a request about an operator, by its name here or its

@@ -28,7 +28,7 @@ func (s *Server) ban(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.o.Ledger.Ban(b); err != nil {
+	if err := s.o.Ledger.Own.Ban(b); err != nil {
 		return nil, refusedBan(q.Target, err)
 	}
 	s.o.Log.InfoContext(r.Context(), "banned by hand", slog.String("target", q.Target.String()), slog.String("topic", string(q.Topic)))
@@ -68,7 +68,7 @@ func (s *Server) banAll(r *http.Request) (any, error) {
 		}
 		bans, from = append(bans, b), append(from, q)
 	}
-	refused, err := s.o.Ledger.BanAll(bans)
+	refused, err := s.o.Ledger.Own.BanAll(bans)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (s *Server) withdraw(r *http.Request) (any, error) {
 			return nil, control.Refuse(control.CodeAsk, "", "this may end up to %d bans of this node", n)
 		}
 	}
-	list, err := s.o.Ledger.Withdraw(ledger.Selection{Targets: q.Targets, Topic: q.Topic, Source: ledger.Source(q.By)}, q.Reason)
+	list, err := s.o.Ledger.Own.Withdraw(ledger.Selection{Targets: q.Targets, Topic: q.Topic, Source: ledger.Source(q.By)}, q.Reason)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func (s *Server) unban(r *http.Request) (any, error) {
 	if len(list) == 0 {
 		return answer, nil
 	}
-	if _, err := s.o.Ledger.Exempt(list, lasts); err != nil {
+	if _, err := s.o.Ledger.Exemptions.Add(list, lasts); err != nil {
 		return nil, refusal(err)
 	}
 	if q.Dispute {

@@ -10,7 +10,7 @@ import (
 // wait, and whose are not even kept.
 func (s *Server) peerWarnings() (list []control.Warning) {
 	name := s.o.Settings().NameOf
-	for _, b := range s.o.Ledger.Brakes() {
+	for _, b := range s.o.Ledger.Peers.Brakes() {
 		if b.Waiting == 0 {
 			continue
 		}
@@ -23,7 +23,7 @@ func (s *Server) peerWarnings() (list []control.Warning) {
 		}
 		list = append(list, PeerHeld.Warn(text, fmt.Sprintf("agent hold list; agent hold approve %s --topic %s --for 6h", who, b.Topic)))
 	}
-	for _, p := range s.o.Ledger.Peers() {
+	for _, p := range s.o.Ledger.Peers.List() {
 		if p.Quarantine != nil {
 			list = append(list, PeerQuarantined.Warn(fmt.Sprintf("%s is quarantined: %s", p.Name, quarantine(p.Quarantine).Why), fmt.Sprintf("agent peers show %s; agent undo %s --release", p.Name, p.Name)))
 		}
@@ -37,7 +37,7 @@ func (s *Server) peerWarnings() (list []control.Warning) {
 // peerMetrics hands on the numbers of every peer and topic.
 func (s *Server) peerMetrics(gauge func(name peerMetric, value float64, operator, topic string)) {
 	name := s.o.Settings().NameOf
-	for _, b := range s.o.Ledger.Brakes() {
+	for _, b := range s.o.Ledger.Peers.Brakes() {
 		who, topic := name(b.Operator), string(b.Topic)
 		gauge(peerWaiting, float64(b.Waiting), who, topic)
 		gauge(peerLive, float64(b.Budget.Live), who, topic)

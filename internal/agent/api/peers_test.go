@@ -35,7 +35,7 @@ func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
 	for i := range 2000 {
 		claims = append(claims, ban.Claim{Target: ban.MustTarget(strings.Join([]string{"45", "1", strconv.Itoa(i / 256), strconv.Itoa(i % 256)}, ".")), End: time.Now().Add(time.Hour), Class: ban.ClassAuth, Basis: ban.BasisStrong})
 	}
-	if err := l.Apply(ban.Change{Feed: feed, Claims: claims}); err != nil {
+	if err := l.Peers.Apply(ban.Change{Feed: feed, Claims: claims}); err != nil {
 		t.Fatal(err)
 	}
 	s := New(Options{Ledger: l, Settings: func() *settings.Settings { return checked }})
@@ -52,7 +52,7 @@ func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
 	if numbers[peerWaiting] == 0 || numbers[peerWaiting]+numbers[peerLive] != 2000 || numbers[peerAllowed] == 0 {
 		t.Errorf("metrics are %v", numbers)
 	}
-	if _, err := l.Undo(alice, ""); err != nil {
+	if _, err := l.Peers.Undo(alice, ""); err != nil {
 		t.Fatal(err)
 	}
 	found := false

@@ -96,12 +96,12 @@ func run(dir string, claims, operators, events int) error {
 	}
 	watch := begin()
 	for _, c := range changes {
-		if err := l.Apply(c); err != nil {
+		if err := l.Peers.Apply(c); err != nil {
 			return err
 		}
 	}
 	joined := watch.end()
-	for range l.Desired() {
+	for range l.Enforcement.Desired() {
 	}
 	size := 0
 	for _, c := range changes {
@@ -126,11 +126,11 @@ func run(dir string, claims, operators, events int) error {
 			}
 		}
 		start := time.Now()
-		if err := l.Apply(changed...); err != nil {
+		if err := l.Peers.Apply(changed...); err != nil {
 			return err
 		}
 		took = append(took, time.Since(start)/batch)
-		l.Take(1 << 20)
+		l.Enforcement.Take(1 << 20)
 	}
 	slices.Sort(took)
 	total := time.Duration(0)
@@ -155,7 +155,7 @@ func run(dir string, claims, operators, events int) error {
 		return err
 	}
 	for _, c := range changes {
-		if err := l.Apply(c); err != nil {
+		if err := l.Peers.Apply(c); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func run(dir string, claims, operators, events int) error {
 		for n := from; n < min(claims, from+10_000); n++ {
 			batch = append(batch, ledger.Local{Topic: "sshd", Claim: claim(n, now, rng)})
 		}
-		if _, err := l.BanAll(batch); err != nil {
+		if _, err := l.Own.BanAll(batch); err != nil {
 			return err
 		}
 	}
@@ -188,7 +188,7 @@ func run(dir string, claims, operators, events int) error {
 	singles := 500
 	start = time.Now()
 	for n := range singles {
-		if err := l.Ban(ledger.Local{Topic: "sshd", Claim: claim(claims+n, now, rng), Evidence: ledger.Evidence{By: "sshd"}}); err != nil {
+		if err := l.Own.Ban(ledger.Local{Topic: "sshd", Claim: claim(claims+n, now, rng), Evidence: ledger.Evidence{By: "sshd"}}); err != nil {
 			return err
 		}
 	}

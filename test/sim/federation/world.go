@@ -252,7 +252,7 @@ func (w *world) fails(h *host, key pair, action policy.Action, lines int) (banne
 func (w *world) bans(key pair, hits int) error {
 	h := w.hosts[key.host]
 	claim := ban.Claim{Target: key.target, End: w.now.Add(banTime).Truncate(time.Minute).Add(time.Minute), Class: ban.ClassAuth, Hits: uint8(hits), Established: true, Basis: ban.BasisStrong}
-	if err := h.ledger.Ban(ledger.Local{Topic: topic, Claim: claim}); err != nil {
+	if err := h.ledger.Own.Ban(ledger.Local{Topic: topic, Claim: claim}); err != nil {
 		if errors.Is(err, ledger.ErrNeverBan) {
 			return nil
 		}
@@ -265,7 +265,7 @@ func (w *world) bans(key pair, hits int) error {
 	}
 	w.collect(key.host)
 	w.r.strong++
-	for _, c := range h.ledger.TakeOwn() {
+	for _, c := range h.ledger.Own.Take() {
 		if w.signs.lasting && len(c.Claims) == 1 {
 			claim = c.Claims[0]
 		}
@@ -309,7 +309,7 @@ func (w *world) share(from int, list ...said) error {
 		if len(changes) == 0 {
 			continue
 		}
-		if err := h.ledger.Apply(changes...); err != nil {
+		if err := h.ledger.Peers.Apply(changes...); err != nil {
 			return err
 		}
 		for _, c := range changes {
@@ -367,7 +367,7 @@ func (w *world) judge(i int, o ban.Operator) error {
 	h.peers[o].suspended = true
 	for _, f := range w.ids {
 		if f.Operator == o {
-			return h.ledger.Apply(ban.Change{Feed: f, Reset: true})
+			return h.ledger.Peers.Apply(ban.Change{Feed: f, Reset: true})
 		}
 	}
 	return nil
@@ -386,7 +386,7 @@ func (w *world) meets(key pair) policy.Action {
 // collect notes what became banned at a host.
 func (w *world) collect(i int) {
 	h := w.hosts[i]
-	for _, c := range h.ledger.Take(1 << 30) {
+	for _, c := range h.ledger.Enforcement.Take(1 << 30) {
 		if !c.Ban {
 			continue
 		}
@@ -422,10 +422,10 @@ func (w *world) finish() result {
 		honest[w.ids[i].Operator] = true
 	}
 	for _, h := range w.hosts {
-		for _, x := range h.ledger.Holds() {
+		for _, x := range h.ledger.Peers.Holds() {
 			r.waiting += x.Claims
 		}
-		for _, p := range h.ledger.Peers() {
+		for _, p := range h.ledger.Peers.List() {
 			if p.Quarantine != nil {
 				r.quarantined++
 			}
