@@ -320,6 +320,7 @@ func (a *agent) takeOver(ctx context.Context, next *settings.Settings) error {
 		a.enforcer.configure(ctx),
 	)
 	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
+	err = errors.Join(err, a.sharing.begin(ctx, next))
 	a.sharing.follow(next)
 	err = errors.Join(err, a.sharing.publish(next), a.detection.restart(ctx))
 	a.notifySystemd(daemon.SdNotifyReady)

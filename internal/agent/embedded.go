@@ -50,8 +50,9 @@ func wantsBroker(next *settings.Settings) bool {
 // embed opens the broker. Without an address it listens on a socket that only
 // this node's user may open. It admits only operators that are known here.
 func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url string, err error) {
+	var b *broker.Broker
 	open := func(l broker.Listener) (err error) {
-		s.broker, err = broker.New(broker.Options{
+		b, err = broker.New(broker.Options{
 			Network: s.network, StateDir: filepath.Join(s.o.state, "broker"), Keys: true, Now: s.o.now,
 			Log: s.o.log.With(slog.String("part", "broker")), Listeners: []broker.Listener{l}, Limits: embeddedLimits,
 			Operators: s.acquainted(s.o.settings()),
@@ -76,9 +77,60 @@ func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url strin
 		return "", fmt.Errorf("opening the embedded broker: %w", err)
 	}
 	if url == "" {
-		url = "tcp://" + s.broker.Addr().String()
+		url = "tcp://" + b.Addr().String()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broker = b
 	return url, nil
+}
+
+// embedded gives the embedded broker, nil where there is none.
+func (s *sharing) embedded() *broker.Broker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broker
+}
+
+// begin opens the embedded broker that a running node turns out to need: the
+// session has waited for it since the start.
+func (s *sharing) begin(ctx context.Context, next *settings.Settings) error {
+	if s.begun == nil || s.embedded() != nil || !wantsBroker(next) {
+		return nil
+	}
+	if _, err := s.embed(ctx, next.Config().EmbeddedBroker); err != nil {
+		return err
+	}
+	close(s.begun)
+	return nil
+}
+
+// runEmbedded holds the embedded broker, from the start or once it is begun.
+func (s *sharing) runEmbedded(ctx context.Context) error {
+	if s.embedded() == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.begun: // never where it is nil
+		}
+	}
+	s.mu.Lock()
+	b := s.broker
+	s.served = true
+	s.mu.Unlock()
+	return b.Run(ctx)
+}
+
+// laterURL is where a node that names no broker will have its own, once
+// something is shared; "" where it may not have one, or where that is not known
+// before it listens.
+func laterURL(state string, now *settings.Settings) string {
+	conf, socket := now.Config(), EmbeddedSocket(state)
+	e := conf.EmbeddedBroker
+	if len(conf.Brokers) > 0 || e.Enabled != nil && !*e.Enabled || e.Listen != "" || len(socket) > longestSocket {
+		return ""
+	}
+	return "unix://" + socket
 }
 
 // EmbeddedSocket gives the embedded broker's socket where its configuration

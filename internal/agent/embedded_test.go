@@ -52,6 +52,26 @@ func TestThereIsNoEmbeddedBrokerBeforeSomethingIsShared(t *testing.T) {
 	}
 }
 
+// A node that begins to share needs no restart for the broker of its own.
+func TestTheEmbeddedBrokerBeginsWhenSomethingIsShared(t *testing.T) {
+	n := newNode(t, "[topics.sshd]\ndetect = false\n")
+	var s control.Status
+	if err := n.client.Get(n.t.Context(), "/v1/status", nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Brokers) != 0 {
+		t.Errorf("a broker that does not exist is in the status: %+v", s.Brokers)
+	}
+	for _, w := range s.Warnings {
+		t.Errorf("a node that shares nothing warns: %s", w.Text)
+	}
+	n.configure("[topics.sshd]\ndetect = false\npublish = true\n")
+	n.post("/v1/reload", control.ReloadRequest{}, nil)
+	n.eventually("the node is connected to itself", func() bool { _, up := n.broker(); return up })
+	n.restart()
+	n.eventually("the node is connected to itself after a restart", func() bool { _, up := n.broker(); return up })
+}
+
 // Another program's fresh keys fill nothing of a broker that is inside the
 // agent: it serves those that the configuration names.
 func TestTheEmbeddedBrokerAdmitsOnlyWhomTheNodeKnows(t *testing.T) {

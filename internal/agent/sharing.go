@@ -33,7 +33,6 @@ type sharing struct {
 	o        sharingOptions
 	identity *keys.Identity
 	session  *federation.Session
-	broker   *broker.Broker // nil when others are named
 	network  string
 	brokers  []config.Broker
 
@@ -41,7 +40,13 @@ type sharing struct {
 	fault error // why our own feeds are not as they ought to be; nil when they are
 	// disputing are the topics in which something was disputed since the start.
 	disputing map[ban.Topic]bool
-	served    bool // the broker ran, so that it closed itself
+	// broker is the embedded one, nil where others are named and while nothing
+	// is shared; served says that it ran, so that it closed itself.
+	broker *broker.Broker
+	served bool
+	// begun is closed once there is an embedded broker; nil where a running
+	// node cannot begin one.
+	begun chan struct{}
 }
 
 // sharingOptions are the inputs of sharing.
@@ -76,12 +81,16 @@ func newSharing(ctx context.Context, o sharingOptions) (_ *sharing, err error) {
 		}
 		brokers = append(brokers, x)
 	}
-	if wantsBroker(o.settings()) {
+	switch url := laterURL(o.state, o.settings()); {
+	case wantsBroker(o.settings()):
 		url, err := s.embed(ctx, conf.EmbeddedBroker)
 		if err != nil {
 			return nil, err
 		}
 		brokers = append(brokers, federation.Broker{URL: url})
+	case url != "":
+		s.begun = make(chan struct{})
+		brokers = append(brokers, federation.Broker{URL: url, Ready: s.begun})
 	}
 	if err := s.open(brokers); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -116,6 +125,8 @@ func (s *sharing) open(brokers []federation.Broker) (err error) {
 
 // close closes the embedded broker where it was opened and never ran.
 func (s *sharing) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.broker == nil || s.served {
 		return nil
 	}
@@ -161,8 +172,8 @@ func (s *sharing) follow(next *settings.Settings) {
 		}
 	}
 	s.session.Follow(list)
-	if s.broker != nil {
-		s.broker.SetOperators(s.acquainted(next))
+	if b := s.embedded(); b != nil {
+		b.SetOperators(s.acquainted(next))
 	}
 	// Commands may have signed something, too.
 	s.session.Refresh()
@@ -190,10 +201,7 @@ func (s *sharing) publish(next *settings.Settings) (err error) {
 // embedded broker.
 func (s *sharing) run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
-	if s.broker != nil {
-		s.served = true
-		group.Go(func() error { return s.broker.Run(running) })
-	}
+	group.Go(func() error { return s.runEmbedded(running) })
 	group.Go(func() error { return s.session.Run(running) })
 	group.Go(func() error { return s.takeNews(running) })
 	group.Go(func() error {
@@ -242,7 +250,7 @@ func (s *sharing) needsRestart(next *settings.Settings) string {
 		return "the network's name"
 	case !reflect.DeepEqual(next.Config().Brokers, s.brokers):
 		return "the list of brokers"
-	case wantsBroker(next) && s.broker == nil:
+	case wantsBroker(next) && s.embedded() == nil && (s.begun == nil || next.Config().EmbeddedBroker.Listen != ""):
 		return "the embedded broker, which something is now published to or accepted from"
 	}
 	return ""
@@ -256,10 +264,10 @@ func (s *sharing) Node() ban.Node { return s.identity.Node() }
 
 // Embedded implements [api.Sharing].
 func (s *sharing) Embedded() string {
-	if s.broker == nil {
-		return ""
+	if b := s.embedded(); b != nil {
+		return b.Addr().String()
 	}
-	return s.broker.Addr().String()
+	return ""
 }
 
 // Feeds implements [api.Sharing].

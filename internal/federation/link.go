@@ -36,6 +36,35 @@ type Broker struct {
 	// User and Password log in to a broker with accounts. Without a user the
 	// node proves its key ([LoginPassword]).
 	User, Password string
+	// Ready is closed once the broker exists, if it does not from the start; nil
+	// means that it does. Until then it is not tried and not reported.
+	Ready <-chan struct{}
+}
+
+// ready says whether the broker exists.
+func (b *Broker) ready() bool {
+	if b.Ready == nil {
+		return true
+	}
+	select {
+	case <-b.Ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits until the broker exists, or says that ctx ended before.
+func (b *Broker) wait(ctx context.Context) bool {
+	if b.Ready == nil {
+		return true
+	}
+	select {
+	case <-b.Ready:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // How a link behaves.

@@ -479,9 +479,11 @@ func (a *author) statusNow(published bool) FeedStatus {
 
 // Brokers gives the standing of all connections, in the order of the options.
 func (s *Session) Brokers() []BrokerStatus {
-	out := make([]BrokerStatus, len(s.links))
-	for i, l := range s.links {
-		out[i] = l.status()
+	out := make([]BrokerStatus, 0, len(s.links))
+	for _, l := range s.links {
+		if l.broker.ready() {
+			out = append(out, l.status())
+		}
 	}
 	return out
 }

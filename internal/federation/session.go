@@ -195,7 +195,11 @@ func (s *Session) Run(ctx context.Context) error {
 	s.nextAudit = s.o.Now().Add(auditEvery)
 	s.mu.Unlock()
 	for _, l := range s.links {
-		wg.Go(func() { l.run(ctx) })
+		wg.Go(func() {
+			if l.broker.wait(ctx) {
+				l.run(ctx)
+			}
+		})
 	}
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
