@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -62,5 +61,5 @@ func (f *forgotten) warnings() []control.Warning {
 		names = append(names, string(t))
 	}
 	slices.Sort(names)
-	return []control.Warning{api.MemoryFull.Warn(fmt.Sprintf("the kernel remembers %d connections of a topic and has no room for more: lines about later ones do not count in %s", firewall.MaxTraces, strings.Join(names, ", ")), "")}
+	return []control.Warning{api.MemoryFull.Warn("the kernel has no room to remember more connections: lines about later ones do not count in "+strings.Join(names, ", "), "")}
 }

@@ -84,3 +84,16 @@ func bans(topic ban.Topic, until time.Time, prefixes ...string) (out []Ban) {
 	}
 	return out
 }
+
+func TestManyRememberedTopicsShareTheRoom(t *testing.T) {
+	for n, want := range map[int]uint32{0: MaxTraces, 1: MaxTraces, 4: MaxTraces, 5: 52_428, 8: 32_767, 16: 16_384, 256: 16_384} {
+		var c Config
+		for range n {
+			c.Scopes = append(c.Scopes, Scope{Remember: time.Hour})
+		}
+		c.Scopes = append(c.Scopes, Scope{}, Scope{Remember: time.Hour, Protocols: []string{"udp"}})
+		if got := c.Traces(); got != want {
+			t.Errorf("%d topics have room for %d each, want %d", n, got, want)
+		}
+	}
+}

@@ -52,10 +52,27 @@ type Trace struct {
 // not know its connections one by one; its address is remembered all the same.
 const Share = 256
 
-// MaxTraces bounds how many addresses, and how many connections, are remembered
-// of a topic and address family: some 20 MB of the kernel's memory where all are. Later
-// ones are not remembered until others are forgotten ([Memory.Forgotten]).
-const MaxTraces = 65_535
+// Limits of how many addresses, and how many connections, are remembered of a
+// topic and address family. Later ones are not remembered until others are
+// forgotten ([Memory.Forgotten]). Where many topics are remembered each has less
+// room, so that a flood at all ports takes some 180 MB of the kernel's memory at
+// most: measured, 145 bytes a connection.
+const (
+	MaxTraces   = 65_535
+	leastTraces = 16_384
+	allTraces   = 4 * MaxTraces
+)
+
+// Traces gives the limit of each topic of a configuration.
+func (c Config) Traces() uint32 {
+	n := 0
+	for _, s := range c.Scopes {
+		if s.Remembers() {
+			n++
+		}
+	}
+	return uint32(min(max(allTraces/max(n, 1), leastTraces), MaxTraces))
+}
 
 // Remembers says whether peers of the scope are to be remembered, and can be.
 func (s Scope) Remembers() bool {

@@ -20,7 +20,7 @@ func (r *ruleset) tracking(c firewall.Config) {
 	var limits []rule
 	for _, s := range c.Scopes {
 		if s.Remembers() {
-			ch.rules = append(ch.rules, r.remember(s))
+			ch.rules = append(ch.rules, r.remember(s, c.Traces()))
 		}
 		if s.MaxConnections > 0 {
 			limits = append(limits, r.limit(s)...)
@@ -69,7 +69,7 @@ func toPorts(s firewall.Scope) rule {
 //
 // Nobody can fill the room with connections of its own: beyond its share a
 // source's connections are not told apart, and it is noted that they are not.
-func (r *ruleset) remember(s firewall.Scope) rule {
+func (r *ruleset) remember(s firewall.Scope, room uint32) rule {
 	topic := string(s.Topic)
 	r.counters = append(r.counters, forgotHead+topic)
 	ch := chain{name: peersHead + topic}
@@ -80,8 +80,16 @@ func (r *ruleset) remember(s firewall.Scope) rule {
 	}
 	for _, f := range families {
 		peers, conns, share, many := peersHead+topic+f.suffix, connsHead+topic+f.suffix, shareHead+topic+f.suffix, manyHead+topic+f.suffix
-		for name, key := range map[string]datatype{peers: f.addr, conns: f.pair, share: f.addr, many: f.addr} {
-			r.sets = append(r.sets, set{name: name, key: key, size: firewall.MaxTraces, timeout: s.Remember, flags: unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT})
+		for _, x := range []set{
+			{name: peers, key: f.addr, size: room},
+			{name: conns, key: f.pair, size: room},
+			// Where more sources come than these hold, their connections are
+			// remembered without a limit of their own.
+			{name: share, key: f.addr, size: room / 4},
+			{name: many, key: f.addr, size: room / 4},
+		} {
+			x.timeout, x.flags = s.Remember, unix.NFT_SET_EVAL|unix.NFT_SET_TIMEOUT
+			r.sets = append(r.sets, x)
 		}
 		conn := join(f.from.load(), []expr.Any{&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2, DestRegister: f.from.next}})
 		limit := &expr.Limit{Type: expr.LimitTypePkts, Rate: firewall.Share, Unit: expr.LimitTimeHour, Burst: firewall.Share, Over: true}
