@@ -13,6 +13,7 @@ import (
 
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/federation"
 )
 
 func newStatusCommand(p *paths) *cobra.Command {
@@ -102,6 +103,8 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		state := "down"
 		if x.Connected {
 			state = "up for " + cli.Short(now.Sub(x.Since))
+		} else if x.Health == string(federation.HealthMisbehaving) {
+			state = "misbehaving broker"
 		}
 		t.Row(x.URL, state, x.Error)
 	}

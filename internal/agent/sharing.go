@@ -292,7 +292,7 @@ func (s *sharing) Card(o ban.Operator) string {
 func (s *sharing) Brokers() []control.BrokerStatus {
 	list := []control.BrokerStatus{}
 	for _, b := range s.session.Brokers() {
-		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Advice: b.Advice, Refused: b.Refused, Lost: b.Lost})
+		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Advice: b.Advice, Refused: b.Refused, Lost: b.Lost, Health: string(b.Health), Refusal: wire.Refusals[b.Refusal.Reason]})
 	}
 	return list
 }
@@ -319,6 +319,12 @@ func warnBrokers(brokers []control.BrokerStatus, network string) (list []control
 			list = append(list, api.BrokerRefuses.Warn(
 				fmt.Sprintf("%s refuses %d of this node's subscriptions, so that claims of peers may be missing; they are asked for again", b.URL, b.Refused),
 				fmt.Sprintf("does the broker serve the network %q (network in agent.toml)? else its access rules; docs/broker.md says what agents need", network)))
+		}
+		if b.Refusal != "" {
+			list = append(list, api.BrokerKeepsNone.Warn(fmt.Sprintf("%s says that it keeps none of this node's messages: %s", b.URL, b.Refusal), ""))
+		}
+		if b.Health == string(federation.HealthMisbehaving) {
+			list = append(list, api.BrokerMisbehaves.Warn(fmt.Sprintf("%s breaks the MQTT protocol, so that the connection was ended: %s", b.URL, b.Error), b.Advice))
 		}
 		if b.Lost > 0 {
 			list = append(list, api.BrokerLoses.Warn(fmt.Sprintf("%s acknowledged %d messages of this node and does not keep them, so that late joiners lack its bans; they are sent again", b.URL, b.Lost), ""))

@@ -47,7 +47,8 @@ type conn struct {
 	borrowed *[]byte
 	limit    int // largest packet
 	acks     int32
-	whole    bool   // a packet came to its end since the deadline was set
+	whole    bool // a packet came to its end since the deadline was set
+	told     map[refusal]*told
 	pieces   bucket // small ones of unfinished packets
 	readFn   func(fd uintptr) bool
 	readN    int

@@ -9,6 +9,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"banmesh/internal/broker/frame"
+	"banmesh/internal/wire"
 )
 
 // A hook is the one hook of the engine. The engine asks its hooks one after
@@ -236,6 +237,8 @@ func (b *Broker) mayRead(c *conn, filter string) string {
 		if strings.HasPrefix(filter, "$share/") {
 			return "shared"
 		}
+		return ""
+	case filter == wire.RefusalTopic:
 		return ""
 	case !strings.HasPrefix(filter, b.prefix):
 		return "other network"

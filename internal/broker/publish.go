@@ -21,6 +21,7 @@ func (b *Broker) publish(c *conn, topic string, payload []byte, id uint16, qos b
 	if why != admitted {
 		b.count.refused.WithLabelValues(string(why)).Inc()
 		b.log.Debug("publication refused", "client", c.who.String(), "reason", string(why), "topic", topic)
+		b.tell(c, why, topic, b.now())
 	}
 	switch {
 	case why == refusedBusy, c.unsettled.len() >= maxUnsettled:

@@ -106,6 +106,11 @@ type BrokerStatus struct {
 	Advice    string    `json:"advice,omitempty"`  // the step that a person can take
 	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
 	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again
+	// Health is "connected", "unreachable", "misbehaving", or "" before the
+	// first answer. A misbehaving broker broke the MQTT protocol.
+	Health string `json:"health,omitempty"`
+	// Refusal is why it keeps none of this node's messages, as it says itself.
+	Refusal string `json:"refusal,omitempty"`
 }
 
 // Ban is one ban in force, in answers to GET /v1/bans.

@@ -131,6 +131,8 @@ type link struct {
 	connected  bool
 	since      time.Time
 	health     Health
+	refusal    wire.Refusal // of our publications on this connection, the last one
+	refusedAt  time.Time
 	lastError  string
 	advice     string            // about lastError
 	told       map[string]string // what was last logged of each address that failed
@@ -279,7 +281,7 @@ func (l *link) session(ctx context.Context) (err error) {
 	}
 	l.mu.Lock()
 	l.generation++
-	l.health = HealthConnected
+	l.health, l.refusal = HealthConnected, wire.Refusal{}
 	l.connected, l.since, l.lastError, l.advice, l.out, l.cut = true, l.now(), "", "", nil, make(chan struct{})
 	delete(l.told, l.url.Redacted())
 	l.shown, l.offered, l.wanted = map[wire.Name][]byte{}, map[wire.Name]offer{}, nil
@@ -288,6 +290,9 @@ func (l *link) session(ctx context.Context) (err error) {
 	l.mu.Unlock()
 	l.log.Info("broker_connected", "broker", l.url.Redacted())
 
+	if l.broker.User == "" {
+		client.Subscribe(wire.RefusalTopic, 0, nil) // a broker that grants it or not is as good
+	}
 	var wg sync.WaitGroup
 	failed := make(chan error, 2)
 	for _, f := range []func(context.Context, mqtt.Client) error{l.subscriber, l.publisher} {
@@ -317,6 +322,24 @@ func (l *link) session(ctx context.Context) (err error) {
 	wg.Wait()
 	return err
 }
+
+// refuses notes why the broker does not keep what we publish.
+func (l *link) refuses(notice []byte) {
+	r, err := wire.ParseRefusal(notice)
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refusal.Reason != r.Reason {
+		l.log.Warn("broker_refuses", "broker", l.url.Redacted(), "reason", r.Reason, "topic", r.Topic)
+	}
+	l.refusal, l.refusedAt = r, l.now()
+}
+
+// refusalShown is for how long a refusal is news: a message that is still
+// missing is sent, and refused, again before that.
+const refusalShown = 10 * time.Minute
 
 // faulted logs a panic and makes an error of it.
 func (l *link) faulted(r any) error {
@@ -349,6 +372,10 @@ func (l *link) options(ctx context.Context, guard *atomic.Pointer[mqttguard.Conn
 	// One handler for all: the library's own routing costs time for every
 	// filter and message.
 	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
+		if m.Topic() == wire.RefusalTopic {
+			l.refuses(m.Payload())
+			return
+		}
 		select {
 		case l.in <- packet{l, m.Topic(), m.Payload(), m.Retained()}:
 		case <-ctx.Done():
@@ -737,7 +764,11 @@ func (l *link) lacks(n wire.Name, raw []byte, again bool, now time.Time) bool {
 func (l *link) status() BrokerStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Health: l.health, Since: l.since, Error: l.lastError, Advice: l.advice, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost}
+	var refusal wire.Refusal
+	if l.refusal.Reason != "" && l.now().Sub(l.refusedAt).Abs() < refusalShown {
+		refusal = l.refusal
+	}
+	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Health: l.health, Since: l.since, Error: l.lastError, Advice: l.advice, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost, Refusal: refusal}
 }
 
 // Health is how a broker treats us.
@@ -762,4 +793,7 @@ type BrokerStatus struct {
 	Queued    int       `json:"queued"`
 	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
 	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again
+	// Refusal is why it keeps none of some messages, as it says itself; zero
+	// where it said nothing.
+	Refusal wire.Refusal `json:"refusal,omitzero"`
 }

@@ -45,14 +45,16 @@ var (
 	Undecided      = Condition{"pending", "Decisions could not be recorded and are kept.", control.SeverityHigh, "df -h; it is tried again by itself"}
 	DetectState    = Condition{"detect-state", "Positions in the logs cannot be saved.", control.SeverityHigh, "df -h"}
 
-	NoBroker      = Condition{"no-broker", "No broker answers, so nothing new is shared or heard.", control.SeverityHigh, "the broker's log, and the network between"}
-	BrokerRefuses = Condition{"broker-refuses", "A broker refuses subscriptions of this node.", control.SeverityHigh, "the network's name in agent.toml, or the broker's access rules: docs/broker.md"}
-	BrokerLoses   = Condition{"broker-loses", "A broker acknowledges messages and does not keep them.", control.SeverityHigh, "the broker's log and quotas, and whether it admits this operator; a second broker in agent.toml makes up for it"}
-	Unpublished   = Condition{"publish", "This node's own bans are in force here and not published.", control.SeverityHigh, "df -h; it is tried again every few seconds"}
-	Revoked       = Condition{"revoked", "The operator has revoked this node.", control.SeverityHigh, "agent key node rotate, with the agent stopped; then have the new key certified"}
-	Certificate   = Condition{"certificate", "The node's certificate has ended, is about to, or is missing.", control.SeverityHigh, "agent key node request > node.request; agent key node certify node.request --dir KEYS > card, where the root key is; agent key node install card"}
-	Cloned        = Condition{"cloned", "Another machine writes with this node's key.", control.SeverityHigh, "stop the other machine and restart this agent; or, with this agent stopped, agent key node rotate"}
-	Restarted     = Condition{"feed-restarted", "A feed of this node began again, because brokers held messages that this machine does not know.", control.SeverityLow, "nothing if the state was lost or restored from a backup; otherwise see that no other machine has these keys"}
+	NoBroker         = Condition{"no-broker", "No broker answers, so nothing new is shared or heard.", control.SeverityHigh, "the broker's log, and the network between"}
+	BrokerRefuses    = Condition{"broker-refuses", "A broker refuses subscriptions of this node.", control.SeverityHigh, "the network's name in agent.toml, or the broker's access rules: docs/broker.md"}
+	BrokerKeepsNone  = Condition{"broker-keeps-none", "A broker says why it does not keep messages of this node.", control.SeverityHigh, "the reason that it gives; a second broker in agent.toml makes up for it"}
+	BrokerMisbehaves = Condition{"broker-misbehaves", "A broker sends packets that no MQTT broker may send.", control.SeverityHigh, "tell who runs it, and use another broker meanwhile"}
+	BrokerLoses      = Condition{"broker-loses", "A broker acknowledges messages and does not keep them.", control.SeverityHigh, "the broker's log and quotas, and whether it admits this operator; a second broker in agent.toml makes up for it"}
+	Unpublished      = Condition{"publish", "This node's own bans are in force here and not published.", control.SeverityHigh, "df -h; it is tried again every few seconds"}
+	Revoked          = Condition{"revoked", "The operator has revoked this node.", control.SeverityHigh, "agent key node rotate, with the agent stopped; then have the new key certified"}
+	Certificate      = Condition{"certificate", "The node's certificate has ended, is about to, or is missing.", control.SeverityHigh, "agent key node request > node.request; agent key node certify node.request --dir KEYS > card, where the root key is; agent key node install card"}
+	Cloned           = Condition{"cloned", "Another machine writes with this node's key.", control.SeverityHigh, "stop the other machine and restart this agent; or, with this agent stopped, agent key node rotate"}
+	Restarted        = Condition{"feed-restarted", "A feed of this node began again, because brokers held messages that this machine does not know.", control.SeverityLow, "nothing if the state was lost or restored from a backup; otherwise see that no other machine has these keys"}
 
 	FeedEquivocating = Condition{"feed-equivocating", "Two different stories were signed with a peer's key.", control.SeverityHigh, "ask the operator: the key is on two machines, or stolen; its bans of before stay until they end"}
 	FeedWithheld     = Condition{"feed-withheld", "The brokers withhold a part of a peer's feed.", control.SeverityHigh, "use a second broker: [[brokers]] in agent.toml"}
@@ -71,7 +73,7 @@ func Conditions() []Condition {
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		NeverBanFault, Pack,
 		Source, NoSource, ProxiesHeld, NoProof, Uncorroborated, Undecided, DetectState,
-		NoBroker, BrokerRefuses, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,
+		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,
 	}
