@@ -294,7 +294,7 @@ begin and end.
 	return c
 }
 
-// showEffect says what it would change if an operator's claims banned in a
+// showEffect shows the difference it would make if an operator's claims banned in a
 // topic.
 func showEffect(c *cobra.Command, p *paths, args []string, topicName string, asJSON bool) error {
 	if len(args) != 1 {

@@ -75,7 +75,7 @@ func newCheckCommand(p *paths) *cobra.Command {
 			for _, f := range files {
 				fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", f)
 			}
-			// A running agent says what a reload would change; without one the
+			// A running agent says the effect of a reload; without one the
 			// files alone are checked.
 			var e control.Effect
 			if p.client().Post(c.Context(), "/v1/reload", control.ReloadRequest{Dry: true}, &e) == nil {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -132,19 +133,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 
 	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.enforcer.run(running) })
-	group.Go(func() error { return a.guard.run(running) })
-	group.Go(func() error { return a.guests.run(running) })
-	group.Go(func() error { return a.sharing.run(running) })
-	group.Go(func() error { return a.detection.run(running) })
-	group.Go(func() error { return a.gate.run(running) })
-	group.Go(func() error { return a.honeyports.run(running) })
-	group.Go(func() error { return control.Serve(running, listener, handler, a.log) })
-	group.Go(func() error { return a.watchdog(running) })
-	group.Go(func() error { return a.reloadWhenAsked(running) })
-	group.Go(func() error { return a.serveOthers(running) })
-	group.Go(func() error { return releaseMemory(running) })
-
+	a.start(running, group, listener, handler)
 	a.banner(o.Out)
 	a.notifySystemd(daemon.SdNotifyReady)
 	<-running.Done()
@@ -157,6 +146,22 @@ func Run(ctx context.Context, o Options) (err error) {
 		a.farewell(o.Out)
 	}
 	return err
+}
+
+// start runs the parts until ctx ends.
+func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.Listener, handler http.Handler) {
+	group.Go(func() error { return a.enforcer.run(ctx) })
+	group.Go(func() error { return a.guard.run(ctx) })
+	group.Go(func() error { return a.guests.run(ctx) })
+	group.Go(func() error { return a.sharing.run(ctx) })
+	group.Go(func() error { return a.detection.run(ctx) })
+	group.Go(func() error { return a.gate.run(ctx) })
+	group.Go(func() error { return a.honeyports.run(ctx) })
+	group.Go(func() error { return control.Serve(ctx, listener, handler, a.log) })
+	group.Go(func() error { return a.watchdog(ctx) })
+	group.Go(func() error { return a.reloadWhenAsked(ctx) })
+	group.Go(func() error { return a.serveOthers(ctx) })
+	group.Go(func() error { return releaseMemory(ctx) })
 }
 
 // open makes the parts, each from those before it. Each close stands right

@@ -52,11 +52,11 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 	var stop onStop
 	stop.add(held.Close)
 	defer func() { err = errors.Join(err, stop.run()) }()
-	guard := newGuard(ctx, guardOptions{settings: current, now: now, log: log})
 	shielded, err := offlineGuests(o.StateDir, checked.GuestStay(), now)
 	if err != nil {
 		return x, err
 	}
+	guard := newGuard(ctx, guardOptions{settings: current, now: now, log: log})
 	claims, err := ledger.Open(ledger.Options{
 		Store: held, Policy: checked.Policy(), NeverBan: guard.protection(), NeverPeers: guard.peersProtection(), Caution: guard.caution(), Guests: shielded, Now: now, Log: log,
 	})
@@ -65,9 +65,7 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 	}
 	stop.add(claims.Close)
 	sharing := &sharing{o: sharingOptions{settings: current, ledger: claims, store: held, now: now, log: log}, network: checked.Config().Network}
-	// Whoever explains need not be allowed to read the node's keys, and the feeds
-	// of others do not depend on them.
-	if sharing.identity, err = keys.Create(filepath.Join(dir, "identity"), "", now()); err != nil {
+	if sharing.identity, err = offlineIdentity(o.StateDir, dir, now()); err != nil {
 		return x, err
 	}
 	if err := sharing.open(nil); err != nil {
@@ -76,7 +74,7 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 	if checked, err = sharing.takeTrust(checked); err != nil {
 		return x, err
 	}
-	claims.SetPolicy(checked.Policy())
+	claims.SetPolicy(checked.Policy().As(sharing.Operator()))
 	if err := sharing.restore(ctx); err != nil {
 		return x, err
 	}
@@ -85,17 +83,35 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 	if shielded != nil {
 		x.Guest, _ = shielded.Protects(target)
 	}
-	if k, ok := kernelHolds(ctx, checked, target); ok {
-		x.Kernel = (*control.Held)(&k)
-		if s, err := inspect(ctx, checked); err == nil {
-			counters := map[ban.Topic]firewall.Counter{}
-			for topic, c := range s.Counters {
-				counters[ban.Topic(topic)] = c
-			}
-			api.Met(&x, counters)
-		}
-	}
+	askKernel(ctx, checked, &x)
 	return x, nil
+}
+
+// offlineIdentity gives the node's identity. Who explains need not be allowed to
+// read the keys: then it is another one, and only the claims of this operator's
+// other nodes are left out.
+func offlineIdentity(state, temporary string, now time.Time) (*keys.Identity, error) {
+	if id, err := keys.Load(state); err == nil {
+		return id, nil
+	}
+	return keys.Create(filepath.Join(temporary, "identity"), "", now)
+}
+
+// askKernel puts the kernel's state of a target into an explanation, where it
+// can be asked.
+func askKernel(ctx context.Context, s *settings.Settings, x *control.Explanation) {
+	k, ok := kernelHolds(ctx, s, x.Target)
+	if !ok {
+		return
+	}
+	x.Kernel = (*control.Held)(&k)
+	if summary, err := inspect(ctx, s); err == nil {
+		counters := map[ban.Topic]firewall.Counter{}
+		for topic, c := range summary.Counters {
+			counters[ban.Topic(topic)] = c
+		}
+		api.Met(x, counters)
+	}
 }
 
 // offlineGuests reads the guests, without a lasting change to their file. Who

@@ -144,7 +144,7 @@ type PeerRequest struct {
 	Peer  string    `json:"peer"` // a name, or an identity
 	Topic ban.Topic `json:"topic,omitempty"`
 	Why   string    `json:"why,omitempty"`
-	For   int64     `json:"for,omitempty"` // how long an approval lets in what comes next, in seconds
+	For   int64     `json:"for,omitempty"` // how long an approval lets in later claims, in seconds
 	// Yes does without the question that more than a [Handful] begins, of undo.
 	Yes bool `json:"yes,omitempty"`
 }

@@ -219,7 +219,7 @@ func TestChangesAreToldOnce(t *testing.T) {
 	}
 }
 
-// Killed at any byte of what it writes, a set has a prefix of what it was told.
+// Killed at any byte of its file, a set has all guests but the last.
 func TestATornFileLosesItsLastRecordAlone(t *testing.T) {
 	dir := t.TempDir()
 	now := start

@@ -48,7 +48,7 @@ func holds(list []ledger.Hold) []control.Hold {
 	})
 }
 
-// holdWords say to people for what claims wait.
+// holdWords say to people why claims wait.
 var holdWords = map[ledger.HoldReason]string{
 	ledger.HoldGuard: control.HoldGuard, ledger.HoldBudget: control.HoldBudget,
 	ledger.HoldRejected: control.HoldRejected, ledger.HoldCapacity: control.HoldCapacity,

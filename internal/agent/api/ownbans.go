@@ -140,7 +140,7 @@ func refusedBan(target ban.Target, err error) error {
 	return refusal(err)
 }
 
-// withdraw ends what this node said, and forbids nobody to say it.
+// withdraw ends claims of this node, and forbids nobody to make them.
 func (s *Server) withdraw(r *http.Request) (any, error) {
 	var q control.WithdrawRequest
 	if err := control.Decode(r, &q); err != nil {
