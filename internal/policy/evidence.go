@@ -33,11 +33,15 @@ func (k *byKind[T]) of(c ban.Class, b ban.Basis) T {
 	if b == ban.BasisDecided {
 		return k.decided
 	}
-	if v, ok := k.class[c]; k.class != nil && ok {
-		return v
+	if k.class != nil {
+		if v, ok := k.class[c]; ok {
+			return v
+		}
 	}
-	if v, ok := k.basis[b]; k.basis != nil && ok {
-		return v
+	if k.basis != nil {
+		if v, ok := k.basis[b]; ok {
+			return v
+		}
 	}
 	return k.all
 }

@@ -149,8 +149,17 @@ func (p *Policy) judgePeers(r *rules, q *Question, now int64) Verdict {
 		return Verdict{}
 	}
 	arrange(counted)
-	arrange(full)
-	arrange(all)
+	// Nearly always all claims count: then they are arranged already.
+	if len(full) == len(counted) {
+		full = counted
+	} else {
+		arrange(full)
+	}
+	if len(all) == len(counted) {
+		all = counted
+	} else {
+		arrange(all)
+	}
 	return p.weigh(r, q, now, counted, full, all)
 }
 

@@ -28,6 +28,9 @@ func (r *rules) ballot(v *Vote) ballot {
 // arrange sorts ballots by their end, longest first; ties are broken by
 // operator, so that the order in which votes arrived never shows.
 func arrange(ballots []ballot) {
+	if len(ballots) < 2 {
+		return
+	}
 	slices.SortFunc(ballots, func(a, b ballot) int {
 		return cmp.Or(cmp.Compare(b.end, a.end), compareOperators(a.operator, b.operator), cmp.Compare(a.since, b.since))
 	})
