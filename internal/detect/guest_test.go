@@ -49,6 +49,32 @@ func TestAGuestIsBannedByMoreStrongOffencesThanAStrangerAndByNoWeakOnes(t *testi
 	}
 }
 
+// Of a suspect the second offence bans, and a weak one bans nobody sooner.
+func TestASuspectsSecondOffenceBans(t *testing.T) {
+	suspect, stranger := ban.MustTarget("192.0.2.1"), ban.MustTarget("192.0.2.2")
+	now := time.Now()
+	log := filepath.Join(t.TempDir(), "auth.log")
+	write(t, log, "")
+	var got decisions
+	d := readOnce(t, Options{
+		Jails: []Jail{{Definition: sshd(t, log)}}, Ban: got.ban, Now: func() time.Time { return now },
+		Suspected: func(topic ban.Topic, x ban.Target) bool { return topic == "sshd" && x == suspect },
+	})
+	report := func(x ban.Target, class ban.Class) int {
+		t.Helper()
+		if err := d.Report(t.Context(), Observation{Topic: "sshd", Target: x, Class: class, Established: true, At: now}); err != nil {
+			t.Fatal(err)
+		}
+		return len(got.all())
+	}
+	if report(suspect, ban.ClassAuth) != 0 || report(stranger, ban.ClassAuth) != 0 || report(stranger, ban.ClassAuth) != 0 {
+		t.Fatalf("decided %+v", got.all())
+	}
+	if report(suspect, ban.ClassAuth) != 1 || got.all()[0].Target != suspect || got.all()[0].Hits != 2 {
+		t.Errorf("decided %+v", got.all())
+	}
+}
+
 func TestAGuestsThresholdIsFiveWhereAStrangersIsThree(t *testing.T) {
 	for _, c := range []struct {
 		maxRetry, guest int

@@ -206,6 +206,9 @@ func (l *Peers) takeWithdrawal(topic int, f uint16, w ban.Withdrawal, now time.T
 		l.history.withdrawal(now, state.feed, w.Target)
 		o := l.feeds.operator(state.feed.Operator)
 		o.withdrew(w.Reason)
+		if w.Reason == ban.ReasonMistake {
+			l.mistakes.note(mistake{v.claim(w.Target), state.feed, time.Unix(int64(v.since), 0)})
+		}
 		l.feeds.pending.operator(state.feed.Operator)
 	}
 	l.feeds.pending.touch(l.book, r)

@@ -180,3 +180,43 @@ func TestNoAnswerSaysShieldedAndBanned(t *testing.T) {
 		t.Errorf("banned here again: %+v", e)
 	}
 }
+
+func TestAClaimThatItsAuthorWithdrewAsAMistakeIsExplained(t *testing.T) {
+	w := newWorld(t, Options{Policy: recommended(t, "alice", "bob")})
+	x := ban.MustTarget("9.0.0.1")
+	for _, n := range []string{"alice", "bob"} {
+		w.must(w.Peers.Apply(ban.Change{Feed: feed(n), Claims: []ban.Claim{claim("9.0.0.1", day)}}))
+	}
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonMistake, x)}))
+	e := w.Explain(x)
+	if len(e.Standings) != 1 || len(e.Standings[0].Claims) != 2 || e.Standings[0].Action != policy.Ban {
+		t.Fatalf("%+v", e)
+	}
+	if c := e.Standings[0].Claims[1]; c.Feed != feed("alice") || c.WhyNot != policy.ReasonMistake || c.Counts() {
+		t.Errorf("%+v", c)
+	}
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("bob"), Withdrawn: ban.Withdraw(ban.ReasonEnded, x)}))
+	if s := w.Explain(x).Standings; len(s) != 1 || s[0].Action != policy.Ignore || s[0].Why != policy.ReasonMistake || len(s[0].Claims) != 1 {
+		t.Errorf("%+v", s)
+	}
+	// Who says it again means it.
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("9.0.0.1", day)}}))
+	if s := w.Explain(x).Standings; len(s) != 1 || s[0].Action != policy.Ban || len(s[0].Claims) != 1 {
+		t.Errorf("%+v", s)
+	}
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Withdrawn: ban.Withdraw(ban.ReasonMistake, x)}))
+	w.at(day)
+	if s := w.Explain(x).Standings; len(s) != 0 {
+		t.Errorf("after its end: %+v", s)
+	}
+	// However many there are, some are kept.
+	lists := many(0, maxMistakes+10, day)
+	w.now = t0
+	var m mistakes
+	for _, c := range lists {
+		m.note(mistake{claim: c})
+	}
+	if len(m.list) != maxMistakes || m.list[9].claim.Target != lists[maxMistakes+9].Target || m.list[10].claim.Target != lists[10].Target {
+		t.Errorf("%d are kept", len(m.list))
+	}
+}

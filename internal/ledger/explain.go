@@ -71,6 +71,7 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 			}
 		}
 	}
+	e.Standings = l.withMistakes(target, e.Standings, now)
 	slices.SortFunc(e.Standings, func(a, b Standing) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), a.Target.Compare(b.Target))
 	})

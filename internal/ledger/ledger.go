@@ -108,6 +108,7 @@ type book struct {
 	ownJournal journal
 	proof      evidence
 	exempt     exemptions
+	mistakes   mistakes
 	wheel      wheel
 	nextAll    time.Time // when every verdict is due again: a probation ends
 	loading    bool      // verdicts wait for Loaded
