@@ -187,9 +187,9 @@ func printBans(w io.Writer, bans []control.Ban, now time.Time) error {
 		fmt.Fprintln(w, "no bans in force")
 		return nil
 	}
-	t := cli.NewTable(w, "TARGET", "TOPIC", "ENDS IN", "ORIGIN", "CLASS", "HITS")
+	t := cli.NewTable(w, "TARGET", "TOPIC", "ENDS IN", "ORIGIN", "BASIS", "CLASS", "HITS")
 	for _, b := range bans {
-		t.Row(b.Target.String(), string(b.Topic), cli.Short(b.Until.Sub(now)), strings.Join(b.Origin, ","), b.Class.String(),
+		t.Row(b.Target.String(), string(b.Topic), cli.Short(b.Until.Sub(now)), strings.Join(b.Origin, ","), b.Basis.String(), b.Class.String(),
 			cmp.Or(strconv.Itoa(b.Hits), "0"))
 	}
 	return t.Flush()
