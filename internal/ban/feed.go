@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// A Feed names what one node says in one topic.
+// A Feed names the claims of one node in one topic.
 type Feed struct {
 	Topic    Topic
 	Operator Operator
@@ -24,8 +24,8 @@ func (f Feed) Compare(g Feed) int {
 	)
 }
 
-// A Change is a verified step of a feed: what its author now says that it did
-// not say before. A change with Reset replaces all that the feed said.
+// A Change is a verified step of a feed: claims that its author did not make
+// before. A change with Reset replaces all that the feed said.
 type Change struct {
 	Feed Feed
 	// Reset says that Claims is the feed's whole state, together with those of

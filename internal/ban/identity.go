@@ -47,13 +47,13 @@ func (o Operator) String() string { return identityEncoding.EncodeToString(o[:])
 // String gives 16 characters of lower-case base32, the form of MQTT topics.
 func (n Node) String() string { return identityEncoding.EncodeToString(n[:]) }
 
-// ParseOperator reads what [Operator.String] gives, and nothing else.
+// ParseOperator reads the text that [Operator.String] gives, and no other.
 func ParseOperator(s string) (o Operator, err error) {
 	err = parseIdentity(s, o[:], OperatorText)
 	return o, err
 }
 
-// ParseNode reads what [Node.String] gives, and nothing else.
+// ParseNode reads the text that [Node.String] gives, and no other.
 func ParseNode(s string) (n Node, err error) {
 	err = parseIdentity(s, n[:], NodeText)
 	return n, err

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// A Target is what is banned: an IP address or prefix, or an Ethereum address
+// A Target is the thing that is banned: an IP address or prefix, or an Ethereum address
 // (a wallet). The zero Target is none of them. Targets are comparable and
 // canonical: IPv4 in IPv6 is unmapped, prefixes are masked, zones are refused,
 // so two targets that mean the same are equal.
@@ -20,7 +20,7 @@ type Target struct {
 	kind   Kind
 }
 
-// Kind says what a [Target] is. The numbers are part of the protocol.
+// Kind is the kind of a [Target]. The numbers are part of the protocol.
 type Kind uint8
 
 // Kinds of targets.
@@ -28,7 +28,7 @@ const (
 	KindNone   Kind = iota // the zero Target
 	KindAddr4              // one IPv4 address
 	KindAddr6              // one IPv6 address
-	KindNet6               // an IPv6 /64, what one IPv6 attacker holds
+	KindNet6               // an IPv6 /64, which one IPv6 attacker holds whole
 	KindCIDR4              // any other IPv4 prefix
 	KindCIDR6              // any other IPv6 prefix
 	KindWallet             // an Ethereum address, 20 bytes
@@ -95,7 +95,7 @@ func TargetOfWallet(w [20]byte) (Target, error) {
 
 // ParseTarget reads an address ("192.0.2.7"), a prefix ("2001:db8::/64") or an
 // Ethereum address ("0x" and 40 hex digits). It does not check EIP-55, because
-// it also reads what the program itself wrote; what a person types goes
+// it also reads the program's own texts; the input of a person goes
 // through a check of its own.
 func ParseTarget(s string) (Target, error) {
 	switch {
@@ -129,7 +129,7 @@ func MustTarget(s string) Target {
 	return t
 }
 
-// Kind says what the target is.
+// Kind gives the target's kind.
 func (t Target) Kind() Kind { return t.kind }
 
 // IsZero says whether t is no target at all.

@@ -37,8 +37,8 @@ func (l *Peers) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) 
 	}
 }
 
-// room asks an operator's budget for a vote's claim. What a person approved is
-// no longer its author's decision alone.
+// room asks an operator's budget for a vote's claim. A claim that a person
+// approved is no longer its author's decision alone.
 func (l *Peers) room(b *budget, r uint32, v *vote, now time.Time) bool {
 	target := l.table.target(r)
 	basis := v.claim(target).Basis
@@ -141,8 +141,8 @@ func (l *Peers) queuedVote(q voteAt, topic int) (*vote, bool) {
 	return v, v != nil && v.hold() == queued
 }
 
-// guardOpens is how long a guard holds without a person. What waits for it then
-// comes in at its operator's hourly rate.
+// guardOpens is how long a guard holds without a person. Then the claims that
+// wait for it come in at their operator's hourly rate.
 const guardOpens = 24 * time.Hour
 
 // openGuards lets those guards go that have held for long enough.

@@ -15,7 +15,7 @@ func (l *Peers) Apply(changes ...ban.Change) error { return l.ApplyAll(slices.Va
 
 // ApplyAll takes verified changes of followed feeds, in order per feed; the
 // order of changes of different feeds does not matter. When the claims arrived
-// is on disk, in one transaction with what also writes, before they count: a
+// is on disk, in one transaction with the writes of also, before they count: a
 // kill at any time changes no verdict. It fails only where the store does; then
 // nothing of it counts until a later call, or [Ledger.Expire], has written it,
 // and the changes may be given again.
@@ -84,15 +84,15 @@ func (l *Peers) take(c *ban.Change, now time.Time) {
 
 // arrival says how the claims of a change came.
 type arrival struct {
-	replay bool     // the first that the feed says after a start is what it said before
-	known  arrivals // and what was decided then
+	replay bool     // the first change of the feed after a start, which repeats its old claims
+	known  arrivals // and the decisions of before
 	join   bool     // the feed's whole state, heard for the first time
-	sweep  bool     // what a Reset does not repeat is withdrawn at its end
+	sweep  bool     // claims that a Reset does not repeat are withdrawn at its end
 	again  bool     // the author says a claim again, and not the whole feed
 }
 
-// arrival says how a change's claims came, and lets a guard pass what came in the
-// time that this node was away.
+// arrival says how a change's claims came, and lets a guard pass those of the time
+// in which this node was away.
 func (l *Peers) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 	state := &l.feeds.list[f]
 	if state.reset != nil && !reset {
@@ -169,8 +169,8 @@ func (l *Peers) takeClaim(topic int, f uint16, c *ban.Claim, how *arrival, now t
 // anew.
 const renewAfter = time.Hour
 
-// renew takes a claim that the feed makes already. What is said again, or for
-// longer, counts from now: the topic's ttl is from its arrival.
+// renew takes a claim that the feed makes already. A claim that is said again, or
+// for longer, counts from now: the topic's ttl is from its arrival.
 func (l *Peers) renew(r uint32, f uint16, v *vote, c *ban.Claim, how *arrival, now time.Time) {
 	state := &l.feeds.list[f]
 	v.set(flagGeneration, state.generation)
@@ -215,7 +215,7 @@ func (l *Peers) takeWithdrawal(topic int, f uint16, w ban.Withdrawal, now time.T
 	l.withdraw(r, f)
 }
 
-// sweep withdraws what a reset did not repeat.
+// sweep withdraws the claims that a Reset did not repeat.
 func (l *Peers) sweep(topic int, f uint16, now time.Time) {
 	generation := l.feeds.list[f].generation
 	var stale []uint32
@@ -231,7 +231,7 @@ func (l *Peers) sweep(topic int, f uint16, now time.Time) {
 	}
 }
 
-// strike notes that an operator claims what must never be banned.
+// strike notes that an operator claims a target that must never be banned.
 func (l *Peers) strike(f uint16, target ban.Target, now time.Time) {
 	feed := l.feeds.list[f].feed
 	if !l.policy.Knows(feed.Topic, feed.Operator) {

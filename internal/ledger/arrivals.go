@@ -8,7 +8,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// arrived is what the journal of arrivals knows of a claim that a feed will
+// arrived is an entry of the journal of arrivals, about a claim that a feed will
 // repeat after a start: when it arrived, and whether it waits.
 type arrived struct {
 	key   ban.Key
@@ -77,7 +77,7 @@ func eachArrival(b []byte, f func(feed uint16, a arrived)) error {
 
 // weighArrivals counts the claims of an arrival record.
 func weighArrivals(b []byte) (n int) {
-	_ = eachArrival(b, func(uint16, arrived) { n++ }) // what is damaged was refused when it was read
+	_ = eachArrival(b, func(uint16, arrived) { n++ }) // a damaged record was refused when it was read
 	return n
 }
 
@@ -112,8 +112,8 @@ func (l *Peers) encodeArrivals(pending []voteAt) (records [][]byte) {
 	return records
 }
 
-// stillArrived gives what is still true of an arrival record: what the ledger
-// holds now, or what a feed that was not replayed yet will need.
+// stillArrived gives the part of an arrival record that is still true: of claims
+// that the ledger holds now, or that a feed not replayed yet will repeat.
 func (l *Peers) stillArrived(b []byte) (kept []byte) {
 	_ = eachArrival(b, func(n uint16, a arrived) { // it was checked when it was read or written
 		if !l.knows(n, &a) {

@@ -10,7 +10,7 @@ import (
 )
 
 // A PeerBrake is how a peer stands to its own turnover in a topic, over all of
-// its nodes, and what it has used of its budget there.
+// its nodes, and how much of its budget there it has used.
 type PeerBrake struct {
 	Topic    ban.Topic          `json:"topic"`
 	Operator ban.Operator       `json:"operator"`

@@ -35,10 +35,9 @@ type budget struct {
 	queue    []voteAt
 	credited bool // for the time that this node was away
 	stored   int  // claims of the operator in the topic, those that wait included
-	changed  bool
 }
 
-// standing is what is remembered of an operator in a topic over restarts.
+// standing is the record of an operator in a topic that survives restarts.
 type standing struct {
 	// Joined is when the operator was first heard in the topic, and Free how many
 	// claims came in at its join without counting against its rate.

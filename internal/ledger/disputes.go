@@ -26,7 +26,7 @@ func (d *disputes) init() {
 	d.of, d.by = map[place]map[ban.Feed]time.Time{}, map[ban.Feed][]Dispute{}
 }
 
-// replace sets what a feed disputes and gives the targets that are concerned.
+// replace sets the disputes of a feed and gives the targets of the old and the new.
 func (d *disputes) replace(feed ban.Feed, list []Dispute) (touched []ban.Target) {
 	for _, old := range d.by[feed] {
 		touched = append(touched, old.Target)
@@ -51,7 +51,7 @@ func (d *disputes) replace(feed ban.Feed, list []Dispute) (touched []ban.Target)
 	return touched
 }
 
-// beside counts what an operator's other nodes dispute in a feed's topic.
+// beside counts the disputes of an operator's other nodes in a feed's topic.
 func (d *disputes) beside(feed ban.Feed) (n int) {
 	for other, list := range d.by {
 		if other != feed && other.Operator == feed.Operator && other.Topic == feed.Topic {
@@ -61,7 +61,7 @@ func (d *disputes) beside(feed ban.Feed) (n int) {
 	return n
 }
 
-// Dispute replaces what a feed disputes. It is not stored: the federation
+// Dispute replaces the disputes of a feed. It is not stored: the federation
 // replays it at start. An operator that disputes more than [maxDisputes] targets
 // in a topic is quarantined, and the feed then disputes nothing.
 func (l *Peers) Dispute(feed ban.Feed, list []Dispute) error {

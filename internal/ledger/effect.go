@@ -15,7 +15,7 @@ func (l *Ledger) Effect(next *policy.Policy) policy.Effect {
 	return policy.Compare(l.questions(), l.policy, next)
 }
 
-// questions gives what policy is asked of every target. Their votes are valid
+// questions gives policy's question about every target. Their votes are valid
 // until the next one.
 func (l *book) questions() iter.Seq[policy.Question] {
 	return func(yield func(policy.Question) bool) {

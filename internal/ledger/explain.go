@@ -16,7 +16,7 @@ type Standing struct {
 	Target ban.Target
 	Action policy.Action
 	Why    policy.Reason
-	// Rule is the part of the rule that is met, or what shields the target.
+	// Rule is the part of the rule that is met, or the shield of the target.
 	Rule string
 	// By are the operators whose claims meet the rule, longest first.
 	By           []ban.Operator
@@ -24,8 +24,8 @@ type Standing struct {
 	Claims       []Claimed
 }
 
-// Claimed is one claim of the target or of a prefix around it, and what it is
-// worth here.
+// Claimed is one claim of the target or of a prefix around it, and its weight
+// here.
 type Claimed struct {
 	ban.Claim
 	Feed     ban.Feed // who says so; of our own claims the topic alone
@@ -42,7 +42,7 @@ func (c Claimed) Counts() bool { return c.WhyNot == policy.ReasonNone }
 // An Explanation answers why a target is banned or not.
 type Explanation struct {
 	Target ban.Target
-	// Shield says what protects the target in every topic, if something does.
+	// Shield names the protection of the target in every topic, "" for none.
 	Shield    string
 	Standings []Standing
 }
@@ -51,8 +51,8 @@ type Explanation struct {
 const maxInside = 1000
 
 // Explain answers who claims something of a target, of a prefix around it, or
-// of up to [maxInside] targets in it, what policy makes of it, since when,
-// until when, and what would lift it.
+// of up to [maxInside] targets in it, and gives policy's verdict, since when and
+// until when.
 func (l *Ledger) Explain(target ban.Target) Explanation {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -79,8 +79,8 @@ func (l *Ledger) Explain(target ban.Target) Explanation {
 	return e
 }
 
-// shieldOf says what protects a target in every topic. What protects it from
-// peers alone does not where this node bans it: no answer says both.
+// shieldOf names the protection of a target in every topic. A protection from
+// peers alone is none where this node bans the target: no answer says both.
 func (l *book) shieldOf(target ban.Target, standings []Standing) string {
 	banned := slices.ContainsFunc(standings, func(s Standing) bool { return s.Action == policy.Ban })
 	for i, p := range []policy.Protection{l.never, l.exempt.allowed, l.neverPeers, l.exempt.unbanned} {
@@ -149,8 +149,8 @@ func (l *book) claimed(r uint32, list []Claimed, now time.Time) []Claimed {
 type Filter struct {
 	Topic  ban.Topic       // "": every topic
 	Action []policy.Action // nil: Ban
-	// Operator selects what this operator claims too, if it is not the zero
-	// Operator; Own what this node claims.
+	// Operator selects targets that this operator claims too, if it is not the zero
+	// Operator; Own those that this node claims.
 	Operator ban.Operator
 	Own      bool
 }
@@ -221,7 +221,7 @@ func (l *Ledger) Standing(name ban.Topic, target ban.Target) (s Standing, ok boo
 	return l.standing(r, l.now()), true
 }
 
-// Stats counts what the ledger holds.
+// Stats are the numbers of a ledger's entries.
 type Stats struct {
 	Targets   int `json:"targets"`
 	Claims    int `json:"claims"`

@@ -10,8 +10,8 @@ import (
 	"banmesh/internal/store"
 )
 
-// feeds numbers the feeds of peers and keeps what is decided about them: what
-// waits, who is quarantined, what each operator used up.
+// feeds numbers the feeds of peers and keeps the decisions about them: whose
+// claims wait, who is quarantined, how much of its budget each operator used.
 type feeds struct {
 	bounds    bounds
 	numbers   map[ban.Feed]uint16
@@ -21,7 +21,7 @@ type feeds struct {
 	budgets   map[budgetKey]*budget
 	operators map[ban.Operator]*operator
 	journal   journal
-	known     map[ban.Feed]arrivals // what feeds that were not replayed yet said before the start
+	known     map[ban.Feed]arrivals // of feeds that were not replayed yet, from before the start
 	away      time.Duration         // how long this node heard nothing before Open
 	opened    time.Time
 	pending   pending
@@ -31,7 +31,7 @@ type feedState struct {
 	feed ban.Feed
 	live int // claims, those that wait included
 	held int // claims that wait
-	// dropped counts claims beyond what is kept of an operator, since the feed
+	// dropped counts claims beyond the capacity of an operator, since the feed
 	// was last heard whole.
 	dropped     int
 	generation  bool
@@ -115,7 +115,7 @@ type feedRecord struct {
 	Number uint16 `json:"number"`
 }
 
-// load reads what was kept. None of it is the bytes of others: those come back
+// load reads the records on disk. None of them is the bytes of others: those come back
 // with [Peers.ApplyAll].
 func (f *feeds) load(tx store.Tx, now time.Time) error {
 	used, err := f.loadJournal(tx)

@@ -16,8 +16,8 @@ import (
 	"banmesh/internal/ban"
 )
 
-// History keeps what peers claimed and who offended here, a file a day, so
-// that a changed policy can be tried on what really happened. A nil *History
+// History keeps the claims of peers and the offenders here, a file a day, so
+// that a changed policy can be tried on real events. A nil *History
 // keeps nothing. It is not durable: a crash loses the last seconds.
 //
 // A file has a line an event, fields separated by spaces, times in Unix
@@ -38,7 +38,7 @@ type History struct {
 // Limits of a history.
 const (
 	historyDays  = 8        // a week and today
-	historyBytes = 64 << 20 // a day; what exceeds it is not kept
+	historyBytes = 64 << 20 // a day; events beyond it are not kept
 )
 
 // OpenHistory keeps a history in a directory of its own.
@@ -155,7 +155,7 @@ func (h *History) write() {
 	h.out.Reset()
 }
 
-// flush writes what is pending and gives what went wrong since the last time.
+// flush writes pending events and gives the errors since the last time.
 func (h *History) flush() error {
 	if h == nil {
 		return nil
@@ -171,7 +171,7 @@ func (h *History) flush() error {
 // Event is a line of a history.
 type Event struct {
 	At      time.Time
-	Feed    ban.Feed // Topic alone for what happened here
+	Feed    ban.Feed // Topic alone for an offender here
 	Own     bool     // an offender here
 	Removed bool     // a peer's withdrawal
 	Claim   ban.Claim

@@ -25,7 +25,7 @@ type Hold struct {
 	Sample []ban.Target `json:"sample"` // some of those that wait
 }
 
-// A HoldReason says for what claims wait. The set is closed.
+// A HoldReason is the thing that claims wait for. The set is closed.
 type HoldReason string
 
 // The reasons.
@@ -36,7 +36,7 @@ const (
 	HoldCapacity HoldReason = "capacity" // more than is kept of an operator: they are not here
 )
 
-// Holds lists what waits, by feed and reason.
+// Holds lists the claims that wait, by feed and reason.
 func (l *Peers) Holds() []Hold {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -96,9 +96,9 @@ func (l *Peers) Holds() []Hold {
 // MaxApproval is the longest that [Peers.Approve] opens a guard for.
 const MaxApproval = 30 * 24 * time.Hour
 
-// Approve lets what waits of an operator in a topic ("": every topic) count,
+// Approve lets the waiting claims of an operator in a topic ("": every topic) count,
 // whatever the guard and the hourly budget say; the budgets of live bans and
-// of addresses stay. With a duration so does what it says until then. It is
+// of addresses stay. With a duration its claims until then count so, too. It is
 // durable when nil is returned.
 func (l *Peers) Approve(o ban.Operator, topic ban.Topic, duration time.Duration) (claims int, err error) {
 	if duration < 0 || duration > MaxApproval {
@@ -107,8 +107,8 @@ func (l *Peers) Approve(o ban.Operator, topic ban.Topic, duration time.Duration)
 	return l.decide(o, topic, counted, duration)
 }
 
-// Reject sees to it that what waits of an operator in a topic never counts:
-// until its author withdraws it or it ends. It is durable when nil is returned.
+// Reject sees to it that the waiting claims of an operator in a topic never
+// count: until their author withdraws them or they end. It is durable when nil is returned.
 func (l *Peers) Reject(o ban.Operator, topic ban.Topic) (claims int, err error) {
 	return l.decide(o, topic, rejected, 0)
 }

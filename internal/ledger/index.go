@@ -13,7 +13,7 @@ import (
 // addresses and IPv6 /64s, nearly all there is. It is a hash table with linear
 // probing that holds no keys: a slot is a record's number and nine bits of its
 // hash, which keep all but one in 500 strangers from being looked at. A record
-// costs five to eight bytes so, a third of what a map of keys does.
+// costs five to eight bytes so, a third of its cost in a map of keys.
 type index struct {
 	all   *arena[record]
 	seed  maphash.Seed // others choose the keys, so they must not know their places
@@ -22,7 +22,7 @@ type index struct {
 	nets  int // IPv6 /64s among them
 }
 
-// tagBits is what a slot leaves to the hash: there are fewer than 2^23 records ([bounds]).
+// tagBits are the bits of a slot left to the hash: there are fewer than 2^23 records ([bounds]).
 const tagBits = 9
 
 func newIndex(all *arena[record]) index {
@@ -87,7 +87,7 @@ func (x *index) set(r uint32) {
 	x.slots[at] = (r+1)<<tagBits | tag
 }
 
-// drop takes a record out. What stands behind it moves up where its own place
+// drop takes a record out. Records behind it move up where their own place
 // allows that, so that no way is interrupted.
 func (x *index) drop(r uint32) {
 	rec := x.all.at(r)
@@ -117,7 +117,7 @@ func (x *index) drop(r uint32) {
 // records gives all of them. The one at hand may be dropped meanwhile, no other.
 func (x *index) records() iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
-		// From a free slot on backwards: what a drop moves up was given already.
+		// From a free slot on backwards: records that a drop moves up were given already.
 		from := slices.Index(x.slots, 0)
 		for i := range x.slots {
 			at := from - i

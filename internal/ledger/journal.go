@@ -8,9 +8,9 @@ import (
 )
 
 // A journal is a log of small records in the pages of one bucket, so that a
-// ban costs one small page and not one key. Pages are cleaned oldest first: what
-// is still true in the oldest page is written again at the end, and the page
-// is deleted, in the transaction that appends. A later record of the same
+// ban costs one small page and not one key. Pages are cleaned oldest first:
+// records of the oldest page that are still true are written again at the end,
+// and the page is deleted, in the transaction that appends. A later record of the same
 // thing wins, so cleaning and replay cannot disagree.
 type journal struct {
 	bucket  string
@@ -94,10 +94,10 @@ func eachRecord(value []byte, f func([]byte) error) error {
 // write appends records in a transaction, and cleans the oldest pages where
 // less than half of the journal is still true: two for each page that it
 // appends, so that cleaning keeps up with whatever arrives. live is how many
-// records would be enough; rewrite gives what is still true of a record, or nil.
+// records would be enough; rewrite gives the part of a record that is still true, or nil.
 // The result is the journal as it is if the transaction commits.
 func (j journal) write(tx store.Tx, records [][]byte, live int, rewrite func([]byte) []byte) (journal, error) {
-	// j is a copy: what it shares with the original is only appended to.
+	// j is a copy: slices that it shares with the original are only appended to.
 	j.tail = append([]byte(nil), j.tail...)
 	appended := 0
 	for _, b := range records {
@@ -114,7 +114,7 @@ func (j journal) write(tx store.Tx, records [][]byte, live int, rewrite func([]b
 		}); err != nil {
 			return j, err
 		}
-		// What is kept was true before this call's records, so it goes first.
+		// Kept records were true before this call's, so they go first.
 		records = append(kept, records...)
 		if err := tx.Delete(j.bucket, pageKey(oldest.number)); err != nil {
 			return j, err

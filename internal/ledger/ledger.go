@@ -1,10 +1,10 @@
 // Package ledger holds the bans in force, whoever made them: the node's own
 // claims, durably, and the claims of the feeds that it follows. It asks policy
 // for a verdict whenever something about a target changes, and tells the
-// enforcers what became of it.
+// enforcers the result.
 //
-// Own claims, exemptions, when the claims of peers arrived and what was decided
-// about them are on disk before a call returns. Peers' claims themselves are
+// Own claims, exemptions, when the claims of peers arrived and the decisions about
+// them are on disk before a call returns. Peers' claims themselves are
 // not: the federation stores their signed messages and replays them through
 // [Peers.ApplyAll] at start.
 package ledger
@@ -24,7 +24,7 @@ import (
 
 // Errors that callers branch on.
 var (
-	// ErrNeverBan says that a target overlaps what must never be banned.
+	// ErrNeverBan says that a target overlaps the never-ban list.
 	ErrNeverBan = errors.New("this must never be banned")
 	// ErrAllowed says that a person allowed the target.
 	ErrAllowed = errors.New("this is allowed here")
@@ -41,19 +41,19 @@ var (
 	ErrCorrupt = errors.New("the ledger's records are damaged")
 )
 
-// Options are what [Open] needs.
+// Options are the inputs of [Open].
 type Options struct {
 	Store    *store.Store      // nil: nothing is kept, for a replay
 	Policy   *policy.Policy    // nil: [policy.Nothing]
-	NeverBan policy.Protection // what no claim can ban; nil: nothing
-	// NeverPeers is what the claims of others cannot ban and our own feeds do
-	// not carry; nil: the same as NeverBan.
+	NeverBan policy.Protection // targets that no claim can ban; nil: none
+	// NeverPeers are the targets that claims of others cannot ban and our own feeds
+	// do not carry; nil: the same as NeverBan.
 	NeverPeers policy.Protection
 	Caution    policy.Protection // addresses that many people share; nil: none
 	Guests     policy.Protection // addresses that lately logged in here; nil: none
 	Now        func() time.Time  // nil: [time.Now]
 	Log        *slog.Logger      // nil: none
-	// History hears what happened, for a replay later; nil: nobody.
+	// History hears of every event, for a replay later; nil: nobody.
 	History *History
 	// Loading says that feeds are replayed before anything is asked. Verdicts
 	// are computed by [Ledger.Loaded] then, once and not at each claim.
@@ -73,23 +73,8 @@ type Ledger struct {
 	Enforcement *Enforcement
 }
 
-// Own is the claims of this node, durable, by source.
-type Own struct{ *book }
-
-// Peers is the claims of followed feeds, and all that is known of who makes them.
-type Peers struct{ *book }
-
-// Exemptions is the targets that people unbanned or allowed.
-type Exemptions struct {
-	*book
-	own *Own
-}
-
-// Enforcement is the wanted state of the enforcers, and its changes.
-type Enforcement struct{ *book }
-
-// A book is what the parts of a ledger share: the table of claims and of the
-// verdicts on them, under one lock.
+// A book is the state that the parts of a ledger share: the table of claims and
+// of the verdicts on them, under one lock.
 type book struct {
 	store   *store.Store
 	now     func() time.Time
@@ -193,7 +178,7 @@ func (l *Ledger) Loaded() {
 	l.evaluateAll(l.now())
 }
 
-// Close writes what is still pending about peers. The store stays open.
+// Close writes pending records about peers. The store stays open.
 func (l *Ledger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

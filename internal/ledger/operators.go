@@ -8,7 +8,7 @@ import (
 	"banmesh/internal/policy"
 )
 
-// operator is what is remembered of one.
+// operator is the record of one.
 type operator struct {
 	Strikes    []Strike    `json:"strikes,omitempty"`
 	Total      int         `json:"strikes_total,omitempty"`
@@ -57,7 +57,7 @@ type QuarantineReason string
 // The reasons.
 const (
 	QuarantineByHand   QuarantineReason = "by-hand"
-	QuarantineStrikes  QuarantineReason = "strikes"  // it claimed what must never be banned
+	QuarantineStrikes  QuarantineReason = "strikes"  // it claimed targets that must never be banned
 	QuarantineDisputes QuarantineReason = "disputes" // a feed disputes more targets than any may
 	QuarantineFeeds    QuarantineReason = "feeds"    // it has more feeds than any may
 	QuarantineTargets  QuarantineReason = "targets"  // the ledger is full

@@ -1,13 +1,14 @@
 package ledger
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"banmesh/internal/ban"
-	"banmesh/internal/store"
 )
+
+// Own is the claims of this node, durable, by source.
+type Own struct{ *book }
 
 const ownBucket = "ledger.own"
 
@@ -61,7 +62,7 @@ type Local struct {
 
 // Ban bans a target by this node's own decision. It is durable when nil is
 // returned. It fails with [ErrNeverBan], [ErrAllowed], [ErrUnbanned] or
-// [ErrEnded], wrapped, for what cannot be banned. A claim of its source is only
+// [ErrEnded], wrapped, for a target that cannot be banned. A claim of its source is only
 // ever lengthened; its hits are the greater of the two.
 func (l *Own) Ban(b Local) error {
 	refused, err := l.BanAll([]Local{b})
@@ -111,7 +112,7 @@ func (l *Own) BanAll(bans []Local) (refused []Refused, err error) {
 	return refused, l.commit(records, now, nil)
 }
 
-// mayBan refuses what local decisions cannot ban.
+// mayBan refuses targets that local decisions cannot ban.
 func (l *Own) mayBan(b *Local, now time.Time) error {
 	t, end := b.Claim.Target, b.Claim.End
 	if t.IsZero() {
@@ -143,9 +144,9 @@ func (l *Own) mayBan(b *Local, now time.Time) error {
 	return l.forgiven(b)
 }
 
-// forgiven refuses what a person unbanned. A person bans it again, and so does
-// an offence after the unban; another program's ban or a list does not while the
-// unban lasts: it may rest on what was forgiven.
+// forgiven refuses a target that a person unbanned. A person bans it again, and so
+// does an offence after the unban; another program's ban or a list does not while
+// the unban lasts: it may rest on forgiven offences.
 func (l *Own) forgiven(b *Local) error {
 	if b.Source == SourceHand {
 		return nil
@@ -155,156 +156,6 @@ func (l *Own) forgiven(b *Local) error {
 		return nil
 	}
 	return fmt.Errorf("%w at %s", ErrUnbanned, at.UTC().Format(time.RFC3339))
-}
-
-// ownVote gives this node's vote of a source, or nil.
-func (l *Own) voteOf(p place, s Source) *vote {
-	r, ok := l.recordAt(p)
-	if !ok {
-		return nil
-	}
-	n, ok := l.sources.numbers[s]
-	if !ok {
-		return nil
-	}
-	return l.table.vote(r, n)
-}
-
-func (l *book) recordAt(p place) (uint32, bool) {
-	topic, ok := l.table.topics[p.topic]
-	if !ok {
-		return 0, false
-	}
-	return l.table.find(topic, p.target)
-}
-
-// commitOwn makes own records durable, together with what also writes, then
-// lets them take effect.
-func (l *Own) commit(records []ownRecord, now time.Time, also func(store.Tx) error) error {
-	if len(records) == 0 && also == nil {
-		return nil
-	}
-	encoded := make([][]byte, len(records))
-	for i := range records {
-		encoded[i] = records[i].append(nil)
-	}
-	next := l.ownJournal
-	err := l.update(func(tx store.Tx) (err error) {
-		if also != nil {
-			if err := also(tx); err != nil {
-				return err
-			}
-		}
-		next, err = l.ownJournal.write(tx, encoded, l.feeds.own(), func(b []byte) []byte { return l.stillTrue(b, now) })
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("writing own bans: %w", err)
-	}
-	l.ownJournal = next
-	wide := map[int]bool{}
-	var errs []error
-	for i := range records {
-		errs = append(errs, l.put(&records[i], now, wide))
-	}
-	for topic := range wide {
-		l.evaluateTopic(topic, now)
-	}
-	l.notify()
-	l.notifyOwn()
-	return errors.Join(errs...)
-}
-
-// stillTrue gives a journal record back if it is what the ledger holds now.
-// A removal has done its work when it is in the oldest page: what it removed
-// is older.
-func (l *Own) stillTrue(b []byte, now time.Time) []byte {
-	var o ownRecord
-	if o.decode(b) != nil || o.removed {
-		return nil
-	}
-	v := l.voteOf(o.place(), o.source)
-	if v == nil || v.since != o.since || !v.says(o.claim) || !v.kept(now) {
-		return nil
-	}
-	if proof := l.proof.of[ownPlace{o.place(), v.feed}]; proof != o.proof {
-		o.proof = proof
-		return o.append(nil)
-	}
-	return b
-}
-
-// takeOwn puts an own record in force.
-func (l *Own) put(o *ownRecord, now time.Time, wide map[int]bool) error {
-	source, err := l.sources.number(o.source)
-	if err != nil {
-		return err
-	}
-	topic := l.table.topic(o.topic)
-	if topic < 0 {
-		return fmt.Errorf("%w: more than %d topics", ErrTooMany, l.table.bounds.topics)
-	}
-	if k := o.claim.Target.Kind(); k == ban.KindCIDR4 || k == ban.KindCIDR6 {
-		wide[topic] = true
-	}
-	if o.removed {
-		if r, ok := l.table.find(topic, o.claim.Target); ok && l.withdraw(r, source) {
-			l.evaluate(r, now)
-		}
-	} else {
-		r, err := l.table.put(topic, o.claim.Target)
-		if err != nil {
-			return err
-		}
-		if !l.bansHere(r, now) {
-			l.credit(r, true)
-			l.history.own(now, o.topic, o.claim)
-		}
-		l.set(r, source, o)
-		l.evaluate(r, now)
-	}
-	l.ownDirty[o.place()] = o.reason
-	return nil
-}
-
-func (l *Own) set(r uint32, source uint16, o *ownRecord) {
-	v := l.table.vote(r, source)
-	if v == nil {
-		v = l.table.addVote(r, source)
-		l.feeds.list[source].live++
-	}
-	v.setClaim(o.claim)
-	v.since = o.since
-	l.proof.put(ownPlace{o.place(), source}, o.proof)
-}
-
-// loadOwn replays the journal. Verdicts are computed afterwards.
-func (l *Own) load(tx store.Tx, now time.Time) error {
-	return l.ownJournal.replay(tx, func(b []byte) error {
-		var o ownRecord
-		if err := o.decode(b); err != nil {
-			return err
-		}
-		topic := l.table.topic(o.topic)
-		if topic < 0 {
-			return fmt.Errorf("%w: more than %d topics", ErrTooMany, l.table.bounds.topics)
-		}
-		source, err := l.sources.number(o.source)
-		if err != nil {
-			return err
-		}
-		if o.removed || !o.keptAt(now) {
-			if r, ok := l.table.find(topic, o.claim.Target); ok && l.withdraw(r, source) && l.table.all.at(r).votes == 0 {
-				l.table.drop(r)
-			}
-			return nil
-		}
-		r, err := l.table.put(topic, o.claim.Target)
-		if err == nil {
-			l.set(r, source, &o)
-		}
-		return err
-	})
 }
 
 // A Selection names own claims.

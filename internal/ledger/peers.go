@@ -10,8 +10,11 @@ import (
 	"banmesh/internal/policy"
 )
 
-// A Peer is what the ledger knows of an operator: what it says, and of what
-// use that was here.
+// Peers is the claims of followed feeds, and all that is known of who makes them.
+type Peers struct{ *book }
+
+// A Peer is the ledger's knowledge of an operator: its claims, and their use
+// here.
 type Peer struct {
 	Operator ban.Operator `json:"operator"`
 	Name     string       `json:"name"`
@@ -43,7 +46,7 @@ type Peer struct {
 	Probation time.Time     `json:"probation_until,omitzero"`
 }
 
-// Peers lists every operator that the rules name or that is heard, by name.
+// List gives every operator that the rules name or that is heard, by name.
 func (l *Peers) List() []Peer {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -116,8 +119,8 @@ func (l *Peers) List() []Peer {
 	return list
 }
 
-// credit counts for the peers that claimed a target what happened here: met
-// says that it offended, otherwise a person unbanned it.
+// credit counts for the peers that claimed a target whether they were right: met
+// says that it offended here, otherwise a person unbanned it.
 func (l *book) credit(r uint32, met bool) {
 	var seen []ban.Operator
 	for v := range l.table.votesOf(r) {

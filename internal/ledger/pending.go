@@ -10,8 +10,8 @@ import (
 	"banmesh/internal/store"
 )
 
-// pending is what is to be written about peers: arrivals, and the records that
-// changed.
+// pending are the records about peers that are not on disk yet: arrivals, and
+// those that changed.
 type pending struct {
 	arrivals  []voteAt
 	feeds     []uint16
@@ -66,7 +66,7 @@ func (p *pending) loadClock(tx store.Tx, now time.Time) (away time.Duration) {
 	return away
 }
 
-// save writes what is pending about peers, together with what also writes, in
+// save writes the pending records about peers, together with the writes of also, in
 // one transaction. When it fails everything stays pending.
 func (l *Peers) save(now time.Time, also func(store.Tx) error) error {
 	f := &l.feeds
@@ -134,7 +134,7 @@ func (l *Peers) saveRecords(tx store.Tx, now time.Time) error {
 	return tx.Put(clockBucket, "saved", binary.LittleEndian.AppendUint64(nil, uint64(max(0, now.Unix()))))
 }
 
-// touch remembers that a record's verdict is due when what is pending is saved.
+// touch remembers that a record's verdict is due after the next save.
 func (p *pending) touch(l *book, r uint32) {
 	if l.loading {
 		return
@@ -150,7 +150,7 @@ func (p *pending) touch(l *book, r uint32) {
 	}
 }
 
-// settle lets what was saved take effect.
+// settle lets saved claims take effect.
 func (l *Peers) settle(now time.Time) {
 	p := &l.feeds.pending
 	touched, topics, all := p.touched, p.topics, p.all
@@ -170,7 +170,8 @@ func (l *Peers) settle(now time.Time) {
 	l.notify()
 }
 
-// tidy does what is due about peers; the lock is held.
+// tidy lets claims in that waited for time or room, and writes pending records.
+// The lock is held.
 func (l *Peers) tidy(now time.Time) {
 	f := &l.feeds
 	if len(f.known) > 0 && now.Sub(f.opened) > forget {

@@ -15,7 +15,7 @@ import (
 const claimsCount = policy.DefaultTTL
 
 // told is the end that readers are told of an own vote, and until which it is
-// kept: what rests on strong evidence outlives the ban.
+// kept: a claim on strong evidence outlives the ban.
 func (v *vote) told() uint32 {
 	if ban.Basis(v.flags&basisMask) != ban.BasisStrong {
 		return v.end
@@ -32,7 +32,7 @@ func (v *vote) kept(now time.Time) bool {
 	return v.inForce(now)
 }
 
-// ownClaim gives what this node says of a record's target, if anything: of the
+// ownClaim gives this node's claim of a record's target, if any: of the
 // claims of its sources the one with the strongest basis, and of those the one
 // that lasts longest. When that ends, another takes its place.
 func (l *book) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
@@ -67,8 +67,8 @@ func strength(b ban.Basis) int {
 	return [...]int{ban.BasisWeak: 0, ban.BasisHandedOver: 1, ban.BasisStrong: 2, ban.BasisDecided: 3}[b]
 }
 
-// Own gives this node's own claims in a topic that are in force, sorted: what
-// its feed should say.
+// Claims gives this node's own claims in a topic that are in force, sorted: the
+// content of its feed.
 func (l *Own) Claims(topic ban.Topic) []ban.Claim {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -97,20 +97,21 @@ func (l *Own) mayTell(t ban.Target) bool {
 	return !never
 }
 
-// OwnChange is what changed of this node's own claims in a topic.
+// OwnChange is a change of this node's own claims in a topic.
 type OwnChange struct {
 	Topic     ban.Topic
 	Claims    []ban.Claim
 	Withdrawn []ban.Withdrawal
 }
 
-// OwnChanged receives a value when there is something for
+// Changed receives a value when there is something for
 // [Own.Take].
 func (l *Own) Changed() <-chan struct{} { return l.ownReady }
 
-// TakeOwn gives what changed of the own claims since the last call, by topic
-// and sorted. Claims that ended by themselves are not among it. What was taken
-// and not published because of a crash shows as a difference to [Own.Claims].
+// Take gives the changes of the own claims since the last call, by topic and
+// sorted. Claims that ended by themselves are not among them. A change that was
+// taken and not published because of a crash shows as a difference to
+// [Own.Claims].
 func (l *Own) Take() []OwnChange {
 	l.mu.Lock()
 	defer l.mu.Unlock()

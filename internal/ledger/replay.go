@@ -25,13 +25,13 @@ type Trial struct {
 	Caught    int `json:"caught"`
 	// Held is how many claims waited at the end.
 	Held int `json:"held"`
-	// Conflicts are claims of what must never be banned.
+	// Conflicts are claims of targets that must never be banned.
 	Conflicts []Conflict `json:"conflicts"`
 	// Targets are the banned ones, sorted: for a comparison.
 	Targets []ban.Target `json:"-"`
 }
 
-// A Conflict is a claim of what must never be banned, counted by operator.
+// A Conflict is a claim of a target that must never be banned, counted by operator.
 type Conflict struct {
 	Operator ban.Operator `json:"operator"`
 	Name     string       `json:"name"`
@@ -39,7 +39,7 @@ type Conflict struct {
 	Why      string       `json:"why"`
 }
 
-// maxConflicts bounds what a trial lists.
+// maxConflicts bounds the conflicts of a trial.
 const maxConflicts = 100
 
 // A Replay tries a policy on events as they are fed to it.
@@ -53,7 +53,7 @@ type Replay struct {
 	seen    map[Conflict]bool
 }
 
-// NewReplay begins a trial with what must never be banned and the addresses
+// NewReplay begins a trial with the never-ban list and the addresses
 // that many people share; both may be nil.
 func NewReplay(p *policy.Policy, never, shared policy.Protection) (*Replay, error) {
 	r := &Replay{never: never, banned: map[ban.Target]bool{}, watched: map[ban.Target]bool{}, seen: map[Conflict]bool{}}
@@ -74,8 +74,8 @@ func (r *Replay) Feed(e Event) error {
 	}
 	r.trial.To = r.now
 	if e.Own {
-		// Is it known when it comes? The ban that follows is what happened then;
-		// here it would hide what peers' claims do.
+		// Is it known when it comes? The ban that followed is left out: it would hide
+		// the effect of peers' claims.
 		r.trial.Offenders++
 		s, ok := r.l.Standing(e.Feed.Topic, e.Claim.Target)
 		switch {

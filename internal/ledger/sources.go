@@ -25,7 +25,7 @@ const (
 // SourceOfList is the source of an adopted list.
 func SourceOfList(name string) Source { return Source("list:" + name) }
 
-// Basis is what a claim of the source rests on: the decision of a person, who
+// Basis gives the basis of the source's claims: the decision of a person, who
 // also adopts lists, or another program's ban. Detection says itself.
 func (s Source) Basis() ban.Basis {
 	if s == SourceHand || strings.HasPrefix(string(s), "list:") {

@@ -120,7 +120,7 @@ func cutClaim(b []byte) (c ban.Claim, rest []byte, ok bool) {
 	return c, b[7:], setClaimBits(&c, b[6])
 }
 
-// claimBits packs what a claim says beside numbers and times.
+// claimBits packs the parts of a claim that are neither numbers nor times.
 func claimBits(c ban.Claim) uint8 {
 	bits := uint8(c.Basis) & basisMask
 	if c.Established {
@@ -157,7 +157,7 @@ func appendTarget(b []byte, t ban.Target) []byte {
 
 func appendKey(b []byte, k *ban.Key) []byte { return append(append(b, byte(k.Kind)), k.Bytes()...) }
 
-// cutTarget reads what appendTarget wrote, and nothing else.
+// cutTarget reads the bytes that appendTarget writes, and no others.
 func cutTarget(b []byte) (t ban.Target, rest []byte, ok bool) {
 	k, rest, ok := cutKey(b)
 	if !ok {
