@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/keys"
+	"banmesh/internal/policy"
+	"banmesh/internal/wire"
+)
+
+// siblings makes the keys of two nodes of one operator.
+func siblings(t *testing.T) (first, second *node) {
+	t.Helper()
+	first, second = &node{t: t, dir: t.TempDir()}, &node{t: t, dir: t.TempDir()}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := func(n *node) string { return filepath.Join(n.dir, "state") }
+	_, err := keys.Create(state(first), "us", time.Now())
+	must(err)
+	request, err := keys.RequestText(state(second), time.Now())
+	must(err)
+	key, _, err := wire.ParseRequest(request)
+	must(err)
+	root, err := keys.OpenStore(state(first))
+	must(err)
+	must(root.Change(time.Now(), func(c *wire.Card) { c.Certify(key, time.Now()) }))
+	_, card := root.Card()
+	_, err = keys.InstallNodeCard(state(second), []byte(wire.CardText(card)))
+	must(err)
+	return first, second
+}
+
+// What a person, or detection, bans on one machine of an operator is banned on
+// the others that accept the topic, without a name or a rule; a withdrawal ends
+// it there, an unban there stands, and a stranger's claims change nothing.
+func TestABanOnOneNodeOfAnOperatorIsOneOnItsOthers(t *testing.T) {
+	a, b := siblings(t)
+	a.configure(quiet + "publish = true\nsubscribe = true\n")
+	a.start()
+	b.configure(fmt.Sprintf("[[brokers]]\nurl = \"tcp://%s\"\n[topics.sshd]\ndetect = false\nsubscribe = true\npublish = true\n", a.a.sharing.broker.Addr()))
+	b.start()
+	if a.a.sharing.Operator() != b.a.sharing.Operator() || a.a.sharing.Node() == b.a.sharing.Node() {
+		t.Fatal("they are no two nodes of one operator")
+	}
+	month := int64(30 * 24 * 60 * 60)
+	for _, x := range []string{"45.1.1.1", "45.1.1.2"} {
+		a.post("/v1/bans", control.BanRequest{Target: ban.MustTarget(x), Topic: "sshd", For: month}, nil)
+	}
+	b.eventually("the other node drops both", func() bool { return b.drops("45.1.1.1") && b.drops("45.1.1.2") })
+	x := b.explain("45.1.1.1")
+	if len(x.Standings) != 1 || x.Standings[0].Why != policy.ReasonOwnOperator.String() || time.Until(x.Standings[0].Until) < 29*24*time.Hour {
+		t.Errorf("explain says %+v", x)
+	}
+	b.hear(alice, "45.1.1.3")
+	if b.drops("45.1.1.3") {
+		t.Error("a stranger's claim counts")
+	}
+	// Nothing comes back: each says its own alone.
+	b.post("/v1/bans", control.BanRequest{Target: ban.MustTarget("45.1.1.4"), Topic: "sshd", For: month}, nil)
+	a.eventually("the first node drops what the second banned", func() bool { return a.drops("45.1.1.4") })
+	if own := b.a.ledger.Own.Claims("sshd"); len(own) != 1 || own[0].Target != ban.MustTarget("45.1.1.4") {
+		t.Errorf("the second node says %v", own)
+	}
+	b.restart()
+	b.eventually("after a restart it drops all", func() bool { return b.drops("45.1.1.1") && b.drops("45.1.1.2") && b.drops("45.1.1.4") })
+	b.post("/v1/unban", control.UnbanRequest{Target: ban.MustTarget("45.1.1.2")}, nil)
+	b.eventually("an unban here stands", func() bool { return !b.drops("45.1.1.2") })
+	a.post("/v1/withdraw", control.WithdrawRequest{Targets: []ban.Target{ban.MustTarget("45.1.1.1")}, Reason: ban.ReasonMistake}, nil)
+	b.eventually("a withdrawal there ends it here", func() bool { return !b.drops("45.1.1.1") })
+	if x := b.explain("45.1.1.1"); len(x.Standings) != 1 || x.Standings[0].Why != policy.ReasonMistake.String() {
+		t.Errorf("explain says %+v", x)
+	}
+}
