@@ -109,7 +109,7 @@ func admitted(t *testing.T, port int, restart func()) {
 	eventually(t, "bob too", func() bool { return bob.has() == 70 })
 }
 
-func TestTheSidecarAloneWritesToANATSServer(t *testing.T) {
+func TestTheGatewayAloneWritesToANATSServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds nats-server")
 	}
@@ -129,7 +129,7 @@ func TestTheSidecarAloneWritesToANATSServer(t *testing.T) {
 	admitted(t, port, func() { kill(); start() })
 }
 
-func TestTheSidecarAloneWritesToAMosquitto(t *testing.T) {
+func TestTheGatewayAloneWritesToAMosquitto(t *testing.T) {
 	path, err := exec.LookPath("mosquitto")
 	if err != nil {
 		t.Skip("mosquitto is not installed")
