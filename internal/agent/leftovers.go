@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 
 	"banmesh/internal/agent/api"
@@ -44,6 +45,7 @@ type leftovers struct {
 type leftover struct {
 	by  firewall.Enforcer
 	why error
+	fix string // the command that ends them
 }
 
 // clear removes the bans of every enforcer of this node but the one in use;
@@ -55,14 +57,14 @@ func (l *leftovers) clear(ctx context.Context, chosen firewall.Enforcer, now enf
 	case known && before != now:
 		e, err := enforcers.Find(before.Enforcer, firewall.Setup{Table: before.Table, IPTablesLegacy: before.IPTablesLegacy})
 		if err == nil {
-			l.remove(ctx, e, known)
+			l.remove(ctx, e, known, "agent firewall flush, with enforcer and table in [firewall] as they were")
 		}
 		if !off {
 			break
 		}
 		fallthrough
 	case off:
-		l.remove(ctx, chosen, known)
+		l.remove(ctx, chosen, known, "agent firewall flush")
 	}
 	var err error
 	switch {
@@ -79,12 +81,14 @@ func (l *leftovers) clear(ctx context.Context, chosen firewall.Enforcer, now enf
 }
 
 // remove takes an enforcer's bans away. known says that this node enforced with
-// it, so that bans that cannot be seen may be there.
-func (l *leftovers) remove(ctx context.Context, e firewall.Enforcer, known bool) {
+// it: then bans that cannot be seen may be there, and else none is its own.
+func (l *leftovers) remove(ctx context.Context, e firewall.Enforcer, known bool, fix string) {
 	s, err := e.Inspect(ctx, nil)
 	switch {
 	case errors.Is(err, firewall.ErrUnseen), err == nil && !s.Present, err != nil && !known:
 		return
+	case err == nil && !known:
+		err = errNotOurs
 	case err == nil:
 		err = e.Remove(ctx)
 	}
@@ -93,16 +97,14 @@ func (l *leftovers) remove(ctx context.Context, e firewall.Enforcer, known bool)
 		return
 	}
 	l.log.WarnContext(ctx, "bans of an earlier run stay", slog.String("where", e.Where()), slog.Any("error", err))
-	l.kept = append(l.kept, leftover{e, err})
+	if errors.Is(err, firewall.ErrBusy) {
+		fix = strings.Replace(fix, "flush", "panic", 1)
+	}
+	l.kept = append(l.kept, leftover{e, err, fix})
 }
 
-// command ends the leftover's bans.
-func (l leftover) command() string {
-	if errors.Is(l.why, firewall.ErrBusy) {
-		return "agent firewall panic"
-	}
-	return "agent firewall flush"
-}
+// errNotOurs says that somebody else's bans may be in the table.
+var errNotOurs = errors.New("another state directory's agent put them there")
 
 // warnings says which bans are in force though this agent does not keep them.
 func (l *leftovers) warnings(ctx context.Context) (list []control.Warning) {
@@ -128,7 +130,7 @@ func (l *leftovers) warnings(ctx context.Context) (list []control.Warning) {
 			}
 			text = fmt.Sprintf("%s still in force %s, and not this agent's: %v", count, x.by.Where(), x.why)
 		}
-		list = append(list, api.BansLeft.Warn(text, x.command()))
+		list = append(list, api.BansLeft.Warn(text, x.fix))
 	}
 	return list
 }
@@ -144,7 +146,7 @@ func (l *leftovers) Left(ctx context.Context, targets []ban.Target) (held []cont
 				continue
 			}
 			if h, err := x.by.Holds(ctx, p); err == nil && h.Banned {
-				held = append(held, control.LeftBan{Target: t, Where: x.by.Where(), Fix: x.command()})
+				held = append(held, control.LeftBan{Target: t, Where: x.by.Where(), Fix: x.fix})
 			}
 		}
 	}
