@@ -70,6 +70,20 @@ func TestAReloadThatLiftsMoreThanAHandfulWaitsForYes(t *testing.T) {
 	}
 }
 
+func TestTheBansThatATopicWouldBringAreCountedBefore(t *testing.T) {
+	n := newNode(t, quiet+"[operators.alice]\nid = \""+alice.String()+"\"\n")
+	n.hear(alice, crowd(3)...)
+	n.configure(quiet + trusts("alice", alice))
+	var e control.Effect
+	n.post("/v1/reload", control.ReloadRequest{Dry: true}, &e)
+	if e.Begin != 3 || e.End != 0 || len(e.Rules) != 1 || e.Rules[0].Before.Accept || !e.Rules[0].After.Accept {
+		t.Errorf("%+v", e)
+	}
+	n.enforces(0)
+	n.post("/v1/reload", control.ReloadRequest{}, &e)
+	n.enforces(3)
+}
+
 func TestASignalWaitsForYesToo(t *testing.T) {
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, crowd(6)...)
