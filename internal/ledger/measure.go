@@ -55,16 +55,14 @@ func (l *book) records() map[ban.Operator]policy.Record {
 // than those of the core ([policy.Mistaken]), and gives them. One that a person
 // released from that is not suspended again. It is durable when nil is returned.
 func (l *Peers) Suspend() (list []ban.Operator, err error) {
+	mistaken := l.mistaken()
+	if len(mistaken) == 0 {
+		return nil, nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var core []ban.Operator
-	for topic := range l.policy.Source().Topics {
-		core = append(core, l.policy.Core(ban.Topic(topic))...)
-	}
-	slices.SortFunc(core, func(a, b ban.Operator) int { return slices.Compare(a[:], b[:]) })
-	core = slices.Compact(core)
 	now := l.now()
-	for _, o := range policy.Mistaken(l.records(), core) {
+	for _, o := range mistaken {
 		known := l.feeds.operator(o)
 		if known.Quarantine != nil || known.Excused {
 			continue
@@ -80,4 +78,17 @@ func (l *Peers) Suspend() (list []ban.Operator, err error) {
 	l.feeds.pending.all = true
 	l.settle(now)
 	return list, err
+}
+
+// mistaken gives the operators whose claims are of guests too often. It looks at
+// every claim, beside readers.
+func (l *Peers) mistaken() []ban.Operator {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var core []ban.Operator
+	for topic := range l.policy.Source().Topics {
+		core = append(core, l.policy.Core(ban.Topic(topic))...)
+	}
+	slices.SortFunc(core, func(a, b ban.Operator) int { return slices.Compare(a[:], b[:]) })
+	return policy.Mistaken(l.records(), slices.Compact(core))
 }
