@@ -117,12 +117,7 @@ func Warnings(def *topics.Definition) []string {
 	if err != nil {
 		return nil
 	}
-	return j.doubts()
-}
-
-// warnings say what is doubtful in a definition of foreign origin, such as a
-// filter of fail2ban's: what [Check] refuses in one of our own.
-func warnings(j *jail) (list []string) {
+	var list []string
 	for _, m := range j.def.Detect.Journal {
 		if why := weakMatch(m); why != "" {
 			list = append(list, fmt.Sprintf("journal match %q: %s", m, why))

@@ -403,8 +403,6 @@ type jail struct {
 	rules    []ruleMeaning // by failregex
 	ignore   ignoreList
 	useDNS   bool
-	// doubts says what is doubtful in the definition.
-	doubts func() []string
 
 	mu     sync.Mutex
 	window *window
@@ -475,7 +473,6 @@ func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 	if o.StatePath != "" {
 		out.window.changed, out.bansChanged = map[ban.Target]struct{}{}, map[ban.Target]struct{}{}
 	}
-	out.doubts = sync.OnceValue(func() []string { return warnings(out) })
 	return out, nil
 }
 

@@ -460,8 +460,8 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 		if meaning.twin {
 			o.twin = meaning.rule + 1
 		}
-		if user, ok := m.Fields.Get("user"); ok {
-			o.account = AccountOf(user)
+		if user, ok := m.Fields.Get("user"); ok && len(j.def.Detect.Success) > 0 {
+			o.account = AccountOf(user) // a login may forgive it
 		}
 		r.d.count(ctx, j, o, func() (filter, source, text string) {
 			return j.filter.Name + ":" + strconv.Itoa(m.Rule+1), l.Stream, sample(m)

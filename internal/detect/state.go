@@ -197,9 +197,10 @@ func (w *window) changes(whole bool) (tracked []entryState, gone []ban.Target) {
 }
 
 func (e *entry) state() entryState {
+	x := e.known()
 	return entryState{
 		Target: e.target, First: e.first, Last: e.last, Hits: e.hits, Seen: e.seen, Established: e.established,
-		Weak: e.weak, Episode: e.episode, Count: e.episodeCount, Accounts: slices.Clone(e.accounts), Twins: slices.Clone(e.twins),
+		Weak: e.weak, Episode: x.episode, Count: x.episodeCount, Accounts: slices.Clone(x.accounts), Twins: slices.Clone(x.twins),
 	}
 }
 
@@ -208,7 +209,10 @@ func (w *window) put(s entryState) {
 	w.remove(s.Target)
 	e := w.add(s.Target, time.Unix(0, s.Last), s.Hits, s.Established)
 	e.first, e.hits, e.seen, e.established = s.First, s.Hits, s.Seen, s.Established
-	e.weak, e.episode, e.episodeCount, e.accounts, e.twins = s.Weak, s.Episode, s.Count, s.Accounts, s.Twins
+	e.weak = s.Weak
+	if s.Episode != 0 || len(s.Accounts)+len(s.Twins) > 0 {
+		e.more = &details{s.Episode, s.Count, s.Accounts, s.Twins}
+	}
 }
 
 // banChanges gives the targets whose count of bans changed since it was last

@@ -43,8 +43,6 @@ type JailStatus struct {
 	StalledAt time.Time `json:"stalled_at,omitzero"`
 	// Successes counts logins.
 	Successes uint64 `json:"successes,omitempty"`
-	// Warnings say what is doubtful in the definition or its filter.
-	Warnings []string `json:"warnings,omitempty"`
 	// Evicted counts targets that were let go of because memory is bounded.
 	Evicted uint64 `json:"evicted"`
 	// Rules is how many expressions it has, Backtracking how many of them only
@@ -81,7 +79,7 @@ func (d *Detector) Status() Status {
 			Ignored: j.counts.ignored, Banned: j.counts.banned, Evicted: j.window.evicted,
 			Uncorroborated: j.counts.uncorroborated, Doubted: j.counts.doubted, DoubtedAt: j.counts.doubtedAt,
 			Tainted: j.counts.tainted, Stalled: j.counts.stalled, StalledAt: j.counts.stalledAt, Successes: j.counts.successes,
-			Rules: j.filter.Count(), Warnings: j.doubts(),
+			Rules: j.filter.Count(),
 		}
 		j.mu.Unlock()
 		for _, re := range j.filter.Rules() {

@@ -3,6 +3,7 @@ package detect
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +48,14 @@ type entry struct {
 	seen        uint32
 	established bool
 	// weak is how much of hits is weak offences.
-	weak float64
+	weak  float64
+	more  *details // nil for most
+	older *entry
+	newer *entry
+}
+
+// details are what few entries need.
+type details struct {
 	// When the last episode of weak offences began, and what it counts.
 	episode      int64
 	episodeCount float64
@@ -56,8 +64,24 @@ type entry struct {
 	accounts []accountHits
 	// twins is how much each of the rules counted that tell of the same.
 	twins []twinHits
-	older *entry
-	newer *entry
+}
+
+// noDetails are those of an entry without.
+var noDetails details
+
+// known gives the details to look at, detail those to change.
+func (e *entry) known() *details {
+	if e == nil || e.more == nil {
+		return &noDetails
+	}
+	return e.more
+}
+
+func (e *entry) detail() *details {
+	if e.more == nil {
+		e.more = &details{}
+	}
+	return e.more
 }
 
 // An accountHits is how much an account's failures count.
@@ -94,8 +118,8 @@ func (w *window) add(target ban.Target, at time.Time, weight float64, establishe
 		if w.findTime != permanent && e.first < t-int64(w.findTime) {
 			scale := float64(w.findTime) / float64(t-e.first)
 			e.hits, e.weak = math.Round(e.hits*scale), math.Round(e.weak*scale)
-			for i := range e.twins {
-				e.twins[i].Hits *= scale
+			for i := range e.known().twins {
+				e.more.twins[i].Hits *= scale
 			}
 			e.first = t - int64(w.findTime)
 		}
@@ -123,11 +147,11 @@ func (w *window) addWeak(target ban.Target, at time.Time, weight float64, establ
 	counted = weight
 	e = w.entries[target]
 	if t := at.UnixNano(); w.episode > 0 {
-		if e != nil && e.episodeCount > 0 && t-e.episode < int64(w.episode) && t >= e.episode {
-			counted = max(0, weight-e.episodeCount)
-			e.episodeCount += counted
+		if x := e.known(); x.episodeCount > 0 && t-x.episode < int64(w.episode) && t >= x.episode {
+			counted = max(0, weight-x.episodeCount)
+			x.episodeCount += counted
 		} else {
-			defer func() { e.episode, e.episodeCount = t, weight }()
+			defer func() { e.detail().episode, e.detail().episodeCount = t, weight }()
 		}
 	}
 	e = w.add(target, at, counted, established)
@@ -137,12 +161,8 @@ func (w *window) addWeak(target ban.Target, at time.Time, weight float64, establ
 
 // untold gives how much of an offence no twin of its rule has counted yet.
 func (w *window) untold(target ban.Target, rule int, weight float64) float64 {
-	e := w.entries[target]
-	if e == nil {
-		return weight
-	}
 	own, most := 0.0, 0.0
-	for _, t := range e.twins {
+	for _, t := range w.entries[target].known().twins {
 		if t.Rule == rule {
 			own = t.Hits
 		}
@@ -156,13 +176,14 @@ func (e *entry) tell(rule int, weight float64) {
 	if rule == 0 {
 		return
 	}
-	for i := range e.twins {
-		if e.twins[i].Rule == rule {
-			e.twins[i].Hits += weight
+	x := e.detail()
+	for i := range x.twins {
+		if x.twins[i].Rule == rule {
+			x.twins[i].Hits += weight
 			return
 		}
 	}
-	e.twins = append(e.twins, twinHits{rule, weight})
+	x.twins = append(x.twins, twinHits{rule, weight})
 }
 
 // take takes back what offences counted.
@@ -183,14 +204,15 @@ func (e *entry) blame(a Account, weight float64) {
 	if a == 0 {
 		return
 	}
-	for i := range e.accounts {
-		if e.accounts[i].Account == a {
-			e.accounts[i].Hits += weight
+	x := e.detail()
+	for i := range x.accounts {
+		if x.accounts[i].Account == a {
+			x.accounts[i].Hits += weight
 			return
 		}
 	}
-	if len(e.accounts) < maxAccounts {
-		e.accounts = append(e.accounts, accountHits{a, weight})
+	if len(x.accounts) < maxAccounts {
+		x.accounts = append(x.accounts, accountHits{a, weight})
 	}
 }
 
@@ -200,12 +222,12 @@ func (w *window) forgive(target ban.Target, a Account) {
 	if e == nil || a == 0 {
 		return
 	}
-	for i, x := range e.accounts {
+	for i, x := range e.known().accounts {
 		if x.Account != a {
 			continue
 		}
 		w.mark(target)
-		e.accounts = append(e.accounts[:i:i], e.accounts[i+1:]...)
+		e.more.accounts = slices.Delete(e.more.accounts, i, i+1)
 		if e.hits -= min(e.hits, x.Hits); e.hits == 0 {
 			w.remove(target)
 		}
