@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"banmesh/internal/ban"
@@ -13,29 +12,31 @@ import (
 )
 
 // host is one honest operator's node: the ledger and policy of the agent
-// itself, and a model of detection, guests and the measure of peers.
+// itself, and a model of detection and logins.
 type host struct {
 	ledger *ledger.Ledger
 	feed   ban.Feed
+	core   []ban.Operator // whom its ban rule names
 	fails  map[ban.Target][]time.Time
 	own    map[ban.Target]time.Time // ends of its own bans
 	guest  map[ban.Target]bool      // who authenticated here
 	told   map[ban.Target]time.Time // when weak evidence was last shared
-	core   []ban.Operator
-	peers  map[ban.Operator]*peer
+	// claims are those that each operator made, weak ones left out, ofGuests how
+	// many were of guests. They say only whether measuring could find anybody.
+	claims    map[ban.Operator]set
+	ofGuests  map[ban.Operator]int
+	measure   bool // it could
+	suspended map[ban.Operator]bool
 }
 
-// peer is what a host measures of another operator.
-type peer struct {
-	claims, guests map[ban.Target]bool // what it claimed, weak evidence left out
-	suspended      bool
-}
+// fewGuests is how many guests an operator has to claim to be measured at all.
+const fewGuests = 4
 
 func newHost(feed ban.Feed, p *policy.Policy) *host {
 	return &host{
 		feed: feed, core: p.Core(topic),
 		fails: map[ban.Target][]time.Time{}, own: map[ban.Target]time.Time{}, guest: map[ban.Target]bool{},
-		told: map[ban.Target]time.Time{}, peers: map[ban.Operator]*peer{},
+		told: map[ban.Target]time.Time{}, claims: map[ban.Operator]set{}, ofGuests: map[ban.Operator]int{}, suspended: map[ban.Operator]bool{},
 	}
 }
 
@@ -74,60 +75,53 @@ func (h *host) threshold(s signs, t ban.Target, action policy.Action) int {
 	return action.Offences(usual)
 }
 
-// hears notes a claim of another operator, for the measure.
+// hears notes a claim of another operator.
 func (h *host) hears(o ban.Operator, t ban.Target) {
-	p := h.peers[o]
-	if p == nil {
-		p = &peer{claims: map[ban.Target]bool{}, guests: map[ban.Target]bool{}}
-		h.peers[o] = p
+	if h.claims[o] == nil {
+		h.claims[o] = set{}
 	}
-	p.claims[t] = true
-	if h.guest[t] {
-		p.guests[t] = true
+	if !h.claims[o][t] {
+		h.claims[o][t] = true
+		if h.guest[t] {
+			h.doubts(o)
+		}
 	}
 }
 
-func (p *peer) record() policy.Record {
-	return policy.Record{Claims: len(p.claims), Guests: len(p.guests)}
-}
-
-// suspends says whether an operator counts for nothing here.
-func (h *host) suspends(o ban.Operator) bool {
-	p := h.peers[o]
-	return p != nil && p.suspended
+func (h *host) doubts(o ban.Operator) {
+	h.ofGuests[o]++
+	h.measure = h.measure || h.ofGuests[o] >= fewGuests && !h.suspended[o]
 }
 
 // admit makes an address a guest, which counts against everyone that claims it.
-func (h *host) admit(t ban.Target) (against []ban.Operator) {
+func (h *host) admit(t ban.Target) {
 	if h.guest[t] {
-		return nil
+		return
 	}
 	h.guest[t] = true
 	h.ledger.Reconsider(t)
-	for o, p := range h.peers {
-		if p.claims[t] {
-			p.guests[t] = true
-			against = append(against, o)
+	for o, claims := range h.claims {
+		if claims[t] {
+			h.doubts(o)
 		}
 	}
-	slices.SortFunc(against, func(a, b ban.Operator) int { return slices.Compare(a[:], b[:]) })
-	return against
 }
 
-// mistaken says whether an operator's claims are of guests so often that it is
-// to count for nothing.
-func (h *host) mistaken(o ban.Operator) bool {
-	if len(h.peers[o].guests) == 0 {
-		return false
+// suspend lets the ledger measure its peers, as an agent does every ten minutes.
+func (h *host) suspend() error {
+	if !h.measure {
+		return nil
 	}
-	records := map[ban.Operator]policy.Record{}
-	for _, c := range h.core {
-		if p := h.peers[c]; p != nil {
-			records[c] = p.record()
+	h.measure = false
+	if _, err := h.ledger.Peers.Suspend(); err != nil {
+		return err
+	}
+	for _, p := range h.ledger.Peers.List() {
+		if p.Quarantine != nil { // for strikes, some
+			h.suspended[p.Operator] = true
 		}
 	}
-	records[o] = h.peers[o].record()
-	return slices.Contains(policy.Mistaken(records, h.core), o)
+	return nil
 }
 
 // drawCore draws the operators that an honest one knows.

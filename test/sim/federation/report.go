@@ -14,7 +14,7 @@ func (p *page) markdown() string {
 Written by `+"`make sim`"+`; do not edit. The policy and ledger code of the agent itself runs on a simulated week: %d operators, of which
 a third is hostile; attackers with %d addresses each, every one of which comes to %.0f %% of the hosts within %d hours and tries %d
 passwords at each; detection with maxretry %d, findtime %s, bantime %s; innocent users, who mistype once in %.0f visits. The
-hostile claim everything as strongly as a claim can be made. Detection, stalls and closed ports are a model around that code.
+hostile claim everything as strongly as a claim can be made. Detection, logins, stalls and closed ports are a model around that code.
 
 ![coverage and harm](simulation.svg)
 

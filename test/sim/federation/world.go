@@ -61,6 +61,11 @@ func simulate(s scenario) (result, error) {
 			last = w.now
 			for i, h := range w.hosts {
 				h.ledger.Expire(w.now)
+				if s.signs.measure {
+					if err := h.suspend(); err != nil {
+						return w.r, err
+					}
+				}
 				w.collect(i)
 			}
 		}
@@ -161,9 +166,7 @@ func (w *world) attack(e event) error {
 		return w.bans(key, 1)
 	}
 	if e.login {
-		if err := w.admit(key); err != nil {
-			return err
-		}
+		h.admit(key.target)
 		action = w.meets(key)
 	}
 	w.r.attemptsSeen++
@@ -194,7 +197,8 @@ func (w *world) visit(e event) error {
 		}
 	}
 	delete(h.fails, e.target)
-	return w.admit(key)
+	h.admit(e.target)
+	return nil
 }
 
 // try is the only one that a low-rate attacker makes at a host.
@@ -298,7 +302,7 @@ func (w *world) share(from int, list ...said) error {
 	for i, h := range w.hosts {
 		changes = changes[:0]
 		for n, x := range list {
-			if n == 0 && i == from || !h.ledger.Policy().Knows(topic, x.feed.Operator) || h.suspends(x.feed.Operator) {
+			if n == 0 && i == from || !h.ledger.Policy().Knows(topic, x.feed.Operator) {
 				continue
 			}
 			if x.claim.Basis != ban.BasisWeak {
@@ -311,13 +315,6 @@ func (w *world) share(from int, list ...said) error {
 		}
 		if err := h.ledger.Peers.Apply(changes...); err != nil {
 			return err
-		}
-		for _, c := range changes {
-			if c.Claims[0].Basis != ban.BasisWeak {
-				if err := w.judge(i, c.Feed.Operator); err != nil {
-					return err
-				}
-			}
 		}
 		w.collect(i)
 		w.meets(pair{i, list[0].claim.Target})
@@ -343,31 +340,6 @@ func (w *world) shareWeak(until time.Time) error {
 		claim := ban.Claim{Target: line.target, End: due.Add(72 * time.Hour).Truncate(time.Minute), Class: ban.ClassAuth, Hits: 1, Established: true, Basis: ban.BasisWeak}
 		if err := w.share(line.host, said{h.feed, claim}); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// admit makes an address a guest of a host.
-func (w *world) admit(key pair) error {
-	for _, o := range w.hosts[key.host].admit(key.target) {
-		if err := w.judge(key.host, o); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// judge suspends an operator whose claims are of guests too often.
-func (w *world) judge(i int, o ban.Operator) error {
-	h := w.hosts[i]
-	if !w.signs.measure || h.peers[o].suspended || !h.mistaken(o) {
-		return nil
-	}
-	h.peers[o].suspended = true
-	for _, f := range w.ids {
-		if f.Operator == o {
-			return h.ledger.Peers.Apply(ban.Change{Feed: f, Reset: true})
 		}
 	}
 	return nil
@@ -433,7 +405,7 @@ func (w *world) finish() result {
 		for _, o := range h.core {
 			if honest[o] {
 				r.edges++
-				if p := h.peers[o]; p != nil && p.suspended {
+				if h.suspended[o] {
 					r.edgesLost++
 				}
 			}
