@@ -151,8 +151,10 @@ func (c *Card) Sign(root ed25519.PrivateKey) ([]byte, error) {
 	return out, nil
 }
 
+// Kind implements [Body].
 func (*Card) Kind() Kind { return KindCard }
 
+// Append implements [Body].
 func (c *Card) Append(b []byte) []byte {
 	b = appendText(b, c.Name)
 	b = appendText(b, c.Contact)

@@ -38,6 +38,7 @@ func (d *Decoder) Take(n int) []byte {
 	return out
 }
 
+// U8 reads a byte; 0 after a fault, like the other reading methods.
 func (d *Decoder) U8() uint8 {
 	if b := d.Take(1); b != nil {
 		return b[0]
@@ -52,6 +53,7 @@ func (d *Decoder) u16() uint16 {
 	return 0
 }
 
+// U32 reads four bytes, the highest first.
 func (d *Decoder) U32() uint32 {
 	if b := d.Take(4); b != nil {
 		return binary.BigEndian.Uint32(b)
@@ -59,6 +61,7 @@ func (d *Decoder) U32() uint32 {
 	return 0
 }
 
+// U64 reads eight bytes, the highest first.
 func (d *Decoder) U64() uint64 {
 	if b := d.Take(8); b != nil {
 		return binary.BigEndian.Uint64(b)

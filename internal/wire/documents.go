@@ -32,8 +32,10 @@ type Trusted struct {
 // followsBit is the high bit of a [Trusted]'s weight on the wire.
 const followsBit = 0x80
 
+// Kind implements [Body].
 func (*Trust) Kind() Kind { return KindTrust }
 
+// Append implements [Body].
 func (t *Trust) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.Operators)))
 	for _, o := range t.Operators {
@@ -70,8 +72,12 @@ func decodeTrust(d *Decoder) *Trust {
 //	text
 type Definition struct{ Text string }
 
-func (*Definition) Kind() Kind               { return KindDefinition }
+// Kind implements [Body].
+func (*Definition) Kind() Kind { return KindDefinition }
+
+// Append implements [Body].
 func (t *Definition) Append(b []byte) []byte { return appendText(b, t.Text) }
+
 func decodeDefinition(d *Decoder) *Definition {
 	return &Definition{d.text(MaxDefinition)}
 }

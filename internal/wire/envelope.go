@@ -107,6 +107,7 @@ func Inspect(name Name, payload []byte) (Header, error) {
 	return h, err
 }
 
+// InspectBody is [Inspect], and gives the body that was not decoded.
 func InspectBody(name Name, payload []byte) (h Header, body []byte, err error) {
 	if len(payload) <= sign.Overhead || len(payload) > maxPayload(name.Kind) {
 		return h, nil, fmt.Errorf("%w: %d bytes", ErrSize, len(payload))
@@ -188,6 +189,7 @@ func minutesUp(t time.Time) uint32 {
 	return uint32(max(0, min((s+59)/60, 1<<32-1)))
 }
 
+// TimeOfMinute gives the moment of minutes since the Unix epoch.
 func TimeOfMinute(m uint32) time.Time { return time.Unix(int64(m)*60, 0).UTC() }
 
 // Ahead says whether the message claims to come from a future that no clock

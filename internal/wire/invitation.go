@@ -41,8 +41,10 @@ type Invitation struct {
 	Trusted []Trusted
 }
 
+// Kind implements [Body].
 func (*Invitation) Kind() Kind { return KindInvitation }
 
+// Append implements [Body].
 func (v *Invitation) Append(b []byte) []byte {
 	b = appendText(b, v.Note)
 	b = binary.BigEndian.AppendUint32(b, Seconds(v.Expires))

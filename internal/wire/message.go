@@ -29,7 +29,9 @@ type Message struct {
 
 // A Body is the typed content of a message.
 type Body interface {
+	// Kind is the kind of message that has such a body.
 	Kind() Kind
+	// Append writes the only coding that decoding takes.
 	Append(b []byte) []byte
 }
 
@@ -151,8 +153,10 @@ type Head struct {
 	Size        uint32 // of the manifest's body, in bytes
 }
 
+// Kind implements [Body].
 func (*Head) Kind() Kind { return KindHead }
 
+// Append implements [Body].
 func (h *Head) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, h.N)
 	b = binary.BigEndian.AppendUint32(b, uint32(h.TTL/time.Second))
@@ -225,6 +229,7 @@ type SegmentRef struct {
 	Size     uint32
 }
 
+// Append implements [Body].
 func (p *Pieces) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(p.Chunks)))
 	for _, c := range p.Chunks {
@@ -272,7 +277,10 @@ func decodePieces(d *Decoder, most int) *Pieces {
 // A Manifest lists the pieces that a head names by its hash.
 type Manifest struct{ Pieces Pieces }
 
-func (*Manifest) Kind() Kind               { return KindManifest }
+// Kind implements [Body].
+func (*Manifest) Kind() Kind { return KindManifest }
+
+// Append implements [Body].
 func (m *Manifest) Append(b []byte) []byte { return m.Pieces.Append(b) }
 func decodeManifest(d *Decoder) *Manifest  { return &Manifest{*decodePieces(d, MaxPieces)} }
 
@@ -291,8 +299,10 @@ type Delta struct {
 	Down        []Withdrawal
 }
 
+// Kind implements [Body].
 func (*Delta) Kind() Kind { return KindDelta }
 
+// Append implements [Body].
 func (t *Delta) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, t.GC)
 	b = append(b, t.Fingerprint[:]...)
@@ -335,8 +345,10 @@ type Segment struct {
 	Down     []Withdrawal
 }
 
+// Kind implements [Body].
 func (*Segment) Kind() Kind { return KindSegment }
 
+// Append implements [Body].
 func (s *Segment) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(s.Slot))
 	b = binary.AppendUvarint(b, s.From)
@@ -373,8 +385,10 @@ type Chunk struct {
 	Up     []Entry
 }
 
+// Kind implements [Body].
 func (*Chunk) Kind() Kind { return KindChunk }
 
+// Append implements [Body].
 func (c *Chunk) Append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(c.Slot))
 	b = appendText(b, c.Lo)
@@ -385,6 +399,7 @@ func (c *Chunk) Append(b []byte) []byte {
 // Claims gives the chunk's claims.
 func (c *Chunk) Claims() []ban.Claim { return ClaimsOf(c.Up) }
 
+// DecodeChunk reads the body of a chunk; a fault is the decoder's.
 func DecodeChunk(d *Decoder) *Chunk {
 	c := &Chunk{Slot: int(d.Uvarint(MaxSlot)), Lo: d.text(maxKey), Hi: d.text(maxKey), Up: d.Entries(MaxMessageClaims)}
 	if d.err == nil && c.Hi != "" && c.Hi <= c.Lo {
@@ -403,7 +418,10 @@ func DecodeChunk(d *Decoder) *Chunk {
 //	entries
 type Dispute struct{ Up []Entry }
 
-func (*Dispute) Kind() Kind               { return KindDispute }
+// Kind implements [Body].
+func (*Dispute) Kind() Kind { return KindDispute }
+
+// Append implements [Body].
 func (t *Dispute) Append(b []byte) []byte { return AppendEntries(b, t.Up) }
 func decodeDispute(d *Decoder) *Dispute   { return &Dispute{d.Entries(MaxMessageClaims)} }
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// pkg is what the tests of this package know of a directory with Go files.
+// pkg is a directory with Go files, as the tests of this package see it.
 type pkg struct {
 	imports  map[string]string // by path: a file that has it, test files left out
 	comments []string          // files with a comment of the package

@@ -19,7 +19,7 @@ import (
 	"slices"
 )
 
-// baseLines is what [tree.lines] gave at commit 602824f, before the packages
+// baseLines is the result of [tree.lines] at commit 602824f, before the packages
 // were rearranged. The rearrangement alone was to save 1,500 lines; features
 // that came after it are in the figure too.
 const baseLines = 62_284

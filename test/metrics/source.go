@@ -15,7 +15,7 @@ import (
 // longFunction is the number of lines above which a function is long.
 const longFunction = 60
 
-// tree is what was counted in the Go files of a repository. Files of tests, and
+// tree holds the counts over the Go files of a repository. Files of tests, and
 // the programs in test/ and tools/, count for words of comments only.
 type tree struct {
 	packages     map[string]*size // by directory

@@ -92,11 +92,12 @@ func (s *State) Size() int { return s.host4.len() + len(s.host6) + s.net6.len() 
 // A Kind says in which map of the kernel a prefix goes.
 type Kind uint8
 
+// The kinds.
 const (
-	KindHost4 Kind = iota
-	KindHost6
-	KindNet6
-	KindWide
+	KindHost4 Kind = iota // an IPv4 address
+	KindHost6             // an IPv6 address
+	KindNet6              // an IPv6 /64
+	KindWide              // any other prefix
 )
 
 // KindOf gives the kind of a prefix.

@@ -8,7 +8,7 @@ import (
 )
 
 // shouts are the claims of hostile operators that do not care to be caught:
-// all of them claim the same innocents and what nodes need, some slowly, some
+// all of them claim the same innocents and the hosts that nodes need, some slowly, some
 // at once, and some flood. The draws are made for those that keep quiet too.
 func shouts(s scenario, honest int, start time.Time, rng *rand.Rand) (events []event) {
 	for h := range s.operators - honest {
@@ -30,7 +30,7 @@ func shouts(s scenario, honest int, start time.Time, rng *rand.Rand) (events []e
 			for _, i := range order {
 				claim(address(innocentKind, i), 2*time.Minute)
 			}
-		case 2: // what nodes need, then the innocents
+		case 2: // gateways and resolvers, then the innocents
 			for n := range 20 {
 				claim(address(criticalKind, n), time.Minute)
 			}

@@ -72,7 +72,7 @@ func (p *page) week(name string) []result {
 
 func (p *page) recommendedWeek() []result { return p.week(recommended)[:1] }
 
-// cell gives what a policy came to under a conduct.
+// cell gives the result of a policy under a conduct.
 func (p *page) cell(row policyRow, c conductColumn) (result, bool) {
 	r, ok := p.cells[row.name+", "+c.name]
 	return r, ok

@@ -23,7 +23,7 @@ const (
 // A rate is an assumption, with its source, or a guess.
 type rate struct {
 	name, value, source string // source: "guess" or where it is from
-	hangs               string // what hangs on it
+	hangs               string // figures that depend on it
 }
 
 const guess = "guess"

@@ -8,7 +8,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// result is what a scenario came to.
+// result holds the counts of a simulated scenario.
 type result struct {
 	scenario
 	met, banned, watched int // visits of attackers, and how they were met

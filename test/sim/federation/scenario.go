@@ -66,7 +66,7 @@ const (
 	firstSeed = 7
 )
 
-// network is the world of every row: what differs is said by the row.
+// network is the world of every row; each row changes a part of it.
 func network(n int) scenario {
 	return scenario{
 		seed: firstSeed, operators: n, attackers: 120, innocents: 1500,
@@ -76,14 +76,14 @@ func network(n int) scenario {
 	}
 }
 
-// fewHits is what the rules that only count ask of a claim that bans: with fewer
+// fewHits is the evidence that rules that only count ask for a ban: with fewer
 // hits it is worth watching and no vote at all. In today's language that is said
 // of the connection, which such claims do not name in these rows.
 const fewHits = "hits >= 3 and tcp"
 
 // plainRows are rules that count operators and hits, and know no other sign:
-// the rules that were recommended before guests and bases were known, and what
-// people write.
+// the rules that were recommended before guests and bases were known, and rules
+// that people write.
 func plainRows(n int) []scenario {
 	base := network(n)
 	base.ban, base.watch, base.require = "4 of core", "2 of core", fewHits

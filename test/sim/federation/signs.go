@@ -9,7 +9,7 @@ import (
 const weakSum = " or 3 weak of core"
 
 // A sign is a kind of evidence, or a way to read it, that the recommended rules
-// use beyond counting operators. The ladder and the table of what is lost
+// use beyond counting operators. The ladder and the table of losses
 // without each are made of this list, so that no sign is without its row.
 type sign struct {
 	name, about string

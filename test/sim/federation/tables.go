@@ -77,7 +77,7 @@ func conducts() (list []conductColumn) {
 }
 
 // varied are the recommended rules for other networks: how many one knows, and
-// what is guessed.
+// the guessed rates.
 func varied(n int) (rows []scenario) {
 	with := func(name, about string, change func(*scenario)) {
 		s := recommendedRow(n)
@@ -114,7 +114,7 @@ func knows(s *scenario, size int) {
 	s.coreSize, s.ban, s.watch, s.suspect, s.require = size, r.Ban, r.Watch, r.Suspect, r.Require
 }
 
-// bounds are what no rule can pass, and rules that need all to be honest.
+// bounds are results that no rule can pass, and rules that need all to be honest.
 func bounds(n int) (rows []scenario) {
 	for _, quorum := range []int{2, 3} {
 		s := plainRows(n)[0]

@@ -60,7 +60,7 @@ func kindOf(t ban.Target) int {
 }
 
 // draws gives a generator of its own for everything that a row may add to the
-// week, so that no addition moves what was there before it.
+// week, so that no addition moves earlier draws.
 func (s scenario) draws(what string) *rand.Rand {
 	h := fnv.New64a()
 	h.Write([]byte(what))

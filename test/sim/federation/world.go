@@ -355,7 +355,7 @@ func (w *world) meets(key pair) policy.Action {
 	return action
 }
 
-// collect notes what became banned at a host.
+// collect notes the new bans at a host.
 func (w *world) collect(i int) {
 	h := w.hosts[i]
 	for _, c := range h.ledger.Enforcement.Take(1 << 30) {

@@ -86,7 +86,7 @@ func TestWhatARowAddsMovesNothingThatWasThere(t *testing.T) {
 	}
 }
 
-// The rows of rules that only count are what they were before any sign was
+// The rows of rules that only count give the same figures as before any sign was
 // added.
 func TestRulesThatOnlyCountAreAsTheyWere(t *testing.T) {
 	for name, want := range map[string][3]int{
