@@ -74,6 +74,8 @@ func TestABasisSaysWhatAClaimIsWorth(t *testing.T) {
 		{"weak evidence is no ordinary vote for watching", TopicSource{Ban: "any of everyone", Watch: "any of everyone", Suspect: "any of everyone"}, []Vote{weak("alice"), weak("bob")}, "ignore/no-quorum"},
 		{"what another program hands over is strong with its hits", anyOf, []Vote{with(vote("alice", 0, 40*day), ban.BasisHandedOver, 3)}, "ban/quorum/259200"},
 		{"and weak without", anyOf, []Vote{with(vote("alice", 0, 40*day), ban.BasisHandedOver, 0)}, "ignore/no-quorum"},
+		{"a class that honest clients make too is weak, whatever its author says", anyOf, []Vote{of(machine("alice", 200), ban.ClassScanWeak)}, "ignore/no-quorum"},
+		{"unless a person decided", anyOf, []Vote{of(decided("alice", day), ban.ClassScanWeak)}, "ban/quorum/86400"},
 		{"a class may need more", TopicSource{Ban: "any of everyone", Require: "hits >= 3, scan: hits >= 10"}, []Vote{of(machine("alice", 5), ban.ClassScan)}, "ignore/no-quorum"},
 		{"and count for less time", TopicSource{Ban: "any of everyone", TTL: "72h, scan: 30m"}, []Vote{of(machine("alice", 5), ban.ClassScan)}, "ban/quorum/1800"},
 		{"but not where a person decided", TopicSource{Ban: "any of everyone", TTL: "72h, manual: 30m"}, []Vote{of(decided("alice", 30*day), ban.ClassManual)}, "ban/quorum/2592000"},

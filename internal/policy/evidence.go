@@ -180,9 +180,14 @@ func (p *parser) ttls() (k byKind[int64]) {
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
 // worth is the basis that a claim has here: another program's ban is as strong
-// with the offences that it names, and as weak without.
+// with the offences that it names, and as weak without; a class that honest
+// clients make too is weak whatever its author says.
 func worth(v *Vote) ban.Basis {
 	switch {
+	case v.Basis == ban.BasisDecided:
+		return v.Basis
+	case v.Class == ban.ClassScanWeak:
+		return ban.BasisWeak
 	case v.Basis != ban.BasisHandedOver:
 		return v.Basis
 	case v.Hits > 0:
