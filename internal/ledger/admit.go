@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/policy"
 )
 
 // admit decides whether a new vote counts at once or has to wait, and notes to
@@ -37,15 +38,29 @@ func (l *Peers) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) 
 	}
 }
 
-// room asks an operator's budget for a vote's claim. A claim that a person
-// approved is no longer its author's decision alone.
+// room asks an operator's budget for a vote's claim.
 func (l *Peers) room(b *budget, r uint32, v *vote, now time.Time) bool {
-	target := l.table.target(r)
-	basis := v.claim(target).Basis
+	return b.Take(l.policy.Limits(l.table.topicName(r)), l.table.target(r), l.basisFor(b, v, now), now)
+}
+
+// basisFor is the basis on which a budget takes a vote's claim: one that a
+// person approved is no longer its author's decision alone.
+func (l *Peers) basisFor(b *budget, v *vote, now time.Time) ban.Basis {
 	if b.Approved.After(now) {
-		basis = ban.BasisStrong
+		return ban.BasisStrong
 	}
-	return b.Take(l.policy.Limits(l.table.topicName(r)), target, basis, now)
+	return ban.Basis(v.flags & basisMask)
+}
+
+// enqueue lets a vote wait for room. Decisions, of which few are let in a day,
+// have a queue of their own, so that nothing else waits behind them.
+func (l *book) enqueue(r uint32, v *vote) {
+	b := l.feeds.budget(l.feeds.list[v.feed].feed)
+	if policy.Rationed(l.table.target(r), ban.Basis(v.flags&basisMask)) {
+		b.decisions = append(b.decisions, voteAt{r, v.feed})
+	} else {
+		b.queue = append(b.queue, voteAt{r, v.feed})
+	}
 }
 
 // alsoCounts says whether another counted vote on the record is of the same
@@ -74,7 +89,7 @@ func (l *Peers) setHold(r uint32, v *vote, h hold) {
 	v.setHold(h)
 	state.held++
 	if h == queued {
-		b.queue = append(b.queue, voteAt{r, v.feed})
+		l.enqueue(r, v)
 	}
 }
 
@@ -101,26 +116,39 @@ func (l *book) withdraw(r uint32, f uint16) bool {
 // release lets queued votes count, in the order of their arrival, as far as
 // their operator's budget has room.
 func (l *Peers) release(key budgetKey, b *budget, now time.Time) {
-	limits := l.policy.Limits(key.topic)
 	topic, ok := l.table.topics[key.topic]
 	if !ok {
-		b.queue = nil
+		b.queue, b.decisions = nil, nil
 		return
 	}
-	for len(b.queue) > 0 {
-		q := b.queue[0]
-		if v, ok := l.queuedVote(q, topic); ok {
-			paced := b.Approved.After(now) || b.Guard.Room(limits, now)
-			if !paced || !l.alsoCounts(q.record, v) && !l.room(b, q.record, v, now) {
-				break
-			}
-			l.countsNow(q, v)
+	b.queue = l.releaseFrom(b.queue, key, topic, b, now)
+	b.decisions = l.releaseFrom(b.decisions, key, topic, b, now)
+}
+
+// releaseFrom gives the rest of a queue.
+func (l *Peers) releaseFrom(queue []voteAt, key budgetKey, topic int, b *budget, now time.Time) []voteAt {
+	limits := l.policy.Limits(key.topic)
+	for ; len(queue) > 0; queue = queue[1:] {
+		q := queue[0]
+		v, ok := l.queuedVote(q, topic)
+		if !ok {
+			continue
 		}
-		b.queue = b.queue[1:]
+		also := l.alsoCounts(q.record, v)
+		if !also && !b.Fits(limits, l.table.target(q.record), l.basisFor(b, v, now), now) {
+			return queue
+		}
+		// The rate is used only for a claim that has room.
+		if !b.Approved.After(now) && !b.Guard.Room(limits, now) {
+			return queue
+		}
+		if !also {
+			l.room(b, q.record, v, now)
+		}
+		l.countsNow(q, v)
+		l.feeds.pending.budget(key)
 	}
-	if len(b.queue) == 0 {
-		b.queue = nil
-	}
+	return nil
 }
 
 // countsNow lets a vote count that waited and for which the budget has room.
@@ -166,8 +194,7 @@ func (l *Peers) openGuards(now time.Time) {
 				continue
 			}
 			v.setHold(queued)
-			b := l.feeds.budget(feed)
-			b.queue = append(b.queue, voteAt{r, v.feed})
+			l.enqueue(r, v)
 			l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, v.feed})
 		}
 	}

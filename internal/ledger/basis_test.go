@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -163,6 +164,17 @@ func TestDecidedClaimsOfAddressesHaveABudget(t *testing.T) {
 	w.wantBanned(40, "a day later")
 	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000, 100, 30*day)}))
 	w.wantBanned(140, "a machine's claims do not wait behind them")
+	// Looking for room costs nothing of the hour, and a restart gives none.
+	for second := range 600 {
+		w.at(day + 2*time.Minute + time.Duration(second)*time.Second)
+	}
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(2000, 80, 30*day)}))
+	w.wantBanned(220, "as many as the hour lets in")
+	w.restart()
+	all := slices.Concat(decided, many(1000, 100, 30*day), many(2000, 80, 30*day))
+	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: all}))
+	w.Expire(w.now)
+	w.wantBanned(220, "after a restart")
 }
 
 func TestNoAnswerSaysShieldedAndBanned(t *testing.T) {

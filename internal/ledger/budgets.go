@@ -32,9 +32,16 @@ func parseBudgetKey(s string) (k budgetKey, err error) {
 type budget struct {
 	policy.Budget
 	standing
-	queue    []voteAt
-	credited bool // for the time that this node was away
-	stored   int  // claims of the operator in the topic, those that wait included
+	decisions []voteAt // decided claims that wait for their day
+	queue     []voteAt
+	credited  bool // for the time that this node was away
+	stored    int  // claims of the operator in the topic, those that wait included
+}
+
+// budgetRecord is a budget on disk.
+type budgetRecord struct {
+	*standing
+	*policy.Spent
 }
 
 // standing is the record of an operator in a topic that survives restarts.
@@ -79,7 +86,7 @@ func (f *feeds) loadBudgets(tx store.Tx) error {
 	return tx.Each(budgetsBucket, "", func(key string, value []byte) error {
 		k, err := parseBudgetKey(key)
 		b := &budget{}
-		if err != nil || json.Unmarshal(value, &b.standing) != nil {
+		if err != nil || json.Unmarshal(value, &budgetRecord{&b.standing, &b.Spent}) != nil {
 			return fmt.Errorf("budget %q: %w", key, ErrCorrupt)
 		}
 		f.budgets[k] = b

@@ -127,7 +127,8 @@ func (l *Peers) saveRecords(tx store.Tx, now time.Time) error {
 		}
 	}
 	for k := range p.budgets {
-		if err := put(budgetsBucket, k.String(), l.feeds.budgets[k].standing); err != nil {
+		b := l.feeds.budgets[k]
+		if err := put(budgetsBucket, k.String(), budgetRecord{&b.standing, &b.Spent}); err != nil {
 			return err
 		}
 	}
@@ -179,7 +180,7 @@ func (l *Peers) tidy(now time.Time) {
 	}
 	l.openGuards(now)
 	for key, b := range f.budgets {
-		if len(b.queue) > 0 {
+		if len(b.queue)+len(b.decisions) > 0 {
 			l.release(key, b, now)
 		}
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -10,30 +11,47 @@ import (
 // A Budget holds the room that one operator has used in one topic. Its zero value has
 // used nothing.
 type Budget struct {
-	decided   float64 // decided claims of addresses, grown back over a day
-	at        time.Time
+	Spent
 	Live      int   // claims in force
 	Addresses int64 // address space that they cover
+}
+
+// Spent counts the decided claims of addresses that were granted, less those
+// that grew back over the days since. It is kept over restarts.
+type Spent struct {
+	Decided float64   `json:"decided,omitempty"`
+	At      time.Time `json:"decided_at,omitzero"`
 }
 
 // Take asks for room for one more claim of target on a basis. Over any stretch
 // of time it grants at most Decided + Decided × days decided claims of
 // addresses.
 func (b *Budget) Take(l Limits, target ban.Target, basis ban.Basis, now time.Time) bool {
-	size := Addresses(target)
-	if b.Live+1 > l.Live || b.Addresses+size > int64(l.Addresses) {
+	if !b.Fits(l, target, basis, now) {
 		return false
 	}
-	if basis == ban.BasisDecided && target.Kind() != ban.KindWallet {
-		b.grow(l, now)
-		if b.decided+1 > float64(l.Decided) {
-			return false
-		}
-		b.decided++
+	if Rationed(target, basis) {
+		b.Decided++
 	}
-	b.Live++
-	b.Addresses += size
+	b.Use(target)
 	return true
+}
+
+// Fits says whether there is room for one more claim of target on a basis.
+func (b *Budget) Fits(l Limits, target ban.Target, basis ban.Basis, now time.Time) bool {
+	if b.Live+1 > l.Live || b.Addresses+Addresses(target) > int64(l.Addresses) {
+		return false
+	}
+	if !Rationed(target, basis) {
+		return true
+	}
+	b.grow(l, now)
+	return b.Decided+1 <= float64(l.Decided)
+}
+
+// Rationed says whether a claim counts against [Limits.Decided].
+func Rationed(target ban.Target, basis ban.Basis) bool {
+	return basis == ban.BasisDecided && target.Kind() != ban.KindWallet
 }
 
 // Use counts a claim without asking: one that was granted before a restart.
@@ -49,12 +67,12 @@ func (b *Budget) Give(target ban.Target) {
 	b.Addresses -= Addresses(target)
 }
 
-func (b *Budget) grow(l Limits, now time.Time) {
-	if !b.at.IsZero() && now.After(b.at) {
-		b.decided = max(0, b.decided-now.Sub(b.at).Hours()/24*float64(l.Decided))
+func (s *Spent) grow(l Limits, now time.Time) {
+	if !s.At.IsZero() && now.After(s.At) {
+		s.Decided = max(0, s.Decided-now.Sub(s.At).Hours()/24*float64(l.Decided))
 	}
-	if b.at.IsZero() || now.After(b.at) {
-		b.at = now
+	if s.At.IsZero() || now.After(s.At) {
+		s.At = now
 	}
 }
 
@@ -72,10 +90,7 @@ type BudgetState struct {
 func (b *Budget) State(l Limits, now time.Time) BudgetState {
 	c := *b
 	c.grow(l, now)
-	used := int(c.decided)
-	if float64(used) < c.decided {
-		used++
-	}
+	used := int(math.Ceil(c.Decided))
 	return BudgetState{Live: b.Live, LiveMost: l.Live, Addresses: b.Addresses, AddressMost: int64(l.Addresses), DecidedToday: used, DecidedMost: l.Decided}
 }
 
