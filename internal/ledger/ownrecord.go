@@ -44,7 +44,7 @@ func (o *ownRecord) append(b []byte) []byte {
 	}
 	b = append(b, op)
 	b = appendText(b, string(o.topic))
-	b = appendText(b, string(o.source))
+	b = appendSource(b, o.source)
 	if o.removed {
 		return appendTarget(b, o.claim.Target)
 	}
@@ -68,13 +68,13 @@ func (o *ownRecord) decode(b []byte) error {
 	}
 	*o = ownRecord{removed: b[0] == recordRemove}
 	topic, b, ok1 := cutText(b[1:])
-	source, b, ok2 := cutText(b)
+	source, b, ok2 := cutSource(b)
 	if !ok1 || !ok2 {
 		return errDamaged
 	}
 	var err1, err2 error
 	o.topic, err1 = ban.ParseTopic(topic)
-	if o.source, err2 = ParseSource(source); err1 != nil || err2 != nil {
+	if o.source, err2 = ParseSource(string(source)); err1 != nil || err2 != nil {
 		return errDamaged
 	}
 	var ok bool
@@ -132,6 +132,30 @@ func claimBits(c ban.Claim) uint8 {
 func setClaimBits(c *ban.Claim, bits uint8) bool {
 	c.Established, c.Basis = bits&flagEstablished != 0, ban.Basis(bits&basisMask)
 	return claimBits(*c) == bits
+}
+
+// shortSources are the sources that take one byte on disk: 0x80 and their place
+// here. No other text begins with such a byte.
+var shortSources = [...]Source{SourceDetection, SourceHand, SourceFail2ban, SourceCrowdSec}
+
+func appendSource(b []byte, s Source) []byte {
+	for i, short := range shortSources {
+		if s == short {
+			return append(b, 0x80+byte(i))
+		}
+	}
+	return appendText(b, string(s))
+}
+
+func cutSource(b []byte) (s Source, rest []byte, ok bool) {
+	if len(b) > 0 && b[0] >= 0x80 && int(b[0]-0x80) < len(shortSources) {
+		return shortSources[b[0]-0x80], b[1:], true
+	}
+	text, rest, ok := cutText(b)
+	for _, short := range shortSources {
+		ok = ok && Source(text) != short // it has one spelling
+	}
+	return Source(text), rest, ok
 }
 
 // appendText writes a length and at most [maxText] bytes.
