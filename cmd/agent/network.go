@@ -127,7 +127,8 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
 	}
 	out := c.OutOrStdout()
 	if len(v.Trusted) > 0 {
-		if _, err := config.EditDropIn(p.config, "peers", func(tree map[string]any) error {
+		if _, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
+			var names []string
 			for _, o := range v.Trusted {
 				if known, ok := set.Policy().Name(o.Operator); ok {
 					fmt.Fprintf(out, "%s is trusted already, as %s\n", o.Operator, known)
@@ -137,8 +138,10 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
 				entry := config.Table(tree, "operators", name)
 				entry["id"], entry["since"] = o.Operator.String(), time.Now().UTC().Truncate(time.Second)
 				entry["comment"] = "by invitation of " + v.Operator.String()
+				names = append(names, name)
 				fmt.Fprintf(out, "%s is operator %s\n", name, o.Operator)
 			}
+			setRules(tree, joined(set, names...))
 			return nil
 		}); err != nil {
 			return err

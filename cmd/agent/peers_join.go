@@ -12,14 +12,15 @@ import (
 	"banmesh/internal/settings"
 )
 
-// joined gives the rules of topics in which naming one operator more changes
-// the recommended ones: those of before keep their rule, written out, and the
-// newcomer counts in the stricter one beside it. Nothing ends because somebody
+// joined gives the rules of topics in which naming more operators changes the
+// recommended ones: those of before keep their rule, written out, and the
+// newcomers count in the stricter one beside it. Nothing ends because somebody
 // was named who says nothing, and nobody new bans alone.
-func joined(set *settings.Settings, name string) map[ban.Topic]policy.Rules {
+func joined(set *settings.Settings, names ...string) map[ban.Topic]policy.Rules {
 	src := set.Policy().Source()
 	before := slices.Sorted(maps.Keys(src.Operators))
-	if slices.Contains(before, name) || len(src.Groups["core"]) > 0 {
+	names = slices.DeleteFunc(slices.Clone(names), func(s string) bool { return slices.Contains(before, s) })
+	if len(names) == 0 || len(src.Groups["core"]) > 0 {
 		return nil
 	}
 	const group = "everyone"
@@ -41,8 +42,12 @@ func joined(set *settings.Settings, name string) map[ban.Topic]policy.Rules {
 				continue // chosen name by name
 			}
 		}
-		next := rules.Join(group, before)
-		if next != policy.Recommended(group, len(before)+1) && next != rules {
+		next, known := rules, slices.Clone(before)
+		for _, name := range names {
+			next = next.Join(group, known)
+			known = append(known, name)
+		}
+		if next != policy.Recommended(group, len(known)) && next != rules {
 			list[t.Topic] = next
 		}
 	}
