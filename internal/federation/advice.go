@@ -9,8 +9,6 @@ import (
 	"syscall"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
-
-	"banmesh/internal/mqttguard"
 )
 
 // advice says what a person can do about a connection that failed, or "".
@@ -23,7 +21,7 @@ func advice(err error, b Broker, host string) string {
 		lookUp    *net.DNSError
 	)
 	switch {
-	case errors.Is(err, mqttguard.ErrMisbehaving):
+	case misbehaving(err):
 		return "nothing that it sent was taken. Tell who runs it, and use another broker meanwhile"
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword), errors.Is(err, packets.ErrorRefusedNotAuthorised):
 		if b.User != "" {

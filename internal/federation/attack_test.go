@@ -251,7 +251,7 @@ func TestAttack06AFloodOfATrustedPeer(t *testing.T) {
 	if got := bob.s.Counts().Refused[refusedRate]; got != flood-rateBurst {
 		t.Errorf("%d of %d messages were refused unread, want %d", got, flood, flood-rateBurst)
 	}
-	w := bob.s.followers[f]
+	w := bob.s.reader.followers[f]
 	if len(w.pending.byN) > wire.MaxRing || w.pending.bytes > wire.MaxPendingBytes {
 		t.Errorf("%d deltas of %d bytes wait", len(w.pending.byN), w.pending.bytes)
 	}

@@ -4,18 +4,29 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/keys"
 	"banmesh/internal/store"
 	"banmesh/internal/wire"
 )
 
-// A library holds the newest trust list and topic definitions of each operator
-// that is read, and of our own. What was read once is never replaced by
-// something older, whatever a broker serves.
-type library struct {
+// A documentStore holds the newest trust list and topic definitions of each
+// operator that is read, and of our own. A document is never replaced by an
+// older one, whatever a broker serves. The session's lock is held over every
+// method but those that say otherwise.
+type documentStore struct {
+	network  string
+	own      ban.Operator
+	identity *keys.Identity
+	store    *store.Store
+	log      *slog.Logger
+	opener   *opener
+
 	held map[wire.Name]*wire.Message
 	// Whose lists and definitions are wanted; our own always are.
 	trust, definitions map[ban.Operator]bool
@@ -30,18 +41,32 @@ const bucketDocuments = "documents"
 // MaxDefinitions bounds the topic definitions that are kept of one operator.
 const MaxDefinitions = 64
 
-// Rates at which cards and documents of one operator are verified: they change
-// rarely, and are retained.
-const (
-	documentBurst  = 256
-	documentSecond = 8
-)
-
-func newLibrary() library {
-	return library{
+// newDocumentStore reads the documents that are held of a network.
+func newDocumentStore(o *Options, opener *opener) (*documentStore, error) {
+	d := &documentStore{
+		network: o.Network, own: o.Identity.Operator(), identity: o.Identity, store: o.Store, log: o.Log, opener: opener,
 		held: map[wire.Name]*wire.Message{}, trust: map[ban.Operator]bool{}, definitions: map[ban.Operator]bool{},
 		allowances: map[ban.Operator]*allowance{}, news: make(chan struct{}, 1),
 	}
+	err := d.store.View(func(tx store.Tx) error {
+		return tx.Each(bucketDocuments, wire.Prefix+d.network+"/", func(k string, v []byte) error {
+			n, err := wire.ParseTopicName(k)
+			if err == nil {
+				var m *wire.Message
+				if m, err = wire.Open(n, slices.Clone(v)); err == nil {
+					d.held[n] = m
+				}
+			}
+			if err != nil {
+				d.log.Error("stored_document_damaged", "document", k, "error", err)
+			}
+			return nil // the brokers have it
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the documents: %w", err)
+	}
+	return d, nil
 }
 
 // TrustList is an operator's published list as it is held here.
@@ -62,15 +87,6 @@ type PublishedDefinition struct {
 	Text     string       `json:"text"`
 }
 
-// ReadDocuments sets whose trust lists and whose topic definitions are read:
-// the whole desired sets.
-func (s *Session) ReadDocuments(trust, definitions []ban.Operator) {
-	s.mu.Lock()
-	s.library.trust, s.library.definitions = setOf(trust), setOf(definitions)
-	s.mu.Unlock()
-	s.changed()
-}
-
 func setOf(list []ban.Operator) map[ban.Operator]bool {
 	out := make(map[ban.Operator]bool, len(list))
 	for _, o := range list {
@@ -79,15 +95,10 @@ func setOf(list []ban.Operator) map[ban.Operator]bool {
 	return out
 }
 
-// News is told when a document that is read has changed.
-func (s *Session) News() <-chan struct{} { return s.library.news }
-
-// TrustLists gives the lists of those whose lists are read, sorted.
-func (s *Session) TrustLists() (out []TrustList) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for n, m := range s.library.held {
-		if t, ok := m.Body.(*wire.Trust); ok && s.library.trust[n.Operator] {
+// trustLists gives the lists of those whose lists are read, sorted.
+func (d *documentStore) trustLists() (out []TrustList) {
+	for n, m := range d.held {
+		if t, ok := m.Body.(*wire.Trust); ok && d.trust[n.Operator] {
 			out = append(out, TrustList{n.Operator, m.Header.Number, m.Header.Issued, t.Operators})
 		}
 	}
@@ -95,13 +106,11 @@ func (s *Session) TrustLists() (out []TrustList) {
 	return out
 }
 
-// Definitions gives the topic definitions of those whose are read, without
-// those that were withdrawn, sorted by topic and operator.
-func (s *Session) Definitions() (out []PublishedDefinition) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for n, m := range s.library.held {
-		if t, ok := m.Body.(*wire.Definition); ok && s.library.definitions[n.Operator] && t.Text != "" {
+// published gives the topic definitions of those whose are read, without those
+// that were withdrawn, sorted by topic and operator.
+func (d *documentStore) published() (out []PublishedDefinition) {
+	for n, m := range d.held {
+		if t, ok := m.Body.(*wire.Definition); ok && d.definitions[n.Operator] && t.Text != "" {
 			out = append(out, PublishedDefinition{n.Operator, n.Topic, m.Header.Number, m.Header.Issued, t.Text})
 		}
 	}
@@ -111,62 +120,63 @@ func (s *Session) Definitions() (out []PublishedDefinition) {
 	return out
 }
 
-// reads says whether a document of this name is wanted. s.mu is held.
-func (s *Session) reads(n wire.Name) bool {
-	if n.Operator == s.own {
+// reads says whether a document of this name is wanted.
+func (d *documentStore) reads(n wire.Name) bool {
+	if n.Operator == d.own {
 		return true
 	}
 	if n.Kind == wire.KindTrust {
-		return s.library.trust[n.Operator]
+		return d.trust[n.Operator]
 	}
-	return s.library.definitions[n.Operator]
+	return d.definitions[n.Operator]
 }
 
-// onDocument takes a trust list or topic definition if it is newer than the
-// one at hand. s.mu is held.
-func (s *Session) onDocument(n wire.Name, p packet, fx *effects) {
-	switch {
-	case !s.reads(n):
-		s.refuse(refusedUnknown)
-		return
-	case !s.allowDocument(n.Operator, fx.now):
-		s.refuse(refusedRate)
+// hear takes a trust list or topic definition if it is newer than the one at
+// hand.
+func (d *documentStore) hear(n wire.Name, p packet, fx *effects) {
+	counts := d.opener.counts
+	if !d.reads(n) {
+		counts.refuse(refusedUnknown)
 		return
 	}
-	if n.Operator == s.own && p.link != nil {
+	if n.Operator == d.own && p.link != nil {
 		p.link.saw(n, p.payload)
 	}
 	if len(p.payload) == 0 {
-		s.refuse(refusedEmpty)
+		counts.refuse(refusedEmpty)
 		return
 	}
-	m, err := s.verified.Open(n, p.payload)
-	if err != nil {
-		s.refuse(reasonOf(err))
+	m, fresh, ok := d.opener.open(n, p, fx.now)
+	switch {
+	case !ok:
+		return
+	case fresh && !d.allow(n.Operator, fx.now):
+		counts.refuse(refusedRate)
 		return
 	}
-	old := s.library.held[n]
+	old := d.held[n]
 	switch {
 	case m.Header.Ahead(fx.now):
-		s.refuse(refusedFuture)
+		counts.refuse(refusedFuture)
 	case old != nil && m.Header.Number < old.Header.Number:
-		s.refuse(refusedReplay)
+		counts.refuse(refusedReplay)
 	case old != nil && m.Header.Number == old.Header.Number:
 		if m.Hash != old.Hash {
-			s.o.Log.Error("operator_signed_two_documents", "document", n, "number", m.Header.Number)
+			d.log.Error("operator_signed_two_documents", "document", n, "number", m.Header.Number)
 		}
-	case old == nil && n.Kind == wire.KindDefinition && s.countDefinitions(n.Operator) >= MaxDefinitions:
-		s.refuse(refusedSize)
+	case old == nil && n.Kind == wire.KindDefinition && d.count(n.Operator) >= MaxDefinitions:
+		counts.refuse(refusedSize)
 	default:
-		s.library.held[n] = m
-		fx.write(bucketDocuments, n.String(), p.payload)
+		d.held[n] = m
+		fx.mark(bucketDocuments, n.String(), p.payload)
 		fx.news = true
-		s.o.Log.Info("document_accepted", "document", n, "number", m.Header.Number)
+		d.log.Info("document_accepted", "document", n, "number", m.Header.Number)
 	}
 }
 
-func (s *Session) countDefinitions(o ban.Operator) (count int) {
-	for n := range s.library.held {
+// count gives how many topic definitions are held of an operator.
+func (d *documentStore) count(o ban.Operator) (count int) {
+	for n := range d.held {
 		if n.Operator == o && n.Kind == wire.KindDefinition {
 			count++
 		}
@@ -174,68 +184,74 @@ func (s *Session) countDefinitions(o ban.Operator) (count int) {
 	return count
 }
 
-// allowDocument takes a token of the operator's bucket. s.mu is held.
-func (s *Session) allowDocument(o ban.Operator, now time.Time) bool {
-	a := s.library.allowances[o]
+// allow takes a token of the operator's bucket, which cards share.
+func (d *documentStore) allow(o ban.Operator, now time.Time) bool {
+	a := d.allowances[o]
 	if a == nil {
 		a = &allowance{burst: documentBurst, second: documentSecond}
-		s.library.allowances[o] = a
+		d.allowances[o] = a
 	}
-	return a.take(now)
+	return a.take(now, 1)
 }
 
-// loadDocuments reads what is held of this network.
-func (s *Session) loadDocuments() error {
-	err := s.o.Store.View(func(tx store.Tx) error {
-		return tx.Each(bucketDocuments, wire.Prefix+s.o.Network+"/", func(k string, v []byte) error {
-			n, err := wire.ParseTopicName(k)
-			if err == nil {
-				var m *wire.Message
-				if m, err = wire.Open(n, slices.Clone(v)); err == nil {
-					s.library.held[n] = m
-				}
-			}
-			if err != nil {
-				s.o.Log.Error("stored_document_damaged", "document", k, "error", err)
-			}
-			return nil // the brokers have it
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("reading the documents: %w", err)
-	}
-	return nil
-}
-
-// takeOwnDocuments takes over what commands have signed since the last look.
-func (s *Session) takeOwnDocuments() error {
-	offered, err := s.o.Identity.Documents()
-	var faults []error
+// unheld gives the documents beside the keys that commands have signed since
+// the last look. The lock is not needed for reading the files, so they are given
+// first.
+func (d *documentStore) unheld(offered []*wire.Message) (out []*wire.Message) {
 	for _, m := range offered {
-		if m.Name.Network != s.o.Network {
-			continue
+		if old := d.held[m.Name]; m.Name.Network == d.network && (old == nil || old.Header.Number < m.Header.Number) {
+			out = append(out, m)
 		}
-		s.mu.Lock()
-		old := s.library.held[m.Name]
-		s.mu.Unlock()
-		if old != nil && old.Header.Number >= m.Header.Number {
-			continue
-		}
-		if err := s.o.Store.Update(func(tx store.Tx) error { return tx.Put(bucketDocuments, m.Name.String(), m.Raw) }); err != nil {
+	}
+	return out
+}
+
+// keep makes documents durable. The session's lock must not be held.
+func (d *documentStore) keep(list []*wire.Message) (kept []*wire.Message, err error) {
+	var faults []error
+	for _, m := range list {
+		if err := d.store.Update(func(tx store.Tx) error { return tx.Put(bucketDocuments, m.Name.String(), m.Raw) }); err != nil {
 			faults = append(faults, fmt.Errorf("keeping %v: %w", m.Name, err))
 			continue
 		}
-		s.mu.Lock()
-		s.library.held[m.Name] = m
-		s.mu.Unlock()
-		s.tellNews()
+		kept = append(kept, m)
 	}
-	return errors.Join(append(faults, err)...)
+	return kept, errors.Join(faults...)
 }
 
-func (s *Session) tellNews() {
+// tellNews says that a document has changed.
+func (d *documentStore) tellNews() {
 	select {
-	case s.library.news <- struct{}{}:
+	case d.news <- struct{}{}:
 	default:
 	}
+}
+
+// outgoing gives our own documents.
+func (d *documentStore) outgoing() (out []outgoing) {
+	for n, m := range d.held {
+		if n.Operator == d.own {
+			out = append(out, outgoing{n, m.Raw})
+		}
+	}
+	return out
+}
+
+// listen adds the MQTT filters of the documents that are read.
+func (d *documentStore) listen(base map[string]int) {
+	own := wire.Name{Network: d.network, Kind: wire.KindTrust, Operator: d.own}
+	base[own.String()] = 1
+	base[definitionsFilter(own)] = MaxDefinitions / 4
+	for o := range d.trust {
+		base[wire.Name{Network: d.network, Kind: wire.KindTrust, Operator: o}.String()] = 1
+	}
+	for o := range d.definitions {
+		base[definitionsFilter(wire.Name{Network: d.network, Operator: o})] = MaxDefinitions / 4
+	}
+}
+
+// definitionsFilter is the filter for all topic definitions of an operator.
+func definitionsFilter(n wire.Name) string {
+	n.Kind, n.Topic = wire.KindDefinition, "x"
+	return strings.TrimSuffix(n.String(), "x") + "+"
 }

@@ -12,7 +12,9 @@ import (
 
 // bucketFeeds keeps, below "network/topic/operator/node/", what a reader has:
 //
-//	mark      what is a replay, and where the state stands
+//	mark      below which heads are replays
+//	checked   how far the state was compared with its author's
+//	quarantine  why nothing more is taken of the feed
 //	head      the newest head, verbatim
 //	base      the state at some batch: a record, and base/<i> with entries
 //	log/<n>   the deltas and segments since, verbatim
@@ -31,34 +33,42 @@ type storedMark struct {
 	headEpoch, headNumber uint64
 	headHash              wire.Hash
 	frozen                uint64
-	gc                    uint32
-	sound                 bool
+	stolen                bool
+}
+
+// storedCheck is how far the state was compared with its author's.
+type storedCheck struct {
+	gc    uint32
+	sound bool
 }
 
 func (f *follower) key(k string) string { return feedKey(f.network, f.feed) + k }
 
 func (f *follower) storeMark(fx *effects) {
-	m := storedMark{f.headEpoch, f.headNumber, f.headHash, f.frozen, f.gc, f.sound}
-	if m == f.stored {
-		return
+	if m := (storedMark{f.headEpoch, f.headNumber, f.headHash, f.frozen, f.stolen}); m != f.stored {
+		f.stored = m
+		b := binary.BigEndian.AppendUint64(nil, m.headEpoch)
+		b = binary.BigEndian.AppendUint64(b, m.headNumber)
+		b = append(b, m.headHash[:]...)
+		b = binary.BigEndian.AppendUint64(b, m.frozen)
+		fx.mark(bucketFeeds, f.key("mark"), appendBool(b, m.stolen))
 	}
-	f.stored = m
-	b := binary.BigEndian.AppendUint64(nil, m.headEpoch)
-	b = binary.BigEndian.AppendUint64(b, m.headNumber)
-	b = append(b, m.headHash[:]...)
-	b = binary.BigEndian.AppendUint64(b, m.frozen)
-	b = binary.BigEndian.AppendUint32(b, m.gc)
-	if m.sound {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
+	if c := (storedCheck{f.gc, f.sound}); c != f.checked {
+		f.checked = c
+		fx.keep(f.feed, f.key("checked"), appendBool(binary.BigEndian.AppendUint32(nil, c.gc), c.sound))
 	}
-	fx.write(bucketFeeds, f.key("mark"), b)
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
 }
 
 func (f *follower) storeHead(fx *effects, m *wire.Message) {
 	f.storeMark(fx)
-	fx.write(bucketFeeds, f.key("head"), m.Raw)
+	fx.mark(bucketFeeds, f.key("head"), m.Raw)
 }
 
 // storeLog keeps a delta or segment that leads to batch n.
@@ -70,17 +80,17 @@ func (f *follower) storeLog(fx *effects, n uint64, m *wire.Message) {
 	k := fmt.Sprintf("log/%016x", n)
 	f.logKeys = append(f.logKeys, k)
 	f.logBytes += len(m.Raw)
-	fx.write(bucketFeeds, f.key(k), append(binary.BigEndian.AppendUint32(nil, wire.Minutes(fx.now)), m.Raw...))
+	fx.keep(f.feed, f.key(k), append(binary.BigEndian.AppendUint32(nil, wire.Minutes(fx.now)), m.Raw...))
 }
 
 // storeBase writes the whole state and forgets the log.
 func (f *follower) storeBase(fx *effects) {
 	for _, k := range f.logKeys {
-		fx.write(bucketFeeds, f.key(k), nil)
+		fx.keep(f.feed, f.key(k), nil)
 	}
 	f.logKeys, f.logBytes = nil, 0
 	for i := range f.basePieces {
-		fx.write(bucketFeeds, f.key(fmt.Sprintf("base/%06x", i)), nil)
+		fx.keep(f.feed, f.key(fmt.Sprintf("base/%06x", i)), nil)
 	}
 	f.basePieces, f.baseBytes = 0, 0
 	var es []wire.Entry
@@ -89,7 +99,7 @@ func (f *follower) storeBase(fx *effects) {
 		for i := range es {
 			b = binary.BigEndian.AppendUint32(b, es[i].Said)
 		}
-		fx.write(bucketFeeds, f.key(fmt.Sprintf("base/%06x", f.basePieces)), b)
+		fx.keep(f.feed, f.key(fmt.Sprintf("base/%06x", f.basePieces)), b)
 		f.basePieces++
 		f.baseBytes += len(b)
 		es = es[:0]
@@ -108,17 +118,26 @@ func (f *follower) storeBase(fx *effects) {
 	sum := f.set.fingerprint()
 	b = append(b, sum[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(f.basePieces))
-	fx.write(bucketFeeds, f.key("base"), b)
+	fx.keep(f.feed, f.key("base"), b)
 	f.storeMark(fx)
 }
 
-// forget deletes the state but keeps the mark: what was heard once is a
-// replay for ever.
-func (f *follower) forget(fx *effects) {
+// drop deletes the state and disputes but keeps the mark: a message that was
+// heard once is a replay for ever.
+func (f *follower) drop(fx *effects) {
 	f.set, f.sound, f.epoch, f.n, f.gc = set{}, false, 0, 0, 0
+	f.disputeClaims = nil
+	f.pending, f.join, f.segments, f.wanted = pendingDeltas{}, nil, nil, nil
 	f.storeBase(fx)
-	fx.write(bucketFeeds, f.key("base"), nil)
-	fx.write(bucketFeeds, f.key("head"), nil)
+	fx.keep(f.feed, f.key("base"), nil)
+	fx.keep(f.feed, f.key("dispute"), nil)
+	fx.mark(bucketFeeds, f.key("head"), nil)
+}
+
+// forget is drop for a feed that is followed no longer; a quarantine ends.
+func (f *follower) forget(fx *effects) {
+	f.drop(fx)
+	fx.keep(f.feed, f.key("quarantine"), nil)
 }
 
 // errFeedRecords says that a feed's records contradict each other; its marks
@@ -132,13 +151,21 @@ func (f *follower) load(tx store.Tx) error {
 		d := wire.Decoder{B: b}
 		m := storedMark{headEpoch: d.U64(), headNumber: d.U64()}
 		copy(m.headHash[:], d.Take(len(m.headHash)))
-		m.frozen, m.gc, m.sound = d.U64(), d.U32(), d.U8() == 1
+		m.frozen, m.stolen = d.U64(), d.U8() == 1
 		if err := d.End(); err != nil {
 			return fmt.Errorf("%w: mark: %w", errFeedRecords, err)
 		}
 		f.stored = m
-		f.headEpoch, f.headNumber, f.headHash, f.frozen = m.headEpoch, m.headNumber, m.headHash, m.frozen
+		f.headEpoch, f.headNumber, f.headHash, f.frozen, f.stolen = m.headEpoch, m.headNumber, m.headHash, m.frozen, m.stolen
 	}
+	if b := tx.Get(bucketFeeds, f.key("checked")); b != nil {
+		d := wire.Decoder{B: b}
+		f.checked = storedCheck{d.U32(), d.U8() == 1}
+		if err := d.End(); err != nil {
+			return fmt.Errorf("%w: checked: %w", errFeedRecords, err)
+		}
+	}
+	f.quarantined = string(tx.Get(bucketFeeds, f.key("quarantine")))
 	if raw := tx.Get(bucketFeeds, f.key("dispute")); raw != nil {
 		if m, err := wire.Open(f.name(wire.KindDispute, 0), slices.Clone(raw)); err == nil {
 			f.disputeEpoch, f.disputeNumber, f.disputeClaims = m.Header.Epoch, m.Header.Number, m.Body.(*wire.Dispute).Claims()
@@ -188,15 +215,15 @@ func (f *follower) loadState(tx store.Tx) error {
 	if f.set.fingerprint() != want {
 		return errors.New("the fingerprint differs")
 	}
-	f.sound = f.stored.sound
+	f.sound = f.checked.sound
 	err := tx.Each(bucketFeeds, f.key("log/"), func(k string, raw []byte) error {
 		return f.replay(k[len(f.key("")):], slices.Clone(raw))
 	})
 	if err != nil {
 		return err
 	}
-	if f.stored.gc > f.gc {
-		f.gc = f.stored.gc
+	if f.checked.gc > f.gc {
+		f.gc = f.checked.gc
 		f.set.expire(f.gc)
 	}
 	return nil

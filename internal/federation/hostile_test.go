@@ -303,7 +303,7 @@ func (w *hostileWorld) look(holds []packet) {
 		if err != nil {
 			w.rt.Fatal(err)
 		}
-		m, err := w.checked.Open(n, p.payload)
+		m, _, err := w.checked.Open(n, p.payload)
 		if err != nil || n.Kind != wire.KindHead && n.Kind != wire.KindDelta {
 			continue
 		}
@@ -381,7 +381,7 @@ func (r *hostileReader) check() {
 			r.w.rt.Fatalf("the reader holds %+v, which its author never said", c)
 		}
 	}
-	f := r.s.followers[r.w.feed]
+	f := r.s.reader.followers[r.w.feed]
 	if f == nil {
 		r.w.rt.Fatal("the feed is not followed")
 	}
@@ -412,7 +412,7 @@ func (r *hostileReader) fetch(b *hostileBroker, lost func() bool) {
 	for t := range r.s.base {
 		want[t] = true
 	}
-	for _, f := range r.s.followers {
+	for _, f := range r.s.reader.followers {
 		for _, n := range f.wanted {
 			want[n.String()] = true
 		}
@@ -481,7 +481,7 @@ func (w *hostileWorld) heal() {
 		}
 		for _, f := range r.s.Feeds() {
 			if f.Feed == w.feed && f.Status != StatusSynced {
-				w.rt.Fatalf("after healing reader %d is %s; author at %d/%d; %s", i, f.Status, w.author.epoch, w.author.n, r.s.followers[w.feed].debug())
+				w.rt.Fatalf("after healing reader %d is %s; author at %d/%d; %s", i, f.Status, w.author.epoch, w.author.n, r.s.reader.followers[w.feed].debug())
 			}
 		}
 	}

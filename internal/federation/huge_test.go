@@ -35,7 +35,7 @@ func hugeFeed(t *testing.T, st *store.Store, feed ban.Feed, first, n int, now ti
 	}
 	fx := effects{now: now}
 	f.storeBase(&fx)
-	if err := st.Update(func(tx store.Tx) error { return putAll(tx, fx.writes) }); err != nil {
+	if err := st.Update(func(tx store.Tx) error { return putAll(tx, fx.contents[feed]) }); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,13 +1,11 @@
 package federation
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -93,20 +91,16 @@ const (
 	// each time: mostly nobody has it.
 	moveLeast = 30 * time.Second
 	moveMost  = time.Hour
+	// penaltyLeast and penaltyMost are the pause after a broker was disconnected
+	// because it delivers bad messages.
+	penaltyLeast = time.Minute
+	penaltyMost  = time.Hour
 	// inFlight is how many publishes wait for their acknowledgement.
 	inFlight = 64
 	// outMost is how many messages wait for a connected broker that does not
 	// take them; then the link is cut, and what it lacks is found out anew.
 	outMost = 16384
 )
-
-// packet is a message as a broker delivered it.
-type packet struct {
-	link     *link
-	topic    string
-	payload  []byte
-	retained bool
-}
 
 // A link is the connection to one broker. It reconnects for ever.
 type link struct {
@@ -120,6 +114,7 @@ type link struct {
 	in     chan<- packet
 	up     chan<- *link // told after each SUBACK of the first subscriptions
 	arrive chan struct{}
+	bad    allowance // of messages that do not verify; the session's lock
 
 	mu         sync.Mutex
 	out        []outgoing
@@ -138,6 +133,7 @@ type link struct {
 	told       map[string]string // what was last logged of each address that failed
 	cut        chan struct{}     // closed to give the connection up
 	cutWhy     error
+	misbehaved int // how often the broker was disconnected for the messages that it delivered
 	generation int
 	sent       uint64
 	shown      map[wire.Name][]byte // our card and documents as the broker last showed them
@@ -151,7 +147,7 @@ type link struct {
 }
 
 func newLink(index int, b Broker) (*link, error) {
-	l := &link{index: index, outReady: make(chan struct{}, 1), subReady: make(chan struct{}, 1), arrive: make(chan struct{}, 1)}
+	l := &link{index: index, outReady: make(chan struct{}, 1), subReady: make(chan struct{}, 1), arrive: make(chan struct{}, 1), bad: allowance{burst: badBurst, second: badSecond}}
 	for _, text := range append([]string{b.URL}, b.Others...) {
 		u, err := parseBroker(text)
 		if err != nil {
@@ -221,12 +217,13 @@ func (l *link) run(ctx context.Context) {
 		if l.now().Sub(started) > backoffMost {
 			wait = backoffLeast
 		}
+		wait = max(wait, l.penalty(err))
 		// Jitter, so that a broker that comes back is not met by everybody.
 		select {
 		case <-time.After(wait/2 + rand.N(wait)):
 		case <-ctx.Done():
 		}
-		wait = min(2*wait, backoffMost)
+		wait = min(2*wait, max(backoffMost, wait))
 		l.mu.Lock()
 		l.url = l.urls[(slices.Index(l.urls, l.url)+1)%len(l.urls)]
 		l.mu.Unlock()
@@ -240,7 +237,7 @@ func (l *link) failed(err error) {
 	defer l.mu.Unlock()
 	l.connected, l.lastError, l.out, l.refused = false, err.Error(), nil, 0
 	l.health = HealthUnreachable
-	if errors.Is(err, mqttguard.ErrMisbehaving) {
+	if misbehaving(err) {
 		l.health = HealthMisbehaving
 	}
 	l.advice = advice(err, l.broker, l.url.Hostname())
@@ -403,81 +400,6 @@ func wait(ctx context.Context, t mqtt.Token, most time.Duration) error {
 	}
 }
 
-// publish queues retained messages. What is queued while the link is down is
-// dropped: after connecting, the session finds out what the broker lacks.
-func (l *link) publish(out []outgoing) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.connected {
-		return
-	}
-	l.back.published(out, l.now())
-	l.out = append(l.out, out...)
-	if len(l.out) > outMost {
-		l.out = nil
-		l.giveUp(errNotTaken)
-		return
-	}
-	select {
-	case l.outReady <- struct{}{}:
-	default:
-	}
-}
-
-// publisher sends what is queued, in order, with a window of unacknowledged
-// messages.
-func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
-	var tokens []mqtt.Token
-	for {
-		l.mu.Lock()
-		var next *outgoing
-		if len(l.out) > 0 {
-			next, l.out = &outgoing{l.out[0].name, l.out[0].payload}, l.out[1:]
-		}
-		l.mu.Unlock()
-		if next == nil {
-			for _, t := range tokens {
-				if err := wait(ctx, t, ackTimeout); err != nil {
-					return fmt.Errorf("publishing: %w", err)
-				}
-			}
-			tokens = tokens[:0]
-			select {
-			case <-l.outReady:
-			case <-ctx.Done():
-				return nil
-			}
-			continue
-		}
-		if len(tokens) >= inFlight {
-			if err := wait(ctx, tokens[0], ackTimeout); err != nil {
-				return fmt.Errorf("publishing: %w", err)
-			}
-			tokens = slices.Delete(tokens, 0, 1)
-		}
-		payload := next.payload
-		if payload == nil {
-			payload = []byte{}
-		}
-		tokens = append(tokens, c.Publish(next.name.String(), 1, true, payload))
-		l.mu.Lock()
-		l.sent++
-		l.mu.Unlock()
-	}
-}
-
-// want sets the subscriptions. base is what the link listens to all the time,
-// fetch what is wanted now; a higher attempt asks for it again.
-func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
-	l.mu.Lock()
-	l.base, l.baseGen, l.fetch = base, generation, fetch
-	l.mu.Unlock()
-	select {
-	case l.subReady <- struct{}{}:
-	default:
-	}
-}
-
 // move gives the connection up for the broker's next address if something has
 // been missing at this one for long. One node of a cluster may have what
 // another has lost: by its source, a NATS server's index of the retained
@@ -500,6 +422,42 @@ func (l *link) move(missing bool, now time.Time) {
 	l.giveUp(errMissing)
 }
 
+// misbehaves disconnects a broker that delivers too many bad messages.
+func (l *link) misbehaves() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.connected {
+		l.giveUp(errBad)
+	}
+}
+
+// misbehaving says whether a connection ended because no honest broker sends
+// the packets or messages that came.
+func misbehaving(err error) bool {
+	return errors.Is(err, errBad) || errors.Is(err, mqttguard.ErrMisbehaving)
+}
+
+// reconnect ends the connection so that the next one begins at once.
+func (l *link) reconnect(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.connected {
+		l.giveUp(why)
+	}
+}
+
+// penalty is how long to stay away from a broker that misbehaved. It doubles
+// each time.
+func (l *link) penalty(err error) time.Duration {
+	if !misbehaving(err) {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.misbehaved++
+	return min(penaltyMost, penaltyLeast<<min(l.misbehaved-1, 10))
+}
+
 // giveUp ends the connection. l.mu is held.
 func (l *link) giveUp(why error) {
 	select {
@@ -513,206 +471,9 @@ func (l *link) giveUp(why error) {
 // Why a link is cut.
 var (
 	errNotTaken = errors.New("the broker does not take what we publish")
-	errMissing  = errors.New("what should be there is missing; the next address is tried")
+	errMissing  = errors.New("messages that should be there are missing; the next address is tried")
+	errBad      = errors.New("the broker misbehaves: it delivers many messages that nobody signed")
 )
-
-// subscriber makes the broker's idea of our subscriptions what want says.
-func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
-	have, fetched := map[string]bool{}, map[string]int{}
-	generation, first := -1, true
-	refused, again := map[string]bool{}, backoffTimer{least: refusedLeast, most: refusedMost}
-	defer again.stop()
-	for {
-		l.mu.Lock()
-		base, gen, fetch := l.base, l.baseGen, l.fetch
-		l.mu.Unlock()
-		var add, drop []string
-		if gen != generation {
-			for t := range base {
-				if !have[t] {
-					add = append(add, t)
-				}
-			}
-			for t := range have {
-				if _, ok := base[t]; !ok {
-					drop = append(drop, t)
-				}
-			}
-			generation = gen
-		}
-		for t, attempt := range fetch {
-			if was, ok := fetched[t]; !ok && !slices.Contains(add, t) || ok && was != attempt {
-				add = append(add, t)
-			}
-			fetched[t] = attempt
-		}
-		for t := range fetched {
-			if _, ok := fetch[t]; !ok {
-				delete(fetched, t)
-				if _, ok := base[t]; !ok {
-					drop = append(drop, t)
-				}
-			}
-		}
-		for t := range refused {
-			_, inBase := base[t]
-			_, inFetch := fetch[t]
-			switch {
-			case !inBase && !inFetch:
-				delete(refused, t)
-			case again.due && !slices.Contains(add, t):
-				add = append(add, t)
-			}
-		}
-		slices.Sort(add)
-		if err := l.unsubscribe(ctx, c, drop); err != nil {
-			return err
-		}
-		for _, t := range drop {
-			delete(have, t)
-		}
-		if err := l.subscribe(ctx, c, add, base, refused); err != nil {
-			return err
-		}
-		again.set(len(refused) > 0)
-		l.mu.Lock()
-		l.refused = len(refused)
-		l.answered = maps.Clone(fetched)
-		for t := range refused {
-			delete(l.answered, t)
-		}
-		l.mu.Unlock()
-		for _, t := range add {
-			if _, ok := base[t]; ok {
-				have[t] = true
-			}
-		}
-		if first && gen > 0 {
-			first = false
-			select {
-			case l.up <- l:
-			case <-ctx.Done():
-				return nil
-			}
-		}
-		select {
-		case <-l.subReady:
-		case <-again.c():
-			again.due = true
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// A backoffTimer is due after a pause that doubles while it stays set.
-type backoffTimer struct {
-	least, most time.Duration
-	due         bool // the pause is over; set begins the next
-
-	pause time.Duration
-	timer *time.Timer
-}
-
-// set begins a pause unless one lasts, or ends them.
-func (b *backoffTimer) set(on bool) {
-	switch {
-	case !on:
-		b.stop()
-		b.pause, b.due, b.timer = 0, false, nil
-	case b.timer == nil || b.due:
-		b.pause = min(b.most, max(b.least, 2*b.pause))
-		b.due, b.timer = false, time.NewTimer(b.pause)
-	}
-}
-
-func (b *backoffTimer) stop() {
-	if b.timer != nil {
-		b.timer.Stop()
-	}
-}
-
-func (b *backoffTimer) c() <-chan time.Time {
-	if b.timer == nil {
-		return nil
-	}
-	return b.timer.C
-}
-
-func (l *link) unsubscribe(ctx context.Context, c mqtt.Client, topics []string) error {
-	for part := range slices.Chunk(topics, 100) {
-		if err := wait(ctx, c.Unsubscribe(part...), ackTimeout); err != nil {
-			return fmt.Errorf("unsubscribing: %w", err)
-		}
-	}
-	return nil
-}
-
-// subscribe asks in batches, each after the retained messages of the one
-// before have come, and notes what the broker refuses.
-func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, weights map[string]int, refused map[string]bool) error {
-	for len(topics) > 0 {
-		batch, weight := map[string]byte{}, 0
-		for len(topics) > 0 && (len(batch) == 0 || weight+max(1, weights[topics[0]]) <= subscribeWeight) {
-			weight += max(1, weights[topics[0]])
-			batch[topics[0]] = 1
-			topics = topics[1:]
-		}
-		t := c.SubscribeMultiple(batch, nil)
-		if err := wait(ctx, t, ackTimeout); err != nil {
-			return fmt.Errorf("subscribing: %w", err)
-		}
-		if t, ok := t.(*mqtt.SubscribeToken); ok {
-			one, more := "", 0
-			for topic, code := range t.Result() {
-				if code != 0x80 {
-					delete(refused, topic)
-				} else if !refused[topic] {
-					refused[topic] = true
-					one, more = topic, more+1
-				}
-			}
-			if more > 0 {
-				l.log.Warn("subscriptions_refused", "broker", l.address(), "number", more, "one", one)
-			}
-		}
-		if len(topics) > 0 {
-			l.settle(ctx)
-		}
-	}
-	return nil
-}
-
-// settle waits until nothing has arrived for a moment.
-func (l *link) settle(ctx context.Context) {
-	most := time.NewTimer(subscribeWait)
-	defer most.Stop()
-	quiet := time.NewTimer(subscribeQuiet)
-	defer quiet.Stop()
-	for {
-		select {
-		case <-l.arrive:
-			quiet.Reset(subscribeQuiet)
-		case <-quiet.C:
-			return
-		case <-most.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// wantIfNew is want, unless nothing has changed.
-func (l *link) wantIfNew(base map[string]int, generation int, fetch map[string]int) {
-	l.mu.Lock()
-	same := l.baseGen == generation && l.wanted != nil && maps.Equal(l.wanted, fetch)
-	l.wanted = fetch
-	l.mu.Unlock()
-	if !same {
-		l.want(base, generation, fetch)
-	}
-}
 
 func (l *link) alive() bool {
 	l.mu.Lock()
@@ -725,75 +486,4 @@ func (l *link) connection() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.generation
-}
-
-// An offer is what was last sent of our card or a document, and when.
-type offer struct {
-	raw []byte
-	at  time.Time
-}
-
-// showPatience is how long a broker has to show what was sent to it.
-const showPatience = 10 * time.Second
-
-// saw notes what the broker shows of our card and documents.
-func (l *link) saw(n wire.Name, raw []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.shown != nil {
-		l.shown[n] = raw
-	}
-}
-
-// lacks says whether our card or a document of ours should be published to the
-// broker now: it has shown none or another one for a while.
-func (l *link) lacks(n wire.Name, raw []byte, again bool, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.connected || now.Sub(l.since) < fenceWait || !again && bytes.Equal(l.shown[n], raw) {
-		return false
-	}
-	if o := l.offered[n]; bytes.Equal(o.raw, raw) && now.Sub(o.at) < showPatience {
-		return false
-	}
-	l.offered[n] = offer{raw, now}
-	return true
-}
-
-// status gives the link's standing.
-func (l *link) status() BrokerStatus {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var refusal wire.Refusal
-	if l.refusal.Reason != "" && l.now().Sub(l.refusedAt).Abs() < refusalShown {
-		refusal = l.refusal
-	}
-	return BrokerStatus{URL: l.url.Redacted(), Connected: l.connected, Health: l.health, Since: l.since, Error: l.lastError, Advice: l.advice, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost, Refusal: refusal}
-}
-
-// Health is how a broker treats us.
-type Health string
-
-// Healths. The first is that of a link that did not get to an answer yet.
-const (
-	HealthUnknown     Health = ""
-	HealthConnected   Health = "connected"
-	HealthUnreachable Health = "unreachable" // or it refuses us; Error says why
-	HealthMisbehaving Health = "misbehaving" // it sends what no MQTT broker may send
-)
-
-// A BrokerStatus says how the connection to a broker stands.
-type BrokerStatus struct {
-	URL       string    `json:"url"`
-	Connected bool      `json:"connected"`
-	Health    Health    `json:"health"`
-	Since     time.Time `json:"since,omitzero"` // of the last connection
-	Error     string    `json:"error,omitempty"`
-	Advice    string    `json:"advice,omitempty"` // what a person can do about it
-	Queued    int       `json:"queued"`
-	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
-	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again
-	// Refusal is why it keeps none of some messages, as it says itself; zero
-	// where it said nothing.
-	Refusal wire.Refusal `json:"refusal,omitzero"`
 }

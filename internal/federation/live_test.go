@@ -455,7 +455,7 @@ func TestALargeFeedIsJoined(t *testing.T) {
 		await(t, "the jump", func() bool { return len(bob.has(f)) == 30_000 })
 		bob.stop()
 		for i := range 200 {
-			alice.s.speak("sshd", func(a *author) ([]outgoing, error) { return a.tickNow(time.Now()) })
+			alice.s.publisher.say("sshd", func(a *author) ([]outgoing, error) { return a.tickNow(time.Now()) })
 			alice.say("sshd", fmt.Sprintf("172.16.%d.%d", i/100, i%100))
 		}
 		bob.open()
@@ -654,25 +654,4 @@ func TestARestoredBackupBeginsANewEpoch(t *testing.T) {
 	if v := alice.status(f); v.Epoch <= epoch || v.Status != StatusWriting {
 		t.Errorf("alice is at %+v", v)
 	}
-}
-
-func TestAClonedNodeStopsLoudly(t *testing.T) {
-	b := mochiBroker(t)
-	alice := newNode(t, "alice", b.url)
-	f := alice.feed("sshd")
-	// Two clients of one name push each other off a broker, so they meet only
-	// where a node listens to a broker that the other one writes to.
-	other := mochiBroker(t)
-	alice.stop()
-	alice.brokers = []string{b.url, other.url}
-	alice.open()
-	alice.s.Publish([]ban.Topic{"sshd"})
-	alice.run()
-	alice.say("sshd", "192.0.2.1")
-	await(t, "both brokers", func() bool { return alice.s.Brokers()[0].Connected && alice.s.Brokers()[1].Connected })
-	thief := &author{network: "testnet", feed: f, key: alice.id.Signer()}
-	thief.epoch = alice.status(f).Epoch
-	payload := wire.Seal(thief.key, wire.Header{Kind: wire.KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: thief.epoch, Number: 99, Issued: time.Now().Add(2 * time.Second)}, (&wire.Delta{GC: wire.Minutes(time.Now())}).Append(nil))
-	alice.s.in <- packet{link: alice.s.links[1], topic: thief.name(wire.KindDelta, 3).String(), payload: payload}
-	await(t, "the alarm", func() bool { return alice.status(f).Status == StatusCloned })
 }

@@ -17,112 +17,86 @@ import (
 	"banmesh/internal/wire"
 )
 
-// A Session shares bans with a network: it writes the node's own feeds, reads
-// those of the operators that are followed, and holds the connections to all
-// brokers. It never calls itself an authority on anything: what it hands on is
-// who said what, verified.
+// A Session shares bans with a network. It holds the connections to all brokers
+// and one lock, and hands every message to the part that it is for: a publisher
+// for the node's own feeds, a reader for those that are followed, the cards and
+// the documents. It never calls itself an authority on anything: it hands on who
+// said which claim, verified.
 type Session struct {
 	o     Options
 	links []*link
 	in    chan packet
 	up    chan *link
 	kick  chan struct{}
-	own   ban.Operator
-	node  ban.Node
 
 	mu        sync.Mutex
-	following []Following
-	topics    map[ban.Topic]bool // opted in to publish
-	authors   map[ban.Topic]*author
-	followers map[ban.Feed]*follower
-	cards     map[ban.Operator]*cardState
-	library   library
-	verified  wire.Verifier
-	fences    map[fence]*sightings
-	restarts  map[ban.Topic]uint64 // epochs of ours that we forgot
+	opener    *opener
+	cards     *cards
+	documents *documentStore
+	publisher *publisher
+	reader    *reader
 	counts    Counts
 	fx        effects
-	base      map[string]int
+	base      map[string]int // filters that every link listens to; replaced, never changed
 	baseGen   int
-	dirty     bool // what is followed, published or certified has changed
-	refresh   bool // what lies beside the keys is to be read again
+	dirty     bool // followed, published or certified feeds have changed
+	refresh   bool // the files beside the keys are to be read again
 	lastLook  time.Time
 	nextCheck time.Time
 	nextAudit time.Time
 }
 
-// Options are what a [Session] needs.
+// Options are the inputs of a [Session].
 type Options struct {
 	Network  string
 	Brokers  []Broker
 	Identity *keys.Identity
 	Store    *store.Store
-	// Commit makes what protects against replays durable, by calling write in one
-	// transaction with its own records of verified changes of followed feeds, in
-	// order per feed. write is nil where there is nothing of that kind. Where it
+	// Commit judges verified changes of followed feeds, in order per feed, and
+	// makes its own records of them durable in one transaction with those that
+	// write writes. write is nil where there is nothing of that kind. Where it
 	// fails the same changes come again, with later ones. It is never called by
 	// two goroutines at once. May be nil where Apply is given.
 	Commit func(ctx context.Context, write func(store.Tx) error, changes iter.Seq[ban.Change]) error
-	// Apply is called with every change after it is durable. An error ends Run.
-	// May be nil where Commit is given.
+	// Apply is called with every verified change, after the marks that protect
+	// against replays are durable and before the content is. An error that wraps
+	// [ban.ErrLimit] quarantines the feed; any other ends Run. May be nil where
+	// Commit is given.
 	Apply func(context.Context, ban.Change) error
 	// Disputed is called with all that a followed feed's node disputes, as
-	// often as that changes. May be nil.
+	// often as that changes; errors are as those of Apply. May be nil.
 	Disputed func(context.Context, ban.Feed, []ban.Claim) error
-	// Trusted says whether the node knows an operator, and by what name. It is
+	// Trusted says whether the node knows an operator, and by which name. It is
 	// for display only: Follow says whom to listen to. May be nil.
 	Trusted func(ban.Operator) (name string, ok bool)
 	Now     func() time.Time // nil for time.Now
 	Log     *slog.Logger     // nil for none
 }
 
-// Following is a topic in which an operator is listened to.
-type Following struct {
-	Topic    ban.Topic
-	Operator ban.Operator
-}
-
-// Counts are totals since the session was made.
-type Counts struct {
-	Received    uint64            `json:"received"`     // messages that brokers delivered
-	Refused     map[string]uint64 `json:"refused"`      // by reason, a closed set of words
-	Published   uint64            `json:"published"`    // messages handed to brokers, by broker
-	Applied     uint64            `json:"applied"`      // changes handed on
-	StoreErrors uint64            `json:"store_errors"` // transactions that failed
-}
-
-// cardState is the newest card of an operator.
-type cardState struct {
-	card *wire.Card
-	raw  []byte
-}
-
 // How the session keeps time.
 const (
 	tickEvery = 250 * time.Millisecond
-	// fenceWait is how long after subscribing to its own feeds an author
-	// listens for what a broker holds, before it publishes there: an author
-	// that was restored from a backup must not contradict itself.
-	fenceWait = time.Second
+	// checkEvery is how often certificates are looked at without a reason.
+	checkEvery = time.Minute
 	// auditEvery is how often everything is published again: a broker that
 	// expires retained messages usually does so after a day.
 	auditEvery = 12 * time.Hour
+	// clockStep is from where on a clock that goes back is a step: claims that
+	// had ended by the clock before are in force again, so all is handed on again.
+	clockStep = time.Minute
 	// batchMost is how many messages share one durable transaction.
 	batchMost = 256
 	inMost    = 1024
 )
 
-// bucketCards keeps the newest card of each operator, verbatim.
-const bucketCards = "cards"
-
-// New makes a session. It reads the stored cards but starts nothing and calls
-// nothing back.
+// New makes a session. It reads the stored cards and documents but starts
+// nothing and calls nothing back.
 func New(o Options) (*Session, error) {
 	if err := wire.CheckNetwork(o.Network); err != nil {
 		return nil, fmt.Errorf("network %w", err)
 	}
 	if o.Identity == nil || o.Store == nil || o.Apply == nil && o.Commit == nil {
-		return nil, errors.New("a session needs an identity, a store, and Commit or Apply")
+		return nil, errors.New("a session needs an identity, a store and Commit or Apply")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -132,9 +106,7 @@ func New(o Options) (*Session, error) {
 	}
 	s := &Session{
 		o: o, in: make(chan packet, inMost), up: make(chan *link, len(o.Brokers)), kick: make(chan struct{}, 1),
-		own: o.Identity.Operator(), node: o.Identity.Node(), topics: map[ban.Topic]bool{}, authors: map[ban.Topic]*author{},
-		followers: map[ban.Feed]*follower{}, cards: map[ban.Operator]*cardState{}, library: newLibrary(),
-		fences: map[fence]*sightings{}, restarts: map[ban.Topic]uint64{}, counts: Counts{Refused: map[string]uint64{}},
+		counts: Counts{Refused: map[string]uint64{}},
 	}
 	for i, b := range o.Brokers {
 		l, err := newLink(i, b)
@@ -144,40 +116,37 @@ func New(o Options) (*Session, error) {
 		l.login, l.now, l.log, l.in, l.up = o.Identity.Login, o.Now, o.Log, s.in, s.up
 		s.links = append(s.links, l)
 	}
-	if err := s.loadCards(); err != nil {
-		return nil, err
-	}
-	return s, s.loadDocuments()
+	return s, s.makeParts()
 }
 
-func (s *Session) loadCards() error {
-	err := s.o.Store.View(func(tx store.Tx) error {
-		return tx.Each(bucketCards, "", func(k string, v []byte) error {
-			raw := slices.Clone(v)
-			card, err := wire.OpenCard(raw)
-			if err != nil || card.Operator.String() != k {
-				s.o.Log.Error("stored_card_damaged", "operator", k, "error", err)
-				return nil // the brokers have it
-			}
-			s.cards[card.Operator] = &cardState{card, raw}
-			return nil
-		})
-	})
-	if card, raw := s.o.Identity.Card(); card != nil {
-		s.cards[s.own] = &cardState{card, raw}
+// makeParts makes the parts that the session hands messages to.
+func (s *Session) makeParts() (err error) {
+	o := &s.o
+	own := o.Identity.Operator()
+	s.opener = &opener{counts: &s.counts}
+	if s.cards, err = newCards(o); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("reading the cards: %w", err)
+	if s.documents, err = newDocumentStore(o, s.opener); err != nil {
+		return err
+	}
+	s.publisher = &publisher{
+		network: o.Network, own: own, identity: o.Identity, store: o.Store, log: o.Log, opener: s.opener, links: s.links, now: o.Now, mu: &s.mu,
+		topics: map[ban.Topic]bool{}, authors: map[ban.Topic]*author{}, holdings: map[holding]*sightings{}, restarts: map[ban.Topic]uint64{},
+	}
+	s.reader = &reader{
+		network: o.Network, own: own, node: o.Identity.Node, store: o.Store, log: o.Log, opener: s.opener, cards: s.cards,
+		followers: map[ban.Feed]*follower{},
 	}
 	return nil
 }
 
-// Restore hands on what the stored feeds of all that is followed say, as
+// Restore hands on the claims of the stored feeds of all that is followed, as
 // changes that begin with a Reset, without any network. Call Follow first.
 func (s *Session) Restore(ctx context.Context) error {
 	s.mu.Lock()
 	s.look()
-	s.reconcile(&s.fx)
+	s.reconcile()
 	s.mu.Unlock()
 	return s.handOn(ctx)
 }
@@ -216,7 +185,9 @@ func (s *Session) Run(ctx context.Context) error {
 		case p := <-s.in:
 			s.receive(p)
 		case l := <-s.up:
-			s.connected(l)
+			s.mu.Lock()
+			s.publisher.onConnected(l, s.o.Now(), fenceWait)
+			s.mu.Unlock()
 		case <-s.kick:
 		case <-ticker.C:
 			if err := s.tick(); err != nil {
@@ -226,29 +197,13 @@ func (s *Session) Run(ctx context.Context) error {
 	}
 }
 
-// receive takes a message and those that wait behind it.
-func (s *Session) receive(p packet) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.look()
-	s.packet(p, &s.fx)
-	for range batchMost {
-		select {
-		case p := <-s.in:
-			s.packet(p, &s.fx)
-		default:
-			return
-		}
-	}
-}
-
-// step makes the effects of what was received durable and hands them on, then
+// step makes the effects of received messages durable and hands them on, then
 // brings the subscriptions up to date.
 func (s *Session) step(ctx context.Context) error {
 	s.mu.Lock()
 	s.look()
 	if s.dirty {
-		s.reconcile(&s.fx)
+		s.reconcile()
 	}
 	s.mu.Unlock()
 	if err := s.handOn(ctx); err != nil {
@@ -256,127 +211,120 @@ func (s *Session) step(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.subscriptions()
+	s.subscribe()
 	return nil
 }
 
-// handOn commits the gathered writes together with the changes that they bring.
-// If the store fails, everything waits for the next time: nothing is used
-// before its mark is kept.
-func (s *Session) handOn(ctx context.Context) error {
+// reconcile makes followers and authors those of the settings and cards, and
+// works out the filters to listen to. s.mu is held.
+func (s *Session) reconcile() {
+	s.dirty = false
+	s.nextCheck = s.fx.now.Add(checkEvery)
+	s.reader.reconcile(&s.fx)
+	s.publisher.openAll()
+	for _, l := range s.links {
+		s.publisher.onConnected(l, s.fx.now, 2*fenceWait)
+	}
+	base := map[string]int{cardName(s.o.Network, s.o.Identity.Operator()).String(): 1}
+	s.documents.listen(base)
+	s.reader.listen(base)
+	s.publisher.listen(base)
+	if s.base == nil || !maps.Equal(s.base, base) {
+		s.base = base
+		s.baseGen++
+	}
+}
+
+// subscribe tells the links which topics to subscribe to. s.mu is held.
+func (s *Session) subscribe() {
+	fetch := s.reader.fetch(s.links, s.fx.now)
+	for i, l := range s.links {
+		topics, attempt := l.readsBack()
+		for _, t := range topics {
+			fetch[i][t] = attempt
+		}
+		l.wantIfNew(s.base, s.baseGen, fetch[i])
+	}
+}
+
+// tick does everything that is due by the clock.
+func (s *Session) tick() error {
 	s.mu.Lock()
-	writes, changes, said := s.fx.writes, s.fx.changes, s.fx.disputes
+	now := s.look()
+	missing := s.reader.retry(&s.fx)
+	for _, l := range s.links {
+		l.move(missing, now)
+	}
+	check := !now.Before(s.nextCheck)
+	s.dirty = s.dirty || check
+	check, s.refresh = check || s.refresh, false
+	audit := !now.Before(s.nextAudit)
+	if audit {
+		s.nextAudit = now.Add(auditEvery)
+	}
+	gone := s.publisher.onReadBack(now)
+	jobs := s.publisher.onJobs(now, audit)
+	s.dirty = s.cards.refreshOwn() || s.dirty
+	documents := s.documents.outgoing()
 	s.mu.Unlock()
-	if err := s.commit(ctx, writes, changes); err != nil {
-		s.mu.Lock()
-		s.counts.StoreErrors++
-		s.mu.Unlock()
-		s.o.Log.Error("state_not_kept", "error", err)
-		return nil
+	// The card first: a broker that admits only certified nodes refuses a feed
+	// whose card it has not seen.
+	s.publisher.announce(documents, audit, now)
+	if err := s.publisher.answerTheft(now); err != nil {
+		return err
 	}
-	s.mu.Lock()
-	if s.fx.news {
-		s.tellNews()
-	}
-	s.fx.writes, s.fx.changes, s.fx.disputes, s.fx.news = nil, nil, nil, false
-	s.counts.Applied += uint64(len(changes))
-	s.mu.Unlock()
-	for i := range changes {
-		if s.o.Apply == nil {
-			break
-		}
-		c := &changes[i]
-		if err := s.o.Apply(ctx, c.change()); err != nil {
-			return fmt.Errorf("applying a change of %v: %w", c.feed, err)
-		}
-		*c = change{} // its memory is free for the next one's
-	}
-	for _, d := range said {
-		if s.o.Disputed == nil {
-			break
-		}
-		if err := s.o.Disputed(ctx, d.feed, d.claims); err != nil {
-			return fmt.Errorf("applying disputes of %v: %w", d.feed, err)
-		}
-	}
-	return nil
-}
-
-// commit makes writes durable, with what Commit makes of the changes in the same
-// transaction.
-func (s *Session) commit(ctx context.Context, writes map[place][]byte, changes []change) error {
-	var write func(store.Tx) error
-	if len(writes) > 0 {
-		write = func(tx store.Tx) error { return putAll(tx, writes) }
-	}
-	switch {
-	case s.o.Commit != nil && (write != nil || len(changes) > 0):
-		return s.o.Commit(ctx, write, func(yield func(ban.Change) bool) {
-			for i := range changes {
-				if !yield(changes[i].change()) {
-					return
-				}
-			}
-		})
-	case write != nil:
-		return s.o.Store.Update(write)
-	}
-	return nil
-}
-
-func putAll(tx store.Tx, writes map[place][]byte) error {
-	for k, v := range writes {
-		var err error
-		if v == nil {
-			err = tx.Delete(k.bucket, k.key)
-		} else {
-			err = tx.Put(k.bucket, k.key, v)
-		}
-		if err != nil {
+	for _, j := range jobs {
+		if err := s.publisher.serve(j, now, audit, gone); err != nil {
 			return err
 		}
 	}
+	if check {
+		s.readFiles()
+	}
+	if renewed, err := s.o.Identity.Renew(now); err != nil {
+		return err
+	} else if renewed {
+		s.o.Log.Info("certificate_renewed", "until", s.o.Identity.Expires())
+	}
 	return nil
 }
 
-// Follow sets whom to listen to, in which topics: the whole desired set. What
-// is no longer in it is handed on as an empty Reset.
-func (s *Session) Follow(f []Following) {
-	s.mu.Lock()
-	s.following = slices.Clone(f)
-	s.mu.Unlock()
-	s.changed()
-}
-
-// Publish sets the topics in which the node's own feeds are published: the
-// whole desired set. Publishing is an opt-in. A feed that was published and is
-// no longer is withdrawn: it is empty for whoever follows it, and here; call
-// SaySnapshot before it is published again.
-func (s *Session) Publish(topics []ban.Topic) {
-	s.mu.Lock()
-	clear(s.topics)
-	for _, t := range topics {
-		s.topics[t] = true
+// readFiles takes the card and documents that commands have put beside the keys.
+func (s *Session) readFiles() {
+	if err := s.o.Identity.Refresh(); err != nil {
+		s.o.Log.Error("card_not_read", "error", err)
 	}
-	s.mu.Unlock()
-	s.changed()
-}
-
-// Refresh looks at once for a card and documents that commands have put beside
-// the node's keys; without it that takes up to a minute.
-func (s *Session) Refresh() {
+	offered, err := s.o.Identity.Documents()
 	s.mu.Lock()
-	s.refresh = true
+	unheld := s.documents.unheld(offered)
 	s.mu.Unlock()
-}
-
-// Published gives the topics in which the node's own feeds are published.
-func (s *Session) Published() []ban.Topic {
+	kept, fault := s.documents.keep(unheld)
+	if err = errors.Join(err, fault); err != nil {
+		s.o.Log.Error("documents_not_read", "error", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.topics))
+	for _, m := range kept {
+		s.documents.held[m.Name] = m
+		s.documents.tellNews()
+	}
 }
 
+// look reads the clock for the effects that follow. s.mu is held.
+func (s *Session) look() time.Time {
+	now := s.o.Now()
+	s.fx.now = now
+	if now.Before(s.lastLook.Add(-clockStep)) {
+		s.o.Log.Warn("clock_stepped_back", "by", s.lastLook.Sub(now))
+		for _, w := range s.reader.followers {
+			w.emitAll(&s.fx)
+		}
+	}
+	s.lastLook = now
+	return now
+}
+
+// changed has the session reconcile soon.
 func (s *Session) changed() {
 	s.mu.Lock()
 	s.dirty = true
@@ -387,76 +335,11 @@ func (s *Session) changed() {
 	}
 }
 
-// Say changes the node's own feed of a topic. It is durable when Say returns,
-// and published if the topic is. Only the node's own claims may be said: that
-// nothing is ever passed on from others is by construction, because this
-// package never calls Say with what it received.
-func (s *Session) Say(topic ban.Topic, add []ban.Claim, withdraw []ban.Withdrawal) error {
-	now := s.o.Now()
-	down := make([]wire.Withdrawal, 0, len(withdraw))
-	for _, w := range withdraw {
-		if !w.Target.IsZero() {
-			down = append(down, wire.WithdrawalOf(w))
-		}
-	}
-	up, down := wire.Settle(wire.SortClaims(add, now), down)
-	return s.speak(topic, func(a *author) ([]outgoing, error) { return a.say(now, up, down) })
-}
-
-// SaySnapshot makes the node's own feed say exactly these claims. Only the
-// difference is written and published, so that the caller may repair after a
-// crash whatever Say was not told.
-func (s *Session) SaySnapshot(topic ban.Topic, claims []ban.Claim) error {
-	now := s.o.Now()
-	es := wire.SortClaims(claims, now)
-	return s.speak(topic, func(a *author) ([]outgoing, error) { return a.sayAll(now, es) })
-}
-
-func (s *Session) speak(topic ban.Topic, f func(*author) ([]outgoing, error)) error {
+// Follow sets whom to listen to, in which topics: the whole desired set. Feeds
+// that are no longer in it are handed on as an empty Reset.
+func (s *Session) Follow(f []Following) {
 	s.mu.Lock()
-	a, err := s.author(topic)
+	s.reader.following = slices.Clone(f)
 	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	// The author's lock is held over the store and over handing the messages
-	// to the links, so that they leave in the order of their numbers.
-	a.speaking.Lock()
-	defer a.speaking.Unlock()
-	out, err := f(a)
-	if err != nil {
-		return err
-	}
-	s.spread(a, out)
-	return nil
-}
-
-// ownCard gives the operator's newest card.
-func (s *Session) ownCard() *wire.Card {
-	c, _ := s.o.Identity.Card()
-	return c
-}
-
-// author opens the node's own feed of a topic. s.mu is held.
-func (s *Session) author(topic ban.Topic) (*author, error) {
-	if a := s.authors[topic]; a != nil {
-		return a, nil
-	}
-	if _, err := ban.ParseTopic(string(topic)); err != nil || topic == wire.OperatorsLevel {
-		return nil, fmt.Errorf("no feed can be about %q: %w", topic, ban.ErrTopic)
-	}
-	a, err := openAuthor(s.o.Network, topic, s.own, s.o.Identity.Signer(), s.ownCard, s.o.Store, s.o.Now())
-	if err != nil {
-		return nil, err
-	}
-	s.authors[topic] = a
-	return a, nil
-}
-
-func (s *Session) keepCard(card *wire.Card, raw []byte) error {
-	err := s.o.Store.Update(func(tx store.Tx) error { return tx.Put(bucketCards, card.Operator.String(), raw) })
-	if err != nil {
-		return fmt.Errorf("keeping the card: %w", err)
-	}
-	return nil
+	s.changed()
 }

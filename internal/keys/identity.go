@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,10 +52,10 @@ var (
 // key where that is on the same machine. It may be used from several
 // goroutines.
 type Identity struct {
-	dir  string
-	node ed25519.PrivateKey
+	dir string
 
 	mu   sync.Mutex
+	node ed25519.PrivateKey
 	root ed25519.PrivateKey // nil where it is elsewhere
 	raw  []byte
 	card *wire.Card
@@ -110,7 +111,7 @@ func Load(dir string) (*Identity, error) {
 		return nil, fmt.Errorf("%s is the card of another operator than %s", cardFile, operatorKeyFile)
 	}
 	id.raw, id.card = raw, card
-	return id, nil
+	return id, id.finishRekey()
 }
 
 // Open loads the identity in dir, or makes one where there is none. A
@@ -205,14 +206,18 @@ func operatorOf(root ed25519.PrivateKey) ban.Operator {
 }
 
 // Node is this machine's node.
-func (id *Identity) Node() ban.Node { return ban.NodeOf(id.node.Public().(ed25519.PublicKey)) }
+func (id *Identity) Node() ban.Node { return ban.NodeOf(id.Signer().Public().(ed25519.PublicKey)) }
 
 // Signer is the node's private key, which signs its feeds.
-func (id *Identity) Signer() ed25519.PrivateKey { return id.node }
+func (id *Identity) Signer() ed25519.PrivateKey {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.node
+}
 
 // NodeKey is the node's public key, which `agent key node certify` certifies.
 func (id *Identity) NodeKey() (k wire.PublicKey) {
-	copy(k[:], id.node.Public().(ed25519.PublicKey))
+	copy(k[:], id.Signer().Public().(ed25519.PublicKey))
 	return k
 }
 
@@ -253,7 +258,7 @@ func (id *Identity) Card() (*wire.Card, []byte) {
 // Login gives what proves the node's key to a broker.
 func (id *Identity) Login(broker string, now time.Time) (client, user, password string) {
 	o := id.Operator()
-	return id.Node().String(), o.String(), wire.LoginPassword(id.node, o, broker, now.Add(loginLife))
+	return id.Node().String(), o.String(), wire.LoginPassword(id.Signer(), o, broker, now.Add(loginLife))
 }
 
 // UpdateCard signs a new card with the root key: change edits what the card
@@ -273,11 +278,7 @@ func (id *Identity) UpdateCard(now time.Time, change func(*wire.Card)) error {
 	var key wire.PublicKey
 	copy(key[:], id.node.Public().(ed25519.PublicKey))
 	next.Certify(key, now)
-	raw, err := next.Sign(id.root)
-	if err != nil {
-		return err
-	}
-	return id.install(raw)
+	return id.sign(next, 1)
 }
 
 // Renew renews the node's certificate if a third of its life is left and the
@@ -314,9 +315,13 @@ func (id *Identity) Expires() time.Time {
 	return time.Time{}
 }
 
-// InstallCard takes a card that the operator signed elsewhere. It refuses one
-// of another operator, one that is not newer, and one without a certificate or
-// revocation for this node.
+// InstallCard takes a card that was signed elsewhere. It refuses one of another
+// operator, one that is not newer, and one without a certificate or revocation
+// for this node, unless the root key is here to add one.
+//
+// Two machines that have the root key may sign cards without having seen each
+// other's. Each keeps all certificates and revocations of both, so they end with
+// one card that has them all, and neither undoes the other's.
 func (id *Identity) InstallCard(raw []byte) error {
 	card, err := wire.OpenCard(raw)
 	if err != nil {
@@ -327,17 +332,50 @@ func (id *Identity) InstallCard(raw []byte) error {
 	if id.card != nil && card.Operator != id.card.Operator || id.root != nil && card.Operator != operatorOf(id.root) {
 		return fmt.Errorf("the card is of operator %v, this node belongs to another", card.Operator)
 	}
-	if id.card != nil && card.Serial <= id.card.Serial {
+	if id.card != nil && !card.Newer(id.card.Serial, id.card.Hash) {
 		return fmt.Errorf("the card has serial %d; the one here has %d", card.Serial, id.card.Serial)
 	}
-	node := ban.NodeOf(id.node.Public().(ed25519.PublicKey))
-	_, revoked := card.RevokedSince(node)
-	known := revoked
-	for _, x := range card.Certificates {
-		known = known || x.Node() == node
+	if id.root == nil {
+		if !card.Knows(ban.NodeOf(id.node.Public().(ed25519.PublicKey))) {
+			return ErrNotCertified
+		}
+		return id.install(raw)
 	}
-	if !known {
-		return ErrNotCertified
+	before := id.card
+	if err := id.install(raw); err != nil {
+		return err
+	}
+	if before == nil {
+		return nil
+	}
+	issued := card.Issued
+	if before.Issued.After(issued) {
+		issued = before.Issued
+	}
+	next := wire.NextCard(card, issued)
+	if !next.Merge(before) {
+		return nil
+	}
+	return id.sign(next, apart)
+}
+
+// apart is how far serials of cards that machines sign by themselves lie apart
+// at most: two that do so at the same moment hardly take the same one.
+const apart = 1 << 16
+
+// sign signs a card with the root key and installs it. Its serial is raised by
+// a random number below spread. id.mu is held.
+func (id *Identity) sign(next *wire.Card, spread int64) error {
+	if spread > 1 {
+		n, err := rand.Int(rand.Reader, big.NewInt(spread))
+		if err != nil {
+			return err
+		}
+		next.Serial += n.Uint64()
+	}
+	raw, err := next.Sign(id.root)
+	if err != nil {
+		return err
 	}
 	return id.install(raw)
 }
@@ -361,7 +399,7 @@ func (id *Identity) Refresh() error {
 	}
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if id.card != nil && (card.Operator != id.card.Operator || card.Serial <= id.card.Serial) {
+	if id.card != nil && (card.Operator != id.card.Operator || !card.Newer(id.card.Serial, id.card.Hash)) {
 		return nil
 	}
 	id.raw, id.card = raw, card

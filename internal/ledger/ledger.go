@@ -34,7 +34,7 @@ var (
 	// ErrEnded says that a claim's end has passed.
 	ErrEnded = errors.New("the ban would have ended already")
 	// ErrTooMany says that a fixed limit of the ledger is reached.
-	ErrTooMany = errors.New("the ledger is full")
+	ErrTooMany = fmt.Errorf("%w: the ledger is full", ban.ErrLimit)
 	// ErrUnknown says that there is no such entry.
 	ErrUnknown = errors.New("not found")
 	// ErrCorrupt says that the ledger's records on disk cannot be read.

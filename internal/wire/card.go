@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
@@ -110,6 +111,12 @@ func (c *Card) Certifies(key PublicKey, issued time.Time) error {
 		}
 	}
 	return ErrUncertified
+}
+
+// Newer says whether the card takes the place of one with a serial and hash: of
+// two with one serial the greater hash counts, for everybody alike.
+func (c *Card) Newer(serial uint64, hash Hash) bool {
+	return c.Serial > serial || c.Serial == serial && bytes.Compare(c.Hash[:], hash[:]) > 0
 }
 
 // RevokedSince says whether a node is revoked, and since when it is not believed.

@@ -44,3 +44,31 @@ func (c *Card) Revoke(n ban.Node, since time.Time) {
 	c.Revocations = slices.DeleteFunc(c.Revocations, func(r Revocation) bool { return r.Node == n })
 	c.Revocations = append(c.Revocations, Revocation{Node: n, Since: since.Truncate(time.Second)})
 }
+
+// Knows says whether the card certifies or revokes a node.
+func (c *Card) Knows(n ban.Node) bool {
+	if _, revoked := c.RevokedSince(n); revoked {
+		return true
+	}
+	return slices.ContainsFunc(c.Certificates, func(x Certificate) bool { return x.Node() == n })
+}
+
+// Merge adds the revocations and certificates of another card of the operator
+// that c does not know of, up to the limits, and says whether there were any. A
+// node that either has revoked is revoked.
+func (c *Card) Merge(other *Card) bool {
+	merged := false
+	for _, r := range other.Revocations {
+		if _, ok := c.RevokedSince(r.Node); !ok && len(c.Revocations) < MaxRevocations {
+			c.Revoke(r.Node, r.Since)
+			merged = true
+		}
+	}
+	for _, x := range other.Certificates {
+		if !c.Knows(x.Node()) && len(c.Certificates) < MaxNodes && x.NotAfter.After(c.Issued) {
+			c.Certificates = append(c.Certificates, x)
+			merged = true
+		}
+	}
+	return merged
+}

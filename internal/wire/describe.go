@@ -31,6 +31,7 @@ type Description struct {
 	Ring        uint16                `json:"ring,omitempty"`
 	SnapshotN   *uint64               `json:"snapshot_n,omitempty"`
 	SnapshotGC  int64                 `json:"snapshot_gc,omitempty"`
+	Stolen      bool                  `json:"stolen,omitempty"`
 	Manifest    string                `json:"manifest,omitempty"`
 	Chunks      []DescribedPiece      `json:"chunks,omitempty"`
 	Segments    []DescribedPiece      `json:"segments,omitempty"`
@@ -119,9 +120,12 @@ func (m *Message) Describe() Description {
 		d.N, d.TTL, d.GC, d.Count, d.Ring = &b.N, int64(b.TTL/time.Second), int64(b.GC)*60, &b.Count, b.Ring
 		d.Fingerprint, d.SnapshotN, d.SnapshotGC = hex.EncodeToString(b.Fingerprint[:]), &b.SnapshotN, int64(b.SnapshotGC)*60
 		d.CardSerial, d.CardHash = &b.CardSerial, hex.EncodeToString(b.CardHash[:])
-		if b.Pieces != nil {
+		switch {
+		case b.Stolen:
+			d.Stolen = true
+		case b.Pieces != nil:
 			d.pieces(b.Pieces)
-		} else {
+		default:
 			d.Manifest = hex.EncodeToString(b.Manifest[:])
 		}
 	case *Manifest:

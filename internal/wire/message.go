@@ -137,6 +137,7 @@ func slotOf(b Body) (int, bool) {
 //	n u64 | ttl u32 | gc u32 | count u32 | fingerprint 32 | card u64 | card hash 16 | ring u16 |
 //	snapshot n u64 | snapshot gc u32 | 0 u8, pieces
 //	                                 | 1 u8, manifest hash 16, size u32
+//	                                 | 2 u8
 type Head struct {
 	N           uint64        // the newest delta
 	TTL         time.Duration // whole seconds; after it, without another head, the feed is stale
@@ -148,6 +149,7 @@ type Head struct {
 	Ring        uint16        // slots of the ring of deltas: delta n is in slot n mod Ring
 	SnapshotN   uint64        // the delta up to which the chunks reach
 	SnapshotGC  uint32        // the expiry that the chunks have seen
+	Stolen      bool          // the author says that somebody else has its key: nothing of the node is to be believed any more
 	Pieces      *Pieces       // nil where a manifest lists them
 	Manifest    Hash
 	Size        uint32 // of the manifest's body, in bytes
@@ -168,7 +170,10 @@ func (h *Head) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, h.Ring)
 	b = binary.BigEndian.AppendUint64(b, h.SnapshotN)
 	b = binary.BigEndian.AppendUint32(b, h.SnapshotGC)
-	if h.Pieces != nil {
+	switch {
+	case h.Stolen:
+		return append(b, 2)
+	case h.Pieces != nil:
 		return h.Pieces.Append(append(b, 0))
 	}
 	b = append(append(b, 1), h.Manifest[:]...)
@@ -187,6 +192,8 @@ func decodeHead(d *Decoder) *Head {
 	case 1:
 		copy(h.Manifest[:], d.Take(len(h.Manifest)))
 		h.Size = d.U32()
+	case 2:
+		h.Stolen = true
 	default:
 		d.fail(fmt.Errorf("unknown form %d", form))
 	}
@@ -423,7 +430,7 @@ func (*Dispute) Kind() Kind { return KindDispute }
 
 // Append implements [Body].
 func (t *Dispute) Append(b []byte) []byte { return AppendEntries(b, t.Up) }
-func decodeDispute(d *Decoder) *Dispute   { return &Dispute{d.Entries(MaxMessageClaims)} }
+func decodeDispute(d *Decoder) *Dispute   { return &Dispute{d.Entries(ban.MaxDisputes)} }
 
 // Claims gives the disputed targets, with Hits 0.
 func (t *Dispute) Claims() []ban.Claim { return ClaimsOf(t.Up) }

@@ -46,6 +46,10 @@ func (k Kind) OfNode() bool { return k >= KindHead && k <= KindDispute }
 // HasSlot says whether the MQTT topic of the kind ends in a slot.
 func (k Kind) HasSlot() bool { return k == KindDelta || k == KindSegment || k == KindChunk }
 
+// IsPiece says whether messages of the kind are pieces of a feed that heads and
+// manifests name by their hash.
+func (k Kind) IsPiece() bool { return k == KindSegment || k == KindChunk || k == KindManifest }
+
 // Prefix begins every MQTT topic of the protocol's version 1.
 const Prefix = "banmesh/1/"
 

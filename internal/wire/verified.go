@@ -14,10 +14,11 @@ type Verifier struct {
 // the memory to some 300 KB, and is more than a feed's ring and pieces.
 const verifiedMost = 2048
 
-// Open is [Open], with the signature checked once.
-func (v *Verifier) Open(n Name, payload []byte) (*Message, error) {
+// Open is [Open], with the signature checked once. fresh says that it was
+// checked now.
+func (v *Verifier) Open(n Name, payload []byte) (m *Message, fresh bool, err error) {
 	if len(payload) > MaxPayload {
-		return nil, ErrSize
+		return nil, false, ErrSize
 	}
 	h := sha256.New()
 	h.Write([]byte(n.String()))
@@ -30,18 +31,18 @@ func (v *Verifier) Open(n Name, payload []byte) (*Message, error) {
 	if young || old {
 		header, text, err := InspectBody(n, payload)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		m, err := decodeMessage(n, payload, header, text)
-		return placed(m, n, err)
+		m, err = placed(m, n, err)
+		return m, false, err
 	}
-	m, err := Open(n, payload)
-	if err != nil {
-		return nil, err
+	if m, err = Open(n, payload); err != nil {
+		return nil, false, err
 	}
 	if len(v.young) >= verifiedMost || v.young == nil {
 		v.young, v.old = make(map[[sha256.Size]byte]struct{}), v.young
 	}
 	v.young[digest] = struct{}{}
-	return m, nil
+	return m, true, nil
 }

@@ -9,27 +9,27 @@ import (
 func TestWhatWasVerifiedOnceIsStillCheckedForAllButItsSignature(t *testing.T) {
 	var v Verifier
 	for n, b := range testMessages(t) {
-		if _, err := v.Open(n, b); err != nil {
+		if _, _, err := v.Open(n, b); err != nil {
 			t.Fatal(err)
 		}
-		m, err := v.Open(n, bytes.Clone(b))
+		m, _, err := v.Open(n, bytes.Clone(b))
 		if err != nil || m.Name != n || m.Body == nil {
 			t.Errorf("the same again: %v, %v", m, err)
 		}
 		bad := bytes.Clone(b)
 		bad[len(bad)-1] ^= 1
 		for range 2 { // a refusal is not remembered as anything
-			if _, err := v.Open(n, bad); !errors.Is(err, ErrSignature) {
+			if _, _, err := v.Open(n, bad); !errors.Is(err, ErrSignature) {
 				t.Errorf("%v: %v", n, err)
 			}
 		}
 		elsewhere := n
 		elsewhere.Operator[0] ^= 1
-		if _, err := v.Open(elsewhere, b); !errors.Is(err, ErrMisplaced) {
+		if _, _, err := v.Open(elsewhere, b); !errors.Is(err, ErrMisplaced) {
 			t.Errorf("%v elsewhere: %v", n, err)
 		}
 	}
-	if _, err := v.Open(Name{}, make([]byte, MaxPayload+1)); !errors.Is(err, ErrSize) {
+	if _, _, err := v.Open(Name{}, make([]byte, MaxPayload+1)); !errors.Is(err, ErrSize) {
 		t.Errorf("a huge payload: %v", err)
 	}
 }
@@ -45,7 +45,7 @@ func TestTheMemoryOfVerifiedMessagesIsBounded(t *testing.T) {
 	for i := range 10 {
 		n := FeedName("testnet", f, KindDispute, 0)
 		b := Seal(key, Header{Kind: n.Kind, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 1, Number: uint64(i), Issued: testTime}, (&Dispute{}).Append(nil))
-		if _, err := v.Open(n, b); err != nil {
+		if _, _, err := v.Open(n, b); err != nil {
 			t.Fatal(err)
 		}
 	}

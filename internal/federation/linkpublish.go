@@ -1,0 +1,109 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"banmesh/internal/wire"
+)
+
+// publish queues retained messages. What is queued while the link is down is
+// dropped: after connecting, the session finds out what the broker lacks.
+func (l *link) publish(out []outgoing) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.connected {
+		return
+	}
+	l.back.published(out, l.now())
+	l.out = append(l.out, out...)
+	if len(l.out) > outMost {
+		l.out = nil
+		l.giveUp(errNotTaken)
+		return
+	}
+	select {
+	case l.outReady <- struct{}{}:
+	default:
+	}
+}
+
+// publisher sends what is queued, in order, with a window of unacknowledged
+// messages.
+func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
+	var tokens []mqtt.Token
+	for {
+		l.mu.Lock()
+		var next *outgoing
+		if len(l.out) > 0 {
+			next, l.out = &outgoing{l.out[0].name, l.out[0].payload}, l.out[1:]
+		}
+		l.mu.Unlock()
+		if next == nil {
+			for _, t := range tokens {
+				if err := wait(ctx, t, ackTimeout); err != nil {
+					return fmt.Errorf("publishing: %w", err)
+				}
+			}
+			tokens = tokens[:0]
+			select {
+			case <-l.outReady:
+			case <-ctx.Done():
+				return nil
+			}
+			continue
+		}
+		if len(tokens) >= inFlight {
+			if err := wait(ctx, tokens[0], ackTimeout); err != nil {
+				return fmt.Errorf("publishing: %w", err)
+			}
+			tokens = slices.Delete(tokens, 0, 1)
+		}
+		payload := next.payload
+		if payload == nil {
+			payload = []byte{}
+		}
+		tokens = append(tokens, c.Publish(next.name.String(), 1, true, payload))
+		l.mu.Lock()
+		l.sent++
+		l.mu.Unlock()
+	}
+}
+
+// An offer is what was last sent of our card or a document, and when.
+type offer struct {
+	raw []byte
+	at  time.Time
+}
+
+// showPatience is how long a broker has to show what was sent to it.
+const showPatience = 10 * time.Second
+
+// saw notes what the broker shows of our card and documents.
+func (l *link) saw(n wire.Name, raw []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.shown != nil {
+		l.shown[n] = raw
+	}
+}
+
+// lacks says whether our card or a document of ours should be published to the
+// broker now: it has shown none or another one for a while.
+func (l *link) lacks(n wire.Name, raw []byte, again bool, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.connected || now.Sub(l.since) < fenceWait || !again && bytes.Equal(l.shown[n], raw) {
+		return false
+	}
+	if o := l.offered[n]; bytes.Equal(o.raw, raw) && now.Sub(o.at) < showPatience {
+		return false
+	}
+	l.offered[n] = offer{raw, now}
+	return true
+}

@@ -1,0 +1,221 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+// want sets the subscriptions. base is what the link listens to all the time,
+// fetch what is wanted now; a higher attempt asks for it again.
+func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
+	l.mu.Lock()
+	l.base, l.baseGen, l.fetch = base, generation, fetch
+	l.mu.Unlock()
+	select {
+	case l.subReady <- struct{}{}:
+	default:
+	}
+}
+
+// wantIfNew is want, unless nothing has changed.
+func (l *link) wantIfNew(base map[string]int, generation int, fetch map[string]int) {
+	l.mu.Lock()
+	same := l.baseGen == generation && l.wanted != nil && maps.Equal(l.wanted, fetch)
+	l.wanted = fetch
+	l.mu.Unlock()
+	if !same {
+		l.want(base, generation, fetch)
+	}
+}
+
+// subscriber makes the broker's idea of our subscriptions what want says.
+func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
+	have, fetched := map[string]bool{}, map[string]int{}
+	generation, first := -1, true
+	refused, again := map[string]bool{}, backoffTimer{least: refusedLeast, most: refusedMost}
+	defer again.stop()
+	for {
+		l.mu.Lock()
+		base, gen, fetch := l.base, l.baseGen, l.fetch
+		l.mu.Unlock()
+		var add, drop []string
+		if gen != generation {
+			for t := range base {
+				if !have[t] {
+					add = append(add, t)
+				}
+			}
+			for t := range have {
+				if _, ok := base[t]; !ok {
+					drop = append(drop, t)
+				}
+			}
+			generation = gen
+		}
+		for t, attempt := range fetch {
+			if was, ok := fetched[t]; !ok && !slices.Contains(add, t) || ok && was != attempt {
+				add = append(add, t)
+			}
+			fetched[t] = attempt
+		}
+		for t := range fetched {
+			if _, ok := fetch[t]; !ok {
+				delete(fetched, t)
+				if _, ok := base[t]; !ok {
+					drop = append(drop, t)
+				}
+			}
+		}
+		for t := range refused {
+			_, inBase := base[t]
+			_, inFetch := fetch[t]
+			switch {
+			case !inBase && !inFetch:
+				delete(refused, t)
+			case again.due && !slices.Contains(add, t):
+				add = append(add, t)
+			}
+		}
+		slices.Sort(add)
+		if err := l.unsubscribe(ctx, c, drop); err != nil {
+			return err
+		}
+		for _, t := range drop {
+			delete(have, t)
+		}
+		if err := l.subscribe(ctx, c, add, base, refused); err != nil {
+			return err
+		}
+		again.set(len(refused) > 0)
+		l.mu.Lock()
+		l.refused = len(refused)
+		l.answered = maps.Clone(fetched)
+		for t := range refused {
+			delete(l.answered, t)
+		}
+		l.mu.Unlock()
+		for _, t := range add {
+			if _, ok := base[t]; ok {
+				have[t] = true
+			}
+		}
+		if first && gen > 0 {
+			first = false
+			select {
+			case l.up <- l:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		select {
+		case <-l.subReady:
+		case <-again.c():
+			again.due = true
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// A backoffTimer is due after a pause that doubles while it stays set.
+type backoffTimer struct {
+	least, most time.Duration
+	due         bool // the pause is over; set begins the next
+
+	pause time.Duration
+	timer *time.Timer
+}
+
+// set begins a pause unless one lasts, or ends them.
+func (b *backoffTimer) set(on bool) {
+	switch {
+	case !on:
+		b.stop()
+		b.pause, b.due, b.timer = 0, false, nil
+	case b.timer == nil || b.due:
+		b.pause = min(b.most, max(b.least, 2*b.pause))
+		b.due, b.timer = false, time.NewTimer(b.pause)
+	}
+}
+
+func (b *backoffTimer) stop() {
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+}
+
+func (b *backoffTimer) c() <-chan time.Time {
+	if b.timer == nil {
+		return nil
+	}
+	return b.timer.C
+}
+
+func (l *link) unsubscribe(ctx context.Context, c mqtt.Client, topics []string) error {
+	for part := range slices.Chunk(topics, 100) {
+		if err := wait(ctx, c.Unsubscribe(part...), ackTimeout); err != nil {
+			return fmt.Errorf("unsubscribing: %w", err)
+		}
+	}
+	return nil
+}
+
+// subscribe asks in batches, each after the retained messages of the one
+// before have come, and notes what the broker refuses.
+func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, weights map[string]int, refused map[string]bool) error {
+	for len(topics) > 0 {
+		batch, weight := map[string]byte{}, 0
+		for len(topics) > 0 && (len(batch) == 0 || weight+max(1, weights[topics[0]]) <= subscribeWeight) {
+			weight += max(1, weights[topics[0]])
+			batch[topics[0]] = 1
+			topics = topics[1:]
+		}
+		t := c.SubscribeMultiple(batch, nil)
+		if err := wait(ctx, t, ackTimeout); err != nil {
+			return fmt.Errorf("subscribing: %w", err)
+		}
+		if t, ok := t.(*mqtt.SubscribeToken); ok {
+			one, more := "", 0
+			for topic, code := range t.Result() {
+				if code != 0x80 {
+					delete(refused, topic)
+				} else if !refused[topic] {
+					refused[topic] = true
+					one, more = topic, more+1
+				}
+			}
+			if more > 0 {
+				l.log.Warn("subscriptions_refused", "broker", l.address(), "number", more, "one", one)
+			}
+		}
+		if len(topics) > 0 {
+			l.settle(ctx)
+		}
+	}
+	return nil
+}
+
+// settle waits until nothing has arrived for a moment.
+func (l *link) settle(ctx context.Context) {
+	most := time.NewTimer(subscribeWait)
+	defer most.Stop()
+	quiet := time.NewTimer(subscribeQuiet)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-l.arrive:
+			quiet.Reset(subscribeQuiet)
+		case <-quiet.C:
+			return
+		case <-most.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
