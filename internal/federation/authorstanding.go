@@ -19,9 +19,9 @@ const (
 	withdrawn                  // published once; its last head says that it is empty
 )
 
-// foreignAfter is how long after the start of this process a message that we
-// did not write must be dated to be nobody's forgotten one; clocks of the same
-// machine differ by less from one start to the next.
+// foreignAfter is how long after the start of this process a second message that
+// we did not write must be dated to be none that we forgot; clocks of the same
+// machine hardly differ by more from one start to the next.
 const foreignAfter = time.Minute
 
 // A sighting is what a message that our key signed says about us.
@@ -88,7 +88,9 @@ func (a *author) saw(m *wire.Message, retained bool) sighting {
 	switch {
 	case !strange:
 		return sightOurs
-	case a.restarts < restartsMost && (retained || m.Header.Issued.Before(a.started)) && m.Header.Issued.Before(a.started.Add(foreignAfter)):
+	case a.restarts > 0 && m.Header.Issued.After(a.started.Add(foreignAfter)):
+		return sightCloned
+	case a.restarts < restartsMost && (retained || m.Header.Issued.Before(a.started)):
 		return sightRestored
 	}
 	return sightCloned
