@@ -446,10 +446,11 @@ func (l *link) reconnect(why error) {
 	}
 }
 
-// penalty is how long to stay away from a broker that misbehaved. It doubles
-// each time.
+// penalty is how long to stay away from a broker that delivered bad messages. It
+// doubles each time. (A packet out of place is no reason to stay away: brokers
+// made of mochi say goodbye with one when they stop.)
 func (l *link) penalty(err error) time.Duration {
-	if !misbehaving(err) {
+	if !errors.Is(err, errBad) {
 		return 0
 	}
 	l.mu.Lock()

@@ -182,7 +182,7 @@ func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, we
 		if t, ok := t.(*mqtt.SubscribeToken); ok {
 			one, more := "", 0
 			for topic, code := range t.Result() {
-				if code != 0x80 {
+				if code < 0x80 {
 					delete(refused, topic)
 				} else if !refused[topic] {
 					refused[topic] = true

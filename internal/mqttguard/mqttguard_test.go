@@ -37,7 +37,7 @@ const most = 1 << 16
 
 var (
 	hello     = []byte{0x20, 2, 0, 0}
-	granted2  = []byte{0x90, 4, 0, 5, 1, 0x80}
+	granted2  = []byte{0x90, 4, 0, 5, 1, 0x91} // a refusal of MQTT 5, which mochi gives to every client
 	published = []byte{0x40, 2, 0, 7}
 	removed   = []byte{0xb0, 2, 0, 6}
 	pong      = []byte{0xd0, 0}
@@ -103,7 +103,7 @@ func TestWhatNoServerMaySendEndsTheConnection(t *testing.T) {
 		"a SUBACK nobody asked for":        join(hello, []byte{0x90, 4, 0, 4, 1, 0}),
 		"a SUBACK twice":                   join(hello, granted2, granted2),
 		"a higher QoS than asked for":      join(hello, []byte{0x90, 4, 0, 5, 1, 1}),
-		"a code of MQTT 5":                 join(hello, []byte{0x90, 4, 0, 5, 1, 0x87}),
+		"a QoS that does not exist":        join(hello, []byte{0x90, 4, 0, 5, 1, 0x7f}),
 		"a PUBACK nobody asked for":        join(hello, []byte{0x40, 2, 0, 8}),
 		"a PUBACK twice":                   join(hello, published, published),
 		"an UNSUBACK nobody asked for":     join(hello, []byte{0xb0, 2, 0, 5}),

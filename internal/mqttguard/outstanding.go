@@ -14,7 +14,7 @@ func newOutstanding() outstanding {
 }
 
 // lastCode is the highest return code of a CONNACK (section 3.2.2.3), refused
-// the code of a SUBACK that grants nothing.
+// the least code of a SUBACK that grants nothing.
 const (
 	lastCode = 5
 	refused  = 0x80
@@ -79,13 +79,15 @@ func fits(kind byte, n int) bool {
 }
 
 // granted checks the codes of a SUBACK: one for each filter, and none above the
-// QoS that was asked for.
+// QoS that was asked for. From refused on they are refusals: brokers made for
+// MQTT 5 give its codes to clients of 3.1.1 as well, mochi while an identifier
+// is still in use.
 func granted(asked, codes []byte) error {
 	if len(codes) != len(asked) {
 		return misbehaving("%d answers to a SUBSCRIBE of %d filters", len(codes), len(asked))
 	}
 	for i, code := range codes {
-		if code != refused && code > asked[i] {
+		if code < refused && code > asked[i] {
 			return misbehaving("QoS %d granted where %d was asked for", code, asked[i])
 		}
 	}
