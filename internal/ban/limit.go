@@ -5,6 +5,3 @@ import "errors"
 // ErrLimit says that foreign input is beyond a limit of this node. Who gets it
 // refuses the input, and goes on.
 var ErrLimit = errors.New("beyond a limit of this node")
-
-// MaxDisputes is the most targets that one feed can dispute at a time.
-const MaxDisputes = 10_000

@@ -30,7 +30,7 @@ func hugeFeed(t *testing.T, st *store.Store, feed ban.Feed, first, n int, now ti
 		if err != nil {
 			t.Fatal(err)
 		}
-		es := wire.SortClaims([]ban.Claim{{Target: target, End: now.Add(time.Duration(60+i%5000) * time.Minute), Class: ban.ClassScan}}, now)
+		es := wire.SortClaims([]ban.Claim{{Target: target, End: now.Add(time.Duration(60+i%5000) * time.Minute), Class: ban.ClassScan, Basis: ban.BasisStrong}}, now)
 		f.set.put(&es[0])
 	}
 	fx := effects{now: now}

@@ -14,7 +14,7 @@ type Dispute struct {
 }
 
 // maxDisputes bounds what one operator can dispute in a topic at a time.
-const maxDisputes = ban.MaxDisputes
+const maxDisputes = 10_000
 
 // disputes are found by target, and by feed to be replaced.
 type disputes struct {

@@ -430,7 +430,7 @@ func (*Dispute) Kind() Kind { return KindDispute }
 
 // Append implements [Body].
 func (t *Dispute) Append(b []byte) []byte { return AppendEntries(b, t.Up) }
-func decodeDispute(d *Decoder) *Dispute   { return &Dispute{d.Entries(ban.MaxDisputes)} }
+func decodeDispute(d *Decoder) *Dispute   { return &Dispute{d.Entries(MaxMessageClaims)} }
 
 // Claims gives the disputed targets, with Hits 0.
 func (t *Dispute) Claims() []ban.Claim { return ClaimsOf(t.Up) }
