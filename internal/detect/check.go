@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"banmesh/internal/detect/filter"
@@ -95,14 +96,22 @@ func checkFilter(def *topics.Definition, fault func(near, format string, args ..
 // weakMatch says why a journal match is fulfilled by what any user of the
 // machine can log, "" where it is not.
 func weakMatch(match string) string {
-	for _, word := range strings.Fields(match) {
-		switch field, _, _ := strings.Cut(word, "="); field {
-		case "_UID", "_SYSTEMD_UNIT", "_TRANSPORT", "_AUDIT_TYPE":
-			return ""
+	for alternative := range strings.SplitSeq(match, "+") {
+		held := false
+		for _, word := range strings.Fields(alternative) {
+			field, _, _ := strings.Cut(word, "=")
+			held = held || slices.Contains(trustedFields, field)
+		}
+		if !held {
+			return "any user of this machine can log so: add _UID=0, or name a unit of the system with _SYSTEMD_UNIT"
 		}
 	}
-	return "any user of this machine can log so: add _UID=0, or name a unit of the system with _SYSTEMD_UNIT"
+	return ""
 }
+
+// trustedFields are those of the journal that the journal itself writes, and
+// that no user chooses.
+var trustedFields = []string{"_UID", "_SYSTEMD_UNIT", "_TRANSPORT", "_AUDIT_TYPE"}
 
 // Usable says why a definition's filter cannot run, nil where it can.
 func Usable(def *topics.Definition) error {
