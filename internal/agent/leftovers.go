@@ -18,11 +18,11 @@ import (
 	"banmesh/internal/firewall/enforcers"
 )
 
-// enforcedFile, in the state directory, says with which enforcer this node
-// enforces, or did last.
+// enforcedFile, in the state directory, lists the enforcers with which this node
+// enforces or did, as far as their bans may still be there.
 const enforcedFile = "enforced.json"
 
-// enforced is the content of [enforcedFile].
+// enforced is an entry of [enforcedFile].
 type enforced struct {
 	Enforcer       string `json:"enforcer"`
 	Table          string `json:"table,omitempty"`
@@ -51,42 +51,45 @@ type leftover struct {
 // clear removes the bans of every enforcer of this node but the one in use;
 // off says that none is. now is the choice of the settings.
 func (l *leftovers) clear(ctx context.Context, chosen firewall.Enforcer, now enforced, off bool) {
-	before, known := l.read()
 	l.kept = nil
-	switch {
-	case known && before != now:
-		e, err := enforcers.Find(before.Enforcer, firewall.Setup{Table: before.Table, IPTablesLegacy: before.IPTablesLegacy})
-		if err == nil {
-			l.remove(ctx, e, known, "agent firewall flush, with enforcer and table in [firewall] as they were")
+	var left []enforced
+	known := false
+	for _, before := range l.read() {
+		current := before == now
+		known = known || current
+		if current && !off {
+			continue
 		}
-		if !off {
-			break
+		e, fix := chosen, "agent firewall flush"
+		if !current {
+			var err error
+			if e, err = enforcers.Find(before.Enforcer, firewall.Setup{Table: before.Table, IPTablesLegacy: before.IPTablesLegacy}); err != nil {
+				continue
+			}
+			fix = "agent firewall flush, with enforcer and table in [firewall] as they were"
 		}
-		fallthrough
-	case off:
-		l.remove(ctx, chosen, known, "agent firewall flush")
+		if !l.remove(ctx, e, true, fix) {
+			left = append(left, before)
+		}
 	}
-	var err error
 	switch {
 	case !off:
-		err = l.write(now)
-	case len(l.kept) == 0:
-		if err = os.Remove(l.file); errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
+		left = append(left, now)
+	case !known:
+		l.remove(ctx, chosen, false, "agent firewall flush")
 	}
-	if err != nil {
+	if err := l.write(left); err != nil {
 		l.log.ErrorContext(ctx, "choice of the enforcer not recorded", slog.Any("error", err))
 	}
 }
 
 // remove takes an enforcer's bans away. known says that this node enforced with
 // it: then bans that cannot be seen may be there, and else none is its own.
-func (l *leftovers) remove(ctx context.Context, e firewall.Enforcer, known bool, fix string) {
+func (l *leftovers) remove(ctx context.Context, e firewall.Enforcer, known bool, fix string) (gone bool) {
 	s, err := e.Inspect(ctx, nil)
 	switch {
 	case errors.Is(err, firewall.ErrUnseen), err == nil && !s.Present, err != nil && !known:
-		return
+		return true
 	case err == nil && !known:
 		err = errNotOurs
 	case err == nil:
@@ -94,13 +97,14 @@ func (l *leftovers) remove(ctx context.Context, e firewall.Enforcer, known bool,
 	}
 	if err == nil {
 		l.log.InfoContext(ctx, "bans of an earlier run removed", slog.String("where", e.Where()))
-		return
+		return true
 	}
 	l.log.WarnContext(ctx, "bans of an earlier run stay", slog.String("where", e.Where()), slog.Any("error", err))
 	if errors.Is(err, firewall.ErrBusy) {
 		fix = strings.Replace(fix, "flush", "panic", 1)
 	}
 	l.kept = append(l.kept, leftover{e, err, fix})
+	return false
 }
 
 // errNotOurs says that somebody else's bans may be in the table.
@@ -153,14 +157,25 @@ func (l *leftovers) Left(ctx context.Context, targets []ban.Target) (held []cont
 	return held
 }
 
-func (l *leftovers) read() (e enforced, known bool) {
+// read gives the enforcers that may have bans of this node. A record that cannot
+// be read says nothing.
+func (l *leftovers) read() (list []enforced) {
 	b, err := os.ReadFile(l.file)
-	return e, err == nil && json.Unmarshal(b, &e) == nil
+	if err != nil || json.Unmarshal(b, &list) != nil {
+		return nil
+	}
+	return list
 }
 
-// write records the choice. A torn record counts as none.
-func (l *leftovers) write(e enforced) error {
-	b, err := json.Marshal(e)
+// write records them.
+func (l *leftovers) write(list []enforced) error {
+	if len(list) == 0 {
+		if err := os.Remove(l.file); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	b, err := json.Marshal(list)
 	if err != nil {
 		return err
 	}
