@@ -339,18 +339,18 @@ func TestAnAddressAndTheNetworksAroundItAreLimited(t *testing.T) {
 		"an IPv6 /64":           {2, 2, func(i int) string { return fmt.Sprintf("2001:db8::%x", i+1) }},
 		"an IPv6 /56":           {2, 4, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i) }},
 		"an IPv6 /48":           {2, 8, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i<<8) }},
-		"an IPv6 /32":           {2, 32, func(i int) string { return fmt.Sprintf("2001:db8:%x::1", i) }},
-		"loopback, not limited": {2, 100, func(int) string { return "127.0.0.1" }},
+		"an IPv6 /32":           {2, 128, func(i int) string { return fmt.Sprintf("2001:db8:%x::1", i) }},
+		"loopback, not limited": {2, 200, func(int) string { return "127.0.0.1" }},
 	} {
 		w := newPerIPLimit()
 		n := 0
-		for n < 100 && w.enter(addr(c.addresses(n)), c.most, now) {
+		for n < 200 && w.enter(addr(c.addresses(n)), c.most, now) {
 			n++
 		}
 		if n != c.room {
 			t.Errorf("%s: %d connections, want %d", name, n, c.room)
 		}
-		if n == 100 {
+		if n == 200 {
 			continue
 		}
 		w.leave(addr(c.addresses(0)), now)

@@ -98,10 +98,11 @@ func (r *remembered[K]) expire(now time.Time, n int) {
 type scope struct{ bits, times int }
 
 // The networks of one party: an IPv4 address and the /24 around it; an IPv6 /64,
-// the /56 or /48 of a customer, and the /32 of a provider.
+// the /56 or /48 of a customer, and the /32 of a provider, in which many honest
+// nodes may live.
 var (
 	scopes4 = []scope{{32, 1}, {24, 4}}
-	scopes6 = []scope{{64, 1}, {56, 2}, {48, 4}, {32, 16}}
+	scopes6 = []scope{{64, 1}, {56, 2}, {48, 4}, {32, 64}}
 )
 
 // A counting is a prefix and how many connections it may have.
