@@ -328,6 +328,28 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 	once.wantNothing()
 }
 
+func TestASubscribeIsChargedByFilter(t *testing.T) {
+	b := community(t, func(o *Options) { o.Limits.PublishRate, o.Limits.PublishBurst = 0.001, 1000 })
+	c := newAuthor("alice").join(t, b)
+	who := b.sessions.get(newAuthor("alice").feed.Node.String()).who
+	paid := func() float64 {
+		b.perIP.mu.Lock()
+		defer b.perIP.mu.Unlock()
+		return 1000 - b.perIP.keys.entries[who].rate.level
+	}
+	c.subscribe("banmesh/1/net/sshd/+/+/head", 1)
+	one := paid()
+	body := []byte{0, 1}
+	for i := range 10 * filterPrice {
+		body = append(append(body, text(fmt.Sprintf("banmesh/1/net/sshd/+/+/delta/%d", i))...), 1)
+	}
+	c.send(whole(0x82, body...)...)
+	c.answer(frame.Suback)
+	if many := paid() - one; many < 10 || one < 1 {
+		t.Errorf("one filter costs %v, %d cost %v", one, 10*filterPrice, many)
+	}
+}
+
 func TestAnAddressAndTheNetworksAroundItAreLimited(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {

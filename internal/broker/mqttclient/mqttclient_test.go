@@ -27,6 +27,7 @@ func answering(t *testing.T, answer []byte) Endpoint {
 		defer nc.Close()
 		_, _ = nc.Read(make([]byte, 1<<10))
 		_, _ = nc.Write(answer)
+		_ = nc.(*net.TCPConn).CloseWrite()
 		_, _ = nc.Read(make([]byte, 1<<10)) // until the client is gone
 	}()
 	return Endpoint{URL: "tcp://" + l.Addr().String(), ClientID: "test"}
