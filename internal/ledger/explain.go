@@ -106,6 +106,9 @@ func (l *book) standing(r uint32, now time.Time) Standing {
 		s.Since = time.Unix(int64(rec.since), 0)
 	}
 	s.Claims = l.claimed(r, s.Claims, now)
+	if s.Why == policy.ReasonNone && len(s.Claims) > 0 {
+		s.Why = s.Claims[0].WhyNot // a claim of ours that has outlived its ban
+	}
 	topic := int(l.table.all.at(r).topic)
 	l.table.around(topic, q.Target, func(wider uint32) { s.Claims = l.claimed(wider, s.Claims, now) })
 	return s
@@ -123,13 +126,16 @@ func (l *book) claimed(r uint32, list []Claimed, now time.Time) []Claimed {
 	topic, target := l.table.topicName(r), l.table.target(r)
 	first := len(list)
 	for v := range l.table.votesOf(r) {
-		if !v.inForce(now) {
+		if !v.kept(now) {
 			continue
 		}
 		judged := l.policyVote(v, target)
 		c := Claimed{
 			Claim: judged.Claim, Feed: ban.Feed{Topic: topic}, Own: judged.Own, Since: judged.Since,
 			WhyNot: l.policy.Counts(topic, judged, now),
+		}
+		if !v.inForce(now) {
+			c.End, c.WhyNot = time.Unix(int64(v.told()), 0), policy.ReasonTold
 		}
 		if judged.Own {
 			c.Source, c.Evidence = l.sources.names[v.feed], l.proof.of[ownPlace{place{topic, target}, v.feed}]

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/policy"
 )
 
 // told gives this node's own claims as its feed says them, with their ends from
@@ -50,6 +51,10 @@ func TestStrongEvidenceIsToldForAsLongAsItCounts(t *testing.T) {
 		w.wantDesired("sshd 192.0.2.2 100h0m0s")
 		w.wantTold(all[:2]...)
 		w.restart()
+	}
+	s, ok := w.Standing("sshd", ban.MustTarget("192.0.2.1"))
+	if !ok || s.Action != policy.Ignore || s.Why != policy.ReasonTold || len(s.Claims) != 1 || s.Claims[0].Counts() || !s.Claims[0].End.Equal(t0.Add(claimsCount)) {
+		t.Errorf("after its ban the target stands as %+v", s)
 	}
 	if changes := w.Own.Take(); len(changes) != 0 {
 		t.Errorf("an end is no change: %+v", changes)

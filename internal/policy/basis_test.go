@@ -115,7 +115,7 @@ func TestWhyAClaimDoesNotCountInFull(t *testing.T) {
 			t.Errorf("%+v: %v, want %v", v, got, why)
 		}
 	}
-	for why := range ReasonMistake + 1 {
+	for why := range ReasonTold + 1 {
 		var back Reason
 		if b, err := why.MarshalText(); err != nil || back.UnmarshalText(b) != nil || back != why || why.Sentence() == "" {
 			t.Errorf("reason %d has no name or sentence of its own", why)

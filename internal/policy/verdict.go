@@ -82,12 +82,13 @@ const (
 	ReasonOwnOperator               // another node of this operator banned it
 	ReasonGuest                     // it lately logged in or did real work here
 	ReasonMistake                   // its author withdrew it as a mistake
+	ReasonTold                      // the ban here has ended, and peers are told of its evidence
 )
 
 var reasonNames = [...]string{
 	"none", "local", "quorum", "watched", "probation", "held", "disputed", "caution", "never-ban", "exempt",
 	"no-rule", "no-quorum", "unknown-operator", "quarantine", "prefix", "evidence", "expired",
-	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake",
+	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake", "told",
 }
 
 var reasonTexts = [...]string{
@@ -115,6 +116,7 @@ var reasonTexts = [...]string{
 	"another node of this operator banned it",
 	"it lately logged in or did real work here, so no peer bans it",
 	"its author withdrew it as a mistake",
+	"the ban here has ended; peers are told of its evidence while that counts",
 }
 
 // String gives the reason's name: "never-ban".

@@ -18,7 +18,7 @@ import (
 // dropDirty takes out the checksums of the buckets that some changes touch.
 func (n *Firewall) dropDirty(ops []op) {
 	var keys []uint32
-	soil := func(p netip.Prefix, v desired.Slot) {
+	dirty := func(p netip.Prefix, v desired.Slot) {
 		if v.Class == 0 {
 			return
 		}
@@ -28,8 +28,8 @@ func (n *Firewall) dropDirty(ops []op) {
 		}
 	}
 	for i := range ops {
-		soil(ops[i].prefix, ops[i].old)
-		soil(ops[i].prefix, ops[i].new)
+		dirty(ops[i].prefix, ops[i].old)
+		dirty(ops[i].prefix, ops[i].new)
 	}
 	if len(keys) == 0 {
 		return
