@@ -176,6 +176,34 @@ func TestAPeersBanOfACustomerAtWorkIsNotEnforced(t *testing.T) {
 	}
 }
 
+// Behind a proxy on another machine no kernel saw the client: lines count here,
+// and to others the ban is weak.
+func TestALogThatIsBelievedBansHereAndIsWeakToOthers(t *testing.T) {
+	for _, c := range []struct {
+		corroborate string
+		want        ban.Basis
+	}{{"", ban.BasisStrong}, {"corroborate = \"off\"\n", ban.BasisWeak}} {
+		log := filepath.Join(t.TempDir(), "auth.log")
+		if err := os.WriteFile(log, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n := newNode(t, strings.Replace(quiet, "detect = false", "detect = true\njournal = []\n"+c.corroborate+"files = [\""+log+"\"]", 1))
+		f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 5 {
+			fmt.Fprintf(f, "%s web sshd[7]: Failed password for root from 45.1.1.1 port %d ssh2\n", time.Now().Format(time.Stamp), 5000+i)
+		}
+		f.Close()
+		n.eventually("it is enforced", func() bool { return n.drops("45.1.1.1") })
+		own := n.a.ledger.Own.Claims("sshd")
+		if len(own) != 1 || own[0].Basis != c.want || own[0].Established != (c.want == ban.BasisStrong) {
+			t.Errorf("%q: others are told %+v", c.corroborate, own)
+		}
+	}
+}
+
 // A peer that claims guests of this node, and far more often than the core, is
 // quarantined until a person says otherwise; weak claims stay out of it.
 func TestAPeerThatClaimsGuestsTooOftenCountsForNothing(t *testing.T) {

@@ -115,6 +115,16 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 // DefaultTopic is the one that a node detects without a configuration.
 const DefaultTopic ban.Topic = "sshd"
 
+// believe lets a topic's lines count without a question to the kernel. Then
+// nothing proves that they came over a connection of the address that they name,
+// and the bans are weak to others.
+func believe(x *topics.Detect) {
+	x.Corroborate, x.Established = span.Duration{}, false
+	for i := range x.Rules {
+		x.Rules[i].Established = nil
+	}
+}
+
 // override lays the configuration's keys of a topic over its definition.
 // The result holds a fault for each key that is wrong.
 func override(d *topics.Definition, c config.Topic) map[string]error {
@@ -154,7 +164,7 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 	switch c.Corroborate {
 	case "":
 	case "off":
-		x.Corroborate = span.Duration{}
+		believe(x)
 	default:
 		if err := x.Corroborate.UnmarshalText([]byte(c.Corroborate)); err != nil {
 			faults["corroborate"] = fmt.Errorf("%w; it is a time, or \"off\"", err)
