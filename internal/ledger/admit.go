@@ -11,7 +11,7 @@ import (
 // write down when it arrived.
 func (l *Peers) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) {
 	state := &l.feeds.list[f]
-	key := budgetKey{state.feed.Topic, state.feed.Operator}
+	key := l.feeds.keyOf(state.feed)
 	b, limits := l.feeds.budget(state.feed), l.policy.Limits(state.feed.Topic)
 	v.since = seconds(now)
 	l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, f})
@@ -63,12 +63,12 @@ func (l *book) enqueue(r uint32, v *vote) {
 	}
 }
 
-// alsoCounts says whether another counted vote on the record is of the same
-// operator. A target that several of its nodes claim uses its budget once.
+// alsoCounts says whether another counted vote on the record uses the same
+// budget. A target that several nodes of a peer claim uses it once.
 func (l *book) alsoCounts(r uint32, v *vote) bool {
-	o := l.feeds.list[v.feed].feed.Operator
+	key := l.feeds.keyOf(l.feeds.list[v.feed].feed)
 	for w := range l.table.votesOf(r) {
-		if w != v && !isOwn(w.feed) && w.hold() == counted && l.feeds.list[w.feed].feed.Operator == o {
+		if w != v && !isOwn(w.feed) && w.hold() == counted && l.feeds.keyOf(l.feeds.list[w.feed].feed) == key {
 			return true
 		}
 	}
@@ -190,7 +190,7 @@ func (l *Peers) openGuards(now time.Time) {
 	for r := range l.table.all.len() {
 		for v := range l.table.votesOf(r) {
 			feed := l.feeds.list[v.feed].feed
-			if v.hold() != guarded || !due[budgetKey{feed.Topic, feed.Operator}] {
+			if v.hold() != guarded || !due[l.feeds.keyOf(feed)] {
 				continue
 			}
 			v.setHold(queued)

@@ -117,7 +117,7 @@ func (l *Peers) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 	}
 	if b.Joined.IsZero() {
 		b.Joined = now
-		l.feeds.pending.budget(budgetKey{state.feed.Topic, state.feed.Operator})
+		l.feeds.pending.budget(l.feeds.keyOf(state.feed))
 	}
 	how.join = reset && !how.sweep
 	return how

@@ -232,3 +232,39 @@ func TestAClaimThatItsAuthorWithdrewAsAMistakeIsExplained(t *testing.T) {
 		t.Errorf("%d are kept", len(m.list))
 	}
 }
+
+// Each other node of this operator has a budget of its own; the nodes of a peer
+// share one.
+func TestABudgetIsANodesWithinTheOwnOperatorAndAnOperatorsElsewhere(t *testing.T) {
+	l := policy.LimitsSource{PerHour: ptr(10), Turnover: ptr(1)}
+	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", Watch: "any of alice", Accept: true, Limits: &l}, "alice").As(op("me"))})
+	say := func(o string, n, from int) {
+		t.Helper()
+		w.must(w.Peers.Apply(ban.Change{Feed: node(o, n), Claims: many(from, 30, day)}))
+	}
+	say("alice", 1, 0)
+	say("alice", 2, 1000)
+	w.wantBanned(10, "by two nodes of a peer")
+	say("me", 1, 2000)
+	w.wantBanned(20, "and one of ours")
+	say("me", 2, 3000)
+	w.wantBanned(30, "and another of ours")
+	w.acts(many(3029, 1, 0)[0].Target.String(), policy.Watch, "beyond its budget")
+	if b := w.Peers.Brakes(); len(b) != 3 || b[0].Operator != op("alice") || b[0].Waiting != 50 || b[1].Waiting != 20 || b[1].Node == b[2].Node {
+		t.Errorf("%+v", b)
+	}
+	w.must(w.Close())
+	w.restart()
+	for n, from := range map[int]int{1: 2000, 2: 3000} {
+		w.must(w.Peers.Apply(ban.Change{Feed: node("me", n), Reset: true, Claims: many(from, 30, day)}))
+	}
+	w.wantBanned(20, "after a restart")
+	// What both say uses room with each, and one of them ending gives back its own.
+	w.must(w.Peers.Apply(ban.Change{Feed: node("me", 1), Reset: true}))
+	w.must(w.Peers.Apply(ban.Change{Feed: node("me", 2), Reset: true}))
+	for _, b := range w.Peers.Brakes() {
+		if b.Budget.Live != 0 {
+			t.Errorf("%+v", b)
+		}
+	}
+}

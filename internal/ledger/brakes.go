@@ -14,6 +14,7 @@ import (
 type PeerBrake struct {
 	Topic    ban.Topic          `json:"topic"`
 	Operator ban.Operator       `json:"operator"`
+	Node     ban.Node           `json:"node,omitzero"` // of another node of this operator
 	Brake    policy.Brake       `json:"brake"`
 	Budget   policy.BudgetState `json:"budget"`
 	// Waiting is how many of its claims wait, for whatever reason; Approved until
@@ -30,19 +31,19 @@ func (l *Peers) Brakes() []PeerBrake {
 	now := l.now()
 	waiting := map[budgetKey]int{}
 	for _, state := range l.feeds.peers {
-		waiting[budgetKey{state.feed.Topic, state.feed.Operator}] += state.held
+		waiting[l.feeds.keyOf(state.feed)] += state.held
 	}
 	list := make([]PeerBrake, 0, len(l.feeds.budgets))
 	for key, b := range l.feeds.budgets {
 		limits := l.policy.Limits(key.topic)
-		p := PeerBrake{Topic: key.topic, Operator: key.operator, Brake: b.Guard.State(limits, now), Budget: b.State(limits, now), Waiting: waiting[key]}
+		p := PeerBrake{Topic: key.topic, Operator: key.operator, Node: key.node, Brake: b.Guard.State(limits, now), Budget: b.State(limits, now), Waiting: waiting[key]}
 		if b.Approved.After(now) {
 			p.Approved = b.Approved
 		}
 		list = append(list, p)
 	}
 	slices.SortFunc(list, func(a, b PeerBrake) int {
-		return cmp.Or(cmp.Compare(b.Waiting, a.Waiting), cmp.Compare(a.Topic, b.Topic), slices.Compare(a.Operator[:], b.Operator[:]))
+		return cmp.Or(cmp.Compare(b.Waiting, a.Waiting), cmp.Compare(a.Topic, b.Topic), slices.Compare(a.Operator[:], b.Operator[:]), slices.Compare(a.Node[:], b.Node[:]))
 	})
 	return list
 }

@@ -11,20 +11,42 @@ import (
 	"banmesh/internal/store"
 )
 
+// budgetKey names a budget: one for all nodes of a peer, and one for each other
+// node of this node's operator, so that a stolen one uses up its own alone.
 type budgetKey struct {
 	topic    ban.Topic
 	operator ban.Operator
+	node     ban.Node // zero for a peer
 }
 
-func (k budgetKey) String() string { return string(k.topic) + "/" + k.operator.String() }
+func (k budgetKey) String() string {
+	s := string(k.topic) + "/" + k.operator.String()
+	if k.node != (ban.Node{}) {
+		s += "/" + k.node.String()
+	}
+	return s
+}
 
 func parseBudgetKey(s string) (k budgetKey, err error) {
-	topic, operator, _ := strings.Cut(s, "/")
+	topic, rest, _ := strings.Cut(s, "/")
+	operator, node, own := strings.Cut(rest, "/")
 	if k.topic, err = ban.ParseTopic(topic); err != nil {
 		return k, err
 	}
-	k.operator, err = ban.ParseOperator(operator)
+	if k.operator, err = ban.ParseOperator(operator); err != nil || !own {
+		return k, err
+	}
+	k.node, err = ban.ParseNode(node)
 	return k, err
+}
+
+// keyOf gives the name of a feed's budget.
+func (f *feeds) keyOf(feed ban.Feed) budgetKey {
+	k := budgetKey{topic: feed.Topic, operator: feed.Operator}
+	if feed.Operator == f.self && f.self != (ban.Operator{}) {
+		k.node = feed.Node
+	}
+	return k
 }
 
 // budget is an operator's budget in a topic, over all of its nodes, and who
@@ -73,7 +95,7 @@ func capacity(l policy.Limits) int { return l.Live + l.Live/4 + 1000 }
 
 // budget gives an operator's budget in a feed's topic.
 func (f *feeds) budget(feed ban.Feed) *budget {
-	key := budgetKey{feed.Topic, feed.Operator}
+	key := f.keyOf(feed)
 	b := f.budgets[key]
 	if b == nil {
 		b = &budget{}

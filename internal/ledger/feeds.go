@@ -19,6 +19,7 @@ type feeds struct {
 	free      []uint16    // numbers in the list that nothing on disk mentions
 	nodes     map[ban.Operator]int
 	budgets   map[budgetKey]*budget
+	self      ban.Operator // whose other nodes have budgets of their own
 	operators map[ban.Operator]*operator
 	journal   journal
 	known     map[ban.Feed]arrivals // of feeds that were not replayed yet, from before the start

@@ -144,6 +144,7 @@ func Open(o Options) (*Ledger, error) {
 	}
 	l.table.init(b)
 	l.feeds.init(b)
+	l.feeds.self = l.policy.Self()
 	l.wheel.init()
 	l.sources.init()
 	l.disputes.init()
@@ -208,7 +209,7 @@ func (l *Ledger) SetPolicy(p *policy.Policy) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	l.policy = p
+	l.policy, l.feeds.self = p, p.Self()
 	l.nextAll = p.NextProbation(now)
 	l.evaluateAll(now)
 }
