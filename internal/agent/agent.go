@@ -155,6 +155,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	group.Go(func() error { return a.guests.run(ctx) })
 	group.Go(func() error { return a.sharing.run(ctx) })
 	group.Go(func() error { return a.detection.run(ctx) })
+	group.Go(func() error { return a.detection.sightings.run(ctx) })
 	group.Go(func() error { return a.gate.run(ctx) })
 	group.Go(func() error { return a.honeyports.run(ctx) })
 	group.Go(func() error { return control.Serve(ctx, listener, handler, a.log) })

@@ -27,7 +27,8 @@ type detection struct {
 	mu       sync.Mutex
 	detector *detect.Detector
 
-	restarts chan chan error
+	restarts  chan chan error
+	sightings *sightings
 }
 
 // detectionOptions are the inputs of detection.
@@ -50,6 +51,7 @@ type detectionOptions struct {
 
 func newDetection(o detectionOptions) (*detection, error) {
 	d := &detection{o: o, input: source.NewInput(os.Stdin), restarts: make(chan chan error)}
+	d.sightings = &sightings{settings: o.settings, say: o.ledger.Own.Sight, log: o.log}
 	var err error
 	d.detector, err = detect.New(d.options())
 	if err != nil {
@@ -62,7 +64,7 @@ func (d *detection) options() detect.Options {
 	return detect.Options{
 		Jails: d.o.settings().Jails(), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched, Suspected: d.o.ledger.Suspected, Banned: d.o.ledger.BannedAt,
 		Ignored: d.o.ignored, Corroborated: d.o.corroborated, Success: d.o.succeeded, Guest: d.o.guest, Now: d.o.now, Log: d.o.log,
-		Source: source.Options{Stdin: d.input},
+		Source: source.Options{Stdin: d.input}, Sighted: d.sightings.add,
 	}
 }
 

@@ -100,11 +100,12 @@ type Firewall struct {
 type Topic struct {
 	// The policy: ban, watch, require, ttl and so on.
 	policy.TopicSource
-	Detect    *bool `toml:"detect"`    // find offenders here
-	Subscribe *bool `toml:"subscribe"` // accept from trusted operators
-	Publish   *bool `toml:"publish"`   // share our own bans
-	Observe   *bool `toml:"observe"`   // count, do not drop
-	Simulate  *bool `toml:"simulate"`  // find offenders, ban none of them
+	Detect    *bool `toml:"detect"`     // find offenders here
+	Subscribe *bool `toml:"subscribe"`  // accept from trusted operators
+	Publish   *bool `toml:"publish"`    // share our own bans
+	ShareWeak *bool `toml:"share_weak"` // and what was seen and banned nobody
+	Observe   *bool `toml:"observe"`    // count, do not drop
+	Simulate  *bool `toml:"simulate"`   // find offenders, ban none of them
 	// Thresholds that replace the definition's.
 	MaxRetry       *int     `toml:"maxretry"`
 	GuestMaxRetry  *int     `toml:"guest_maxretry"`

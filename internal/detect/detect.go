@@ -78,6 +78,11 @@ type Options struct {
 	// Banned says that this node's own ban of a target was in force at a time. May
 	// be nil.
 	Banned func(ban.Topic, ban.Target, time.Time) bool
+	// Sighted is told of offences that are not enough for a decision: of a
+	// target's first, second, fourth and so on. Those of guests, and those that
+	// honest clients make too, are left out. It must not block; nil if nobody
+	// wants to know.
+	Sighted func(Sighting)
 	// Suspected says that two offences of a target are enough.
 	Suspected func(ban.Topic, ban.Target) bool
 	// Corroborated says whether the kernel saw that an address was really

@@ -25,6 +25,16 @@ type offence struct {
 	at          time.Time
 }
 
+// A Sighting is an offender of whom too little was seen for a decision.
+type Sighting struct {
+	Topic       ban.Topic
+	Target      ban.Target
+	Class       ban.Class
+	Hits        int       // offences
+	At          time.Time // of the last one
+	Established bool      // all came over an established connection
+}
+
 // suspectLimit is how many offences of usual weight ban a suspect.
 const suspectLimit = 2
 
@@ -67,7 +77,11 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		limit = min(limit, suspectLimit)
 	}
 	if e.hits < limit {
+		x := Sighting{Topic: j.topic, Target: o.target, Class: o.class, Hits: int(e.seen), At: time.Unix(0, e.last), Established: e.established}
 		j.mu.Unlock()
+		if d.o.Sighted != nil && !guest && !o.weak && !j.simulate && x.Hits&(x.Hits-1) == 0 {
+			d.o.Sighted(x)
+		}
 		return
 	}
 	v := Decision{Class: o.class, Guest: guest}

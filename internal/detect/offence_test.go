@@ -3,6 +3,7 @@ package detect
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -130,5 +131,25 @@ func TestAProgramsReportsCountAsItsTopicsLinesDo(t *testing.T) {
 	}
 	if v := list[0]; v.Last.After(now) || v.Source != "a program's report" || strings.Contains(v.Sample, "192.0.2.1") {
 		t.Errorf("evidence %+v", v)
+	}
+}
+
+func TestWhatIsNotEnoughForABanIsASighting(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "auth.log")
+	start := time.Now().Add(-time.Minute)
+	write(t, log, failures(4, "192.0.2.1", start)+failures(1, "192.0.2.2", start)+failures(5, "192.0.2.3", start))
+	var got []string
+	var bans decisions
+	readOnce(t, Options{
+		Jails: []Jail{{Definition: sshd(t, log)}}, Ban: bans.ban,
+		Guest:   func(_ ban.Topic, target ban.Target) bool { return target == ban.MustTarget("192.0.2.2") },
+		Sighted: func(x Sighting) { got = append(got, fmt.Sprint(x.Topic, " ", x.Target, " ", x.Hits, " ", x.Class)) },
+	})
+	want := []string{"sshd 192.0.2.1 1 auth", "sshd 192.0.2.1 2 auth", "sshd 192.0.2.1 4 auth", "sshd 192.0.2.3 1 auth", "sshd 192.0.2.3 2 auth", "sshd 192.0.2.3 4 auth"}
+	if !slices.Equal(got, want) {
+		t.Errorf("sightings:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if list := bans.all(); len(list) != 1 || list[0].Target != ban.MustTarget("192.0.2.3") {
+		t.Errorf("bans: %+v", list)
 	}
 }

@@ -130,6 +130,9 @@ func (l *Own) mayBan(b *Local, now time.Time) error {
 	if l.table.topic(b.Topic) < 0 {
 		return fmt.Errorf("%w: more than %d topics", ErrTooMany, l.table.bounds.topics)
 	}
+	if b.Source == SourceSighting {
+		end = b.At.Add(claimsCount)
+	}
 	if !end.After(now) || !end.Before(endOfTime) {
 		return ErrEnded
 	}
@@ -152,7 +155,7 @@ func (l *Own) forgiven(b *Local) error {
 		return nil
 	}
 	at := l.exempt.unbannedAt(b.Topic, b.Claim.Target)
-	if at.IsZero() || b.Source == SourceDetection && b.At.After(at) {
+	if at.IsZero() || (b.Source == SourceDetection || b.Source == SourceSighting) && b.At.After(at) {
 		return nil
 	}
 	return fmt.Errorf("%w at %s", ErrUnbanned, at.UTC().Format(time.RFC3339))

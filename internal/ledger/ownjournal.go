@@ -108,7 +108,7 @@ func (l *Own) put(o *ownRecord, now time.Time, wide map[int]bool) error {
 		if err != nil {
 			return err
 		}
-		if !l.bansHere(r, now) {
+		if source != sightingFeed && !l.bansHere(r, now) {
 			l.credit(r, true)
 			l.history.own(now, o.topic, o.claim)
 		}

@@ -21,7 +21,10 @@ type ownRecord struct {
 
 // keptAt says whether the record's vote is still worth keeping.
 func (o *ownRecord) keptAt(now time.Time) bool {
-	v := vote{since: o.since}
+	v := vote{since: o.since, feed: sightingFeed + 1} // any source's
+	if o.source == SourceSighting {
+		v.feed = sightingFeed
+	}
 	v.setClaim(o.claim)
 	return v.kept(now)
 }

@@ -15,9 +15,9 @@ import (
 const claimsCount = policy.DefaultTTL
 
 // told is the end that readers are told of an own vote, and until which it is
-// kept: a claim on strong evidence outlives the ban.
+// kept: a claim on strong evidence outlives the ban, and a sighting was none.
 func (v *vote) told() uint32 {
-	if ban.Basis(v.flags&basisMask) != ban.BasisStrong {
+	if ban.Basis(v.flags&basisMask) != ban.BasisStrong && v.feed != sightingFeed {
 		return v.end
 	}
 	return max(v.end, v.since+uint32(claimsCount/time.Second))

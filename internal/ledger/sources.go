@@ -20,7 +20,13 @@ const (
 	SourceHand      Source = "hand"
 	SourceFail2ban  Source = "fail2ban"
 	SourceCrowdSec  Source = "crowdsec"
+	// SourceSighting says what was seen here and was not enough for a ban. It
+	// bans nobody here and is weak evidence elsewhere ([Own.Sight]).
+	SourceSighting Source = "sighting"
 )
+
+// sightingFeed is the number of [SourceSighting].
+const sightingFeed = 0
 
 // SourceOfList is the source of an adopted list.
 func SourceOfList(name string) Source { return Source("list:" + name) }
@@ -68,7 +74,10 @@ type sources struct {
 	names   []Source
 }
 
-func (s *sources) init() { s.numbers = map[Source]uint16{} }
+func (s *sources) init() {
+	s.numbers = map[Source]uint16{SourceSighting: sightingFeed}
+	s.names = []Source{SourceSighting}
+}
 
 func (s *sources) number(name Source) (uint16, error) {
 	if n, ok := s.numbers[name]; ok {

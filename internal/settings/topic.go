@@ -24,7 +24,9 @@ type Topic struct {
 	Detect    bool      `json:"detect"`
 	Subscribe bool      `json:"subscribe"`
 	Publish   bool      `json:"publish"`
-	Observe   bool      `json:"observe"`
+	// ShareWeak says that sightings are published too.
+	ShareWeak bool `json:"share_weak"`
+	Observe   bool `json:"observe"`
 	// Simulate finds and counts offenders, and bans none of them.
 	Simulate bool `json:"simulate"`
 	// Detectable says that the topic's definition has a filter.
@@ -91,6 +93,9 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 		Simulate:  on(c.Simulate),
 		Subscribe: on(c.Subscribe), Publish: on(c.Publish), Observe: on(c.Observe) || s.config.Firewall.Mode == "observe",
 		Operators: []string{}, Definition: d,
+	}
+	if t.ShareWeak = on(c.ShareWeak); t.ShareWeak && !t.Publish {
+		return t, errors.New("share_weak: what was seen is shared where bans are: publish = true")
 	}
 	if t.Subscribe {
 		t.Policy = s.policy.Source().Topics[string(d.Name)].Ban
