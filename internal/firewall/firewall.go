@@ -48,31 +48,6 @@ type Key struct {
 	Topic  ban.Topic
 }
 
-// A Scope says which packets a ban in a topic blocks.
-type Scope struct {
-	Topic ban.Topic
-	// Ports are the destination ports that are closed to a banned address, as
-	// it dials them (before any translation to a container's). Empty means
-	// everything that it sends.
-	Ports []uint16
-	// Protocols are "tcp", "udp", "sctp" or "dccp". Empty with Ports means tcp
-	// and udp; empty without Ports means every protocol.
-	Protocols []string
-	// All closes everything though Ports are named, which then only say whose
-	// connections are limited and whose peers are remembered.
-	All bool
-	// Observe counts packets and drops none.
-	Observe bool
-	// MaxConnections, when not 0, is how many TCP connections one address may
-	// have open to one of Ports at a time; a further one is dropped. It needs
-	// Ports, and connection tracking in the kernel.
-	MaxConnections uint32
-	// Remember asks the kernel to remember TCP connections with one of Ports for
-	// this long after their last packet ([Memory]). It needs Ports, and connection
-	// tracking in the kernel.
-	Remember time.Duration
-}
-
 // A Config is everything but the bans.
 type Config struct {
 	// Table is the nftables table, family inet, and the prefix of other
@@ -206,9 +181,6 @@ var (
 	ErrClosed = errors.New("the firewall is closed")
 )
 
-// Protocol numbers that a scope can name (IANA).
-var Protocols = map[string]byte{"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132}
-
 // Normal gives the configuration with defaults filled in and everything
 // sorted, or all its faults.
 func (c Config) Normal() (Config, error) {
@@ -259,39 +231,6 @@ func (c Config) Normal() (Config, error) {
 	return c, errors.Join(errs...)
 }
 
-// Check gives the faults of the scope.
-func (s Scope) Check() error { return s.normalise() }
-
-// normalise sorts the scope's lists and fills in the default protocols.
-func (s *Scope) normalise() error {
-	if _, err := ban.ParseTopic(string(s.Topic)); err != nil {
-		return err
-	}
-	s.Ports = slices.Compact(slices.Sorted(slices.Values(s.Ports)))
-	s.Protocols = slices.Compact(slices.Sorted(slices.Values(s.Protocols)))
-	if len(s.Ports) > 0 && len(s.Protocols) == 0 {
-		s.Protocols = []string{"tcp", "udp"}
-	}
-	for _, p := range s.Protocols {
-		if _, ok := Protocols[p]; !ok {
-			return fmt.Errorf("topic %s: unknown protocol %.16q", s.Topic, p)
-		}
-	}
-	if len(s.Ports) > MaxPorts {
-		return fmt.Errorf("topic %s: %d ports are more than %d; close all of them instead", s.Topic, len(s.Ports), MaxPorts)
-	}
-	if len(s.Ports) > 0 && s.Ports[0] == 0 {
-		return fmt.Errorf("topic %s: 0 is not a port", s.Topic)
-	}
-	if len(s.Ports) == 0 && (s.MaxConnections != 0 || s.Remember != 0) {
-		return fmt.Errorf("topic %s: a connection limit and remembered peers need ports", s.Topic)
-	}
-	if s.Remember < 0 || (s.Remember > 0 && s.Remember < time.Second) {
-		return fmt.Errorf("topic %s: peers are remembered for a second or more", s.Topic)
-	}
-	return nil
-}
-
 // CheckTable refuses names that would need quoting in nft, ipset or iptables.
 // 16 bytes leave room for a suffix in ipset's 31.
 func CheckTable(name string) error {
@@ -305,14 +244,4 @@ func CheckTable(name string) error {
 		return fmt.Errorf("table %.40q: want 1 to %d of a-z, 0-9, '-' and '_', beginning with a letter", name, most)
 	}
 	return nil
-}
-
-// speaks says whether the scope is about a protocol.
-func (s Scope) speaks(protocol string) bool {
-	return len(s.Protocols) == 0 || slices.Contains(s.Protocols, protocol)
-}
-
-// Meets says whether the scope is about packets of a protocol to a port.
-func (s Scope) Meets(protocol string, port uint16) bool {
-	return s.All || s.speaks(protocol) && (len(s.Ports) == 0 || slices.Contains(s.Ports, port))
 }

@@ -23,7 +23,7 @@ func services(s firewall.Scope) []element {
 	var out []element
 	for _, p := range s.Protocols {
 		for _, port := range s.Ports {
-			out = append(out, element{key: string([]byte{firewall.Protocols[p], 0, 0, 0, byte(port >> 8), byte(port), 0, 0})})
+			out = append(out, element{key: string([]byte{firewall.ProtocolNumber(p), 0, 0, 0, byte(port >> 8), byte(port), 0, 0})})
 		}
 	}
 	slices.SortFunc(out, compareElements)

@@ -242,7 +242,7 @@ func classChain(c firewall.Config, k desired.Class, f features) chain {
 			for _, p := range s.Protocols {
 				r.exprs = []expr.Any{
 					&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-					&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{firewall.Protocols[p]}},
+					&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{firewall.ProtocolNumber(p)}},
 				}
 				r.text = "meta l4proto " + p + " "
 				ch.rules = append(ch.rules, r.count(s, k.Names(s.Topic)))
