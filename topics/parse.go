@@ -167,7 +167,7 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 	}
 }
 
-// checkFormat says what expressions and conditions stand in the wrong place.
+// checkFormat reports expressions and conditions in the wrong place.
 func (d *Detect) checkFormat(fault func(key, format string, args ...any)) {
 	records := d.Format != ""
 	for _, f := range d.Formats() {

@@ -72,7 +72,7 @@ type Detect struct {
 	// addresses become guests, and failures of the same account are forgiven.
 	Success []Success `toml:"success"`
 	// Taint are expressions of lines after which a client may have written whole
-	// lines: what follows within a second is counted and believed by nobody.
+	// lines: those within the next second are counted and believed by nobody.
 	Taint []string `toml:"taint"`
 
 	// Format says that lines are made of fields: "json", "logfmt" or "access"
@@ -266,13 +266,13 @@ func Load(dir string) ([]*Definition, error) {
 
 // LoadEach is Load for who goes on without the files that cannot be used: those
 // are given apart. A shipped topic that such a file should change looks for
-// nobody any more, because nobody can say what was to be changed; its bans
+// nobody any more, because the intended change is unknown; its bans
 // stand. own are the topics that have a file which can be used.
 func LoadEach(dir string) (all []*Definition, own map[ban.Topic]bool, broken []Broken, err error) {
 	all, own = Builtin(), map[ban.Topic]bool{}
 	entries, err := os.ReadDir(dir) // sorted by name
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		// What stands in it would silently not count.
+		// Its files would silently not count.
 		return nil, nil, nil, fmt.Errorf("listing topic definitions: %w", err)
 	}
 	for _, e := range entries {

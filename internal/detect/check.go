@@ -73,7 +73,7 @@ func checkExpressions(def *topics.Definition, fault func(near, format string, ar
 	return ok
 }
 
-// checkFilter compiles all of a definition and looks for what a client can
+// checkFilter compiles all of a definition and looks for expressions that a client can
 // move.
 func checkFilter(def *topics.Definition, fault func(near, format string, args ...any) *strict.Fault) {
 	j, err := newJail(Jail{Definition: def}, &Options{}, &budget{})
@@ -93,7 +93,7 @@ func checkFilter(def *topics.Definition, fault func(near, format string, args ..
 	}
 }
 
-// weakMatch says why a journal match is fulfilled by what any user of the
+// weakMatch says why a journal match is fulfilled by a log line that any user of the
 // machine can log, "" where it is not.
 func weakMatch(match string) string {
 	for alternative := range strings.SplitSeq(match, "+") {
@@ -119,8 +119,8 @@ func Usable(def *topics.Definition) error {
 	return err
 }
 
-// Warnings says what is doubtful in a definition that is no reason to leave it
-// out: what [Check] refuses in one that is shipped, signed or adopted.
+// Warnings names the doubts about a definition that are no reason to leave it
+// out: [Check] refuses them in one that is shipped, signed or adopted.
 func Warnings(def *topics.Definition) []string {
 	j, err := newJail(Jail{Definition: def}, &Options{}, &budget{})
 	if err != nil {

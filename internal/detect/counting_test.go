@@ -105,7 +105,7 @@ func TestOffencesAfterABanEscalateAndThoseWithinDoNot(t *testing.T) {
 	}
 }
 
-// What a person forgave counts from nothing.
+// Forgiven offences count for nothing.
 func TestWhoIsUnbannedIsCountedAnew(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "auth.log")
 	at := time.Now().Add(-time.Minute).Truncate(time.Second)

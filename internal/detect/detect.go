@@ -64,7 +64,7 @@ type Jail struct {
 	Simulate bool
 }
 
-// Options are what a detector needs. Jails and Ban are required.
+// Options are a detector's surroundings. Jails and Ban are required.
 type Options struct {
 	Jails []Jail
 	// StatePath is the file that positions and counters are saved in; "" saves
@@ -205,7 +205,7 @@ func prepare(o Options) (*Detector, error) {
 // maxLookBack bounds how far a first start reads back.
 const maxLookBack = 24 * time.Hour
 
-// lookBack makes a first start read what still counts: an attack that is going
+// lookBack makes a first start read lines that still count: an attack that is going
 // on when the agent is installed is seen from its beginning.
 func (d *Detector) lookBack() error {
 	if d.o.Source.Start != source.StartEnd {
@@ -259,7 +259,7 @@ func (d *Detector) Run(ctx context.Context) error {
 	return errors.Join(err, d.Save())
 }
 
-// keep saves the state and lets go of what is old, again and again until all
+// keep saves the state and lets go of old entries, again and again until all
 // is read.
 func (d *Detector) keep(ctx context.Context, read <-chan struct{}) {
 	wait := saveEvery
@@ -328,7 +328,7 @@ func (d *Detector) offerPending(ctx context.Context) {
 	}
 }
 
-// Forget drops what was counted of a target, after a person unbanned it.
+// Forget drops the offences of a target, after a person unbanned it.
 func (d *Detector) Forget(topic ban.Topic, target ban.Target) {
 	for _, j := range d.jails {
 		if j.topic == topic {
@@ -421,7 +421,7 @@ type jail struct {
 	purged      time.Time
 }
 
-// ruleMeaning is what one failregex says of the offence.
+// ruleMeaning is one failregex's verdict on the offence.
 type ruleMeaning struct {
 	class       ban.Class
 	weight      float64
@@ -508,7 +508,7 @@ func FilterConfig(def *topics.Definition, dir string) (filter.Config, error) {
 	return c, nil
 }
 
-// records gives what a definition says of lines of fields.
+// records gives a definition's rules for lines of fields.
 func records(d *topics.Detect) *filter.Records {
 	r := &filter.Records{Address: d.Address, Port: d.Port, User: d.User, Time: d.Time}
 	for _, f := range d.Formats() {
@@ -527,9 +527,9 @@ func records(d *topics.Detect) *filter.Records {
 	return r
 }
 
-// meanings gives what each of a filter's n rules says of an offence: those with
+// meanings gives the verdict of each of a filter's n rules: those with
 // expressions first, and those with conditions after the expressions of
-// successes. What no definition describes, as in a filter of fail2ban's, is a
+// successes. A rule that no definition describes, as in a filter of fail2ban's, is a
 // failed login.
 func meanings(def *topics.Definition, n int) []ruleMeaning {
 	out := make([]ruleMeaning, n)

@@ -35,7 +35,7 @@ func sshd(t testing.TB, path string) *topics.Definition {
 	return nil
 }
 
-// decisions collects what a detector decides.
+// decisions collects a detector's decisions.
 type decisions struct {
 	mu   sync.Mutex
 	list []Decision
@@ -58,7 +58,7 @@ func (d *decisions) all() []Decision {
 	return append([]Decision(nil), d.list...)
 }
 
-// readOnce runs a detector over what the logs hold and stops it cleanly.
+// readOnce runs a detector over the logs as they are and stops it cleanly.
 func readOnce(t *testing.T, o Options) *Detector {
 	t.Helper()
 	o.Source.Once = true

@@ -7,7 +7,7 @@ import (
 	"banmesh/internal/detect/source"
 )
 
-// A readerGroup is a set of jails that share logs, and what they read.
+// A readerGroup is a set of jails that share logs, with those logs.
 type readerGroup struct {
 	jails                  []*jail
 	spec                   source.Spec
@@ -16,7 +16,7 @@ type readerGroup struct {
 	stdin                  []int
 }
 
-// inputs are what a jail reads on this machine: the journal where there is
+// inputs are a jail's logs on this machine: the journal where there is
 // one, else files; both where its definition says so.
 func (j *jail) inputs(journalPresent bool) source.Spec {
 	d := j.def.Detect

@@ -18,18 +18,18 @@ import (
 	"banmesh/topics"
 )
 
-// An Imported jail is what a fail2ban jail comes to here.
+// An Imported jail is a fail2ban jail as a topic.
 type Imported struct {
 	Jail string
-	// Definition is the topic that it becomes. What it closes to offenders is
+	// Definition is the topic that it becomes. The ports it closes are
 	// not filled in: Actions, Port and Protocol say it in fail2ban's words.
 	Definition *topics.Definition
-	// Actions are what fail2ban does to an offender, as its configuration
+	// Actions are fail2ban's against an offender, as its configuration
 	// writes them: `nftables[port="ssh", protocol="tcp"]`.
 	Actions []string
 	// Place is where they stand, as file:line.
 	Place string
-	// Warnings say what could not be carried over, and why.
+	// Warnings name settings that could not be carried over, and why.
 	Warnings []string
 }
 
@@ -123,7 +123,7 @@ func topicOf(jail string) (ban.Topic, error) {
 	return ban.ParseTopic(strings.Trim(name[:min(len(name), ban.MaxTopic)], "-"))
 }
 
-// classOf tells what a fail2ban filter finds.
+// classOf gives the class of a fail2ban filter's offences.
 func classOf(name string) ban.Class {
 	for _, c := range []struct {
 		class ban.Class

@@ -151,7 +151,7 @@ func (j *jail) add(o *offence) *entry {
 }
 
 // stalled says that a weak offence is one of a burst that this node's own
-// standing still left, and takes back what the burst counted so far. The caller
+// standing still left, and takes back the burst's count so far. The caller
 // holds the jail's lock.
 func (d *Detector) stalled(ctx context.Context, j *jail, o *offence) bool {
 	begins, is := j.stall.add(o.target, o.at)
@@ -232,7 +232,7 @@ func (d *Detector) Report(ctx context.Context, o Observation) error {
 	return ErrNotDetected
 }
 
-// weightOf gives what an offence of a class counts that no line was matched for.
+// weightOf gives the weight of an offence of a class that no line was matched for.
 func (j *jail) weightOf(c ban.Class) float64 {
 	most := 0.0
 	for _, r := range j.rules {

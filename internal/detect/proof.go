@@ -7,7 +7,7 @@ type Proof uint8
 // The proofs.
 const (
 	// ProofUnknown says that nobody can be asked: the line is believed here, and
-	// what rests on it is weak to others.
+	// bans that rest on it are weak to others.
 	ProofUnknown Proof = iota
 	// ProofDenied says that there was no such connection: the line is forged, or
 	// about somebody else, and counts for nothing.

@@ -27,7 +27,7 @@ import (
 // attack.
 const oddTime = time.Minute
 
-// maxStreams bounds what is remembered of streams at a time.
+// maxStreams bounds the streams that are remembered at a time.
 const maxStreams = 4096
 
 // A reader reads one source for all jails that share it: each line is scanned
@@ -55,7 +55,7 @@ type reader struct {
 	plain   []byte // room for a line without colours
 	past    bool   // lines are of a log of the past, and the clock says nothing
 	line    lineView
-	some    jailSet     // room for what several entries want
+	some    jailSet     // room for the jails of several entries
 	passed  bool        // an ignoreregex matched
 	caught  atomic.Bool // the backlog has been read
 	matched atomic.Uint64
@@ -63,7 +63,7 @@ type reader struct {
 	missed  atomic.Uint64
 }
 
-// A stream is one log's state: what each jail knows of it.
+// A stream is one log's state in each jail.
 type stream struct {
 	followers []*filter.Follower
 	// usual finds dates for all jails that look for the usual ones first, and
@@ -73,7 +73,7 @@ type stream struct {
 	taints []taint // by jail
 }
 
-// A lineView is what jails have in common of the line at hand.
+// A lineView is the part of the line at hand that jails have in common.
 type lineView struct {
 	now   time.Time
 	tried bool // the usual forms of dates
@@ -160,7 +160,7 @@ func newReader(d *Detector, group *readerGroup) *reader {
 	return r
 }
 
-// mine picks what of a saved position a spec reads.
+// mine picks the parts of a saved position that a spec reads.
 func mine(p source.Position, spec source.Spec) source.Position {
 	out := source.Position{Time: p.Time, Journal: p.Journal, Docker: p.Docker}
 	for _, f := range p.Files {
@@ -181,7 +181,7 @@ func (r *reader) run(ctx context.Context) error {
 	})
 }
 
-// noteCaughtUp remembers that what was written before Run has been read: from
+// noteCaughtUp remembers that the lines from before Run have been read: from
 // then on a date that is far from the clock is a wrong one.
 func (r *reader) noteCaughtUp() {
 	if r.caught.Load() {
@@ -195,7 +195,7 @@ func (r *reader) noteCaughtUp() {
 	r.caught.Store(true)
 }
 
-// handle looks at one line. It never fails: what a line holds must not stop
+// handle looks at one line. It never fails: a line's content must not stop
 // its source.
 func (r *reader) handle(ctx context.Context, l source.Line) {
 	r.mu.Lock()
@@ -216,7 +216,7 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 					st = r.stream(l.Stream)
 					r.line.begin(r.d.o.Now())
 				}
-				var c filter.Candidates // nil: what is looked for may stand in a line before
+				var c filter.Candidates // nil: the text may stand in a line before
 				if !r.multiline.has(i) {
 					c = r.hits.Candidates(i)
 				} else if !r.catchUp(st.followers[i], found&(1<<(i%64)) != 0, text, l.Time) {
@@ -365,7 +365,7 @@ func (r *reader) stream(name string) *stream {
 	return st
 }
 
-// cut finds out when the line was written, as jail i sees it. text is what its
+// cut finds out when the line was written, as jail i sees it. text is the part that its
 // expressions see.
 func (r *reader) cut(i int, st *stream, l *source.Line, line []byte) (text *filter.Text) {
 	f, v := st.followers[i], &r.line

@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/detect/source"
 )
 
-// Replay reads a log with its own times as the clock and gives what the jails
+// Replay reads a log with its own times as the clock and gives the decisions that the jails
 // would have decided, in order. Nothing is banned and nothing is saved. at is
 // the time of lines before the first date; they count as written then.
 func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.Time, each func(Decision) error) (Status, error) {
@@ -91,7 +91,7 @@ func (r *reader) stated(line []byte, stream string) time.Time {
 	return time.Time{}
 }
 
-// An Explanation is what a jail makes of one line.
+// An Explanation is a jail's account of one line.
 type Explanation struct {
 	Topic ban.Topic `json:"topic"`
 	// Reached says how far the line came: "no required text", "prefregex does
@@ -100,7 +100,7 @@ type Explanation struct {
 	Reached string `json:"reached"`
 	// Time is the line's; zero when it has none.
 	Time time.Time `json:"time,omitzero"`
-	// Date is what was cut out, Rest what filters see.
+	// Date is the text that was cut out, Rest the part that filters see.
 	Date string `json:"date,omitempty"`
 	Rest string `json:"rest,omitempty"`
 	// Rule is the failregex that matched, from 1, and Regex its text.
@@ -111,7 +111,7 @@ type Explanation struct {
 	Class  string            `json:"class,omitempty"`
 	Weight float64           `json:"weight,omitempty"`
 	Fields map[string]string `json:"fields,omitempty"`
-	// MaxRetry and BanTime say what it takes and what it brings.
+	// MaxRetry and BanTime are the threshold and the ban.
 	MaxRetry int           `json:"maxretry"`
 	FindTime time.Duration `json:"findtime"`
 	BanTime  time.Duration `json:"bantime"`
@@ -120,7 +120,7 @@ type Explanation struct {
 	Corroborate time.Duration `json:"corroborate,omitempty"`
 }
 
-// Explain says what each jail makes of a line, without reading or changing
+// Explain gives each jail's account of a line, without reading or changing
 // anything else. journal says that the line is a journal's message, with tag.
 func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, error) {
 	if o.Now == nil {
@@ -169,7 +169,7 @@ func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, e
 	return out, nil
 }
 
-// explain judges what a jail's filter found.
+// explain judges the matches of a jail's filter.
 func (j *jail) explain(e *Explanation, r *reader, matches []filter.Match, ignored int) {
 	switch {
 	case len(matches) == 0 && ignored > 0:

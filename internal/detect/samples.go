@@ -13,7 +13,7 @@ import (
 	"banmesh/topics"
 )
 
-// A Sampler says what single lines prove in a definition, if one offence is
+// A Sampler judges single lines by a definition, if one offence is
 // enough to ban.
 type Sampler struct {
 	d       *Detector
@@ -24,7 +24,7 @@ type Sampler struct {
 	written int
 }
 
-// A Sampled is what one line alone says: whom it blames, and whose login it
+// A Sampled is one line's evidence: whom it blames, and whose login it
 // proves. Either may be zero.
 type Sampled struct {
 	Target  ban.Target
@@ -60,7 +60,7 @@ func NewSampler(def *topics.Definition, now time.Time) (*Sampler, error) {
 	return s, nil
 }
 
-// Find gives what a sample's line says by itself.
+// Find judges a sample's line by itself.
 func (s *Sampler) Find(x topics.Sample) Sampled {
 	s.found = Sampled{}
 	clear(s.jail.bans)

@@ -12,7 +12,7 @@ import (
 type stall struct {
 	second int64 // of the burst at hand
 	lines  int
-	from   map[ban.Target]float64 // what each one's weak offences in it counted
+	from   map[ban.Target]float64 // how much each one's weak offences in it counted
 	found  bool
 }
 

@@ -22,7 +22,7 @@ type record struct {
 	Version int       `json:"version,omitempty"` // in the first record of a file alone
 	Topic   ban.Topic `json:"topic,omitempty"`   // of the fields up to BansGone
 	Counts  *counts   `json:"counts,omitempty"`
-	// Tracked and Bans replace what was said of their targets, Gone and BansGone
+	// Tracked and Bans replace the records of their targets, Gone and BansGone
 	// end it.
 	Tracked  []entryState            `json:"tracked,omitempty"`
 	Gone     []ban.Target            `json:"gone,omitempty"`

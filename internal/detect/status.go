@@ -8,7 +8,7 @@ import (
 	"banmesh/internal/detect/source"
 )
 
-// Status is what a detector can say of itself.
+// Status is a detector's account of itself.
 type Status struct {
 	Jails   []JailStatus   `json:"jails"`
 	Sources []SourceStatus `json:"sources"`
@@ -54,7 +54,7 @@ type JailStatus struct {
 	Sources []int `json:"sources"`
 }
 
-// SourceStatus describes one source and what became of its lines.
+// SourceStatus describes one source and the fate of its lines.
 type SourceStatus struct {
 	Spec      source.Spec   `json:"spec"`
 	Status    source.Status `json:"status"`

@@ -214,7 +214,7 @@ func TestALineIsTheSameWhateverWroteIt(t *testing.T) {
 	}
 }
 
-// FuzzPlain holds that no line grows, and that what has neither colours nor a
+// FuzzPlain holds that no line grows, and that a line with neither colours nor a
 // priority stays as it is.
 func FuzzPlain(f *testing.F) {
 	f.Add([]byte("<38>1 2026-11-21T09:14:02Z web1 sshd 4711 - [a b=\"c\"] x"))

@@ -3,14 +3,14 @@ package detect
 import "time"
 
 // A taint is on a stream after a line that shows that a client wrote a line
-// break into the log: what follows may be the client's, whole lines of it.
+// break into the log: the next lines may be the client's.
 type taint struct {
 	pid   int
 	lines int       // that are still doubted, whatever the clock says
 	until time.Time // lines before it are doubted too
 }
 
-// A line break is followed by what the client wrote and the rest of the
+// A line break is followed by the client's text and the rest of the
 // program's line within a moment. A log of the past has no clock, so there a
 // number of lines is doubted.
 const (

@@ -40,11 +40,11 @@ type Trial struct {
 	Log         string
 	In          io.Reader
 	JournalDirs []string
-	// Each is told what became of each line; may be nil.
+	// Each is told the fate of each line; may be nil.
 	Each func(TrialLine) error
 }
 
-// A TrialLine is what became of one input line.
+// A TrialLine is the fate of one input line.
 type TrialLine struct {
 	Line int `json:"line"`
 	// Matched says that the line is an offence. Skipped lines are empty or
@@ -134,7 +134,7 @@ func (t *Trial) config(r *TrialReport) (filter.Config, []string, error) {
 	}
 	r.Kind, r.Name, r.Dir = "fail2ban filter", t.Spec, dir
 	if logtype == "file" {
-		logtype = "" // what filters assume anyway; they may say otherwise
+		logtype = "" // filters assume it anyway; they may say otherwise
 	}
 	if _, options, err := f2bconf.ParseSpec(t.Spec); err == nil && t.Logtype == "" && options["logtype"] == "journal" {
 		t.Logtype = "journal"

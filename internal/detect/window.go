@@ -54,9 +54,9 @@ type entry struct {
 	newer *entry
 }
 
-// details are what few entries need.
+// details are of few entries.
 type details struct {
-	// When the last episode of weak offences began, and what it counts.
+	// When the last episode of weak offences began, and how much it counts.
 	episode      int64
 	episodeCount float64
 	// accounts is how much of hits is failures of an account, so that a login
@@ -171,7 +171,7 @@ func (w *window) untold(target ban.Target, rule int, weight float64) float64 {
 	return max(0, own+weight-most)
 }
 
-// tell notes what a rule with twins counted; rule 0 has none.
+// tell notes the count of a rule with twins; rule 0 has none.
 func (e *entry) tell(rule int, weight float64) {
 	if rule == 0 {
 		return
@@ -186,7 +186,7 @@ func (e *entry) tell(rule int, weight float64) {
 	x.twins = append(x.twins, twinHits{rule, weight})
 }
 
-// take takes back what offences counted.
+// take takes back the count of offences.
 func (w *window) take(target ban.Target, weak float64) {
 	e := w.entries[target]
 	if e == nil {
@@ -295,11 +295,11 @@ func (w *window) expire(limit time.Time) {
 	}
 }
 
-// v6Bits is what one IPv6 attacker holds: counting single addresses would let
+// v6Bits is one IPv6 attacker's prefix: counting single addresses would let
 // everybody with a /64 try for ever.
 const v6Bits = 64
 
-// targetOf reads an address that a filter captured. Nothing but what
+// targetOf reads an address that a filter captured. Nothing but an address that
 // [netip.ParseAddr] takes is a target, and IPv6 counts by /64.
 func targetOf(text string) (ban.Target, netip.Addr, bool) {
 	addr, err := netip.ParseAddr(text)
@@ -342,7 +342,7 @@ func isAlnum(c byte) bool {
 	return isDigit(c) || (c|0x20) >= 'a' && (c|0x20) <= 'z'
 }
 
-// An ignoreList holds what a definition never bans.
+// An ignoreList holds the addresses that a definition never bans.
 type ignoreList struct{ prefixes []netip.Prefix }
 
 func newIgnoreList(list []string) (ignoreList, error) {

@@ -17,7 +17,7 @@ import (
 	"banmesh/internal/detect/filter"
 )
 
-// judge runs the installed fail2ban's own filters on lines and prints what it
+// judge runs the installed fail2ban's own filters on lines and prints the matches it
 // finds in each: a list of [failregex, who, whether it is none]. Each filter
 // runs in a process of its own, because fail2ban's processes share what they
 // learn of dates.

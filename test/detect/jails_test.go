@@ -20,7 +20,7 @@ for l in sys.stdin:
         print(json.dumps(ast.literal_eval(l)))`
 
 // TestEveryJailOfTheInstalledConfigurationReadsAsFail2banReadsIt enables all
-// jails and compares with what fail2ban itself would tell its server.
+// jails and compares with the commands of fail2ban itself to its server.
 func TestEveryJailOfTheInstalledConfigurationReadsAsFail2banReadsIt(t *testing.T) {
 	config, _ := places(t)
 	if _, err := exec.LookPath("fail2ban-client"); err != nil {
@@ -70,7 +70,7 @@ func TestEveryJailOfTheInstalledConfigurationReadsAsFail2banReadsIt(t *testing.T
 	for _, j := range ours {
 		want, ok := theirs[j.Name]
 		if !ok {
-			continue // fail2ban leaves out what it finds fault with
+			continue // fail2ban leaves out jails with faults
 		}
 		compared++
 		for key, got := range map[string][]string{

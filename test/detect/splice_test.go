@@ -131,7 +131,7 @@ func peerOf(s topics.Sample) string {
 	return ""
 }
 
-// texts gives what a client may write: what stands behind its place, with
+// texts gives texts of a client's: the rest of the line behind its place, with
 // another address, cut at every character, and every other line of the topic.
 func texts(d *topics.Definition, s topics.Sample, p place) []string {
 	original := s.Line[p.from:p.to]
@@ -250,7 +250,7 @@ func inAccessLog(s string) string {
 	return b.String()
 }
 
-// FuzzNoClientChoosesWhomALineBlames writes what a fuzzer makes up.
+// FuzzNoClientChoosesWhomALineBlames writes a fuzzer's texts.
 func FuzzNoClientChoosesWhomALineBlames(f *testing.F) {
 	type target struct {
 		sampler *detect.Sampler

@@ -115,7 +115,7 @@ func TestFail2bansOwnSampleSuitePassesAsAnnotated(t *testing.T) {
 	}
 }
 
-// ownFilters copies the suite's own filters to where what they include can be
+// ownFilters copies the suite's own filters to where their includes can be
 // found: packaging leaves their relative paths broken.
 func ownFilters(t *testing.T, config, tests string) string {
 	dir := t.TempDir()
@@ -307,7 +307,7 @@ func (s *suite) variant(name string, options map[string]any) *variant {
 	return v
 }
 
-// check judges one line and says what is wrong, or "".
+// check judges one line and gives its fault, or "".
 func (s *suite) check(v *variant, line string, data map[string]any) string {
 	at := time.Time{}
 	if v.options["logtype"] == "journal" {

@@ -1,6 +1,6 @@
 // Package dates finds the time in a log line as fail2ban does: the same
 // templates in the same order of trying, the same text cut out of the line,
-// the same meaning of what a date leaves out.
+// the same meaning of a date's missing parts.
 package dates
 
 import (
@@ -19,7 +19,7 @@ type Options struct {
 	Zone string
 }
 
-// Found is what a line holds.
+// Found is a line's date.
 type Found struct {
 	// From and To bound the date's text, which is cut out of the line. They
 	// are equal where a template says that there is none.

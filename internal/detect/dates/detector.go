@@ -18,7 +18,7 @@ const unusedFor = 5 * time.Minute
 // template fitted last and where, so it belongs to one goroutine.
 type Detector struct {
 	o        Options
-	usual    *Usual // nil where its forms are not what is looked for first
+	usual    *Usual // nil where its forms are not the first
 	entries  []*entry
 	last     int // index of the template that fitted last
 	place    place
@@ -37,7 +37,7 @@ type entry struct {
 	distance int
 }
 
-// A place is where the last date stood and what stood around it.
+// A place is the last date's, with the characters around it.
 type place struct {
 	from, to             int
 	before, first        string
@@ -115,12 +115,12 @@ func (d *Detector) Find(line []byte) Found {
 	return f
 }
 
-// Usual gives what finds the most usual forms of dates for this detector, nil
-// where these are not what it looks for first. Detectors of one stream may
-// share it, and with [Detector.Took] what it found.
+// Usual gives the finder of the most usual forms of dates for this detector, nil
+// where these are not its first. Detectors of one stream may
+// share it, and its result with [Detector.Took].
 func (d *Detector) Usual() *Usual { return d.usual }
 
-// Took counts what the detector's [Usual] found in a line as found by it.
+// Took counts a date that the detector's [Usual] found as found by it.
 func (d *Detector) Took(f Found) { d.fastHits[f.form]++ }
 
 // match runs one template on a part of a line.
@@ -268,7 +268,7 @@ func (d *Detector) reorder(i int) int {
 	return to
 }
 
-// time computes what a match means.
+// time computes a match's time.
 func (d *Detector) time(t *template, line []byte, spans []int) (time.Time, error) {
 	text := func(group int) string {
 		if 2*group+1 >= len(spans) || spans[2*group] < 0 {

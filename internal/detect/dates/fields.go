@@ -109,7 +109,7 @@ func indexFold(list, name string) int {
 
 const monthsInOrder = `january|february|march|april|may|june|july|august|september|october|november|december`
 
-// date computes the time that fields mean. What is missing is filled in from
+// date computes the time that fields mean. Missing parts are filled in from
 // now: the year so that the date is not more than a day ahead, else the year
 // before; the day so that the time is not ahead, else yesterday.
 func (v *values) date(now time.Time, zone *time.Location) (time.Time, error) {
@@ -175,7 +175,7 @@ func (v *values) date(now time.Time, zone *time.Location) (time.Time, error) {
 	return at, nil
 }
 
-// dayOfYear gives %j, or what %U or %W and a weekday come to; 0 for neither.
+// dayOfYear gives %j, or the day of %U or %W and a weekday; 0 for neither.
 func (v *values) dayOfYear(year int) int {
 	if v.j != "" {
 		return number(v.j, 0)

@@ -12,7 +12,7 @@ func TestADateStandsWhereItStoodBefore(t *testing.T) {
 		from       int
 	}{
 		{"first", "host 2026/11/21 09:14:02 x", 5},
-		// What a client wrote further on is no date of the line.
+		// A client's text further on is no date of the line.
 		{"a text before the date's place", "a 2026/11/21 09:14:03 Nov 20 01:02:03 x", 2},
 		{"one further on", "host 2026/11/21 09:14:04 21/Nov/2001:01:02:03 x", 5},
 		{"another form at the place", "host 21/Nov/2026:09:14:05 2026/11/21 01:02:03 x", 5},

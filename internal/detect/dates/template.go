@@ -26,7 +26,7 @@ const (
 // A template is one form of date.
 type template struct {
 	name string
-	// pattern is what was written, for forms made of fields.
+	// pattern is the source, for forms made of fields.
 	pattern  string
 	kind     kind
 	regex    string
@@ -69,11 +69,11 @@ func hasGroup(s string) bool {
 	return false
 }
 
-// bounds says what stands around a date.
+// bounds are a date's surroundings.
 type bounds struct{ word, line, end bool }
 
 // setRegex builds the expression: a group around the date if there is none,
-// and what must stand before and after it.
+// and the text that must stand before and after it.
 func (t *template) setRegex(regex string, b bounds) {
 	regex = strings.TrimSpace(regex)
 	flags := ""

@@ -102,7 +102,7 @@ func changes(path string) (uint32, error) {
 }
 
 // Parse reads the bytes of a database. Since fail2ban 0.11 the table bips holds
-// each address's latest ban in a jail, which is what its server restores;
+// each address's latest ban in a jail, as its server restores it;
 // before, the table bans did.
 func Parse(b []byte) ([]Ban, error) {
 	d, err := open(b)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// What is read of the file's format: https://www.sqlite.org/fileformat2.html,
+// The parts of the file's format that are read: https://www.sqlite.org/fileformat2.html,
 // sections 1.3 (header), 1.6 (b-tree pages), 1.7 (overflow) and 2.1 (records).
 const (
 	headerSize   = 100
@@ -16,8 +16,8 @@ const (
 	minPage      = 512
 	interiorPage = 5
 	leafPage     = 13
-	// maxPayload bounds what is put together of one row: the columns that
-	// matter come first, and what follows is evidence of no use here.
+	// maxPayload bounds one row: the columns that
+	// matter come first, and the rest is evidence of no use here.
 	maxPayload = 16 << 10
 	// maxColumns bounds a row's columns.
 	maxColumns = 64
@@ -187,7 +187,7 @@ func record(b []byte) ([]value, error) {
 		head = head[n:]
 		length := width(kind)
 		if length > uint64(len(body)) {
-			break // past what was put together
+			break // past the row
 		}
 		row = append(row, column(kind, body[:length]))
 		body = body[length:]

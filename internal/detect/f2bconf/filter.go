@@ -20,13 +20,13 @@ type Filter struct {
 	Datepattern  []string
 	Journalmatch []string
 	Usedns       string
-	// Files are what was read, in order.
+	// Files are those that were read, in order.
 	Files []string
 	// Options holds every option of the definition, for jails' %(known/x)s.
 	Options map[string]string
 }
 
-// Version is what %(fail2ban_version)s stands for: the release whose
+// Version is the value of %(fail2ban_version)s: the release whose
 // configuration language this is.
 const Version = "1.0.2"
 

@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of what is read: many times what fail2ban ships.
+// Limits of the configuration: many times those of fail2ban's own.
 const (
 	maxFile    = 1 << 20
 	maxFiles   = 2000
@@ -53,12 +53,12 @@ type section map[string]option
 const (
 	defaultSection = "DEFAULT"
 	includeSection = "INCLUDES"
-	// knownPrefix begins the section of what an option was before a later file
+	// knownPrefix begins the section of an option's value before a later file
 	// set it anew.
 	knownPrefix = "KNOWN/"
 )
 
-// A config is what one name's files come to together.
+// A config is all of one name's files together.
 type config struct {
 	defaults section
 	sections map[string]section
@@ -179,7 +179,7 @@ func (p *iniParser) header(n int, name string) {
 	p.current = p.config.sections[name]
 }
 
-// cutComment takes off what '#' or ';' at the start of a line begins, and ';'
+// cutComment takes off a comment that '#' or ';' begins at the start of a line, and ';'
 // after a space.
 func cutComment(line string) (body string, commented bool) {
 	if t := strings.TrimSpace(line); strings.HasPrefix(t, "#") || strings.HasPrefix(t, ";") {
@@ -311,7 +311,7 @@ func (l *loader) includes(path string, chain []string) []string {
 // conditional matches a section that holds for some addresses only.
 var conditional = regexp.MustCompile(`^(\w+)(\?.+)$`)
 
-// merge lays another file over what was read; what an option was before stays
+// merge lays another file over those read before; an option's earlier value stays
 // known.
 func (c *config) merge(o *config) {
 	for k, v := range o.defaults {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ErrInterpolation says that a value refers to what does not exist, or to
+// ErrInterpolation says that a value refers to an option that does not exist, or to
 // itself.
 var ErrInterpolation = errors.New("cannot interpolate")
 
@@ -98,7 +98,7 @@ func (c *config) interpolate(sec, name, text string, vars map[string]string, dep
 // sectionOption matches section/option.
 var sectionOption = regexp.MustCompile(`^([\w\-]+)/([^\)]+)$`)
 
-// reference finds what %(ref)s means in a section: an option, section/option,
+// reference finds the value of %(ref)s in a section: an option, section/option,
 // known/option or default/option.
 func (c *config) reference(sec, ref string, vars map[string]string) (string, bool) {
 	lower := strings.ToLower(ref)
@@ -158,10 +158,10 @@ func (c *config) getExtended(sec, name string, vars map[string]string) (string, 
 	return v, err == nil
 }
 
-// tag is what <tags> look like.
+// tag is the form of <tags>.
 var tag = regexp.MustCompile(`<([^ <>]+)>`)
 
-// substituteOne replaces the <tags> in an option by other options, and by what
+// substituteOne replaces the <tags> in an option by other options, and by the value that
 // more gives for names that are none of them. Unknown tags stay.
 func substituteOne(name, value string, options map[string]string, more func(string) (string, bool)) (string, error) {
 	counts := map[string]int{}

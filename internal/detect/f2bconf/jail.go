@@ -13,7 +13,7 @@ import (
 type Jail struct {
 	Name    string
 	Backend string
-	// FilterSpec is the filter as the jail names it; Filter is what it comes
+	// FilterSpec is the filter as the jail names it; Filter is the one that it comes
 	// to with the jail's own options over it.
 	FilterSpec string
 	Filter     *Filter
@@ -23,13 +23,13 @@ type Jail struct {
 	Options map[string]string
 	Actions []Action
 	Place   Place
-	// Warnings say what is not honoured, and where it stands.
+	// Warnings name options that are not honoured, with their places.
 	Warnings []Warning
 
 	places map[string]Place // of Options, logpath, filter and action
 }
 
-// An Action is what a jail does to an offender.
+// An Action is a jail's against an offender.
 type Action struct {
 	Name    string
 	Options map[string]string
@@ -73,7 +73,7 @@ var knownJailOptions = append(append([]string{
 	"datepattern", "journalmatch", "fail2ban_agent", "logtype",
 }, jailOptions...), filterOptions...)
 
-// ReadJails reads DIR/jail.conf and what overrides it, and gives the enabled
+// ReadJails reads DIR/jail.conf and its overrides, and gives the enabled
 // jails. A jail that is wrong is reported with the others' faults, and left
 // out; the others are given all the same.
 func ReadJails(dir string) ([]*Jail, error) {
@@ -141,7 +141,7 @@ func (c *config) jail(dir, name string) (*Jail, error) {
 	if err != nil {
 		return nil, err
 	}
-	// %(known/x)s in the jail is what the filter says of x.
+	// %(known/x)s in the jail is the filter's value of x.
 	for k, v := range base.Options {
 		if strings.HasPrefix(k, "known/") {
 			continue
@@ -282,7 +282,7 @@ func splitSpecs(s string) []string {
 	return out
 }
 
-// Database gives the path of the database that DIR/fail2ban.conf and what
+// Database gives the path of the database that DIR/fail2ban.conf and the files that
 // overrides it name.
 func Database(dir string) (string, error) {
 	c, err := readNamed(filepath.Join(dir, "fail2ban"))

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// optionName is what stands before '=' in a specification.
+// optionName is the part before '=' in a specification.
 var optionName = regexp.MustCompile(`^\s*([\w\-.]+(?:\?\w+=\w+)?)=`)
 
 // ParseSpec reads NAME[option=value, option="a,b"][option='c'] into the name

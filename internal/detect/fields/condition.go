@@ -75,7 +75,7 @@ func isPath(s string) bool {
 // the offender with fail2ban's tags.
 func (c *Condition) Regex() *pattern.Regex { return c.regex }
 
-// Groups gives what the named groups of the condition's expression match in a
+// Groups gives the texts that named groups of the condition's expression match in a
 // line of which it holds.
 func (c *Condition) Groups(r *Record, f func(name, value string)) {
 	if c.regex == nil {
@@ -116,7 +116,7 @@ func (c *Condition) Holds(r *Record) bool {
 
 // Literals gives texts in lower case of which one stands in every line of which
 // the condition is true, nil where that cannot be said: an escape in the line
-// may hide what is no letter or digit.
+// may hide other characters than letters and digits.
 func (c *Condition) Literals() []string {
 	var list []string
 	switch c.op {

@@ -1,5 +1,5 @@
 // Package fields reads log lines that are made of fields: JSON, logfmt, and
-// access logs. What a client wrote stays inside its field by the format's own
+// access logs. A client's text stays inside its field by the format's own
 // rules, so no text of its can stand for another field.
 package fields
 
@@ -65,7 +65,7 @@ func (r *Record) note(name string) {
 // reset empties a record for the next line.
 func (r *Record) reset() { r.names, r.values, r.twice = r.names[:0], r.values[:0], nil }
 
-// Get gives a field's text. A field that stands twice, itself or what holds it,
+// Get gives a field's text. A field that stands twice, itself or an object around it,
 // is not there: nobody can say which one the program wrote.
 func (r *Record) Get(name string) (value string, ok bool) {
 	if r.Twice(name) {
@@ -121,7 +121,7 @@ func (r *Record) Parse(f Format, line []byte) error {
 	return fmt.Errorf("%w: no format %q", ErrLine, f)
 }
 
-// body cuts off what a logging service put before a message: a date, a host, a
+// body cuts off a logging service's header of a message: a date, a host, a
 // program with its number.
 func body(line []byte, start string) []byte {
 	text := string(line)
@@ -145,7 +145,7 @@ const (
 	maxHeaderWords = 5
 )
 
-// Time reads a time as programs write it into a field: RFC 3339 and what is
+// Time reads a time as programs write it into a field: RFC 3339 and forms
 // like it, seconds since 1970 with a fraction, or milliseconds, microseconds,
 // nanoseconds. A time without a zone is of zone.
 func Time(s string, zone *time.Location) (time.Time, bool) {

@@ -165,7 +165,7 @@ func TestTimesAsProgramsWriteThem(t *testing.T) {
 }
 
 // FuzzParse reads hostile lines in every format: a field that is there stands
-// once, and an access log's client is what the line begins with.
+// once, and an access log's client stands at the line's beginning.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"a":{"b":"x\n"},"c":[1,{"d":2}]}`))
 	f.Add([]byte(`a=1 b="x \" y" c=`))

@@ -102,7 +102,7 @@ func (r *Record) logfmt(line []byte) error {
 	for text != "" {
 		end := strings.IndexAny(text, "= \t")
 		if end < 0 || text[end] != '=' {
-			// A word by itself: what stands before the first field is a header.
+			// A word by itself: the part before the first field is a header.
 			word := text
 			if end >= 0 {
 				word = text[:end]
@@ -138,7 +138,7 @@ func logfmtValue(text string) (value, rest string, ok bool) {
 		return text[:end], text[end:], true
 	}
 	value, rest, ok = quoted(text[1:])
-	// What follows a value is a space; else its end was not its end.
+	// A space follows a value; else its end was not its end.
 	if ok && rest != "" && rest[0] != ' ' && rest[0] != '\t' {
 		return "", "", false
 	}
@@ -212,7 +212,7 @@ func hex(c byte) int {
 const accessTime = "02/Jan/2006:15:04:05 -0700"
 
 // access reads ADDRESS IDENT USER [TIME] "REQUEST" STATUS SIZE "REFERER"
-// "AGENT" and what follows. The user may hold anything but a quote, which
+// "AGENT" and the rest. The user may hold anything but a quote, which
 // servers escape; the request is split where it is a request.
 func (r *Record) access(line []byte) error {
 	text := strings.TrimSpace(string(line))
@@ -281,7 +281,7 @@ func unescapedQuote(s string) int {
 	return -1
 }
 
-// request splits METHOD PATH?QUERY PROTOCOL; what is none has none of these
+// request splits METHOD PATH?QUERY PROTOCOL; other texts have none of these
 // fields.
 func (r *Record) request(s string) error {
 	words := strings.Split(s, " ")

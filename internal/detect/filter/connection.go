@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Lines of one connection are matched to each other by what <F-MLFID>
+// Lines of one connection are matched to each other by the text that <F-MLFID>
 // captures, for so long and so many at a time. fail2ban keeps 100; more lets
 // an attack with many connections at once hide nothing.
 const (
@@ -13,7 +13,7 @@ const (
 	maxConnections = 1024
 )
 
-// A connection is what the lines with one id have told so far.
+// A connection holds the fields of the lines with one id so far.
 type connection struct {
 	fields      Fields
 	users       []string
@@ -25,9 +25,9 @@ type connection struct {
 
 type connections struct {
 	byID  map[string]*connection
-	order []string // oldest first; may name what is gone
+	order []string // oldest first; may name some that are gone
 	free  []*connection
-	ended *connection // what the last match still refers to
+	ended *connection // the one that the last match still refers to
 	keep  bool        // matches may be kept, so that nothing is used again
 }
 
@@ -85,7 +85,7 @@ func (c *connections) put(id string, e *connection) {
 	}
 }
 
-// merge joins a match with what its connection told before. The rules are
+// merge joins a match with its connection's earlier lines. The rules are
 // fail2ban's: a line in <F-NOFAIL> is remembered and no offence; <F-MLFFORGET>
 // ends the connection; <F-MLFGAINED> is a success, which clears offences that
 // wait for an address; a second user on one connection cancels both. What it

@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/detect/pattern"
 )
 
-// A Config is what a filter is made of, in fail2ban's words.
+// A Config is a filter's source, in fail2ban's words.
 type Config struct {
 	Name        string
 	Prefregex   string
@@ -34,7 +34,7 @@ type Config struct {
 	// Taint are expressions of lines after which a client may have written
 	// whole lines.
 	Taint []string
-	// Records, if set, say what lines of fields mean.
+	// Records, if set, are the rules for lines of fields.
 	Records *Records
 }
 
@@ -44,7 +44,7 @@ const (
 	maxMaxLines = 1000
 )
 
-// ErrTooLarge says that a filter is beyond what this program takes.
+// ErrTooLarge says that a filter is beyond this program's limits.
 var ErrTooLarge = errors.New("the filter is too large")
 
 // A Filter is compiled and immutable.
@@ -64,7 +64,7 @@ type Filter struct {
 	ignoreFirst bool
 }
 
-// A rule is an expression with what its groups mean.
+// A rule is an expression with the meaning of its groups.
 type rule struct {
 	*pattern.Regex
 	groups []group
@@ -186,7 +186,7 @@ func (f *Filter) Count() int {
 	return len(f.failregex)
 }
 
-// Shares says that the filter looks for the usual dates and so may share what
+// Shares says that the filter looks for the usual dates and so may share dates that
 // others found in a line.
 func (f *Filter) Shares() bool { return f.records == nil }
 

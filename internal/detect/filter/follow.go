@@ -113,7 +113,7 @@ func (f *Follower) Line(line []byte, at time.Time, candidates Candidates) []Matc
 	return f.Process(rest, f.Date, f.At, candidates)
 }
 
-// Skip notes a line that holds nothing of what the filter looks for, where
+// Skip notes a line without any text of the filter's, where
 // several lines are matched together. It says false when the line must be
 // tried all the same, because one shortly before was worth it.
 func (f *Follower) Skip(line []byte, at time.Time) bool {

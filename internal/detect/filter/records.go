@@ -10,7 +10,7 @@ import (
 	"banmesh/internal/detect/fields"
 )
 
-// Records say what lines of fields mean. A line that is of none of the formats
+// Records are the rules for lines of fields. A line that is of none of the formats
 // is left to the expressions.
 type Records struct {
 	Formats []fields.Format
@@ -18,7 +18,7 @@ type Records struct {
 	// them are tried in order. Only Address must be set.
 	Address, Port, User, Time string
 	// Where has the conditions of each rule; all of a rule must hold. The first
-	// rule whose do says what a line is. The rules of SuccessWhere come after.
+	// rule whose do decides. The rules of SuccessWhere come after.
 	// A condition's expression may name the offender in place of Address.
 	Where, SuccessWhere [][]string
 }

@@ -14,7 +14,7 @@ import (
 type Match struct {
 	// Rule is the index of the failregex, from 0.
 	Rule int
-	// ID is who did it: an address, a name, or what <F-ID> captured. It is ""
+	// ID is who did it: an address, a name, or the text of <F-ID>. It is ""
 	// where the lines so far do not say.
 	ID string
 	// Address is set where ID is something else and the address is known too.
@@ -56,7 +56,7 @@ type State struct {
 	now         func() time.Time
 	connections connections
 	window      []tuple // the last lines, when several are matched together
-	line        Text    // the last line, or what is matched together
+	line        Text    // the last line, or those matched together
 	buffer      []byte
 	alone       [1]tuple
 	spans       []int
@@ -318,7 +318,7 @@ func (r *rule) skipped(text string, spans []int) []string {
 	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
 }
 
-// found makes a match of what failregex i captured. done says that the line
+// found makes a match of failregex i's captures. done says that the line
 // needs no further expression.
 func (s *State) found(i int, text string, matched []tuple, at time.Time) (done bool) {
 	r := s.f.failregex[i]

@@ -3,9 +3,9 @@ package filter
 import "strings"
 
 // unbounded says that a date may be cut out where a letter or digit stands on
-// one side of it, so that what stands in the line says little of what
+// one side of it, so that the line's text says little of the text that
 // expressions will see. Dates are bounded by words unless their pattern says
-// otherwise; a group of the pattern's own decides alone what is cut.
+// otherwise; a group of the pattern's own decides alone which text is cut.
 func unbounded(patterns []string) bool {
 	for _, p := range patterns {
 		switch {

@@ -29,7 +29,7 @@ func (a *allowance) left(now time.Time) bool {
 	return a.spentUntil.Load() < now.Add(allowanceShare*allowanceSaved).UnixNano()
 }
 
-// spend takes what a run cost that began at now.
+// spend takes the cost of a run that began at now.
 func (a *allowance) spend(now time.Time, cost time.Duration) {
 	if cost <= unnoticed {
 		return

@@ -13,7 +13,7 @@ import (
 // else. The characters that fold to an ASCII letter have a byte each. The
 // ranges that the expression names follow, with four bytes each.
 const (
-	wideWord     = 0x80 // by kind: what \w, \d, \s take of characters outside ranges
+	wideWord     = 0x80 // by kind, as \w, \d, \s take characters outside ranges
 	wideFolds    = 0x84
 	wideRanges   = 0x88
 	kinds        = 4

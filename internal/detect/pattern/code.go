@@ -80,8 +80,8 @@ type code struct {
 	text     string
 	head     uint64 // the first bytes of text, as they stand in memory
 	mask     uint64 // of as many as text has
-	set      *table // a character, or what a loop's body begins with
-	// What must follow a repetition: a text, else a byte of after.
+	set      *table // a character, or the first bytes of a loop's body
+	// The text that must follow a repetition: a text, else a byte of after.
 	follows string
 	after   *table
 	// stop is a text that may not begin at a repeated character.
@@ -98,10 +98,10 @@ type flattener struct {
 	sets   map[byteset]*byteset
 	tables map[*byteset]*table
 	ways   map[fan]*ways
-	any    *byteset // what . takes
+	any    *byteset // the bytes that . takes
 }
 
-// flatten gives the code of what entry leads to, entry first, and what a match
+// flatten gives the code that entry leads to, entry first, and the bytes a match
 // can begin with.
 func flatten(entry *inst, any *byteset) ([]code, *table) {
 	f := &flattener{
@@ -244,7 +244,7 @@ func (f *flattener) repeated(c *code, set *byteset, next *inst) *inst {
 	return next
 }
 
-// A fan is what each of n branches can begin with.
+// A fan holds the first bytes of each of n branches.
 type fan struct {
 	n      int
 	firsts [maxWays]*byteset

@@ -109,7 +109,7 @@ func (e *eliminator) relevant(n *node) (yes bool) {
 	return yes
 }
 
-// tail rewrites a sequence; what follows a choice is copied into each branch.
+// tail rewrites a sequence; the rest after a choice is copied into each branch.
 func (e *eliminator) tail(list []*node, facts *fact) *node {
 	var done []*node
 	for i, n := range list {
@@ -225,7 +225,7 @@ func (e *eliminator) variants(n *node, facts *fact) []variant {
 		}
 		return append(with, without)
 	case opCat:
-		// Exact only where what stands before the choice has a single path.
+		// Exact only where the part before the choice has a single path.
 		vs := []variant{{&node{op: opEmpty}, facts}}
 		for i, s := range n.subs {
 			if !e.relevant(s) {

@@ -3,7 +3,7 @@ package pattern
 import "unicode/utf8"
 
 // A language is a nondeterministic automaton for pieces of an expression. It
-// takes at least what they match: look-around and word boundaries are let go.
+// takes at least the texts that they match: look-around and word boundaries are let go.
 type language struct {
 	states []state
 	start  int
@@ -202,7 +202,7 @@ func longest(stop, text string) int {
 	return 0
 }
 
-// closure adds what set goes on to for nothing.
+// closure adds the states that from reaches for nothing.
 func (l *language) closure(from int, into []bool) []int {
 	var list []int
 	var add func(int)

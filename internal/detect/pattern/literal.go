@@ -6,14 +6,14 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what the search for literals keeps: enough for every filter of
+// Bounds of the search for literals: enough for every filter of
 // fail2ban, small enough that hostile expressions cost nothing.
 const (
 	maxLiterals = 24
 	maxLiteral  = 48
 )
 
-// A literalSet is what is known of a piece: the finite set of texts that it
+// A literalSet holds the literals of a piece: the finite set of texts that it
 // matches (exact), and the best set of which one must occur in it (needed).
 type literalSet struct {
 	exact  []string

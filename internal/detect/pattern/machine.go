@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// The machine is what nearly every line runs on: a backtracking matcher over
+// Nearly every line runs on the machine: a backtracking matcher over
 // bytes that knows all of the syntax, look-around and back-references
 // included, and stops after so many steps as are in proportion to the line. A
 // line that takes more goes to the engine whose time is bounded by a clock.
@@ -94,7 +94,7 @@ func assembles(t *tree) bool {
 	return ok
 }
 
-// assemble builds a machine, or gives nil for what it does not know. Without an
+// assemble builds a machine, or gives nil for syntax it does not know. Without an
 // alphabet it reads ASCII alone.
 func assemble(t *tree, wide *alphabet) *machine {
 	m, entry, ok := instructions(t, wide)

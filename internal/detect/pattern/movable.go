@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// A line holds what a client wrote: a user name, a path, a reason. An
+// A line holds a client's texts: a user name, a path, a reason. An
 // expression can be moved when such a text can make it take an address out of
 // the text in place of the one that the program wrote. That needs a repetition
 // before the address that may cross the text, and room for the real address
@@ -13,7 +13,7 @@ import (
 
 // A Weakness says how a client moves an address group.
 type Weakness struct {
-	// Group is the group that is moved, Field what the client's text may cross:
+	// Group is the group that is moved, Field the part that the client's text may cross:
 	// the name of a group, else a repetition as it is written.
 	Group, Field string
 	// Open says that nothing holds the expression to the start of the line.
@@ -56,7 +56,7 @@ func (r *Regex) Weaknesses(prefix *Regex) []Weakness {
 // anything stands for whatever a search passes over.
 var anything = &node{op: opRepeat, max: -1, subs: []*node{{op: opAny}}, text: "the start of the line"}
 
-// content replaces the end of a content by that of what stands around it.
+// content replaces the end of a content by that of the prefix around it.
 func content(after []*node) []*node {
 	out := append([]*node{}, after...)
 	if len(out) > 0 {
@@ -69,7 +69,7 @@ func content(after []*node) []*node {
 
 func isBegin(n *node) bool { return n.op == opTextBegin || n.op == opBegin && !n.multiline }
 
-// visit calls f with every group and with what stands before and after it on
+// visit calls f with every group and with the pieces before and after it on
 // its way through the expression.
 func visit(n *node, before, after []*node, f func(n *node, before, after []*node)) {
 	switch n.op {
@@ -115,7 +115,7 @@ func (w *weaknesses) add(x Weakness) {
 	}
 }
 
-// look judges one group with what stands before and after it.
+// look judges one group with the pieces before and after it.
 func (w *weaknesses) look(n *node, before, after []*node) {
 	if n.name != "ip4" && n.name != "ip6" && n.name != "fid" {
 		return
@@ -126,7 +126,7 @@ func (w *weaknesses) look(n *node, before, after []*node) {
 	if i < 0 && open {
 		i, field = -1, ""
 	} else if i < 0 {
-		return // what stands before has one length
+		return // all before it has one length
 	}
 	middle := append(append([]*node{anything}, before[i+1:]...), n, anything)
 	if fixed, ok := w.fixed(before[:i+1], after); ok {
@@ -135,7 +135,7 @@ func (w *weaknesses) look(n *node, before, after []*node) {
 	again := languageOf(middle, false)
 	held := !languageOf(after, true).meets(again)
 	if held && slices.ContainsFunc(flattened(after), crosses) {
-		// What follows the address may be a client's too, so an address in it must
+		// The rest of the line may be a client's too, so an address in it must
 		// not be mistaken for the one before either.
 		held = i >= 0 && !open && !languageOf(before[from:i+1], false).meets(again)
 	}
@@ -152,7 +152,7 @@ func (w *weaknesses) look(n *node, before, after []*node) {
 const slack = 26
 
 // fixed sees through a reference to a group that stands before the address:
-// what a program repeats of the client's text after the address cannot be
+// the program's repetition of the client's text after the address cannot be
 // shorter or longer than it was.
 func (w *weaknesses) fixed(before, after []*node) ([]*node, bool) {
 	flat := flattened(after)
@@ -281,7 +281,7 @@ func (h *header) word(at int) int {
 }
 
 // crossing gives the first and the last element of a sequence that may cross a
-// client's text, and what to call the last; -1 for none.
+// client's text, and the last one's name; -1 for none.
 func crossing(list []*node) (from, index int, field string) {
 	from, index = -1, -1
 	h := header{pending: -1}
@@ -377,10 +377,10 @@ func crosses(n *node) (yes bool) {
 const ownGroup = "own"
 
 // hostGroup names a group of a host name that the program looked up itself:
-// <F-HOSTNAME>[\w.-]+</F-HOSTNAME>. No such name holds what ends it.
+// <F-HOSTNAME>[\w.-]+</F-HOSTNAME>. No such name holds the character that ends it.
 const hostGroup = "hostname"
 
-// hostOnly says that a piece takes nothing but what host names are made of.
+// hostOnly says that a piece takes nothing but the characters of host names.
 func hostOnly(n *node) bool {
 	ok := true
 	walk(n, func(m *node) {
@@ -396,7 +396,7 @@ func hostOnly(n *node) bool {
 	return ok
 }
 
-// numeric says that a piece matches numbers, spaces and what stands between
+// numeric says that a piece matches numbers, spaces and the separators of
 // numbers, alone.
 func (n *node) numeric() bool {
 	ok := true
@@ -446,7 +446,7 @@ func wordwise(n *node) bool {
 	return ok
 }
 
-// crossingName names what crosses: a group in it, else the repetition's text.
+// crossingName names a crossing piece: a group in it, else the repetition's text.
 func crossingName(n *node) string {
 	name := ""
 	walk(n, func(m *node) {

@@ -9,7 +9,7 @@ import (
 )
 
 // A printer writes a tree in the syntax of regexp2, which is .NET's, so that
-// it means there what it means in Python.
+// it means the same as in Python.
 type printer struct{ b strings.Builder }
 
 func (p *printer) node(n *node) {
@@ -77,7 +77,7 @@ func (p *printer) node(n *node) {
 	}
 }
 
-// list writes alternatives between what opens a group and its end.
+// list writes alternatives between a group's opening and its end.
 func (p *printer) list(open string, subs []*node) {
 	p.b.WriteString(open)
 	for i, s := range subs {

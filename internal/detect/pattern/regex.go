@@ -18,7 +18,7 @@ import (
 )
 
 // MatchTimeout bounds one run of the backtracking engine: a thousand times
-// what a log line needs, and short enough that a hostile line delays its
+// the need of a log line, and short enough that a hostile line delays its
 // source by no more than a scheduler does.
 const MatchTimeout = 50 * time.Millisecond
 
@@ -48,7 +48,7 @@ type Regex struct {
 
 type counters struct{ searched, matched, backtracked, timeouts, skipped atomic.Uint64 }
 
-// Stats count what an expression did.
+// Stats count an expression's searches.
 type Stats struct {
 	Searched, Matched, Backtracked uint64
 	// Timeouts is how often the backtracking engine ran into [MatchTimeout],

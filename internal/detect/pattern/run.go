@@ -23,7 +23,7 @@ type thread struct {
 	encoded []byte // room for s
 }
 
-// A frame is what a search comes back to when it fails: a choice that is left,
+// A frame is a place to which a search comes back when it fails: a choice that is left,
 // or a value to put back on the way there.
 type frame struct {
 	kind   frameKind
@@ -43,7 +43,7 @@ const (
 	frameLazy                     // a repetition that ended at p and may go on to arg
 )
 
-// These bound what a thread keeps for the next search.
+// These bound the memory that a thread keeps for the next search.
 const (
 	maxKeptFrames = 4096
 	maxKeptText   = 16 << 10
@@ -164,7 +164,7 @@ func (t *thread) search() outcome {
 		}
 		t.stack = t.stack[:0]
 		if !m.anchored {
-			t.push(frame{}) // so that what this place sets is put back
+			t.push(frame{}) // so that captures of this place are put back
 		}
 		if t.run(&m.code[0], at) {
 			t.caps[0], t.caps[1] = at, t.end
@@ -370,7 +370,7 @@ func (t *thread) after(c *code, p int) *code {
 	return c.next
 }
 
-// commit forgets the choices above base and keeps what puts values back.
+// commit forgets the choices above base and keeps the frames that put values back.
 func (t *thread) commit(base int) {
 	kept := t.stack[:base]
 	for _, f := range t.stack[base:] {

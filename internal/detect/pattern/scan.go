@@ -30,7 +30,7 @@ type Group struct {
 	Gate []string
 }
 
-// A hit is what a literal says: these expressions of a group may match, or
+// A hit is a literal's meaning: these expressions of a group may match, or
 // where word is below 0, its gate is open.
 type hit struct {
 	group, word int32
@@ -42,7 +42,7 @@ type singleByte struct {
 	hits  []hit
 }
 
-// Hits are what a scan found.
+// Hits are a scan's result.
 type Hits struct {
 	first []int
 	words []uint64
@@ -219,7 +219,7 @@ func (t *trie) automaton() {
 	}
 }
 
-// NewHits gives room for what a scan finds.
+// NewHits gives room for a scan's result.
 func (s *Scanner) NewHits() *Hits {
 	return &Hits{first: s.first, words: make([]uint64, s.first[s.groups]), found: make([]uint64, len(s.open)), gates: make([]uint64, len(s.open))}
 }
@@ -245,7 +245,7 @@ func (h *Hits) take(list []hit) {
 	}
 }
 
-// Scan finds what may match line and says whether anything may.
+// Scan finds the expressions that may match line and says whether anything may.
 func (s *Scanner) Scan(line []byte, h *Hits) bool {
 	for i, w := range h.found {
 		for ; w != 0; w &= w - 1 {

@@ -66,7 +66,7 @@ type node struct {
 	text string
 }
 
-// A class is what stands between brackets, or an escape such as \d.
+// A class is the content of brackets, or an escape such as \d.
 type class struct {
 	negative bool
 	ranges   []runeRange

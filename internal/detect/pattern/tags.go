@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// What fail2ban's address tags stand for. The pieces are those that the
+// The expressions of fail2ban's address tags. The pieces are those that the
 // manual and failregex.py of fail2ban describe, but for a look-behind in the
 // IPv6 one which is always true where it stands.
 const (
@@ -31,7 +31,7 @@ var plainTags = map[string]string{
 }
 
 // Expand replaces fail2ban's tags (<HOST>, <F-USER>...</F-USER>, <SKIPLINES>
-// and so on) by what they stand for; what is no tag stays as it is. With
+// and so on) by their expressions; other text stays as it is. With
 // noNames, <HOST> is an address and never a host name.
 func Expand(source string, noNames bool) string {
 	var b strings.Builder

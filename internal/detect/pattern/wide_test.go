@@ -30,7 +30,7 @@ func find(t *testing.T, source, line string) []string {
 	return out
 }
 
-// TestLinesBeyondASCIIMatchAsInPython holds what Python 3.11's re answers.
+// TestLinesBeyondASCIIMatchAsInPython holds the answers of Python 3.11's re.
 func TestLinesBeyondASCIIMatchAsInPython(t *testing.T) {
 	for _, c := range []struct {
 		source, line string

@@ -26,7 +26,7 @@ func (s *files) truncated(f *file) error {
 	return nil
 }
 
-// findCopy looks beside a file that no longer holds what was read from it for
+// findCopy looks beside a file that no longer holds the bytes read from it, for
 // another one that does, and follows that from where reading stopped.
 func (s *files) findCopy(p FilePosition) *file {
 	if p.HeadSize == 0 || p.TailSize == 0 && p.TailEnd > 0 {
@@ -120,7 +120,7 @@ func (s *files) equalTo(h *os.File, info os.FileInfo, id fileID) *FilePosition {
 
 // copiedTo reports whether h, of the given size, is a copy of the file of a
 // position, perhaps one that is not finished. original is that file, if it
-// still holds what it held.
+// still holds the same.
 func (p FilePosition) copiedTo(h *os.File, size int64, original *os.File) bool {
 	if p.HeadSize == 0 || size == 0 {
 		return false

@@ -36,7 +36,7 @@ type extractor struct {
 	matched  []int
 }
 
-// A fieldKind is what a field is to a line.
+// A fieldKind is a field's role in a line.
 type fieldKind uint8
 
 const (
@@ -61,13 +61,13 @@ var prefixes = [fieldKinds]string{
 	fieldSyslogPID: "SYSLOG_PID=", fieldSource: "_SOURCE_REALTIME_TIMESTAMP=",
 }
 
-// A knownField is what was found out of the field at one place of a file.
+// A knownField holds the facts about the field at one place of a file.
 type knownField struct {
 	key  uint64 // the place and the file
 	fact fact
 }
 
-// A fact is what a field says: the number of its text, or a process's, in the
+// A fact is a field's content: the number of its text, or a process's, in the
 // upper half, then the number of the term that it is and 1, then its kind. It
 // is 0 for a field that nobody asked for.
 type fact uint64
@@ -192,7 +192,7 @@ func (x *extractor) line(f *journalFile, e *journalfile.Entry, line *Line) (ok b
 	return true, err
 }
 
-// note takes over what the entry's i-th field says.
+// note takes over the entry's i-th field.
 func (x *extractor) note(said fact, i int, v *fields) {
 	if term := said.term(); term >= 0 {
 		x.has[term] = true

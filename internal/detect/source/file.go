@@ -38,15 +38,15 @@ func idOf(info os.FileInfo) fileID {
 	return fileID{device: uint64(st.Dev), inode: st.Ino}
 }
 
-// errTruncated says that a file no longer holds what was read from it.
+// errTruncated says that a file no longer holds the bytes that were read from it.
 var errTruncated = errors.New("the file was truncated")
 
 // A file is one open log file. Only the goroutine of its part touches it,
-// except the atomic fields and what mark reads.
+// except the atomic fields and those that mark reads.
 type file struct {
 	id      fileID
 	path    string   // the name it has, or had last
-	target  string   // what that is a link to, or ""
+	target  string   // the file that it links to, or ""
 	f       *os.File // open for reading
 	format  format
 	decoder decoder
@@ -137,8 +137,8 @@ func (f *file) remember() error {
 }
 
 // read reads one chunk into buf, which has room for tailSize more than that,
-// and gives what is new. It fails with errTruncated if the file no longer
-// holds what was read before, which also shows when it has grown beyond that
+// and gives the new bytes. It fails with errTruncated if the file no longer
+// holds the bytes read before, which also shows when it has grown beyond that
 // again.
 func (f *file) read(buf []byte) ([]byte, error) {
 	kept := len(f.tail)
@@ -158,7 +158,7 @@ func (f *file) read(buf []byte) ([]byte, error) {
 	return buf[kept:n], nil
 }
 
-// consume hands on the lines of data, which follows what was read before. The
+// consume hands on the lines of data, which follows the bytes read before. The
 // caller holds the gate. An error is the handler's.
 func (f *file) consume(data []byte, handle func(raw []byte) (bool, error), c *counters) error {
 	read := f.readAt // the offset of data[0]
@@ -232,7 +232,7 @@ func (f *file) consume(data []byte, handle func(raw []byte) (bool, error), c *co
 	return nil
 }
 
-// keepTail keeps the last bytes of what was read, for the next read to check.
+// keepTail keeps the last bytes read, for the next read to check.
 func (f *file) keepTail(data []byte) {
 	if len(data) >= tailSize {
 		f.tail = append(f.tail[:0], data[len(data)-tailSize:]...)

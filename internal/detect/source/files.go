@@ -240,7 +240,7 @@ func (s *files) drainFile(ctx context.Context, f *file) (more bool, err error) {
 	return f.dirty, nil
 }
 
-// hand gives what was read to the handler.
+// hand gives the lines to the handler.
 func (s *files) hand(f *file, data []byte) error {
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -310,7 +310,7 @@ func (s *files) position(p *Position) {
 	default:
 		p.Time = earlier(p.Time, s.resumeAt)
 	}
-	for _, rotated := range []bool{true, false} { // what is to be read first comes first
+	for _, rotated := range []bool{true, false} { // in the order of reading
 		for _, f := range s.list {
 			if f.rotated == rotated {
 				*to = append(*to, f.position())

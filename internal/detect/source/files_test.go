@@ -154,7 +154,7 @@ func TestEveryWayToRotateALogLosesNothing(t *testing.T) {
 			return ""
 		},
 		"delete": func(t *testing.T, dir, log string, i int) string {
-			// Deleting is no rotation: what was not read is gone. The test's
+			// Deleting is no rotation: unread lines are gone. The test's
 			// writer waits before it does this.
 			if err := os.Remove(log); err != nil {
 				t.Fatal(err)

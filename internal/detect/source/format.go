@@ -15,7 +15,7 @@ type decoder interface {
 	decode(raw []byte, line *Line) outcome
 }
 
-// An outcome is what became of a file's line.
+// An outcome is the fate of a file's line.
 type outcome int
 
 const (

@@ -38,7 +38,7 @@ func siblings(path string) []found {
 	return list
 }
 
-// rotatedName reports whether name is what a rotation calls an older
+// rotatedName reports whether name is a rotation's for an older
 // generation of base: "app.log.1", "app.log-20261121", "app-2026-11-21.log",
 // "app.log.old". Other logs of the same service have other names.
 func rotatedName(base, name string) bool {
@@ -124,7 +124,7 @@ func (s *files) missed(n found, before owner) []*file {
 		f.target, f.rotated, f.leftAt = sibling.path, true, s.now
 		s.mu.Unlock()
 		if offset == 0 {
-			f.fresh.Store(true) // what is still empty may become a copy
+			f.fresh.Store(true) // an empty one may become a copy
 			f.freshAt = s.now
 		}
 		list = append(list, f)

@@ -28,7 +28,7 @@ const (
 	restartMost  = 10 * time.Second
 )
 
-// wantedFields are what a Line is made of, beside what matches name.
+// wantedFields are the fields of a Line, beside those that matches name.
 var wantedFields = []string{
 	"MESSAGE", "SYSLOG_IDENTIFIER", "_SYSTEMD_UNIT", "_SYSTEMD_USER_UNIT", "_HOSTNAME", "_PID", "SYSLOG_PID",
 	"_SOURCE_REALTIME_TIMESTAMP", "CONTAINER_NAME", "_COMM",
@@ -73,7 +73,7 @@ type handlerError struct{ err error }
 
 func (e *handlerError) Error() string { return e.err.Error() }
 
-// journalctlArguments asks for what is after the position.
+// journalctlArguments asks for the entries after the position.
 func (j *journal) journalctlArguments(dir string, first bool) []string {
 	fields := slices.Clone(wantedFields)
 	for _, m := range j.matches {
@@ -124,7 +124,7 @@ func (p JournalPosition) text() string {
 	return s + fmt.Sprintf(";t=%x", p.Realtime)
 }
 
-// parseCursor reads what journalctl writes.
+// parseCursor reads journalctl's form of one.
 func parseCursor(s string) (JournalPosition, error) {
 	var p JournalPosition
 	var err error

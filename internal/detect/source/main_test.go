@@ -14,10 +14,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for an event that must come.
 const patience = 10 * time.Second
 
-// A collector is a handler that keeps what it is given.
+// A collector is a handler that keeps its lines.
 type collector struct {
 	mu    sync.Mutex
 	lines []Line

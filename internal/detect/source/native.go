@@ -552,7 +552,7 @@ func (n *native) batch(ctx context.Context, f, bound *journalFile, count *int) e
 	return nil
 }
 
-// report renews what Status says.
+// report renews the status.
 func (n *native) report() {
 	n.j.mu.Lock()
 	defer n.j.mu.Unlock()

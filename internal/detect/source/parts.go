@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A part reads one kind of a spec. Positions and status are added to what the
+// A part reads one kind of a spec. Positions and status are added to those of the
 // other parts gave.
 type part interface {
 	run(ctx context.Context) error

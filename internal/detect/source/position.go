@@ -25,7 +25,7 @@ type Position struct {
 // another file that took over its inode, and from one that was emptied and
 // written anew.
 type FilePosition struct {
-	// Path is the name that a glob gives, Target what it was a link to.
+	// Path is the name that a glob gives, Target the file that it linked to.
 	Path   string `json:"path"`
 	Target string `json:"target,omitempty"`
 	Device uint64 `json:"dev"`
@@ -69,12 +69,12 @@ func fingerprint(b []byte) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-// A Status is what a source can say of itself.
+// A Status is a source's account of itself.
 type Status struct {
 	// Read counts lines handed on, Cut those of them that were too long.
 	Read uint64 `json:"read"`
 	Cut  uint64 `json:"cut"`
-	// Dropped counts what was given up: datagrams that were no syslog,
+	// Dropped counts lines that were given up: datagrams that were no syslog,
 	// records that were no JSON, damaged journal entries.
 	Dropped uint64 `json:"dropped"`
 	// Errors counts failures to read; LastError is the newest.
@@ -92,7 +92,7 @@ type Stream struct {
 	// Size and Offset are in bytes for files and in entries for journals.
 	Size   int64 `json:"size"`
 	Offset int64 `json:"offset"`
-	// Backlog is what is known to be unread, in the same unit.
+	// Backlog is the amount known to be unread, in the same unit.
 	Backlog int64 `json:"backlog"`
 	// Rotated says that the file has left its name and is read to its end.
 	Rotated bool `json:"rotated,omitempty"`

@@ -42,7 +42,7 @@ type Line struct {
 	Journal bool
 	// Spoofable says that anyone who can send a packet can forge the line.
 	Spoofable bool
-	// Stream names what the line was read from: a path, "journal",
+	// Stream names the line's source: a path, "journal",
 	// "docker:NAME", "udp:ADDRESS", "tcp:ADDRESS" or "stdin".
 	Stream string
 	// Matched lists, ascending, which entries of the part of the [Spec] that
@@ -72,7 +72,7 @@ type Source interface {
 	Status() Status
 }
 
-// A Spec says what to read. Several parts may be set; their lines then come
+// A Spec names the logs to read. Several parts may be set; their lines then come
 // one at a time through one [Source].
 type Spec struct {
 	// Files are glob patterns of text files, in the syntax of
@@ -107,19 +107,19 @@ type Start int
 
 // The starts.
 const (
-	// StartEnd skips what exists when Run begins.
+	// StartEnd skips the lines that exist when Run begins.
 	StartEnd Start = iota
 	// StartBeginning reads everything: for tests, replays and one-off files.
 	StartBeginning
-	// StartSince reads what was written at Options.Since or later. Of files
+	// StartSince reads lines written at Options.Since or later. Of files
 	// whose lines' times cannot be told, it reads everything if the file was
 	// written to since then.
 	StartSince
 )
 
-// Options are what a source needs of its surroundings. The zero value works.
+// Options are a source's surroundings. The zero value works.
 type Options struct {
-	// Log receives what an operator should know; nil discards it.
+	// Log receives messages for the operator; nil discards it.
 	Log *slog.Logger
 	// Now is the clock; nil is [time.Now].
 	Now func() time.Time

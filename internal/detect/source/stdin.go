@@ -13,11 +13,11 @@ import (
 )
 
 // An Input is a stream that several sources may read one after the other, as a
-// program's standard input over reloads: what one has not read, the next one
+// program's standard input over reloads: bytes that one has not read, the next one
 // reads, half a line included.
 type Input struct {
 	buffer *bufio.Reader
-	file   *os.File // what to wait for; nil when reading cannot be waited for
+	file   *os.File // to wait for; nil when reading cannot be waited for
 }
 
 // NewInput prepares a stream. A file is waited for, so that reading it can be
@@ -48,7 +48,7 @@ func (in *Input) wait(ctx context.Context) error {
 }
 
 // next gives a line without its end, and whether it is cut. With [io.EOF] it
-// gives what stood after the last line's end, if anything did.
+// gives the bytes after the last line's end, if any.
 func (in *Input) next(ctx context.Context) (line []byte, cut bool, err error) {
 	for {
 		held, err := in.buffer.Peek(in.buffer.Buffered())
@@ -73,7 +73,7 @@ func (in *Input) next(ctx context.Context) (line []byte, cut bool, err error) {
 	}
 }
 
-// stdin reads a stream to its end. It has no position: what was read is gone.
+// stdin reads a stream to its end. It has no position: lines that were read are gone.
 type stdin struct {
 	in   *Input
 	gate *gate

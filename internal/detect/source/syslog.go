@@ -27,7 +27,7 @@ const (
 	// relistenEvery is how often an address that cannot be listened on is
 	// tried again: an interface may come up later than the agent.
 	relistenEvery = 2 * time.Second
-	// receiveBuffer is what the kernel is asked to hold of datagrams.
+	// receiveBuffer is how many bytes of datagrams the kernel is asked to hold.
 	receiveBuffer = 4 << 20
 	// maxTag is the longest program name that is taken for one.
 	maxTag = 128
@@ -177,7 +177,7 @@ func (s *syslog) serve(ctx context.Context, c net.Conn, stream string) error {
 			}
 		}
 		if err != nil {
-			return nil // the connection ended; what was not whole is dropped
+			return nil // the connection ended; a partial message is dropped
 		}
 		if r.Buffered() == 0 {
 			continue
@@ -285,7 +285,7 @@ func (s *syslog) status(st *Status) {
 	}
 }
 
-// A syslogMessage is what one message says.
+// A syslogMessage is one message's content.
 type syslogMessage struct {
 	time            time.Time
 	host, tag, text []byte

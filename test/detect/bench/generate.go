@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A mix says what a log is made of.
+// A mix is the composition of a log.
 type mix struct {
 	lines  int
 	attack float64 // share of lines that are part of an attack

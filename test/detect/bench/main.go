@@ -1,4 +1,4 @@
-// Command bench measures what detection costs: this program's whole path from
+// Command bench measures the cost of detection: this program's whole path from
 // a file to decisions, against fail2ban-regex, the fail2ban server and
 // sshguard's parser, on the same generated logs and in the same run.
 //

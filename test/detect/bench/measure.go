@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A cost is what one run of a program took.
+// A cost is that of one run of a program.
 type cost struct {
 	cpu time.Duration
 	rss int64 // peak, in KiB
@@ -92,7 +92,7 @@ func measure(lines, rounds int, server bool) error {
 			return err
 		}
 		show("this program, 10 jails", ten, lines)
-		// What starting costs, so that lines per second can be told apart.
+		// The cost of starting, so that lines per second can be told apart.
 		empty := filepath.Join(dir, "empty.log")
 		if err := os.WriteFile(empty, nil, 0o600); err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 // is no log line.
 const maxWindow = 8 << 20
 
-// A decompressor keeps what decompressing needs from field to field.
+// A decompressor keeps its buffers from field to field.
 type decompressor struct {
 	zstd   *zstd.Decoder
 	buffer []byte

@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	// ErrCorrupt says that a file, or a part of it, is not what it should be.
+	// ErrCorrupt says that a file, or a part of it, is damaged.
 	ErrCorrupt = errors.New("damaged journal file")
 	// ErrUnsupported says that a file uses a feature that this package does
 	// not know, so that another reader is needed.
@@ -88,7 +88,7 @@ const (
 )
 
 // What the compressed fields of a file may decompress to, all together: enough
-// for any log, and a bound on what a hostile file costs.
+// for any log, and a bound on the cost of a hostile file.
 const (
 	inflateFree  = 64 << 20
 	inflateTimes = 256
@@ -215,7 +215,7 @@ func (f *File) unmapStale() (err error) {
 	return err
 }
 
-// grown maps what the file has grown by, and reports whether it has.
+// grown maps the part by which the file has grown, and reports whether it has.
 func (f *File) grown() bool {
 	info, err := f.f.Stat()
 	return err == nil && info.Size() > int64(len(f.m)) && f.mapAll(info.Size()) == nil
