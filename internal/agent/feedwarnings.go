@@ -76,9 +76,12 @@ func warnFeeds(feeds []federation.FeedStatus, now time.Time) (list []control.War
 		text      string
 	}{
 		{federation.StatusEquivocating, api.FeedEquivocating, "two different stories were signed with the key of"},
+		{federation.StatusContested, api.FeedEquivocating, "two machines seem to write with the key of"},
+		{federation.StatusStolen, api.FeedEquivocating, "nothing more is believed, because its own node says that its key was stolen, of"},
 		{federation.StatusWithheld, api.FeedWithheld, "the brokers do not hand out all that was said by"},
 		{federation.StatusStale, api.FeedStale, "nothing new was heard within the time that they promise of"},
 		{federation.StatusTooLarge, api.FeedTooLarge, "more than the limits allow is claimed by"},
+		{federation.StatusQuarantined, api.FeedTooLarge, "nothing is taken any more, because it was beyond a limit here, of"},
 		{federation.StatusUncertified, api.FeedUncertified, "the operator's card no longer certifies a node of"},
 	} {
 		if names := bad[x.status]; len(names) > 0 {

@@ -150,12 +150,13 @@ func TestTwoReadersOfOneHeadCannotBothBelieveDifferentStates(t *testing.T) {
 
 // A testAuthor signs whatever it is told to.
 type testAuthor struct {
-	t    *testing.T
-	feed ban.Feed
+	t      *testing.T
+	feed   ban.Feed
+	issued time.Time // the date of its messages
 }
 
 func newTestAuthor(t *testing.T) *testAuthor {
-	return &testAuthor{t, testFeed("sshd", testKey("root"), testKey("node"))}
+	return &testAuthor{t, testFeed("sshd", testKey("root"), testKey("node")), testTime}
 }
 
 // message gives a message of epoch 5, opened as a reader opens it.
@@ -169,7 +170,7 @@ func (a *testAuthor) messageOf(epoch, number uint64, body wire.Body) *wire.Messa
 	if body.Kind() == wire.KindDelta {
 		n.Slot = int(number % ring)
 	}
-	m, err := wire.Open(n, wire.Seal(testKey("node"), wire.Header{Kind: n.Kind, Network: "testnet", Topic: "sshd", Operator: a.feed.Operator, Epoch: epoch, Number: number, Issued: testTime}, body.Append(nil)))
+	m, err := wire.Open(n, wire.Seal(testKey("node"), wire.Header{Kind: n.Kind, Network: "testnet", Topic: "sshd", Operator: a.feed.Operator, Epoch: epoch, Number: number, Issued: a.issued}, body.Append(nil)))
 	if err != nil {
 		a.t.Fatal(err)
 	}

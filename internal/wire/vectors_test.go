@@ -130,6 +130,16 @@ func makeVectors(t *testing.T) vectorsText {
 			Name: c.name, Meaning: "signed, but not in canonical form", Topic: at, Payload: hex.EncodeToString(Seal(node, h, []byte(c.body))), Refused: "format",
 		})
 	}
+	stolen := &Head{N: 12, TTL: 3 * time.Hour, GC: minutesUp(testTime), Count: 7, Ring: 16, SnapshotN: 3, SnapshotGC: minutesUp(testTime), Stolen: true}
+	sealed := Seal(node, Header{Kind: KindHead, Network: "livepeer", Topic: "sshd", Operator: f.Operator, Epoch: 8, Number: 1, Issued: testTime}, stolen.Append(nil))
+	if m, err := Open(FeedName("livepeer", f, KindHead, 0), sealed); err != nil {
+		t.Fatal(err)
+	} else {
+		d := m.Describe()
+		out.Vectors = append(out.Vectors, vector{
+			Name: "head of a stolen key", Meaning: "nothing of the node is to be believed any more", Topic: m.Name.String(), Payload: hex.EncodeToString(sealed), Message: &d,
+		})
+	}
 	out.Vectors = append(out.Vectors, vector{Name: "empty", Meaning: "an erased retained message says nothing", Topic: at, Refused: "size"})
 	m, err := Open(names[1], msgs[names[1]])
 	if err != nil {

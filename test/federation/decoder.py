@@ -315,6 +315,8 @@ def body(kind, r, m, place):
         elif form == 1:
             m["manifest"] = r.take(16).hex()
             r.uint(4)
+        elif form == 2:
+            m["stolen"] = True
         else:
             raise Refused("format", "unknown form")
     elif kind == "manifest":
