@@ -253,7 +253,8 @@ func TestAFeedBeyondALimitIsQuarantinedAndNothingElse(t *testing.T) {
 	}
 	es := wire.SortClaims([]ban.Claim{
 		{Target: ban.MustTarget("192.0.2.3"), End: testTime.Add(time.Hour)},
-		{Target: ban.MustTarget("192.0.2.4"), End: testTime.Add(time.Hour)}, {Target: ban.MustTarget("192.0.2.5"), End: testTime.Add(time.Hour)},
+		{Target: ban.MustTarget("192.0.2.4"), End: testTime.Add(time.Hour)},
+		{Target: ban.MustTarget("192.0.2.5"), End: testTime.Add(time.Hour)},
 	}, testTime)
 	n.hears(0, n.author.messageOf(epoch, 2, &wire.Delta{GC: wire.Minutes(testTime), Up: es})) // one more
 	check := func(when string) {
