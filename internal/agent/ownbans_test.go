@@ -115,7 +115,7 @@ func TestASecondImportBansNobodyWhoWasUnbanned(t *testing.T) {
 	n.wantBanned("45.1.1.1", "45.1.1.2")
 }
 
-// Two verbs: a withdrawal ends what one source said, here and at readers, and
+// Two verbs: a withdrawal ends the claims of one source, here and at readers, and
 // forbids nobody to say it.
 func TestAWithdrawalBySourceLeavesTheOthers(t *testing.T) {
 	n := newNode(t, quiet)

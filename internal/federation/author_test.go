@@ -186,7 +186,7 @@ func TestDamagedRecordsBeginANewEpoch(t *testing.T) {
 	}
 }
 
-// What ended by itself is not withdrawn when the whole feed is said again, as a
+// Claims that ended by themselves are not withdrawn when the whole feed is said again, as a
 // reload does.
 func TestWhatHasEndedIsNotWithdrawn(t *testing.T) {
 	a := newAuthor(t, openStore(t), testTime)

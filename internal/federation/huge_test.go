@@ -40,8 +40,8 @@ func hugeFeed(t *testing.T, st *store.Store, feed ban.Feed, first, n int, now ti
 	}
 }
 
-// What a peer with three nodes of a million claims each left in the store costs
-// a start the readers' compact state and what the ledger keeps of one operator.
+// The stored feeds of a peer with three nodes of a million claims each cost a
+// start the readers' compact state and the ledger's share of one operator.
 func TestAStartBesideAHugePeerIsBounded(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	path := filepath.Join(t.TempDir(), "agent.db")

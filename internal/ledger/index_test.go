@@ -102,8 +102,8 @@ func TestAWheelGivesEachRecordOnceWhenItIsDue(t *testing.T) {
 	}
 }
 
-// TestWhatLiesInAPrefixIsFound: looking places up gives what looking at every
-// record gives.
+// TestWhatLiesInAPrefixIsFound: looking places up gives the same as looking at
+// every record.
 func TestWhatLiesInAPrefixIsFound(t *testing.T) {
 	var x table
 	x.init(defaultBounds)

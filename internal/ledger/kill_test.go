@@ -16,7 +16,7 @@ import (
 	"banmesh/internal/store"
 )
 
-// stored is what the federation keeps of the feeds: it writes it in the
+// stored are the feeds as the federation keeps them: it writes them in the
 // transaction in which the ledger writes when claims arrived.
 type stored map[ban.Feed]map[ban.Target]ban.Claim
 
@@ -74,7 +74,7 @@ func without(a, b []string) (list []string) {
 }
 
 // TestAKillAtAnyTimeChangesNoVerdict: whenever a ledger is killed, with nothing
-// but what is on disk it says after the next start of every target what it said
+// but its file it says of every target after the next start the same as
 // before: the same claims, arrived at the same time, waiting for the same.
 func TestAKillAtAnyTimeChangesNoVerdict(t *testing.T) {
 	dir := memory(t)
@@ -186,7 +186,7 @@ func TestClaimsCountWhenTheirArrivalIsWritten(t *testing.T) {
 	}
 }
 
-// What is renewed counts from anew, also where nothing of it changed.
+// A claim that is renewed counts from then on, also where nothing of it changed.
 func TestAnUnchangedClaimThatIsRenewedCountsAgain(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice", TTL: "4h"}, "alice")})
 	same := many(0, 1, 48*time.Hour)
@@ -205,7 +205,7 @@ func TestAnUnchangedClaimThatIsRenewedCountsAgain(t *testing.T) {
 	w.wantBanned(0, "and the whole feed, sent once more, renews nothing")
 }
 
-// However much arrives, what is kept of arrivals is what counts, twice at most.
+// However much arrives, the journal has at most twice the arrivals that count.
 func TestTheStoredLedgerKeepsUpWithArrival(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(1 << 24)}, "alice")})
 	for second := range 1800 {

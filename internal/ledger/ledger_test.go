@@ -360,7 +360,7 @@ func TestOwnChangesTellTheFeedEverything(t *testing.T) {
 	w := newWorld(t, Options{Policy: rules(t, policy.TopicSource{Ban: "any of alice"}, "alice")})
 	w.must(w.BanLocal("sshd", claim("192.0.2.1", time.Hour), Evidence{}))
 	w.must(w.BanLocal("sshd", claim("192.0.2.2", time.Hour), Evidence{}))
-	// What peers claim is not ours to repeat.
+	// Claims of peers are not ours to repeat.
 	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: []ban.Claim{claim("192.0.2.3", time.Hour)}}))
 	select {
 	case <-w.Own.Changed():

@@ -25,7 +25,7 @@ func (w *world) quarantine(name string) *Quarantine {
 	return nil
 }
 
-// Whatever a peer says, what is exceeded is quarantined by name, the others
+// Whatever a peer says, who exceeds a limit is quarantined by name, the others
 // count, and the next start, which replays the same bytes, is the same.
 func TestALimitOfForeignBytesQuarantinesAndIsNeverFatal(t *testing.T) {
 	small := &bounds{topics: 2, records: 10, votes: 12, feeds: ownFeeds + 4, nodes: 3}
@@ -175,7 +175,7 @@ func TestWhatIsKeptOfAPeerIsBounded(t *testing.T) {
 		w.must(w.Peers.Apply(ban.Change{Feed: node("alice", n), Reset: true, Claims: many(n*most, most, time.Hour)}))
 	}
 	check("after a restart")
-	// What it withdraws makes room.
+	// Its withdrawals make room.
 	var gone []ban.Target
 	for _, c := range many(0, 100, 0) {
 		gone = append(gone, c.Target)
@@ -192,8 +192,8 @@ func TestWhatIsKeptOfAPeerIsBounded(t *testing.T) {
 	}
 }
 
-// Rotating nodes opens no new join: what an operator's first hour lets in
-// without a rate is once, whatever its nodes are.
+// Rotating nodes opens no new join: an operator has one first hour that lets
+// claims in without a rate, whatever its nodes are.
 func TestAnOperatorJoinsOnce(t *testing.T) {
 	limits := policy.LimitsSource{Live: ptr(300), PerHour: ptr(20), Turnover: ptr(1)}
 	w := newWorld(t, Options{Policy: limited(t, limits, "alice")})
@@ -261,7 +261,8 @@ func TestAGuardOpensByAPersonOrTime(t *testing.T) {
 	}
 }
 
-// An approval for a time lets in what comes within it, over a restart too.
+// An approval for a time lets in the claims that come within it, over a restart
+// too.
 func TestAnApprovalLastsAsLongAsItSays(t *testing.T) {
 	w := newWorld(t, Options{Policy: limited(t, policy.LimitsSource{PerHour: ptr(10), Turnover: ptr(1)}, "alice")})
 	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(0, 50, 48*time.Hour)}))

@@ -16,7 +16,7 @@ import (
 	"banmesh/internal/store"
 )
 
-// ownModel is what a node should say, kept in the most obvious way: a claim a
+// ownModel is a node's own claims kept in the most obvious way: a claim a
 // place and source, and when each target was unbanned until when.
 type ownModel struct {
 	claims map[ownKey]ban.Claim
@@ -96,7 +96,7 @@ func (m *ownModel) says(topic ban.Topic, now time.Time) []ban.Claim {
 	return slices.SortedFunc(maps.Values(best), ban.Claim.Compare)
 }
 
-// heard is what readers of the feed know, who are told changes alone.
+// heard is the knowledge of the feed's readers, who are told changes alone.
 type heard map[place]ban.Claim
 
 func (h heard) take(list []OwnChange) {
@@ -123,9 +123,9 @@ func (h heard) says(topic ban.Topic, now time.Time) (list []ban.Claim) {
 var ownSources = []Source{SourceDetection, SourceHand, SourceFail2ban, SourceOfList("drop"), "swamp"}
 
 // TestWhatANodeSaysIsItsModel: for every order of bans, imports, withdrawals by
-// source, unbans, time, restarts and kills, the node holds and publishes what
-// the model says; what one source withdraws is its own; and readers who are told
-// the changes know what the feed says.
+// source, unbans, time, restarts and kills, the node holds and publishes the
+// claims of the model; one source withdraws its own alone; and readers who are
+// told the changes know the feed.
 func TestWhatANodeSaysIsItsModel(t *testing.T) {
 	dir := memory(t)
 	run := 0
@@ -231,7 +231,7 @@ func TestWhatANodeSaysIsItsModel(t *testing.T) {
 				}
 				l.store.Close()
 				l = open()
-				// The feed is made equal to what the ledger holds.
+				// The feed is made equal to the ledger.
 				clear(readers)
 				for _, topic := range topics {
 					readers.take([]OwnChange{{Topic: topic, Claims: l.Own.Claims(topic)}})

@@ -96,7 +96,7 @@ func TestARejectedFloodStaysRejected(t *testing.T) {
 	w.now = t0.Add(5 * time.Hour)
 	w.Expire(w.now)
 	w.wantBanned(10, "after a restart and hours")
-	// The guard let go with the rejection: what comes now is looked at anew.
+	// The guard let go with the rejection: later claims are looked at anew.
 	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(1000, 5, 48*time.Hour)}))
 	w.wantBanned(15, "five more")
 }
@@ -121,7 +121,7 @@ func TestAFloodThatNobodyDecidesAboutComesInSlowly(t *testing.T) {
 	if h := w.Peers.Holds(); len(h) != 1 || h[0].Why != HoldBudget || h[0].Claims != 40 {
 		t.Errorf("holds are %+v", h)
 	}
-	// What waits and is withdrawn never counts.
+	// A waiting claim that is withdrawn never counts.
 	var gone []ban.Target
 	for _, c := range many(0, 100, 0) {
 		gone = append(gone, c.Target)
@@ -358,7 +358,7 @@ func TestAJoinInPiecesIsNoFlood(t *testing.T) {
 			t.Errorf("claim %d came at %v, want %v", i, c.Since, before)
 		}
 	}
-	// What a later Reset does not repeat is withdrawn at its end, not before.
+	// Claims that a later Reset does not repeat are withdrawn at its end, not before.
 	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, More: true, Claims: many(0, 10, 48*time.Hour)}))
 	w.wantBanned(4250, "in the middle of a Reset")
 	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Claims: many(2000, 10, 48*time.Hour)}))

@@ -17,7 +17,7 @@ import (
 	"banmesh/internal/store"
 )
 
-// model is what a ledger should hold, kept in the most obvious way.
+// model is a ledger kept in the most obvious way.
 type model struct {
 	feeds  map[ban.Feed]map[ban.Target]policy.Vote
 	own    map[ban.Target]policy.Vote
@@ -88,7 +88,7 @@ func (s shieldList) Protects(t ban.Target) (string, bool) {
 	return "", false
 }
 
-// essence leaves out what lies inside another banned prefix that is banned at
+// essence leaves out targets inside another banned prefix that is banned at
 // least as long: whether it is told again makes no difference to a packet.
 func essence(banned map[ban.Target]time.Time) map[ban.Target]time.Time {
 	kept := map[ban.Target]time.Time{}
@@ -119,7 +119,7 @@ func memory(t *testing.T) string {
 
 // TestTheLedgerIsItsModel: under claims, withdrawals, resets, own bans, unbans,
 // allowances, changed rules, changed protections, time and kills at any moment,
-// what is enforced is what policy says of everything that is claimed, nothing
+// the bans in force are policy's verdicts on everything that is claimed, nothing
 // protected is among it, and the changes that enforcers hear add up to it.
 func TestTheLedgerIsItsModel(t *testing.T) {
 	dir := memory(t)
@@ -272,7 +272,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 					m.never = drawNever()
 					l.SetNeverBan(m.never, nil)
 				}
-			case 9: // a kill and a restart: the federation replays what it stored
+			case 9: // a kill and a restart: the federation replays its store
 				l.store.Close()
 				l = open(m.policy, m.never)
 				kernel = map[ban.Target]time.Time{}
@@ -309,8 +309,8 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 	})
 }
 
-// FuzzRecords: no bytes of a damaged state file crash the ledger, and what
-// decodes is written back as it was.
+// FuzzRecords: no bytes of a damaged state file crash the ledger, and a record
+// that decodes is written back as it was.
 func FuzzRecords(f *testing.F) {
 	o := ownRecord{topic: "sshd", source: SourceHand, claim: ban.Claim{Target: ban.MustTarget("9.0.0.1"), End: time.Unix(5, 0), Class: 200, Hits: 3, Established: true, Basis: ban.BasisStrong}, since: 4, proof: Evidence{By: "x"}}
 	f.Add(o.append(nil))

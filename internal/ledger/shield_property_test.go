@@ -25,7 +25,7 @@ func drawPrefix(t *rapid.T, name string) netip.Prefix {
 }
 
 // TestNothingVitalIsEverInForce: whatever peers and this node claim, in any
-// order with changes of what is vital and what people allow, the bans in force
+// order with changes of the vital and the allowed targets, the bans in force
 // never overlap it, in neither direction.
 func TestNothingVitalIsEverInForce(t *testing.T) {
 	enforced, refused := 0, 0
@@ -51,7 +51,7 @@ func TestNothingVitalIsEverInForce(t *testing.T) {
 			}
 			return neverban.NewSet(entries)
 		}
-		told := map[ban.Target]bool{} // what enforcers hold
+		told := map[ban.Target]bool{} // the enforcers' bans
 		own := map[ban.Target]bool{}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			target, err := ban.TargetOfPrefix(drawPrefix(t, "prefix"))

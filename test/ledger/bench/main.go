@@ -1,4 +1,4 @@
-// Bench measures what a person's long lists cost a running agent: denials,
+// Bench measures the cost of a person's long lists for a running agent: denials,
 // bans and unbans of many targets over the control socket, and questions about
 // one target of many. The agent runs in this process, so processor time is that
 // of both sides.
