@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -230,6 +231,11 @@ func TestServeWaitsForRequestsUnderWay(t *testing.T) {
 			break
 		}
 		conn.Close()
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("it does not wait: %v", err)
+	case <-time.After(50 * time.Millisecond): // a server that does not wait is back long before
 	}
 	close(release)
 	if err := errors.Join(<-answer, <-stopped); err != nil {
