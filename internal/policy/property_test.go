@@ -248,7 +248,7 @@ type shieldAll struct{}
 func (shieldAll) Protects(ban.Target) (string, bool) { return "all", true }
 
 // FuzzRules: no expression crashes the parser, a fault's excerpt lies inside
-// its text, and what compiles reads back.
+// its text.
 func FuzzRules(f *testing.F) {
 	for _, s := range []string{
 		"any of core or 2 of lp within 6h", "weight of everyone >= 100", "never", "((any of alice))", "2 off core", "all of core, bob and", "hits >= 3 and tcp", "72h, decided: 30d, scan: 1h 30m", "hits >= 3, scan: never", "2 weak of core",

@@ -198,7 +198,7 @@ type Question struct {
 	Votes    []Vote
 	Disputes []Dispute
 	// NeverBan shields from every claim, this node's own included; so does
-	// Allowed, what a person allowed. NeverPeers and Exempt (what a person
+	// Allowed, the targets that a person allowed. NeverPeers and Exempt (those a person
 	// unbanned) shield from the claims of others. Caution marks addresses that
 	// many people share, Guests those that lately logged in or did real work
 	// here, which no peer bans. Each may be nil.

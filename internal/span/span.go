@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Permanent is what a negative time means for a ban: it never ends.
+// Permanent is the length of a ban that never ends: a negative time.
 const Permanent = time.Duration(math.MaxInt64)
 
 // maxText bounds the text that [Seconds] reads; the longest sensible text is a tenth of it.
