@@ -112,11 +112,12 @@ func (g *guestbook) works(ctx context.Context, topic ban.Topic, t ban.Target) bo
 	return true
 }
 
-// expireEvery is how often guests whose time is over are let go; each tenth time
-// peers are measured by the guests, which looks at every claim.
+// expireEvery is how often guests whose time is over are let go, and peers are
+// measured by the guests. That looks at every claim, so it is done less often
+// where it takes more than one part in measureShare of the time.
 const (
 	expireEvery  = time.Minute
-	measureEvery = 10
+	measureShare = 1000
 )
 
 // measure quarantines peers whose claims are of guests far more often than those
@@ -138,7 +139,7 @@ func (g *guestbook) run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
-	for n := 0; ; {
+	for next := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -146,8 +147,9 @@ func (g *guestbook) run(ctx context.Context) error {
 			if err := g.set.Expire(); err != nil {
 				g.o.log.ErrorContext(ctx, "guests not written", slog.Any("error", err))
 			}
-			if n++; n%measureEvery == 0 {
+			if now := time.Now(); !now.Before(next) {
 				g.measure(ctx)
+				next = now.Add(measureShare * time.Since(now))
 			}
 		}
 	}

@@ -25,6 +25,7 @@ const (
 	none aimKind = iota
 	most
 	least
+	wished // at most, and not part of the check
 )
 
 func (f figure) String() string {
@@ -94,7 +95,7 @@ func lastCaught(r result) float64 {
 // worstCells are the aims under hostile conduct: for one liar the worst of all
 // conducts, for more of the loud ones.
 func (p *page) worstCells() []figure {
-	peers, loudTypos, quietTypos, loud := 0, 0, 0, 0
+	peers, loudTypos, quietTypos, loud, machines := 0, 0, 0, 0, 0
 	for _, c := range p.conducts {
 		r, ok := p.cell(p.policies[0], c)
 		shouts := c.conduct.quiet == 0 && c.conduct.basis != ban.BasisWeak && c.conduct.accounts == 0
@@ -107,6 +108,9 @@ func (p *page) worstCells() []figure {
 			} else {
 				quietTypos = max(quietTypos, r.typos)
 			}
+		case shouts && c.conduct.basis == ban.BasisStrong:
+			// As many as the quorum are believed until they are measured, a minute.
+			machines = max(machines, r.innocents)
 		case shouts:
 			loud = max(loud, r.innocents)
 			loudTypos = max(loudTypos, r.typos)
@@ -115,6 +119,7 @@ func (p *page) worstCells() []figure {
 	return []figure{
 		{"one_liar_worst_conduct_innocents_banned_by_peers", float64(peers), "addresses", 0, most},
 		{"two_to_four_loud_innocents_banned_by_peers", float64(loud), "addresses", 0, most},
+		{"three_loud_as_machines_innocents_banned_by_peers", float64(machines), "addresses", 0, wished},
 		{"loud_innocents_banned_for_one_typo", float64(loudTypos), "addresses", 0, most},
 		{"one_quiet_liar_innocents_banned_for_one_typo", float64(quietTypos), "addresses", 5, most},
 	}

@@ -107,7 +107,7 @@ func (h *host) admit(t ban.Target) {
 	}
 }
 
-// suspend lets the ledger measure its peers, as an agent does every ten minutes.
+// suspend lets the ledger measure its peers, as an agent does every minute.
 func (h *host) suspend() error {
 	if !h.measure {
 		return nil

@@ -51,7 +51,7 @@ func simulate(s scenario) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	last := w.start
+	last, measured := w.start, w.start
 	for _, e := range schedule(s, w.honest, w.start, rng) {
 		if err := w.shareWeak(e.at); err != nil {
 			return w.r, err
@@ -61,12 +61,15 @@ func simulate(s scenario) (result, error) {
 			last = w.now
 			for i, h := range w.hosts {
 				h.ledger.Expire(w.now)
-				if s.signs.measure {
-					if err := h.suspend(); err != nil {
-						return w.r, err
-					}
-				}
 				w.collect(i)
+			}
+		}
+		if s.signs.measure && w.now.Sub(measured) >= time.Minute {
+			measured = w.now
+			for _, h := range w.hosts {
+				if err := h.suspend(); err != nil {
+					return w.r, err
+				}
 			}
 		}
 		if err := w.step(e); err != nil {
