@@ -35,6 +35,8 @@ anonymous = "none"
 
 # Name operators here to admit only them.
 # operators = ["aaaabbbbccccddddeeeeffffgg"]
+# Operators that get a known one's share of the store from the first day.
+# vouched = ["aaaabbbbccccddddeeeeffffgg"]
 
 # Accounts of a private network; ` + "`broker hash --generate`" + ` makes a password and its hash.
 # [users.alice]

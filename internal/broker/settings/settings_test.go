@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -119,4 +120,29 @@ func FuzzAConfigurationNeverPanics(f *testing.F) {
 		file.Listeners = nil // no files are read
 		_, _ = file.Options()
 	})
+}
+
+func TestSharesOfTheStoreAreRead(t *testing.T) {
+	const operator = "aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	text := "vouched = [\"" + operator + "\"]\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:0\"\n[limits]\noperator_bytes = 2\nnewcomer_bytes = 1\n"
+	f, err := Parse("broker.toml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := f.Options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(o.Vouched) != 1 || o.Vouched[0].String() != operator || o.Limits.OperatorBytes != 2 || o.Limits.NewcomerBytes != 1 {
+		t.Errorf("%v, %+v", o.Vouched, o.Limits)
+	}
+	for _, bad := range []string{"vouched = [\"x\"]\n", "[limits]\nnewcomer_bytes = -1\n"} {
+		f, err := Parse("broker.toml", []byte(bad))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Options(); err == nil || !strings.Contains(err.Error(), strings.Fields(strings.TrimPrefix(bad, "[limits]\n"))[0]) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
 }
