@@ -64,15 +64,18 @@ func TestAFaultyListIsRefusedWithItsLines(t *testing.T) {
 }
 
 func FuzzReadList(f *testing.F) {
+	f.Add("[cdn] x, https://example.net/, 2026-11-21\n192.0.2.0/24")
 	f.Add("1.2.3.4 until 2026-03-01T00:00:00Z # x\n2001:db8::/32")
 	f.Fuzz(func(t *testing.T, s string) {
-		list, err := ReadList(strings.NewReader(s), SourcePack)
-		if err != nil && list != nil {
-			t.Fatal("a faulty list is used")
-		}
-		for _, e := range list {
-			if e.Prefix.Bits() < shortest4 || len(e.Reason) > 400 {
-				t.Fatalf("%+v", e)
+		for _, source := range []Source{SourcePack, SourceCaution} {
+			list, err := ReadList(strings.NewReader(s), source)
+			if err != nil && list != nil {
+				t.Fatal("a faulty list is used")
+			}
+			for _, e := range list {
+				if e.Prefix.Bits() < shortest4 || len(e.Reason) > 400 {
+					t.Fatalf("%+v", e)
+				}
 			}
 		}
 	})
