@@ -168,6 +168,9 @@ func TestWhatIsKeptOfAPeerIsBounded(t *testing.T) {
 		if dropped != 2*most {
 			t.Errorf("%s: holds say that %d are not kept", when, dropped)
 		}
+		if x := w.Peers.Troubles(); len(x) != 1 || x[0].Operator != op("alice") || x[0].Dropped != 2*most || x[0].Quarantine != nil {
+			t.Errorf("%s: troubles are %+v", when, x)
+		}
 	}
 	check("after the joins")
 	w.restart()

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"banmesh/internal/ban"
@@ -64,6 +65,42 @@ const (
 	QuarantineTopics   QuarantineReason = "topics"   // the ledger has no room for another topic
 	QuarantineGuests   QuarantineReason = "guests"   // its claims are of guests far more often than the core's
 )
+
+// A Trouble is an operator that is quarantined, or claims more than is kept.
+type Trouble struct {
+	Operator   ban.Operator
+	Quarantine *Quarantine // nil: none
+	Dropped    int         // claims that are not kept
+}
+
+// Troubles lists the operators in trouble that the rules name or that are heard,
+// by identity. It costs a look at every feed and none at the claims.
+func (l *Peers) Troubles() (list []Trouble) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	found := map[ban.Operator]*Trouble{}
+	at := func(o ban.Operator) *Trouble {
+		if found[o] == nil {
+			found[o] = &Trouble{Operator: o}
+		}
+		return found[o]
+	}
+	for _, state := range l.feeds.peers {
+		if state.dropped > 0 {
+			at(state.feed.Operator).Dropped += state.dropped
+		}
+	}
+	for o, known := range l.feeds.operators {
+		if _, named := l.policy.Name(o); known.Quarantine != nil && (named || l.feeds.nodes[o] > 0) {
+			at(o).Quarantine = known.Quarantine
+		}
+	}
+	for _, t := range found {
+		list = append(list, *t)
+	}
+	slices.SortFunc(list, func(a, b Trouble) int { return slices.Compare(a.Operator[:], b.Operator[:]) })
+	return list
+}
 
 // maxStrikes is how many strikes are kept to be shown.
 const maxStrikes = 20

@@ -23,12 +23,13 @@ func (s *Server) peerWarnings() (list []control.Warning) {
 		}
 		list = append(list, PeerHeld.Warn(text, fmt.Sprintf("agent hold list; agent hold approve %s --topic %s --for 6h", who, b.Topic)))
 	}
-	for _, p := range s.o.Ledger.Peers.List() {
+	for _, p := range s.o.Ledger.Peers.Troubles() {
+		who := name(p.Operator)
 		if p.Quarantine != nil {
-			list = append(list, PeerQuarantined.Warn(fmt.Sprintf("%s is quarantined: %s", p.Name, quarantine(p.Quarantine).Why), fmt.Sprintf("agent peers show %s; agent undo %s --release", p.Name, p.Name)))
+			list = append(list, PeerQuarantined.Warn(fmt.Sprintf("%s is quarantined: %s", who, quarantine(p.Quarantine).Why), fmt.Sprintf("agent peers show %s; agent undo %s --release", who, who)))
 		}
 		if p.Dropped > 0 {
-			list = append(list, PeerTooMuch.Warn(fmt.Sprintf("%d claims of %s are more than is kept of a peer", p.Dropped, p.Name), ""))
+			list = append(list, PeerTooMuch.Warn(fmt.Sprintf("%d claims of %s are more than is kept of a peer", p.Dropped, who), ""))
 		}
 	}
 	return list
