@@ -208,14 +208,9 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	if why := a.room(name.Operator, old, len(topic)+len(payload)+messageOverhead, of); why != admitted && why != refusedFull {
 		return r, why
 	}
-	m, err := wire.Open(name, payload)
-	switch {
-	case errors.Is(err, wire.ErrSignature):
-		return ruling{}, refusedSignature
-	case errors.Is(err, wire.ErrMisplaced):
-		return ruling{}, refusedPlacement
-	case err != nil:
-		return ruling{}, refusedFormat
+	m, why := verify(name, payload)
+	if why != admitted {
+		return r, why
 	}
 	r.message = &retained.Message{
 		Topic: topic, Payload: bytes.Clone(payload), QoS: qos, Epoch: h.Epoch, Number: h.Number, Received: now,
@@ -223,6 +218,21 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	r.card, _ = m.Body.(*wire.Card)
 	r.trust, _ = m.Body.(*wire.Trust)
 	return r, admitted
+}
+
+// verify opens a payload whose header passed: signature, placement and the
+// strict form of the body.
+func verify(name wire.Name, payload []byte) (*wire.Message, refusal) {
+	m, err := wire.Open(name, payload)
+	switch {
+	case errors.Is(err, wire.ErrSignature):
+		return nil, refusedSignature
+	case errors.Is(err, wire.ErrMisplaced):
+		return nil, refusedPlacement
+	case err != nil:
+		return nil, refusedFormat
+	}
+	return m, admitted
 }
 
 // older says whether a position in a feed is below that of a message.

@@ -1,0 +1,55 @@
+package broker
+
+import (
+	"time"
+)
+
+// goodbyeGap is the pause between two goodbyes where few clients are connected:
+// some dozens that come back within a second trouble no other broker.
+const goodbyeGap = 20 * time.Millisecond
+
+// goodbyeAt gives when the client of a number among n hears goodbye, counted
+// from the first one.
+func goodbyeAt(i, n int, drain time.Duration) time.Duration {
+	return min(drain/time.Duration(n), goodbyeGap) * time.Duration(i)
+}
+
+// goodbye closes every connection, spread over the drain time. A client whose
+// publications are on their way to the disk is waited for, as long again.
+func (b *Broker) goodbye() {
+	b.connsMu.Lock()
+	b.closing = true
+	all := make([]*conn, 0, len(b.conns))
+	for c := range b.conns {
+		all = append(all, c)
+	}
+	b.connsMu.Unlock()
+	began := time.Now()
+	var unsettled []*conn
+	for i, c := range all {
+		pause(time.Until(began.Add(goodbyeAt(i, len(all), b.limits.DrainTime))), c.closed)
+		if c.unsettled.len() > 0 {
+			unsettled = append(unsettled, c)
+			continue
+		}
+		c.kick("shutting down")
+	}
+	end := time.Now().Add(b.limits.DrainTime)
+	for _, c := range unsettled {
+		for c.unsettled.len() > 0 && time.Now().Before(end) && !pause(time.Millisecond, c.closed) {
+		}
+		c.kick("shutting down")
+	}
+}
+
+// pause waits for a time, or until a channel is closed, and says whether it is.
+func pause(d time.Duration, closed <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return false
+	case <-closed:
+		return true
+	}
+}
