@@ -20,16 +20,18 @@ type epochs struct {
 
 // How readers tell that a feed is contested.
 const (
-	contestedFor    = 15 * time.Minute // since the last sign
-	contestedFresh  = 2 * time.Minute  // the age of a message that is no replay
-	contestedEpochs = 4                // as many epochs...
-	contestedWithin = 10 * time.Minute // ...within this time
+	contestedFor   = 15 * time.Minute // since the last sign
+	contestedFresh = 2 * time.Minute  // the age of a message that is no replay
+	// contestedEpochs within contestedWithin are more than one author begins, who
+	// may have to several times after a backup was restored.
+	contestedEpochs = restartsMost + 2
+	contestedWithin = 10 * time.Minute
 )
 
 // begin says whether the head m, which begins a new epoch, is taken now. If not,
-// it waits.
-func (e *epochs) begin(m *wire.Message, now time.Time) bool {
-	if e.later == nil || e.later.Header.Epoch < m.Header.Epoch {
+// it waits. first says that no epoch of the feed was known before.
+func (e *epochs) begin(m *wire.Message, first bool, now time.Time) bool {
+	if !first && (e.later == nil || e.later.Header.Epoch < m.Header.Epoch) {
 		e.begun = append(e.begun[max(0, len(e.begun)-contestedEpochs+1):], now)
 	}
 	if e.allowed.take(now, 1) {

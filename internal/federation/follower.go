@@ -127,7 +127,7 @@ func (f *follower) onHead(m *wire.Message, h *wire.Head, fx *effects) {
 		f.freeze(m.Header.Epoch, fx)
 		return
 	}
-	if m.Header.Epoch > f.headEpoch && !f.epochs.begin(m, fx.now) {
+	if m.Header.Epoch > f.headEpoch && !f.epochs.begin(m, f.headEpoch == 0, fx.now) {
 		return
 	}
 	if f.head == nil || f.head.Manifest != h.Manifest || h.Pieces != nil {
