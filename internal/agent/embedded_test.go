@@ -106,7 +106,7 @@ func TestTheEmbeddedBrokerAdmitsOnlyWhomTheNodeKnows(t *testing.T) {
 	}
 	n.configure(quiet + "[operators.stranger]\nid = \"" + id.Operator().String() + "\"\n")
 	n.post("/v1/reload", nil, nil)
-	if err := n.a.sharing.broker.Kick(id.Node().String()); err != nil { // it finds out what is missing when it comes back
+	if err := n.a.sharing.broker.Kick(id.Node().String()); err != nil { // it finds the missing messages when it comes back
 		t.Fatal(err)
 	}
 	n.eventually("it is admitted once it has a name here", func() bool { return len(n.a.sharing.broker.Feeds()) > 1 })

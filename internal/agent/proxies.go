@@ -89,7 +89,7 @@ func (p *proxies) forget() {
 	}
 }
 
-// about lists the decisions that were held back about a target or what it
+// about lists the decisions that were held back about a target or those it
 // overlaps, the latest first.
 func (p *proxies) about(t ban.Target) (list []control.HeldOffender) {
 	prefix, ip := t.Prefix()

@@ -34,7 +34,7 @@ func TestAnEdgeThatAWebServerNamesIsHeldAndExplained(t *testing.T) {
 	n := newNode(t, fmt.Sprintf("[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[topics.nginx]\ndetect = true\ncorroborate = \"off\"\nfiles = [%q]\njournal = []\ndocker = []\n[topics.sshd]\ndetect = true\ncorroborate = \"off\"\nfiles = [%q]\njournal = []\n", web, ssh))
 	web443 := func(address string) bool { return n.fake.Packet(netip.MustParseAddr(address), "tcp", 443, 40) }
 	n.eventually("another client is banned", func() bool { return web443("45.1.1.1") })
-	// A relay speaks every protocol, so what sshd names is the offender.
+	// A relay speaks every protocol, so the address that sshd names is the offender.
 	n.eventually("sshd's offender is banned", func() bool { return n.fake.Packet(netip.MustParseAddr("172.71.210.9"), "tcp", 22, 40) })
 	for address, want := range map[string]string{"172.71.210.9": "an edge of a content delivery network (Cloudflare)", "104.28.7.7": "an exit of a relay", "2606:4700:10::7": "an edge"} {
 		var x control.Explanation

@@ -39,7 +39,7 @@ func siblings(t *testing.T) (first, second *node) {
 	return first, second
 }
 
-// What a person, or detection, bans on one machine of an operator is banned on
+// A target that a person, or detection, bans on one machine of an operator is banned on
 // the others that accept the topic, without a name or a rule; a withdrawal ends
 // it there, an unban there stands, and a stranger's claims change nothing.
 func TestABanOnOneNodeOfAnOperatorIsOneOnItsOthers(t *testing.T) {

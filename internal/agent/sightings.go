@@ -15,7 +15,7 @@ import (
 // sightEvery is how long sightings are gathered for one durable step.
 const sightEvery = 2 * time.Second
 
-// maxGathered bounds the sightings that are gathered; what is beyond is left
+// maxGathered bounds the sightings that are gathered; those beyond are left
 // out, as a flood says it again.
 const maxGathered = 10_000
 
@@ -50,7 +50,7 @@ func (s *sightings) add(x detect.Sighting) {
 	}
 }
 
-// run says what was gathered, again and again, and once more when ctx ends.
+// run reports the gathered ones, again and again, and once more when ctx ends.
 func (s *sightings) run(ctx context.Context) error {
 	ticker := time.NewTicker(sightEvery)
 	defer ticker.Stop()

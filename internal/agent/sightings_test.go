@@ -33,7 +33,7 @@ func TestTooFewFailuresAreToldWhereAPersonAskedForIt(t *testing.T) {
 				return len(claims) == 2 || len(claims) == 1 && !shared
 			})
 			if !shared {
-				// What was seen came first in the log, and is kept two seconds at most.
+				// Sightings came first in the log, and is kept two seconds at most.
 				<-time.After(2 * sightEvery)
 				claims = n.a.ledger.Own.Claims("sshd")
 			}
