@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"banmesh/internal/detect/filter"
@@ -132,8 +133,28 @@ func Warnings(def *topics.Definition) []string {
 			list = append(list, fmt.Sprintf("journal match %q: %s", m, why))
 		}
 	}
-	for _, w := range j.filter.Weaknesses() {
-		list = append(list, fmt.Sprintf("expression %d: %v: %s", w.Rule+1, ErrMovable, w))
+	return append(list, movable(j.filter)...)
+}
+
+// movable describes the expressions that a client is shown to move, as one
+// warning: fail2ban's filters hold many.
+func movable(f *filter.Filter) []string {
+	var rules []string
+	var first filter.Weakness
+	for _, w := range f.Weaknesses() {
+		if !w.Shown {
+			continue
+		}
+		if len(rules) == 0 {
+			first = w
+		}
+		rules = append(rules, strconv.Itoa(w.Rule+1))
 	}
-	return list
+	switch len(rules) {
+	case 0:
+		return nil
+	case 1:
+		return []string{fmt.Sprintf("expression %s: %v: %s", rules[0], ErrMovable, first)}
+	}
+	return []string{fmt.Sprintf("expressions %s: %v: in the first, %s", strings.Join(rules, ", "), ErrMovable, first)}
 }

@@ -101,8 +101,8 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 	if err != nil {
 		return out, err
 	}
-	for _, w := range f.Weaknesses() {
-		warn("filter", "expression %d of the filter %s: %v: %s", w.Rule+1, j.Filter.Name, ErrMovable, w)
+	for _, w := range movable(f) {
+		warn("filter", "filter %s: %s", j.Filter.Name, w)
 	}
 	for _, m := range d.Journal {
 		if why := weakMatch(m); why != "" && m != "" {

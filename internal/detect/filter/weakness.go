@@ -28,9 +28,17 @@ func (f *Filter) Weaknesses() []Weakness {
 	}
 	var list []Weakness
 	add := func(rule int, re, prefix *pattern.Regex) {
-		if found := re.Weaknesses(prefix); len(found) > 0 {
-			list = append(list, Weakness{Rule: rule, Weakness: found[0]})
+		found := re.Weaknesses(prefix)
+		if len(found) == 0 {
+			return
 		}
+		worst := found[0]
+		for _, w := range found {
+			if w.Shown {
+				worst = w
+			}
+		}
+		list = append(list, Weakness{Rule: rule, Weakness: worst})
 	}
 	for i, r := range f.failregex {
 		add(i, r.Regex, f.Prefix())

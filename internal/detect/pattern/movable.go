@@ -18,6 +18,9 @@ type Weakness struct {
 	Group, Field string
 	// Open says that nothing holds the expression to the start of the line.
 	Open bool
+	// Shown says that a text exists which moves the group. Else it takes a second
+	// text of a client's, behind the address.
+	Shown bool
 }
 
 // Weaknesses gives the ways to move the groups that name an offender. prefix is
@@ -133,7 +136,8 @@ func (w *weaknesses) look(n *node, before, after []*node) {
 		after = fixed
 	}
 	again := languageOf(middle, false)
-	held := !languageOf(after, true).meets(again)
+	shown := languageOf(after, true).meets(again)
+	held := !shown
 	if held && slices.ContainsFunc(flattened(after), crosses) {
 		// The rest of the line may be a client's too, so an address in it must
 		// not be mistaken for the one before either.
@@ -142,7 +146,7 @@ func (w *weaknesses) look(n *node, before, after []*node) {
 	if held {
 		return
 	}
-	w.add(Weakness{Group: n.name, Field: field, Open: i < 0})
+	w.add(Weakness{Group: n.name, Field: field, Open: i < 0, Shown: shown})
 }
 
 // slack is how much longer one fixed rest of a line may be than another for a
