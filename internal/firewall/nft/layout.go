@@ -121,7 +121,8 @@ type features struct {
 	// persist says that a table can be owned and outlive its owner (6.9).
 	persist bool
 	// track says that connections can be limited and remembered, trap that they
-	// can be led to another port: modules that a small kernel lacks.
+	// can be led to another port: modules that a small kernel lacks, and that are
+	// asked for only where they are wanted.
 	track, trap bool
 }
 

@@ -136,7 +136,7 @@ func (n *Firewall) Configure(ctx context.Context, c firewall.Config) error {
 	if err := n.open(c); err != nil {
 		return err
 	}
-	if err := n.can.serves(c); err != nil {
+	if err := n.serves(c); err != nil {
 		return err
 	}
 	if err := n.take(c); err != nil {

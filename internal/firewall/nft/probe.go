@@ -45,47 +45,70 @@ func (f features) less(other features) features {
 		mapGate: f.mapGate && !other.mapGate,
 		destroy: f.destroy && !other.destroy,
 		persist: f.persist && !other.persist,
-		track:   f.track && !other.track,
-		trap:    f.trap && !other.trap,
 	}
 }
 
-// serves says what a configuration asks for that the kernel lacks. It is found
-// out before anything is taken over: a table that an earlier process left would
-// stay as it is for ever otherwise.
-func (f features) serves(c firewall.Config) error {
+// serves says which part of a configuration the kernel lacks. It is found out
+// before anything is taken over: a table that an earlier process left would stay
+// as it is for ever otherwise. The kernel is asked only for what is wanted, since
+// it loads modules to answer.
+func (n *Firewall) serves(c firewall.Config) error {
 	for _, s := range c.Scopes {
-		if !f.track && (s.Remembers() || s.MaxConnections > 0) {
+		if !s.Remembers() && s.MaxConnections == 0 {
+			continue
+		}
+		if n.can.track = n.can.track || !n.test.without.track && n.k.accepts(trackingTrial); !n.can.track {
 			return fmt.Errorf("topic %s: connection tracking: %w", s.Topic, firewall.ErrUnsupported)
 		}
 	}
-	if !f.trap && len(c.Honeyports) > 0 {
+	if len(c.Honeyports) == 0 {
+		return nil
+	}
+	if n.can.trap = n.can.trap || !n.test.without.trap && n.k.accepts(trapTrial); !n.can.trap {
 		return fmt.Errorf("leading connections at honeyports elsewhere: %w", firewall.ErrUnsupported)
 	}
 	return nil
 }
 
-// probe finds the kernel's features. Each trial is a transaction with a last
-// message that must fail, ENOENT from a table that is not there: when that is
-// the error, everything before it passed.
-func (k *kernel) probe() (f features, err error) {
-	const table = "banmesh-probe"
-	try := func(build func(t *transaction)) error {
-		t := &k.tx
-		t.begin()
-		build(t)
-		t.change(unix.NFT_MSG_DELTABLE, 0, unix.NFTA_TABLE_NAME, "banmesh-probe-none")
-		t.end()
-		err := k.flush()
-		var ke *kernelError
-		if errors.As(err, &ke) && ke.errno == unix.ENOENT && ke.seq == *t.seq-1 {
-			return nil
-		}
-		if err == nil {
-			err = errLost
-		}
-		return err
+// Configurations to try.
+func trackingTrial() firewall.Config {
+	return firewall.Config{Scopes: []firewall.Scope{{Topic: "probe", Ports: []uint16{1}, Protocols: []string{"tcp"}, Remember: time.Hour, MaxConnections: 1}}}
+}
+
+func trapTrial() firewall.Config { return firewall.Config{Honeyports: []uint16{1}, HoneyportTo: 2} }
+
+// accepts says whether the kernel takes the table of a configuration.
+func (k *kernel) accepts(c func() firewall.Config) bool {
+	r := build(c(), nil, false, false, features{}, false)
+	return k.try(func(t *transaction) { _ = r.encode(t, probeTable, nil) }) == nil
+}
+
+// probeTable is the table of trials, which is never there.
+const probeTable = "banmesh-probe"
+
+// try builds a transaction and says whether the kernel would take it: it has a
+// last message that must fail, ENOENT from a table that is not there, and when
+// that is the error, everything before it passed.
+func (k *kernel) try(build func(t *transaction)) error {
+	t := &k.tx
+	t.begin()
+	build(t)
+	t.change(unix.NFT_MSG_DELTABLE, 0, unix.NFTA_TABLE_NAME, "banmesh-probe-none")
+	t.end()
+	err := k.flush()
+	var ke *kernelError
+	if errors.As(err, &ke) && ke.errno == unix.ENOENT && ke.seq == *t.seq-1 {
+		return nil
 	}
+	if err == nil {
+		err = errLost
+	}
+	return err
+}
+
+// probe finds the kernel's features, by trials that leave nothing behind.
+func (k *kernel) probe() (f features, err error) {
+	const table = probeTable
 	newTable := func(t *transaction, flags uint32) {
 		t.change(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME, table)
 		t.u32(unix.NFTA_TABLE_FLAGS, flags)
@@ -95,7 +118,7 @@ func (k *kernel) probe() (f features, err error) {
 		newTable(t, 0)
 		set{name: "m", key: typeIPv4, data: typeMark, flags: unix.NFT_SET_MAP | unix.NFT_SET_TIMEOUT}.encode(t, table, 1)
 	}
-	switch err := try(newMap); {
+	switch err := k.try(newMap); {
 	case errors.Is(err, unix.EPERM):
 		return f, firewall.ErrDenied
 	case errors.Is(err, errLost):
@@ -103,12 +126,12 @@ func (k *kernel) probe() (f features, err error) {
 	case err != nil:
 		return f, fmt.Errorf("%w: %w", firewall.ErrUnsupported, err)
 	}
-	f.mapGate = try(func(t *transaction) {
+	f.mapGate = k.try(func(t *transaction) {
 		newMap(t)
 		chain{name: "c"}.encode(t, table)
 		_ = rule{exprs: join(from4.load(), lookup("m"))}.encode(t, table, "c")
 	}) == nil
-	f.destroy = try(func(t *transaction) {
+	f.destroy = k.try(func(t *transaction) {
 		newMap(t)
 		list := t.elements(msgDestroySetElem, 0, table, "m")
 		one := t.nest(unix.NFTA_LIST_ELEM)
@@ -117,13 +140,7 @@ func (k *kernel) probe() (f features, err error) {
 		t.unnest(list)
 		t.end()
 	}) == nil
-	f.persist = try(func(t *transaction) { newTable(t, tableOwner|tablePersist) }) == nil
-	whole := func(c firewall.Config) bool {
-		r := build(c, nil, false, false, features{}, false)
-		return try(func(t *transaction) { _ = r.encode(t, table, nil) }) == nil
-	}
-	f.track = whole(firewall.Config{Scopes: []firewall.Scope{{Topic: "probe", Ports: []uint16{1}, Protocols: []string{"tcp"}, Remember: time.Hour, MaxConnections: 1}}})
-	f.trap = whole(firewall.Config{Honeyports: []uint16{1}, HoneyportTo: 2})
+	f.persist = k.try(func(t *transaction) { newTable(t, tableOwner|tablePersist) }) == nil
 	return f, nil
 }
 
