@@ -446,7 +446,7 @@ type banCount struct {
 type jailCounts struct {
 	found, ignored, banned, uncorroborated uint64
 	tainted, stalled, successes            uint64
-	stalledAt                              time.Time
+	stalledAt, taintedAt                   time.Time
 
 	doubted   netip.Addr // the address of the last line that was not believed
 	doubtedAt time.Time

@@ -119,6 +119,7 @@ func (d *Detector) believed(ctx context.Context, j *jail, o *offence) bool {
 		defer j.mu.Unlock()
 		if doubted {
 			j.counts.tainted++
+			j.counts.taintedAt = d.o.Now()
 		}
 		if proof == ProofDenied {
 			j.counts.uncorroborated++

@@ -35,8 +35,10 @@ type JailStatus struct {
 	Uncorroborated uint64     `json:"uncorroborated,omitempty"`
 	Doubted        netip.Addr `json:"doubted,omitzero"`
 	DoubtedAt      time.Time  `json:"doubted_at,omitzero"`
-	// Tainted counts offences of lines that a client may have written whole.
-	Tainted uint64 `json:"tainted,omitempty"`
+	// Tainted counts offences of lines that a client may have written whole;
+	// TaintedAt is when the last one was.
+	Tainted   uint64    `json:"tainted,omitempty"`
+	TaintedAt time.Time `json:"tainted_at,omitzero"`
 	// Stalled counts weak offences that count for nobody because this node stood
 	// still; StalledAt is when it last did.
 	Stalled   uint64    `json:"stalled,omitempty"`
@@ -78,7 +80,7 @@ func (d *Detector) Status() Status {
 			Topic: j.topic, Simulate: j.simulate, Tracked: len(j.window.entries), Found: j.counts.found,
 			Ignored: j.counts.ignored, Banned: j.counts.banned, Evicted: j.window.evicted,
 			Uncorroborated: j.counts.uncorroborated, Doubted: j.counts.doubted, DoubtedAt: j.counts.doubtedAt,
-			Tainted: j.counts.tainted, Stalled: j.counts.stalled, StalledAt: j.counts.stalledAt, Successes: j.counts.successes,
+			Tainted: j.counts.tainted, TaintedAt: j.counts.taintedAt, Stalled: j.counts.stalled, StalledAt: j.counts.stalledAt, Successes: j.counts.successes,
 			Rules: j.filter.Count(),
 		}
 		j.mu.Unlock()

@@ -42,6 +42,8 @@ var (
 	NoSource       = Condition{"no-source", "No log is read, so nothing is detected.", control.SeverityHigh, `name the log in agent.toml: [topics.sshd] files = ["/var/log/auth.log"]`}
 	NoProof        = Condition{"no-corroboration", "A topic asks the kernel about connections, and the kernel cannot be asked: lines count here, and the bans go out as weak.", control.SeverityLow, `enforce with nftables, or say that the log is believed: corroborate = "off" in the topic`}
 	Uncorroborated = Condition{"uncorroborated", "Log lines named addresses that had no connection, and did not count.", control.SeverityLow, `agent explain-line; behind a proxy: corroborate = "off" in the topic`}
+	Tainted        = Condition{"tainted", "Log lines that a client may have written whole did not count.", control.SeverityLow, "agent status; keep the service up to date"}
+	Stalled        = Condition{"stalled", "This node stood still, and weak log lines of that moment count for nobody.", control.SeverityLow, "look for the cause of the pause: memory, disk, a busy host"}
 	Undecided      = Condition{"pending", "Decisions could not be recorded and are kept.", control.SeverityHigh, "df -h; it is tried again by itself"}
 	DetectState    = Condition{"detect-state", "Positions in the logs cannot be saved.", control.SeverityHigh, "df -h"}
 
@@ -72,7 +74,7 @@ func Conditions() []Condition {
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		NeverBanFault, Pack,
-		Source, NoSource, ProxiesHeld, NoProof, Uncorroborated, Undecided, DetectState,
+		Source, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,

@@ -124,6 +124,20 @@ func (s *Server) detectionWarnings(conf *settings.Settings, d detect.Status) (li
 	return list
 }
 
+// moments gives the topics whose log showed a client's own lines, or a pause of
+// this node, of late.
+func (s *Server) moments(d detect.Status) (list []control.Warning) {
+	for _, j := range d.Jails {
+		if j.Tainted > 0 && s.o.Now().Sub(j.TaintedAt) < doubtFor {
+			list = append(list, Tainted.Warn(fmt.Sprintf("%s: %d log lines that a client may have written did not count", j.Topic, j.Tainted), ""))
+		}
+		if j.Stalled > 0 && s.o.Now().Sub(j.StalledAt) < doubtFor {
+			list = append(list, Stalled.Warn(fmt.Sprintf("%s: this node stood still at %s: weak log lines of such moments, %d so far, count for nobody", j.Topic, j.StalledAt.Format(time.TimeOnly), j.Stalled), ""))
+		}
+	}
+	return list
+}
+
 // doubtFor is how long a line that was not believed is worth a warning.
 const doubtFor = time.Hour
 
@@ -145,6 +159,7 @@ func (s *Server) doubts(conf *settings.Settings, d detect.Status) (list []contro
 			fmt.Sprintf("%s: a log line should count only if the kernel saw its address connect, and it cannot be asked here (%s%s): lines are believed without, and the bans are weak to others", t.Topic, mode, why),
 			fmt.Sprintf("enforce with nftables, or say that the log is believed: corroborate = \"off\" in [topics.%s]", t.Topic)))
 	}
+	list = append(list, s.moments(d)...)
 	for _, j := range d.Jails {
 		t, ok := conf.Find(j.Topic)
 		if !ok || j.Uncorroborated == 0 || s.o.Now().Sub(j.DoubtedAt) > doubtFor || t.Scope.Remember == 0 {
