@@ -102,12 +102,13 @@ func (s *Store) Backup(path string) error {
 }
 
 // Check wants that no page is both free and in use: the next transaction would
-// overwrite it. It reads the whole file. Call it when everything could be read:
-// bbolt checks in a goroutine of its own, where a page that cannot be read would
-// end the process.
+// overwrite it. It reads the whole file.
 func (s *Store) Check() error {
 	return s.guard(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error {
+			if err := seekAll(tx); err != nil {
+				return err
+			}
 			var first error
 			for err := range tx.Check() {
 				if first == nil {
@@ -115,6 +116,21 @@ func (s *Store) Check() error {
 				}
 			}
 			return first
+		})
+	})
+}
+
+// seekAll looks every key up, and so reads every key of the pages on the way to
+// it. bbolt checks in a goroutine of its own, where a key outside of the file
+// would end the process; here it is an error.
+func seekAll(tx *bbolt.Tx) error {
+	root := tx.Cursor()
+	return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+		root.Seek(name)
+		c := b.Cursor()
+		return b.ForEach(func(k, _ []byte) error {
+			c.Seek(k)
+			return nil
 		})
 	})
 }
