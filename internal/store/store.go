@@ -110,7 +110,7 @@ func (s *Store) Check() error {
 				return err
 			}
 			var first error
-			for err := range tx.Check() {
+			for err := range tx.Check(bbolt.WithKVStringer(lengths{})) {
 				if first == nil {
 					first = fmt.Errorf("%w: %w", ErrCorrupt, err)
 				}
@@ -119,6 +119,16 @@ func (s *Store) Check() error {
 		})
 	})
 }
+
+// lengths names keys and values in bbolt's findings by their lengths: their bytes
+// may lie outside of the file.
+type lengths struct{}
+
+// KeyToString implements [bbolt.KVStringer].
+func (lengths) KeyToString(b []byte) string { return fmt.Sprintf("%d bytes", len(b)) }
+
+// ValueToString implements [bbolt.KVStringer].
+func (lengths) ValueToString(b []byte) string { return fmt.Sprintf("%d bytes", len(b)) }
 
 // seekAll looks every key up, and so reads every key of the pages on the way to
 // it. bbolt checks in a goroutine of its own, where a key outside of the file
