@@ -11,7 +11,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 )
 
-// advice says what a person can do about a connection that failed, or "".
+// advice is how a person can mend a connection that failed, or "".
 func advice(err error, b Broker, host string) string {
 	var (
 		authority x509.UnknownAuthorityError

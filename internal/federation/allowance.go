@@ -34,9 +34,9 @@ func (a *allowance) has(now time.Time, tokens float64) bool {
 	return a.tokens >= tokens
 }
 
-// What the messages of one feed may cost, whichever broker delivers them. Only
+// The cost that the messages of one feed may have, whichever broker delivers them. Only
 // messages with a good signature are charged, so nobody but the author spends
-// it. What is beyond is dropped; it is retained and asked for again.
+// it. A message beyond is dropped; it is retained and asked for again.
 const (
 	rateBurst  = 4096
 	rateSecond = 500
@@ -50,7 +50,7 @@ func messageCost(payload []byte) float64 { return float64(1 + len(payload)/rateB
 
 // Messages with a bad signature, or none of the protocol, that a broker may
 // deliver. They cost as much to check as good ones; a broker beyond is
-// disconnected, so that what it does keeps nothing from the others.
+// disconnected, so that it keeps nothing from the others.
 const (
 	badBurst  = 256
 	badSecond = 1

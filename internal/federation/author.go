@@ -48,10 +48,10 @@ const (
 )
 
 // restartsMost is how often an author begins again in one process before it
-// takes what it hears for another machine with its key.
+// takes the messages that it hears for those of another machine with its key.
 const restartsMost = 3
 
-// bucketOwn keeps, below "network/topic/", what an author must not lose: its
+// bucketOwn keeps, below "network/topic/", the records that an author must not lose: its
 // state record, its pending changes and every retained message verbatim.
 const bucketOwn = "own"
 
@@ -61,7 +61,7 @@ type outgoing struct {
 	payload []byte
 }
 
-// An author writes one feed: the node's own in one topic. What it says is
+// An author writes one feed: the node's own in one topic. Every change is
 // durable before it says it. Its methods may be called from several goroutines.
 type author struct {
 	network   string
@@ -81,7 +81,7 @@ type author struct {
 	authorState
 }
 
-// authorState is what a failed transaction throws away and reads again.
+// authorState is the state that a failed transaction throws away and reads again.
 type authorState struct {
 	epoch, n, headNumber uint64
 	gc                   uint32
@@ -108,7 +108,7 @@ type authorState struct {
 
 // openAuthor reads the feed's state back, or begins one. An author whose own
 // records contradict each other begins a new epoch with no claims; the caller
-// then says what it holds.
+// then says its claims again.
 func openAuthor(network string, topic ban.Topic, operator ban.Operator, node ed25519.PrivateKey, card func() *wire.Card, s *store.Store, now time.Time) (*author, error) {
 	a := &author{network: network, key: node, card: card, store: s, started: now}
 	a.feed = ban.Feed{Topic: topic, Operator: operator, Node: ban.NodeOf(node.Public().(ed25519.PublicKey))}
@@ -148,7 +148,7 @@ func (a *author) storeKey(k wire.Kind, slot int) string {
 
 // commit runs f, which changes the state and collects writes, and makes them
 // durable together with the state record. If the store fails, the state is
-// what the store has.
+// that of the store.
 func (a *author) commit(f func()) error {
 	a.writes, a.out = map[string][]byte{}, nil
 	f()
@@ -177,7 +177,7 @@ func (a *author) commit(f func()) error {
 	return nil
 }
 
-// taken gives what the last commit wants published.
+// taken gives the messages that the last commit wants published.
 func (a *author) taken() []outgoing {
 	out := a.out
 	a.out = nil
@@ -220,7 +220,7 @@ func (a *author) erase(k wire.Kind, slot int) {
 	a.out = append(a.out, outgoing{a.name(k, slot), nil})
 }
 
-// tick publishes what is due: gathered changes, or, where anybody listens, a
+// tick publishes all that is due: gathered changes, or, where anybody listens, a
 // head.
 func (a *author) tick(now time.Time, heard bool) ([]outgoing, error) {
 	a.mu.Lock()
@@ -254,7 +254,7 @@ func (a *author) namesOldCard() bool {
 	return a.head != nil && c != nil && (c.Serial != a.head.CardSerial || c.Hash != a.head.CardHash)
 }
 
-// dated says whether what we last signed is so far in the future, now that the
+// dated says whether the last message that we signed is so far in the future, now that the
 // clock was put right, that no reader would take it.
 func (a *author) dated(now time.Time) bool {
 	last := now.Add(wire.MaxAhead / 2)

@@ -11,7 +11,7 @@ import (
 )
 
 // say makes changes durable. The first change after a quiet time is published
-// at once, what follows is gathered for a moment.
+// at once, those after it are gathered for a moment.
 func (a *author) say(now time.Time, up []wire.Entry, down []wire.Withdrawal) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -32,7 +32,7 @@ func (a *author) say(now time.Time, up []wire.Entry, down []wire.Withdrawal) ([]
 	return a.taken(), err
 }
 
-// news drops what would change nothing.
+// news drops changes that would change nothing.
 func (a *author) news(now time.Time, up []wire.Entry, down []wire.Withdrawal) ([]wire.Entry, []wire.Withdrawal) {
 	last := wire.Minutes(now.Add(wire.MaxEnd))
 	up = slices.DeleteFunc(up, func(e wire.Entry) bool {
@@ -117,7 +117,7 @@ func (a *author) gather() (up []wire.Entry, down []wire.Withdrawal) {
 	return up, down
 }
 
-// cost is what an entry takes on the wire, roughly and rather too much.
+// cost is the bytes that an entry takes on the wire, roughly and rather too much.
 func cost(k *ban.Key) int {
 	switch k.Kind {
 	case ban.KindAddr4:
@@ -128,7 +128,7 @@ func cost(k *ban.Key) int {
 	return ban.KeyWidth(k.Kind) + 5
 }
 
-// advance writes pending and new changes as deltas, and what follows from
+// advance writes pending and new changes as deltas, and everything that follows from
 // that: segments, a snapshot, a head.
 func (a *author) advance(now time.Time, up []wire.Entry, down []wire.Withdrawal) {
 	if a.dated(now) {

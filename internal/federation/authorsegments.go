@@ -77,7 +77,7 @@ func newMerge(from uint64) *merge {
 
 func (m *merge) add(to uint64, gc uint32, up []wire.Entry, down []wire.Withdrawal) {
 	m.to, m.gc = to, max(m.gc, gc)
-	// What was put and has ended since must be taken out: a reader may hold an
+	// A claim that was put and has ended since must be taken out: a reader may hold an
 	// older claim of that target that ends later.
 	for k, last := range m.last {
 		if last.entry != nil && last.entry.End <= m.gc {

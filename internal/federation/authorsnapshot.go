@@ -25,7 +25,7 @@ func (a *author) snapshotDue() bool {
 	return n > max(snapshotLeast, a.base()/4)
 }
 
-// snapshot writes the chunks that no longer say what the set does, and leaves
+// snapshot writes the chunks that no longer agree with the set, and leaves
 // the others as they are. All deltas must be in segments already.
 func (a *author) snapshot(now time.Time) {
 	var out piecesUnderWay

@@ -24,7 +24,7 @@ const (
 // machine hardly differ by more from one start to the next.
 const foreignAfter = time.Minute
 
-// A sighting is what a message that our key signed says about us.
+// A sighting is the meaning of a message that our key signed, for us.
 type sighting int
 
 const (
@@ -66,7 +66,7 @@ func (a *author) standing() publicity {
 	return a.public
 }
 
-// saw judges a verified message of our own feed. What a broker kept for us, or
+// saw judges a verified message of our own feed. A message that a broker kept for us, or
 // is older than this process, we said ourselves before the state was lost or
 // restored from a backup; who says something new now has our key.
 func (a *author) saw(m *wire.Message, retained bool) sighting {
@@ -96,7 +96,7 @@ func (a *author) saw(m *wire.Message, retained bool) sighting {
 	return sightCloned
 }
 
-// restart begins an epoch above seen, for what we forgot that we said.
+// restart begins an epoch above seen, for messages that we forgot.
 func (a *author) restart(now time.Time, seen uint64) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -106,8 +106,8 @@ func (a *author) restart(now time.Time, seen uint64) ([]outgoing, error) {
 	return a.taken(), err
 }
 
-// stop makes the author silent until the agent starts again. What it is told
-// stays durable.
+// stop makes the author silent until the agent starts again. Its changes
+// stay durable.
 func (a *author) stop(why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

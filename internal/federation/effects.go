@@ -29,7 +29,7 @@ type effects struct {
 // place is a key of the store.
 type place struct{ bucket, key string }
 
-// mark writes what protects against replays, or is our own word.
+// mark writes a record that protects against replays, or is our own word.
 func (fx *effects) mark(bucket, key string, v []byte) {
 	if fx.marks == nil {
 		fx.marks = map[place][]byte{}
@@ -97,7 +97,7 @@ type disputed struct {
 	claims []ban.Claim
 }
 
-// emit hands a step on in pieces: what is added first, so that nobody who is
+// emit hands a step on in pieces: additions first, so that nobody who is
 // banned before and after is free in between. It keeps neither list.
 func (f *follower) emit(fx *effects, up []wire.Entry, down []wire.Withdrawal) {
 	last := fx.now.Add(wire.MaxEnd)

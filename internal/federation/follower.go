@@ -10,14 +10,14 @@ import (
 	"banmesh/internal/wire"
 )
 
-// A follower is the reading side of one feed: what its author says, as far as
+// A follower is the reading side of one feed: its author's claims, as far as
 // verified messages tell. It needs no clock but the one it is handed and no
-// network: messages come in, what it would like to hear is its plan.
+// network: messages come in, and its plan is the messages that it would like to hear.
 type follower struct {
 	network string
 	feed    ban.Feed
 
-	// What the author says, up to batch n of epoch. sound says that it is the
+	// The author's claims, up to batch n of epoch. sound says that it is the
 	// author's own state there; if not, it is kept until a sound one replaces it.
 	epoch, n uint64
 	gc       uint32
@@ -153,7 +153,7 @@ func (f *follower) checkHead(fx *effects) {
 	}
 }
 
-// expire takes out what has ended by the author's clock. Where that is ahead
+// expire takes out the claims that have ended by the author's clock. Where that is ahead
 // of ours, we say so: otherwise a claim that the author no longer makes would
 // be in force here until our clock gets there.
 func (f *follower) expire(fx *effects, gc uint32) {
@@ -170,7 +170,7 @@ func (f *follower) unsound(fx *effects) {
 	f.storeMark(fx)
 }
 
-// freeze keeps what is there and believes nothing more of the epoch.
+// freeze keeps the present state and believes nothing more of the epoch.
 func (f *follower) freeze(epoch uint64, fx *effects) {
 	f.frozen = max(f.frozen, epoch)
 	f.pending = pendingDeltas{}
@@ -319,7 +319,7 @@ func (f *follower) name(k wire.Kind, slot int) wire.Name {
 	return wire.FeedName(f.network, f.feed, k, slot)
 }
 
-// purge drops what was heard at or after since, of a revoked node.
+// purge drops claims that were heard at or after since, of a revoked node.
 func (f *follower) purge(since time.Time, fx *effects) {
 	from := wire.Minutes(since)
 	gone := f.set.removeIf(func(p *page, i int) bool { return p.saidOf(i) >= from }, func(*page) bool { return false })

@@ -10,7 +10,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// bucketFeeds keeps, below "network/topic/operator/node/", what a reader has:
+// bucketFeeds keeps, below "network/topic/operator/node/", the records of a reader:
 //
 //	mark      below which heads are replays
 //	checked   how far the state was compared with its author's
@@ -27,7 +27,7 @@ const logLeast = 32 << 10
 // basePiece is how many entries a stored piece of a base has.
 const basePiece = 8192
 
-// storedMark is the record of what a reader has accepted. Losing it would let
+// storedMark is the record of the newest head that a reader has accepted. Losing it would let
 // a broker replay; it is durable before anything is done with a message.
 type storedMark struct {
 	headEpoch, headNumber uint64

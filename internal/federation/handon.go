@@ -78,7 +78,7 @@ func (s *Session) all() map[place][]byte {
 	return out
 }
 
-// commit makes records durable, together with what Commit makes of changes, and
+// commit makes records durable, together with those that Commit makes of changes, and
 // says whether that worked.
 func (s *Session) commit(ctx context.Context, records map[place][]byte, changes []change) bool {
 	var write func(store.Tx) error

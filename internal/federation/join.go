@@ -126,7 +126,7 @@ func (f *follower) startJoin(p *wire.Pieces) {
 		if f.set.count == 0 {
 			continue
 		}
-		// What our own state says in this range may be just this chunk.
+		// Our own state in this range may be just this chunk.
 		mine := &wire.Chunk{Slot: c.Slot, Lo: c.Lo, Hi: hiOf(p, i), Up: f.set.between(c.Lo, hiOf(p, i))}
 		if text := mine.Append(nil); wire.HashOf(text) == c.Hash {
 			j.chunks[c.Hash] = &wire.Message{Body: mine, Hash: c.Hash}
@@ -241,7 +241,7 @@ func (f *follower) advanceJoin(fx *effects) bool {
 	return true
 }
 
-// failJoin gives up pieces that do not add up to what the head says.
+// failJoin gives up pieces that do not add up to the head's state.
 func (f *follower) failJoin(fx *effects) {
 	f.badState++
 	f.join = nil

@@ -75,18 +75,18 @@ const (
 	backoffLeast   = 500 * time.Millisecond
 	backoffMost    = time.Minute
 	// subscribeWeight is how many retained messages one SUBSCRIBE may bring:
-	// stock brokers drop what exceeds a queue of 1,000.
+	// stock brokers drop messages beyond a queue of 1,000.
 	subscribeWeight = 256
 	// subscribeQuiet ends the wait for a SUBSCRIBE's retained messages,
 	// subscribeWait bounds it.
 	subscribeQuiet = 20 * time.Millisecond
 	subscribeWait  = 500 * time.Millisecond
-	// refusedLeast and refusedMost are the pause before what a broker refused is
+	// refusedLeast and refusedMost are the pause before a topic that a broker refused is
 	// asked for again: a cluster refuses while it elects a leader, and an
 	// administrator changes access rules.
 	refusedLeast = time.Second
 	refusedMost  = 5 * time.Minute
-	// moveLeast and moveMost are how long an address has to hand out what is
+	// moveLeast and moveMost are how long an address has to hand out messages that are
 	// missing before the next address of the broker is tried. The pause doubles
 	// each time: mostly nobody has it.
 	moveLeast = 30 * time.Second
@@ -320,7 +320,7 @@ func (l *link) session(ctx context.Context) (err error) {
 	return err
 }
 
-// refuses notes why the broker does not keep what we publish.
+// refuses notes why the broker does not keep our messages.
 func (l *link) refuses(notice []byte) {
 	r, err := wire.ParseRefusal(notice)
 	if err != nil {

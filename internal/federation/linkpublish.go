@@ -12,8 +12,8 @@ import (
 	"banmesh/internal/wire"
 )
 
-// publish queues retained messages. What is queued while the link is down is
-// dropped: after connecting, the session finds out what the broker lacks.
+// publish queues retained messages. Those queued while the link is down are
+// dropped: after connecting, the session finds out which messages the broker lacks.
 func (l *link) publish(out []outgoing) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -33,7 +33,7 @@ func (l *link) publish(out []outgoing) {
 	}
 }
 
-// publisher sends what is queued, in order, with a window of unacknowledged
+// publisher sends the queue, in order, with a window of unacknowledged
 // messages.
 func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
 	var tokens []mqtt.Token
@@ -75,16 +75,16 @@ func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
 	}
 }
 
-// An offer is what was last sent of our card or a document, and when.
+// An offer is the version of our card or a document that was last sent, and when.
 type offer struct {
 	raw []byte
 	at  time.Time
 }
 
-// showPatience is how long a broker has to show what was sent to it.
+// showPatience is how long a broker has to show a message that was sent to it.
 const showPatience = 10 * time.Second
 
-// saw notes what the broker shows of our card and documents.
+// saw notes which card and documents of ours the broker shows.
 func (l *link) saw(n wire.Name, raw []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

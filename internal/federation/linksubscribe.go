@@ -10,8 +10,8 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
-// want sets the subscriptions. base is what the link listens to all the time,
-// fetch what is wanted now; a higher attempt asks for it again.
+// want sets the subscriptions. base is the topics that the link listens to all the time,
+// fetch those that are wanted now; a higher attempt asks for it again.
 func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
 	l.mu.Lock()
 	l.base, l.baseGen, l.fetch = base, generation, fetch
@@ -33,7 +33,7 @@ func (l *link) wantIfNew(base map[string]int, generation int, fetch map[string]i
 	}
 }
 
-// subscriber makes the broker's idea of our subscriptions what want says.
+// subscriber makes the subscriptions at the broker those of want.
 func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 	have, fetched := map[string]bool{}, map[string]int{}
 	generation, first := -1, true
@@ -166,7 +166,7 @@ func (l *link) unsubscribe(ctx context.Context, c mqtt.Client, topics []string) 
 }
 
 // subscribe asks in batches, each after the retained messages of the one
-// before have come, and notes what the broker refuses.
+// before have come, and notes which ones the broker refuses.
 func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, weights map[string]int, refused map[string]bool) error {
 	for len(topics) > 0 {
 		batch, weight := map[string]byte{}, 0

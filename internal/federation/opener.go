@@ -7,8 +7,8 @@ import (
 	"banmesh/internal/wire"
 )
 
-// An opener verifies delivered messages and keeps each broker to what it may
-// cost: one that delivers many bad ones is disconnected, at no cost to what the
+// An opener verifies delivered messages and keeps each broker to the cost that it may
+// cause: one that delivers many bad ones is disconnected, at no cost to those of the
 // others deliver. The session's lock is held over every method.
 type opener struct {
 	verified wire.Verifier

@@ -6,7 +6,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// behind says whether the state is not yet what the newest messages say.
+// behind says whether the state is not yet that of the newest messages.
 func (f *follower) behind() bool {
 	if f.head == nil {
 		return true
@@ -99,7 +99,7 @@ func (f *follower) advanceSegments(fx *effects) bool {
 	return true
 }
 
-// retry says whether it is time to ask again for what is wanted. Each time the
+// retry says whether it is time to ask again for the wanted messages. Each time the
 // wait doubles, up to a minute, and the plan tries the next way.
 func (f *follower) retry(now time.Time) bool {
 	if len(f.wanted) == 0 {

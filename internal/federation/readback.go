@@ -8,7 +8,7 @@ import (
 
 // A broker that acknowledges a message may still not keep it: a NATS cluster
 // that has just lost a node acknowledges retained messages which it then fails
-// to store. So what was published is read back after a while, and what the
+// to store. So published messages are read back after a while, and those that the
 // broker does not show is published again.
 const (
 	// readBackQuiet is how long nothing was published before it is read back.
@@ -22,12 +22,12 @@ const (
 	readBackMost  = time.Hour
 	// readBackWait is how long a broker has to answer the subscriptions.
 	readBackWait = 2 * time.Minute
-	// readBackNames bounds what is remembered: a feed of a million bans and
-	// the ring of each topic. What exceeds it waits for the audit.
+	// readBackNames bounds the names that are remembered: a feed of a million bans and
+	// the ring of each topic. Others wait for the audit.
 	readBackNames = 4096
 )
 
-// readBack is what was published in one connection and not seen since.
+// readBack is the messages that were published in one connection and not seen since.
 type readBack struct {
 	sent         map[wire.Name]wire.Hash
 	first, spoke time.Time // of what is in sent
@@ -42,13 +42,13 @@ type readBack struct {
 	lost  int // at the last time
 }
 
-// published notes what is on its way to the broker.
+// published notes the messages that are on their way to the broker.
 func (r *readBack) published(out []outgoing, now time.Time) {
 	if r.sent == nil {
 		r.sent = map[wire.Name]wire.Hash{}
 	}
 	for _, o := range out {
-		// What replaces or withdraws a message that is read back just now says
+		// A message that replaces or withdraws one that is read back just now says
 		// nothing about whether the broker kept it.
 		delete(r.asked, o.name)
 		if len(o.payload) == 0 {
@@ -83,7 +83,7 @@ func (r *readBack) due(now time.Time) bool {
 	return true
 }
 
-// end gives what the broker does not show, once it had the time to.
+// end gives the messages that the broker does not show, once it had the time to.
 func (r *readBack) end(now time.Time, answered bool) (lost map[wire.Name]wire.Hash) {
 	if r.asked == nil {
 		return nil
@@ -146,7 +146,7 @@ func (l *link) readsBack() (topics []string, attempt int) {
 	return topics, l.back.attempt
 }
 
-// readBack begins and ends reading back, and gives what the broker has lost.
+// readBack begins and ends reading back, and gives the messages that the broker has lost.
 func (l *link) readBack(now time.Time) (lost map[wire.Name]wire.Hash) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -45,7 +45,7 @@ func (r *reader) listensTo(o ban.Operator) bool {
 	return false
 }
 
-// hear takes a message of a feed. What is not followed is dropped before a byte
+// hear takes a message of a feed. One that is not followed is dropped before a byte
 // of the payload is read, and pieces that were not asked for before they cost a
 // signature.
 func (r *reader) hear(n wire.Name, p packet, fx *effects) {
@@ -170,7 +170,7 @@ func (r *reader) feedsOf(f Following) (out []ban.Feed) {
 	return out
 }
 
-// follow begins to follow a feed with what the store has of it.
+// follow begins to follow a feed with the state that the store has of it.
 func (r *reader) follow(feed ban.Feed, fx *effects) *follower {
 	w := newFollower(r.network, feed)
 	err := r.store.View(func(tx store.Tx) error { return w.load(tx) })

@@ -39,7 +39,7 @@ type page struct {
 	keys  []byte // count * width(kind)
 	ends  []uint32
 	metas []wire.Meta
-	// said is what all have, unless saids has what each has.
+	// said is the date of all, unless saids has that of each.
 	said  uint32
 	saids []uint32
 	// least is at most the least end in the page, so that expiry skips pages
@@ -295,7 +295,7 @@ func (s *set) from(k ban.Key, n int, f func(*wire.Entry)) {
 	}
 }
 
-// between gives what ascend does, as a list.
+// between gives the entries of ascend as a list.
 func (s *set) between(lo, hi string) (out []wire.Entry) {
 	s.ascend(lo, hi, func(e *wire.Entry) { out = append(out, *e) })
 	return out

@@ -43,7 +43,7 @@ type Tapped struct {
 	Message  *wire.Description `json:"message,omitempty"`
 }
 
-// TapFilters gives the filters for what an operator publishes in a topic; ""
+// TapFilters gives the filters for all that an operator publishes in a topic; ""
 // stands for every topic and the zero operator for everybody.
 func TapFilters(network string, topic ban.Topic, o ban.Operator) []string {
 	t, who := string(topic), o.String()
@@ -107,7 +107,7 @@ func (t *Tap) Run(ctx context.Context) error {
 	}
 }
 
-// judge remembers what a reader would remember.
+// judge remembers as much as a reader would.
 type judge struct {
 	tap   *Tap
 	cards map[ban.Operator]*wire.Card

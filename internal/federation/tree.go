@@ -74,7 +74,7 @@ func (t *tree) add(k *ban.Key, s *set) {
 	}
 }
 
-// split gives what takes the place of a leaf with too many entries.
+// split gives the subtree that takes the place of a leaf with too many entries.
 func (t *tree) split(n *node, s *set) *node {
 	keys := make([]wire.KeyBits, 0, n.count)
 	s.from(n.first(), n.count, func(e *wire.Entry) { keys = append(keys, wire.BitsOf(&e.Key)) })

@@ -13,7 +13,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// documentsDirectory holds what this operator has signed, below the directory
+// documentsDirectory holds the documents that this operator has signed, below the directory
 // of its keys; files end in documentSuffix.
 const (
 	documentsDirectory = "documents"
@@ -22,7 +22,7 @@ const (
 )
 
 // Documents gives the trust lists and topic definitions of this operator that
-// lie beside its keys. What cannot be read is in the error, the others are
+// lie beside its keys. Those that cannot be read are in the error, the others are
 // given all the same.
 func (id *Identity) Documents() (out []*wire.Message, err error) {
 	if id.dir == "" {
@@ -75,7 +75,7 @@ func readDocument(path string) (*wire.Message, error) {
 
 // KeepDocument puts a document that the operator signed into the directory of
 // a node's keys, from which a running agent publishes it. It refuses one that
-// is older than what lies there.
+// is older than the one that lies there.
 func KeepDocument(dir string, raw []byte) (*wire.Message, error) {
 	m, err := wire.OpenDocument(raw)
 	if err != nil {
@@ -125,7 +125,7 @@ func (o *Store) kept(raw []byte, err error) ([]byte, error) {
 	return raw, err
 }
 
-// nextNumber is above that of the last version, and above what a lost
+// nextNumber is above that of the last version, and above any that a lost
 // directory may have signed: numbers are Unix seconds where the clock allows.
 func (o *Store) nextNumber(n wire.Name, now time.Time) uint64 {
 	next := uint64(wire.Seconds(now))

@@ -85,9 +85,9 @@ func Create(dir, name string, now time.Time) (*Identity, error) {
 	return id, id.UpdateCard(now, func(c *wire.Card) { c.Name = name })
 }
 
-// Load reads what is in dir. It fails with [ErrNoIdentity] where there
-// is no node key, and otherwise with [ErrKeyFile], [ErrKeyMode] or what the
-// card suffers from.
+// Load reads the files in dir. It fails with [ErrNoIdentity] where there
+// is no node key, and otherwise with [ErrKeyFile], [ErrKeyMode] or the faults of the
+// card.
 func Load(dir string) (*Identity, error) {
 	id, err := readKeys(dir)
 	if err != nil {
@@ -255,14 +255,14 @@ func (id *Identity) Card() (*wire.Card, []byte) {
 	return id.card, id.raw
 }
 
-// Login gives what proves the node's key to a broker.
+// Login gives the proof of the node's key for a broker.
 func (id *Identity) Login(broker string, now time.Time) (client, user, password string) {
 	o := id.Operator()
 	return id.Node().String(), o.String(), wire.LoginPassword(id.Signer(), o, broker, now.Add(loginLife))
 }
 
-// UpdateCard signs a new card with the root key: change edits what the card
-// says, and this node's certificate is made or renewed. The card is durable
+// UpdateCard signs a new card with the root key: change edits the text of the card
+// and this node's certificate is made or renewed. The card is durable
 // before UpdateCard returns. It fails with [ErrNoRoot] where the key is
 // elsewhere.
 func (id *Identity) UpdateCard(now time.Time, change func(*wire.Card)) error {

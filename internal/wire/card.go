@@ -36,7 +36,7 @@ type Card struct {
 	Contact  string // where to write about a ban
 	Criteria string // URL of what it bans for
 	// Successor is the operator that may take this one's place, or zero. Naming
-	// it while the root key is in good hands is what makes it worth something.
+	// it while the root key is in good hands makes it worth something.
 	Successor    ban.Operator
 	Certificates []Certificate
 	Revocations  []Revocation
@@ -53,7 +53,7 @@ type Certificate struct {
 func (c Certificate) Node() ban.Node { return ban.NodeOf(c.Key[:]) }
 
 // A Revocation ends a node: a reader takes nothing from it any more, whatever
-// its date, and drops what it heard from it at or after Since. The reader's own
+// its date, and drops the claims that it heard from it at or after Since. The reader's own
 // clock counts, because who has a stolen key can date messages back.
 type Revocation struct {
 	Node  ban.Node

@@ -37,7 +37,7 @@ func (c *Card) Certify(key PublicKey, now time.Time) {
 	c.Certificates = append(kept, Certificate{Key: key, NotBefore: from, NotAfter: now.Add(MaxCertificate - time.Second)})
 }
 
-// Revoke ends a node: its certificate goes, and readers drop what they heard
+// Revoke ends a node: its certificate goes, and readers drop the claims that they heard
 // from it at or after since.
 func (c *Card) Revoke(n ban.Node, since time.Time) {
 	c.Certificates = slices.DeleteFunc(c.Certificates, func(x Certificate) bool { return x.Node() == n })

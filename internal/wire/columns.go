@@ -37,7 +37,7 @@ func appendKeys(b []byte, n int, at func(int) *ban.Key) []byte {
 	return b
 }
 
-// keys reads what appendKeys wrote and gives the keys to put.
+// keys reads the bytes of appendKeys and gives the keys to put.
 func (d *Decoder) keys(most int, put func(*ban.Key)) int {
 	// Every key costs a byte at least, so a payload cannot ask for more memory
 	// than it pays for.
@@ -178,7 +178,7 @@ func distinct(es []Entry) (pairs []Meta, index map[Meta]uint8) {
 	return pairs, index
 }
 
-// Entries reads what appendEntries wrote. That the coding is the only one is
+// Entries reads the bytes of AppendEntries. That the coding is the only one is
 // checked by the message that contains it.
 func (d *Decoder) Entries(most int) []Entry {
 	// An entry costs 2 bytes at least, so this is paid for.

@@ -93,7 +93,7 @@ func (d *Decoder) text(most int) string {
 	return string(d.Take(int(n)))
 }
 
-// End says what is wrong with the payload, if anything.
+// End gives the first fault of the payload, or nil.
 func (d *Decoder) End() error {
 	if d.err == nil && len(d.B) > 0 {
 		d.err = errTrailing

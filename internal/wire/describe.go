@@ -97,7 +97,7 @@ type DescribedTrust struct {
 	Name     string `json:"name"`
 }
 
-// DescribedInvitation is what only an invitation says.
+// DescribedInvitation is the fields that only an invitation has.
 type DescribedInvitation struct {
 	Note    string      `json:"note"`
 	Expires int64       `json:"expires"`

@@ -31,7 +31,7 @@ const magic = "BMSH"
 // A PublicKey is an Ed25519 public key (RFC 8032).
 type PublicKey [ed25519.PublicKeySize]byte
 
-// A Header is what a message says of itself, under its signature:
+// A Header is a message's account of itself, under its signature:
 //
 //	"BMSH" | version u8 | kind u8 | network text | topic text | operator 16 |
 //	signer 32 | epoch u64 | number u64 | issued u32

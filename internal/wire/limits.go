@@ -3,13 +3,13 @@ package wire
 import "time"
 
 // Limits of the protocol, version 1. A message beyond one is refused whole,
-// never cut. Each bounds what a foreign byte can cost.
+// never cut. Each bounds the cost of foreign bytes.
 const (
 	// MaxPayload is the largest payload that is read at all. AWS IoT caps
 	// payloads at 128 KiB and our own broker a little above 64 KiB.
 	MaxPayload = 128 << 10
 	// MaxSent is the largest payload that an author makes: one TCP window, and
-	// far below what any broker refuses by default.
+	// far below the size that any broker refuses by default.
 	MaxSent = 64 << 10
 	// MaxLivePayload bounds a head, which every follower hears all the time.
 	MaxLivePayload = 4 << 10

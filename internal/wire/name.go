@@ -9,7 +9,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// Kind says what a message is. The numbers are part of the protocol.
+// Kind is the type of a message. The numbers are part of the protocol.
 type Kind uint8
 
 // Kinds of messages.
@@ -187,7 +187,7 @@ func parseName(s string) (n Name, err error) {
 	return n, nil
 }
 
-// parseOperatorName reads what follows banmesh/1/<network>/operators/.
+// parseOperatorName reads the levels after banmesh/1/<network>/operators/.
 func parseOperatorName(n Name, l []string) (_ Name, err error) {
 	if n.Operator, err = ban.ParseOperator(l[0]); err != nil {
 		return n, err

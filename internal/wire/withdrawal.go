@@ -45,7 +45,7 @@ func Ended(keys []ban.Key) []Withdrawal {
 // CompareWithdrawals orders withdrawals by their keys.
 func CompareWithdrawals(a, b Withdrawal) int { return ban.CompareKeys(&a.Key, &b.Key) }
 
-// Settle makes up and down sorted and disjoint: what is in both is withdrawn,
+// Settle makes up and down sorted and disjoint: a target in both is withdrawn,
 // and of two withdrawals of a target the first counts.
 func Settle(up []Entry, down []Withdrawal) ([]Entry, []Withdrawal) {
 	slices.SortStableFunc(down, CompareWithdrawals)
@@ -82,7 +82,7 @@ func appendWithdrawals(b []byte, down []Withdrawal) []byte {
 	return b
 }
 
-// withdrawals reads what appendWithdrawals wrote. That the coding is the only
+// withdrawals reads the bytes of appendWithdrawals. That the coding is the only
 // one is checked by the message that contains it.
 func (d *Decoder) withdrawals(most int) (down []Withdrawal) {
 	n := d.keys(most, func(k *ban.Key) { down = append(down, Withdrawal{Key: *k}) })
