@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	mqtt "github.com/mochi-mqtt/server/v2"
+
 	"banmesh/internal/broker/frame"
 )
 
@@ -58,6 +60,7 @@ type conn struct {
 	keepalive  time.Duration    // 0 means none
 	who        identity
 	session    *session
+	will       *mqtt.Will // nil where there is none, or it was published
 
 	out outbound
 	// unacked counts publications that a clean session did not acknowledge.

@@ -36,7 +36,7 @@ func (h *hook) ID() string { return "broker" }
 func (h *hook) Provides(what byte) bool {
 	switch what {
 	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished,
-		mqtt.OnSubscribe, mqtt.OnPacketProcessed, mqtt.OnUnsubscribe, mqtt.OnPublish, mqtt.OnWill, mqtt.OnClientExpired:
+		mqtt.OnSubscribe, mqtt.OnPacketProcessed, mqtt.OnUnsubscribe, mqtt.OnPublish, mqtt.OnWill, mqtt.OnDisconnect, mqtt.OnClientExpired:
 		return true
 	}
 	return false
@@ -77,6 +77,9 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 		h.b.evict(cl.ID)
 	}
 	c.session = h.b.sessions.begin(c, cl, pk.Connect.Clean)
+	if will := cl.Properties.Will; will.Flag != 0 {
+		c.will = &will
+	}
 }
 
 // evict takes a client out of the engine with all that is pending for it, so that
@@ -172,10 +175,27 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 // the engine one that reaches nobody.
 func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 	c := guarded(cl)
+	if c != nil {
+		c.will = nil
+	}
 	if c != nil && h.b.options.Open && !strings.HasPrefix(will.TopicName, "$") && !strings.ContainsAny(will.TopicName, "+#") {
 		h.b.take(c, will.TopicName, will.Payload, min(will.Qos, h.b.maxQoS), will.Retain)
 	}
 	return mqtt.Will{}, nil
+}
+
+// OnDisconnect publishes the will of a client that was taken over before the
+// engine read anything of it: the engine takes that for a client that left in
+// order, and forgets the will.
+func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
+	c := guarded(cl)
+	if c == nil || c.will == nil {
+		return
+	}
+	will := *c.will
+	if cause := cl.StopCause(); err == nil && cause != nil && !errors.Is(cause, packets.CodeDisconnect) {
+		_, _ = h.OnWill(cl, will)
+	}
 }
 
 func (h *hook) OnClientExpired(cl *mqtt.Client) {
