@@ -27,7 +27,6 @@ func (b *Broker) collect(ctx context.Context) {
 	t := time.NewTicker(collectEvery)
 	defer t.Stop()
 	for {
-		b.store.Tick()
 		if b.limits.FeedAge > 0 {
 			b.collectOnce()
 		}
@@ -35,6 +34,7 @@ func (b *Broker) collect(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			b.store.Tick()
 		}
 	}
 }
