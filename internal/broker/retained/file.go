@@ -75,6 +75,7 @@ func decodeRecord(topic string, b []byte) (*Message, error) {
 		since:    time.Duration(binary.BigEndian.Uint64(b[18:])) * time.Second,
 		Epoch:    binary.BigEndian.Uint64(b[26:]),
 		Number:   binary.BigEndian.Uint64(b[34:]),
+		stored:   true,
 		Payload:  append([]byte(nil), b[recordHeader:]...),
 	}
 	if m.sum = binary.BigEndian.Uint32(b[42:]); m.sum != m.checksum() {

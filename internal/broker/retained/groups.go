@@ -65,8 +65,8 @@ func (s *Store) joinGroup(m *Message) {
 	g := s.groups[name]
 	if g == nil {
 		g = &group{since: m.Heard}
-		if m.since > 0 {
-			g.since = m.since // read from the file
+		if m.stored {
+			g.since = m.since
 		}
 		s.groups[name] = g
 		if len(s.newest) > 2*len(s.groups)+1024 {

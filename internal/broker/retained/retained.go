@@ -51,8 +51,9 @@ type Message struct {
 	// Owner is whose quota it uses, as the store's owner function says.
 	Owner string
 
-	since time.Duration // since when the owner's group has messages here
-	sum   uint32        // checksum of topic and record
+	since  time.Duration // since when the owner's group has messages here
+	stored bool          // read from the file, with its group's age
+	sum    uint32        // checksum of topic and record
 }
 
 func (m *Message) size() int { return len(m.Topic) + len(m.Payload) + overhead }

@@ -433,3 +433,28 @@ func FuzzARecordNeverPanics(f *testing.F) {
 		}
 	})
 }
+
+// A group that began in the store's first second has the age 0 in the file,
+// which was taken for no age: the store then called itself damaged.
+func TestAGroupOfTheFirstSecondComesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.db")
+	now := time.Duration(0)
+	open := func() (*Store, func()) {
+		s := openStore(t, path)
+		s.TestingOnlyElapsed(func() time.Duration { return now })
+		return s, running(t, s)
+	}
+	s, stop := open()
+	put(t, s, message("a/1", "x", 1))
+	now = 3 * time.Second
+	put(t, s, message("a/1", "y", 2))
+	put(t, s, message("a/2", "z", 1))
+	stop()
+	s, _ = open()
+	if m := s.Get("a/1"); m == nil || string(m.Payload) != "y" {
+		t.Errorf("the message came back as %+v", m)
+	}
+	if age := s.Standing("a/1").Age; age != 6*time.Second {
+		t.Errorf("the group is %v old", age)
+	}
+}
