@@ -203,7 +203,7 @@ func diagnose(e examined) (list []finding) {
 		}
 	}
 	if e.running != nil {
-		note("agent", false, "systemctl start banmesh-agent, or agent run; journalctl -u banmesh-agent -n 20 says why it stopped", "%v", e.running)
+		note("agent", false, mendOfSilence(e.running), "%v", e.running)
 		return list
 	}
 	s := e.status
@@ -311,6 +311,14 @@ func (e examined) sources(note func(string, bool, string, string, ...any)) {
 			note("log", true, "", "%s: last line %s ago, %d of %d were offences", name, cli.Short(e.now.Sub(x.LastLine)), x.Matched, x.Read)
 		}
 	}
+}
+
+// mendOfSilence is what helps where the agent does not answer this user.
+func mendOfSilence(err error) string {
+	if errors.Is(err, control.ErrPermission) {
+		return "sudo agent doctor, or join the group that owns the socket: it answers others than you"
+	}
+	return "systemctl start banmesh-agent, or agent run; journalctl -u banmesh-agent -n 20 says why it stopped"
 }
 
 // reachable judges whether whoever asks could be locked out.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -51,6 +52,7 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		"a file out of reach": {func(e *examined) {
 			e.withheld = someone{name: "banmesh", uid: 1 << 20}.withheld([]string{"/etc/shadow"})
 		}, "chgrp banmesh /etc/shadow"},
+		"an agent of others":       {func(e *examined) { e.running = fmt.Errorf("asking: %w", control.ErrPermission) }, "sudo agent doctor"},
 		"no agent":                 {func(e *examined) { e.running = control.ErrNotRunning }, "agent run"},
 		"a free-running clock":     {func(e *examined) { e.clock.synchronised = false }, "timedatectl"},
 		"no enforcement":           {func(e *examined) { e.status.Enforcement = "observe" }, "agent firewall check"},
