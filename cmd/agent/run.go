@@ -20,7 +20,8 @@ func newRunCommand(p *paths) *cobra.Command {
 		Short:   "Start a node",
 		Example: "  agent run\n  agent run --config-dir ./config --state-dir ./state",
 		Long: `Start a node. Without any configuration it looks for failed SSH logins, bans who fails too often (as root, in the
-kernel; otherwise it only says so), runs a broker of its own on loopback, publishes nothing and accepts nothing.
+kernel; otherwise it only says so), publishes nothing and accepts nothing. Once something is shared and no broker is
+named, it runs one of its own on a socket in its state directory.
 Ctrl-C stops it; bans stay in the kernel until they end, and ` + "`agent firewall flush`" + ` removes them. SIGHUP
 makes a service read its configuration again, as ` + "`agent reload`" + ` does.
 ` + cli.ExitHelp,

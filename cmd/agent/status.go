@@ -95,10 +95,16 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	if s.Broker != "" {
+	switch {
+	case s.Broker != "":
 		fmt.Fprintf(w, "embedded broker on %s\n", s.Broker)
+	case len(s.Brokers) == 0:
+		fmt.Fprintln(w, "no broker: nothing is published or accepted")
 	}
-	t = cli.NewTable(w, "BROKER", "STATE", "")
+	t = cli.NewTable(w)
+	if len(s.Brokers) > 0 {
+		t.Row("BROKER", "STATE", "")
+	}
 	for _, x := range s.Brokers {
 		state := "down"
 		if x.Connected {

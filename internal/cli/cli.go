@@ -89,10 +89,12 @@ func JSON(w io.Writer, v any) error {
 // A Table prints aligned columns.
 type Table struct{ w *tabwriter.Writer }
 
-// NewTable begins a table with a heading.
+// NewTable begins a table with a heading, if any.
 func NewTable(w io.Writer, heading ...string) *Table {
 	t := &Table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	t.Row(heading...)
+	if len(heading) > 0 {
+		t.Row(heading...)
+	}
 	return t
 }
 
