@@ -156,3 +156,18 @@ func TestAWithdrawalBySourceLeavesTheOthers(t *testing.T) {
 		}
 	}
 }
+
+// Detection and its sightings speak for themselves: a program that bans under
+// their name would have its bans counted, told and withdrawn as theirs.
+func TestNobodyBansInTheNameOfDetection(t *testing.T) {
+	n := newNode(t, quiet)
+	for _, by := range []string{"detection", "sighting"} {
+		err := n.client.Post(t.Context(), "/v1/bans", control.BanRequest{Target: ban.MustTarget("45.1.1.1"), Topic: "sshd", For: 3600, By: by}, nil)
+		if no, ok := errors.AsType[*control.RefusedError](err); !ok || no.Code != control.CodeBad {
+			t.Errorf("a ban by %q: %v", by, err)
+		}
+	}
+	if n.drops("45.1.1.1") {
+		t.Error("it is in force")
+	}
+}

@@ -110,8 +110,11 @@ func localBan(s *settings.Settings, q control.BanRequest, now time.Time) (b ledg
 	if q.By == "" {
 		return b, nil
 	}
-	if b.Source, err = ledger.ParseSource(q.By); err != nil || b.Source == ledger.SourceDetection {
+	if b.Source, err = ledger.ParseSource(q.By); err != nil {
 		return b, control.Refuse(control.CodeBad, "", "%.64q is not who can ban: %v", q.By, ledger.ErrSource)
+	}
+	if b.Source == ledger.SourceDetection || b.Source == ledger.SourceSighting {
+		return b, control.Refuse(control.CodeBad, "name the program that bans", "%q is this agent's own", q.By)
 	}
 	b.Evidence.By = q.By
 	b.Claim.Basis = b.Source.Basis()
