@@ -74,3 +74,23 @@ func TestSightingsAreBounded(t *testing.T) {
 		w.restart()
 	}
 }
+
+func TestAnUnbanEndsTheSightingAndThoseOfBefore(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.must(w.Own.Sight([]Sighting{sighting("192.0.2.1", 1, 0)}))
+	w.Own.Take()
+	w.now = t0.Add(time.Minute)
+	if _, err := w.Exemptions.Unban(ban.MustTarget("192.0.2.1"), 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.wantTold()
+	if changes := w.Own.Take(); len(changes) != 1 || len(changes[0].Withdrawn) != 1 {
+		t.Errorf("readers are told %+v", changes)
+	}
+	// What a person forgave is not said again, what comes after is.
+	w.must(w.Own.Sight([]Sighting{sighting("192.0.2.1", 2, 0)}))
+	w.wantTold()
+	w.now = t0.Add(2 * time.Minute)
+	w.must(w.Own.Sight([]Sighting{sighting("192.0.2.1", 4, 2*time.Minute)}))
+	w.wantTold("192.0.2.1 weak 72h2m0s")
+}
