@@ -19,7 +19,10 @@ BUILD = $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(
 TOOL = $(GO) tool -modfile=tools/go.mod
 # What the tests run for real: sshd, nftables, mosquitto, fail2ban's filters and samples, journald.
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
-	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps dovecot-imapd postfix nginx
+	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps dovecot-imapd postfix nginx \
+	crowdsec-custom-bouncer crowdsec-firewall-bouncer
+# Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
+UNPACKED = crowdsec
 
 .PHONY: all build run install test test-loaded demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate sim metrics soak fuzz check deps-run deps-test clean help
 
@@ -38,10 +41,11 @@ run: build
 
 deps-test:
 	@deploy/deps.sh $(TEST_PACKAGES)
+	@[ "$$(id -u)" != 0 ] || deploy/unpack.sh .deps $(UNPACKED)
 
 # Tests that a package needs to be run as root for are skipped without root, and say so.
 test: deps-test build
-	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
+	CGO_ENABLED=1 $(GO) test -race -parallel 8 -timeout 9m ./... # many tests wait for what happens, few compute
 	$(GO) test -run Hostile ./internal/federation # thousands of seeds, for which the race detector is too slow
 
 # Tests wait for what happens, not for a time, so a busy machine changes nothing.

@@ -18,6 +18,7 @@ func commands(p *paths) []*cobra.Command {
 		newPeersCommand(p),
 		newAllowCommand(p),
 		newGuestsCommand(p),
+		newBouncersCommand(p),
 		newHoldCommand(p),
 		newUndoCommand(p),
 		newPolicyCommand(p),

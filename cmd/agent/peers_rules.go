@@ -355,6 +355,9 @@ func printPeer(w io.Writer, x control.Peer, now time.Time) {
 	fmt.Fprintf(w, "  claims %s in %s; %d also made by others\n", plural(x.Claims, "target"), plural(x.Feeds, "feed"), x.Corroborated)
 	fmt.Fprintf(w, "  bans   %d in force rest on it, %d on it alone\n", x.Banning, x.Alone)
 	fmt.Fprintf(w, "  use    %s here had been named by it before they came\n", plural(x.Met, "offender"))
+	if x.Refused > 0 {
+		fmt.Fprintf(w, "  edge   %d packets and requests were refused by its word at bouncers, since the start\n", x.Refused)
+	}
 	if x.Measured > 0 {
 		fmt.Fprintf(w, "  false  %s of its %s, weak ones left out, are of guests of this node (%s)\n", strconv.Itoa(x.Guests), plural(x.Measured, "claim"), guestRate(x))
 	}

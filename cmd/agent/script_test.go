@@ -135,6 +135,13 @@ func TestScripts(t *testing.T) {
 					return c.Get(context.Background(), "/v1/jail", url.Values{"topic": {args[0]}}, &s) == nil && strconv.FormatUint(s.TotalBanned, 10) == args[1]
 				})
 			},
+			// waitline FILE TEXT waits until a file has a line with a text.
+			"waitline": func(ts *testscript.TestScript, neg bool, args []string) {
+				poll(ts, args[0]+" has "+args[1], func(*control.Client) bool {
+					b, err := os.ReadFile(ts.MkAbs(args[0]))
+					return err == nil && strings.Contains(string(b), args[1])
+				})
+			},
 			// expand FILE replaces ${WORK} and other variables in a file.
 			"expand": func(ts *testscript.TestScript, neg bool, args []string) {
 				b := ts.ReadFile(args[0])

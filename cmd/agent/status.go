@@ -117,6 +117,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	for _, x := range s.Compat {
+		fmt.Fprintf(w, "%s on %s: %s\n", x.Protocol, x.Listen, plural(len(x.Clients), "client"))
+	}
 	for _, x := range s.Warnings {
 		fmt.Fprintf(w, "\nwarning: %s\n", cli.Printable(x.Text))
 		if x.Fix != "" {

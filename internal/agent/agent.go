@@ -72,6 +72,7 @@ type agent struct {
 	guard      *guard
 	guests     *guestbook
 	gate       *walletGate
+	bouncers   *bouncers
 
 	api    *api.Server
 	onStop onStop
@@ -158,6 +159,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	group.Go(func() error { return a.detection.sightings.run(ctx) })
 	group.Go(func() error { return a.gate.run(ctx) })
 	group.Go(func() error { return a.honeyports.run(ctx) })
+	group.Go(func() error { return a.bouncers.run(ctx) })
 	group.Go(func() error { return control.Serve(ctx, listener, handler, a.log) })
 	group.Go(func() error { return a.watchdog(ctx) })
 	group.Go(func() error { return a.reloadWhenAsked(ctx) })
@@ -267,10 +269,13 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		return err
 	}
 	a.onStop.add(a.gate.close)
+	if a.bouncers, err = newBouncers(a.current, a.table, a.enforcer.mainOperator, a.o.StateDir, a.now, a.log); err != nil {
+		return err
+	}
 	a.api = api.New(api.Options{
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, RemoveGuest: a.guests.remove,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, RemoveGuest: a.guests.remove,
 		Warnings: func() []control.Warning { return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings()) },
 	})
 	return nil
@@ -326,6 +331,7 @@ func (a *agent) takeOver(ctx context.Context, next *settings.Settings) error {
 		a.enforcer.configure(ctx),
 	)
 	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
+	a.bouncers.observe()
 	err = errors.Join(err, a.sharing.begin(ctx, next))
 	a.sharing.follow(next)
 	err = errors.Join(err, a.sharing.publish(next), a.detection.restart(ctx))

@@ -6,16 +6,16 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
+	"banmesh/internal/agent/api"
 	"banmesh/internal/control"
 	"banmesh/internal/firewall"
 )
 
 func TestNamesOfOperatorsBecomePlain(t *testing.T) {
 	for in, want := range map[string]string{"alice": "alice", "Bob-2": "Bob-2", "eve \"x\",\n": "eve__x___", "ö": "_"} {
-		if got := strings.Map(plainName, in); got != want {
+		if got := api.CounterName(in); got != want {
 			t.Errorf("%s: %q, want %q", fmt.Sprintf("%q", in), got, want)
 		}
 	}

@@ -72,17 +72,9 @@ func (e *enforcer) names(o ledger.Origin) string {
 		if !ok {
 			name = id.String()
 		}
-		names = append(names, strings.Map(plainName, name))
+		names = append(names, api.CounterName(name))
 	}
 	return strings.Join(names, ",")
-}
-
-// plainName makes a name that the kernel takes for a counter.
-func plainName(r rune) rune {
-	if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
-		return r
-	}
-	return '_'
 }
 
 // Operators implements [api.Firewall]: the traffic that observed bans met, by those on whose word they rest.
@@ -102,4 +94,11 @@ func (e *enforcer) Operators(ctx context.Context) map[ban.Topic][]control.Operat
 		}
 	}
 	return out
+}
+
+// mainOperator names one operator on whose word a ban rests, for programs that
+// count by one name: this node before others, then the first of the names.
+func (e *enforcer) mainOperator(topic ban.Topic, target ban.Target) string {
+	name, _, _ := strings.Cut(e.names(e.o.ledger.Enforcement.Origin(topic, target)), ",")
+	return name
 }

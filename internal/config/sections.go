@@ -37,6 +37,8 @@ type Config struct {
 	Include any  `toml:"include"`
 	Gate    Gate `toml:"gate"`
 	HTTP    HTTP `toml:"http"`
+	// LAPI answers CrowdSec's bouncers.
+	LAPI LAPI `toml:"lapi"`
 	// Guests are addresses that lately logged in or did real work here.
 	Guests Guests `toml:"guests"`
 	// Honeyport watches ports at which nothing listens.
@@ -184,6 +186,20 @@ type HTTP struct {
 	Listen         string   `toml:"listen"` // "" = off; "127.0.0.1:8936"
 	TrustedProxies []string `toml:"trusted_proxies"`
 	ClientHeader   string   `toml:"client_header"`
+}
+
+// LAPI answers programs that enforce bans by CrowdSec's local API.
+type LAPI struct {
+	Listen string `toml:"listen"` // "" = off; "127.0.0.1:8080", or the path of a unix socket
+	// Certificate and Key make TCP speak TLS; ClientCA and ClientUnits say whose
+	// certificates are bouncers' too.
+	Certificate string   `toml:"certificate"`
+	Key         string   `toml:"key"`
+	ClientCA    string   `toml:"client_ca"`
+	ClientUnits []string `toml:"client_units"` // default "bouncer-ou"
+	// Origin is "node", one of here and network, or "operator".
+	Origin         string   `toml:"origin"`
+	TrustedProxies []string `toml:"trusted_proxies"`
 }
 
 // Includes gives the directories that Include names.

@@ -34,6 +34,8 @@ type Status struct {
 	Brokers     []BrokerStatus `json:"brokers"`
 	// Broker is the address of the embedded broker, or "".
 	Broker string `json:"broker,omitempty"`
+	// Compat are the protocols of other programs that this node speaks.
+	Compat []Compat `json:"compat,omitempty"`
 	// Warnings name the faults of the node and the commands that mend them.
 	Warnings []Warning `json:"warnings"`
 }

@@ -28,6 +28,9 @@ type Peer struct {
 	// how many of its claims a person unbanned here.
 	Met       int `json:"met"`
 	Overruled int `json:"overruled"`
+	// Refused counts the packets and requests that bouncers refused by its word
+	// since the agent started; only with [lapi] origin = "operator".
+	Refused uint64 `json:"refused,omitempty"`
 	// Measured is how many claims of addresses it has, weak ones left out, and
 	// Guests how many of them are of guests of this node: its false positives.
 	Measured int `json:"measured"`

@@ -136,48 +136,50 @@ func (s *shard) all(n *names, f func(ban.Target, record)) {
 }
 
 // put records a topic's word about a target. It reports whether that is news,
-// and whether the target is.
-func (s *shard) put(n *names, target ban.Target, r record) (changed, added bool) {
+// whether the target is, and until when the topic banned it before.
+func (s *shard) put(n *names, target ban.Target, r record) (before uint32, changed, added bool) {
 	p, had := s.first(target)
 	topic, numbered := n.number(r.topic)
 	switch {
 	case !numbered:
-		return false, false
+		return 0, false, false
 	case had && p.topic == topic:
 		next := packed{r.until, topic, r.class, r.here}
 		if p == next {
-			return false, false
+			return 0, false, false
 		}
 		s.setFirst(target, next)
-		return true, false
+		return p.until, true, false
 	case !had:
 		s.setFirst(target, packed{r.until, topic, r.class, r.here})
-		return true, true
+		return 0, true, true
 	}
 	records := s.more[target]
 	switch i := slices.IndexFunc(records, func(x record) bool { return x.topic == r.topic }); {
 	case i >= 0 && records[i] == r:
-		return false, false
+		return 0, false, false
 	case i >= 0:
+		before = records[i].until
 		records[i] = r
 	default:
 		s.more[target] = append(records, r)
 	}
-	return true, false
+	return before, true, false
 }
 
-// remove forgets a topic's word about a target. It reports whether there was
-// something, and whether it was the last of the target.
-func (s *shard) remove(n *names, target ban.Target, topic ban.Topic) (removed, last bool) {
+// remove forgets a topic's word about a target and gives it. It reports whether
+// there was something, and whether it was the last of the target.
+func (s *shard) remove(n *names, target ban.Target, topic ban.Topic) (was record, removed, last bool) {
 	p, had := s.first(target)
 	if !had {
-		return false, false
+		return record{}, false, false
 	}
 	records := s.more[target]
 	if n.all()[p.topic] == topic {
+		was = n.record(p)
 		if len(records) == 0 {
 			s.dropFirst(target)
-			return true, true
+			return was, true, true
 		}
 		number, _ := n.number(records[0].topic) // it was numbered when it was put
 		s.setFirst(target, packed{records[0].until, number, records[0].class, records[0].here})
@@ -185,14 +187,17 @@ func (s *shard) remove(n *names, target ban.Target, topic ban.Topic) (removed, l
 	}
 	i := slices.IndexFunc(records, func(x record) bool { return x.topic == topic })
 	if i < 0 {
-		return false, false
+		return record{}, false, false
+	}
+	if was.topic == "" {
+		was = records[i]
 	}
 	if len(records) == 1 {
 		delete(s.more, target)
 	} else {
 		s.more[target] = slices.Delete(records, i, i+1)
 	}
-	return true, false
+	return was, true, false
 }
 
 func wideOf(target ban.Target) (k wideKey) {

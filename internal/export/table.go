@@ -18,7 +18,7 @@ const (
 	// shardCount splits the table so that a reader waits for the change of a
 	// few entries only, and a snapshot copies about 4,000 of a million at once.
 	shardCount = 256
-	// keptChanges is how many changes a reader may be behind: 2 MB, and an hour
+	// keptChanges is how many changes a reader may be behind: 2.3 MB, and an hour
 	// of a large network's changes.
 	keptChanges = 1 << 16
 	// batchChanges bounds one [Batch], so that one line of a stream stays far
@@ -54,10 +54,11 @@ type record struct {
 	here  bool
 }
 
-// change is one step of the table's history: 32 bytes.
+// change is one step of the table's history: 36 bytes.
 type change struct {
-	key wideKey
-	ban packed // until is zero when it was lifted
+	key    wideKey
+	ban    packed // until is zero when it was lifted
+	before uint32 // the end that it had, 0 when it is new
 }
 
 // NewTable gives an empty table. now tells the time; nil means [time.Now].
@@ -141,13 +142,13 @@ func (t *Table) set(e Entry) bool {
 	r := record{e.Topic, secondsUp(e.Until), e.Class, e.Here}
 	s := t.shard(e.Target)
 	s.mu.Lock()
-	changed, added := s.put(&t.names, e.Target, r)
+	before, changed, added := s.put(&t.names, e.Target, r)
 	if added {
 		t.count(e.Target, 1)
 	}
 	s.mu.Unlock()
 	if changed {
-		t.log(e.Target, r)
+		t.log(e.Target, r, before)
 	}
 	return changed
 }
@@ -156,13 +157,15 @@ func (t *Table) set(e Entry) bool {
 func (t *Table) lift(k Key) bool {
 	s := t.shard(k.Target)
 	s.mu.Lock()
-	removed, last := s.remove(&t.names, k.Target, k.Topic)
+	was, removed, last := s.remove(&t.names, k.Target, k.Topic)
 	if last {
 		t.count(k.Target, -1)
 	}
 	s.mu.Unlock()
 	if removed {
-		t.log(k.Target, record{topic: k.Topic})
+		before := was.until
+		was.until = 0
+		t.log(k.Target, was, before)
 	}
 	return removed
 }
@@ -181,10 +184,10 @@ func (t *Table) until(k Key) (until uint32, ok bool) {
 }
 
 // log appends to the history; t.mu is held.
-func (t *Table) log(target ban.Target, r record) {
+func (t *Table) log(target ban.Target, r record, before uint32) {
 	t.serial++
 	topic, _ := t.names.number(r.topic) // it was numbered when it was put
-	c := change{wideOf(target), packed{r.until, topic, r.class, r.here}}
+	c := change{wideOf(target), packed{r.until, topic, r.class, r.here}, before}
 	if len(t.changes) < keptChanges {
 		t.changes = append(t.changes, c)
 		return

@@ -11,6 +11,8 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/wire"
+
+	"banmesh/internal/wholefile"
 )
 
 // documentsDirectory holds the documents that this operator has signed, below the directory
@@ -88,7 +90,7 @@ func KeepDocument(dir string, raw []byte) (*wire.Message, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("keeping a document: %w", err)
 	}
-	if err := writeFile(path, raw, 0o644); err != nil {
+	if err := wholefile.Write(path, raw, 0o644); err != nil {
 		return nil, fmt.Errorf("keeping a document: %w", err)
 	}
 	return m, nil

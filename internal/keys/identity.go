@@ -14,6 +14,8 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/wire"
+
+	"banmesh/internal/wholefile"
 )
 
 // Files of an identity, all in one directory.
@@ -361,7 +363,7 @@ func (id *Identity) install(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(id.dir, cardFile), raw, 0o644); err != nil {
+	if err := wholefile.Write(filepath.Join(id.dir, cardFile), raw, 0o644); err != nil {
 		return fmt.Errorf("keeping the card: %w", err)
 	}
 	id.raw, id.card = raw, card

@@ -11,6 +11,8 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/wire"
+
+	"banmesh/internal/wholefile"
 )
 
 // A Store is where an operator's root key lives: a directory with the key
@@ -85,7 +87,7 @@ func (o *Store) Change(now time.Time, change func(*wire.Card)) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(o.dir, cardFile), raw, 0o644); err != nil {
+	if err := wholefile.Write(filepath.Join(o.dir, cardFile), raw, 0o644); err != nil {
 		return fmt.Errorf("keeping the card: %w", err)
 	}
 	o.card, o.raw = next, raw
@@ -102,7 +104,7 @@ func (o *Store) Adopt(raw []byte) error {
 	if card.Operator != o.Operator() || o.card != nil && card.Serial <= o.card.Serial {
 		return errors.New("the card is not a newer one of this operator")
 	}
-	if err := writeFile(filepath.Join(o.dir, cardFile), raw, 0o644); err != nil {
+	if err := wholefile.Write(filepath.Join(o.dir, cardFile), raw, 0o644); err != nil {
 		return fmt.Errorf("keeping the card: %w", err)
 	}
 	o.card, o.raw = card, raw
@@ -190,7 +192,7 @@ func Backup(dir, to string) (files []string, err error) {
 			continue
 		}
 		if err == nil {
-			err = writeFile(filepath.Join(to, name), b, 0o600)
+			err = wholefile.Write(filepath.Join(to, name), b, 0o600)
 		}
 		if err != nil {
 			return files, fmt.Errorf("backing up the keys: %w", err)

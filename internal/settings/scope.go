@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strings"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
@@ -107,6 +108,42 @@ func checkHTTP(c config.HTTP, fault faulter) {
 	}
 	if c.ClientHeader != "" && len(c.TrustedProxies) == 0 {
 		fault("http.client_header", "it needs trusted_proxies: anybody else could write the header")
+	}
+}
+
+// checkLAPI finds faults in [lapi], which answers programs that enforce bans.
+func (s *Settings) checkLAPI(c config.LAPI, fault faulter) {
+	network := c.Listen != "" && !strings.HasPrefix(c.Listen, "/")
+	if network {
+		a, err := net.ResolveTCPAddr("tcp", c.Listen)
+		switch {
+		case err != nil:
+			fault("lapi.listen", "%v; want an address and a port, such as 127.0.0.1:8080, or the path of a socket", err)
+		case !a.IP.IsLoopback() && c.Certificate == "":
+			s.warnings = append(s.warnings, "[lapi] is reached from other machines without TLS: whoever listens on the way reads the bouncers' keys (certificate and key in [lapi], or a tunnel)")
+		}
+	}
+	if (c.Certificate == "") != (c.Key == "") {
+		fault("lapi.certificate", "certificate and key go together")
+	}
+	if c.Certificate != "" && c.Listen != "" && !network {
+		fault("lapi.certificate", "a unix socket speaks no TLS")
+	}
+	if c.ClientCA != "" && c.Certificate == "" {
+		fault("lapi.client_ca", "it needs a certificate of our own: clients show theirs over TLS alone")
+	}
+	if len(c.ClientUnits) > 0 && c.ClientCA == "" {
+		fault("lapi.client_units", "it needs client_ca")
+	}
+	switch c.Origin {
+	case "", "node", "operator":
+	default:
+		fault("lapi.origin", "%q is none of node, operator", c.Origin)
+	}
+	for _, p := range c.TrustedProxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			fault("lapi.trusted_proxies", "%q is no prefix such as 127.0.0.1/32", p)
+		}
 	}
 }
 
@@ -231,6 +268,7 @@ func NeedsRestart(old, next *Settings) string {
 		{"the firewall's enforcer", a, b},
 		{"the wallet gate", old.config.Gate, next.config.Gate},
 		{"what is served over HTTP", old.config.HTTP, next.config.HTTP},
+		{"what bouncers are answered", old.config.LAPI, next.config.LAPI},
 		{"the guests", old.config.Guests, next.config.Guests},
 	} {
 		if !reflect.DeepEqual(x.old, x.next) {

@@ -81,6 +81,7 @@ func Load(dir string) (*Settings, error) {
 	checkFirewall(loaded.Firewall, fault)
 	checkGate(loaded.Gate, fault)
 	checkHTTP(loaded.HTTP, fault)
+	s.checkLAPI(loaded.LAPI, fault)
 	checkGuests(loaded.Guests, fault)
 	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)
 	checkNeverBan(loaded, fault)

@@ -51,7 +51,8 @@ type Options struct {
 	Held        func(ban.Target) []control.HeldOffender
 	RemoveGuest func(ban.Target) (int, error)
 	// Gate gives the wallet gate's state, false where none is open.
-	Gate func() (gate.Status, bool)
+	Gate     func() (gate.Status, bool)
+	Bouncers Bouncers
 	// Warnings gives those of the parts that have nothing else to say here.
 	Warnings func() []control.Warning
 }
@@ -114,32 +115,35 @@ func New(o Options) *Server { return &Server{o} }
 func (s *Server) Local() (http.Handler, error) {
 	mux := http.NewServeMux()
 	for pattern, answer := range map[string]func(*http.Request) (any, error){
-		"GET /v1/status":         func(r *http.Request) (any, error) { return s.Status(r.Context()), nil },
-		"GET /v1/jail":           s.jail,
-		"GET /v1/bans":           s.bans,
-		"POST /v1/bans":          s.ban,
-		"POST /v1/bans/all":      s.banAll,
-		"POST /v1/unban":         s.unban,
-		"POST /v1/withdraw":      s.withdraw,
-		"GET /v1/explain":        s.explain,
-		"POST /v1/reload":        s.reload,
-		"POST /v1/effect":        s.effect,
-		"GET /v1/gate":           s.gate,
-		"GET /v1/allow":          func(*http.Request) (any, error) { return exemptions(s.o.Ledger.Exemptions.List()), nil },
-		"POST /v1/allow":         s.allow,
-		"POST /v1/allow/remove":  s.allowRemove,
-		"GET /v1/never-ban":      func(*http.Request) (any, error) { return neverBan(s.o.NeverBan()), nil },
-		"GET /v1/guests":         s.guests,
-		"POST /v1/guests/remove": s.removeGuest,
-		"GET /v1/hold":           func(*http.Request) (any, error) { return holds(s.o.Ledger.Peers.Holds()), nil },
-		"POST /v1/hold/approve":  s.approve,
-		"POST /v1/hold/reject":   s.reject,
-		"GET /v1/peers":          func(*http.Request) (any, error) { return peers(s.o.Ledger.Peers.List()), nil },
-		"POST /v1/peers/undo":    s.undo,
-		"POST /v1/peers/release": s.release,
-		"GET /v1/feeds":          func(*http.Request) (any, error) { return feeds(s.o.Sharing.Feeds()), nil },
-		"GET /v1/documents":      s.documents,
-		"GET /v1/card":           s.card,
+		"GET /v1/status":           func(r *http.Request) (any, error) { return s.Status(r.Context()), nil },
+		"GET /v1/jail":             s.jail,
+		"GET /v1/bans":             s.bans,
+		"POST /v1/bans":            s.ban,
+		"POST /v1/bans/all":        s.banAll,
+		"POST /v1/unban":           s.unban,
+		"POST /v1/withdraw":        s.withdraw,
+		"GET /v1/explain":          s.explain,
+		"POST /v1/reload":          s.reload,
+		"POST /v1/effect":          s.effect,
+		"GET /v1/gate":             s.gate,
+		"GET /v1/allow":            func(*http.Request) (any, error) { return exemptions(s.o.Ledger.Exemptions.List()), nil },
+		"POST /v1/allow":           s.allow,
+		"POST /v1/allow/remove":    s.allowRemove,
+		"GET /v1/never-ban":        func(*http.Request) (any, error) { return neverBan(s.o.NeverBan()), nil },
+		"GET /v1/bouncers":         s.bouncers,
+		"POST /v1/bouncers":        s.addBouncer,
+		"POST /v1/bouncers/remove": s.removeBouncer,
+		"GET /v1/guests":           s.guests,
+		"POST /v1/guests/remove":   s.removeGuest,
+		"GET /v1/hold":             func(*http.Request) (any, error) { return holds(s.o.Ledger.Peers.Holds()), nil },
+		"POST /v1/hold/approve":    s.approve,
+		"POST /v1/hold/reject":     s.reject,
+		"GET /v1/peers":            func(*http.Request) (any, error) { return peers(s.o.Ledger.Peers.List(), s.refusedOf), nil },
+		"POST /v1/peers/undo":      s.undo,
+		"POST /v1/peers/release":   s.release,
+		"GET /v1/feeds":            func(*http.Request) (any, error) { return feeds(s.o.Sharing.Feeds()), nil },
+		"GET /v1/documents":        s.documents,
+		"GET /v1/card":             s.card,
 	} {
 		mux.HandleFunc(pattern, control.Handle(answer))
 	}

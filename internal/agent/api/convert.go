@@ -74,13 +74,13 @@ func quarantine(q *ledger.Quarantine) *control.Quarantine {
 	return &control.Quarantine{Since: q.Since, Why: why, Feed: q.Feed}
 }
 
-func peers(list []ledger.Peer) []control.Peer {
+func peers(list []ledger.Peer, refused func(name string) uint64) []control.Peer {
 	return each(list, func(p ledger.Peer) control.Peer {
 		out := control.Peer{
 			Operator: p.Operator, Name: p.Name, Feeds: p.Feeds, Claims: p.Claims, Banning: p.Banning, Alone: p.Alone,
 			Corroborated: p.Corroborated, Waiting: p.Waiting, Disputed: p.Disputed, Met: p.Met, Overruled: p.Overruled,
 			Strikes: p.Strikes, Total: p.Total, Quarantine: quarantine(p.Quarantine), Probation: p.Probation,
-			Dropped: p.Dropped, Withdrawn: p.Withdrawn, Measured: p.Record.Claims, Guests: p.Record.Guests,
+			Dropped: p.Dropped, Withdrawn: p.Withdrawn, Measured: p.Record.Claims, Guests: p.Record.Guests, Refused: refused(p.Name),
 		}
 		for _, s := range p.Recent {
 			out.Recent = append(out.Recent, control.Strike(s))

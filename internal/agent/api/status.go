@@ -26,6 +26,7 @@ func (s *Server) Status(ctx context.Context) control.Status {
 		Operator: s.o.Sharing.Operator().String(), Node: s.o.Sharing.Node().String(),
 		Enforcement: mode, Reason: why, Bans: stats.Banned, Watched: stats.Watched, Waiting: stats.Waiting,
 		Topics: s.topics(ctx, conf), Sources: sources(d), Brokers: s.o.Sharing.Brokers(), Broker: s.o.Sharing.Embedded(),
+		Compat:   s.compat(),
 		Warnings: []control.Warning{},
 	}
 	out.Warnings = append(out.Warnings, s.o.Firewall.Warnings(ctx)...)

@@ -1,0 +1,107 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"banmesh/internal/compat/lapi"
+	"banmesh/internal/control"
+)
+
+// Bouncers are the programs that enforce this node's bans by CrowdSec's local
+// API.
+type Bouncers interface {
+	Keys() *lapi.Keys
+	// Listen is where they ask, "" while that is off.
+	Listen() string
+	Clients() []lapi.Status
+}
+
+// compat lists the protocols of other programs that are spoken.
+func (s *Server) compat() (list []control.Compat) {
+	if at := s.o.Bouncers.Listen(); at != "" {
+		list = append(list, control.Compat{Protocol: "lapi", Listen: at, Clients: each(s.o.Bouncers.Clients(), compatClient)})
+	}
+	return list
+}
+
+func compatClient(x lapi.Status) control.CompatClient {
+	c := control.CompatClient{Name: x.Name, Kind: x.Kind, Version: x.Version, Topics: x.Topics, Last: x.Pulled, Told: x.Told}
+	if x.From.IsValid() {
+		c.From = x.From.String()
+	}
+	for _, d := range x.Dropped {
+		c.Requests += d.Requests
+		c.Packets += d.Packets
+	}
+	if x.Flat {
+		c.Warning = "may enforce a range for its first address alone: ranges of up to 16 addresses are told one by one"
+	}
+	return c
+}
+
+// CounterName makes an operator's name one that the kernel takes for a counter
+// and a bouncer for an origin: letters, digits, dash and underscore.
+func CounterName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+// refusedOf gives the requests and packets that bouncers refused by the word of
+// an operator.
+func (s *Server) refusedOf(name string) (n uint64) {
+	for _, c := range s.o.Bouncers.Clients() {
+		d := c.Dropped[CounterName(name)]
+		n += d.Requests + d.Packets
+	}
+	return n
+}
+
+// bouncers lists the programs that have keys.
+func (s *Server) bouncers(*http.Request) (any, error) {
+	clients := s.o.Bouncers.Clients()
+	return each(s.o.Bouncers.Keys().List(), func(b lapi.Bouncer) control.Bouncer {
+		of := slices.DeleteFunc(slices.Clone(clients), func(c lapi.Status) bool { return c.Name != b.Name })
+		return control.Bouncer{Name: b.Name, Topics: b.Topics, Created: b.Created, Clients: each(of, compatClient)}
+	}), nil
+}
+
+// addBouncer makes a key.
+func (s *Server) addBouncer(r *http.Request) (any, error) {
+	var q control.BouncerRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	for _, t := range q.Topics {
+		if _, ok := s.o.Settings().Find(t); !ok {
+			return nil, control.Refuse(control.CodeMissing, "see `agent topics list`", "no topic %.64q is defined", t)
+		}
+	}
+	key, err := s.o.Bouncers.Keys().Add(q.Name, q.Topics, s.o.Now())
+	switch {
+	case errors.Is(err, lapi.ErrName):
+		return nil, control.Refuse(control.CodeBad, "", "%v", err)
+	case errors.Is(err, lapi.ErrTaken), errors.Is(err, lapi.ErrMany):
+		return nil, control.Refuse(control.CodeRefused, "agent bouncers remove NAME", "%v", err)
+	}
+	return control.BouncerKey{Key: key, Listen: s.o.Bouncers.Listen()}, err
+}
+
+// removeBouncer takes a key away.
+func (s *Server) removeBouncer(r *http.Request) (any, error) {
+	var q control.BouncerRequest
+	if err := control.Decode(r, &q); err != nil {
+		return nil, err
+	}
+	err := s.o.Bouncers.Keys().Remove(q.Name)
+	if errors.Is(err, lapi.ErrUnknown) {
+		return nil, control.Refuse(control.CodeMissing, "see `agent bouncers`", "no bouncer is named %.64q", q.Name)
+	}
+	return control.CountAnswer{Count: 1}, err
+}

@@ -1,0 +1,180 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/compat/lapi"
+	"banmesh/internal/config"
+	"banmesh/internal/control"
+	"banmesh/internal/export"
+	"banmesh/internal/settings"
+)
+
+// bouncersFile keeps the hashes of bouncers' keys, below the state directory.
+const bouncersFile = "bouncers.json"
+
+// bouncers answers CrowdSec's bouncers, where [lapi] says so. Keys can be made
+// in any case.
+type bouncers struct {
+	log      *slog.Logger
+	settings func() *settings.Settings
+	keys     *lapi.Keys
+	server   *lapi.Server // nil while it is off
+
+	mu sync.Mutex
+	at string
+	// observed are the topics that were observed when bouncers were told last.
+	observed map[ban.Topic]bool
+}
+
+// newBouncers opens the keys. operator names the operators of a ban for
+// counters, "" for none.
+func newBouncers(current func() *settings.Settings, table *export.Table, operator func(ban.Topic, ban.Target) string, state string, now func() time.Time, log *slog.Logger) (*bouncers, error) {
+	b := &bouncers{log: log.With(slog.String("part", "lapi")), settings: current, observed: map[ban.Topic]bool{}}
+	var err error
+	if b.keys, err = lapi.OpenKeys(filepath.Join(state, bouncersFile)); err != nil {
+		return nil, err
+	}
+	c := current().Config().LAPI
+	if c.Listen == "" {
+		return b, nil
+	}
+	o := lapi.Options{Table: table, Keys: b.keys, Log: b.log, Now: now, Observed: b.isObserved, Units: c.ClientUnits}
+	if len(o.Units) == 0 {
+		o.Units = []string{"bouncer-ou"}
+	}
+	if c.Origin == "operator" {
+		o.Operator = operator
+	}
+	for _, text := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, current().Config().At("lapi.trusted_proxies", "%v", err)
+		}
+		o.Proxies = append(o.Proxies, p)
+	}
+	b.server = lapi.New(o)
+	b.observe()
+	return b, nil
+}
+
+// isObserved says that a topic's bans are counted and not enforced.
+func (b *bouncers) isObserved(t ban.Topic) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.observed[t]
+}
+
+// observe takes over which topics are observed, and has bouncers told of the
+// bans of those that changed.
+func (b *bouncers) observe() {
+	if b.server == nil {
+		return
+	}
+	var changed []ban.Topic
+	b.mu.Lock()
+	for _, t := range b.settings().Topics() {
+		if b.observed[t.Topic] != t.Scope.Observe {
+			b.observed[t.Topic] = t.Scope.Observe
+			changed = append(changed, t.Topic)
+		}
+	}
+	b.mu.Unlock()
+	for _, t := range changed {
+		b.server.Recent().Touch(t)
+	}
+}
+
+// run answers until ctx ends.
+func (b *bouncers) run(ctx context.Context) error {
+	if b.server == nil {
+		return nil
+	}
+	c := b.settings().Config().LAPI
+	l, err := listenForBouncers(ctx, c)
+	if err != nil {
+		return fmt.Errorf("answering bouncers: %w", err)
+	}
+	b.mu.Lock()
+	b.at = c.Listen
+	if !strings.HasPrefix(c.Listen, "/") {
+		b.at = l.Addr().String()
+	}
+	b.mu.Unlock()
+	b.log.InfoContext(ctx, "bouncers are answered", slog.String("address", b.Listen()))
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return b.server.Recent().Run(ctx) })
+	group.Go(func() error { return control.Serve(ctx, l, b.server, b.log) })
+	return group.Wait()
+}
+
+// listenForBouncers listens on a unix socket or on TCP, there with TLS where a
+// certificate is named.
+func listenForBouncers(ctx context.Context, c config.LAPI) (net.Listener, error) {
+	if strings.HasPrefix(c.Listen, "/") {
+		return control.Listen(c.Listen)
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", c.Listen)
+	if err != nil || c.Certificate == "" {
+		return l, err
+	}
+	conf, err := bouncersTLS(c)
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return tls.NewListener(l, conf), nil
+}
+
+func bouncersTLS(c config.LAPI) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
+	if err != nil {
+		return nil, err
+	}
+	conf := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if c.ClientCA == "" {
+		return conf, nil
+	}
+	pem, err := os.ReadFile(c.ClientCA)
+	if err != nil {
+		return nil, err
+	}
+	conf.ClientCAs, conf.ClientAuth = x509.NewCertPool(), tls.VerifyClientCertIfGiven
+	if !conf.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate", c.ClientCA)
+	}
+	return conf, nil
+}
+
+// Keys implements [api.Bouncers].
+func (b *bouncers) Keys() *lapi.Keys { return b.keys }
+
+// Listen implements [api.Bouncers].
+func (b *bouncers) Listen() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.at
+}
+
+// Clients implements [api.Bouncers].
+func (b *bouncers) Clients() []lapi.Status {
+	if b.server == nil {
+		return nil
+	}
+	return b.server.Clients()
+}

@@ -1,0 +1,129 @@
+package lapi
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// maxClients bounds the clients that are remembered, a key and address each.
+const maxClients = 4096
+
+// identity is a bouncer at an address: each has its own place in the stream.
+type identity struct {
+	name string
+	from netip.Addr
+}
+
+// client is what is known of a bouncer at an address since the agent started.
+type client struct {
+	kind, version string
+	topics        []ban.Topic
+	// seq is the newest event when its last answered pull began, and started
+	// that it was given everything once.
+	seq     uint64
+	started bool
+	pulled  time.Duration // of the process
+	pause   time.Duration // the longest between two pulls
+	pull    time.Time
+	told    int // decisions of the last full answer
+	dropped map[string]Dropped
+	flat    bool // understands no ranges
+}
+
+// Dropped is traffic that a bouncer refused.
+type Dropped struct {
+	Packets, Bytes, Requests uint64
+}
+
+// Status describes a client for people.
+type Status struct {
+	Name    string
+	From    netip.Addr
+	Kind    string // of its User-Agent; "" before its first request
+	Version string
+	Topics  []ban.Topic
+	Pulled  time.Time // the last answered pull, zero for none
+	Told    int       // decisions of the last full answer
+	// Dropped is the traffic that it reported as refused, by the origin that it
+	// was told with the decision.
+	Dropped map[string]Dropped
+	// Flat says that the program cuts ranges to their first address or passes
+	// them over, so that only small ones reach it, one address after the other.
+	Flat bool
+}
+
+// clients remembers who asks.
+type clients struct {
+	mu   sync.Mutex
+	list map[identity]*client
+}
+
+// of gives the client, made where it is new. The one that was silent longest
+// makes room: it is given everything when it comes back.
+func (c *clients) of(id identity, userAgent string, topics []ban.Topic, now time.Duration) *client {
+	x, ok := c.list[id]
+	if !ok {
+		if len(c.list) >= maxClients {
+			var oldest identity
+			least := time.Duration(1<<63 - 1)
+			for i, x := range c.list {
+				if x.pulled < least {
+					oldest, least = i, x.pulled
+				}
+			}
+			delete(c.list, oldest)
+		}
+		x = &client{pulled: now}
+		c.list[id] = x
+	}
+	x.topics = topics
+	if x.kind == "" || !strings.HasPrefix(userAgent, x.kind+"/") {
+		x.kind, x.version = kindOf(userAgent)
+		x.flat = cutsRanges(x.kind)
+	}
+	return x
+}
+
+// kindOf reads a User-Agent, kind/version with one slash.
+func kindOf(userAgent string) (kind, version string) {
+	userAgent = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, userAgent)
+	userAgent = userAgent[:min(len(userAgent), 64)]
+	kind, version, ok := strings.Cut(userAgent, "/")
+	if !ok || kind == "" || strings.ContainsAny(version, "/ ") {
+		return strings.Fields(kind + " unknown")[0], "N/A"
+	}
+	return kind, version
+}
+
+// cutsRanges knows the programs that enforce a range for its first address
+// only, or not at all: cs-firewall-bouncer with nftables and Traefik's plugin
+// in stream mode. Which mode they are in is not told.
+func cutsRanges(kind string) bool {
+	return kind == "crowdsec-firewall-bouncer" || kind == "Crowdsec-Bouncer-Traefik-Plugin"
+}
+
+// status lists the clients, by name and address.
+func (c *clients) status() (list []Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, x := range c.list {
+		s := Status{Name: id.name, From: id.from, Kind: x.kind, Version: x.version, Topics: x.topics, Pulled: x.pull, Told: x.told, Flat: x.flat, Dropped: map[string]Dropped{}}
+		for origin, d := range x.dropped {
+			s.Dropped[origin] = d
+		}
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b Status) int { return cmp.Or(strings.Compare(a.Name, b.Name), a.From.Compare(b.From)) })
+	return list
+}

@@ -1,0 +1,310 @@
+// Package lapi answers CrowdSec's bouncers: the part of CrowdSec's local API
+// that programs use which enforce bans, so that every one of them can enforce
+// this node's. docs/compat/crowdsec-bouncers.md has the answers and the
+// behaviours of clients that they respect.
+package lapi
+
+import (
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/compat/recent"
+	"banmesh/internal/export"
+)
+
+// Options are the parts that a [Server] reads. Table, Keys and Log are required.
+type Options struct {
+	Table *export.Table
+	Keys  *Keys
+	Log   *slog.Logger
+	Now   func() time.Time // nil means [time.Now]
+	// Elapsed is the time of the process, which no change of the clock moves.
+	Elapsed func() time.Duration
+	// Observed says that a topic's bans are counted and not enforced: bouncers
+	// get none of them.
+	Observed func(ban.Topic) bool
+	// Operator names the operator that is a ban's origin, made of letters,
+	// digits, dash and underscore; nil makes two origins, here and network.
+	Operator func(ban.Topic, ban.Target) string
+	// Units are the organisational units whose client certificates are bouncers.
+	Units []string
+	// Proxies are the peers whose X-Forwarded-For is believed.
+	Proxies []netip.Prefix
+	// WriteTimeout is how long a part of an answer may take to be read; 0 means
+	// 10 seconds.
+	WriteTimeout time.Duration
+}
+
+// A Server answers bouncers.
+type Server struct {
+	o       Options
+	recent  *recent.Log
+	clients clients
+	answers answers
+	origins origins
+	refused refusals
+	// metrics bounds the reports of traffic that are read at once.
+	metrics chan struct{}
+}
+
+// New makes a server; [Server.Follow] has to run.
+func New(o Options) *Server {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Elapsed == nil {
+		start := time.Now()
+		o.Elapsed = func() time.Duration { return time.Since(start) }
+	}
+	if o.Observed == nil {
+		o.Observed = func(ban.Topic) bool { return false }
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = 10 * time.Second
+	}
+	return &Server{
+		o: o, recent: recent.New(o.Table, o.Now, o.Elapsed), clients: clients{list: map[identity]*client{}},
+		metrics: make(chan struct{}, 4),
+	}
+}
+
+// Recent is the log of changes that has to run.
+func (s *Server) Recent() *recent.Log { return s.recent }
+
+// Clients lists those who asked since the start.
+func (s *Server) Clients() []Status { return s.clients.status() }
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer, ok := map[string]map[string]func(http.ResponseWriter, *http.Request, identity, Bouncer){
+		"/v1/decisions":        {http.MethodGet: s.decisions, http.MethodHead: s.alive},
+		"/v1/decisions/stream": {http.MethodGet: s.stream, http.MethodHead: s.alive},
+		"/v1/usage-metrics":    {http.MethodPost: s.usage},
+		"/health":              {http.MethodGet: nil, http.MethodHead: nil},
+	}[r.URL.Path]
+	if !ok {
+		fault(w, http.StatusNotFound, "page or resource not found")
+		return
+	}
+	f, ok := answer[r.Method]
+	switch {
+	case !ok:
+		fault(w, http.StatusMethodNotAllowed, "method not allowed")
+	case f == nil:
+		write(w, http.StatusOK, []byte(`{"status":"up"}`))
+	default:
+		b, id, ok := s.admit(r)
+		if !ok {
+			fault(w, http.StatusForbidden, "access forbidden")
+			return
+		}
+		f(w, r, id, b)
+	}
+}
+
+// admit finds out who asks: by key, or by a client certificate that the
+// listener has verified.
+func (s *Server) admit(r *http.Request) (Bouncer, identity, bool) {
+	from := s.peer(r)
+	if key := r.Header.Get("X-Api-Key"); key != "" {
+		if b, ok := s.o.Keys.of(key); ok {
+			return b, identity{b.Name, from}, true
+		}
+		s.refused.note(s.o.Log, from, s.o.Elapsed())
+		return Bouncer{}, identity{}, false
+	}
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		if name, ok := s.certified(r.TLS.PeerCertificates[0]); ok {
+			return Bouncer{Name: name}, identity{name, from}, true
+		}
+	}
+	s.refused.note(s.o.Log, from, s.o.Elapsed())
+	return Bouncer{}, identity{}, false
+}
+
+func (s *Server) certified(c *x509.Certificate) (name string, ok bool) {
+	unit := func(u string) bool { return slices.Contains(s.o.Units, u) }
+	return c.Subject.CommonName, plainName(c.Subject.CommonName) && slices.ContainsFunc(c.Subject.OrganizationalUnit, unit)
+}
+
+// peer gives the client's address; the zero address for a unix socket. Behind a
+// proxy that is believed it is the last address that is no such proxy.
+func (s *Server) peer(r *http.Request) netip.Addr {
+	from := addrOf(r.RemoteAddr)
+	if !s.trusted(from) {
+		return from
+	}
+	named := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, text := range slices.Backward(named) {
+		a, err := netip.ParseAddr(strings.TrimSpace(text))
+		if err != nil {
+			break
+		}
+		if from = a.Unmap().WithZone(""); !s.trusted(from) {
+			break
+		}
+	}
+	return from
+}
+
+func (s *Server) trusted(a netip.Addr) bool {
+	return slices.ContainsFunc(s.o.Proxies, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+func addrOf(remote string) netip.Addr {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, _ := netip.ParseAddr(host)
+	return a.Unmap().WithZone("")
+}
+
+// alive answers whether a key is valid, and moves nothing.
+func (s *Server) alive(w http.ResponseWriter, _ *http.Request, _ identity, _ Bouncer) {
+	w.WriteHeader(http.StatusOK)
+}
+
+// decisions answers a bouncer that asks about one address at a time, or for a
+// list. Nothing is the word null, without a line feed: nginx's bouncer reads
+// anything else as a fault and refuses every visitor.
+func (s *Server) decisions(w http.ResponseWriter, r *http.Request, id identity, b Bouncer) {
+	f, p, err := readQuery(r.URL.Query(), s.topics(b))
+	if err != nil {
+		fault(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	now := s.o.Now()
+	var found []decision
+	if p.around.IsValid() && !p.inside {
+		found = s.covering(&f, p)
+	} else {
+		found = s.listed(&f, p)
+	}
+	s.pulled(id, r, b, s.recent.Newest(), false, len(found))
+	if len(found) == 0 {
+		write(w, http.StatusOK, []byte("null"))
+		return
+	}
+	s.send(w, r, appendList(make([]byte, 0, 160*len(found)), found, now))
+}
+
+// topics gives the topics that a bouncer is told of.
+func (s *Server) topics(b Bouncer) []ban.Topic { return b.Topics }
+
+// covering gives the decisions about an address or range, the longest first.
+func (s *Server) covering(f *filter, p page) (found []decision) {
+	target, err := ban.TargetOfPrefix(p.around)
+	if err != nil {
+		return nil // no ban can be of such a prefix, nor around it
+	}
+	by := map[ban.Target][]export.Entry{}
+	for _, e := range s.o.Table.Check(target) {
+		if !s.o.Observed(e.Topic) {
+			by[e.Target] = append(by[e.Target], e)
+		}
+	}
+	for _, entries := range by {
+		if d, ok := f.strongest(entries, s.origin); ok {
+			found = append(found, d)
+		}
+	}
+	slices.SortFunc(found, byEnd)
+	return cut(found, p)
+}
+
+// listed gives every decision that the filter lets through, in order of ids.
+func (s *Server) listed(f *filter, p page) []decision {
+	found := s.all(f)
+	if p.around.IsValid() {
+		found = slices.DeleteFunc(found, func(d decision) bool {
+			return !(p.around.Bits() <= d.prefix.Bits() && p.around.Contains(d.prefix.Addr()))
+		})
+	}
+	if p.idGreater > 0 || p.limit > 0 || p.offset > 0 {
+		found = slices.DeleteFunc(found, func(d decision) bool { return d.id() <= p.idGreater })
+		slices.SortFunc(found, func(a, b decision) int { return int(min(max(a.id()-b.id(), -1), 1)) })
+	}
+	return cut(found, p)
+}
+
+func cut(list []decision, p page) []decision {
+	list = list[min(p.offset, len(list)):]
+	if p.limit > 0 {
+		list = list[:min(p.limit, len(list))]
+	}
+	return list
+}
+
+// all gives one decision for each banned address or range.
+func (s *Server) all(f *filter) (found []decision) {
+	_, entries := s.o.Table.Snapshot()
+	var of []export.Entry // the bans of one target, which come together
+	add := func() {
+		if d, ok := f.strongest(of, s.origin); ok {
+			found = append(found, d)
+		}
+		of = of[:0]
+	}
+	for e := range entries {
+		if len(of) > 0 && of[0].Target != e.Target {
+			add()
+		}
+		if !s.o.Observed(e.Topic) {
+			of = append(of, e)
+		}
+	}
+	add()
+	return found
+}
+
+func (s *Server) origin(e export.Entry) string {
+	switch {
+	case s.o.Operator != nil:
+		return s.origins.of(s.o.Operator(e.Topic, e.Target))
+	case e.Here:
+		return OriginHere
+	}
+	return OriginNetwork
+}
+
+// send writes a long answer to a reader that may be slow, in parts that each
+// have their time.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, b []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	control := http.NewResponseController(w)
+	for len(b) > 0 {
+		// A writer that knows no deadline, as in a test, has nobody to wait for.
+		_ = control.SetWriteDeadline(time.Now().Add(s.o.WriteTimeout))
+		n := min(len(b), 64<<10)
+		if _, err := w.Write(b[:n]); err != nil {
+			s.o.Log.Debug("an answer was not read to its end", slog.String("peer", r.RemoteAddr), slog.Any("error", err))
+			return
+		}
+		b = b[n:]
+	}
+	_ = control.SetWriteDeadline(time.Time{})
+}
+
+func write(w http.ResponseWriter, status int, b []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the client went away: there is nobody to tell
+}
+
+func fault(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, `{"message":`+quote(text)+`}`)
+}
+
+var errTooLong = errors.New("too long")

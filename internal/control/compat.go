@@ -1,0 +1,52 @@
+package control
+
+import (
+	"time"
+
+	"banmesh/internal/ban"
+)
+
+// Compat is a protocol of another program that this node speaks, in an answer of
+// GET /v1/status.
+type Compat struct {
+	Protocol string         `json:"protocol"` // "lapi"
+	Listen   string         `json:"listen"`
+	Clients  []CompatClient `json:"clients"`
+}
+
+// CompatClient is a program that asked since the agent started.
+type CompatClient struct {
+	Name    string      `json:"name"`
+	From    string      `json:"from,omitempty"` // its address, "" on a unix socket
+	Kind    string      `json:"kind,omitempty"` // as it says of itself
+	Version string      `json:"version,omitempty"`
+	Topics  []ban.Topic `json:"topics,omitempty"` // empty means all
+	Last    time.Time   `json:"last,omitzero"`    // its last answered question
+	Told    int         `json:"told"`             // bans in the last full answer
+	// Requests and Packets it reported as refused, all origins together.
+	Requests uint64 `json:"requests"`
+	Packets  uint64 `json:"packets"`
+	// Warning says what this program does otherwise than its operator may think.
+	Warning string `json:"warning,omitempty"`
+}
+
+// Bouncer is an element of the answer to GET /v1/bouncers: a program that may
+// ask for bans with a key of its own.
+type Bouncer struct {
+	Name    string         `json:"name"`
+	Topics  []ban.Topic    `json:"topics,omitempty"` // empty means all
+	Created time.Time      `json:"created"`
+	Clients []CompatClient `json:"clients"`
+}
+
+// BouncerRequest is the body of POST /v1/bouncers and /v1/bouncers/remove.
+type BouncerRequest struct {
+	Name   string      `json:"name"`
+	Topics []ban.Topic `json:"topics,omitempty"`
+}
+
+// BouncerKey answers POST /v1/bouncers: the key is told this once.
+type BouncerKey struct {
+	Key    string `json:"key"`
+	Listen string `json:"listen"` // where it is to be used, "" while [lapi] is off
+}
