@@ -17,10 +17,8 @@ func (n *Firewall) adopt() error {
 	sums, err := n.k.elements(mapChecksums)
 	if isGone(err) {
 		// The table went meanwhile, or is one that no version of ours made.
-		n.have, n.reload = nil, reloadForced
-		for i := range n.wide {
-			n.wide[i].dirty, n.wide[i].unknown = true, true
-		}
+		n.have = nil
+		n.contentsUnknown()
 		return nil
 	}
 	if err != nil {

@@ -65,11 +65,12 @@ func (n *Firewall) Check(ctx context.Context) (firewall.Drift, error) {
 	}
 	var d firewall.Drift
 	err := n.check(ctx, &d)
+	d.Changed = d.Changed || len(d.What) > 0
 	d.Pending, d.Bans, d.Off = len(n.pending), n.state.Size(), n.off
 	if n.reload != reloadNone && !n.off {
 		d.Pending = d.Bans
 	}
-	d.Cured = d.Changed && err == nil && d.Pending == 0
+	d.Cured = d.Changed && err == nil && d.Pending == 0 && n.suspectAt.IsZero()
 	if d.Changed {
 		n.log.Warn("firewall was changed by another program", "what", strings.Join(d.What, "; "), "cured", d.Cured)
 	}
@@ -110,11 +111,9 @@ func (n *Firewall) check(ctx context.Context, d *firewall.Drift) error {
 			return err
 		}
 	}
-	if n.reload == reloadNone && len(n.pending) == 0 {
-		if moved || !n.suspectAt.IsZero() && n.clock.at.Sub(n.suspectAt) > countSlack*time.Second {
-			if err := n.verifyBans(now, d, moved); err != nil {
-				return err
-			}
+	if moved && n.reload == reloadNone && len(n.pending) == 0 {
+		if err := n.verifyBans(now, d); err != nil {
+			return err
 		}
 	}
 	if moved {
@@ -123,5 +122,17 @@ func (n *Firewall) check(ctx context.Context, d *firewall.Drift) error {
 			return n.explain("reading the generation", err)
 		}
 	}
-	return errors.Join(n.flushPending(ctx), n.writeDirty(now), n.cut())
+	return errors.Join(n.writeAll(ctx, now), n.cut())
+}
+
+// writeAll writes all that is pending, and then looks for bans that nobody
+// wants where there may be any.
+func (n *Firewall) writeAll(ctx context.Context, now desired.Second) error {
+	err := n.flushPending(ctx)
+	if err == nil && !n.suspectAt.IsZero() && n.reload == reloadNone && len(n.pending) == 0 {
+		if err = n.removeStrangers(now); err == nil {
+			err = n.flushPending(ctx)
+		}
+	}
+	return errors.Join(err, n.writeDirty(now))
 }

@@ -65,20 +65,33 @@ const (
 	tablePersist = 0x4
 )
 
+// nftaTableHandle is unknown to x/sys.
+const nftaTableHandle = 4
+
 // tableFlags gives the flags of the table, or [errNoTable].
-func (k *kernel) tableFlags() (flags uint32, err error) {
+func (k *kernel) tableFlags() (uint32, error) {
+	flags, _, err := k.tableState()
+	return flags, err
+}
+
+// tableState gives the flags of the table and its handle, which no table of
+// before or after has, or [errNoTable].
+func (k *kernel) tableState() (flags uint32, handle uint64, err error) {
 	err = k.ask(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET, func(w *writer) { w.text(unix.NFTA_TABLE_NAME, k.table) }, func(m message) error {
 		for a, rest, ok := nextAttr(m.attrs()); ok; a, rest, ok = nextAttr(rest) {
-			if a.kind == unix.NFTA_TABLE_FLAGS {
+			switch a.kind {
+			case unix.NFTA_TABLE_FLAGS:
 				flags = a.u32()
+			case nftaTableHandle:
+				handle = a.u64()
 			}
 		}
 		return nil
 	})
 	if errors.Is(err, unix.ENOENT) {
-		return 0, errNoTable
+		return 0, 0, errNoTable
 	}
-	return flags, err
+	return flags, handle, err
 }
 
 var errNoTable = errors.New("the table is not there")

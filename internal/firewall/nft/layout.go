@@ -18,6 +18,7 @@ import (
 type ruleset struct {
 	comment  string
 	owned    bool
+	handle   uint64 // as read
 	counters []string
 	sets     []set
 	chains   []chain

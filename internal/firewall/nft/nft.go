@@ -42,6 +42,10 @@ type Firewall struct {
 	have    *ruleset // the table as last written or read; nil when unknown
 	gen     uint32   // the generation after our last write
 	foreign bool     // somebody else may have written since
+	handle  uint64   // of our table, 0 when unknown
+	// replaced says that the last read found another table than ours in its
+	// place.
+	replaced bool
 
 	state   *desired.State
 	adopted bool // the kernel's bans are known to be those of state, but for pending
@@ -52,7 +56,7 @@ type Firewall struct {
 	forced  bool // which of the pending elements the kernel has is not known
 	reload  reload
 	// suspectAt, when set, is since when the maps may hold bans that nobody
-	// wants, left by an earlier process.
+	// wants: an earlier process left them, or another program and a cure.
 	suspectAt time.Time
 
 	checksumsLost bool // the checksums in the kernel are to be written anew

@@ -59,7 +59,7 @@ const (
 	wideSoon = 5 * time.Millisecond
 )
 
-// payWide writes the interval maps that changed. The kernel walks the whole
+// flushPrefixes writes the interval maps that changed. The kernel walks the whole
 // tree for each transaction, so all changes of a map go into one: the
 // difference where little changed, everything where the difference is refused.
 func (n *Firewall) flushPrefixes(now desired.Second) error {

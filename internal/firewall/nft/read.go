@@ -26,14 +26,14 @@ func (k *kernel) read(fixed func(set string) bool) (*ruleset, error) {
 }
 
 func (k *kernel) readOnce(fixed func(set string) bool) (*ruleset, error) {
-	flags, err := k.tableFlags()
+	flags, handle, err := k.tableState()
 	if err != nil {
 		return nil, err
 	}
 	if flags&tableDormant != 0 {
 		return nil, errDormant
 	}
-	r := &ruleset{owned: flags&tableOwner != 0}
+	r := &ruleset{owned: flags&tableOwner != 0, handle: handle}
 	for _, part := range []struct {
 		name string
 		kind uint16

@@ -63,7 +63,7 @@ func (n *Firewall) Replace(ctx context.Context, bans iter.Seq[firewall.Ban]) err
 		return refused.Err(n.config.Cap)
 	}
 	n.sockets.due = n.state.Size() > 0
-	return errors.Join(refused.Err(n.config.Cap), n.flushPending(ctx), n.writeDirty(now), n.cut())
+	return errors.Join(refused.Err(n.config.Cap), n.writeAll(ctx, now), n.cut())
 }
 
 // Apply implements [Firewall].

@@ -66,6 +66,9 @@ func (n *Firewall) structure() (what []string, err error) {
 		clear(n.pending)
 		n.checksumsLost = true
 		n.trapsDue = time.Time{}
+		if _, n.handle, err = n.k.tableState(); err != nil {
+			return what, n.explain("reading the table", err)
+		}
 	}
 	return what, nil
 }
@@ -88,7 +91,13 @@ func (n *Firewall) readTable(want *ruleset) (fresh string, err error) {
 		return wasDormant, nil
 	case err != nil:
 		return "", n.explain("reading the table", err)
-	case have.owned != n.owned && n.owned:
+	}
+	if n.handle != 0 && have.handle != n.handle {
+		n.replaced = true
+		n.contentsUnknown()
+	}
+	n.handle = have.handle
+	if have.owned != n.owned && n.owned {
 		// An orphan of an earlier process is taken over by naming it again.
 		n.k.tx.begin()
 		n.k.tx.change(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, unix.NFTA_TABLE_NAME, n.config.Table)
@@ -100,6 +109,14 @@ func (n *Firewall) readTable(want *ruleset) (fresh string, err error) {
 	}
 	n.have = have
 	return "", nil
+}
+
+// contentsUnknown makes every ban pending, and looks for strangers afterwards.
+func (n *Firewall) contentsUnknown() {
+	n.reload, n.suspectAt, n.checksumsLost = reloadForced, n.clock.at, true
+	for i := range n.wide {
+		n.wide[i].dirty, n.wide[i].unknown = true, true
+	}
 }
 
 // flush commits and keeps account of the generation, so that the next Check

@@ -1,10 +1,7 @@
 package nft
 
 import (
-	"encoding/binary"
-	"fmt"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,45 +15,61 @@ func (n *Firewall) verifyTable(d *firewall.Drift) error {
 	n.have = nil
 	what, err := n.structure()
 	d.What = append(d.What, what...)
-	d.Changed = d.Changed || len(what) > 0
+	if n.replaced {
+		n.replaced = false
+		d.What = append(d.What, "the table was replaced by another one")
+	}
 	return err
 }
 
-// verifyBans compares the maps with the bans by counting and by samples, never
-// by reading them back, which takes the kernel minutes where they are large.
-func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift, moved bool) error {
+// verifyBans compares the maps with the bans: small ones whole, large ones by
+// counting and by samples, since reading one of those back takes the kernel
+// minutes.
+func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift) error {
 	n.state.Sweep(now-countSlack, true)
-	suspect := !n.suspectAt.IsZero()
-	n.suspectAt = time.Time{}
 	most, least := n.state.Counts(now + countSlack)
 	for k := desired.KindHost4; k <= desired.KindNet6; k++ {
-		count, known, err := n.k.count(mapNames[k])
-		if err != nil {
-			return n.explain("counting bans", err)
-		}
-		other, err := n.sample(k, now)
+		small, err := n.readable(k, readBack)
 		if err != nil {
 			return err
 		}
-		switch {
-		case known && int(count) < least[k]:
-			d.What = append(d.What, fmt.Sprintf("%d bans were gone from %s", least[k]-int(count), mapNames[k]))
-			n.reload = reloadForced
-		case other:
-			d.What = append(d.What, "bans in "+mapNames[k]+" were others")
-			n.reload = reloadForced
-		case known && int(count) > most[k]:
-			d.What = append(d.What, fmt.Sprintf("%d bans in %s were not wanted", int(count)-most[k], mapNames[k]))
-			fallthrough
-		case !known && suspect:
-			if err := n.replaceMap(k, now); err != nil {
-				return err
-			}
+		var m mapDifference
+		if small {
+			m, err = n.compareMap(k, now)
+		} else if m, err = n.countMap(k, now, most[k], least[k]); m != (mapDifference{}) {
+			n.reload, n.suspectAt = reloadForced, n.clock.at
 		}
+		if err != nil {
+			return err
+		}
+		m.told(d, mapNames[k])
 	}
+	return n.verifyWide(now, d)
+}
+
+// countMap compares a large map by counting and by samples.
+func (n *Firewall) countMap(k desired.Kind, now desired.Second, most, least int) (m mapDifference, err error) {
+	count, known, err := n.k.count(mapNames[k])
+	if err != nil {
+		return m, n.explain("counting bans", err)
+	}
+	if known {
+		m.gone, m.strangers = max(least-int(count), 0), max(int(count)-most, 0)
+	}
+	if !n.suspectAt.IsZero() {
+		m.strangers = 0 // of an earlier process, and about to go
+	}
+	if m.gone == 0 {
+		m.other, err = n.sample(k, now)
+	}
+	return m, err
+}
+
+// verifyWide compares the interval maps with the prefixes that were written.
+func (n *Firewall) verifyWide(now desired.Second, d *firewall.Drift) error {
 	for i := range n.wide {
 		w := &n.wide[i]
-		if !moved || w.dirty {
+		if w.dirty {
 			continue
 		}
 		count, known, err := n.k.count(wideNames[i])
@@ -64,12 +77,17 @@ func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift, moved bool)
 			return n.explain("counting prefixes", err)
 		}
 		low, high := spread(w.held, now)
-		if known && (int(count) < low || int(count) > high) {
+		other := known && (int(count) < low || int(count) > high)
+		if !other && len(w.held) <= readBack {
+			if other, err = n.compareWide(i, now); err != nil {
+				return err
+			}
+		}
+		if other {
 			d.What = append(d.What, "prefixes in "+wideNames[i]+" were others")
 			w.dirty, w.unknown = true, true
 		}
 	}
-	d.Changed = d.Changed || len(d.What) > 0
 	return nil
 }
 
@@ -88,28 +106,26 @@ func spread(segments []desired.Segment, now desired.Second) (low, high int) {
 	return low, high
 }
 
-// sample looks up some bans of a map, others each time, and says whether one
-// is not as it ought to be.
-func (n *Firewall) sample(k desired.Kind, now desired.Second) (other bool, err error) {
+// sample looks up some bans of a map, others each time, and gives how many are
+// not as they ought to be.
+func (n *Firewall) sample(k desired.Kind, now desired.Second) (other int, err error) {
 	left := sampled
 	n.state.EachOf(k, func(p netip.Prefix, v desired.Slot) bool {
-		if v.Until <= now+countSlack {
-			left--
+		if left--; v.Until <= now+countSlack {
 			return left > 0
 		}
-		var data []byte
-		data, err = n.k.get(mapNames[k], appendKey(nil, p))
-		switch {
+		right := false
+		switch err = n.k.lookup(mapNames[k], appendKey(nil, p), func(attrs []byte) { right = n.asWanted(attrs, v) }); {
 		case isGone(err):
-			other, err = true, nil
+			err = nil
 		case err != nil:
 			err = n.explain("looking a ban up", err)
 			return false
-		case len(data) != 4 || binary.NativeEndian.Uint32(data) != n.state.Classes[v.Class].ID:
-			other = true
 		}
-		left--
-		return left > 0 && !other
+		if !right {
+			other++
+		}
+		return left > 0
 	})
 	return other, err
 }
