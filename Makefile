@@ -63,6 +63,7 @@ install: build
 	install -D -m 0755 bin/broker $(DESTDIR)/usr/local/bin/broker
 	install -D -m 0644 deploy/systemd/banmesh-agent.service $(DESTDIR)/etc/systemd/system/banmesh-agent.service
 	install -D -m 0644 deploy/systemd/banmesh-agent-gate.socket $(DESTDIR)/etc/systemd/system/banmesh-agent-gate.socket
+	install -D -m 0644 deploy/systemd/banmesh-ipsets.service $(DESTDIR)/etc/systemd/system/banmesh-ipsets.service
 	install -D -m 0644 deploy/broker/banmesh-broker.service $(DESTDIR)/etc/systemd/system/banmesh-broker.service
 	install -D -m 0644 deploy/systemd/banmesh.sysusers $(DESTDIR)/usr/lib/sysusers.d/banmesh.conf
 	@echo "next: systemd-sysusers && systemctl daemon-reload && systemctl enable --now banmesh-agent"

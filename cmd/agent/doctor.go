@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/enforcers"
 	"banmesh/internal/neverban"
 	"banmesh/internal/settings"
 )
@@ -44,7 +45,8 @@ type examined struct {
 	exempt   []control.Exemption
 	feeds    []control.Feed
 	table    tableState
-	admin    netip.Addr // from where whoever asks is logged in, or invalid
+	boot     []firewall.Restorer // who loads saved rules at boot
+	admin    netip.Addr          // from where whoever asks is logged in, or invalid
 	clock    clockState
 }
 
@@ -133,9 +135,11 @@ func examine(c *cobra.Command, p *paths) examined {
 			e.running = errors.Join(e.running, err)
 		}
 	}
-	if chosen := p.enforcer(); chosen.Name() == e.status.Enforcement {
+	chosen, setup := p.chosen()
+	if chosen.Name() == e.status.Enforcement {
 		e.table = kernelTable(c.Context(), chosen)
 	}
+	e.boot = enforcers.Restorers(chosen, setup)
 	return e
 }
 
@@ -214,6 +218,9 @@ func diagnose(e examined) (list []finding) {
 		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans are not enforced (%s): %s", s.Enforcement, cmp.Or(s.Reason, "it was configured so"))
 	}
 	e.firewall(note)
+	for _, r := range e.boot {
+		note("boot", !r.Fails, r.Fix, "%s", r.Text)
+	}
 	for _, w := range s.Warnings {
 		note(w.Code, false, w.Fix, "%s", w.Text)
 	}

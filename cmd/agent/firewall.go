@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,20 +24,28 @@ import (
 func newFirewallCommand(p *paths) *cobra.Command {
 	return group("firewall", "Look at the kernel's bans, and end them in an emergency",
 		newFirewallShowCommand(p), newFirewallCheckCommand(p), newFirewallFlushCommand(p),
-		newFirewallPanicCommand(p), newFirewallResumeCommand(p))
+		newFirewallPanicCommand(p), newFirewallResumeCommand(p), newFirewallPrepareCommand(p))
 }
 
 // enforcer gives the one that the configuration names. An emergency
 // command must work with a broken configuration, too, so nothing more of it is
 // read, and with none that can be read it is the default.
 func (p *paths) enforcer() firewall.Enforcer {
+	e, _ := p.chosen()
+	return e
+}
+
+// chosen gives the enforcer with its setup.
+func (p *paths) chosen() (firewall.Enforcer, firewall.Setup) {
 	sw := agent.SwitchFile(p.state)
 	if l, err := config.Load(p.config); err == nil {
-		if e, err := enforcers.Find(l.Firewall.Enforcer, settings.Setup(l.Firewall, sw)); err == nil {
-			return e
+		setup := settings.Setup(l.Firewall, sw)
+		if e, err := enforcers.Find(l.Firewall.Enforcer, setup); err == nil {
+			return e, setup
 		}
 	}
-	return enforcers.All(firewall.Setup{Switch: sw})[0]
+	setup := firewall.Setup{Switch: sw}
+	return enforcers.All(setup)[0], setup
 }
 
 // topics gives the names of the configured topics, for counters that go by
@@ -123,12 +132,13 @@ func newFirewallCheckCommand(p *paths) *cobra.Command {
 		Use:     "check",
 		Short:   "Say whether bans can be enforced here, and who else filters packets",
 		Example: "  agent firewall check",
-		Long: `Say whether bans can be enforced here, which of the kernel's newer features are used, and in which order
-packets meet this and other programs' chains. It changes nothing.
+		Long: `Say whether bans can be enforced here, which of the kernel's newer features are used, in which order
+packets meet this and other programs' chains, and whether a program that loads saved rules at boot
+(netfilter-persistent, iptables-services, ufw) would fail for the sake of ours. It changes nothing.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			e := p.enforcer()
+			e, setup := p.chosen()
 			can, err := e.Probe(c.Context())
 			if err != nil {
 				return err
@@ -139,13 +149,18 @@ packets meet this and other programs' chains. It changes nothing.
 					return firewallError(err)
 				}
 			}
+			boot := enforcers.Restorers(e, setup)
 			if asJSON {
-				err = cli.JSON(c.OutOrStdout(), map[string]any{"enforcer": e.Name(), "capability": can, "chains": others})
-			} else {
-				err = printCapability(c.OutOrStdout(), e, can, others)
+				err = cli.JSON(c.OutOrStdout(), map[string]any{"enforcer": e.Name(), "capability": can, "chains": others, "boot": boot})
+			} else if err = printCapability(c.OutOrStdout(), e, can, others); err == nil {
+				printRestorers(c.OutOrStdout(), boot)
 			}
-			if err == nil && !can.Enforce {
+			switch {
+			case err != nil:
+			case !can.Enforce:
 				err = errors.New("bans cannot be enforced here: " + can.Reason)
+			case slices.ContainsFunc(boot, func(r firewall.Restorer) bool { return r.Fails }):
+				err = &cli.Error{Err: errors.New("saved rules would not be loaded at the next boot"), Code: cli.ExitPartly}
 			}
 			return err
 		},
@@ -167,6 +182,42 @@ func printCapability(w io.Writer, e firewall.Enforcer, can firewall.Capability, 
 	}
 	fmt.Fprintln(w)
 	return printChains(w, chains)
+}
+
+// printRestorers tells who loads saved rules at boot.
+func printRestorers(w io.Writer, list []firewall.Restorer) {
+	for _, r := range list {
+		fmt.Fprintf(w, "\n%s\n", r.Text)
+		if r.Fix != "" {
+			fmt.Fprintf(w, "  fix: %s\n", r.Fix)
+		}
+	}
+}
+
+func newFirewallPrepareCommand(p *paths) *cobra.Command {
+	return &cobra.Command{
+		Use:     "prepare",
+		Short:   "Create the ipsets that saved iptables rules name, at boot",
+		Example: "  agent firewall prepare",
+		Long: `Create, empty, each ipset of an agent that the rules saved by netfilter-persistent or iptables-services name,
+before they are loaded: iptables-restore loads nothing of a file that names a set which is not there. The
+unit banmesh-ipsets.service runs it at boot; the agent fills the sets when it starts.
+` + cli.ExitHelp,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, setup := p.chosen()
+			made, err := enforcers.Prepare(c.Context(), setup)
+			if err != nil {
+				return cli.Hint(err, "run it as root, with ipset installed")
+			}
+			if len(made) == 0 {
+				_, err = fmt.Fprintln(c.OutOrStdout(), "nothing to create: every ipset that saved rules name is there")
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "created %s that saved rules name: %s\n", plural(len(made), "empty ipset"), strings.Join(made, " "))
+			return err
+		},
+	}
 }
 
 func printChains(w io.Writer, chains []firewall.Neighbour) error {

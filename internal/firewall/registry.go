@@ -62,6 +62,17 @@ type Setup struct {
 	Switch string
 }
 
+// A Restorer is a program that loads saved rules of the packet filter at boot.
+type Restorer struct {
+	Name string `json:"name"`
+	// Files are those of its saved rules that name objects of ours.
+	Files []string `json:"files,omitempty"`
+	// Fails says that it would load nothing at the next boot, for our sake.
+	Fails bool   `json:"fails"`
+	Text  string `json:"text"`          // for people
+	Fix   string `json:"fix,omitempty"` // a command
+}
+
 // Options are the surroundings of a running enforcer.
 type Options struct {
 	// Logger hears of drift and of failures. nil means nobody.

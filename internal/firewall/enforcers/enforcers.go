@@ -3,6 +3,7 @@
 package enforcers
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -34,6 +35,19 @@ func (e ipset) Neighbours() ([]firewall.Neighbour, error) {
 		return nil, nil //nolint:nilerr // see above
 	}
 	return list, nil
+}
+
+// Restorers gives the programs that load saved rules at boot, where they could
+// meet what an enforcer of the setup wrote.
+func Restorers(e firewall.Enforcer, s firewall.Setup) []firewall.Restorer {
+	_, chosen := e.(ipset)
+	return tools.Restorers("/", s.Table, chosen)
+}
+
+// Prepare creates what saved rules of an enforcer name, before they are loaded,
+// and gives the names of what it made.
+func Prepare(ctx context.Context, s firewall.Setup) ([]string, error) {
+	return tools.PrepareSets(ctx, "/", s.Table)
 }
 
 // Find gives the enforcer of a name, the default for "".

@@ -25,7 +25,8 @@ import (
 type IPSet struct {
 	wantedBans
 	legacy bool
-	looked time.Time // when the rules were last looked at
+	looked time.Time                       // when the rules were last looked at
+	lapsed map[firewall.Key]desired.Second // bans that have just ended
 }
 
 // Limits of [IPSet].
@@ -45,7 +46,7 @@ var _ firewall.Firewall = (*IPSet)(nil)
 // NewIPSet gives an IPSet enforcer. legacy chooses iptables-legacy where the
 // plain iptables is the one that writes nftables rules.
 func NewIPSet(o Options, legacy bool) *IPSet {
-	s := &IPSet{legacy: legacy}
+	s := &IPSet{legacy: legacy, lapsed: make(map[firewall.Key]desired.Second)}
 	s.begin(o)
 	return s
 }
@@ -94,6 +95,9 @@ func (s *IPSet) Configure(ctx context.Context, c firewall.Config) error {
 	if err := s.rules(ctx); err != nil {
 		s.ready = before.Table != ""
 		return err
+	}
+	if s.replaced && before.Cap != c.Cap {
+		return s.reload(ctx) // into sets of the new size
 	}
 	return s.flush(ctx)
 }
@@ -213,7 +217,9 @@ func (s *IPSet) Check(ctx context.Context) (d firewall.Drift, err error) {
 	if err := s.usable(); err != nil {
 		return d, err
 	}
-	s.ended()
+	for _, k := range s.ended() {
+		s.lapsed[k] = desired.SecondOf(s.now())
+	}
 	turned, err := s.switched()
 	if err != nil {
 		return d, err
@@ -225,6 +231,7 @@ func (s *IPSet) Check(ctx context.Context) (d firewall.Drift, err error) {
 		}
 	}
 	d.Off = s.off
+	cured := true
 	renew := desired.SecondOf(s.now().Add(ipsetMaxTimeout*time.Second - ipsetRenew))
 	if now := s.now(); now.Sub(s.looked) >= ipsetLook && !s.off {
 		last := s.looked
@@ -238,7 +245,12 @@ func (s *IPSet) Check(ctx context.Context) (d firewall.Drift, err error) {
 			if err := errors.Join(s.rules(ctx), s.reload(ctx)); err != nil {
 				return d, err
 			}
-			s.log.Warn("firewall was changed by another program", "what", strings.Join(d.What, "; "))
+			// Counted again: what another program does to the sets is seen by that.
+			if what, err = s.setsDiffer(ctx); err != nil {
+				return d, err
+			}
+			cured = len(what) == 0
+			s.log.Warn("firewall was changed by another program", "what", strings.Join(d.What, "; "), "cured", cured)
 		}
 		if !last.IsZero() && now.Truncate(ipsetRenew) != last.Truncate(ipsetRenew) {
 			for k, until := range s.wanted {
@@ -250,7 +262,7 @@ func (s *IPSet) Check(ctx context.Context) (d firewall.Drift, err error) {
 	}
 	err = s.flush(ctx)
 	d.Pending, d.Bans = len(s.pending), len(s.wanted)
-	d.Cured = d.Changed && err == nil
+	d.Cured = d.Changed && err == nil && cured
 	return d, err
 }
 
@@ -277,22 +289,8 @@ func (s *IPSet) differs(ctx context.Context) (what []string, err error) {
 			what = append(what, f.iptables+" had other rules")
 		}
 	}
-	out, err := s.output(ctx, "ipset", "list", "-name")
-	if err != nil {
-		return nil, err
-	}
-	names := strings.Fields(out)
-	slices.Sort(names)
-	for _, x := range s.config.Scopes {
-		for i := range families {
-			for _, host := range []bool{true, false} {
-				if _, ok := slices.BinarySearch(names, s.setName(x.Topic, i == 0, host)); !ok {
-					what = append(what, "ipset "+s.setName(x.Topic, i == 0, host)+" was gone")
-				}
-			}
-		}
-	}
-	return what, nil
+	sets, err := s.setsDiffer(ctx)
+	return append(what, sets...), err
 }
 
 // Counters implements [Firewall].

@@ -16,16 +16,30 @@ import (
 
 // rules makes the sets and the chains.
 func (s *IPSet) rules(ctx context.Context) error {
+	// A set that is there stays, of whatever size: the next reload swaps it for
+	// one of ours.
+	there, err := s.sets(ctx)
+	if err != nil {
+		return err
+	}
 	var b bytes.Buffer
+	create := func(name, kind, options string) {
+		if _, ok := there[name]; !ok {
+			fmt.Fprintf(&b, "create %s %s %s\n", name, kind, options)
+		}
+	}
 	for _, x := range s.config.Scopes {
 		for i, f := range families {
-			fmt.Fprintf(&b, "create %s hash:ip family %s timeout 0 maxelem %d\n", s.setName(x.Topic, i == 0, true), f.family, s.config.Cap)
-			fmt.Fprintf(&b, "create %s hash:net family %s timeout 0 maxelem %d\n", s.setName(x.Topic, i == 0, false), f.family, s.config.Cap)
+			options := fmt.Sprintf("family %s timeout 0 maxelem %d", f.family, s.config.Cap)
+			create(s.setName(x.Topic, i == 0, true), "hash:ip", options)
+			create(s.setName(x.Topic, i == 0, false), "hash:net", options)
 		}
 	}
 	for i, f := range families {
 		name := s.neverName(f.suffix)
-		fmt.Fprintf(&b, "create %s hash:net family %s maxelem %d\ncreate %s-t hash:net family %s maxelem %d\nflush %s-t\n", name, f.family, 2*firewall.MaxNever, name, f.family, 2*firewall.MaxNever, name)
+		options := fmt.Sprintf("family %s maxelem %d", f.family, 2*firewall.MaxNever)
+		create(name, "hash:net", options)
+		fmt.Fprintf(&b, "create %s-t hash:net %s\nflush %s-t\n", name, options, name)
 		for _, p := range s.config.Never {
 			if p.Addr().Is4() != (i == 0) {
 				continue

@@ -155,6 +155,8 @@ func ipsetOf(table string, legacy bool, topics []ban.Topic) (*IPSet, error) {
 
 // pattern finds our sets: a topic's with its suffix as the first group, the
 // never-ban list's with the second.
-func (s *IPSet) pattern() *regexp.Regexp {
-	return regexp.MustCompile("^" + regexp.QuoteMeta(s.config.Table) + "-(?:[0-9a-f]{8}-([46]n?)|(never-[46]))(?:-t)?$")
+func (s *IPSet) pattern() *regexp.Regexp { return ownSets(s.config.Table) }
+
+func ownSets(table string) *regexp.Regexp {
+	return regexp.MustCompile("^" + regexp.QuoteMeta(table) + "-(?:[0-9a-f]{8}-([46]n?)|(never-[46]))(?:-t)?$")
 }

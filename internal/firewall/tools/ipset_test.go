@@ -88,6 +88,19 @@ func TestIPSetEnforcesAsNFTablesDoes(t *testing.T) {
 			if d, err := s.Check(ctx); err != nil || d.Changed {
 				t.Errorf("drift of nothing: %+v, %v", d, err)
 			}
+			// A set with one entry more and one with one less are found by counting.
+			testnet.Run(t, "ipset", "add", s.setName("all", true, true), "10.9.0.9")
+			testnet.Run(t, "ipset", "del", s.setName("sshd", true, true), "10.9.0.2")
+			testnet.Run(t, "ipset", "add", s.neverName("4"), "10.9.0.2")
+			now = now.Add(time.Minute)
+			if d, err := s.Check(ctx); err != nil || !d.Cured || len(d.What) != 3 {
+				t.Errorf("%+v, %v", d, err)
+			}
+			check("entries exchanged by another", false)
+			now = now.Add(time.Minute)
+			if d, err := s.Check(ctx); err != nil || d.Changed {
+				t.Errorf("drift of nothing: %+v, %v", d, err)
+			}
 			sum, err := InspectIPSet(ctx, "", legacy, []ban.Topic{"sshd", "watched"})
 			if err != nil || !sum.Present || sum.Maps[0].Elements != 3 || sum.Maps[2].Elements != 1 || sum.Counters["sshd"].Packets == 0 {
 				t.Errorf("%+v, %v", sum, err)
