@@ -15,6 +15,7 @@ import (
 )
 
 func TestAdviceNamesWhatAPersonCanDo(t *testing.T) {
+	t.Parallel()
 	network := func(err error) error {
 		return fmt.Errorf("connecting: %w", fmt.Errorf("%w : %w", packets.ErrorNetworkError, err))
 	}
@@ -42,6 +43,7 @@ func TestAdviceNamesWhatAPersonCanDo(t *testing.T) {
 // What failed is said of the address that failed, not of the one that is tried
 // next, and is logged once, not at every turn.
 func TestAFailureIsToldOfItsOwnAddress(t *testing.T) {
+	t.Parallel()
 	l, err := newLink(0, Broker{URL: "tcp://a.example:1883", Others: []string{"tcp://b.example:1883"}})
 	if err != nil {
 		t.Fatal(err)

@@ -128,6 +128,7 @@ func banning(target string) *wire.Delta {
 }
 
 func TestAttack01AForgedEvent(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	at := wire.FeedName("testnet", f, wire.KindDelta, 2)
 	v := alice.status(f)
@@ -148,6 +149,7 @@ func TestAttack01AForgedEvent(t *testing.T) {
 }
 
 func TestAttack02ReplayInAnotherTopicOrNetwork(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	for topic, payload := range a.recorded("/sshd/") {
 		a.publish(strings.Replace(topic, "/sshd/", "/livepeer/", 1), payload)
@@ -163,6 +165,7 @@ func TestAttack02ReplayInAnotherTopicOrNetwork(t *testing.T) {
 }
 
 func TestAttack03RollbackAfterARestart(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	await(t, "the first delta", func() bool { return len(a.recorded("/delta/1")) > 0 })
 	old := a.recorded("/sshd/")
@@ -194,6 +197,7 @@ func TestAttack03RollbackAfterARestart(t *testing.T) {
 }
 
 func TestAttack04AFeedIsErased(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	await(t, "the head", func() bool { return len(a.recorded("/head")) > 0 })
 	for topic := range a.recorded("/sshd/") {
@@ -212,6 +216,7 @@ func TestAttack04AFeedIsErased(t *testing.T) {
 }
 
 func TestAttack05AnEpochOfTheFarFuture(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	key := alice.id.Signer()
 	far := uint64(wire.Seconds(time.Now().AddDate(74, 0, 0))) << wire.EpochShift
@@ -330,6 +335,7 @@ func heard(t *testing.T, n, bob *testNode, l *ledger.Ledger, claims ...string) [
 }
 
 func TestAttack07ABanOfWhatMustNotBeBanned(t *testing.T) {
+	t.Parallel()
 	alice, _, bob, l := judged(t, policy.TopicSource{Ban: "any of everyone", Prefix: []string{"v4/8"}}, "203.0.113.0/28", "2001:db8:1::/64")
 	got := heard(t, alice, bob, l, "203.0.113.5", "203.0.113.0/24", "192.0.2.9")
 	if !slices.Equal(got, []string{"192.0.2.9"}) {
@@ -342,6 +348,7 @@ func TestAttack07ABanOfWhatMustNotBeBanned(t *testing.T) {
 }
 
 func TestAttack08AHugePrefix(t *testing.T) {
+	t.Parallel()
 	alice, _, bob, l := judged(t, policy.TopicSource{Ban: "any of everyone"})
 	got := heard(t, alice, bob, l, "0.0.0.0/1", "2000::/3", "192.0.2.0/24", "192.0.2.9")
 	if !slices.Equal(got, []string{"192.0.2.9"}) {
@@ -350,6 +357,7 @@ func TestAttack08AHugePrefix(t *testing.T) {
 }
 
 func TestAttack09AnInnocentAddressThatWasSpoofed(t *testing.T) {
+	t.Parallel()
 	alice, _, bob, l := judged(t, policy.TopicSource{Ban: "any of everyone", Require: "hits >= 3 and tcp"})
 	spoofed := ban.Claim{Target: ban.MustTarget("198.51.100.1"), End: time.Now().Add(time.Hour), Class: ban.ClassFlood, Hits: 200, Basis: ban.BasisStrong}
 	if err := alice.s.Say("sshd", []ban.Claim{spoofed}, nil); err != nil {
@@ -362,6 +370,7 @@ func TestAttack09AnInnocentAddressThatWasSpoofed(t *testing.T) {
 }
 
 func TestAttack10ManyKeysOfOneOperator(t *testing.T) {
+	t.Parallel()
 	alice, carol, bob, l := judged(t, policy.TopicSource{Ban: "2 of everyone"})
 	// Alice certifies a second machine, which says the same.
 	twin := newNode(t, "twin", alice.brokers[0])
@@ -396,6 +405,7 @@ func TestAttack10ManyKeysOfOneOperator(t *testing.T) {
 }
 
 func TestAttack11FramingIsDisputed(t *testing.T) {
+	t.Parallel()
 	alice, carol, bob, l := judged(t, policy.TopicSource{Ban: "any of everyone", Dispute: "any of everyone"})
 	if got := heard(t, alice, bob, l, "192.0.2.9"); !slices.Equal(got, []string{"192.0.2.9"}) {
 		t.Fatalf("enforced: %v", got)
@@ -407,6 +417,7 @@ func TestAttack11FramingIsDisputed(t *testing.T) {
 }
 
 func TestAttack12AStolenNodeKey(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	card, _ := alice.id.Card()
 	next := wire.NextCard(card, time.Now())
@@ -430,6 +441,7 @@ func TestAttack12AStolenNodeKey(t *testing.T) {
 }
 
 func TestAttack13AnotherRootKey(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	at := wire.Name{Network: "testnet", Kind: wire.KindCard, Operator: f.Operator}.String()
 	mine := &wire.Card{Serial: 99, Issued: time.Now(), Name: "alice", Certificates: []wire.Certificate{{Key: publicOf(testKey("thief")), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}}}
@@ -446,6 +458,7 @@ func TestAttack13AnotherRootKey(t *testing.T) {
 }
 
 func TestAttack14TwoStories(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	v := alice.status(f)
 	alice.stop()
@@ -476,6 +489,7 @@ func TestAttack14TwoStories(t *testing.T) {
 }
 
 func TestAttack15AClockThatIsADayWrong(t *testing.T) {
+	t.Parallel()
 	for _, skew := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
 		t.Run(skew.String(), func(t *testing.T) {
 			alice, bob, _, f := attacked(t)
@@ -506,6 +520,7 @@ func TestAttack15AClockThatIsADayWrong(t *testing.T) {
 }
 
 func TestAttack16ABrokerThatAnnouncesAHugePacket(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -543,6 +558,7 @@ func TestAttack16ABrokerThatAnnouncesAHugePacket(t *testing.T) {
 }
 
 func TestAttack17NothingPrivateLeaves(t *testing.T) {
+	t.Parallel()
 	alice, bob, a, f := attacked(t)
 	afterwards(t, alice, bob, f)
 	host, err := os.Hostname()
@@ -580,6 +596,7 @@ func TestAttack17NothingPrivateLeaves(t *testing.T) {
 }
 
 func TestAttack18APeerBansAgainWhatWasUnbannedHere(t *testing.T) {
+	t.Parallel()
 	alice, carol, bob, l := judged(t, policy.TopicSource{Ban: "any of everyone"})
 	heard(t, alice, bob, l, "192.0.2.9")
 	if _, err := l.Exemptions.Unban(ban.MustTarget("192.0.2.9"), 7*24*time.Hour, "by hand"); err != nil {
@@ -591,6 +608,7 @@ func TestAttack18APeerBansAgainWhatWasUnbannedHere(t *testing.T) {
 }
 
 func TestAttack19ABrokerThatDropsWhatAJoinerCannotTakeAtOnce(t *testing.T) {
+	t.Parallel()
 	// Stock mosquitto queues 1,000 messages and 20 in flight. A hundred feeds
 	// with rings are 3,500 retained messages.
 	b := mosquitto(t)

@@ -36,6 +36,7 @@ func newAuthor(tb testing.TB, s *store.Store, now time.Time) *author {
 // TestAnAuthorReadsItsOwnStateBack restarts the author after every step and
 // compares all that it knows.
 func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		s, err := store.Open(filepath.Join(t.TempDir(), "agent.db"))
 		if err != nil {
@@ -114,6 +115,7 @@ func TestAnAuthorReadsItsOwnStateBack(t *testing.T) {
 }
 
 func TestAFullFeedFitsItsLimits(t *testing.T) {
+	t.Parallel()
 	s := openStore(t)
 	a := newAuthor(t, s, testTime)
 	var es []wire.Entry
@@ -169,6 +171,7 @@ func TestAFullFeedFitsItsLimits(t *testing.T) {
 }
 
 func TestDamagedRecordsBeginANewEpoch(t *testing.T) {
+	t.Parallel()
 	s := openStore(t)
 	a := newAuthor(t, s, testTime)
 	es := wire.SortClaims([]ban.Claim{{Target: ban.MustTarget("192.0.2.1"), End: testTime.Add(time.Hour)}}, testTime)
@@ -189,6 +192,7 @@ func TestDamagedRecordsBeginANewEpoch(t *testing.T) {
 // Claims that ended by themselves are not withdrawn when the whole feed is said again, as a
 // reload does.
 func TestWhatHasEndedIsNotWithdrawn(t *testing.T) {
+	t.Parallel()
 	a := newAuthor(t, openStore(t), testTime)
 	now := testTime.Truncate(time.Minute).Add(10 * time.Second)
 	var claims []ban.Claim

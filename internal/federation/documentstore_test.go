@@ -41,6 +41,7 @@ func (n *testNode) trusts(o ban.Operator) (names []string) {
 }
 
 func TestATrustListReachesWhoReadsItAndOutlivesARestart(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *testBroker) {
 		alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 		o := alice.id.Operator()
@@ -81,6 +82,7 @@ func TestATrustListReachesWhoReadsItAndOutlivesARestart(t *testing.T) {
 }
 
 func TestATopicDefinitionIsPublishedAndWithdrawn(t *testing.T) {
+	t.Parallel()
 	b := mosquitto(t)
 	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 	o := alice.id.Operator()
@@ -111,6 +113,7 @@ func TestATopicDefinitionIsPublishedAndWithdrawn(t *testing.T) {
 }
 
 func TestADocumentIsRefusedThatIsOldMisplacedDamagedOrUnwanted(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "bob")
 	root, other := testKey("root"), testKey("other")
 	o := ban.OperatorOf(publicOfRoot(root))
@@ -184,6 +187,7 @@ func TestADocumentIsRefusedThatIsOldMisplacedDamagedOrUnwanted(t *testing.T) {
 }
 
 func TestANodeAdoptsWhatAnotherNodeOfItsOperatorPublishes(t *testing.T) {
+	t.Parallel()
 	b := mosquitto(t)
 	one, two := newNode(t, "one", b.url), newNode(t, "two", b.url)
 	two.stop()
@@ -219,6 +223,7 @@ func TestANodeAdoptsWhatAnotherNodeOfItsOperatorPublishes(t *testing.T) {
 }
 
 func TestDocumentsBesideTheKeysAreCheckedBeforeTheyArePublished(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "alice")
 	dir := filepath.Join(n.dir, "keys", "documents")
 	if _, err := n.office().PublishTrust("testnet", time.Now(), nil); err != nil {

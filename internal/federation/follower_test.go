@@ -12,6 +12,7 @@ import (
 // A feed that begins again with the same claims, while a reader is joining it,
 // must not be taken for an author who tells two stories.
 func TestAJoinIsNotContinuedInTheNextEpoch(t *testing.T) {
+	t.Parallel()
 	key := testKey("node")
 	feed := testFeed("sshd", testKey("root"), key)
 	f := newFollower("testnet", feed)
@@ -52,6 +53,7 @@ func TestAJoinIsNotContinuedInTheNextEpoch(t *testing.T) {
 // A reader that hears a feed for the first time must tell a join from a flood,
 // in however many pieces it comes; what comes later is no join.
 func TestAFirstJoinIsOneReset(t *testing.T) {
+	t.Parallel()
 	key := testKey("node")
 	feed := testFeed("sshd", testKey("root"), key)
 	f := newFollower("testnet", feed)

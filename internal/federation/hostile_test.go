@@ -29,6 +29,7 @@ var soak = flag.Duration("soak", 0, "how long the hostile network is tried")
 // backup. At every step no reader holds what its author never said, and none
 // goes back. After the network has healed each reader holds what the author says.
 func TestAHostileNetworkDelaysAndNeverDeceives(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if memory, err := os.MkdirTemp("/dev/shm", "hostile"); err == nil {
 		// What is tested is not the disk, and this is ten times faster.

@@ -303,6 +303,7 @@ func eachBroker(t *testing.T, f func(*testing.T, *testBroker)) {
 }
 
 func TestABanReachesAFollower(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *testBroker) {
 		alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 		f := alice.feed("sshd")
@@ -351,6 +352,7 @@ func TestABanReachesAFollower(t *testing.T) {
 }
 
 func TestABrokerThatLosesEverythingIsFilledAgain(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *testBroker) {
 		alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 		f := alice.feed("sshd")
@@ -377,6 +379,7 @@ func TestABrokerThatLosesEverythingIsFilledAgain(t *testing.T) {
 }
 
 func TestWhoIsNotFollowedIsNotHeard(t *testing.T) {
+	t.Parallel()
 	b := mochiBroker(t)
 	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 	alice.s.Publish([]ban.Topic{"sshd"}) // not livepeer
@@ -397,6 +400,7 @@ func TestWhoIsNotFollowedIsNotHeard(t *testing.T) {
 }
 
 func TestDisputesReachFollowers(t *testing.T) {
+	t.Parallel()
 	b := mochiBroker(t)
 	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 	f := alice.feed("sshd")
@@ -431,6 +435,7 @@ func TestDisputesReachFollowers(t *testing.T) {
 }
 
 func TestALargeFeedIsJoined(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *testBroker) {
 		alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 		f := alice.feed("sshd")
@@ -480,6 +485,7 @@ func (a *author) tickNow(now time.Time) ([]outgoing, error) {
 }
 
 func TestAWithdrawnFeedIsEmptyForItsFollowers(t *testing.T) {
+	t.Parallel()
 	b := mochiBroker(t)
 	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 	f := alice.feed("sshd")
@@ -506,6 +512,7 @@ func TestAWithdrawnFeedIsEmptyForItsFollowers(t *testing.T) {
 }
 
 func TestTwoBrokersAreOneNetwork(t *testing.T) {
+	t.Parallel()
 	one, two := mochiBroker(t), mochiBroker(t)
 	alice, bob := newNode(t, "alice", one.url, two.url), newNode(t, "bob", two.url, one.url)
 	f := alice.feed("sshd")
@@ -526,6 +533,7 @@ func TestTwoBrokersAreOneNetwork(t *testing.T) {
 }
 
 func TestWhatABrokerRefusesIsAskedForAgain(t *testing.T) {
+	t.Parallel()
 	b := mochiBroker(t)
 	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 	f := alice.feed("sshd")
@@ -544,6 +552,7 @@ func TestWhatABrokerRefusesIsAskedForAgain(t *testing.T) {
 }
 
 func TestALinkTriesTheAddressesOfABrokerInTurn(t *testing.T) {
+	t.Parallel()
 	one, two := mochiBroker(t), mochiBroker(t)
 	two.stop()
 	alice := newNode(t, "alice", one.url)
@@ -567,6 +576,7 @@ func TestALinkTriesTheAddressesOfABrokerInTurn(t *testing.T) {
 }
 
 func TestABackoffTimerPausesLongerEachTime(t *testing.T) {
+	t.Parallel()
 	b := backoffTimer{least: time.Microsecond, most: 3 * time.Microsecond}
 	b.set(false)
 	if b.c() != nil {
@@ -589,6 +599,7 @@ func TestABackoffTimerPausesLongerEachTime(t *testing.T) {
 }
 
 func TestARevokedNodeIsPurged(t *testing.T) {
+	t.Parallel()
 	b := mochiBroker(t)
 	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 	f := alice.feed("sshd")
@@ -626,6 +637,7 @@ func TestARevokedNodeIsPurged(t *testing.T) {
 }
 
 func TestARestoredBackupBeginsANewEpoch(t *testing.T) {
+	t.Parallel()
 	b := mochiBroker(t)
 	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 	f := alice.feed("sshd")

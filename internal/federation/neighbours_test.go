@@ -92,6 +92,7 @@ func (n *neighbour) state(epoch, number uint64, targets ...string) (delta, head 
 // Row 6: a broker that keeps a card back that heads name is not believed to show
 // all; the reader asks for the card.
 func TestAFeedWhoseCardIsWithheldIsNeverSynced(t *testing.T) {
+	t.Parallel()
 	n := newNeighbour(t, "tcp://127.0.0.1:1")
 	delta, _ := n.state(5<<wire.EpochShift, 1, "192.0.2.1")
 	n.hears(0, delta)
@@ -131,6 +132,7 @@ func TestAFeedWhoseCardIsWithheldIsNeverSynced(t *testing.T) {
 // Row 5: what one broker makes up costs the messages of the others nothing, and
 // the broker its connection.
 func TestAFloodOfOneBrokerStarvesNoOther(t *testing.T) {
+	t.Parallel()
 	n := newNeighbour(t, "tcp://127.0.0.1:1", "tcp://127.0.0.1:2")
 	delta, head := n.state(5<<wire.EpochShift, 1, "192.0.2.1")
 	forged := slices.Clone(delta.Raw)
@@ -162,6 +164,7 @@ func TestAFloodOfOneBrokerStarvesNoOther(t *testing.T) {
 
 // Row 8: a new epoch costs a join, so an author has few of them.
 func TestNewEpochsOfAFeedAreFewAndTheNewestIsNotLost(t *testing.T) {
+	t.Parallel()
 	n := newNeighbour(t, "tcp://127.0.0.1:1")
 	const storm = 500
 	accepted := func() uint64 { return n.s.reader.followers[n.author.feed].headEpoch >> wire.EpochShift }
@@ -191,6 +194,7 @@ func TestNewEpochsOfAFeedAreFewAndTheNewestIsNotLost(t *testing.T) {
 
 // Row 8: a join that never ends is begun ever more rarely.
 func TestJoinsOfAFeedBackOff(t *testing.T) {
+	t.Parallel()
 	n := newNeighbour(t, "tcp://127.0.0.1:1")
 	w := n.s.reader.followers[n.author.feed]
 	begun := 0
@@ -225,6 +229,7 @@ func TestJoinsOfAFeedBackOff(t *testing.T) {
 
 // Pieces that nobody asked for cost no signature.
 func TestPiecesThatWereNotAskedForAreNotRead(t *testing.T) {
+	t.Parallel()
 	n := newNeighbour(t, "tcp://127.0.0.1:1")
 	n.hears(0, n.author.messageOf(5<<wire.EpochShift, 1, &wire.Chunk{}))
 	if got := n.s.Counts().Refused[refusedUnasked]; got != 1 {
@@ -235,6 +240,7 @@ func TestPiecesThatWereNotAskedForAreNotRead(t *testing.T) {
 // Row 1: what this node cannot take of one feed ends that feed here, by name, and
 // nothing else; nothing of it is stored, and a start does not depend on it.
 func TestAFeedBeyondALimitIsQuarantinedAndNothingElse(t *testing.T) {
+	t.Parallel()
 	n := newNeighbour(t, "tcp://127.0.0.1:1")
 	full := fmt.Errorf("%w: there are too many", ban.ErrLimit)
 	limit := func(_ context.Context, c ban.Change) error {
@@ -293,6 +299,7 @@ func TestAFeedBeyondALimitIsQuarantinedAndNothingElse(t *testing.T) {
 
 // Row 12: readers see when two machines write with one key.
 func TestTwoMachinesWithOneKeyAreSeen(t *testing.T) {
+	t.Parallel()
 	n := newNeighbour(t, "tcp://127.0.0.1:1")
 	_, first := n.state(5<<wire.EpochShift, 1)
 	n.hears(0, first)
@@ -316,6 +323,7 @@ func TestTwoMachinesWithOneKeyAreSeen(t *testing.T) {
 
 // An identity without the root key does not make keys.
 func TestRekeyNeedsTheRootKey(t *testing.T) {
+	t.Parallel()
 	id := keys.New(t.TempDir(), testKey("node"), nil)
 	if err := id.Rekey(testTime, testTime); !errors.Is(err, keys.ErrNoRoot) {
 		t.Errorf("%v", err)

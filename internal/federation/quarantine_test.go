@@ -14,6 +14,7 @@ import (
 // session goes on, others count, and so it is after a start, which reads the
 // same message back.
 func TestAttackADisputeOfTooManyTargets(t *testing.T) {
+	t.Parallel()
 	alice, carol, bob, l := judged(t, policy.TopicSource{Ban: "any of everyone"})
 	if got := heard(t, alice, bob, l, "192.0.2.1"); len(got) != 1 {
 		t.Fatalf("enforced: %v", got)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestPublishedMessagesAreReadBack(t *testing.T) {
+	t.Parallel()
 	a, b := wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindHead}, wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindDelta, Slot: 3}
 	now := time.Unix(1_800_000_000, 0)
 	var r readBack
@@ -88,6 +89,7 @@ func TestPublishedMessagesAreReadBack(t *testing.T) {
 // What is replaced or withdrawn while it is read back is not lost, nor is a
 // card in whose place another node of the operator has put a newer one.
 func TestWhatWasReplacedMeanwhileIsNotLost(t *testing.T) {
+	t.Parallel()
 	head, delta := wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindHead}, wire.Name{Network: "n", Topic: "sshd", Kind: wire.KindDelta, Slot: 3}
 	card := wire.Name{Network: "n", Kind: wire.KindCard}
 	now := time.Unix(1_800_000_000, 0)
@@ -110,6 +112,7 @@ func TestWhatWasReplacedMeanwhileIsNotLost(t *testing.T) {
 }
 
 func TestWhatABrokerAcknowledgedAndLostIsPublishedAgain(t *testing.T) {
+	t.Parallel()
 	b := mochiBroker(t)
 	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
 	var later atomic.Int64
@@ -131,6 +134,7 @@ func TestWhatABrokerAcknowledgedAndLostIsPublishedAgain(t *testing.T) {
 }
 
 func TestALinkLeavesAnAddressWhereThingsAreMissing(t *testing.T) {
+	t.Parallel()
 	one, two := mochiBroker(t), mochiBroker(t) // as nodes of a cluster of which one has lost its memory
 	alice, bob := newNode(t, "alice", one.url), newNode(t, "bob", two.url)
 	var later atomic.Int64
@@ -153,6 +157,7 @@ func TestALinkLeavesAnAddressWhereThingsAreMissing(t *testing.T) {
 }
 
 func TestALinkStaysWhereNothingIsMissing(t *testing.T) {
+	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	l, err := newLink(0, Broker{URL: "tcp://a:1883", Others: []string{"tcp://b:1883"}})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 )
 
 func TestABrokersReasonForARefusalIsShownAndLiesAreNot(t *testing.T) {
+	t.Parallel()
 	l, err := newLink(0, Broker{URL: "tcp://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 // TestASetIsASortedMap compares a set with a map under random operations.
 func TestASetIsASortedMap(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var s set
 		want := map[ban.Key]wire.Entry{}
@@ -85,6 +86,7 @@ func checkSet(t *rapid.T, s *set, want map[ban.Key]wire.Entry) {
 }
 
 func TestBetweenGivesARange(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		es := genEntries(t, "entries")
 		var s set
@@ -112,6 +114,7 @@ func TestBetweenGivesARange(t *testing.T) {
 }
 
 func TestDifferenceTurnsOneSetIntoTheOther(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var a, b set
 		for _, e := range genEntries(t, "a") {
@@ -131,6 +134,7 @@ func TestDifferenceTurnsOneSetIntoTheOther(t *testing.T) {
 }
 
 func TestABigSetSplitsItsPages(t *testing.T) {
+	t.Parallel()
 	var s set
 	for i := range 10 * pageSize {
 		e := wire.Entry{Key: ban.Key{Kind: 1, B: [20]byte{byte(i * 7), byte(i >> 8), byte(i)}}, End: uint32(i) + 1}

@@ -67,6 +67,7 @@ func robbed(t *testing.T, withRoot bool) (alice, bob *testNode, x *thief) {
 func (n *testNode) statusOf(f ban.Feed) string { return n.status(f).Status }
 
 func TestANodeWhoseKeyIsStolenMakesANewOneOnce(t *testing.T) {
+	t.Parallel()
 	alice, bob, x := robbed(t, true)
 	old := x.feed
 	x.says(alice.status(old).Epoch+1<<wire.EpochShift, "198.51.100.66")
@@ -100,6 +101,7 @@ func TestANodeWhoseKeyIsStolenMakesANewOneOnce(t *testing.T) {
 }
 
 func TestAStolenKeyWithoutTheRootKeyIsMarkedForEver(t *testing.T) {
+	t.Parallel()
 	alice, bob, x := robbed(t, false)
 	f := x.feed
 	x.says(alice.status(f).Epoch+1<<wire.EpochShift, "198.51.100.66")
@@ -125,6 +127,7 @@ func TestAStolenKeyWithoutTheRootKeyIsMarkedForEver(t *testing.T) {
 // Two copies of one machine, both with the root key, must not revoke each other
 // in turn: each becomes a node of its own under one card.
 func TestTwoCopiesWithTheRootKeyEndAsTwoNodesUnderOneCard(t *testing.T) {
+	t.Parallel()
 	one, other := mochiBroker(t), mochiBroker(t)
 	alice := newNode(t, "alice", one.url, other.url)
 	old := alice.id.Node()
@@ -188,6 +191,7 @@ func TestTwoCopiesWithTheRootKeyEndAsTwoNodesUnderOneCard(t *testing.T) {
 // without having seen each other's cards, they end with one card that has all
 // certificates and revocations.
 func TestCardsOfTwoMachinesMerge(t *testing.T) {
+	t.Parallel()
 	now := time.Now().Truncate(time.Second)
 	dir := t.TempDir()
 	a, err := keys.Create(filepath.Join(dir, "a"), "alice", now)

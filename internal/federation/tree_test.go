@@ -39,6 +39,7 @@ func crowdedKey(r *rand.Rand) (k ban.Key) {
 // TestTheTreeIsThatOfTheEntries: whatever the way to a state, its fingerprint
 // is that of the state alone.
 func TestTheTreeIsThatOfTheEntries(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(1, rapid.Uint64().Draw(t, "seed")))
 		s := &set{}
@@ -130,6 +131,7 @@ func BenchmarkFingerprintAfterADelta(b *testing.B) {
 // TestTwoReadersOfOneHeadCannotBothBelieveDifferentStates: an author hands one
 // delta to one reader and another to the second, and the same head to both.
 func TestTwoReadersOfOneHeadCannotBothBelieveDifferentStates(t *testing.T) {
+	t.Parallel()
 	states := collidingStates(t)
 	author := newTestAuthor(t)
 	gc := wire.Minutes(testTime)
