@@ -110,6 +110,7 @@ func admitted(t *testing.T, port int, restart func()) {
 }
 
 func TestTheGatewayAloneWritesToANATSServer(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it builds nats-server")
 	}
@@ -130,6 +131,7 @@ func TestTheGatewayAloneWritesToANATSServer(t *testing.T) {
 }
 
 func TestTheGatewayAloneWritesToAMosquitto(t *testing.T) {
+	t.Parallel()
 	path, err := exec.LookPath("mosquitto")
 	if err != nil {
 		t.Skip("mosquitto is not installed")

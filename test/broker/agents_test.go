@@ -157,6 +157,7 @@ func ours(t testing.TB, port int, state string) (stop func()) {
 }
 
 func TestAgentsShareBansOverOurBrokerAndItsLoss(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	url := fmt.Sprintf("tcp://127.0.0.1:%d", port)
 	stop := ours(t, port, t.TempDir())
@@ -180,6 +181,7 @@ func TestAgentsShareBansOverOurBrokerAndItsLoss(t *testing.T) {
 }
 
 func TestAgentsShareBansOverTwoOfOurBrokersWithoutACluster(t *testing.T) {
+	t.Parallel()
 	ports := []int{freePort(t), freePort(t)}
 	urls := []string{fmt.Sprintf("tcp://127.0.0.1:%d", ports[0]), fmt.Sprintf("tcp://127.0.0.1:%d", ports[1])}
 	stop := ours(t, ports[0], t.TempDir())
@@ -262,6 +264,7 @@ func natsServer(t *testing.T) string {
 }
 
 func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it builds nats-server")
 	}
@@ -312,6 +315,7 @@ func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
 }
 
 func TestAPairOfMosquittosCarriesANetwork(t *testing.T) {
+	t.Parallel()
 	path, err := exec.LookPath("mosquitto")
 	if err != nil {
 		t.Skip("mosquitto is not installed")
@@ -360,6 +364,7 @@ func TestAPairOfMosquittosCarriesANetwork(t *testing.T) {
 // A mosquitto that bridges to our broker with its defaults works, which the
 // engine alone refuses.
 func TestAMosquittoBridgesToOurOpenBroker(t *testing.T) {
+	t.Parallel()
 	path, err := exec.LookPath("mosquitto")
 	if err != nil {
 		t.Skip("mosquitto is not installed")

@@ -162,6 +162,7 @@ func serial(t *testing.T, payload string) time.Time {
 }
 
 func TestAKillLosesNothingThatWasAcknowledged(t *testing.T) {
+	t.Parallel()
 	port, state := freePort(t), t.TempDir()
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	arg := command(t, port, state)
@@ -192,6 +193,7 @@ func TestAKillLosesNothingThatWasAcknowledged(t *testing.T) {
 }
 
 func TestAFullDiskHoldsAcknowledgementsAndNothingElse(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("unshare"); err != nil {
 		t.Skip("unshare is not installed")
 	}
@@ -230,6 +232,7 @@ func TestAFullDiskHoldsAcknowledgementsAndNothingElse(t *testing.T) {
 }
 
 func TestASignalDrainsWithinSeconds(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	arg := command(t, port, t.TempDir())
 	cmd := exec.Command(arg[0], arg[1:]...)
