@@ -7,5 +7,6 @@ import (
 )
 
 func TestTheDocumentationNamesCommandsThatExist(t *testing.T) {
+	t.Parallel()
 	clitest.CheckCommands(t, newRootCommand(), []string{"../../docs/broker.md", "../../README.md"})
 }

@@ -146,6 +146,7 @@ func trusts(name string, o ban.Operator) string {
 var alice = ban.OperatorOf([]byte("alice"))
 
 func TestABanByHandIsEnforcedAndAnUnbanIsStickyOverARestart(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.post("/v1/bans", control.BanRequest{Target: ban.MustTarget("45.1.1.1"), Topic: "sshd", For: 3600}, nil)
 	n.post("/v1/bans", control.BanRequest{Target: ban.MustTarget("45.1.1.2"), Topic: "sshd"}, nil)
@@ -181,6 +182,7 @@ func (n *node) explain(target string) (x control.Explanation) {
 }
 
 func TestAReloadWithAFaultKeepsWhatIsInForce(t *testing.T) {
+	t.Parallel()
 	good := quiet + trusts("alice", alice)
 	n := newNode(t, good)
 	n.hear(alice, "45.1.1.1")
@@ -207,6 +209,7 @@ func TestAReloadWithAFaultKeepsWhatIsInForce(t *testing.T) {
 }
 
 func TestAnOperatorThatVanishesFromTheConfigurationLosesItsBans(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, "45.1.1.1")
 	n.post("/v1/bans", control.BanRequest{Target: ban.MustTarget("45.1.1.2"), Topic: "sshd"}, nil)
@@ -220,6 +223,7 @@ func TestAnOperatorThatVanishesFromTheConfigurationLosesItsBans(t *testing.T) {
 }
 
 func TestWhatBecomesVitalIsFreedAndCannotBeBannedAgain(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, "45.1.1.1", "45.1.1.3")
 	n.post("/v1/bans", control.BanRequest{Target: ban.MustTarget("45.1.1.2"), Topic: "sshd"}, nil)
@@ -255,6 +259,7 @@ func TestWhatBecomesVitalIsFreedAndCannotBeBannedAgain(t *testing.T) {
 }
 
 func TestASharedAddressIsWatchedAndNotBannedForPeers(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, "104.16.1.1", "45.1.1.1")
 	n.eventually("the other one is enforced", func() bool { return n.drops("45.1.1.1") })
@@ -273,6 +278,7 @@ func TestASharedAddressIsWatchedAndNotBannedForPeers(t *testing.T) {
 }
 
 func TestAllowIsRetroactiveAndEnds(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, "45.1.1.1")
 	n.eventually("it is enforced", func() bool { return n.drops("45.1.1.1") })
@@ -294,6 +300,7 @@ func TestAllowIsRetroactiveAndEnds(t *testing.T) {
 }
 
 func TestWrongRequestsAreRefusedWithTheirReason(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet)
 	for name, c := range map[string]struct {
 		path string
@@ -327,6 +334,7 @@ func TestWrongRequestsAreRefusedWithTheirReason(t *testing.T) {
 }
 
 func TestAFloodWaitsForAPerson(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+"watch = \"any of alice\"\nban = \"any of alice\"\n"+trusts("alice", alice)+"[topics.sshd.limits]\nper_hour = 2\n")
 	n.hear(alice, "45.1.1.1", "45.1.1.2", "45.1.1.3", "45.1.1.4")
 	n.eventually("the first two are enforced", func() bool { return n.drops("45.1.1.1") && n.drops("45.1.1.2") })
@@ -356,6 +364,7 @@ func TestAFloodWaitsForAPerson(t *testing.T) {
 // One node's person says that a ban is wrong; another node that listens lifts
 // it, over the real protocol.
 func TestADisputeLiftsTheBanWhereItIsListenedTo(t *testing.T) {
+	t.Parallel()
 	a := newNode(t, quiet+"publish = true\n")
 	b := newNode(t, fmt.Sprintf("[[brokers]]\nurl = \"tcp://%s\"\n[topics.sshd]\ndetect = false\nsubscribe = true\nban = \"any of carol\"\nwatch = \"never\"\ndispute = \"any of anna\"\n[operators.anna]\nid = %q\n[operators.carol]\nid = %q\n",
 		a.a.sharing.broker.Addr(), a.a.sharing.identity.Operator(), alice))
@@ -371,6 +380,7 @@ func TestADisputeLiftsTheBanWhereItIsListenedTo(t *testing.T) {
 }
 
 func TestASilentNameServerKeepsABrokersAddresses(t *testing.T) {
+	t.Parallel()
 	now := time.Unix(1_000_000, 0)
 	var answer []netip.Addr
 	var fault error

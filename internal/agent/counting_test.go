@@ -16,6 +16,7 @@ import (
 // of the line that banned, and nobody banned again and again, however bans are
 // enforced.
 func TestManyLinesAtOneMomentAreOneBan(t *testing.T) {
+	t.Parallel()
 	for name, config := range map[string]string{
 		"enforced":       "",
 		"topic observed": "observe = true\n",

@@ -35,6 +35,7 @@ func (n *node) enforces(want int) {
 }
 
 func TestAReloadThatLiftsMoreThanAHandfulWaitsForYes(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ bans, handful int }{{5, 5}, {6, 0}} {
 		n := newNode(t, quiet+trusts("alice", alice))
 		n.hear(alice, crowd(c.bans)...)
@@ -71,6 +72,7 @@ func TestAReloadThatLiftsMoreThanAHandfulWaitsForYes(t *testing.T) {
 }
 
 func TestTheBansThatATopicWouldBringAreCountedBefore(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+"[operators.alice]\nid = \""+alice.String()+"\"\n")
 	n.hear(alice, crowd(3)...)
 	n.configure(quiet + trusts("alice", alice))
@@ -85,6 +87,7 @@ func TestTheBansThatATopicWouldBringAreCountedBefore(t *testing.T) {
 }
 
 func TestASignalWaitsForYesToo(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, crowd(6)...)
 	n.enforces(6)
@@ -101,6 +104,7 @@ func TestASignalWaitsForYesToo(t *testing.T) {
 }
 
 func TestNewNeverBanEntriesCountAmongTheBansThatEnd(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, crowd(7)...)
 	n.enforces(7)
@@ -114,6 +118,7 @@ func TestNewNeverBanEntriesCountAmongTheBansThatEnd(t *testing.T) {
 }
 
 func TestTheEffectOfARuleIsToldBeforeItIsWritten(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice)+"[operators.bob]\nid = \""+ban.OperatorOf([]byte("bob")).String()+"\"\n")
 	n.hear(alice, crowd(3)...)
 	n.enforces(3)
@@ -132,6 +137,7 @@ func TestTheEffectOfARuleIsToldBeforeItIsWritten(t *testing.T) {
 }
 
 func TestUndoAndAllowAskBeforeTheyLiftMoreThanAHandful(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, crowd(9)...)
 	n.enforces(9)

@@ -27,6 +27,7 @@ func (n *node) broker() (address string, connected bool) {
 // Without a configuration nobody on this machine can reach a broker of ours:
 // there is none, and later only a socket that this node's user may open.
 func TestThereIsNoEmbeddedBrokerBeforeSomethingIsShared(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "[topics.sshd]\ndetect = false\n")
 	if address, _ := n.broker(); address != "" {
 		t.Errorf("a broker listens on %s", address)
@@ -54,6 +55,7 @@ func TestThereIsNoEmbeddedBrokerBeforeSomethingIsShared(t *testing.T) {
 
 // A node that begins to share needs no restart for the broker of its own.
 func TestTheEmbeddedBrokerBeginsWhenSomethingIsShared(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "[topics.sshd]\ndetect = false\n")
 	var s control.Status
 	if err := n.client.Get(n.t.Context(), "/v1/status", nil, &s); err != nil {
@@ -75,6 +77,7 @@ func TestTheEmbeddedBrokerBeginsWhenSomethingIsShared(t *testing.T) {
 // Another program's fresh keys fill nothing of a broker that is inside the
 // agent: it serves those that the configuration names.
 func TestTheEmbeddedBrokerAdmitsOnlyWhomTheNodeKnows(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet)
 	address, _ := n.broker()
 	dir := t.TempDir()

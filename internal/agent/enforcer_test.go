@@ -14,6 +14,7 @@ import (
 )
 
 func TestNamesOfOperatorsBecomePlain(t *testing.T) {
+	t.Parallel()
 	for in, want := range map[string]string{"alice": "alice", "Bob-2": "Bob-2", "eve \"x\",\n": "eve__x___", "ö": "_"} {
 		if got := api.CounterName(in); got != want {
 			t.Errorf("%s: %q, want %q", fmt.Sprintf("%q", in), got, want)
@@ -34,6 +35,7 @@ func (f trackless) Configure(ctx context.Context, c firewall.Config) error {
 }
 
 func TestAKernelWithoutTrackingStillEnforces(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+"max_connections = 5\n[topics.livepeer]\ndetect = true\nall_ports = true\nfiles = []\njournal = []\ndocker = []\n")
 	e := &enforcer{o: n.a.enforcer.o, fw: trackless{firewall.NewFake(nil)}}
 	if err := e.configure(t.Context()); err != nil {

@@ -22,6 +22,7 @@ func codes(list []control.Warning) string {
 }
 
 func TestANodeIsWarnedBeforeNobodyBelievesIt(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	day := 24 * time.Hour
 	for _, c := range []struct {
@@ -43,6 +44,7 @@ func TestANodeIsWarnedBeforeNobodyBelievesIt(t *testing.T) {
 }
 
 func TestFeedsThatAreNotWhatTheyShouldBeAreNamed(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	feed := func(own bool, status string, restarted time.Time) federation.FeedStatus {
 		return federation.FeedStatus{Feed: ban.Feed{Topic: "sshd"}, Topic: "sshd", Name: "alice", Own: own, Status: status, Restarted: restarted}

@@ -26,6 +26,7 @@ func (c crowded) Forgotten(_ context.Context, t ban.Topic) (uint64, error) {
 }
 
 func TestAFullMemoryOfConnectionsIsTold(t *testing.T) {
+	t.Parallel()
 	var f forgotten
 	m := crowded{packets: map[ban.Topic]uint64{"sshd": 5, "nginx": 0}}
 	now := time.Unix(1_800_000_000, 0)

@@ -31,6 +31,7 @@ func (n *node) guests() (list []control.Guest) {
 }
 
 func TestNoPeerBansAGuestAndAPersonDoes(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, strings.Replace(quiet+trusts("alice", alice), "subscribe = true", "subscribe = true\nprefix = [\"v4/24\"]", 1))
 	n.login("sshd", "45.1.1.1", 0)
 	n.hear(alice, "45.1.1.1", "45.1.1.2", "45.1.0.0/24", "45.1.1.0/24")
@@ -57,6 +58,7 @@ func TestNoPeerBansAGuestAndAPersonDoes(t *testing.T) {
 }
 
 func TestALoginLiftsPeersBansAndTheEndOfAGuestBringsThemBack(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice))
 	n.hear(alice, "45.1.1.1")
 	n.eventually("it is enforced", func() bool { return n.drops("45.1.1.1") })
@@ -76,6 +78,7 @@ func TestALoginLiftsPeersBansAndTheEndOfAGuestBringsThemBack(t *testing.T) {
 // From the log line to the kernel: a login shields from peers, not from a
 // person and not from one's own doings, which take more.
 func TestALoginInTheLogMakesAGuest(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "auth.log")
 	if err := os.WriteFile(log, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -120,6 +123,7 @@ func TestALoginInTheLogMakesAGuest(t *testing.T) {
 }
 
 func TestANodeThatWantsNoGuestsHasNone(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet+trusts("alice", alice)+"[guests]\nenabled = false\n")
 	n.login("sshd", "45.1.1.1", 0)
 	n.hear(alice, "45.1.1.1")
@@ -132,6 +136,7 @@ func TestANodeThatWantsNoGuestsHasNone(t *testing.T) {
 const orchestrator = quiet + "[topics.livepeer]\ndetect = true\njournal = []\ndocker = []\n"
 
 func TestALoginThatTheKernelSawNoConnectionOfMakesNoGuest(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, orchestrator)
 	n.fake.Peer("livepeer", netip.MustParseAddrPort("45.1.1.2:4711"), 100)
 	n.login("livepeer", "45.1.1.1", 4711)
@@ -146,6 +151,7 @@ func TestALoginThatTheKernelSawNoConnectionOfMakesNoGuest(t *testing.T) {
 }
 
 func TestBytesMakeAGuestWhereTheTopicSaysSo(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, orchestrator+"files = [\"/nonexistent\"]\n")
 	for address, bytes := range map[string]uint64{"45.1.1.1:1": 4 << 20, "45.1.1.2:1": 4<<20 - 1} {
 		n.fake.Peer("livepeer", netip.MustParseAddrPort(address), bytes)
@@ -161,6 +167,7 @@ func TestBytesMakeAGuestWhereTheTopicSaysSo(t *testing.T) {
 }
 
 func TestAPeersBanOfACustomerAtWorkIsNotEnforced(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, strings.Replace(orchestrator, "detect = true", "detect = true\nsubscribe = true\nban = \"any of alice\"\nrequire = \"hits >= 1\"", 1)+"files = [\"/nonexistent\"]\n[operators.alice]\nid = \""+alice.String()+"\"\n")
 	n.fake.Peer("livepeer", netip.MustParseAddrPort("45.1.1.1:1"), 4<<20)
 	n.fake.Peer("livepeer", netip.MustParseAddrPort("45.1.1.2:1"), 4<<10)
@@ -179,6 +186,7 @@ func TestAPeersBanOfACustomerAtWorkIsNotEnforced(t *testing.T) {
 // Behind a proxy on another machine no kernel saw the client: lines count here,
 // and to others the ban is weak.
 func TestALogThatIsBelievedBansHereAndIsWeakToOthers(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		corroborate string
 		want        ban.Basis
@@ -207,6 +215,7 @@ func TestALogThatIsBelievedBansHereAndIsWeakToOthers(t *testing.T) {
 // A peer that claims guests of this node, and far more often than the core, is
 // quarantined until a person says otherwise; weak claims stay out of it.
 func TestAPeerThatClaimsGuestsTooOftenCountsForNothing(t *testing.T) {
+	t.Parallel()
 	bob := ban.OperatorOf([]byte("bob"))
 	n := newNode(t, quiet+trusts("alice", alice)+"[operators.bob]\nid = \""+bob.String()+"\"\n")
 	for i := range 5 {
@@ -254,6 +263,7 @@ func TestAPeerThatClaimsGuestsTooOftenCountsForNothing(t *testing.T) {
 // The log of an orchestrator names whom a stranger wants it to. Only a line of
 // a connection that the kernel saw counts, and of a size that failures have.
 func TestALineCountsForTheConnectionThatItIsAbout(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "livepeer.log")
 	if err := os.WriteFile(log, nil, 0o600); err != nil {
 		t.Fatal(err)

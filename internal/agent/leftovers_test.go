@@ -19,6 +19,7 @@ import (
 // A table that could not be removed is tried again at every start, whatever the
 // node enforces with meanwhile.
 func TestALeftoverIsNotForgotten(t *testing.T) {
+	t.Parallel()
 	testnet.Enter(t)
 	ctx := testnet.Context(t)
 	l := &leftovers{file: filepath.Join(t.TempDir(), "enforced.json"), log: slog.New(slog.NewTextHandler(io.Discard, nil))}

@@ -11,6 +11,7 @@ import (
 )
 
 func TestWhatIsOpenIsClosedOnceTheNewestFirstAlsoAfterAFailure(t *testing.T) {
+	t.Parallel()
 	var s onStop
 	var order []int
 	broken := errors.New("broken")
@@ -32,6 +33,7 @@ func TestWhatIsOpenIsClosedOnceTheNewestFirstAlsoAfterAFailure(t *testing.T) {
 }
 
 func TestTheEmbeddedBrokerIsClosedWhenALaterPartFails(t *testing.T) {
+	t.Parallel()
 	n := &node{t: t, dir: t.TempDir()}
 	n.configure(quiet)
 	state := filepath.Join(n.dir, "state")

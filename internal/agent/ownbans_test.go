@@ -25,6 +25,7 @@ func addresses(t *testing.T, n int) []ban.Target {
 }
 
 func TestALongListIsBannedAndUnbannedInOneStepEach(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet)
 	targets := addresses(t, control.MaxBulk)
 	var q control.BanAllRequest
@@ -96,6 +97,7 @@ func (n *node) wantBanned(want ...string) {
 // A person's unban stands against a second import; a person, and a new offence,
 // ban again.
 func TestASecondImportBansNobodyWhoWasUnbanned(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet)
 	list := control.BanAllRequest{Bans: []control.BanRequest{
 		{Target: ban.MustTarget("45.1.1.1"), Topic: "sshd", For: 3600, By: "fail2ban"},
@@ -118,6 +120,7 @@ func TestASecondImportBansNobodyWhoWasUnbanned(t *testing.T) {
 // Two verbs: a withdrawal ends the claims of one source, here and at readers, and
 // forbids nobody to say it.
 func TestAWithdrawalBySourceLeavesTheOthers(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet)
 	for _, by := range []string{"", "fail2ban", "list:drop"} {
 		n.post("/v1/bans", control.BanRequest{Target: ban.MustTarget("45.1.1.1"), Topic: "sshd", For: 3600, By: by}, nil)
@@ -160,6 +163,7 @@ func TestAWithdrawalBySourceLeavesTheOthers(t *testing.T) {
 // Detection and its sightings speak for themselves: a program that bans under
 // their name would have its bans counted, told and withdrawn as theirs.
 func TestNobodyBansInTheNameOfDetection(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, quiet)
 	for _, by := range []string{"detection", "sighting"} {
 		err := n.client.Post(t.Context(), "/v1/bans", control.BanRequest{Target: ban.MustTarget("45.1.1.1"), Topic: "sshd", For: 3600, By: by}, nil)

@@ -16,6 +16,7 @@ import (
 // A site behind a CDN whose web server logs the CDN's edges must not cut itself
 // off from all of its visitors.
 func TestAnEdgeThatAWebServerNamesIsHeldAndExplained(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	web, ssh := filepath.Join(dir, "error.log"), filepath.Join(dir, "auth.log")
 	stamp := time.Now()

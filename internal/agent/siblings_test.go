@@ -43,6 +43,7 @@ func siblings(t *testing.T) (first, second *node) {
 // the others that accept the topic, without a name or a rule; a withdrawal ends
 // it there, an unban there stands, and a stranger's claims change nothing.
 func TestABanOnOneNodeOfAnOperatorIsOneOnItsOthers(t *testing.T) {
+	t.Parallel()
 	a, b := siblings(t)
 	a.configure(quiet + "publish = true\nsubscribe = true\n")
 	a.start()

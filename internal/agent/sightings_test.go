@@ -13,6 +13,7 @@ import (
 // Two tries of one address ban nobody; where a person asked for it they are
 // told as weak evidence, and nowhere else.
 func TestTooFewFailuresAreToldWhereAPersonAskedForIt(t *testing.T) {
+	t.Parallel()
 	for _, shared := range []bool{true, false} {
 		t.Run(fmt.Sprint("share_weak ", shared), func(t *testing.T) {
 			log := filepath.Join(t.TempDir(), "auth.log")

@@ -52,6 +52,7 @@ func (c *client) refusedFor(b *Broker, why refusal, topic, payload string, retai
 }
 
 func TestASignedFeedIsAdmitted(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a := newAuthor("alice")
 	pub, sub := a.join(t, b), newAuthor("bob").join(t, b)
@@ -74,6 +75,7 @@ func TestASignedFeedIsAdmitted(t *testing.T) {
 }
 
 func TestWhatIsNotSignedByTheFeedIsAcknowledgedDroppedAndCounted(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a, e := newAuthor("alice"), newAuthor("eve")
 	pub := a.join(t, b)
@@ -129,6 +131,7 @@ func TestWhatIsNotSignedByTheFeedIsAcknowledgedDroppedAndCounted(t *testing.T) {
 }
 
 func TestARefusalDoesNotLoop(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	pub := newAuthor("alice").join(t, b)
 	for range 50 {
@@ -139,6 +142,7 @@ func TestARefusalDoesNotLoop(t *testing.T) {
 }
 
 func TestTheSameMessageAgainIsAdmittedAndNotWritten(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.StateDir = t.TempDir() })
 	a := newAuthor("alice")
 	pub := a.join(t, b)
@@ -152,6 +156,7 @@ func TestTheSameMessageAgainIsAdmittedAndNotWritten(t *testing.T) {
 }
 
 func TestARevokedNodeIsRemovedAndRefused(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a := newAuthor("alice")
 	pub := a.join(t, b)
@@ -169,6 +174,7 @@ func TestARevokedNodeIsRemovedAndRefused(t *testing.T) {
 }
 
 func TestCardsAreKnownAfterARestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	a := newAuthor("alice")
 	o := Options{Network: "net", Keys: true, StateDir: dir, Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}}}
@@ -191,6 +197,7 @@ func TestCardsAreKnownAfterARestart(t *testing.T) {
 }
 
 func TestQuotasBoundWhatANodeKeeps(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.Limits.FeedMessages = 3 })
 	a := newAuthor("alice")
 	pub := a.join(t, b)
@@ -210,6 +217,7 @@ func TestQuotasBoundWhatANodeKeeps(t *testing.T) {
 }
 
 func TestOnlyListedOperatorsAreAdmitted(t *testing.T) {
+	t.Parallel()
 	a, e := newAuthor("alice"), newAuthor("eve")
 	b := community(t, func(o *Options) { o.Operators = []ban.Operator{a.feed.Operator} })
 	topic, card := a.card(t, 1)
@@ -222,6 +230,7 @@ func TestOnlyListedOperatorsAreAdmitted(t *testing.T) {
 }
 
 func TestABannedKeyIsCutRemovedAndRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	b := community(t, func(o *Options) { o.StateDir = dir })
 	a := newAuthor("alice")
@@ -249,6 +258,7 @@ func TestABannedKeyIsCutRemovedAndRefused(t *testing.T) {
 }
 
 func TestFiltersThatWouldCostTooMuchAreRefused(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.Limits.Subscriptions = 2 })
 	c := newAuthor("alice").join(t, b)
 	for filter, want := range map[string]byte{
@@ -310,6 +320,7 @@ func mustPut(t *testing.T, put func(topic, payload string) refusal) func(topic, 
 }
 
 func TestOldFeedsAreCollectedWithTheirOperator(t *testing.T) {
+	t.Parallel()
 	uptime := time.Hour
 	b, try := offline(t, &uptime, Limits{FeedAge: 48 * time.Hour})
 	put := mustPut(t, try)
@@ -334,6 +345,7 @@ func TestOldFeedsAreCollectedWithTheirOperator(t *testing.T) {
 
 // The machine's clock may be set anywhere.
 func TestAClockThatJumpsCollectsNothing(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	b := community(t, func(o *Options) {
 		o.Limits.FeedAge = 48 * time.Hour
@@ -349,6 +361,7 @@ func TestAClockThatJumpsCollectsNothing(t *testing.T) {
 }
 
 func TestAPassCollectsAShareOnly(t *testing.T) {
+	t.Parallel()
 	uptime := time.Hour
 	b, _ := offline(t, &uptime, Limits{FeedAge: time.Hour})
 	for i := range 10 * collectLeast {
@@ -365,6 +378,7 @@ func TestAPassCollectsAShareOnly(t *testing.T) {
 
 // The older of two messages that are admitted at once never stays.
 func TestOfRacingPublicationsTheNewestStays(t *testing.T) {
+	t.Parallel()
 	uptime := time.Hour
 	b, try := offline(t, &uptime, Limits{})
 	a := newAuthor("alice")
@@ -389,6 +403,7 @@ func TestOfRacingPublicationsTheNewestStays(t *testing.T) {
 }
 
 func TestANodeErasesItsOwnAndNobodyElse(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a, e := newAuthor("alice"), newAuthor("eve")
 	pub, reader := a.join(t, b), newAuthor("bob").join(t, b)
@@ -414,6 +429,7 @@ func TestANodeErasesItsOwnAndNobodyElse(t *testing.T) {
 }
 
 func TestAHeadOfANewEpochVoidsTheOld(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a := newAuthor("alice")
 	pub := a.join(t, b)

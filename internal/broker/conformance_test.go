@@ -95,6 +95,7 @@ func wantHeard(t testing.TB, got map[string]byte, want ...string) {
 var everyQoS = []string{"qos 0", "qos 1", "qos 2"} // by quality of service
 
 func TestOneClientTalksToItselfInEveryQuality(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := join(t, b, "self")
 	c.subscribe("TopicA", 2)
@@ -399,6 +400,7 @@ func TestMessagesOfOnePublisherKeepTheirOrder(t *testing.T) { // 4.6
 }
 
 func TestTheLongestTopicThatIsTakenWorks(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := join(t, b, "c")
 	topic := strings.Repeat("é", maxFilter/2)

@@ -32,6 +32,7 @@ func secure(t *testing.T, change func(*Options)) *Broker {
 }
 
 func TestEveryTransportEndsWhoDoesNotLogIn(t *testing.T) {
+	t.Parallel()
 	b := secure(t, func(o *Options) { o.Limits.ConnectTime = 200 * time.Millisecond })
 	trust := &tls.Config{InsecureSkipVerify: true}
 	for name, connect := range map[string]func() (net.Conn, error){
@@ -69,6 +70,7 @@ func TestEveryTransportEndsWhoDoesNotLogIn(t *testing.T) {
 }
 
 func TestBytesAloneEarnNoTime(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := dial(t, b)
 	c.connect(connecting{id: "slow", flags: frame.FlagClean, keepalive: 1})
@@ -96,6 +98,7 @@ func TestBytesAloneEarnNoTime(t *testing.T) {
 // A packet in many small pieces is taken all the same, and whole ones in one
 // stream whose reads end anywhere keep the connection alive.
 func TestAPacketMayComeInPieces(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := join(t, b, "c")
 	c.subscribe("t", 1)
@@ -111,6 +114,7 @@ func TestAPacketMayComeInPieces(t *testing.T) {
 // A library that writes each field by itself, over a transport that keeps the
 // pieces apart, is not held up; one that never stops is.
 func TestManySmallPiecesAreReadAsTheyCome(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}, {Kind: WebSocket, Address: "127.0.0.1:0"}}})
 	ws, _, err := (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial("ws://"+b.Addrs()[1].String(), nil)
 	if err != nil {
@@ -149,6 +153,7 @@ func TestManySmallPiecesAreReadAsTheyCome(t *testing.T) {
 }
 
 func TestHTTPIsNoWayAroundTheLimitOfConnections(t *testing.T) {
+	t.Parallel()
 	b := secure(t, func(o *Options) { o.Limits.Connections = 3 })
 	for range 3 {
 		nc, err := net.Dial("tcp", b.Addrs()[2].String())
@@ -169,6 +174,7 @@ func TestHTTPIsNoWayAroundTheLimitOfConnections(t *testing.T) {
 // The packets of MQTT 5 are not understood, and does no harm before the refusal or
 // after it.
 func TestMQTT5IsRefusedBeforeAnythingOfItIsRead(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	connect := append(text("MQTT"), 5, frame.FlagClean, 0, 60)
 	for name, sent := range map[string][]byte{
@@ -192,6 +198,7 @@ func TestMQTT5IsRefusedBeforeAnythingOfItIsRead(t *testing.T) {
 }
 
 func TestDepthCostsNothing(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := join(t, b, "deep")
 	deep := strings.Repeat("/", 32_000)
@@ -213,6 +220,7 @@ func TestDepthCostsNothing(t *testing.T) {
 }
 
 func TestAStalledReaderIsCutOnEncryptedTransportsToo(t *testing.T) {
+	t.Parallel()
 	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t, "broker.example", nil)}}
 	for _, kind := range []Kind{TLS, WebSocket} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -255,6 +263,7 @@ func TestAStalledReaderIsCutOnEncryptedTransportsToo(t *testing.T) {
 }
 
 func TestWhatWaitsForAnAbsentClientIsBoundedAndCounted(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c, _ := stay(t, b, "away")
 	c.subscribe("t", 1)
@@ -284,6 +293,7 @@ func TestWhatWaitsForAnAbsentClientIsBoundedAndCounted(t *testing.T) {
 }
 
 func TestAnExpiredSessionLeavesNothing(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{SessionTime: time.Second}})
 	c, _ := stay(t, b, "old")
 	c.subscribe("t", 1)
@@ -300,6 +310,7 @@ func TestAnExpiredSessionLeavesNothing(t *testing.T) {
 
 // Bridges of mosquitto say so in the protocol level.
 func TestABridgeHearsTheRetainFlagAndNotItself(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	bridge := dial(t, b)
 	bridge.connect(connecting{id: "bridge", flags: frame.FlagClean, keepalive: 60, level: 0x84})

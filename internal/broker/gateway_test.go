@@ -32,6 +32,7 @@ func copying(t *testing.T, ingress, network string) {
 }
 
 func TestAGatewayCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
+	t.Parallel()
 	ingress := open(t)
 	network := open(t) // stands for any MQTT server
 	a := newAuthor("alice")
@@ -79,6 +80,7 @@ func TestAGatewayCopiesWhatIsAdmittedAndNothingElse(t *testing.T) {
 }
 
 func TestANetworkThatLostEverythingIsToldAgain(t *testing.T) {
+	t.Parallel()
 	ingress := open(t)
 	a, e := newAuthor("alice"), newAuthor("eve")
 	anybody := join(t, ingress, "anybody")

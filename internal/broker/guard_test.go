@@ -34,6 +34,7 @@ func alive(t *testing.T, b *Broker) {
 
 // Malformed packets of every kind close their own connection and no other.
 func TestMalformedPacketsCostTheirSenderTheConnection(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	good := newAuthor("alice").connecting(time.Now().Add(time.Minute), "broker.example").bytes()
 	good = slices.Clip(good) // so that every append makes a copy
@@ -76,6 +77,7 @@ func TestMalformedPacketsCostTheirSenderTheConnection(t *testing.T) {
 }
 
 func TestAConnectionWithoutALoginEnds(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.Limits.ConnectTime = 100 * time.Millisecond })
 	idle, slow := dial(t, b), dial(t, b)
 	go func() { // one byte at a time earns no time
@@ -92,6 +94,7 @@ func TestAConnectionWithoutALoginEnds(t *testing.T) {
 }
 
 func TestConnectionsAreLimited(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.Limits.Connections = 3 })
 	var held []*client
 	for i := range 3 {
@@ -111,6 +114,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 
 // Who does nothing of use makes room, and who listens stays.
 func TestIdleConnectionsGoFirst(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	b := community(t, func(o *Options) {
 		o.Limits.Connections = 3
@@ -134,6 +138,7 @@ func TestIdleConnectionsGoFirst(t *testing.T) {
 
 // A client that is known takes the place of one that is not.
 func TestTheUnknownMakeRoomForTheKnown(t *testing.T) {
+	t.Parallel()
 	friend := newAuthor("friend")
 	b := community(t, func(o *Options) {
 		o.Limits.Connections = 2
@@ -155,6 +160,7 @@ func TestTheUnknownMakeRoomForTheKnown(t *testing.T) {
 }
 
 func TestAnAddressWithTooManyConnectionsIsTold(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	near, far := net.Pipe()
 	defer far.Close()
@@ -167,6 +173,7 @@ func TestAnAddressWithTooManyConnectionsIsTold(t *testing.T) {
 }
 
 func TestTheGuardOutlivesTheLackOfDescriptors(t *testing.T) {
+	t.Parallel()
 	var before syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
@@ -198,6 +205,7 @@ func TestTheGuardOutlivesTheLackOfDescriptors(t *testing.T) {
 }
 
 func TestAClientThatDoesNotReadStallsNobody(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 256 << 10, StallTime: time.Second}})
 	stalled := join(t, b, "stalled")
 	stalled.subscribe("t", 1)
@@ -225,6 +233,7 @@ func TestAClientThatDoesNotReadStallsNobody(t *testing.T) {
 }
 
 func TestAFastPublisherWaitsForAReaderThatReads(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 256 << 10}})
 	const n = 2000
 	payload := strings.Repeat("x", 10_000) // 20 MB in all
@@ -253,6 +262,7 @@ func TestAFastPublisherWaitsForAReaderThatReads(t *testing.T) {
 }
 
 func TestAClientThatDoesNotAcknowledgeIsCut(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c, pub := join(t, b, "c"), join(t, b, "pub")
 	c.subscribe("t", 1)
@@ -267,6 +277,7 @@ func TestAClientThatDoesNotAcknowledgeIsCut(t *testing.T) {
 }
 
 func TestAForeignAcknowledgementIsHarmless(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c, pub := join(t, b, "c"), join(t, b, "pub")
 	c.subscribe("t", 1)
@@ -297,6 +308,7 @@ func TestAPublisherThatIsTooFastIsSlowedDown(t *testing.T) {
 // A filter with wildcards may look at everything and find nothing, thousands
 // of times in one packet.
 func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.Limits.PublishRate, o.Limits.PublishBurst, o.Limits.MaxSearch = 1e6, 1e6, 100_000 })
 	for i := range 10_000 {
 		m := &retained.Message{Topic: fmt.Sprintf("banmesh/1/net/sshd/operator%d/node/head", i), Payload: []byte("x")}
@@ -329,6 +341,7 @@ func TestSearchesArePaidForWhateverTheyFind(t *testing.T) {
 }
 
 func TestASubscribeIsChargedByFilter(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.Limits.PublishRate, o.Limits.PublishBurst = 0.001, 1000 })
 	c := newAuthor("alice").join(t, b)
 	who := b.sessions.get(newAuthor("alice").feed.Node.String()).who
@@ -351,6 +364,7 @@ func TestASubscribeIsChargedByFilter(t *testing.T) {
 }
 
 func TestAnAddressAndTheNetworksAroundItAreLimited(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	for name, c := range map[string]struct {
 		most, room int // of one address, of all together
@@ -385,6 +399,7 @@ func TestAnAddressAndTheNetworksAroundItAreLimited(t *testing.T) {
 // However many addresses come and go, few are remembered, and each costs as
 // much as the first.
 func TestTheAddressesThatAreRememberedAreBounded(t *testing.T) {
+	t.Parallel()
 	w := newPerIPLimit()
 	now := time.Now()
 	for i := range 3 * maxRemembered {
@@ -407,6 +422,7 @@ func TestTheAddressesThatAreRememberedAreBounded(t *testing.T) {
 }
 
 func TestLeavingDoesNotRefillABucket(t *testing.T) {
+	t.Parallel()
 	w := newPerIPLimit()
 	now := time.Now()
 	four := addr("192.0.2.1")
@@ -426,6 +442,7 @@ func TestLeavingDoesNotRefillABucket(t *testing.T) {
 }
 
 func TestAClockThatJumpsNeitherFreezesNorFloods(t *testing.T) {
+	t.Parallel()
 	var k bucket
 	now := time.Now()
 	for range 5 {
@@ -452,6 +469,7 @@ func TestAClockThatJumpsNeitherFreezesNorFloods(t *testing.T) {
 }
 
 func TestAPanicCostsOneClientItsConnection(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := join(t, b, "victim")
 	c.subscribe("t", 1)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestManyClientsThatNeverFinishTheirPacketsAreThinnedOut(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{TotalQueued: 1 << 20}})
 	healthy := join(t, b, "healthy")
 	healthy.subscribe("t", 1)
@@ -42,6 +43,7 @@ func TestManyClientsThatNeverFinishTheirPacketsAreThinnedOut(t *testing.T) {
 }
 
 func TestManyClientsThatReadNothingAreThinnedOut(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{TotalQueued: 2 << 20}})
 	for i := range 8 {
 		join(t, b, fmt.Sprint("stalled-", i)).subscribe("t", 0)
@@ -63,6 +65,7 @@ func TestManyClientsThatReadNothingAreThinnedOut(t *testing.T) {
 
 // A length that is announced costs nothing before its bytes come.
 func TestAnAnnouncedLengthEarnsNoMemory(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := join(t, b, "liar")
 	c.send(frame.Publish<<4, 0x80, 0x80, 0x07) // 114,688 bytes
@@ -84,6 +87,7 @@ func TestAnAnnouncedLengthEarnsNoMemory(t *testing.T) {
 // The filters of one address, or of one operator, take a part of the memory at
 // most, however many connections and keys they come with.
 func TestFiltersAreCountedForTheirAddress(t *testing.T) {
+	t.Parallel()
 	const total = 1 << 20
 	b := community(t, func(o *Options) { o.Limits.TotalQueued = total })
 	from := payer{network: netip.MustParsePrefix("192.0.2.1/32")}
@@ -124,6 +128,7 @@ func TestFiltersAreCountedForTheirAddress(t *testing.T) {
 }
 
 func TestOneOperatorsClientsHoldAPart(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{TotalQueued: 1 << 20}})
 	half := publishBytes("t", strings.Repeat("x", 120<<10), 1, 1, false)[:60<<10]
 	one := identity{method: "key", operator: newAuthor("one").feed.Operator}
@@ -139,6 +144,7 @@ func TestOneOperatorsClientsHoldAPart(t *testing.T) {
 // On a disk that takes nothing, acknowledgements are bounded, and end with
 // their connection.
 func TestPendingAcknowledgementsAreBoundedAndGoWithTheConnection(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.StateDir = t.TempDir() })
 	a := newAuthor("alice")
 	c := a.join(t, b)
@@ -162,6 +168,7 @@ func TestPendingAcknowledgementsAreBoundedAndGoWithTheConnection(t *testing.T) {
 }
 
 func TestAcknowledgementsComeInOrderWhenDurable(t *testing.T) {
+	t.Parallel()
 	var p pendingAcks
 	if p.add(0, 1, 0) {
 		t.Error("one that waits for nothing waits")
@@ -182,6 +189,7 @@ func TestAcknowledgementsComeInOrderWhenDurable(t *testing.T) {
 }
 
 func TestGoodbyesAreSpread(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		n    int
 		last time.Duration

@@ -29,6 +29,7 @@ func accepted(t *testing.T, b *Broker, first, then []byte, kind byte) bool {
 }
 
 func TestEveryLimitHoldsAtItsValueAndNotAboveIt(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxConnect: 400, MaxPacket: 1000}})
 	plain := connecting{id: "c", flags: frame.FlagClean, keepalive: 60}.bytes()
 	// Each case gives bytes of a size, or of so many levels, and the largest.
@@ -65,6 +66,7 @@ func TestEveryLimitHoldsAtItsValueAndNotAboveIt(t *testing.T) {
 }
 
 func TestKeepalivesAreLimited(t *testing.T) {
+	t.Parallel()
 	b := community(t, func(o *Options) { o.Limits.MaxKeepalive = time.Minute })
 	a := newAuthor("alice")
 	for keepalive, want := range map[uint16]byte{60: frame.Accepted, 61: frame.RefusedAuthorized, 0: frame.RefusedAuthorized} {
@@ -81,6 +83,7 @@ func TestKeepalivesAreLimited(t *testing.T) {
 // A broker whose limits were lowered starts with all that it has, and takes no
 // more.
 func TestABrokerStartsAboveItsLimits(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	a := newAuthor("alice")
 	o := Options{Network: "net", Keys: true, StateDir: dir, Listeners: []Listener{{Kind: TCP, Address: "127.0.0.1:0"}}, Limits: Limits{DrainTime: time.Millisecond}}

@@ -17,6 +17,7 @@ func (c *client) refusal(n connecting) byte {
 }
 
 func TestLoginsThatProveNothingAreRefused(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a, e := newAuthor("alice"), newAuthor("eve")
 	good := a.connecting(a.now.Add(time.Minute), "broker.example")
@@ -58,6 +59,7 @@ func TestLoginsThatProveNothingAreRefused(t *testing.T) {
 }
 
 func TestASessionBelongsToItsIdentity(t *testing.T) {
+	t.Parallel()
 	hash, err := HashPassword("secret")
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +85,7 @@ func TestASessionBelongsToItsIdentity(t *testing.T) {
 }
 
 func TestAnotherIdentityInheritsNothing(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Keys: true})
 	a := newAuthor("alice")
 	first := dial(t, b)
@@ -109,6 +112,7 @@ func TestAnotherIdentityInheritsNothing(t *testing.T) {
 }
 
 func TestACommunityBrokerKeepsNoSessions(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a := newAuthor("alice")
 	n := a.connecting(a.now.Add(time.Minute), "broker.example")
@@ -125,6 +129,7 @@ func TestACommunityBrokerKeepsNoSessions(t *testing.T) {
 }
 
 func TestOnlyTheRightPasswordMatchesItsHash(t *testing.T) {
+	t.Parallel()
 	hash, err := HashPassword("secret")
 	if err != nil || CheckHash(hash) != nil {
 		t.Fatal(err, CheckHash(hash))
@@ -141,6 +146,7 @@ func TestOnlyTheRightPasswordMatchesItsHash(t *testing.T) {
 }
 
 func TestThereIsExactlyOneHook(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	// The engine does not tell; reflection may look at the count.
 	if n := reflect.ValueOf(b.engine).Elem().FieldByName("hooks").Elem().FieldByName("qty").Int(); n != 1 {

@@ -15,6 +15,7 @@ func open(t testing.TB) *Broker {
 }
 
 func TestAPublicationReachesWhoSubscribed(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	sub, pub := join(t, b, "sub"), join(t, b, "pub")
 	if q := sub.subscribe("a/+/c", 1); q != 1 {
@@ -33,6 +34,7 @@ func TestAPublicationReachesWhoSubscribed(t *testing.T) {
 }
 
 func TestRetainedMessagesFollowTheSuback(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	pub := join(t, b, "pub")
 	pub.publish("r/1", "one", 1, true)
@@ -52,6 +54,7 @@ func TestRetainedMessagesFollowTheSuback(t *testing.T) {
 }
 
 func TestASessionIsKeptInAnOpenBroker(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := dial(t, b)
 	if c.connect(connecting{id: "kept", keepalive: 60}) {
@@ -79,6 +82,7 @@ func TestASessionIsKeptInAnOpenBroker(t *testing.T) {
 }
 
 func TestWhatWasNotAcknowledgedComesAgain(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := dial(t, b)
 	c.connect(connecting{id: "again", keepalive: 60})
@@ -96,6 +100,7 @@ func TestWhatWasNotAcknowledgedComesAgain(t *testing.T) {
 }
 
 func TestQoS2ArrivesExactlyOnce(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	sub, pub := join(t, b, "sub"), join(t, b, "pub")
 	if q := sub.subscribe("x", 2); q != 2 {
@@ -119,6 +124,7 @@ func TestQoS2ArrivesExactlyOnce(t *testing.T) {
 }
 
 func TestAWillIsPublishedWhereOpen(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	sub := join(t, b, "sub")
 	sub.subscribe("w", 1)
@@ -131,6 +137,7 @@ func TestAWillIsPublishedWhereOpen(t *testing.T) {
 }
 
 func TestOverlappingSubscriptionsDeliverOnceWithTheBestQuality(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	sub, pub := join(t, b, "sub"), join(t, b, "pub")
 	sub.subscribe("o/#", 0)
@@ -143,6 +150,7 @@ func TestOverlappingSubscriptionsDeliverOnceWithTheBestQuality(t *testing.T) {
 }
 
 func TestTheNewConnectionTakesTheSessionOver(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	first := join(t, b, "same")
 	first.subscribe("t", 1)
@@ -159,6 +167,7 @@ func TestTheNewConnectionTakesTheSessionOver(t *testing.T) {
 }
 
 func TestWildcardsDoNotMatchTopicsWithADollar(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	sub, pub := join(t, b, "sub"), join(t, b, "pub")
 	sub.subscribe("#", 1)
@@ -174,6 +183,7 @@ func TestWildcardsDoNotMatchTopicsWithADollar(t *testing.T) {
 }
 
 func TestAKeepaliveIsEnforced(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	c := dial(t, b)
 	c.connect(connecting{id: "quiet", flags: frame.FlagClean, keepalive: 1})
@@ -185,6 +195,7 @@ func TestAKeepaliveIsEnforced(t *testing.T) {
 }
 
 func TestMosquittosClientsPublishAndSubscribe(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("mosquitto_sub"); err != nil {
 		t.Skip("mosquitto-clients is not installed")
 	}
@@ -204,6 +215,7 @@ func TestMosquittosClientsPublishAndSubscribe(t *testing.T) {
 }
 
 func TestAFilterCanBeDenied(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, DenyRead: []string{"secret"}})
 	c := join(t, b, "c")
 	if q := c.subscribe("secret", 1); q != 0x80 {
@@ -212,6 +224,7 @@ func TestAFilterCanBeDenied(t *testing.T) {
 }
 
 func TestAnEmptyIdentifierNeedsACleanSession(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	if got := dial(t, b).refusal(connecting{keepalive: 60}); got != frame.RefusedIdentifier {
 		t.Errorf("CONNACK %d", got)

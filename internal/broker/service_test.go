@@ -58,6 +58,7 @@ func TestSystemdHearsReadyWatchdogAndStopping(t *testing.T) {
 }
 
 func TestHealthAndMetricsAreServed(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a := newAuthor("alice")
 	c := a.join(t, b)
@@ -113,6 +114,7 @@ func (l *lockedBuffer) String() string {
 }
 
 func TestLogsHaveAddressesOnlyWhereAsked(t *testing.T) {
+	t.Parallel()
 	for _, asked := range []bool{false, true} {
 		var log lockedBuffer
 		b := community(t, func(o *Options) {
@@ -140,6 +142,7 @@ func TestLogsHaveAddressesOnlyWhereAsked(t *testing.T) {
 }
 
 func TestAClientCanBeKicked(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a := newAuthor("alice")
 	c := a.join(t, b)
@@ -151,6 +154,7 @@ func TestAClientCanBeKicked(t *testing.T) {
 }
 
 func TestFeedsAreListed(t *testing.T) {
+	t.Parallel()
 	b := community(t)
 	a := newAuthor("alice")
 	c := a.join(t, b)

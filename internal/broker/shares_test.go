@@ -36,6 +36,7 @@ func (a *author) fill(b *Broker, put func(topic, payload string) refusal) (bytes
 }
 
 func TestANewcomersShareGrowsWithItsAge(t *testing.T) {
+	t.Parallel()
 	uptime := time.Hour
 	b, put := offline(t, &uptime, Limits{NewcomerBytes: 8 << 10, OperatorBytes: 64 << 10})
 	a := newAuthor("alice")
@@ -52,6 +53,7 @@ func TestANewcomersShareGrowsWithItsAge(t *testing.T) {
 }
 
 func TestWhoIsVouchedForHasAFullShareAtOnce(t *testing.T) {
+	t.Parallel()
 	uptime := time.Hour
 	friend, friendOfFriend, stranger := newAuthor("friend"), newAuthor("friend of friend"), newAuthor("stranger")
 	b, put := offline(t, &uptime, Limits{NewcomerBytes: 4 << 10, OperatorBytes: 16 << 10})
@@ -74,6 +76,7 @@ func TestWhoIsVouchedForHasAFullShareAtOnce(t *testing.T) {
 }
 
 func TestTheNewestUnknownMakeRoom(t *testing.T) {
+	t.Parallel()
 	uptime := time.Hour
 	b, put := offline(t, &uptime, Limits{NewcomerBytes: 8 << 10, OperatorBytes: 16 << 10, TotalBytes: 40 << 10})
 	must := mustPut(t, put)
@@ -115,6 +118,7 @@ func TestTheNewestUnknownMakeRoom(t *testing.T) {
 }
 
 func TestStrangersKeysFillOnlyTheirShare(t *testing.T) {
+	t.Parallel()
 	// A hundred free keys of one address; few are new operators at once.
 	w := newPerIPLimit()
 	now := time.Now()
@@ -142,6 +146,7 @@ func TestStrangersKeysFillOnlyTheirShare(t *testing.T) {
 
 // History and shares are those of before the restart.
 func TestSharesSurviveARestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	a := newAuthor("alice")
 	uptime := time.Hour

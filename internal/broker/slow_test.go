@@ -42,6 +42,7 @@ func occupy(t *testing.T, b *Broker, with *conn) (free func()) {
 // A reader whose socket has room is not slow, however much the broker has not
 // written to it yet.
 func TestAReaderIsNotCutBecauseTheBrokerIsBehind(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 256 << 10}})
 	healthy, pub := join(t, b, "healthy"), join(t, b, "pub") // of two flushers
 	healthy.subscribe("t", 0)
@@ -65,6 +66,7 @@ func TestAReaderIsNotCutBecauseTheBrokerIsBehind(t *testing.T) {
 // Those that read nothing have no say in whether a publisher waits for those
 // that do.
 func TestReadersThatReadNothingAreNotCounted(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{MaxQueued: 256 << 10}})
 	for _, id := range []string{"stalled-1", "stalled-2", "reading"} {
 		join(t, b, id).subscribe("t", 0)

@@ -11,6 +11,7 @@ import (
 // An author whose messages are acknowledged and not kept hears why, and nobody
 // else does.
 func TestTheRefusedAreToldWhy(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64
 	b := community(t, func(o *Options) {
 		o.Limits.FeedMessages = 1

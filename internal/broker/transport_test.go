@@ -48,6 +48,7 @@ func (a *author) plain() connecting {
 }
 
 func TestEveryTransportCarriesFeeds(t *testing.T) {
+	t.Parallel()
 	server := selfSigned(t, "broker.example", nil)
 	config := &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequestClientCert}
 	socket := filepath.Join(t.TempDir(), "mqtt.sock")
@@ -178,6 +179,7 @@ func TestEveryTransportCarriesFeeds(t *testing.T) {
 }
 
 func TestListenersThatCannotBeAreErrors(t *testing.T) {
+	t.Parallel()
 	for name, l := range map[string]Listener{
 		"a misspelt kind":   {Kind: "tpc", Address: "127.0.0.1:0"},
 		"TLS without a key": {Kind: TLS, Address: "127.0.0.1:0"},

@@ -110,6 +110,7 @@ func (n *network) connect(from, to string) (port uint16, err error) {
 // go-livepeer write whole lines about somebody else. The agent, in a real
 // kernel, bans who was connected and nobody else.
 func TestForgedLinesBanNobodyWhoIsNotConnected(t *testing.T) {
+	t.Parallel()
 	binary := buildAgent(t)
 	n := newNetwork(t, "203.0.113.1/24", "203.0.113.9/24")
 	l, err := net.Listen("tcp", "203.0.113.1:8935")

@@ -89,6 +89,7 @@ func (l list) Denied(w [20]byte) (gate.Denial, bool) {
 // TestTheDoubleFollowsTheContract holds the double to the table of answers
 // that go-livepeer's source gives, without our gate.
 func TestTheDoubleFollowsTheContract(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		claim, answer string
 		status        int
@@ -144,6 +145,7 @@ func (s slow) Denied(w [20]byte) (gate.Denial, bool) {
 }
 
 func TestTheGateFulfilsTheContract(t *testing.T) {
+	t.Parallel()
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A server notices that the caller went only once the body is read.
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -266,6 +268,7 @@ func (p *process) stop(t *testing.T) string {
 // while orchestrators ask without a pause: no wallet that should pass is
 // refused, none that should not is admitted, and no call hangs.
 func TestARestartUnderLoadRefusesNobody(t *testing.T) {
+	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -59,6 +59,7 @@ func reset(peer string) string {
 // TestEveryLineOfTheTablesHasItsWeight lets one line alone speak: how many of
 // it make a ban, and of which class. 0 is never.
 func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
+	t.Parallel()
 	const peer = "203.0.113.9:51234"
 	const at = "2026/11/21 08:19:58 "
 	shipped := topic(t, t.TempDir(), "livepeer")
@@ -121,6 +122,7 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 // TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow replays lines of gateways of
 // gRPC were seen to leave in the log of a slow orchestrator.
 func TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow(t *testing.T) {
+	t.Parallel()
 	const gateway = "203.0.113.20:40000"
 	repeat := func(n int, reason string) (lines []string) {
 		for i := range n {
@@ -145,6 +147,7 @@ func TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow(t *testing.T) {
 // a node that stood still: what honest clients leave, however often, says
 // nothing about them.
 func TestBareEndsAloneBanNobody(t *testing.T) {
+	t.Parallel()
 	shipped := topic(t, t.TempDir(), "livepeer")
 	start := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
 	for _, every := range []int{2, 10, 60, 300} {
@@ -163,6 +166,7 @@ func TestBareEndsAloneBanNobody(t *testing.T) {
 // TestTheNodesOwnStallIsBlamedOnNobody replays forty streams that one gateway
 // gave up while the node stood still for five seconds, broken off in any way.
 func TestTheNodesOwnStallIsBlamedOnNobody(t *testing.T) {
+	t.Parallel()
 	for _, reason := range []string{eof, "unexpected EOF", reset("203.0.113.50:41300")} {
 		var lines []string
 		for i := range 40 {
@@ -213,6 +217,7 @@ func replayed(t *testing.T, d *topics.Definition, lines ...string) detect.JailSt
 // TestWhatAClientWroteIntoTheLogIsNoOffence has what one request leaves: a
 // header without its message, a line that the client wrote, the message's rest.
 func TestWhatAClientWroteIntoTheLogIsNoOffence(t *testing.T) {
+	t.Parallel()
 	var lines []string
 	for i := range 3 {
 		lines = append(lines,
@@ -267,6 +272,7 @@ func documented(t *testing.T, file string) (blocks [][2]string) {
 // TestTheDocumentedSettingsAreAccepted loads every block of the documents, in
 // the order in which a reader comes upon them.
 func TestTheDocumentedSettingsAreAccepted(t *testing.T) {
+	t.Parallel()
 	definitions := 0
 	for _, file := range []string{"../../docs/livepeer.md", "../../docs/client.md"} {
 		dir := t.TempDir()
@@ -299,6 +305,7 @@ func TestTheDocumentedSettingsAreAccepted(t *testing.T) {
 // gives for the lines of the first fail2ban jail of orchestrators: three bare EOFs
 // in 1800 s, banned for 864000 s.
 func TestTheSeedsOwnSettingsCanBeExpressed(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, b := range documented(t, "../../docs/livepeer.md") {
 		if strings.HasPrefix(b[0], "topics.d/") {

@@ -16,6 +16,7 @@ import (
 // kernel: an observed ban lets packets pass and counts them, for the topic and
 // for whoever it comes from; enforced after a reload, it drops.
 func TestObservedBansDropNothingAndSayWhatTheyWouldHave(t *testing.T) {
+	t.Parallel()
 	binary := buildAgent(t)
 	n := newNetwork(t, "203.0.113.1/24", "203.0.113.9/24")
 	l, err := net.Listen("tcp", "203.0.113.1:22")

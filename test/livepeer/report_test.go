@@ -18,6 +18,7 @@ import (
 // reports its offences through the client package; the agent counts it where its
 // operator allows that, and says no otherwise.
 func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
+	t.Parallel()
 	binary := buildAgent(t)
 	lists := freeAddress(t)
 	a := newNode(t, "A", "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \""+lists+"\"\n[gate]\nenabled = true\nlisten = \"127.0.0.1:0\"\n"+

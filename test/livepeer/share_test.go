@@ -113,6 +113,7 @@ func freeAddress(t *testing.T) string {
 // TestADenialOfOneOperatorIsEnforcedAtAnothersGate: A denies a wallet by hand,
 // B opted in and trusts A, so B's gate refuses it; A withdraws, B admits it.
 func TestADenialOfOneOperatorIsEnforcedAtAnothersGate(t *testing.T) {
+	t.Parallel()
 	binary := buildAgent(t)
 	broker, gateAddress := freeAddress(t), freeAddress(t)
 	a := newNode(t, "A", fmt.Sprintf("[embedded_broker]\nenabled = true\nlisten = %q\n[topics.%s]\npublish = true\n", broker, walletTopic))

@@ -22,6 +22,7 @@ import (
 // Only the places are the test's. A user's own unit is believed by nobody who
 // does not name the user.
 func TestAllKindsOfLogsAreReadWithoutAFlag(t *testing.T) {
+	t.Parallel()
 	const journalRemote = "/lib/systemd/systemd-journal-remote"
 	if _, err := os.Stat(journalRemote); err != nil {
 		t.Skip("systemd-journal-remote is not installed")

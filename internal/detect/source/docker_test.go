@@ -33,6 +33,7 @@ func container(t *testing.T, root, id, name string) (log string) {
 }
 
 func TestDockerLinesAreJoinedAndStripped(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	gitea := container(t, root, strings.Repeat("ab", 32), "gitea-1")
 	other := container(t, root, strings.Repeat("cd", 32), "postgres")
@@ -52,6 +53,7 @@ func TestDockerLinesAreJoinedAndStripped(t *testing.T) {
 }
 
 func TestARestartBetweenThePiecesOfADockerLine(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	log := container(t, root, "abc", "app")
 	spec := Spec{Docker: []string{filepath.Join(root, "*", "*-json.log")}}
@@ -67,6 +69,7 @@ func TestARestartBetweenThePiecesOfADockerLine(t *testing.T) {
 }
 
 func TestADockerLineWithoutEndIsCut(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	log := container(t, root, "abc", "app")
 	piece := strings.Repeat("é", 8<<10)

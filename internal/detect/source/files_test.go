@@ -48,6 +48,7 @@ func truncate(t *testing.T, path string) {
 }
 
 func TestFirstStartSkipsWhatExists(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "app.log")
 	appendTo(t, log, numbered(0, 5)+"line 000005 of")
 	c := newCollector()
@@ -61,6 +62,7 @@ func TestFirstStartSkipsWhatExists(t *testing.T) {
 }
 
 func TestAFileThatAppearsIsReadFromItsBeginning(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c := newCollector()
 	appendTo(t, filepath.Join(dir, "now.log"), "")
@@ -74,6 +76,7 @@ func TestAFileThatAppearsIsReadFromItsBeginning(t *testing.T) {
 }
 
 func TestSinceBeginsAtTheFirstLineOfThatTime(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "app.log")
 	base := time.Date(2020, 11, 21, 9, 0, 0, 0, time.UTC)
 	var b strings.Builder
@@ -105,6 +108,7 @@ func TestSinceBeginsAtTheFirstLineOfThatTime(t *testing.T) {
 }
 
 func TestALongLineIsCutAndCounted(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "app.log")
 	long := strings.Repeat("x", 5*MaxLine)
 	appendTo(t, log, numbered(0, 1)+long+"\n"+numbered(1, 2)+strings.Repeat("y", MaxLine+1)+"\n"+strings.Repeat("z", MaxLine)+"\n")
@@ -128,6 +132,7 @@ func TestALongLineIsCutAndCounted(t *testing.T) {
 // TestEveryWayToRotateALogLosesNothing rotates a log in every usual way, with late writes to the old
 // file and restarts in the middle.
 func TestEveryWayToRotateALogLosesNothing(t *testing.T) {
+	t.Parallel()
 	kinds := map[string]func(t *testing.T, dir, log string, i int) (late string){
 		"rename": func(t *testing.T, dir, log string, i int) string {
 			old := fmt.Sprintf("%s.%d", log, i)
@@ -248,6 +253,7 @@ func TestEveryWayToRotateALogLosesNothing(t *testing.T) {
 }
 
 func TestAGlobThatIsNewAfterARestartSkipsWhatExists(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	log := filepath.Join(dir, "app.log")
 	appendTo(t, log, numbered(0, 5))
@@ -270,6 +276,7 @@ func TestAGlobThatIsNewAfterARestartSkipsWhatExists(t *testing.T) {
 }
 
 func TestAHoleOfATerabyteIsSkipped(t *testing.T) {
+	t.Parallel()
 	log := filepath.Join(t.TempDir(), "app.log")
 	appendTo(t, log, numbered(0, 2))
 	c := newCollector()

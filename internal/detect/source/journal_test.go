@@ -78,6 +78,7 @@ func readOnce(t testing.TB, spec Spec, resume Position, o Options) (*collector, 
 // TestMoreNamesAndProcessesThanTheReaderKeeps compares whole lines of a journal
 // whose programs and processes push each other out of the reader's tables.
 func TestMoreNamesAndProcessesThanTheReaderKeeps(t *testing.T) {
+	t.Parallel()
 	const entries, names = 4 * knownFields, maxInterned + 500
 	var b strings.Builder
 	for i := range entries {
@@ -111,6 +112,7 @@ func TestMoreNamesAndProcessesThanTheReaderKeeps(t *testing.T) {
 }
 
 func TestTheFirstOfAFieldCounts(t *testing.T) {
+	t.Parallel()
 	var v fields
 	for _, tt := range []struct {
 		i     int
@@ -127,6 +129,7 @@ func TestTheFirstOfAFieldCounts(t *testing.T) {
 
 // TestEveryKindOfJournalFileReadsAsJournalctlReadsIt compares whole lines.
 func TestEveryKindOfJournalFileReadsAsJournalctlReadsIt(t *testing.T) {
+	t.Parallel()
 	for _, compact := range []bool{false, true} {
 		for _, compress := range []bool{false, true} {
 			for _, match := range []string{"", "_SYSTEMD_UNIT=ssh.service", "SYSLOG_IDENTIFIER=CRON _PID=103 _PID=104 + _PID=101"} {
@@ -152,6 +155,7 @@ func TestEveryKindOfJournalFileReadsAsJournalctlReadsIt(t *testing.T) {
 }
 
 func TestSeveralJournalFilesAreReadInOrderOfTime(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for i, part := range []string{"c", "a", "b"} {
 		writeJournal(t, filepath.Join(dir, part+".journal"), exportEntries(i*100, i*100+100, 'a'+byte(i)), i == 1, true)
@@ -184,6 +188,7 @@ func TestSeveralJournalFilesAreReadInOrderOfTime(t *testing.T) {
 // TestARestartGoesOnAfterTheLastEntry stops after every seventh entry, once
 // before it is counted, with each reader following the other.
 func TestARestartGoesOnAfterTheLastEntry(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeJournal(t, filepath.Join(dir, "one.journal"), exportEntries(0, 60, 'a'), false, true)
 	writeJournal(t, filepath.Join(dir, "two.journal"), exportEntries(60, 120, 'b'), true, true)
@@ -221,6 +226,7 @@ func TestARestartGoesOnAfterTheLastEntry(t *testing.T) {
 }
 
 func TestADamagedJournalFileIsLeftAndTheRestRead(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeJournal(t, filepath.Join(dir, "good.journal"), exportEntries(0, 100, 'a'), false, false)
 	writeJournal(t, filepath.Join(dir, "bad.journal"), exportEntries(100, 200, 'b'), false, false)
@@ -245,6 +251,7 @@ func TestADamagedJournalFileIsLeftAndTheRestRead(t *testing.T) {
 }
 
 func TestAJournalWithOtherFeaturesIsReadByJournalctl(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "one.journal")
 	writeJournal(t, path, exportEntries(0, 100, 'a'), false, false)
@@ -272,6 +279,7 @@ func TestAJournalWithOtherFeaturesIsReadByJournalctl(t *testing.T) {
 }
 
 func TestAJournalIsFollowedIntoNewFiles(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeJournal(t, filepath.Join(dir, "one.journal"), exportEntries(0, 10, 'a'), false, false)
 	later := t.TempDir()

@@ -13,6 +13,7 @@ import (
 )
 
 func TestEverySyslogFormatIsRead(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, tt := range []struct{ name, message, want string }{
 		{"RFC 5424", `<34>1 2025-10-11T22:14:15.003Z mymachine.example.com su 42 ID47 - 'su root' failed`, "2025-10-11T22:14:15.003Z|mymachine.example.com|su|42|'su root' failed"},
@@ -43,6 +44,7 @@ func TestEverySyslogFormatIsRead(t *testing.T) {
 }
 
 func TestSyslogOverUDPIsSpoofableAndOverTCPIsNot(t *testing.T) {
+	t.Parallel()
 	c := newCollector()
 	r := run(t, Spec{Syslog: []string{"udp://127.0.0.1:0", "tcp://127.0.0.1:0"}}, Position{}, Options{}, c.handle)
 	r.ready(t, 2)
@@ -79,6 +81,7 @@ func TestSyslogOverUDPIsSpoofableAndOverTCPIsNot(t *testing.T) {
 }
 
 func TestStandardInputIsReadToItsEnd(t *testing.T) {
+	t.Parallel()
 	in := "one\ntwo\r\n" + strings.Repeat("z", 3*MaxLine) + "\nlast"
 	got, s := readOnce(t, Spec{Stdin: true}, Position{}, Options{Stdin: strings.NewReader(in)})
 	if len(got.texts) != 4 || got.texts[1] != "two" || len(got.texts[2]) != MaxLine || got.texts[3] != "last" || s.Status().Cut != 1 {
@@ -108,6 +111,7 @@ func FuzzSyslog(f *testing.F) {
 }
 
 func TestStandardInputIsReadOnWhereTheSourceBeforeStopped(t *testing.T) {
+	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 // TestEachLineIsReadOnceWhileTheLogRotates writes as fast as it can while another goroutine rotates and the
 // reader stops and goes on with nothing but its position.
 func TestEachLineIsReadOnceWhileTheLogRotates(t *testing.T) {
+	t.Parallel()
 	for _, poll := range []bool{false, true} {
 		t.Run(fmt.Sprintf("poll %t", poll), func(t *testing.T) {
 			t.Parallel()
@@ -89,6 +90,7 @@ func TestEachLineIsReadOnceWhileTheLogRotates(t *testing.T) {
 // busy machine all of them may come before the first position is taken, so the
 // log grows until there was one in between.
 func TestACheckpointAgreesWithWhatWasCounted(t *testing.T) {
+	t.Parallel()
 	for lines := int64(50_000); checkpointsDuring(t, lines) < 2; lines *= 2 {
 		if lines > 800_000 {
 			t.Fatalf("no position was taken while %d lines came", lines)
