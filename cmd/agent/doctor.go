@@ -27,10 +27,20 @@ import (
 // finding is one thing that `agent doctor` looked at.
 type finding struct {
 	Check string `json:"check"`
-	OK    bool   `json:"ok"`
+	OK    bool   `json:"ok"` // nothing is wrong, though there may be something to know
+	Level level  `json:"level"`
 	Text  string `json:"text"`
 	Fix   string `json:"fix,omitempty"` // a command, or a line and its file
 }
+
+// level is how much of a fault a finding is.
+type level string
+
+const (
+	levelOK    level = "ok"
+	levelNote  level = "note" // somebody should know, and nothing need be done
+	levelWrong level = "wrong"
+)
 
 // examined is everything that the checks judge: facts, gathered before, so
 // that the checks are plain functions of them.
@@ -90,10 +100,7 @@ whether the address from which you are logged in is safe from bans. It changes n
 					wide = max(wide, len(f.Check))
 				}
 				for _, f := range list {
-					mark := "ok   "
-					if !f.OK {
-						mark = "WRONG"
-					}
+					mark := map[level]string{levelOK: "ok   ", levelNote: "note ", levelWrong: "WRONG"}[f.Level]
 					fmt.Fprintf(c.OutOrStdout(), "%s  %-*s  %s\n", mark, wide, f.Check, cli.Printable(f.Text))
 					if f.Fix != "" {
 						fmt.Fprintf(c.OutOrStdout(), "       %-*s  fix: %s\n", wide, "", cli.Printable(f.Fix))
@@ -180,17 +187,19 @@ func kernelClock() clockState {
 	return clockState{known: true, synchronised: t.Status&unix.STA_UNSYNC == 0}
 }
 
-// quietFor is how long a log may be silent before that is worth a word; an
-// sshd on the Internet is tried more often.
-const quietFor = 24 * time.Hour
-
 // diagnose judges the facts, most important first.
 func diagnose(e examined) (list []finding) {
-	note := func(check string, ok bool, fix, format string, args ...any) {
-		if ok {
+	add := func(check string, l level, fix, format string, args ...any) {
+		if l == levelOK {
 			fix = ""
 		}
-		list = append(list, finding{check, ok, fmt.Sprintf(format, args...), fix})
+		list = append(list, finding{check, l != levelWrong, l, fmt.Sprintf(format, args...), fix})
+	}
+	note := func(check string, ok bool, fix, format string, args ...any) {
+		if add(check, levelWrong, fix, format, args...); ok {
+			last := &list[len(list)-1]
+			last.OK, last.Level, last.Fix = true, levelOK, ""
+		}
 	}
 	if e.settings != nil {
 		text, _, _ := strings.Cut(e.settings.Error(), "\n")
@@ -222,9 +231,13 @@ func diagnose(e examined) (list []finding) {
 		note("boot", !r.Fails, r.Fix, "%s", r.Text)
 	}
 	for _, w := range s.Warnings {
-		note(w.Code, false, w.Fix, "%s", w.Text)
+		l := levelWrong
+		if w.Severity == control.SeverityLow {
+			l = levelNote
+		}
+		add(w.Code, l, w.Fix, "%s", w.Text)
 	}
-	e.sources(note)
+	e.logs(add)
 	e.reachable(note)
 	for _, b := range s.Brokers {
 		if b.Connected {
@@ -293,30 +306,6 @@ func (e examined) freshness(note func(string, bool, string, string, ...any)) {
 	}
 	if read > 0 && fresh == read {
 		note("feed", true, "", "all %s that are read are fresh", plural(read, "feed"))
-	}
-}
-
-// sources judges the logs: is each read, does it say something, do the filters
-// match.
-func (e examined) sources(note func(string, bool, string, string, ...any)) {
-	for _, x := range e.status.Sources {
-		topics := make([]string, 0, len(x.Topics))
-		for _, t := range x.Topics {
-			topics = append(topics, string(t))
-		}
-		name := fmt.Sprintf("%s (for %s)", x.Name, strings.Join(topics, ", "))
-		switch {
-		case x.Error != "":
-			// Said by a warning of the status already.
-		case x.LastLine.IsZero():
-			note("log", false, "is it the right log? agent topics list, and files or journal in agent.toml", "%s: not a line was read yet", name)
-		case e.now.Sub(x.LastLine) > quietFor:
-			note("log", false, "is the service still logging there? rotated away?", "%s: silent for %s", name, cli.Short(e.now.Sub(x.LastLine)))
-		case x.Matched == 0 && x.Read > 10_000:
-			note("filter", false, "agent filter test", "%s: %d lines and no offence among them: the filter may not fit this version's log", name, x.Read)
-		default:
-			note("log", true, "", "%s: last line %s ago, %d of %d were offences", name, cli.Short(e.now.Sub(x.LastLine)), x.Matched, x.Read)
-		}
 	}
 }
 

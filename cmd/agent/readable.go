@@ -59,7 +59,7 @@ func (w someone) withheld(files []string) (out []finding) {
 			}
 			if info, err := os.Stat(at); err == nil && !w.may(info, bit) {
 				out = append(out, finding{
-					Check: "readable", Text: fmt.Sprintf("%s: the service's user %s may not read it", name, w.name),
+					Check: "readable", Level: levelWrong, Text: fmt.Sprintf("%s: the service's user %s may not read it", name, w.name),
 					Fix: fmt.Sprintf("chgrp %s %s && chmod g+%s %s", w.name, at, give, at),
 				})
 				break

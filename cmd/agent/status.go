@@ -23,8 +23,8 @@ func newStatusCommand(p *paths) *cobra.Command {
 		Short:   "Show what the running agent watches, bans, publishes and accepts, and what is wrong with it",
 		Example: "  agent status\n  agent status sshd\n  agent status --json | jq .bans",
 		Long: `Show what the running agent watches, bans, publishes and accepts, and what is wrong with it. With
-a topic, show what fail2ban-client shows of a jail, in the same form. Counters of sources are
-those since the configuration was last read; those of topics outlive restarts.
+a topic, show what fail2ban-client shows of a jail, in the same form. Counters of logs are
+those since the agent started; those of topics outlive restarts.
 ` + cli.ExitHelp,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -77,18 +77,21 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		}
 	}
 	fmt.Fprintln(w)
-	// The source is last: a journal's matches are longer than a terminal is wide.
-	t = cli.NewTable(w, "READ", "MATCHED", "IGNORED", "UNMATCHED", "UNREAD", "LAST LINE", "SOURCE")
+	// The log is last: a journal's matches are longer than a terminal is wide.
+	t = cli.NewTable(w, "TOPIC", "READ", "MATCHED", "IGNORED", "UNREAD", "LAST LINE", "LOG")
 	for _, x := range s.Sources {
 		last := "never"
 		if !x.LastLine.IsZero() {
 			last = cli.Short(now.Sub(x.LastLine)) + " ago"
 		}
 		name := x.Name
-		if x.Error != "" {
+		switch {
+		case x.Error != "":
 			name += ": " + x.Error
+		case x.Found == 0:
+			name += ": not there"
 		}
-		t.Row(strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), strconv.FormatUint(x.Ignored, 10), strconv.FormatUint(x.Unmatched, 10),
+		t.Row(topicNames(x.Topics), strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), strconv.FormatUint(x.Ignored, 10),
 			unread(x.Backlog), last, name)
 	}
 	if err := t.Flush(); err != nil {

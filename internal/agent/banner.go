@@ -27,7 +27,9 @@ func (a *agent) banner(w io.Writer) {
 	d := a.detection.Status()
 	var logs []string
 	for _, x := range d.Sources {
-		logs = append(logs, api.SourceName(x.Spec))
+		for _, l := range x.Logs {
+			logs = append(logs, api.LogName(l.Log))
+		}
 	}
 	switch {
 	case len(detect) == 0:

@@ -152,7 +152,9 @@ func (d *detection) run(ctx context.Context) error {
 // replace makes a detector of the settings in force, from the state that the
 // one before it saved.
 func (d *detection) replace() error {
-	next, err := detect.New(d.options())
+	o := d.options()
+	o.Before = d.get().LogCounts()
+	next, err := detect.New(o)
 	if err != nil {
 		return err
 	}

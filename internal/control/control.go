@@ -31,7 +31,11 @@ type Status struct {
 	Waiting     int            `json:"waiting"` // claims of peers that do not count yet
 	Topics      []TopicStatus  `json:"topics"`
 	Sources     []SourceStatus `json:"sources"`
-	Brokers     []BrokerStatus `json:"brokers"`
+	// Cut lines were longer than a line may be; Dropped ones could not be read. Both
+	// are of all sources, since the last reload.
+	Cut     uint64         `json:"cut"`
+	Dropped uint64         `json:"dropped"`
+	Brokers []BrokerStatus `json:"brokers"`
 	// Broker is the address of the embedded broker, or "".
 	Broker string `json:"broker,omitempty"`
 	// Compat are the protocols of other programs that this node speaks.
@@ -81,22 +85,30 @@ type OperatorCount struct {
 	Bytes   uint64 `json:"bytes"`
 }
 
-// SourceStatus is one log that the node reads.
+// SourceStatus is one log that a topic names: a file pattern, a journal match, a
+// container, a listener. Its counters outlive a reload.
 type SourceStatus struct {
-	Name    string      `json:"name"`
-	Topics  []ban.Topic `json:"topics"`
-	Read    uint64      `json:"read"`
-	Matched uint64      `json:"matched"`
-	Ignored uint64      `json:"ignored"`
-	// Unmatched lines are nothing to any topic; Cut ones were longer than a
-	// line may be; Dropped bytes could not be read as lines.
+	Name string `json:"name"` // for people
+	Kind string `json:"kind"` // "file", "journal", "container", "syslog" or "stdin"
+	Log  string `json:"log"`  // as the topic names it
+	// Topics are those that read it.
+	Topics []ban.Topic `json:"topics"`
+	// Found counts the files that are there, -1 where that is no question; Driver is
+	// a container's log driver where that writes no file that can be read.
+	Found  int    `json:"found"`
+	Driver string `json:"driver,omitempty"`
+	// Lines that came through it: offences, ignored ones, and those that are
+	// nothing to any topic.
+	Read      uint64 `json:"read"`
+	Matched   uint64 `json:"matched"`
+	Ignored   uint64 `json:"ignored"`
 	Unmatched uint64 `json:"unmatched"`
-	Cut       uint64 `json:"cut"`
-	Dropped   uint64 `json:"dropped"`
 	// Backlog is the known rest that is unread, in bytes, or entries of a journal.
 	Backlog  int64     `json:"backlog"`
 	LastLine time.Time `json:"last_line,omitzero"`
-	Error    string    `json:"error,omitempty"`
+	// Error is why it cannot be read, Fix the command that changes it.
+	Error string `json:"error,omitempty"`
+	Fix   string `json:"fix,omitempty"`
 }
 
 // BrokerStatus is one broker that the node uses.

@@ -111,6 +111,8 @@ type Options struct {
 	JournalDirs []string
 	// Source is passed to every source; Log and Now are filled in.
 	Source source.Options
+	// Before are the counters that the detector of before left.
+	Before LogCounts
 	// MaxTracked bounds the targets that are counted at a time, per detector;
 	// 0 is [DefaultMaxTracked].
 	MaxTracked int

@@ -61,6 +61,7 @@ type reader struct {
 	matched atomic.Uint64
 	ignored atomic.Uint64
 	missed  atomic.Uint64
+	logs    readerLogs
 }
 
 // A stream is one log's state in each jail.
@@ -157,6 +158,7 @@ func newReader(d *Detector, group *readerGroup) *reader {
 	}
 	r.scanner = pattern.NewScanner(literals)
 	r.hits = r.scanner.NewHits()
+	r.beginLogs(d.o.Before)
 	return r
 }
 
@@ -206,7 +208,7 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	if r.taints && !promising {
 		r.countDoubted(&l)
 	}
-	result := &r.missed
+	result := lineMissed
 	if promising || r.joins {
 		wanted := r.wanted(&l)
 		for word, found := range r.hits.Found() {
@@ -224,16 +226,24 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 				}
 				switch r.look(ctx, i, st, &l, text, c) {
 				case lineMatched:
-					result = &r.matched
+					result = lineMatched
 				case lineIgnored:
-					if result == &r.missed {
-						result = &r.ignored
+					if result == lineMissed {
+						result = lineIgnored
 					}
 				}
 			}
 		}
 	}
-	result.Add(1)
+	switch result {
+	case lineMatched:
+		r.matched.Add(1)
+	case lineIgnored:
+		r.ignored.Add(1)
+	default:
+		r.missed.Add(1)
+	}
+	r.noteLine(&l, result)
 }
 
 // countDoubted lets a line that no jail looks at count among those that follow

@@ -58,20 +58,23 @@ type JailStatus struct {
 
 // SourceStatus describes one source and the fate of its lines.
 type SourceStatus struct {
-	Spec      source.Spec   `json:"spec"`
-	Status    source.Status `json:"status"`
-	Matched   uint64        `json:"matched"`
-	Ignored   uint64        `json:"ignored"`
-	Unmatched uint64        `json:"unmatched"`
+	Spec   source.Spec   `json:"spec"`
+	Status source.Status `json:"status"`
+	Logs   []LogStatus   `json:"logs"`
+	// Matched, Ignored and Unmatched are the fates of its lines since it was
+	// opened; a line that two logs name counts once.
+	Matched   uint64 `json:"matched"`
+	Ignored   uint64 `json:"ignored"`
+	Unmatched uint64 `json:"unmatched"`
 }
 
 // Status describes jails and sources.
 func (d *Detector) Status() Status {
 	var out Status
 	for _, r := range d.readers {
+		st := r.source.Status()
 		out.Sources = append(out.Sources, SourceStatus{
-			Spec: r.spec, Status: r.source.Status(),
-			Matched: r.matched.Load(), Ignored: r.ignored.Load(), Unmatched: r.missed.Load(),
+			Spec: r.spec, Status: st, Logs: r.logStatus(st), Matched: r.matched.Load(), Ignored: r.ignored.Load(), Unmatched: r.missed.Load(),
 		})
 	}
 	for _, j := range d.jails {

@@ -38,6 +38,7 @@ var (
 	Pack          = Condition{"pack", "A signed pack has ended or is about to.", control.SeverityLow, "agent allow pack add FILE, with a newer one"}
 
 	Source         = Condition{"source", "A log cannot be read.", control.SeverityHigh, "the log's path and permissions"}
+	LogMissing     = Condition{"log-missing", "None of the logs of a topic is there.", control.SeverityLow, "name the log in agent.toml, or agent topics ignore TOPIC"}
 	ProxiesHeld    = Condition{"proxies", "The log of a web server names proxies, and nobody behind them can be banned.", control.SeverityLow, "have the web server log its client and not the proxy before it: docs/recipes.md"}
 	NoSource       = Condition{"no-source", "No log is read, so nothing is detected.", control.SeverityHigh, `name the log in agent.toml: [topics.sshd] files = ["/var/log/auth.log"]`}
 	NoProof        = Condition{"no-corroboration", "A topic asks the kernel about connections, and the kernel cannot be asked: lines count here, and the bans go out as weak.", control.SeverityLow, `enforce with nftables, or say that the log is believed: corroborate = "off" in the topic`}
@@ -74,7 +75,7 @@ func Conditions() []Condition {
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		NeverBanFault, Pack,
-		Source, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
+		Source, LogMissing, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,

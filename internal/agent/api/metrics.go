@@ -21,6 +21,7 @@ var (
 	descRead     = prometheus.NewDesc("banmesh_source_lines_total", "Lines read.", []string{"source"}, nil)
 	descMatched  = prometheus.NewDesc("banmesh_source_matched_total", "Lines that were offences.", []string{"source"}, nil)
 	descLast     = prometheus.NewDesc("banmesh_source_last_line_timestamp_seconds", "When a line was read last.", []string{"source"}, nil)
+	descReadable = prometheus.NewDesc("banmesh_source_readable", "Whether a named log is there and may be read.", []string{"source"}, nil)
 	descBroker   = prometheus.NewDesc("banmesh_broker_up", "Whether a broker is connected.", []string{"broker"}, nil)
 	descEnforced = prometheus.NewDesc("banmesh_enforcing", "Whether bans reach the kernel.", nil, nil)
 	descWarnings = prometheus.NewDesc("banmesh_warnings", "Things wrong with the node, as `agent status` shows them.", []string{"code"}, nil)
@@ -37,7 +38,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descBans, descPackets, descBytes, descRead, descMatched, descLast, descBroker, descEnforced, descWarnings, descWatched, descDoubted, descGate} {
+	for _, d := range []*prometheus.Desc{descBans, descPackets, descBytes, descRead, descMatched, descLast, descReadable, descBroker, descEnforced, descWarnings, descWatched, descDoubted, descGate} {
 		ch <- d
 	}
 	for _, d := range descPeers {
@@ -61,10 +62,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		counter(descBytes, t.Bytes, string(t.Topic))
 	}
 	for _, x := range s.Sources {
-		counter(descRead, x.Read, x.Name)
-		counter(descMatched, x.Matched, x.Name)
+		label := x.Kind + ":" + x.Log // two journal matches may have one name
+		counter(descRead, x.Read, label)
+		counter(descMatched, x.Matched, label)
+		gauge(descReadable, boolean(x.Error == "" && x.Found != 0), label)
 		if !x.LastLine.IsZero() {
-			gauge(descLast, float64(x.LastLine.UnixMilli())/1000, x.Name)
+			gauge(descLast, float64(x.LastLine.UnixMilli())/1000, label)
 		}
 	}
 	for _, b := range s.Brokers {

@@ -4,14 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
-	"banmesh/internal/detect/source"
 	"banmesh/internal/settings"
 )
 
@@ -28,6 +25,9 @@ func (s *Server) Status(ctx context.Context) control.Status {
 		Topics: s.topics(ctx, conf), Sources: sources(d), Brokers: s.o.Sharing.Brokers(), Broker: s.o.Sharing.Embedded(),
 		Compat:   s.compat(),
 		Warnings: []control.Warning{},
+	}
+	for _, x := range d.Sources {
+		out.Cut, out.Dropped = out.Cut+x.Status.Cut, out.Dropped+x.Status.Dropped
 	}
 	out.Warnings = append(out.Warnings, s.o.Firewall.Warnings(ctx)...)
 	out.Warnings = append(out.Warnings, s.o.Sharing.Warnings()...)
@@ -67,51 +67,9 @@ func (s *Server) topics(ctx context.Context, conf *settings.Settings) []control.
 	return list
 }
 
-// sources gives the logs that are read.
-func sources(d detect.Status) []control.SourceStatus {
-	list := []control.SourceStatus{}
-	for i, x := range d.Sources {
-		src := control.SourceStatus{
-			Name: SourceName(x.Spec), Topics: []ban.Topic{}, Read: x.Status.Read, Matched: x.Matched, Ignored: x.Ignored,
-			Unmatched: x.Unmatched, Cut: x.Status.Cut, Dropped: x.Status.Dropped, LastLine: x.Status.LastLine, Error: x.Status.LastError,
-		}
-		for _, stream := range x.Status.Streams {
-			src.Backlog += stream.Backlog
-		}
-		for _, j := range d.Jails {
-			if slices.Contains(j.Sources, i) {
-				src.Topics = append(src.Topics, j.Topic)
-			}
-		}
-		list = append(list, src)
-	}
-	return list
-}
-
-// SourceName names a source for people.
-func SourceName(s source.Spec) string {
-	var parts []string
-	if len(s.Journal) > 0 {
-		parts = append(parts, "the journal ("+strings.Join(s.Journal, " or ")+")")
-	}
-	parts = append(parts, s.Files...)
-	for _, d := range s.Docker {
-		parts = append(parts, "container "+d)
-	}
-	parts = append(parts, s.Syslog...)
-	if s.Stdin {
-		parts = append(parts, "standard input")
-	}
-	return strings.Join(parts, ", ")
-}
-
 // detectionWarnings gives the conditions of logs and of their lines.
 func (s *Server) detectionWarnings(conf *settings.Settings, d detect.Status) (list []control.Warning) {
-	for _, x := range d.Sources {
-		if x.Status.LastError != "" {
-			list = append(list, Source.Warn(SourceName(x.Spec)+": "+x.Status.LastError, ""))
-		}
-	}
+	list = append(list, logWarnings(d)...)
 	if len(d.Sources) == 0 && len(d.Jails) > 0 {
 		list = append(list, NoSource.Warn("no log is read, so nothing is detected", ""))
 	}

@@ -77,9 +77,11 @@ type Status struct {
 	// Dropped counts lines that were given up: datagrams that were no syslog,
 	// records that were no JSON, damaged journal entries.
 	Dropped uint64 `json:"dropped"`
-	// Errors counts failures to read; LastError is the newest.
-	Errors    uint64 `json:"errors"`
-	LastError string `json:"last_error,omitempty"`
+	// Errors counts failures to read; LastError is the newest and LastErrorAt when
+	// it was.
+	Errors      uint64    `json:"errors"`
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 	// LastLine is when a line was last handed on, by this machine's clock.
 	LastLine time.Time `json:"last_line,omitzero"`
 	// Streams are the files and listeners in use.
@@ -104,13 +106,18 @@ type Stream struct {
 type counters struct {
 	read, cut, dropped, errors atomic.Uint64
 	lastLine                   atomic.Int64 // nanoseconds since the Unix epoch
-	lastError                  atomic.Pointer[string]
+	lastError                  atomic.Pointer[failure]
+}
+
+// A failure to read, and when it was.
+type failure struct {
+	text string
+	at   time.Time
 }
 
 func (c *counters) failed(err error) {
 	c.errors.Add(1)
-	text := err.Error()
-	c.lastError.Store(&text)
+	c.lastError.Store(&failure{err.Error(), time.Now()})
 }
 
 func (c *counters) addTo(st *Status) {
@@ -118,8 +125,8 @@ func (c *counters) addTo(st *Status) {
 	st.Cut += c.cut.Load()
 	st.Dropped += c.dropped.Load()
 	st.Errors += c.errors.Load()
-	if text := c.lastError.Load(); text != nil {
-		st.LastError = *text
+	if f := c.lastError.Load(); f != nil && f.at.After(st.LastErrorAt) {
+		st.LastError, st.LastErrorAt = f.text, f.at
 	}
 	if ns := c.lastLine.Load(); ns > 0 {
 		if t := time.Unix(0, ns); t.After(st.LastLine) {

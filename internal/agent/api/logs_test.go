@@ -1,0 +1,75 @@
+package api
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/detect"
+	"banmesh/internal/detect/source"
+)
+
+func TestALogsWarningNamesTheLogAndTheCommand(t *testing.T) {
+	log := func(k source.Kind, name string, h source.Health, topics ...ban.Topic) detect.LogStatus {
+		return detect.LogStatus{Log: source.Log{Kind: k, Name: name}, Topics: topics, Health: h}
+	}
+	d := detect.Status{Sources: []detect.SourceStatus{
+		{Logs: []detect.LogStatus{
+			log(source.KindFile, "/var/log/auth.log", source.Health{Found: 1}, "sshd"),
+			log(source.KindFile, "/var/log/secure", source.Health{}, "sshd"), // another system's place
+			log(source.KindFile, "/var/log/nginx/access.log", source.Health{Denied: "/var/log/nginx"}, "nginx", "web"),
+		}},
+		{Logs: []detect.LogStatus{
+			log(source.KindContainer, "db", source.Health{Found: 1, Driver: "local"}, "mysql"),
+			log(source.KindContainer, "app", source.Health{}, "gitea"),
+			log(source.KindJournal, "_SYSTEMD_UNIT=ssh.service", source.Health{Found: 2}, "sshd"),
+		}},
+		// What is over is not told for ever.
+		{Status: source.Status{LastError: "an hour ago", LastErrorAt: time.Now().Add(-time.Hour)}, Logs: []detect.LogStatus{log(source.KindSyslog, "udp://127.0.0.1:514", source.Health{Found: -1}, "mail")}},
+		{Status: source.Status{LastError: "address already in use", LastErrorAt: time.Now()}, Logs: []detect.LogStatus{log(source.KindSyslog, "udp://127.0.0.1:515", source.Health{Found: -1}, "mail")}},
+	}}
+	var got []string
+	for _, w := range logWarnings(d) {
+		got = append(got, w.Code+" "+w.Text)
+	}
+	want := []string{
+		"source /var/log/nginx/access.log (nginx, web): may not read /var/log/nginx",
+		"source container db (mysql): Docker's log driver local writes no file that can be read",
+		"source address already in use",
+		"log-missing gitea: none of its logs is there: container app",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	list := sources(d)
+	if len(list) != 8 || list[2].Fix == "" || list[3].Name != "container db" || !strings.Contains(list[3].Fix, "json-file") || list[5].Name != "journal ssh.service" || list[6].Error != "" || list[7].Error == "" {
+		t.Errorf("%+v", list)
+	}
+}
+
+func TestTheFixOfAPermissionIsTheLeastThatHelps(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "x.log")
+	if err := os.WriteFile(file, nil, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if got := permissionFixFor("banmesh", file); !strings.HasPrefix(got, "setfacl -m u:banmesh:r "+file) && os.Getgid() == 0 {
+		t.Errorf("of root's: %s", got)
+	}
+	if got := permissionFixFor("banmesh", dir); got != "setfacl -m u:banmesh:rx "+dir {
+		t.Errorf("of a directory: %s", got)
+	}
+	if os.Getuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	const adm = 4
+	if err := os.Chown(file, 0, adm); err != nil {
+		t.Fatal(err)
+	}
+	if got := permissionFixFor("banmesh", file); got != "usermod -aG adm banmesh && systemctl restart banmesh-agent" {
+		t.Errorf("of a group's: %s", got)
+	}
+}
