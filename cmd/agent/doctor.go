@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"slices"
@@ -41,6 +42,9 @@ const (
 	levelNote  level = "note" // somebody should know, and nothing need be done
 	levelWrong level = "wrong"
 )
+
+// rank puts faults before notes, and those before what is well.
+func (l level) rank() int { return slices.Index([]level{levelWrong, levelNote, levelOK}, l) }
 
 // examined is everything that the checks judge: facts, gathered before, so
 // that the checks are plain functions of them.
@@ -84,6 +88,7 @@ whether the address from which you are logged in is safe from bans. It changes n
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			list := diagnose(examine(c, p))
+			slices.SortStableFunc(list, func(a, b finding) int { return cmp.Compare(a.Level.rank(), b.Level.rank()) })
 			bad := 0
 			for _, f := range list {
 				if !f.OK {
@@ -99,13 +104,7 @@ whether the address from which you are logged in is safe from bans. It changes n
 				for _, f := range list {
 					wide = max(wide, len(f.Check))
 				}
-				for _, f := range list {
-					mark := map[level]string{levelOK: "ok   ", levelNote: "note ", levelWrong: "WRONG"}[f.Level]
-					fmt.Fprintf(c.OutOrStdout(), "%s  %-*s  %s\n", mark, wide, f.Check, cli.Printable(f.Text))
-					if f.Fix != "" {
-						fmt.Fprintf(c.OutOrStdout(), "       %-*s  fix: %s\n", wide, "", cli.Printable(f.Fix))
-					}
-				}
+				printFindings(c.OutOrStdout(), list, wide)
 			}
 			if bad > 0 {
 				return &cli.Error{Err: fmt.Errorf("%s wrong", things(bad)), Code: cli.ExitPartly}
@@ -115,6 +114,21 @@ whether the address from which you are logged in is safe from bans. It changes n
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// printFindings prints a line each, with its command below. A command stays
+// whole, so that it can be copied.
+func printFindings(w io.Writer, list []finding, wide int) {
+	for _, f := range list {
+		mark := map[level]string{
+			levelOK: cli.Paint(w, cli.Good, "ok") + "   ", levelNote: cli.Paint(w, cli.Doubt, "note") + " ", levelWrong: cli.Paint(w, cli.Bad, "WRONG"),
+		}[f.Level]
+		indent := strings.Repeat(" ", 9+wide)
+		fmt.Fprintf(w, "%s  %-*s  %s\n", mark, wide, f.Check, cli.Wrap(w, len(indent), indent, cli.Printable(f.Text)))
+		if f.Fix != "" {
+			fmt.Fprintf(w, "       fix: %s\n", cli.Printable(f.Fix))
+		}
+	}
 }
 
 func things(n int) string {

@@ -80,7 +80,9 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 		}
 		switch s.Action {
 		case control.ActionBan:
-			fmt.Fprintf(w, "%s is banned %s until %s, for %s more\n", e.Target, in, clock(s.Until), cli.Short(s.Until.Sub(now)))
+			text := fmt.Sprintf("%s until %s, for %s more", in, clock(s.Until), cli.Short(s.Until.Sub(now)))
+			taken := len(e.Target.String()) + len(" is banned ")
+			fmt.Fprintf(w, "%s is %s %s\n", e.Target, cli.Paint(w, cli.Bad, "banned"), cli.Wrap(w, taken, "  ", text))
 		case control.ActionWatch:
 			fmt.Fprintf(w, "%s is watched %s: its first offence here bans it, until %s\n", e.Target, in, clock(s.Until))
 		case control.ActionSuspect:
@@ -95,9 +97,9 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 		if !s.Since.IsZero() {
 			why += ", since " + clock(s.Since)
 		}
-		fmt.Fprintf(w, "  why    %s\n", cli.Printable(why))
+		fmt.Fprintf(w, "  why    %s\n", cli.Wrap(w, 9, "         ", cli.Printable(why)))
 		for _, c := range s.Claims {
-			fmt.Fprintf(w, "  claim  %s\n", cli.Printable(claimLine(c, now)))
+			fmt.Fprintf(w, "  claim  %s\n", cli.Wrap(w, 9, "         ", cli.Printable(claimLine(c, now))))
 			if c.Evidence != nil && c.Evidence.Sample != "" {
 				fmt.Fprintf(w, "         %s\n", cli.Printable(strings.TrimSpace(c.Evidence.Sample)))
 			}
@@ -114,8 +116,8 @@ func printKernel(w io.Writer, e control.Explanation) {
 		switch {
 		case k.Never:
 			fmt.Fprintln(w, "  kernel lets it pass before any ban")
-		case k.Banned && k.Left > 0:
-			fmt.Fprintf(w, "  kernel holds it in %s, for %s more\n", k.Map, cli.Short(k.Left))
+		case k.Banned && !k.Left.IsZero():
+			fmt.Fprintf(w, "  kernel holds it in %s, for %s more\n", k.Map, cli.Short(k.Left.Duration()))
 		case k.Banned:
 			fmt.Fprintf(w, "  kernel holds it in %s\n", k.Map)
 		default:

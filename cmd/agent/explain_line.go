@@ -15,7 +15,6 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/source"
-	"banmesh/internal/span"
 	"banmesh/topics"
 )
 
@@ -108,9 +107,9 @@ func printExplanations(w io.Writer, list []detect.Explanation, all bool) {
 			fmt.Fprintf(w, "  %-8s %s\n", k, cli.Printable(e.Fields[k]))
 		}
 		if e.Reached == "offence" {
-			fmt.Fprintf(w, "  counts   %g of %d within %s, then banned for %s\n", e.Weight, e.MaxRetry, span.Format(e.FindTime), span.Format(e.BanTime))
-			if e.Corroborate > 0 {
-				fmt.Fprintf(w, "  believed only if the kernel saw the address finish a handshake with the topic's ports within %s\n", span.Format(e.Corroborate))
+			fmt.Fprintf(w, "  counts   %g of %d within %s, then banned for %s\n", e.Weight, e.MaxRetry, e.FindTime, e.BanTime)
+			if !e.Corroborate.IsZero() {
+				fmt.Fprintf(w, "  believed only if the kernel saw the address finish a handshake with the topic's ports within %s\n", e.Corroborate)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/federation"
 )
 
 func newFeedsCommand(p *paths) *cobra.Command {
@@ -44,33 +46,50 @@ func newFeedsCommand(p *paths) *cobra.Command {
 			if asJSON {
 				return cli.JSON(c.OutOrStdout(), list)
 			}
-			if len(list) == 0 {
-				fmt.Fprintln(c.OutOrStdout(), "this node writes no feed and reads none: see `agent topics` and `agent peers`")
-				return nil
-			}
-			t := cli.NewTable(c.OutOrStdout(), "TOPIC", "OPERATOR", "NODE", "STATUS", "BATCH", "CLAIMS", "SIZE", "HEARD")
-			for _, f := range list {
-				name, heard := f.Name, "never"
-				switch {
-				case f.Own:
-					name = "this node"
-				case name == "":
-					name = f.Operator
-				}
-				if !f.Issued.IsZero() {
-					heard = cli.Short(time.Since(f.Issued)) + " ago"
-				}
-				batch := fmt.Sprint(f.Batch)
-				if f.Newest > f.Batch {
-					batch = fmt.Sprintf("%d of %d", f.Batch, f.Newest)
-				}
-				t.Row(string(f.Topic), name, f.Node, f.Status, batch, fmt.Sprint(f.Claims), size(f.Bytes), heard)
-			}
-			return t.Flush()
+			return printFeeds(c.OutOrStdout(), list, time.Now())
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+func printFeeds(w io.Writer, list []control.Feed, now time.Time) error {
+	if len(list) == 0 {
+		fmt.Fprintln(w, "this node writes no feed and reads none: see `agent topics` and `agent peers`")
+		return nil
+	}
+	t := cli.NewTable(w, "TOPIC", "OPERATOR", "STATUS", "CLAIMS", "HEARD", "BATCH", "SIZE", "NODE")
+	t.Cut("OPERATOR", "TOPIC")
+	for _, f := range list {
+		name, heard := f.Name, "never"
+		switch {
+		case f.Own:
+			name = "this node"
+		case name == "":
+			name = f.Operator
+		}
+		if !f.Issued.IsZero() {
+			heard = cli.Short(now.Sub(f.Issued)) + " ago"
+		}
+		batch := fmt.Sprint(f.Batch)
+		if f.Newest > f.Batch {
+			batch = fmt.Sprintf("%d of %d", f.Batch, f.Newest)
+		}
+		t.Row(string(f.Topic), name, f.Status, fmt.Sprint(f.Claims), heard, batch, size(f.Bytes), f.Node)
+		t.Paint(2, feedColour(f.Status))
+	}
+	return t.Flush()
+}
+
+// feedColour says how well a feed does.
+func feedColour(status string) cli.Colour {
+	switch status {
+	case federation.StatusSynced, "writing", "private":
+		return cli.Good
+	case federation.StatusJoining, federation.StatusUnseen, federation.StatusStale:
+		return cli.Doubt
+	}
+	return cli.Bad
 }
 
 // size says bytes as a person would.

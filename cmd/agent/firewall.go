@@ -126,6 +126,14 @@ func printFirewall(w io.Writer, e firewall.Enforcer, s firewall.Summary) error {
 	return t.Flush()
 }
 
+// firewallReport is the answer of `agent firewall check`.
+type firewallReport struct {
+	Enforcer   string               `json:"enforcer"`
+	Capability firewall.Capability  `json:"capability"`
+	Chains     []firewall.Neighbour `json:"chains"`
+	Boot       []firewall.Restorer  `json:"boot,omitempty"`
+}
+
 func newFirewallCheckCommand(p *paths) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
@@ -151,7 +159,7 @@ packets meet this and other programs' chains, and whether a program that loads s
 			}
 			boot := enforcers.Restorers(e, setup)
 			if asJSON {
-				err = cli.JSON(c.OutOrStdout(), map[string]any{"enforcer": e.Name(), "capability": can, "chains": others, "boot": boot})
+				err = cli.JSON(c.OutOrStdout(), firewallReport{e.Name(), can, others, boot})
 			} else if err = printCapability(c.OutOrStdout(), e, can, others); err == nil {
 				printRestorers(c.OutOrStdout(), boot)
 			}

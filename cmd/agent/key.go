@@ -75,7 +75,8 @@ telephone: they hold all of it.
 			if asJSON {
 				return cli.JSON(c.OutOrStdout(), r)
 			}
-			t := cli.NewTable(c.OutOrStdout(), "operator", strings.TrimSpace(r.Operator+"  "+r.Name))
+			t := cli.NewTable(c.OutOrStdout())
+			t.Row("operator", strings.TrimSpace(r.Operator+"  "+r.Name))
 			t.Row("in words", r.Fingerprint)
 			t.Row("root key", map[bool]string{true: "on this machine", false: "on another machine"}[r.Root])
 			t.Row("node", r.Node)
@@ -155,7 +156,8 @@ to others; they can pass it to ` + "`agent peers trust`" + `. A card is no secre
 }
 
 func printCard(w io.Writer, card *wire.Card) error {
-	t := cli.NewTable(w, "operator", card.Operator.String())
+	t := cli.NewTable(w)
+	t.Row("operator", card.Operator.String())
 	t.Row("in words", wire.SpokenFingerprint(card.Operator))
 	for _, x := range [][2]string{{"name", card.Name}, {"contact", card.Contact}, {"criteria", card.Criteria}} {
 		if x[1] != "" {

@@ -47,7 +47,8 @@ func readInvitation(s string) (*wire.Invitation, error) {
 }
 
 func printInvitation(w io.Writer, v *wire.Invitation) error {
-	t := cli.NewTable(w, "network", v.Network)
+	t := cli.NewTable(w)
+	t.Row("network", v.Network)
 	t.Row("invited by", fmt.Sprintf("%s (%s)", v.Operator, wire.SpokenFingerprint(v.Operator)))
 	if v.Note != "" {
 		t.Row("note", v.Note)
@@ -65,8 +66,34 @@ func printInvitation(w io.Writer, v *wire.Invitation) error {
 	return t.Flush()
 }
 
+// invitationReport is the answer of `agent network show`.
+type invitationReport struct {
+	Network  string            `json:"network"`
+	Operator ban.Operator      `json:"operator"`
+	Issued   time.Time         `json:"issued"`
+	Expires  time.Time         `json:"expires"`
+	Note     string            `json:"note,omitempty"`
+	Brokers  []string          `json:"brokers"`
+	Topics   []ban.Topic       `json:"topics"`
+	Trusted  []invitedOperator `json:"trusted"`
+}
+
+type invitedOperator struct {
+	Operator ban.Operator `json:"operator"`
+	Name     string       `json:"name"`
+}
+
+func reportInvitation(v *wire.Invitation) invitationReport {
+	r := invitationReport{v.Network, v.Operator, v.Issued, v.Expires, v.Note, append([]string{}, v.Brokers...), append([]ban.Topic{}, v.Topics...), []invitedOperator{}}
+	for _, o := range v.Trusted {
+		r.Trusted = append(r.Trusted, invitedOperator{o.Operator, o.Name})
+	}
+	return r
+}
+
 func newNetworkShowCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use: "show INVITATION", Short: "Show an invitation and change nothing",
 		Example: "  agent network show invitation.txt",
 		Args:    exactly(1, "an invitation, a file that holds one, or -"),
@@ -75,9 +102,14 @@ func newNetworkShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), reportInvitation(v))
+			}
 			return printInvitation(c.OutOrStdout(), v)
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
 }
 
 func newNetworkJoinCommand(p *paths) *cobra.Command {

@@ -281,17 +281,28 @@ begin and end.
 				printPeer(c.OutOrStdout(), list[0], time.Now())
 				return nil
 			}
-			t := cli.NewTable(c.OutOrStdout(), "NAME", "CLAIMS", "BANNING", "ALONE", "MET HERE", "ALSO OTHERS", "DISPUTED", "UNBANNED", "GUESTS", "STRIKES", "STANDING")
-			for _, x := range list {
-				t.Row(x.Name, strconv.Itoa(x.Claims), strconv.Itoa(x.Banning), strconv.Itoa(x.Alone), strconv.Itoa(x.Met), strconv.Itoa(x.Corroborated),
-					strconv.Itoa(x.Disputed), strconv.Itoa(x.Overruled), guestRate(x), strconv.Itoa(x.Strikes), peerStanding(x, time.Now()))
-			}
-			return t.Flush()
+			return printPeers(c.OutOrStdout(), list, time.Now())
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&topic, "for", "", "what trusting the peer in this topic would change")
 	return c
+}
+
+func printPeers(w io.Writer, list []control.Peer, now time.Time) error {
+	t := cli.NewTable(w, "NAME", "STANDING", "CLAIMS", "BANNING", "ALONE", "MET HERE", "STRIKES", "DISPUTED", "UNBANNED", "ALSO OTHERS", "GUESTS")
+	t.Cut("STANDING")
+	for _, x := range list {
+		t.Row(x.Name, peerStanding(x, now), strconv.Itoa(x.Claims), strconv.Itoa(x.Banning), strconv.Itoa(x.Alone), strconv.Itoa(x.Met),
+			strconv.Itoa(x.Strikes), strconv.Itoa(x.Disputed), strconv.Itoa(x.Overruled), strconv.Itoa(x.Corroborated), guestRate(x))
+		switch {
+		case x.Quarantine != nil:
+			t.Paint(1, cli.Bad)
+		case x.Waiting > 0 || x.Feeds == 0 || x.Probation.After(now):
+			t.Paint(1, cli.Doubt)
+		}
+	}
+	return t.Flush()
 }
 
 // showEffect shows the difference it would make if an operator's claims banned in a

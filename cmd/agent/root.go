@@ -29,6 +29,7 @@ type paths struct {
 
 func newRootCommand() *cobra.Command {
 	p := &paths{}
+	var wide bool
 	root := &cobra.Command{
 		Use:   "agent",
 		Short: "Find attackers on this machine, share bans with peers that you choose, and enforce them",
@@ -56,6 +57,12 @@ signed bans on topics that you opt into, and accepts bans from operators that yo
 	f.StringVar(&p.config, "config-dir", at.config, "directory of the configuration")
 	f.StringVar(&p.state, "state-dir", at.state, "directory of keys and state")
 	f.StringVar(&p.socket, "socket", at.socket, "control socket")
+	root.PersistentFlags().BoolVar(&wide, "wide", false, "print lines whole, however wide the terminal is")
+	root.PersistentPreRun = func(*cobra.Command, []string) {
+		if wide {
+			root.SetOut(cli.Wide(root.OutOrStdout()))
+		}
+	}
 	root.AddCommand(commands(p)...)
 	sayExitCodes(root)
 	return root

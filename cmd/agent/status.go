@@ -53,7 +53,10 @@ those since the agent started; those of topics outlive restarts.
 func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	fmt.Fprintf(w, "agent %s, running for %s (pid %d)\n", s.Version, cli.Short(now.Sub(s.Started)), s.PID)
 	fmt.Fprintf(w, "operator %s  node %s  network %s\n", s.Operator, s.Node, s.Network)
-	enforcement := s.Enforcement
+	enforcement := cli.Paint(w, cli.Good, s.Enforcement)
+	if s.Enforcement == "observe" || s.Enforcement == "off" {
+		enforcement = cli.Paint(w, cli.Bad, s.Enforcement)
+	}
 	if s.Reason != "" {
 		enforcement += " (" + s.Reason + ")"
 	}
@@ -77,24 +80,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		}
 	}
 	fmt.Fprintln(w)
-	// The log is last: a journal's matches are longer than a terminal is wide.
-	t = cli.NewTable(w, "TOPIC", "READ", "MATCHED", "IGNORED", "UNREAD", "LAST LINE", "LOG")
-	for _, x := range s.Sources {
-		last := "never"
-		if !x.LastLine.IsZero() {
-			last = cli.Short(now.Sub(x.LastLine)) + " ago"
-		}
-		name := x.Name
-		switch {
-		case x.Error != "":
-			name += ": " + x.Error
-		case x.Found == 0:
-			name += ": not there"
-		}
-		t.Row(topicNames(x.Topics), strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), strconv.FormatUint(x.Ignored, 10),
-			unread(x.Backlog), last, name)
-	}
-	if err := t.Flush(); err != nil {
+	if err := printLogs(w, s.Sources, now); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
@@ -104,29 +90,74 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	case len(s.Brokers) == 0:
 		fmt.Fprintln(w, "no broker: nothing is published or accepted")
 	}
-	t = cli.NewTable(w)
-	if len(s.Brokers) > 0 {
-		t.Row("BROKER", "STATE", "")
-	}
-	for _, x := range s.Brokers {
-		state := "down"
-		if x.Connected {
-			state = "up for " + cli.Short(now.Sub(x.Since))
-		} else if x.Health == string(federation.HealthMisbehaving) {
-			state = "misbehaving broker"
-		}
-		t.Row(x.URL, state, x.Error)
-	}
-	if err := t.Flush(); err != nil {
+	if err := printBrokers(w, s.Brokers, now); err != nil {
 		return err
 	}
 	for _, x := range s.Compat {
 		fmt.Fprintf(w, "%s on %s: %s\n", x.Protocol, x.Listen, plural(len(x.Clients), "client"))
 	}
 	for _, x := range s.Warnings {
-		fmt.Fprintf(w, "\nwarning: %s\n", cli.Printable(x.Text))
+		c := cli.Bad
+		if x.Severity == control.SeverityLow {
+			c = cli.Doubt
+		}
+		fmt.Fprintf(w, "\n%s %s\n", cli.Paint(w, c, "warning:"), cli.Wrap(w, 9, "   ", cli.Printable(x.Text)))
 		if x.Fix != "" {
 			fmt.Fprintf(w, "   mend: %s\n", cli.Printable(x.Fix))
+		}
+	}
+	return nil
+}
+
+// printLogs prints a row a named log, which its topic names. Why one cannot be
+// read is a warning below.
+func printLogs(w io.Writer, logs []control.SourceStatus, now time.Time) error {
+	t := cli.NewTable(w, "TOPIC", "READ", "MATCHED", "LAST LINE", "LOG", "IGNORED", "UNREAD")
+	t.Cut("TOPIC", "LOG")
+	t.Least("LOG", 24)
+	for _, x := range logs {
+		last := "never"
+		switch {
+		case x.Error != "":
+			last = "cannot be read"
+		case x.Found == 0:
+			last = "not there"
+		case !x.LastLine.IsZero():
+			last = cli.Short(now.Sub(x.LastLine)) + " ago"
+		}
+		t.Row(topicNames(x.Topics), strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), last, x.Name,
+			strconv.FormatUint(x.Ignored, 10), unread(x.Backlog))
+		if x.Error != "" {
+			t.Paint(3, cli.Bad)
+		}
+	}
+	return t.Flush()
+}
+
+// printBrokers prints a row a broker, and below it why it does not answer.
+func printBrokers(w io.Writer, brokers []control.BrokerStatus, now time.Time) error {
+	if len(brokers) == 0 {
+		return nil
+	}
+	t := cli.NewTable(w, "BROKER", "STATE")
+	t.Cut("BROKER")
+	for _, x := range brokers {
+		state, c := "down", cli.Bad
+		switch {
+		case x.Connected:
+			state, c = "up for "+cli.Short(now.Sub(x.Since)), cli.Good
+		case x.Health == string(federation.HealthMisbehaving):
+			state = "misbehaving broker"
+		}
+		t.Row(x.URL, state)
+		t.Paint(1, c)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, x := range brokers {
+		if x.Error != "" {
+			fmt.Fprintf(w, "  %s\n", cli.Wrap(w, 2, "  ", cli.Printable(x.URL+": "+x.Error)))
 		}
 	}
 	return nil
@@ -200,6 +231,7 @@ func printBans(w io.Writer, bans []control.Ban, now time.Time) error {
 		return nil
 	}
 	t := cli.NewTable(w, "TARGET", "TOPIC", "ENDS IN", "ORIGIN", "BASIS", "CLASS", "HITS")
+	t.Cut("ORIGIN", "TOPIC")
 	for _, b := range bans {
 		t.Row(b.Target.String(), string(b.Topic), cli.Short(b.Until.Sub(now)), strings.Join(b.Origin, ","), b.Basis.String(), b.Class.String(),
 			cmp.Or(strconv.Itoa(b.Hits), "0"))

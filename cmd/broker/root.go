@@ -28,6 +28,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 10 the broker is not running`
 
 func newRootCommand() *cobra.Command {
 	p := &paths{}
+	var wide bool
 	root := &cobra.Command{
 		Use:   "broker",
 		Short: "Offer a network of signed ban feeds to strangers, over MQTT",
@@ -53,6 +54,12 @@ every byte again, so nobody has to trust it.
 	f := root.PersistentFlags()
 	f.StringVar(&p.config, "config", place("BANMESH_BROKER_CONFIG", "CONFIGURATION_DIRECTORY", "broker.toml", "/etc/banmesh-broker", userPath("XDG_CONFIG_HOME", ".config")), "configuration file")
 	f.StringVar(&p.socket, "socket", place("BANMESH_BROKER_SOCKET", "RUNTIME_DIRECTORY", "broker.sock", "/run/banmesh-broker", userPath("XDG_STATE_HOME", ".local/state")), "control socket")
+	root.PersistentFlags().BoolVar(&wide, "wide", false, "print lines whole, however wide the terminal is")
+	root.PersistentPreRun = func(*cobra.Command, []string) {
+		if wide {
+			root.SetOut(cli.Wide(root.OutOrStdout()))
+		}
+	}
 	root.AddCommand(
 		newRunCommand(p), newInitCommand(p), newCheckCommand(p), newStatusCommand(p), newFeedsCommand(p),
 		newClientsCommand(p), newKickCommand(p), newBanKeyCommand(p), newBackupCommand(p), newHashCommand(), newAdmitCommand(),

@@ -104,7 +104,7 @@ func askKernel(ctx context.Context, s *settings.Settings, x *control.Explanation
 	if !ok {
 		return
 	}
-	x.Kernel = (*control.Held)(&k)
+	x.Kernel = api.HeldOf(k)
 	if summary, err := inspect(ctx, s); err == nil {
 		counters := map[ban.Topic]firewall.Counter{}
 		for topic, c := range summary.Counters {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"banmesh/internal/printable"
@@ -85,30 +84,6 @@ func JSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
-
-// A Table prints aligned columns.
-type Table struct{ w *tabwriter.Writer }
-
-// NewTable begins a table with a heading, if any.
-func NewTable(w io.Writer, heading ...string) *Table {
-	t := &Table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	if len(heading) > 0 {
-		t.Row(heading...)
-	}
-	return t
-}
-
-// Row adds a row. Cells are made printable: what came from outside must not
-// reach a terminal as control characters.
-func (t *Table) Row(cells ...string) {
-	for i, c := range cells {
-		cells[i] = Printable(c)
-	}
-	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
-}
-
-// Flush prints the rows.
-func (t *Table) Flush() error { return t.w.Flush() }
 
 // Printable is [printable.Text]: foreign text cannot move the cursor, turn the
 // direction of writing round or break a table.

@@ -18,7 +18,7 @@ func Hangup(ctx context.Context) (_ context.Context, again <-chan os.Signal, sto
 	switch {
 	case signal.Ignored(syscall.SIGHUP):
 		return ctx, nil, func() {}
-	case slices.ContainsFunc([]int{0, 1, 2}, terminal):
+	case slices.ContainsFunc([]int{0, 1, 2}, isTerminal):
 		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
 		return ctx, nil, stop
 	}
@@ -27,7 +27,7 @@ func Hangup(ctx context.Context) (_ context.Context, again <-chan os.Signal, sto
 	return ctx, signals, func() { signal.Stop(signals) }
 }
 
-func terminal(fd int) bool {
+func isTerminal(fd int) bool {
 	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	return err == nil
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/span"
 )
 
 // An Explanation answers GET /v1/explain: why a target is banned or not, and
@@ -108,7 +109,7 @@ type Held struct {
 	// where it has no end.
 	Banned bool          `json:"banned"`
 	Map    string        `json:"map,omitempty"`
-	Left   time.Duration `json:"left,omitempty"` // nanoseconds
+	Left   span.Duration `json:"left,omitzero"`
 	// Never says that the rule before all bans lets it pass.
 	Never bool `json:"never"`
 }

@@ -13,6 +13,7 @@ import (
 	"banmesh/internal/detect/dates"
 	"banmesh/internal/detect/filter"
 	"banmesh/internal/detect/source"
+	"banmesh/internal/span"
 )
 
 // Replay reads a log with its own times as the clock and gives the decisions that the jails
@@ -113,11 +114,11 @@ type Explanation struct {
 	Fields map[string]string `json:"fields,omitempty"`
 	// MaxRetry and BanTime are the threshold and the ban.
 	MaxRetry int           `json:"maxretry"`
-	FindTime time.Duration `json:"findtime"`
-	BanTime  time.Duration `json:"bantime"`
+	FindTime span.Duration `json:"findtime"`
+	BanTime  span.Duration `json:"bantime"`
 	// Corroborate is how recently the kernel must have seen the address
 	// connect for the line to count; 0 believes it.
-	Corroborate time.Duration `json:"corroborate,omitempty"`
+	Corroborate span.Duration `json:"corroborate,omitzero"`
 }
 
 // Explain gives each jail's account of a line, without reading or changing
@@ -143,8 +144,8 @@ func Explain(o Options, line []byte, journal bool, tag string) ([]Explanation, e
 	for i, j := range d.jails {
 		e := Explanation{
 			Topic: j.topic, MaxRetry: j.def.Detect.MaxRetry,
-			FindTime: j.def.Detect.FindTime.Duration(), BanTime: j.def.Detect.BanTime.Duration(),
-			Corroborate: j.def.Detect.Corroborate.Duration(),
+			FindTime: j.def.Detect.FindTime, BanTime: j.def.Detect.BanTime,
+			Corroborate: j.def.Detect.Corroborate,
 		}
 		if !jailSet(r.hits.Found()).has(i) {
 			e.Reached = "no required text"

@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"internal/cli":       {"internal/printable"},
 	"internal/printable": {},
 	"internal/store":     {},
-	"internal/control":   {"internal/ban", "internal/printable"},
+	"internal/control":   {"internal/ban", "internal/printable", "internal/span"},
 	"internal/strict":    {},
 	"internal/span":      {},
 	"internal/config":    {"internal/policy", "internal/strict"},
@@ -54,7 +54,7 @@ var mayImport = map[string][]string{
 	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
 		"internal/ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall", "internal/gate",
-		"internal/guests", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/wire",
+		"internal/guests", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/span", "internal/wire",
 	},
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",

@@ -12,6 +12,7 @@ import (
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
+	"banmesh/internal/span"
 	"banmesh/internal/wire"
 )
 
@@ -176,6 +177,11 @@ func lifts(s ledger.Standing, name func(ban.Operator) string) (list []string) {
 		}
 	}
 	return list
+}
+
+// HeldOf gives the kernel's treatment of an address as the socket tells it.
+func HeldOf(h firewall.Held) *control.Held {
+	return &control.Held{Banned: h.Banned, Map: h.Map, Left: span.Of(h.Left.Round(time.Second)), Never: h.Never}
 }
 
 // Met puts the traffic that the bans of its topics met into an explanation.

@@ -19,7 +19,7 @@ func (s *Server) explain(r *http.Request) (any, error) {
 	x.Guest, _ = s.o.Guest(target)
 	x.Held = s.o.Held(target)
 	if held, ok := s.o.Firewall.Holds(r.Context(), target); ok {
-		x.Kernel = (*control.Held)(&held)
+		x.Kernel = HeldOf(held)
 	}
 	if _, ip := target.Prefix(); ip {
 		if counters, ok := s.o.Firewall.Counters(r.Context()); ok {
