@@ -19,7 +19,7 @@ import (
 
 func newKeyCommand(p *paths) *cobra.Command {
 	c := group("key", "Manage the keys of this node and its operator",
-		newKeyShowCommand(p), newKeyCardCommand(p), newKeyBackupCommand(p), newKeyOperatorCommand(p), newKeyNodeCommand(p), newKeyInstallDocumentCommand(p))
+		newKeyShowCommand(p), newKeyCardCommand(p), newKeyBackupCommand(p), newKeyRestoreCommand(p), newKeyOperatorCommand(p), newKeyNodeCommand(p), newKeyInstallDocumentCommand(p))
 	c.Long = `An operator, a person or a group, has a root key; each of its machines, a node, has a key of its own that
 the root key certifies for at most 90 days. An agent that starts for the first time makes both.
 
@@ -105,6 +105,8 @@ func keyAdvice(err error) error {
 		return cli.Hint(err, "`agent key node request` here, `agent key node certify` where the root key is, then `agent key node install` here")
 	case errors.Is(err, keys.ErrNoRoot):
 		return cli.Hint(err, "do this where the root key is, with --dir, and bring the card here with `agent key node install`")
+	case errors.Is(err, keys.ErrOtherMachine):
+		return otherMachine(err)
 	case errors.Is(err, keys.ErrKeyMode):
 		return cli.Hint(err, "chmod 600 the file, and consider who may have read it")
 	}
@@ -214,7 +216,7 @@ func newKeyBackupCommand(p *paths) *cobra.Command {
 		Use: "backup DIR", Short: "Copy the keys and the card into a new directory",
 		Example: "  agent key backup /media/stick/banmesh-keys",
 		Long: `Copy the keys and the card into a new directory. Who has the copy can speak for this node, and with the
-root key for the operator. To restore, copy the files back into the state directory with mode 0600.
+root key for the operator. ` + "`agent key restore DIR`" + ` puts it back.
 ` + cli.ExitHelp,
 		Args: exactly(1, "a directory that does not exist yet"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -335,7 +337,7 @@ func changeCard(c *cobra.Command, p *paths, dir string, change func(*wire.Card))
 
 func newKeyNodeCommand(p *paths) *cobra.Command {
 	return group("node", "Certificates of nodes",
-		newKeyNodeRequestCommand(p), newKeyNodeCertifyCommand(p), newKeyNodeInstallCommand(p), newKeyNodeRevokeCommand(p), newKeyNodeRotateCommand(p))
+		newKeyNodeRequestCommand(p), newKeyNodeCertifyCommand(p), newKeyNodeInstallCommand(p), newKeyNodeRevokeCommand(p), newKeyNodeRotateCommand(p), newKeyNodeMoveCommand(p))
 }
 
 func newKeyNodeRequestCommand(p *paths) *cobra.Command {
@@ -451,6 +453,9 @@ func newKeyNodeRotateCommand(p *paths) *cobra.Command {
 			old, next, err := keys.RotateNode(p.state, time.Now())
 			if err != nil {
 				return keyAdvice(err)
+			}
+			if err := keys.Move(p.state, keys.Machine("/")); err != nil {
+				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "node %s is now %s\n", old, next)
 			if _, err := keys.OpenStore(p.state); errors.Is(err, keys.ErrNoRoot) {

@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"banmesh/internal/agent"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
@@ -142,9 +144,9 @@ func explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+	if faults := cli.Joined(err); faults != nil {
 		var all []error
-		for _, e := range joined.Unwrap() {
+		for _, e := range faults {
 			all = append(all, explain(e))
 		}
 		return errors.Join(all...)
@@ -165,14 +167,20 @@ func explain(err error) error {
 		return cli.Hint(err, "use sudo, or join the group that owns the socket")
 	case errors.Is(err, detect.ErrState):
 		return cli.Hint(err, "move the file away and start again: bans stay, logs are read from their last findtime on, and offenders are counted anew")
+	case errors.Is(err, keys.ErrOtherMachine):
+		return otherMachine(err)
 	case errors.Is(err, keys.ErrKeyMode):
 		return cli.Hint(err, "chmod 600 the file; if somebody else may have read it, `agent key node rotate`")
 	case errors.Is(err, keys.ErrKeyFile):
-		return cli.Hint(err, "put the copy of `agent key backup` in its place; without one, move it away and `agent key node request`")
+		return cli.Hint(err, "`agent key restore DIR` puts the copy of `agent key backup` in its place; without one, move it away and `agent key node request`")
+	case errors.Is(err, keys.ErrCard):
+		return cli.Hint(err, "`agent key restore DIR` puts the copy of `agent key backup` back; or move the file away and `agent key node install` the card that another node of the operator prints with `agent key card --text`")
 	case errors.Is(err, fs.ErrPermission):
-		return cli.Hint(err, "use sudo; the service itself runs as the user banmesh, who has to be able to read what its configuration names")
+		return cli.Hint(err, "%s", permissionHint(err))
 	case errors.Is(err, store.ErrLocked):
 		return cli.Hint(err, "stop the other agent, or use another --state-dir")
+	case errors.Is(err, store.ErrCorrupt) && errors.Is(err, agent.ErrEmbeddedBroker):
+		return cli.Hint(err, "move the file away and start again: what it retained is published again by this node, and by others when they connect")
 	case errors.Is(err, store.ErrCorrupt):
 		return cli.Hint(err, "move the file away and start again: bans in the kernel stay, peers' bans come back from the broker, and this node's own feed begins a new epoch")
 	case errors.Is(err, firewall.ErrBusy):
@@ -181,6 +189,30 @@ func explain(err error) error {
 		return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent --help`"}
 	}
 	return err
+}
+
+// permissionHint names the command that gives a file to whom its directory
+// belongs to: what root left in a service's state directory.
+func permissionHint(err error) string {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		file, dir := ownerOf(p.Path), ownerOf(filepath.Dir(p.Path))
+		if file >= 0 && dir >= 0 && file != dir {
+			return fmt.Sprintf("sudo chown --reference=%s %s gives it to the owner of its directory, as the rest of it", filepath.Dir(p.Path), p.Path)
+		}
+	}
+	return "use sudo; the service itself runs as the user banmesh, who has to be able to read what its configuration names"
+}
+
+// ownerOf gives a file's owner, -1 where it cannot be seen.
+func ownerOf(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return -1
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int64(st.Uid)
+	}
+	return -1
 }
 
 // group is a command that only holds others; an unknown one is a mistake.

@@ -15,7 +15,6 @@ type request struct {
 	Client   string `json:"client,omitempty"`
 	Identity string `json:"identity,omitempty"`
 	Undo     bool   `json:"undo,omitempty"`
-	Path     string `json:"path,omitempty"`
 }
 
 // answer is the broker's reply.
@@ -55,6 +54,8 @@ func commands(b *broker.Broker) http.Handler {
 		n, err := b.BanKey(q.Identity)
 		return answer{n}, err
 	})
-	post("/v1/backup", func(q request) (any, error) { return answer{}, b.Backup(q.Path) })
+	// The caller writes the file, with its own rights and where it is: the broker
+	// may write in its state directory alone.
+	m.HandleFunc("GET /v1/backup", control.Stream(b.Backup))
 	return m
 }

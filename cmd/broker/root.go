@@ -116,9 +116,9 @@ func (p *paths) named() (*settings.File, error) {
 
 // explain turns errors of the parts into errors with advice.
 func explain(err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+	if faults := cli.Joined(err); faults != nil {
 		var all []error
-		for _, e := range joined.Unwrap() {
+		for _, e := range faults {
 			all = append(all, explain(e))
 		}
 		return errors.Join(all...)

@@ -33,6 +33,7 @@ import (
 	"banmesh/internal/neverban"
 	"banmesh/internal/settings"
 	"banmesh/internal/store"
+	"banmesh/internal/wholefile"
 )
 
 // Options are the inputs of [Run].
@@ -46,6 +47,8 @@ type Options struct {
 	Now       func() time.Time // nil means [time.Now]
 	// Reload makes the node read its configuration again with each value.
 	Reload <-chan os.Signal
+	// Machine is that of [keys.Machine]; "" ties the keys to none.
+	Machine string
 
 	testing struct {
 		network  func() (neverban.Network, error) // nil: the kernel's
@@ -115,10 +118,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return fmt.Errorf("making the state directory: %w", err)
 	}
+	// What root leaves in the service's state directory is the service's to read.
+	defer func() { err = errors.Join(err, wholefile.GiveTree(o.StateDir)) }()
 	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: checked}
 	defer func() { err = errors.Join(err, a.onStop.run()) }()
 	tell(a.log, checked)
-	if err := a.open(ctx); err != nil {
+	if err := errors.Join(a.open(ctx), wholefile.GiveTree(o.StateDir)); err != nil {
 		return err
 	}
 	if o.testing.opened != nil {
@@ -211,7 +216,7 @@ func (a *agent) open(ctx context.Context) (err error) {
 	a.onStop.add(a.ledger.Close)
 	a.table = export.NewTable(a.now)
 	a.sharing, err = newSharing(ctx, sharingOptions{
-		settings: a.current, news: a.retrust, ledger: a.ledger, store: a.store, state: a.o.StateDir, now: a.now, log: a.log,
+		settings: a.current, news: a.retrust, ledger: a.ledger, store: a.store, state: a.o.StateDir, machine: a.o.Machine, now: a.now, log: a.log,
 	})
 	if err != nil {
 		return err

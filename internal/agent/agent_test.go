@@ -23,12 +23,13 @@ import (
 
 // node is a running agent whose firewall and network are the test's.
 type node struct {
-	t      *testing.T
-	dir    string
-	fake   *firewall.Fake
-	client *control.Client
-	a      *agent
-	stop   func()
+	t       *testing.T
+	dir     string
+	fake    *firewall.Fake
+	client  *control.Client
+	a       *agent
+	stop    func()
+	machine string // on which it runs; "" is none
 	// signals make it read its configuration again, as SIGHUP does.
 	signals chan os.Signal
 
@@ -63,7 +64,7 @@ func (n *node) start() {
 	o := Options{ConfigDir: filepath.Join(n.dir, "config"), StateDir: filepath.Join(n.dir, "state"), Socket: socket}
 	opened := make(chan *agent, 1)
 	n.signals = make(chan os.Signal)
-	o.Reload = n.signals
+	o.Reload, o.Machine = n.signals, n.machine
 	o.testing.firewall, o.testing.opened = n.fake, func(a *agent) { opened <- a }
 	o.testing.network = func() (neverban.Network, error) {
 		n.mu.Lock()

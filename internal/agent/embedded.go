@@ -47,6 +47,9 @@ func wantsBroker(next *settings.Settings) bool {
 	return false
 }
 
+// ErrEmbeddedBroker says that the broker that the agent runs itself cannot begin.
+var ErrEmbeddedBroker = errors.New("opening the embedded broker")
+
 // embed opens the broker. Without an address it listens on a socket that only
 // this node's user may open. It admits only operators that are known here.
 func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url string, err error) {
@@ -71,10 +74,10 @@ func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url strin
 		url = "unix://" + socket
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return "", fmt.Errorf("opening the embedded broker: %w: another program listens on %s", err, e.Listen)
+		return "", fmt.Errorf("%w: %w: another program listens on %s", ErrEmbeddedBroker, err, e.Listen)
 	}
 	if err != nil {
-		return "", fmt.Errorf("opening the embedded broker: %w", err)
+		return "", fmt.Errorf("%w: %w", ErrEmbeddedBroker, err)
 	}
 	if url == "" {
 		url = "tcp://" + b.Addr().String()

@@ -35,6 +35,7 @@ type sharing struct {
 	session  *federation.Session
 	network  string
 	brokers  []config.Broker
+	copied   bool // the keys that were here are another machine's
 
 	mu    sync.Mutex
 	fault error // why our own feeds are not as they ought to be; nil when they are
@@ -59,6 +60,8 @@ type sharingOptions struct {
 	state  string // the state directory
 	now    func() time.Time
 	log    *slog.Logger
+	// machine tells this machine from copies of it, "" where nothing does.
+	machine string
 }
 
 // publishAgain is how soon our own feeds are tried again after they could not
@@ -72,6 +75,12 @@ func newSharing(ctx context.Context, o sharingOptions) (_ *sharing, err error) {
 	s := &sharing{o: o, network: conf.Network, brokers: conf.Brokers}
 	if s.identity, err = keys.Open(o.state, "", o.now()); err != nil {
 		return nil, fmt.Errorf("opening the node's keys: %w", err)
+	}
+	if s.copied, err = s.identity.Bind(o.machine, o.now()); err != nil {
+		return nil, fmt.Errorf("opening the node's keys: %w", err)
+	}
+	if s.copied {
+		o.log.Warn("this is a copy of another machine's state: it has a key of its own from now on", slog.String("node", s.identity.Node().String()))
 	}
 	var brokers []federation.Broker
 	for _, b := range conf.Brokers {
@@ -301,6 +310,9 @@ func (s *sharing) Brokers() []control.BrokerStatus {
 func (s *sharing) Warnings() (list []control.Warning) {
 	if len(s.session.Published()) > 0 {
 		list = standing(s.identity).warn(s.o.now())
+	}
+	if s.copied {
+		list = append(list, api.Copied.Warn(fmt.Sprintf("this machine started on a copy of another one's state, and is node %s now", s.identity.Node()), ""))
 	}
 	list = append(list, warnFeeds(s.session.Feeds(), s.o.now())...)
 	list = append(list, warnBrokers(s.Brokers(), s.network)...)

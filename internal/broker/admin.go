@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -190,13 +191,13 @@ func (b *Broker) SetOperators(list []ban.Operator) { b.admission.setOperators(li
 // UnbanKey serves an operator or node again.
 func (b *Broker) UnbanKey(identity string) error { return b.banned.change(identity, false) }
 
-// Backup writes a consistent copy of the retained messages to a file, which must
-// not exist, while the broker serves.
-func (b *Broker) Backup(path string) error {
+// Backup writes a consistent copy of the retained messages to w, while the
+// broker serves.
+func (b *Broker) Backup(w io.Writer) (int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), b.limits.StallTime)
 	defer cancel()
 	if err := b.store.Wait(ctx); err != nil {
-		return fmt.Errorf("waiting for the disk: %w", err)
+		return 0, fmt.Errorf("waiting for the disk: %w", err)
 	}
-	return b.store.Backup(path)
+	return b.store.Backup(w)
 }

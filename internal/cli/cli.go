@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"time"
 
@@ -50,15 +51,27 @@ func Usage(format string, args ...any) error {
 	return &Error{Err: fmt.Errorf(format, args...), Code: ExitUsage}
 }
 
+// Joined gives the errors of [errors.Join], each a fault of its own, and nil of any
+// other error: one that wraps two, as fmt.Errorf("%w: %w") makes it, is one fault.
+func Joined(err error) []error {
+	if reflect.TypeOf(err) != joinType {
+		return nil
+	}
+	joined, _ := err.(interface{ Unwrap() []error })
+	return joined.Unwrap()
+}
+
+var joinType = reflect.TypeOf(errors.Join(errors.ErrUnsupported))
+
 // Report prints err as "program: error: ..." and "program: hint: ..." lines
 // and gives the exit code. Joined errors are printed one by one.
 func Report(w io.Writer, program string, err error) int {
 	if err == nil {
 		return ExitOK
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+	if all := Joined(err); all != nil {
 		code := ExitOK
-		for _, e := range joined.Unwrap() {
+		for _, e := range all {
 			code = max(code, Report(w, program, e))
 		}
 		return code

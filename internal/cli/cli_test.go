@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,11 @@ func TestErrorsArePrintedWithTheirHints(t *testing.T) {
 	want := "agent: error: no such topic\nagent: hint: try agent topics list\nagent: error: one argument\n"
 	if b.String() != want {
 		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+	b.Reset()
+	two := fmt.Errorf("%s: %w: %w", "agent.db", errors.New("damaged"), errors.New("cut off"))
+	if code := Report(&b, "agent", two); code != ExitError || b.String() != "agent: error: agent.db: damaged: cut off\n" {
+		t.Errorf("an error that wraps two: %d, %q", code, b.String())
 	}
 	if Report(&b, "agent", nil) != ExitOK {
 		t.Error("no error, but not 0")

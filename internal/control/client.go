@@ -62,34 +62,31 @@ func (c *Client) Post(ctx context.Context, path string, body, answer any) error 
 	return c.do(ctx, http.MethodPost, path, bytes.NewReader(b), answer)
 }
 
-func (c *Client) do(ctx context.Context, method, path string, body io.Reader, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
+// Stream asks for path and copies the answer to w, however long that takes. It
+// fails where the answer ends before its end.
+func (c *Client) Stream(ctx context.Context, path string, w io.Writer) (n int64, err error) {
+	patient := *c.http
+	patient.Timeout = 0
+	resp, err := (&Client{c.socket, &patient}).ask(ctx, http.MethodGet, path, nil)
 	if err != nil {
-		return fmt.Errorf("building the request: %w", err)
+		return 0, err
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	defer resp.Body.Close()
+	if n, err = io.Copy(w, resp.Body); err != nil {
+		return n, fmt.Errorf("reading the answer: %w", err)
 	}
-	resp, err := c.http.Do(req)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: nobody answers on %s", ErrNotRunning, c.socket)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w on %s", ErrPermission, c.socket)
-	case err != nil:
-		return fmt.Errorf("asking the agent: %w", err)
+	return n, nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader, answer any) error {
+	resp, err := c.ask(ctx, method, path, body)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("reading the agent's answer: %w", err)
-	}
-	if resp.StatusCode/100 != 2 {
-		var e ErrorAnswer
-		if json.Unmarshal(b, &e) != nil || e.Error == "" {
-			return fmt.Errorf("the agent answered %s", resp.Status)
-		}
-		return &RefusedError{Code: e.Code, Text: e.Error, Hint: e.Hint}
 	}
 	if answer == nil {
 		return nil
@@ -102,4 +99,39 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, an
 		return fmt.Errorf("reading the agent's answer: %w", err)
 	}
 	return nil
+}
+
+// maxRefusal bounds the answer to a request that is not done, in bytes.
+const maxRefusal = 1 << 20
+
+// ask sends a request and gives an answer of success; its body is the caller's.
+func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("building the request: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w: nobody answers on %s", ErrNotRunning, c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w on %s", ErrPermission, c.socket)
+	case err != nil:
+		return nil, fmt.Errorf("asking the agent: %w", err)
+	case resp.StatusCode/100 == 2:
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err != nil {
+		return nil, fmt.Errorf("reading the agent's answer: %w", err)
+	}
+	var e ErrorAnswer
+	if json.Unmarshal(b, &e) != nil || e.Error == "" {
+		return nil, fmt.Errorf("the agent answered %s", resp.Status)
+	}
+	return nil, &RefusedError{Code: e.Code, Text: e.Error, Hint: e.Hint}
 }

@@ -243,6 +243,32 @@ func TestServeWaitsForRequestsUnderWay(t *testing.T) {
 	}
 }
 
+func TestAStreamArrivesWholeOrFails(t *testing.T) {
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /whole", Stream(func(w io.Writer) (int64, error) {
+		n, err := w.Write(big)
+		return int64(n), err
+	}))
+	mux.HandleFunc("GET /torn", Stream(func(w io.Writer) (int64, error) {
+		n, _ := w.Write(big)
+		return int64(n), io.ErrUnexpectedEOF
+	}))
+	mux.HandleFunc("GET /none", Stream(func(io.Writer) (int64, error) { return 0, Refuse(CodeRefused, "do this", "no way") }))
+	path, _ := serve(t, mux)
+	c := NewClient(path)
+	var b bytes.Buffer
+	if n, err := c.Stream(t.Context(), "/whole", &b); err != nil || n != int64(len(big)) || !bytes.Equal(b.Bytes(), big) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if _, err := c.Stream(t.Context(), "/torn", io.Discard); err == nil {
+		t.Error("half an answer passed for a whole one")
+	}
+	if _, err := c.Stream(t.Context(), "/none", io.Discard); err == nil || err.Error() != "no way" {
+		t.Errorf("refused: %v", err)
+	}
+}
+
 func TestAnEmptyListingIsAnEmptyArray(t *testing.T) {
 	b, err := json.Marshal(Explanation{Standings: []Standing{}})
 	if err != nil || !strings.Contains(string(b), `"standings":[]`) {

@@ -108,6 +108,43 @@ func Handle(f func(*http.Request) (any, error)) http.HandlerFunc {
 	}
 }
 
+// streamStall is how long a client may take no byte of a stream.
+const streamStall = 30 * time.Second
+
+// Stream adapts a function that writes bytes. Its error before the first byte is
+// answered as such; one after it ends the answer before its end, which the
+// client notices.
+func Stream(f func(io.Writer) (int64, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out := &stream{w: w, c: http.NewResponseController(w)}
+		_, err := f(out)
+		switch {
+		case err == nil:
+		case out.began:
+			panic(http.ErrAbortHandler)
+		default:
+			WriteError(w, err)
+		}
+	}
+}
+
+// stream is an answer in the making.
+type stream struct {
+	w     http.ResponseWriter
+	c     *http.ResponseController
+	began bool
+}
+
+// Write implements [io.Writer].
+func (s *stream) Write(b []byte) (int, error) {
+	if !s.began {
+		s.began = true
+		s.w.Header().Set("Content-Type", "application/octet-stream")
+	}
+	_ = s.c.SetWriteDeadline(time.Now().Add(streamStall)) // a test's recorder has none
+	return s.w.Write(b)
+}
+
 // WriteJSON writes v with a status.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")

@@ -6,8 +6,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+
+	"banmesh/internal/wholefile"
 )
 
 // newKeyFile makes a key and writes its seed, durable before it returns.
@@ -27,7 +30,7 @@ func writeKeyFile(path, title string, key ed25519.PrivateKey) error {
 		return err
 	}
 	_, err = f.WriteString(text)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(err, wholefile.Give(f), f.Sync(), f.Close())
 	if err != nil {
 		os.Remove(path)
 	}
@@ -47,8 +50,16 @@ func readKeyFile(path, title string) (ed25519.PrivateKey, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("%s: %w: its mode is %04o, not 0600", path, ErrKeyMode, info.Mode().Perm())
 	}
+	return parseKey(f, path, title)
+}
+
+// parseKey reads a key file's text; path is for its errors.
+func parseKey(f io.Reader, path, title string) (ed25519.PrivateKey, error) {
 	buf := make([]byte, 256)
-	n, _ := f.Read(buf)
+	n, err := io.ReadFull(f, buf)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	first, rest, _ := strings.Cut(string(buf[:n]), "\n")
 	if first != title {
 		return nil, fmt.Errorf("%s: %w: it does not begin with %q", path, ErrKeyFile, title)

@@ -43,6 +43,7 @@ const loginLife = wire.MaxLoginLife / 2
 var (
 	ErrNoIdentity   = errors.New("there are no keys here")
 	ErrKeyFile      = errors.New("not a key file")
+	ErrCard         = errors.New("the operator's card is damaged")
 	ErrKeyMode      = errors.New("others may read the key file")
 	ErrNoRoot       = errors.New("the operator's root key is not on this machine")
 	ErrNotCertified = errors.New("the operator's card has no certificate for this node")
@@ -105,7 +106,7 @@ func Load(dir string) (*Identity, error) {
 	}
 	card, err := wire.OpenCard(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, cardFile), err)
+		return nil, fmt.Errorf("%s: %w: %w", filepath.Join(dir, cardFile), ErrCard, err)
 	}
 	if id.root != nil && card.Operator != operatorOf(id.root) {
 		return nil, fmt.Errorf("%s is the card of another operator than %s", cardFile, operatorKeyFile)

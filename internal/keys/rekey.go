@@ -37,11 +37,15 @@ func (id *Identity) Rekey(now, since time.Time) error {
 	}
 	next := wire.NextCard(id.card, now)
 	next.Revoke(ban.NodeOf(id.node.Public().(ed25519.PublicKey)), since)
-	next.Certify(wire.PublicKey(node.Public().(ed25519.PublicKey)), now)
+	next.Certify(publicOf(node), now)
 	if err := id.sign(next, apart); err != nil {
 		return err
 	}
 	return id.takeNextKey(node)
+}
+
+func publicOf(key ed25519.PrivateKey) wire.PublicKey {
+	return wire.PublicKey(key.Public().(ed25519.PublicKey))
 }
 
 // takeNextKey puts the next key in place of the node's. The old one is kept

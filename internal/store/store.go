@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -99,6 +100,21 @@ func (s *Store) Backup(path string) error {
 		return fmt.Errorf("backing up the state: %w", err)
 	}
 	return nil
+}
+
+// WriteTo writes a consistent copy to w, while others read and write. The pages
+// of the copied state are kept until it ends.
+func (s *Store) WriteTo(w io.Writer) (n int64, err error) {
+	err = s.guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) (err error) {
+			n, err = tx.WriteTo(w)
+			return err
+		})
+	})
+	if err != nil {
+		return n, fmt.Errorf("copying the state: %w", err)
+	}
+	return n, nil
 }
 
 // Check wants that no page is both free and in use: the next transaction would

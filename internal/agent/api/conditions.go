@@ -57,6 +57,7 @@ var (
 	Revoked          = Condition{"revoked", "The operator has revoked this node.", control.SeverityHigh, "agent key node rotate, with the agent stopped; then have the new key certified"}
 	Certificate      = Condition{"certificate", "The node's certificate has ended, is about to, or is missing.", control.SeverityHigh, "agent key node request > node.request; agent key node certify node.request --dir KEYS > card, where the root key is; agent key node install card"}
 	Cloned           = Condition{"cloned", "Another machine writes with this node's key.", control.SeverityHigh, "stop the other machine and restart this agent; or, with this agent stopped, agent key node rotate"}
+	Copied           = Condition{"copied", "This machine started on a copy of another one's state, and is a node of its own.", control.SeverityLow, "nothing; if it took that machine's place: stop it, agent key restore DIR with a backup of its keys"}
 	Restarted        = Condition{"feed-restarted", "A feed of this node began again, because brokers held messages that this machine does not know.", control.SeverityLow, "nothing if the state was lost or restored from a backup; otherwise see that no other machine has these keys"}
 
 	FeedEquivocating = Condition{"feed-equivocating", "Two different stories were signed with a peer's key.", control.SeverityHigh, "ask the operator: the key is on two machines, or stolen; its bans of before stay until they end"}
@@ -76,7 +77,7 @@ func Conditions() []Condition {
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		NeverBanFault, Pack,
 		Source, LogMissing, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
-		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Restarted,
+		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Copied, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,
 	}

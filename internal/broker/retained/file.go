@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"slices"
 	"time"
 
@@ -159,11 +160,23 @@ func (s *Store) write(g written) error {
 	})
 }
 
-// Backup writes a consistent copy of the durable messages to path, which must not
-// exist, while the store is in use.
-func (s *Store) Backup(path string) error {
-	if s.db == nil {
-		return errors.New("this broker keeps its retained messages in memory alone")
+// CheckFile reads a file of retained messages whole.
+func CheckFile(path string) error {
+	db, err := store.OpenAs("broker", path)
+	if err != nil {
+		return err
 	}
-	return s.db.Backup(path)
+	return errors.Join(db.Check(), db.Close())
+}
+
+// ErrMemory says that the messages are in memory alone.
+var ErrMemory = errors.New("this broker keeps its retained messages in memory alone")
+
+// Backup writes a consistent copy of the durable messages to w, while the store
+// is in use. It fails with [ErrMemory] before it writes anything.
+func (s *Store) Backup(w io.Writer) (int64, error) {
+	if s.db == nil {
+		return 0, ErrMemory
+	}
+	return s.db.WriteTo(w)
 }
