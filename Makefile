@@ -28,12 +28,12 @@ UNPACKED = crowdsec
 
 all: build
 
-build: bin/agent bin/broker
+build: bin/agent bin/broker bin/banmesh-gate
 
-.PHONY: bin/agent bin/broker
-bin/agent bin/broker:
+.PHONY: bin/agent bin/broker bin/banmesh-gate
+bin/agent bin/broker bin/banmesh-gate:
 	@test -n "$(GO)"
-	@$(BUILD) -o $@ ./cmd/$(@F)
+	@$(BUILD) -o $@ ./cmd/$(patsubst banmesh-%,%,$(@F))
 
 # Nothing has to be installed to run a node but Go, which deploy/go.sh sees to; nft is only for looking at what it does.
 run: build
@@ -61,12 +61,14 @@ DESTDIR ?=
 install: build
 	install -D -m 0755 bin/agent $(DESTDIR)/usr/local/bin/agent
 	install -D -m 0755 bin/broker $(DESTDIR)/usr/local/bin/broker
+	install -D -m 0755 bin/banmesh-gate $(DESTDIR)/usr/local/bin/banmesh-gate
 	install -D -m 0644 deploy/systemd/banmesh-agent.service $(DESTDIR)/etc/systemd/system/banmesh-agent.service
-	install -D -m 0644 deploy/systemd/banmesh-agent-gate.socket $(DESTDIR)/etc/systemd/system/banmesh-agent-gate.socket
+	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system deploy/systemd/banmesh-gate.socket deploy/systemd/banmesh-gate.service
 	install -D -m 0644 deploy/systemd/banmesh-ipsets.service $(DESTDIR)/etc/systemd/system/banmesh-ipsets.service
 	install -D -m 0644 deploy/broker/banmesh-broker.service $(DESTDIR)/etc/systemd/system/banmesh-broker.service
 	install -D -m 0644 deploy/systemd/banmesh.sysusers $(DESTDIR)/usr/lib/sysusers.d/banmesh.conf
-	@echo "next: systemd-sysusers && systemctl daemon-reload && systemctl enable --now banmesh-agent"
+	install -D -m 0644 deploy/systemd/banmesh.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/banmesh.conf
+	@echo "next: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && systemctl enable --now banmesh-agent"
 
 lint:
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofumpt clean:"; echo "$$out"; exit 1; }

@@ -81,9 +81,9 @@ func (s *denyServer) handler() http.Handler {
 		return a, nil
 	}))
 	mux.HandleFunc("GET /v1/gate", control.Handle(func(*http.Request) (any, error) {
-		return gateAnswer{
+		return control.GateStatus{Running: true, 
 			URL: "http://127.0.0.1:8936/x", DryRun: true, Allowed: 7, Refused: 2,
-			Wallets: []walletCount{{Wallet: "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359", Refused: 2}},
+			Wallets: []control.WalletCount{{Wallet: "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359", Refused: 2}},
 		}, nil
 	}))
 	return mux
@@ -228,7 +228,7 @@ func TestListsAreImportedWholeOrNotAtAll(t *testing.T) {
 func TestTheGateAndTheSuspectsAreShown(t *testing.T) {
 	_, p := serveDenials(t)
 	out, err := session(t, p, "", "livepeer", "gate")
-	for _, want := range []string{"-authWebhookUrl http://127.0.0.1:8936/x\n", "dry run: nobody is refused", "enable banmesh-agent-gate.socket", "allowed 7, refused 2", wallet2 + "  2        0"} {
+	for _, want := range []string{"-authWebhookUrl http://127.0.0.1:8936/x\n", "dry run: nobody is refused", "enable --now banmesh-gate.socket", "allowed 7, refused 2", wallet2 + "  2        0"} {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("%v; %q lacks %q", err, out, want)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banmesh/internal/cli"
+	"banmesh/internal/control"
 	"banmesh/internal/wallet/suspects"
 )
 
@@ -21,30 +22,6 @@ func newLivepeerCommand(p *paths) *cobra.Command {
 	return c
 }
 
-// gateAnswer answers GET /v1/gate.
-type gateAnswer struct {
-	URL             string        `json:"url"`
-	Inherited       bool          `json:"inherited"`
-	DryRun          bool          `json:"dry_run"`
-	Allowed         uint64        `json:"allowed"`
-	Refused         uint64        `json:"refused"`
-	Unanswered      uint64        `json:"unanswered"`
-	Unread          uint64        `json:"unread"`
-	Stray           uint64        `json:"stray"`
-	UpstreamRefused uint64        `json:"upstream_refused"`
-	UpstreamFailed  uint64        `json:"upstream_failed"`
-	Forgotten       uint64        `json:"forgotten"`
-	Wallets         []walletCount `json:"wallets"`
-}
-
-type walletCount struct {
-	Wallet  string    `json:"wallet"`
-	Allowed uint64    `json:"allowed"`
-	Refused uint64    `json:"refused"`
-	First   time.Time `json:"first"`
-	Last    time.Time `json:"last"`
-}
-
 func newGateCommand(p *paths) *cobra.Command {
 	var asJSON bool
 	var most int
@@ -52,20 +29,21 @@ func newGateCommand(p *paths) *cobra.Command {
 		Use:     "gate",
 		Short:   "Show the gate's URL for -authWebhookUrl, and which wallets asked",
 		Example: "  agent livepeer gate\n  agent livepeer gate --json | jq -r .url",
-		Long: `Show the URL that the orchestrator gets as -authWebhookUrl, what the gate answered since the agent
-started, and the wallets that asked last, those refused most first. Keep the URL to yourself: whoever
-has it can ask which wallets are denied.
+		Long: `Show the URL that the orchestrator gets as -authWebhookUrl, by which list the gate answers, what it
+answered since it started, and the wallets that asked last, those refused most first. The gate is a
+process of its own (banmesh-gate), and all but the URL is its own account. Keep the URL to yourself:
+whoever has it can ask which wallets are denied.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var a gateAnswer
+			var a control.GateStatus
 			if err := p.client().Get(c.Context(), "/v1/gate", url.Values{}, &a); err != nil {
 				return err
 			}
 			if asJSON {
 				return cli.JSON(c.OutOrStdout(), a)
 			}
-			return printGate(c.OutOrStdout(), a, most)
+			return printGate(c.OutOrStdout(), a, most, time.Now())
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -73,15 +51,24 @@ has it can ask which wallets are denied.
 	return c
 }
 
-func printGate(w io.Writer, a gateAnswer, most int) error {
+func printGate(w io.Writer, a control.GateStatus, most int, now time.Time) error {
 	fmt.Fprintf(w, "-authWebhookUrl %s\n\n", a.URL)
+	if !a.Running {
+		fmt.Fprintf(w, "the gate does not answer: %s\n", cli.Printable(a.Error))
+		fmt.Fprintf(w, "systemctl enable --now banmesh-gate.socket, or run `banmesh-gate %s`\n", a.File)
+		return nil
+	}
+	fmt.Fprintln(w, gateLine(a, now))
+	if a.Error != "" {
+		fmt.Fprintf(w, "the agent cannot write its list: %s\n", cli.Printable(a.Error))
+	}
 	if a.DryRun {
 		fmt.Fprintln(w, "dry run: nobody is refused, refusals are only counted")
 	}
 	if !a.Inherited {
-		fmt.Fprintln(w, "the socket is the agent's own: calls during a restart are refused (enable banmesh-agent-gate.socket)")
+		fmt.Fprintln(w, "the socket is the gate's own: calls during its restart are refused (systemctl enable --now banmesh-gate.socket)")
 	}
-	fmt.Fprintf(w, "allowed %d, refused %d, allowed without an answer in time %d, without a wallet %d, stray %d\n", a.Allowed, a.Refused, a.Unanswered, a.Unread, a.Stray)
+	fmt.Fprintf(w, "allowed %d, refused %d, without a wallet %d, stray %d\n", a.Allowed, a.Refused, a.Unread, a.Stray)
 	if a.UpstreamRefused+a.UpstreamFailed > 0 {
 		fmt.Fprintf(w, "the chained webhook refused %d and failed %d times\n", a.UpstreamRefused, a.UpstreamFailed)
 	}
@@ -98,6 +85,17 @@ func printGate(w io.Writer, a gateAnswer, most int) error {
 		t.Row(x.Wallet, strconv.FormatUint(x.Refused, 10), strconv.FormatUint(x.Allowed, 10), clock(x.Last))
 	}
 	return t.Flush()
+}
+
+// gateLine says in a line by which list the gate answers.
+func gateLine(a control.GateStatus, now time.Time) string {
+	switch {
+	case a.Fault != "":
+		return "the gate allows everybody: " + cli.Printable(a.Fault)
+	case !a.Current:
+		return fmt.Sprintf("the gate answers by an older list, written %s ago: %s denied", cli.Short(now.Sub(a.Written)), plural(a.Listed, "wallet"))
+	}
+	return fmt.Sprintf("the gate answers by the newest list, written %s ago: %s denied", cli.Short(now.Sub(a.Written)), plural(a.Listed, "wallet"))
 }
 
 func newSuspectsCommand() *cobra.Command {

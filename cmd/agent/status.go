@@ -96,6 +96,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	for _, x := range s.Compat {
 		fmt.Fprintf(w, "%s on %s: %s\n", x.Protocol, x.Listen, plural(len(x.Clients), "client"))
 	}
+	if s.Gate != nil {
+		fmt.Fprintf(w, "wallet gate: %s; allowed %d, refused %d\n", gateLine(*s.Gate, now), s.Gate.Allowed, s.Gate.Refused)
+	}
 	for _, x := range s.Warnings {
 		c := cli.Bad
 		if x.Severity == control.SeverityLow {

@@ -74,7 +74,7 @@ type agent struct {
 	sharing    *sharing
 	guard      *guard
 	guests     *guestbook
-	gate       *walletGate
+	gate       *gateList
 	bouncers   *bouncers
 
 	api    *api.Server
@@ -270,10 +270,10 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		return err
 	}
 	a.honeyports.report = a.detection.Report
-	if a.gate, err = newWalletGate(a.current().Config(), a.table, a.o.StateDir, a.log); err != nil {
-		return err
-	}
-	a.onStop.add(a.gate.close)
+	a.gate = newGateList(gateOptions{
+		settings: a.current, table: a.table, contact: func(ban.Topic) string { return "" },
+		state: a.o.StateDir, now: a.now, log: a.log.With(slog.String("part", "gate")),
+	})
 	if a.bouncers, err = newBouncers(a.current, a.table, a.enforcer.mainOperator, a.o.StateDir, a.now, a.log); err != nil {
 		return err
 	}
@@ -281,7 +281,9 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
 		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, RemoveGuest: a.guests.remove,
-		Warnings: func() []control.Warning { return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings()) },
+		Warnings: func(ctx context.Context) []control.Warning {
+			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), a.gate.warnings(ctx))
+		},
 	})
 	return nil
 }

@@ -53,8 +53,8 @@ func (a *agent) banner(w io.Writer) {
 	for _, b := range a.sharing.brokers {
 		fmt.Fprintf(w, "  broker     %s\n", b.URL)
 	}
-	if u := a.gate.url.Load(); u != nil {
-		fmt.Fprintf(w, "  gate       -authWebhookUrl %s\n", *u)
+	if on := s.Config().Gate.Enabled; on != nil && *on {
+		fmt.Fprintln(w, "  gate       banmesh-gate answers for it: `agent livepeer gate`")
 	}
 	fmt.Fprintf(w, "  ask it     `agent status`, `agent bans`, `agent explain ADDRESS`\n")
 	if a.enforcer.fw != nil {

@@ -170,11 +170,14 @@ func (t *Text) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Gate is the wallet gate that go-livepeer's -authWebhookUrl asks.
+// Gate is the list of the wallet gate, a process of its own that go-livepeer's
+// -authWebhookUrl asks.
 type Gate struct {
-	Enabled *bool  `toml:"enabled"`
-	Listen  string `toml:"listen"`
+	Enabled *bool  `toml:"enabled"` // default: where File's directory is
+	File    string `toml:"file"`    // default: gate.DefaultFile
+	Listen  string `toml:"listen"`  // where the gate listens, to ask how it is
 	DryRun  bool   `toml:"dry_run"`
+	Message string `toml:"message"` // for the denied
 	Chain   string `toml:"chain"`
 	// ChainFailure is the answer when a chained webhook fails or is late:
 	// "refuse" (default) or "allow".

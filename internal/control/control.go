@@ -40,6 +40,9 @@ type Status struct {
 	Broker string `json:"broker,omitempty"`
 	// Compat are the protocols of other programs that this node speaks.
 	Compat []Compat `json:"compat,omitempty"`
+	// Gate is the wallet gate's own account, without its wallets; null where
+	// none answers.
+	Gate *GateStatus `json:"gate,omitempty"`
 	// Warnings name the faults of the node and the commands that mend them.
 	Warnings []Warning `json:"warnings"`
 }

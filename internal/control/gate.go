@@ -2,20 +2,34 @@ package control
 
 import "time"
 
-// GateStatus answers GET /v1/gate: the wallet gate's address and counters.
+// GateStatus answers GET /v1/gate: how the wallet gate, a process of its own,
+// says that it is.
 type GateStatus struct {
-	URL string `json:"url"` // for -authWebhookUrl
+	URL  string `json:"url"` // for -authWebhookUrl
+	File string `json:"file"`
+	// Running says that the gate answered; all below is its own account then.
+	Running bool `json:"running"`
+	// Error is why it did not, or why the agent cannot write its list.
+	Error string `json:"error,omitempty"`
+	// Current says that it answers by the newest list; Fault is why it has none
+	// and allows everybody.
+	Current bool      `json:"current"`
+	Fault   string    `json:"fault,omitempty"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started,omitzero"`
 	// Inherited says that systemd holds the socket, so that a restart of the
-	// agent refuses nobody.
-	Inherited bool   `json:"inherited"`
-	Allowed   uint64 `json:"allowed"`
+	// gate refuses nobody.
+	Inherited bool `json:"inherited"`
+	// Listed counts the denied wallets of its list. Written is when that was
+	// made, Confirmed when the agent last said that it holds still.
+	Listed    int       `json:"listed"`
+	Written   time.Time `json:"written,omitzero"`
+	Confirmed time.Time `json:"confirmed,omitzero"`
+	Allowed   uint64    `json:"allowed"`
 	// Refused counts the calls of denied wallets, in a dry run too.
 	Refused uint64 `json:"refused"`
-	// Unanswered counts the calls that were allowed because the lookup took
-	// too long, Unread those that named no wallet. Both are also in Allowed
-	// when a wallet was named.
-	Unanswered uint64 `json:"unanswered"`
-	Unread     uint64 `json:"unread"`
+	// Unread counts the calls that named no wallet.
+	Unread uint64 `json:"unread"`
 	// Stray counts requests that were not the orchestrator's.
 	Stray uint64 `json:"stray"`
 	// UpstreamRefused and UpstreamFailed count the chained webhook's answers.

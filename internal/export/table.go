@@ -283,6 +283,29 @@ func (s *shard) copy(n *names, now uint32, into []Entry) []Entry {
 	return into
 }
 
+// Wallets gives the denied wallets in force, in no order, without a look at the
+// addresses.
+func (t *Table) Wallets() (list []Entry) {
+	now := seconds(t.now())
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.RLock()
+		for k := range s.wide {
+			if k.kind != ban.KindWallet {
+				continue
+			}
+			target := k.target()
+			s.each(&t.names, target, func(r record) {
+				if r.until > now {
+					list = append(list, r.entry(target))
+				}
+			})
+		}
+		s.mu.RUnlock()
+	}
+	return list
+}
+
 // Next implements [Bans].
 func (t *Table) Next(ctx context.Context, serial uint64) (Batch, error) {
 	for {

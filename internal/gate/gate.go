@@ -1,233 +1,206 @@
 // Package gate is the auth webhook that a Livepeer orchestrator asks before it
 // takes a session of a wallet: it refuses the wallets that are denied and lets
-// every other through.
+// every other through. It runs in a process of its own, which reads one file
+// that the agent writes and asks nobody.
 //
 // An orchestrator earns nothing while its webhook refuses or hangs: it treats
 // every answer but 200 with a JSON body as a refusal and sets no time limit of
-// its own. So the gate answers from memory, within a deadline, and allows
-// whenever it does not know:
+// its own. So the gate answers from memory and allows whenever it does not know:
 //
-//	denied wallet                               403, short text
-//	any other wallet                            200 {}
-//	the lookup is not back within the deadline  200 {}, counted as unanswered
-//	a body that names no wallet                 200 {}, counted as unread
-//	dry run, denied wallet                      200 {}, counted and logged as refused
-//	chained webhook refuses                     its status and body
-//	chained webhook fails or is late            502, as the orchestrator would have taken
-//	                                            it without the gate; 200 {} if so configured
-//	another path, method or an oversized body   404, 405, 413: not the orchestrator
+//	denied wallet, however old the list    403, a line of text
+//	any other wallet                       200 {}
+//	no list, or a damaged one              200 {}
+//	a body that names no wallet            200 {}, counted as unread
+//	dry run, denied wallet                 200 {}, counted and logged as refused
+//	chained webhook refuses                its status and body
+//	chained webhook fails or is late       502, as the orchestrator would have taken
+//	                                       it without the gate; 200 {} if so configured
+//	another path, method or a body beyond  404, 405, 413: not the orchestrator
+//	the limit
+//	GET of the path                        200 and the gate's [Status] as JSON
 package gate
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"sync"
+	"os"
+	"sync/atomic"
 	"time"
 
-	"banmesh/internal/ban"
 	"banmesh/internal/wallet"
 )
 
 const (
-	// DefaultDeadline bounds the lookup, which takes microseconds. A gateway
-	// gives an orchestrator 500 ms to answer its discovery; less than 200 ms
-	// would admit denied wallets whenever the machine is too busy to run us.
-	DefaultDeadline = 200 * time.Millisecond
-	// DefaultUpstreamTimeout bounds the chained webhook: a gateway's refresh of
-	// a session gives up after 2.5 s.
-	DefaultUpstreamTimeout = 2 * time.Second
+	// DefaultMessage is what a denied gateway reads.
+	DefaultMessage = "not served by this orchestrator"
+	// upstreamTimeout bounds the chained webhook: a gateway's refresh of a
+	// session gives up after 2.5 s.
+	upstreamTimeout = 2 * time.Second
 	// maxBody bounds a request: go-livepeer's has 51 bytes. The fields
 	// that later versions may add fit too.
 	maxBody = 64 << 10
-	// maxLookups bounds the lookups that wait for an answer; beyond it the gate
-	// allows at once instead of piling up goroutines.
-	maxLookups = 256
 )
 
-// A Denial is why a wallet is denied.
-type Denial struct {
-	Topic ban.Topic
-	Class ban.Class
-	Until time.Time
-}
+// ErrNone says that there is no list.
+var ErrNone = errors.New("there is no list")
 
-// Wallets knows the denied wallets.
-type Wallets interface {
-	// Denied answers from memory, at once. It may be called from several
-	// goroutines.
-	Denied(w [20]byte) (d Denial, denied bool)
-}
-
-// Options configure a [Gate].
-type Options struct {
-	Wallets Wallets
-	Log     *slog.Logger
-	// Path is the secret path of the URL, without a slash: see [LoadPath].
-	Path string
-	// Deadline bounds the lookup; 0 means [DefaultDeadline].
-	Deadline time.Duration
-	// DryRun logs refusals and refuses nothing.
-	DryRun bool
-	// Upstream is the webhook that the operator used before, or nil: requests that
-	// the gate allows are asked there too.
-	Upstream *url.URL
-	// UpstreamTimeout bounds it; 0 means [DefaultUpstreamTimeout].
-	UpstreamTimeout time.Duration
-	// UpstreamAllow says that a chained webhook that fails or is late counts
-	// as one that allows.
-	UpstreamAllow bool
-}
-
-// A Gate answers the orchestrator.
+// A Gate answers the orchestrator from the list that it was given last.
 type Gate struct {
-	o       Options
+	log     *slog.Logger
 	http    *http.Client
 	tally   *tally
-	slots   chan struct{}
-	lookups sync.WaitGroup
+	state   atomic.Pointer[state]
+	started time.Time
+	// kept says that systemd holds the socket, so that calls outlive the process.
+	inherited bool
+	upstream  time.Duration // [upstreamTimeout], less in tests
 }
 
-// New checks the options and gives a gate that serves nothing yet.
-func New(o Options) (*Gate, error) {
-	if !validPath(o.Path) {
-		return nil, fmt.Errorf("the gate's path: %w", errPath)
-	}
-	if o.Upstream != nil && (o.Upstream.Scheme != "http" && o.Upstream.Scheme != "https" || o.Upstream.Host == "") {
-		return nil, fmt.Errorf("the chained webhook %s: not an http or https URL", o.Upstream.Redacted())
-	}
-	if o.Deadline == 0 {
-		o.Deadline = DefaultDeadline
-	}
-	if o.UpstreamTimeout == 0 {
-		o.UpstreamTimeout = DefaultUpstreamTimeout
-	}
-	return &Gate{
-		o:     o,
-		http:  upstreamClient(o.UpstreamTimeout),
-		tally: newTally(),
-		slots: make(chan struct{}, maxLookups),
-	}, nil
+// state is everything that an answer depends on. It is replaced whole.
+type state struct {
+	list      *List // never nil
+	fault     error // why there is none
+	confirmed time.Time
 }
 
-// ServeHTTP answers one call of the webhook.
-func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// New gives a gate without a list, which allows everybody.
+func New(log *slog.Logger) *Gate {
+	g := &Gate{log: log, http: upstreamClient(), tally: newTally(), started: time.Now(), upstream: upstreamTimeout}
+	g.state.Store(&state{list: &List{}, fault: ErrNone})
+	return g
+}
+
+// Take puts a list in force.
+func (g *Gate) Take(l *List) { g.state.Store(&state{list: l, confirmed: time.Now()}) }
+
+// An Answer is the answer to one call.
+type Answer struct {
+	Status int
+	Type   string // of the body
+	Body   []byte
+}
+
+func text(status int, line string) Answer {
+	return Answer{status, "text/plain; charset=utf-8", []byte(line + "\n")}
+}
+
+// allowed is the answer that lets a call through; an empty body would refuse.
+func allowed() Answer { return Answer{http.StatusOK, "application/json", []byte("{}")} }
+
+// Answer decides one call. It waits for nobody but the chained webhook.
+func (g *Gate) Answer(ctx context.Context, method, path string, body []byte) Answer {
+	s := g.state.Load()
 	switch {
-	case r.URL.Path != "/"+g.o.Path:
+	case s.fault == nil && path != "/"+s.list.Path:
+		// Without a list the path is not known, and everybody is let through.
 		g.tally.stray()
-		http.Error(w, "not found", http.StatusNotFound)
-		return
-	case r.Method != http.MethodPost:
+		return text(http.StatusNotFound, "not found")
+	case method == http.MethodHead:
+		return Answer{Status: http.StatusOK}
+	case method == http.MethodGet:
+		return g.answerStatus()
+	case method != http.MethodPost:
 		g.tally.stray()
-		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "only POST", http.StatusMethodNotAllowed)
-		return
+		return text(http.StatusMethodNotAllowed, "only POST")
+	case len(body) > maxBody:
+		g.tally.stray()
+		return text(http.StatusRequestEntityTooLarge, "too large")
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		g.tally.stray()
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
-		}
-		return // the caller went away, or sends no more
-	}
-	g.decide(w, r, body)
+	return g.decide(ctx, s.list, body)
 }
 
 // decide answers a body.
-func (g *Gate) decide(w http.ResponseWriter, r *http.Request, body []byte) {
+func (g *Gate) decide(ctx context.Context, l *List, body []byte) Answer {
 	id, err := readID(body)
 	switch {
 	case errors.Is(err, errNoID):
 		// Another kind of call, of a node that is not an orchestrator: it is
 		// for the chained webhook, if there is one.
 		g.tally.unread()
-		if g.o.Upstream != nil {
-			g.forward(w, r, body)
-			return
+		if l.chain != nil {
+			return g.forward(ctx, l, body)
 		}
-		w.WriteHeader(http.StatusOK)
-		return
+		return Answer{Status: http.StatusOK}
 	case err != nil:
 		g.tally.unread()
 		if g.tally.mayWarn(warnUnread, time.Now()) {
-			g.o.Log.Warn("the orchestrator's webhook call names no wallet: allowing it", "error", err)
+			g.log.Warn("the orchestrator's webhook call names no wallet: allowing it", "error", err)
 		}
-		g.allow(w, r, body)
-		return
+		return g.allow(ctx, l, body)
 	}
-	d, denied, answered := g.lookup(id)
-	if !answered {
-		g.tally.late()
-		if g.tally.mayWarn(warnLate, time.Now()) {
-			g.o.Log.Warn("a wallet could not be looked up in time: allowing it", "wallet", wallet.Format(id), "deadline", g.o.Deadline)
-		}
+	now := time.Now()
+	d, denied := l.Denied(id, now)
+	if first, count := g.tally.asked(id, denied, now); denied && first {
+		g.log.Info("wallet refused", "wallet", wallet.Format(id), "topic", d.Topic, "class", d.Class,
+			"until", d.Until, "refused", count, "dry_run", l.DryRun)
 	}
-	if first, count := g.tally.asked(id, denied, time.Now()); denied && first {
-		g.o.Log.Info("wallet refused", "wallet", wallet.Format(id), "topic", string(d.Topic), "class", d.Class.String(),
-			"until", d.Until, "refused", count, "dry_run", g.o.DryRun)
+	if denied && !l.DryRun {
+		return text(http.StatusForbidden, l.refusal(d))
 	}
-	if denied && !g.o.DryRun {
-		// The text reaches the denied party word for word.
-		http.Error(w, "not served by this orchestrator", http.StatusForbidden)
-		return
+	return g.allow(ctx, l, body)
+}
+
+// refusal is the text that reaches the denied party word for word.
+func (l *List) refusal(d Denial) string {
+	line := l.Message
+	if line == "" {
+		line = DefaultMessage
 	}
-	g.allow(w, r, body)
+	if d.Contact != "" {
+		line += "; to object: " + d.Contact
+	}
+	return line
 }
 
 // allow lets a call through, unless a chained webhook objects.
-func (g *Gate) allow(w http.ResponseWriter, r *http.Request, body []byte) {
-	if g.o.Upstream != nil {
-		g.forward(w, r, body)
-		return
+func (g *Gate) allow(ctx context.Context, l *List, body []byte) Answer {
+	if l.chain != nil {
+		return g.forward(ctx, l, body)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, "{}") // an empty body would be a refusal
+	return allowed()
 }
 
-// lookup asks the wallets and waits no longer than the deadline. answered is
-// false when it is not known in time.
-func (g *Gate) lookup(id [20]byte) (d Denial, denied, answered bool) {
-	if id == ([20]byte{}) {
-		return Denial{}, false, true // an off-chain orchestrator's every caller
-	}
-	select {
-	case g.slots <- struct{}{}:
-	default:
-		return Denial{}, false, false
-	}
-	type result struct {
-		d      Denial
-		denied bool
-	}
-	answer := make(chan result, 1)
-	g.lookups.Go(func() {
-		defer func() { <-g.slots }()
-		d, denied := g.o.Wallets.Denied(id)
-		answer <- result{d, denied}
-	})
-	late := time.NewTimer(g.o.Deadline)
-	defer late.Stop()
-	select {
-	case a := <-answer:
-		return a.d, a.denied, true
-	case <-late.C:
-	}
-	// The whole process may have stood still, with the answer already there.
-	select {
-	case a := <-answer:
-		return a.d, a.denied, true
-	default:
-		return Denial{}, false, false
-	}
+// A Status is the gate's own account of itself.
+type Status struct {
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	// Inherited says that systemd holds the socket, so that a restart refuses nobody.
+	Inherited bool `json:"inherited"`
+	// Fault is why there is no list and everybody is allowed; "" with a list.
+	Fault string `json:"fault"`
+	// Listed counts the list's wallets, Sum is its checksum.
+	Listed int    `json:"listed"`
+	Sum    string `json:"sum"`
+	// Written is when the agent made the list, Confirmed when it last said that
+	// the list still holds.
+	Written   time.Time `json:"written"`
+	Confirmed time.Time `json:"confirmed"`
+	DryRun    bool      `json:"dry_run"`
+	Counters
 }
 
-// Counters gives the counts since the start.
-func (g *Gate) Counters() Counters {
-	c := g.tally.counters()
-	c.DryRun = g.o.DryRun
-	return c
+// Status gives the gate's state.
+func (g *Gate) Status() Status {
+	s := g.state.Load()
+	out := Status{
+		PID: os.Getpid(), Started: g.started, Inherited: g.inherited, Confirmed: s.confirmed,
+		DryRun: s.list.DryRun, Counters: g.tally.counters(),
+	}
+	if s.fault != nil {
+		out.Fault = s.fault.Error()
+		return out
+	}
+	out.Listed, out.Sum, out.Written = s.list.Len(), s.list.Sum(), s.list.Written
+	return out
+}
+
+func (g *Gate) answerStatus() Answer {
+	b, err := json.Marshal(g.Status())
+	if err != nil {
+		return text(http.StatusInternalServerError, err.Error())
+	}
+	return Answer{http.StatusOK, "application/json", b}
 }

@@ -1,19 +1,16 @@
 package gate
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,35 +28,43 @@ const (
 	good = "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"
 )
 
-// denylist denies its members.
-type denylist map[[20]byte]bool
-
-func (d denylist) Denied(w [20]byte) (Denial, bool) {
-	return Denial{Topic: "broadcaster-addresses", Class: ban.ClassManual}, d[w]
-}
-
-func denying(wallets ...string) denylist {
-	d := denylist{}
+// denied lists wallets that are denied for a day.
+func denied(wallets ...string) (list []Entry) {
 	for _, s := range wallets {
 		w, _ := ban.MustTarget(s).Wallet()
-		d[w] = true
+		list = append(list, Entry{w, time.Now().Add(24 * time.Hour), Reason{Topic: "broadcaster-addresses", Class: "manual"}})
 	}
-	return d
+	return list
 }
 
-func newGate(t *testing.T, o Options) *Gate {
+func newList(t *testing.T, h Header, entries []Entry) *List {
 	t.Helper()
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+	if h.Path == "" {
+		h.Path = path
 	}
-	if o.Wallets == nil {
-		o.Wallets = denying(bad)
+	if h.Written.IsZero() {
+		h.Written = time.Now()
 	}
-	o.Path = path
-	g, err := New(o)
+	b, err := Encode(h, entries)
 	if err != nil {
 		t.Fatal(err)
 	}
+	l, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// newGate gives a gate that denies bad.
+func newGate(t *testing.T, h Header, log *strings.Builder) *Gate {
+	t.Helper()
+	handler := slog.DiscardHandler
+	if log != nil {
+		handler = slog.NewTextHandler(log, nil)
+	}
+	g := New(slog.New(handler))
+	g.Take(newList(t, h, denied(bad)))
 	t.Cleanup(g.http.CloseIdleConnections)
 	return g
 }
@@ -67,10 +72,8 @@ func newGate(t *testing.T, o Options) *Gate {
 // call posts a body as the orchestrator does.
 func call(t *testing.T, g *Gate, body string) (int, string) {
 	t.Helper()
-	r := httptest.NewRequest(http.MethodPost, "/"+path, strings.NewReader(body))
-	w := httptest.NewRecorder()
-	g.ServeHTTP(w, r)
-	return w.Code, w.Body.String()
+	a := g.Answer(t.Context(), http.MethodPost, "/"+path, []byte(body))
+	return a.Status, string(a.Body)
 }
 
 func TestEveryBodyHasItsAnswer(t *testing.T) {
@@ -100,11 +103,11 @@ func TestEveryBodyHasItsAnswer(t *testing.T) {
 		{"an id too long", id(bad + "0"), 200, "{}"},
 		{"an id with another letter", id(bad[:41] + "g"), 200, "{}"},
 	} {
-		g := newGate(t, Options{})
+		g := newGate(t, Header{}, nil)
 		if status, answer := call(t, g, c.body); status != c.status || answer != c.answer {
 			t.Errorf("%s: %d %q, want %d %q", c.claim, status, answer, c.status, c.answer)
 		}
-		n := g.Counters()
+		n := g.Status()
 		if n.Allowed+n.Refused+n.Unread != 1 || (n.Refused == 1) != (c.status == 403) {
 			t.Errorf("%s is counted as %+v", c.claim, n)
 		}
@@ -112,36 +115,35 @@ func TestEveryBodyHasItsAnswer(t *testing.T) {
 }
 
 func TestWhoIsNotTheOrchestratorGetsNothing(t *testing.T) {
-	g := newGate(t, Options{})
+	g := newGate(t, Header{}, nil)
 	for _, c := range []struct {
 		method, path, body string
 		want               int
 	}{
 		{"POST", "/", "{}", 404},
 		{"POST", "/" + strings.Repeat("0", 32), "{}", 404},
+		{"GET", "/" + strings.Repeat("0", 32), "", 404},
 		{"POST", "/" + path + "/", "{}", 404},
 		{"POST", "/" + strings.ToUpper(path), "{}", 404},
-		{"GET", "/" + path, "", 405},
+		{"PUT", "/" + path, "", 405},
 		{"POST", "/" + path, `{"id":"` + bad + `","x":"` + strings.Repeat("x", maxBody) + `"}`, 413},
 	} {
-		w := httptest.NewRecorder()
-		g.ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)))
-		if w.Code != c.want {
-			t.Errorf("%s %s: %d, want %d", c.method, c.path, w.Code, c.want)
+		if a := g.Answer(t.Context(), c.method, c.path, []byte(c.body)); a.Status != c.want {
+			t.Errorf("%s %s: %d, want %d", c.method, c.path, a.Status, c.want)
 		}
 	}
-	if n := g.Counters(); n.Stray != 6 || n.Allowed != 0 {
+	if n := g.Status(); n.Stray != 7 || n.Allowed != 0 {
 		t.Errorf("counted %+v", n)
 	}
 }
 
 func TestADryRunRefusesNobody(t *testing.T) {
 	var log strings.Builder
-	g := newGate(t, Options{DryRun: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	g := newGate(t, Header{DryRun: true}, &log)
 	if status, answer := call(t, g, `{"id":"`+bad+`"}`); status != 200 || answer != "{}" {
 		t.Errorf("%d %q", status, answer)
 	}
-	if n := g.Counters(); n.Refused != 1 || !n.DryRun || len(n.Wallets) != 1 || n.Wallets[0].Wallet != bad || n.Wallets[0].Refused != 1 {
+	if n := g.Status(); n.Refused != 1 || !n.DryRun || len(n.Wallets) != 1 || n.Wallets[0].Wallet != bad || n.Wallets[0].Refused != 1 {
 		t.Errorf("counted %+v", n)
 	}
 	if !strings.Contains(log.String(), "wallet="+bad) || !strings.Contains(log.String(), "dry_run=true") || !strings.Contains(log.String(), "topic=broadcaster-addresses") {
@@ -152,7 +154,7 @@ func TestADryRunRefusesNobody(t *testing.T) {
 func TestAWalletIsLoggedOnceAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		g := newGate(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		g := newGate(t, Header{}, &log)
 		lines := func() int { return strings.Count(log.String(), "wallet refused") }
 		for range 100 {
 			call(t, g, `{"id":"`+bad+`"}`)
@@ -164,42 +166,6 @@ func TestAWalletIsLoggedOnceAnHour(t *testing.T) {
 		call(t, g, `{"id":"`+bad+`"}`)
 		if lines() != 2 || !strings.Contains(log.String(), "refused=101") {
 			t.Errorf("after an hour: %s", log.String())
-		}
-	})
-}
-
-// stuck answers when it is released.
-type stuck struct{ release chan struct{} }
-
-func (s stuck) Denied([20]byte) (Denial, bool) {
-	<-s.release
-	return Denial{}, true
-}
-
-func TestALookupThatHangsAllowsAtTheDeadline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := stuck{make(chan struct{})}
-		g := newGate(t, Options{Wallets: s, Deadline: 20 * time.Millisecond})
-		began := time.Now()
-		var calls sync.WaitGroup
-		for range maxLookups + 10 {
-			calls.Go(func() {
-				if status, answer := call(t, g, `{"id":"`+bad+`"}`); status != 200 || answer != "{}" {
-					t.Errorf("%d %q", status, answer)
-				}
-			})
-		}
-		calls.Wait()
-		if took := time.Since(began); took != 20*time.Millisecond {
-			t.Errorf("the callers waited %s", took)
-		}
-		if n := g.Counters(); n.Unanswered != maxLookups+10 || n.Allowed != maxLookups+10 {
-			t.Errorf("counted %+v", n)
-		}
-		close(s.release)
-		g.lookups.Wait()
-		if status, _ := call(t, g, `{"id":"`+bad+`"}`); status != 403 {
-			t.Errorf("once lookups answer again: %d", status)
 		}
 	})
 }
@@ -270,7 +236,7 @@ func TestAChainedWebhookHasTheLastWordOnWhatTheGateAllows(t *testing.T) {
 			t.Fatal(err)
 		}
 		u.User = url.UserPassword("me", "secret")
-		g := newGate(t, Options{Upstream: u, UpstreamAllow: c.lenient})
+		g := newGate(t, Header{Chain: u.String(), ChainAllows: c.lenient}, nil)
 		body := `{"id":"` + c.wallet + `"}`
 		status, answer := call(t, g, body)
 		if status != c.status || (answer != c.answer && !(c.answer == "<" && status == 302)) {
@@ -284,7 +250,7 @@ func TestAChainedWebhookHasTheLastWordOnWhatTheGateAllows(t *testing.T) {
 				t.Errorf("%s: it was asked %q", c.claim, got)
 			}
 		}
-		refused += int(g.Counters().UpstreamRefused)
+		refused += int(g.Status().UpstreamRefused)
 	}
 	if refused != 4 {
 		t.Errorf("%d refusals were counted, want 4", refused)
@@ -296,29 +262,13 @@ func TestAChainedWebhookThatHangsIsGivenUp(t *testing.T) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer upstream.Close()
 	defer close(release)
-	u, err := url.Parse(upstream.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := newGate(t, Options{Upstream: u, UpstreamTimeout: 50 * time.Millisecond, UpstreamAllow: true})
+	g := newGate(t, Header{Chain: upstream.URL, ChainAllows: true}, nil)
+	g.upstream = 50 * time.Millisecond
 	if status, answer := call(t, g, `{"id":"`+good+`"}`); status != 200 || answer != "{}" {
 		t.Errorf("%d %q", status, answer)
 	}
-	if n := g.Counters(); n.UpstreamFailed != 1 {
+	if n := g.Status(); n.UpstreamFailed != 1 {
 		t.Errorf("counted %+v", n)
-	}
-}
-
-func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
-	for claim, o := range map[string]Options{
-		"no path":         {},
-		"a guessed path":  {Path: "webhook"},
-		"a unix upstream": {Path: path, Upstream: &url.URL{Scheme: "unix", Path: "/x"}},
-		"no host":         {Path: path, Upstream: &url.URL{Scheme: "http", Path: "/x"}},
-	} {
-		if _, err := New(o); err == nil {
-			t.Errorf("%s passes", claim)
-		}
 	}
 }
 
@@ -355,104 +305,6 @@ func TestThePathIsMadeOnceAndKeptSecret(t *testing.T) {
 	}
 	if _, err := LoadPath(filepath.Join(t.TempDir(), "none", "gate.path")); err == nil {
 		t.Error("a missing directory is made up")
-	}
-}
-
-func TestOnlyLoopbackIsListenedOn(t *testing.T) {
-	for _, address := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:8936", "nonsense"} {
-		if l, _, err := Listen(address, nil); err == nil {
-			l.Close()
-			t.Errorf("it listens on %s", address)
-		}
-	}
-	l, inherited, err := Listen("127.0.0.1:0", nil)
-	if err != nil || inherited {
-		t.Fatalf("%v, inherited %v", err, inherited)
-	}
-	defer l.Close()
-	file := func(l net.Listener, name string) *os.File {
-		f, err := l.(*net.TCPListener).File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		fd, err := dup(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return os.NewFile(fd, name)
-	}
-	other := file(l, "control")
-	defer other.Close()
-	taken, inherited, err := Listen("127.0.0.1:0", []*os.File{other, file(l, SocketName)})
-	if err != nil || !inherited || taken.Addr().String() != l.Addr().String() {
-		t.Fatalf("%v, inherited %v", err, inherited)
-	}
-	taken.Close()
-	if _, err := other.Stat(); err != nil {
-		t.Errorf("a socket that is not the gate's was closed: %v", err)
-	}
-	open, err := net.Listen("tcp", "0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
-	if l, _, err := Listen("", []*os.File{file(open, SocketName)}); !errors.Is(err, errLoopback) {
-		l.Close()
-		t.Errorf("a socket that the world reaches is taken over: %v", err)
-	}
-}
-
-func TestRunAnswersWhatItAcceptedAndStops(t *testing.T) {
-	entered, release := make(chan struct{}), make(chan struct{})
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		close(entered)
-		<-release
-		fmt.Fprint(w, "{}")
-	}))
-	defer upstream.Close()
-	u, err := url.Parse(upstream.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := newGate(t, Options{Upstream: u, UpstreamTimeout: time.Minute})
-	l, _, err := Listen("127.0.0.1:0", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- g.Run(ctx, l) }()
-	answered := make(chan error, 1)
-	go func() {
-		resp, err := http.Post(g.URL(l), "application/json", strings.NewReader(`{"id":"`+good+`"}`))
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode != 200 || !resp.Close {
-				err = fmt.Errorf("%s, closes %v", resp.Status, resp.Close)
-			}
-		}
-		answered <- err
-	}()
-	<-entered
-	cancel()
-	select {
-	case err := <-done:
-		t.Fatalf("Run ended (%v) before a call that it accepted was answered", err)
-	case err := <-answered:
-		t.Fatalf("answered early: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-	close(release)
-	if err := <-answered; err != nil {
-		t.Error(err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if conn, err := net.Dial("tcp", l.Addr().String()); err == nil {
-		conn.Close()
-		t.Error("it still listens")
 	}
 }
 

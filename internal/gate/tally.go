@@ -12,7 +12,7 @@ import (
 
 const (
 	// maxWallets bounds the wallets that are counted one by one: a caller with
-	// new wallets without end must not make the agent grow. The one that was
+	// new wallets without end must not make the gate grow. The one that was
 	// seen longest ago makes room.
 	maxWallets = 4096
 	// logAgain is how long a wallet's refusals are only counted after one was
@@ -27,30 +27,18 @@ type Counters struct {
 	Allowed uint64 `json:"allowed"`
 	// Refused counts the calls of denied wallets, in a dry run too.
 	Refused uint64 `json:"refused"`
-	// Unanswered counts the calls that were allowed because the lookup took
-	// too long, Unread those that named no wallet. Both are also in Allowed
-	// when a wallet was named.
-	Unanswered uint64 `json:"unanswered"`
-	Unread     uint64 `json:"unread"`
+	// Unread counts the calls that named no wallet; they are in Allowed or
+	// UpstreamRefused when they were JSON.
+	Unread uint64 `json:"unread"`
 	// Stray counts requests that were not the orchestrator's.
 	Stray uint64 `json:"stray"`
 	// UpstreamRefused and UpstreamFailed count the chained webhook's answers.
 	UpstreamRefused uint64 `json:"upstream_refused"`
 	UpstreamFailed  uint64 `json:"upstream_failed"`
-	DryRun          bool   `json:"dry_run"`
 	// Wallets are the ones seen last, at most 4096, those refused most first.
 	Wallets []WalletCount `json:"wallets"`
 	// Forgotten counts wallets that made room for others.
 	Forgotten uint64 `json:"forgotten"`
-}
-
-// Status is a gate's state for people.
-type Status struct {
-	URL string `json:"url"` // for -authWebhookUrl
-	// Inherited says that systemd holds the socket, so that a restart of the
-	// agent refuses nobody.
-	Inherited bool `json:"inherited"`
-	Counters
 }
 
 // WalletCount is how often one wallet asked.
@@ -77,7 +65,6 @@ type warning int
 
 const (
 	warnUnread warning = iota
-	warnLate
 	warnUpstream
 	warnings
 )
@@ -127,7 +114,6 @@ func (t *tally) asked(id [20]byte, denied bool, now time.Time) (first bool, refu
 
 func (t *tally) stray()  { t.count(&t.c.Stray) }
 func (t *tally) unread() { t.count(&t.c.Unread) }
-func (t *tally) late()   { t.count(&t.c.Unanswered) }
 
 func (t *tally) upstreamRefused() { t.count(&t.c.UpstreamRefused) }
 func (t *tally) upstreamFailed()  { t.count(&t.c.UpstreamFailed) }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -82,10 +82,14 @@ func checkGate(c config.Gate, fault faulter) {
 			fault("gate.listen", "%v", err)
 		}
 	}
-	if c.Chain != "" {
-		if u, err := url.Parse(c.Chain); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			fault("gate.chain", "it is not an http or https URL")
-		}
+	if _, err := gate.ParseChain(c.Chain); err != nil {
+		fault("gate.chain", "it is not an http or https URL")
+	}
+	if err := gate.CheckMessage(c.Message); err != nil {
+		fault("gate.message", "%v", err)
+	}
+	if c.File != "" && !filepath.IsAbs(c.File) {
+		fault("gate.file", "it is not an absolute path")
 	}
 	switch c.ChainFailure {
 	case "", "refuse", "allow":
@@ -266,7 +270,6 @@ func NeedsRestart(old, next *Settings) string {
 		old, next any
 	}{
 		{"the firewall's enforcer", a, b},
-		{"the wallet gate", old.config.Gate, next.config.Gate},
 		{"what is served over HTTP", old.config.HTTP, next.config.HTTP},
 		{"what bouncers are answered", old.config.LAPI, next.config.LAPI},
 		{"the guests", old.config.Guests, next.config.Guests},

@@ -74,7 +74,7 @@ func TestWhatARunningAgentCannotTakeOverNeedsARestart(t *testing.T) {
 		{`"enforce"`, "\"enforce\"\nmax_bans = 9\nkeep_sockets = true", ""},
 		{`"enforce"`, "\"enforce\"\ntable = \"other\"", "the firewall's enforcer"},
 		{`"enforce"`, "\"enforce\"\nenforcer = \"ipset\"", "the firewall's enforcer"},
-		{"enabled = true", "enabled = true\ndry_run = true", "the wallet gate"},
+		{"enabled = true", "enabled = true\ndry_run = true", ""},
 		{"enabled = true", "enabled = true\n[http]\nlisten = \"127.0.0.1:1\"", "what is served over HTTP"},
 		{"enabled = true", "enabled = true\n[topics.sshd]\nobserve = true", ""},
 	} {

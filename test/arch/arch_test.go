@@ -47,13 +47,13 @@ var mayImport = map[string][]string{
 	"internal/guests":             {"internal/ban"},
 	"internal/wallet":             {},
 	"internal/export":             {"internal/ban", "internal/printable"},
-	"internal/gate":               {"internal/ban", "internal/wallet"},
+	"internal/gate":               {"internal/wallet", "internal/wholefile"},
 	"internal/wholefile":          {},
 	"internal/compat/recent":      {"internal/ban", "internal/export"},
 	"internal/compat/lapi":        {"internal/ban", "internal/compat/recent", "internal/export", "internal/wholefile"},
 	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
-		"internal/ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall", "internal/gate",
+		"internal/ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall",
 		"internal/guests", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/span", "internal/wire",
 	},
 	"internal/agent": {
@@ -66,6 +66,7 @@ var mayImport = map[string][]string{
 		"internal/firewall", "internal/firewall/enforcers", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
 		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wire", "topics",
 	},
+	"cmd/gate":   {"internal/gate"},
 	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/strict", "internal/wire"},
 }
 
@@ -82,7 +83,7 @@ var onlyIn = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/agent", "cmd/broker", "internal/cli"},
 	"github.com/dlclark/regexp2":          {"internal/detect"},
 	"github.com/fsnotify/fsnotify":        {"internal/detect"},
-	"github.com/coreos/go-systemd/v22":    {"internal/agent", "internal/broker"},
+	"github.com/coreos/go-systemd/v22":    {"cmd/gate", "internal/agent", "internal/broker"},
 	"github.com/prometheus/client_golang": {"internal/agent/api", "internal/broker"},
 	"golang.org/x/crypto/sha3":            {"internal/wallet"},
 	"github.com/klauspost/compress":       {"internal/detect"},

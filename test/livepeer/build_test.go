@@ -2,35 +2,42 @@ package livepeer
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 )
 
-// built is the agent, which all tests share; TestMain takes it away.
+// built are the programs, which all tests share; TestMain takes them away.
 var built struct {
 	sync.Mutex
 	directory string
 }
 
-// buildAgent gives the agent's binary, built by the first who asks.
-func buildAgent(t *testing.T) string {
+// build gives a program's binary, built by the first who asks.
+func build(t *testing.T, command string) string {
 	t.Helper()
 	built.Lock()
 	defer built.Unlock()
-	if built.directory != "" {
-		return filepath.Join(built.directory, "agent")
+	if built.directory == "" {
+		directory, err := os.MkdirTemp("", "banmesh-livepeer-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		built.directory = directory
 	}
-	directory, err := os.MkdirTemp("", "banmesh-livepeer-")
+	if binary := filepath.Join(built.directory, command); exists(binary) {
+		return binary
+	}
+	binary, err := Build(t.Context(), built.directory, "../..", command)
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary := filepath.Join(directory, "agent")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "../../cmd/agent").CombinedOutput(); err != nil {
-		os.RemoveAll(directory)
-		t.Fatalf("building the agent: %v\n%s", err, out)
-	}
-	built.directory = directory
 	return binary
 }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func buildAgent(t *testing.T) string { t.Helper(); return build(t, "agent") }

@@ -16,7 +16,6 @@ import (
 	"banmesh/internal/export"
 	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
-	"banmesh/internal/gate"
 	"banmesh/internal/guests"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
@@ -50,11 +49,11 @@ type Options struct {
 	// Held lists decisions about a target that were not carried out.
 	Held        func(ban.Target) []control.HeldOffender
 	RemoveGuest func(ban.Target) (int, error)
-	// Gate gives the wallet gate's state, false where none is open.
-	Gate     func() (gate.Status, bool)
+	// Gate asks the wallet gate how it is, false where none is kept.
+	Gate     func(context.Context) (control.GateStatus, bool)
 	Bouncers Bouncers
 	// Warnings gives those of the parts that have nothing else to say here.
-	Warnings func() []control.Warning
+	Warnings func(context.Context) []control.Warning
 }
 
 // Detection finds offenders.

@@ -34,6 +34,9 @@ var (
 	NoHoneyports = Condition{"no-honeyports", "Honeyports are configured and not watched.", control.SeverityLow, "modprobe nft_redir nft_socket nft_fib_inet; then restart the agent"}
 	MemoryFull   = Condition{"memory-full", "The kernel has no room to remember more connections of a topic.", control.SeverityHigh, "a shorter time to remember: corroborate = \"10m\" in the topic; or less traffic from many addresses at its ports"}
 
+	GateDown = Condition{"gate", "The wallet gate does not answer, and the orchestrator refuses everybody whose webhook it is.", control.SeverityHigh, "systemctl enable --now banmesh-gate.socket; journalctl -u banmesh-gate"}
+	GateList = Condition{"gate-list", "The wallet gate does not answer by the newest list.", control.SeverityHigh, "df -h; the file that [gate] names, and who may read it; journalctl -u banmesh-gate"}
+
 	NeverBanFault = Condition{"never-ban", "The never-ban list may lack entries.", control.SeverityHigh, "the cause is in the text; it is looked for again every few seconds"}
 	Pack          = Condition{"pack", "A signed pack has ended or is about to.", control.SeverityLow, "agent allow pack add FILE, with a newer one"}
 
@@ -75,7 +78,7 @@ func Conditions() []Condition {
 	list := []Condition{
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
-		NeverBanFault, Pack,
+		GateDown, GateList, NeverBanFault, Pack,
 		Source, LogMissing, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Copied, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,

@@ -8,7 +8,6 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
-	"banmesh/internal/gate"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
@@ -105,15 +104,6 @@ func trustList(l federation.TrustList) control.TrustList {
 	return control.TrustList{
 		Operator: l.Operator, Number: l.Number, Issued: l.Issued,
 		Trusted: each(l.Trusted, func(t wire.Trusted) control.Trusted { return control.Trusted(t) }),
-	}
-}
-
-func gateStatus(g gate.Status) control.GateStatus {
-	return control.GateStatus{
-		URL: g.URL, Inherited: g.Inherited, Allowed: g.Allowed, Refused: g.Refused, Unanswered: g.Unanswered, Unread: g.Unread,
-		Stray: g.Stray, UpstreamRefused: g.UpstreamRefused, UpstreamFailed: g.UpstreamFailed, DryRun: g.DryRun,
-		Wallets:   each(g.Wallets, func(w gate.WalletCount) control.WalletCount { return control.WalletCount(w) }),
-		Forgotten: g.Forgotten,
 	}
 }
 

@@ -30,12 +30,12 @@ func (s *Server) explain(r *http.Request) (any, error) {
 }
 
 // gate gives the wallet gate's state.
-func (s *Server) gate(*http.Request) (any, error) {
-	g, ok := s.o.Gate()
+func (s *Server) gate(r *http.Request) (any, error) {
+	g, ok := s.o.Gate(r.Context())
 	if !ok {
-		return nil, control.Refuse(control.CodeMissing, "set enabled = true in [gate] of agent.toml and restart the agent, or enable banmesh-agent-gate.socket", "the wallet gate is not open")
+		return nil, control.Refuse(control.CodeMissing, "set enabled = true in [gate] of agent.toml, agent reload, and enable banmesh-gate.socket", "no wallet gate is kept here")
 	}
-	return gateStatus(g), nil
+	return g, nil
 }
 
 // documents gives the documents that operators publish, as they are held here.

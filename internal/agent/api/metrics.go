@@ -86,9 +86,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, j := range c.s.o.Detection.Status().Jails {
 		counter(descDoubted, j.Uncorroborated, string(j.Topic))
 	}
-	if n, ok := c.s.o.Gate(); ok {
+	if n, ok := c.s.o.Gate(context.Background()); ok && n.Running {
 		for answer, v := range map[string]uint64{
-			"allowed": n.Allowed, "refused": n.Refused, "unanswered": n.Unanswered, "unread": n.Unread, "stray": n.Stray,
+			"allowed": n.Allowed, "refused": n.Refused, "unread": n.Unread, "stray": n.Stray,
 			"upstream-refused": n.UpstreamRefused, "upstream-failed": n.UpstreamFailed,
 		} {
 			counter(descGate, v, answer)

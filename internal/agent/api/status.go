@@ -29,6 +29,10 @@ func (s *Server) Status(ctx context.Context) control.Status {
 	for _, x := range d.Sources {
 		out.Cut, out.Dropped = out.Cut+x.Status.Cut, out.Dropped+x.Status.Dropped
 	}
+	if g, ok := s.o.Gate(ctx); ok && g.Running {
+		g.Wallets = []control.WalletCount{}
+		out.Gate = &g
+	}
 	out.Warnings = append(out.Warnings, s.o.Firewall.Warnings(ctx)...)
 	out.Warnings = append(out.Warnings, s.o.Sharing.Warnings()...)
 	if n := len(conf.Warnings()); n > 0 {
@@ -36,7 +40,7 @@ func (s *Server) Status(ctx context.Context) control.Status {
 	}
 	out.Warnings = append(out.Warnings, s.detectionWarnings(conf, d)...)
 	out.Warnings = append(out.Warnings, s.peerWarnings()...)
-	out.Warnings = append(out.Warnings, s.o.Warnings()...)
+	out.Warnings = append(out.Warnings, s.o.Warnings(ctx)...)
 	return out
 }
 

@@ -1,6 +1,6 @@
-// Command benchgate measures the wallet gate with a million denied wallets
-// beside a bare handler in the same run, and the client package's checks in a
-// million addresses and a million wallets. It prints a line a figure.
+// Command benchgate measures the wallet gate's process with a million denied
+// wallets beside a bare handler in the same run, then kills, stops and tears
+// everything around it under load. It prints a line a figure.
 //
 //	go run ./test/livepeer/benchgate
 package main
@@ -11,22 +11,16 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"banmesh/client"
-	"banmesh/internal/ban"
-	"banmesh/internal/export"
 	"banmesh/internal/gate"
 	"banmesh/internal/wallet"
 	"banmesh/test/livepeer"
@@ -43,32 +37,9 @@ func walletAt(n int) (w [20]byte) {
 	return w
 }
 
-// addrAt gives the n-th address: every fourth or so of 10.0.0.0/8 and its
-// neighbours, spread.
-func addrAt(n int) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], uint32(n)*2654435761)
-	return netip.AddrFrom4(b)
-}
-
-// denied answers from the table of bans in force, as the agent's does.
-type denied struct{ table *export.Table }
-
-func (d denied) Denied(w [20]byte) (gate.Denial, bool) {
-	t, err := ban.TargetOfWallet(w)
-	if err != nil {
-		return gate.Denial{}, false
-	}
-	found := d.table.Check(t)
-	if len(found) == 0 {
-		return gate.Denial{}, false
-	}
-	return gate.Denial{Topic: found[0].Topic, Class: found[0].Class, Until: found[0].Until}, true
-}
-
 func main() {
-	count := flag.Int("bans", 1_000_000, "denied wallets, and as many banned addresses")
-	calls := flag.Int("calls", 20_000, "calls of each kind")
+	count := flag.Int("denied", 1_000_000, "denied wallets")
+	calls := flag.Int("calls", 10_000, "calls of each kind")
 	flag.Parse()
 	if err := run(context.Background(), *count, *calls); err != nil {
 		fmt.Fprintln(os.Stderr, "benchgate: error:", err)
@@ -77,43 +48,81 @@ func main() {
 }
 
 func run(ctx context.Context, count, calls int) error {
-	table := export.NewTable(nil)
-	until := time.Now().Add(24 * time.Hour)
-	for n := 0; n < count; n += 1000 {
-		var batch []export.Entry
-		for i := n; i < min(n+1000, count); i++ {
-			w, err := ban.TargetOfWallet(walletAt(i))
-			if err != nil {
-				return err
-			}
-			a, err := ban.TargetOfAddr(addrAt(i))
-			if err != nil {
-				return err
-			}
-			batch = append(batch, export.Entry{Target: w, Topic: "broadcaster-addresses", Until: until}, export.Entry{Target: a, Topic: "livepeer", Until: until})
-		}
-		table.Apply(batch, nil)
-	}
-	if err := measureGate(ctx, table, count, calls); err != nil {
+	dir, err := os.MkdirTemp("", "benchgate")
+	if err != nil {
 		return err
 	}
-	return measureClient(ctx, table, count)
+	defer os.RemoveAll(dir)
+	program, err := livepeer.Build(ctx, dir, ".", "gate")
+	if err != nil {
+		return err
+	}
+	entries := make([]gate.Entry, count)
+	for i := range entries {
+		entries[i] = gate.Entry{Wallet: walletAt(i), Until: time.Now().Add(24 * time.Hour), Reason: gate.Reason{Topic: "broadcaster-addresses", Class: "manual"}}
+	}
+	began := time.Now()
+	whole, err := gate.Encode(gate.Header{Path: secretPath, Written: began}, entries)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("figure gate-list-encoded %.2f s aim -\n", time.Since(began).Seconds())
+	file := filepath.Join(dir, "wallets")
+	if err := gate.WriteFile(file, whole); err != nil {
+		return err
+	}
+	if err := measureLookup(whole, count); err != nil {
+		return err
+	}
+	m := &livepeer.Manager{Program: program, File: file, Watchdog: 1500 * time.Millisecond, Log: io.Discard}
+	address, err := livepeer.StartManager(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer m.Stop()
+	url := gate.URL(address, secretPath)
+	if err := measureCalls(url, count, calls); err != nil {
+		return err
+	}
+	return torment(ctx, m, url, file, whole)
 }
 
-// measureGate asks the gate and a bare handler by turns.
-func measureGate(ctx context.Context, table *export.Table, count, calls int) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	g, err := gate.New(gate.Options{Wallets: denied{table}, Log: slog.New(slog.DiscardHandler), Path: secretPath})
+// measureLookup times the look into the list in this process: the clock is read
+// around many, because one is shorter than the clock's steps.
+func measureLookup(whole []byte, count int) error {
+	l, err := gate.Decode(whole)
 	if err != nil {
 		return err
 	}
-	l, _, err := gate.Listen("127.0.0.1:0", nil)
-	if err != nil {
-		return err
+	now := time.Now()
+	for _, f := range []struct {
+		name   string
+		first  int
+		denied bool
+	}{{"gate-lookup-denied", 0, true}, {"gate-lookup-not-denied", count, false}} {
+		const asked = 1 << 14
+		var wallets [asked][20]byte
+		for i := range wallets {
+			wallets[i] = walletAt(f.first + i*61%count)
+		}
+		wrong := 0
+		perLookup := livepeer.Measure(func() {
+			for _, w := range wallets {
+				if _, denied := l.Denied(w, now); denied != f.denied {
+					wrong++
+				}
+			}
+		}, asked)
+		if wrong > 0 {
+			return fmt.Errorf("%s: %d wrong answers", f.name, wrong)
+		}
+		fmt.Printf("figure %s %.1f ns aim -\n", f.name, perLookup)
 	}
-	gateDone := make(chan error, 1)
-	go func() { gateDone <- g.Run(ctx, l) }()
+	return nil
+}
+
+// measureCalls asks the gate and a bare handler by turns.
+func measureCalls(url string, count, calls int) error {
 	bareListener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -125,29 +134,10 @@ func measureGate(ctx context.Context, table *export.Table, count, calls int) err
 	bare.SetKeepAlivesEnabled(false)
 	bareDone := make(chan error, 1)
 	go func() { bareDone <- bare.Serve(bareListener) }()
-
-	kept := &http.Server{Handler: bare.Handler}
-	keptListener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	keptDone := make(chan error, 1)
-	go func() { keptDone <- kept.Serve(keptListener) }()
-
-	pass := livepeer.Orchestrator{URL: g.URL(l), Client: http.DefaultClient}
+	defer func() { bare.Close(); <-bareDone }()
+	pass := livepeer.Orchestrator{URL: url, Client: http.DefaultClient}
 	base := livepeer.Orchestrator{URL: "http://" + bareListener.Addr().String(), Client: http.DefaultClient}
-	alive := livepeer.Orchestrator{URL: "http://" + keptListener.Addr().String(), Client: http.DefaultClient}
-	var tookBare, tookAlive, tookPass, tookDenied []time.Duration
-	timed := func(o livepeer.Orchestrator, who [20]byte, into *[]time.Duration, refuse bool) error {
-		text := wallet.Format(who)
-		began := time.Now()
-		_, err := o.Authenticate(text)
-		*into = append(*into, time.Since(began))
-		if (err != nil) != refuse {
-			return fmt.Errorf("%s: %v", text, err)
-		}
-		return nil
-	}
+	var tookBare, tookPass, tookDenied []time.Duration
 	for n := range calls {
 		stranger := walletAt(count + n)
 		for _, c := range []struct {
@@ -155,19 +145,15 @@ func measureGate(ctx context.Context, table *export.Table, count, calls int) err
 			who    [20]byte
 			into   *[]time.Duration
 			refuse bool
-		}{{base, stranger, &tookBare, false}, {pass, stranger, &tookPass, false}, {pass, walletAt(n % count), &tookDenied, true}, {alive, stranger, &tookAlive, false}} {
-			if err := timed(c.o, c.who, c.into, c.refuse); err != nil {
-				return err
+		}{{base, stranger, &tookBare, false}, {pass, stranger, &tookPass, false}, {pass, walletAt(n % count), &tookDenied, true}} {
+			text := wallet.Format(c.who)
+			began := time.Now()
+			_, err := c.o.Authenticate(text)
+			*c.into = append(*c.into, time.Since(began))
+			if (err != nil) != c.refuse {
+				return fmt.Errorf("%s: %w", text, err)
 			}
 		}
-	}
-	cancel()
-	bare.Close()
-	kept.Close()
-	<-bareDone
-	<-keptDone
-	if err := <-gateDone; err != nil {
-		return err
 	}
 	http.DefaultClient.CloseIdleConnections()
 	p99 := func(d []time.Duration) (half, most float64) {
@@ -178,10 +164,9 @@ func measureGate(ctx context.Context, table *export.Table, count, calls int) err
 		name string
 		took []time.Duration
 		aim  string
-	}{{"gate-bare-handler", tookBare, "-"}, {"gate-bare-handler-keepalive", tookAlive, "-"}, {"gate-allowed", tookPass, "<1"}, {"gate-denied", tookDenied, "<1"}} {
+	}{{"gate-bare-handler", tookBare, "-"}, {"gate-allowed", tookPass, "<1"}, {"gate-denied", tookDenied, "<1"}} {
 		half, most := p99(f.took)
-		fmt.Printf("figure %s-p50 %.3f ms aim -\n", f.name, half)
-		fmt.Printf("figure %s-p99 %.3f ms aim %s\n", f.name, most, f.aim)
+		fmt.Printf("figure %s-p50 %.3f ms aim -\nfigure %s-p99 %.3f ms aim %s\n", f.name, half, f.name, most, f.aim)
 	}
 	_, b := p99(tookBare)
 	_, p := p99(tookPass)
@@ -189,102 +174,47 @@ func measureGate(ctx context.Context, table *export.Table, count, calls int) err
 	return nil
 }
 
-// heap gives the bytes in use after a collection.
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-// threadTime gives the processor time of the calling thread, so that others on
-// the machine, who would double the time on the wall, count less.
-func threadTime() time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
-		panic(err) // RUSAGE_THREAD is as old as Linux 2.6.26
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// measureClient lets a client take the table over a unix socket and times its
-// checks.
-func measureClient(ctx context.Context, table *export.Table, count int) error {
-	h, err := export.New(export.Options{Bans: table, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	mux := http.NewServeMux()
-	h.Register(mux)
-	dir, err := os.MkdirTemp("", "benchgate")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
-	if err != nil {
-		return err
-	}
-	s := &http.Server{Handler: mux}
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	defer func() { s.Close(); <-done }()
-
-	before := heap()
-	began := time.Now()
-	c, err := client.Open(ctx, client.Options{Socket: filepath.Join(dir, "s")})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.WaitReady(ctx); err != nil {
-		return err
-	}
-	fmt.Printf("figure client-snapshot %.2f s aim -\n", time.Since(began).Seconds())
-	if got := c.Status().Bans; got != 2*count {
-		return fmt.Errorf("the client knows %d bans, want %d", got, 2*count)
-	}
-	fmt.Printf("figure client-memory-%d-bans %d MB aim -\n", 2*count, (heap()-before)>>20)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	const asked = 1 << 13
-	var strangers, known [asked]netip.Addr
-	var strangeWallets, knownWallets [asked][20]byte
-	for i := range asked {
-		strangers[i], known[i] = addrAt(count+i), addrAt(i*97%count)
-		strangeWallets[i], knownWallets[i] = walletAt(count+i), walletAt(i*97%count)
-	}
-	for _, f := range []struct {
-		name  string
-		check func(int) bool
-		want  bool
-		aim   string
+// torment lets everything happen to the gate and its file while orchestrators ask
+// for a customer and a denied wallet.
+func torment(ctx context.Context, m *livepeer.Manager, url, file string, whole []byte) error {
+	customer, denied := wallet.Format(walletAt(-1)), wallet.Format(walletAt(0))
+	load := livepeer.StartLoad(ctx, url, 4, customer, denied)
+	tear := func() error { return os.Truncate(file, 1000) }
+	mend := func() error { return gate.WriteFile(file, whole) }
+	for _, c := range []struct {
+		name   string
+		times  int
+		happen func() error
+		aim    string
 	}{
-		{"client-ip-not-banned", func(i int) bool { return c.IP(strangers[i%asked]) }, false, "<100"},
-		{"client-ip-banned", func(i int) bool { return c.IP(known[i%asked]) }, true, "-"},
-		{"client-wallet-not-denied", func(i int) bool { return c.Wallet(strangeWallets[i%asked]) }, false, "<100"},
-		{"client-wallet-denied", func(i int) bool { return c.Wallet(knownWallets[i%asked]) }, true, "-"},
+		{"undisturbed", 1, func() error { return nil }, "<250"},
+		{"killed", 20, func() error { return m.Signal(unix.SIGKILL) }, "<250"},
+		{"restarted", 20, func() error { return m.Signal(unix.SIGTERM) }, "<250"},
+		{"file-torn", 5, func() error { return tear() }, "<250"},
+		{"file-mended", 5, mend, "<250"},
+		{"hung", 3, func() error { return m.Signal(unix.SIGSTOP) }, "<2000"},
 	} {
-		wrong := 0
-		var rounds []float64
-		for range 7 {
-			const checks = 200_000
-			began := threadTime()
-			for i := range checks {
-				if f.check(i) != f.want {
-					wrong++
-				}
+		load.Longest()
+		lost := load.Lost()
+		for range c.times {
+			if err := c.happen(); err != nil {
+				return err
 			}
-			rounds = append(rounds, float64((threadTime()-began).Nanoseconds())/checks)
+			if !load.Wait(ctx, 100) {
+				return fmt.Errorf("%s: no calls come through", c.name)
+			}
 		}
-		if wrong > 0 {
-			return fmt.Errorf("%s: %d wrong answers", f.name, wrong)
-		}
-		slices.Sort(rounds)
-		fmt.Printf("figure %s %.1f ns aim %s\n", f.name, rounds[len(rounds)/2], f.aim)
+		fmt.Printf("figure gate-%s-longest-call %.0f ms aim %s\n", c.name, load.Longest().Seconds()*1e3, c.aim)
+		fmt.Printf("figure gate-%s-lost %d calls aim 0\n", c.name, load.Lost()-lost)
 	}
-	if s := c.Status(); !s.Connected {
-		return fmt.Errorf("the client lost the agent: %s", s.Error)
+	asked, _, lost := load.Stop()
+	fmt.Printf("figure gate-replacements %d times aim -\n", m.Starts()-1)
+	fmt.Printf("figure gate-calls-under-torment %d calls aim -\n", asked)
+	fmt.Printf("figure gate-customers-refused %d calls aim 0\n", load.Refused(customer)+len(lost))
+	for i, err := range lost {
+		if i < 3 {
+			fmt.Fprintln(os.Stderr, "lost:", err)
+		}
 	}
 	return nil
 }
