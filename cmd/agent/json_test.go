@@ -49,7 +49,7 @@ var answers = map[string]any{
 	"agent hold reject":       control.CountAnswer{},
 	"agent key card":          wire.Description{},
 	"agent key show":          keyReport{},
-	"agent livepeer gate":     gateAnswer{},
+	"agent livepeer gate":     control.GateStatus{},
 	"agent livepeer suspects": suspects.Report{},
 	"agent network show":      invitationReport{},
 	"agent peers":             []control.Peer{},

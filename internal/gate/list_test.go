@@ -120,7 +120,7 @@ func TestTheFileIsReplacedWhole(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if left, _ := filepath.Glob(file + ".*"); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(file), ".*")); len(left) > 0 {
 		t.Errorf("left behind: %s", left)
 	}
 	if err := WriteFile(filepath.Join(file, "x"), first); err == nil {
