@@ -81,8 +81,9 @@ func (s *denyServer) handler() http.Handler {
 		return a, nil
 	}))
 	mux.HandleFunc("GET /v1/gate", control.Handle(func(*http.Request) (any, error) {
-		return control.GateStatus{Running: true, 
-			URL: "http://127.0.0.1:8936/x", DryRun: true, Allowed: 7, Refused: 2,
+		return control.GateStatus{
+			Running: true,
+			URL:     "http://127.0.0.1:8936/x", DryRun: true, Allowed: 7, Refused: 2,
 			Wallets: []control.WalletCount{{Wallet: "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359", Refused: 2}},
 		}, nil
 	}))
