@@ -122,7 +122,6 @@ func freeAddress(t *testing.T) string {
 func TestADenialOfOneOperatorIsEnforcedAtAnothersGate(t *testing.T) {
 	t.Parallel()
 	binary := buildAgent(t)
-	t.Parallel()
 	broker := freeAddress(t)
 	a := newNode(t, "A", fmt.Sprintf("[embedded_broker]\nenabled = true\nlisten = %q\n[topics.%s]\npublish = true\n", broker, walletTopic))
 	b := newNode(t, "B", fmt.Sprintf("[[brokers]]\nurl = \"tcp://%s\"\n", broker))
