@@ -21,7 +21,9 @@ func newFeedsCommand(p *paths) *cobra.Command {
 		Example: "  agent feeds\n  agent feeds --json | jq '.[] | select(.status != \"synced\")'",
 		Long: `Show every feed: what this node writes, and what it reads of the operators that its policy names.
 
-  synced        the reader has exactly what the author says
+  synced        the reader has exactly what the author says, as of the time shown
+  cut-off       no broker answers: what was said since the time shown is not known, or not published
+  unanswered    this node's own: no broker has acknowledged its newest messages for seconds
   joining       pieces are on their way
   unseen        no broker has anything of it
   stale         nothing was heard within the author's own limit; its bans stay until they end
@@ -58,7 +60,7 @@ func printFeeds(w io.Writer, list []control.Feed, now time.Time) error {
 		fmt.Fprintln(w, "this node writes no feed and reads none: see `agent topics` and `agent peers`")
 		return nil
 	}
-	t := cli.NewTable(w, "TOPIC", "OPERATOR", "STATUS", "CLAIMS", "HEARD", "BATCH", "SIZE", "NODE")
+	t := cli.NewTable(w, "TOPIC", "OPERATOR", "STATUS", "AS OF", "CLAIMS", "BATCH", "SIZE", "NODE")
 	t.Cut("OPERATOR", "TOPIC")
 	for _, f := range list {
 		name, heard := f.Name, "never"
@@ -75,7 +77,7 @@ func printFeeds(w io.Writer, list []control.Feed, now time.Time) error {
 		if f.Newest > f.Batch {
 			batch = fmt.Sprintf("%d of %d", f.Batch, f.Newest)
 		}
-		t.Row(string(f.Topic), name, f.Status, fmt.Sprint(f.Claims), heard, batch, size(f.Bytes), f.Node)
+		t.Row(string(f.Topic), name, f.Status, heard, fmt.Sprint(f.Claims), batch, size(f.Bytes), f.Node)
 		t.Paint(2, feedColour(f.Status))
 	}
 	return t.Flush()
@@ -86,7 +88,7 @@ func feedColour(status string) cli.Colour {
 	switch status {
 	case federation.StatusSynced, "writing", "private":
 		return cli.Good
-	case federation.StatusJoining, federation.StatusUnseen, federation.StatusStale:
+	case federation.StatusJoining, federation.StatusUnseen, federation.StatusStale, federation.StatusCutOff, federation.StatusUnanswered:
 		return cli.Doubt
 	}
 	return cli.Bad

@@ -31,6 +31,7 @@ type enforcer struct {
 	why string            // why there is none, in words
 	leftovers
 	forgotten forgotten
+	begun     banLog
 
 	mu    sync.Mutex
 	drift firewall.Drift
@@ -72,7 +73,7 @@ const (
 // newEnforcer finds out its rights here, and puts the whole wanted state
 // in force before anything else of the node runs.
 func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
-	e := &enforcer{o: o, fw: o.firewall, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
+	e := &enforcer{o: o, fw: o.firewall, begun: banLog{log: o.log, now: o.now}, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
 	if c := o.settings(); e.fw == nil && c.Config().Firewall.Mode != "off" {
 		var err error
 		e.fw, e.why, err = openFirewall(ctx, c, SwitchFile(o.state), firewall.Options{Logger: o.log, Now: o.now})
@@ -181,12 +182,16 @@ func (e *enforcer) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			mode, _ := e.Enforcement()
+			e.begun.flush(ctx, mode)
 			return nil
 		case <-e.o.ledger.Enforcement.Changed():
 		case <-tick.C:
 			e.o.ledger.Expire(e.o.now())
 			e.o.table.Expire()
 			e.check(ctx)
+			mode, _ := e.Enforcement()
+			e.begun.tick(ctx, mode)
 		}
 		for ctx.Err() == nil {
 			changes := e.o.ledger.Enforcement.Take(takeMost)
@@ -231,10 +236,7 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 	}
 	e.note(err)
 	mode, _ := e.Enforcement()
-	for _, b := range bans {
-		e.o.log.InfoContext(ctx, "ban", slog.String("target", b.Target.String()), slog.String("topic", string(b.Topic)),
-			slog.Time("until", b.Until), slog.String("enforcement", mode))
-	}
+	e.begun.add(ctx, bans, mode)
 }
 
 // toTable tells the readers of lists, checks and streams.

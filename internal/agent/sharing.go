@@ -301,7 +301,10 @@ func (s *sharing) Card(o ban.Operator) string {
 func (s *sharing) Brokers() []control.BrokerStatus {
 	list := []control.BrokerStatus{}
 	for _, b := range s.session.Brokers() {
-		list = append(list, control.BrokerStatus{URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Advice: b.Advice, Refused: b.Refused, Lost: b.Lost, Health: string(b.Health), Refusal: wire.Refusals[b.Refusal.Reason]})
+		list = append(list, control.BrokerStatus{
+			URL: b.URL, Connected: b.Connected, Since: b.Since, Error: b.Error, Advice: b.Advice, Refused: b.Refused, Lost: b.Lost, Health: string(b.Health), Refusal: wire.Refusals[b.Refusal.Reason],
+			Unanswered: b.Unanswered, UnansweredSince: b.UnansweredSince, Contended: b.Contended,
+		})
 	}
 	return list
 }
@@ -315,15 +318,18 @@ func (s *sharing) Warnings() (list []control.Warning) {
 		list = append(list, api.Copied.Warn(fmt.Sprintf("this machine started on a copy of another one's state, and is node %s now", s.identity.Node()), ""))
 	}
 	list = append(list, warnFeeds(s.session.Feeds(), s.o.now())...)
-	list = append(list, warnBrokers(s.Brokers(), s.network)...)
+	list = append(list, warnBrokers(s.Brokers(), s.network, s.o.now())...)
 	if err := s.wrong(); err != nil {
 		list = append(list, api.Unpublished.Warn("this node's own bans are in force here but not published: "+err.Error(), ""))
 	}
 	return list
 }
 
+// unansweredFor is how long a broker may take to acknowledge a message.
+const unansweredFor = 5 * time.Second
+
 // warnBrokers gives the conditions of brokers.
-func warnBrokers(brokers []control.BrokerStatus, network string) (list []control.Warning) {
+func warnBrokers(brokers []control.BrokerStatus, network string, now time.Time) (list []control.Warning) {
 	up, advice := 0, ""
 	var urls []string
 	for _, b := range brokers {
@@ -332,7 +338,17 @@ func warnBrokers(brokers []control.BrokerStatus, network string) (list []control
 				fmt.Sprintf("%s refuses %d of this node's subscriptions, so that claims of peers may be missing; they are asked for again", b.URL, b.Refused),
 				fmt.Sprintf("does the broker serve the network %q (network in agent.toml)? else its access rules; docs/broker.md says what agents need", network)))
 		}
-		if b.Refusal != "" {
+		if b.Contended {
+			list = append(list, api.Contended.Warn(fmt.Sprintf("%s ends this node's connection again and again soon after it is made: another machine uses this node's keys, or the broker is not well", b.URL), ""))
+		}
+		if b.Unanswered > 0 && now.Sub(b.UnansweredSince) > unansweredFor {
+			list = append(list, api.Unanswered.Warn(fmt.Sprintf("%s has not acknowledged %d messages of this node, the oldest for %s: bans that are made here may not have reached anybody", b.URL, b.Unanswered, now.Sub(b.UnansweredSince).Round(time.Second)), ""))
+		}
+		if b.Refusal != "" && b.Lost > 0 {
+			// The read-backs failed, and the broker says why.
+			list = append(list, api.BrokerKeepsNone.Warn(fmt.Sprintf("%s acknowledged %d messages of this node and does not keep them; it says why: %s", b.URL, b.Lost, b.Refusal), ""))
+			b.Lost = 0
+		} else if b.Refusal != "" {
 			list = append(list, api.BrokerKeepsNone.Warn(fmt.Sprintf("%s says that it keeps none of this node's messages: %s", b.URL, b.Refusal), ""))
 		}
 		if b.Health == string(federation.HealthMisbehaving) {

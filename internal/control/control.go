@@ -128,6 +128,12 @@ type BrokerStatus struct {
 	Health string `json:"health,omitempty"`
 	// Refusal is why it keeps none of this node's messages, as it says itself.
 	Refusal string `json:"refusal,omitempty"`
+	// Unanswered counts messages that it has not acknowledged, the oldest since
+	// UnansweredSince. Contended says that it ends the connection again and again
+	// soon after it is made, as where another machine uses this node's keys.
+	Unanswered      int       `json:"unanswered,omitempty"`
+	UnansweredSince time.Time `json:"unanswered_since,omitzero"`
+	Contended       bool      `json:"contended,omitempty"`
 }
 
 // Ban is one ban in force, in answers to GET /v1/bans.

@@ -20,7 +20,7 @@ type Feed struct {
 	Newest      uint64    `json:"newest"` // the newest one that is known of
 	Claims      int       `json:"claims"`
 	Bytes       int       `json:"bytes"`           // of the pieces and the log
-	Issued      time.Time `json:"issued,omitzero"` // of the newest head
+	Issued      time.Time `json:"issued,omitzero"` // of the newest head: the author's own time, as of which it is synced
 	FreshUntil  time.Time `json:"fresh_until,omitzero"`
 	Missing     int       `json:"missing"` // pieces that are asked for
 	Replays     int       `json:"replays"`

@@ -142,6 +142,8 @@ type link struct {
 	refused    int
 	answered   map[string]int // filter of fetch to the attempt that the broker has taken; replaced, never changed
 	back       readBack
+	unanswered sentAt
+	contended  int       // connections in a row that the broker ended soon
 	moved      time.Time // to another address, by choice
 	moves      int
 }
@@ -209,9 +211,17 @@ func (l *link) run(ctx context.Context) {
 	wait := backoffLeast
 	for ctx.Err() == nil {
 		started := l.now()
-		err := l.session(ctx)
+		err, made := l.session(ctx), false
 		if ctx.Err() != nil {
 			return
+		}
+		l.mu.Lock()
+		made = l.connected
+		lasted := l.now().Sub(l.since)
+		ours := l.cutWhy != nil && errors.Is(err, l.cutWhy)
+		l.mu.Unlock()
+		if !ours {
+			l.ended(made, lasted)
 		}
 		l.failed(err)
 		if l.now().Sub(started) > backoffMost {

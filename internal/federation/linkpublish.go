@@ -37,6 +37,12 @@ func (l *link) publish(out []outgoing) {
 // messages.
 func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
 	var tokens []mqtt.Token
+	acknowledged := func(n int) {
+		tokens = slices.Delete(tokens, 0, n)
+		l.mu.Lock()
+		l.unanswered = slices.Delete(l.unanswered, 0, n)
+		l.mu.Unlock()
+	}
 	for {
 		l.mu.Lock()
 		var next *outgoing
@@ -45,12 +51,12 @@ func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
 		}
 		l.mu.Unlock()
 		if next == nil {
-			for _, t := range tokens {
-				if err := wait(ctx, t, ackTimeout); err != nil {
+			for len(tokens) > 0 {
+				if err := wait(ctx, tokens[0], ackTimeout); err != nil {
 					return fmt.Errorf("publishing: %w", err)
 				}
+				acknowledged(1)
 			}
-			tokens = tokens[:0]
 			select {
 			case <-l.outReady:
 			case <-ctx.Done():
@@ -62,7 +68,7 @@ func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
 			if err := wait(ctx, tokens[0], ackTimeout); err != nil {
 				return fmt.Errorf("publishing: %w", err)
 			}
-			tokens = slices.Delete(tokens, 0, 1)
+			acknowledged(1)
 		}
 		payload := next.payload
 		if payload == nil {
@@ -71,6 +77,7 @@ func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
 		tokens = append(tokens, c.Publish(next.name.String(), 1, true, payload))
 		l.mu.Lock()
 		l.sent++
+		l.unanswered = append(l.unanswered, l.now())
 		l.mu.Unlock()
 	}
 }

@@ -35,8 +35,9 @@ var brokers = map[string]func(testing.TB) *testBroker{"mosquitto": mosquitto, "m
 type testBroker struct {
 	url         string
 	start, stop func()
-	refuses     atomic.Bool // subscriptions; the library's broker only
-	loses       atomic.Bool // what it should retain; the library's broker only
+	refuses     atomic.Bool                   // subscriptions; the library's broker only
+	loses       atomic.Bool                   // what it should retain; the library's broker only
+	stalls      atomic.Pointer[chan struct{}] // publications, until it is closed; the library's broker only
 }
 
 func freePort(tb testing.TB) int {
@@ -135,6 +136,9 @@ func (h *allowAll) OnACLCheck(_ *mochi.Client, _ string, write bool) bool {
 }
 
 func (h *allowAll) OnPublish(_ *mochi.Client, p packets.Packet) (packets.Packet, error) {
+	if until := h.broker.stalls.Load(); until != nil {
+		<-*until
+	}
 	if h.broker.loses.Load() {
 		p.FixedHeader.Retain = false // acknowledged and handed on, but not kept
 	}

@@ -39,6 +39,7 @@ type Session struct {
 	fx        effects
 	base      map[string]int // filters that every link listens to; replaced, never changed
 	baseGen   int
+	running   bool // Run was called
 	dirty     bool // followed, published or certified feeds have changed
 	refresh   bool // the files beside the keys are to be read again
 	lastLook  time.Time
@@ -160,7 +161,7 @@ func (s *Session) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	s.mu.Lock()
-	s.dirty, s.refresh = true, true
+	s.dirty, s.refresh, s.running = true, true, true
 	s.nextAudit = s.o.Now().Add(auditEvery)
 	s.mu.Unlock()
 	for _, l := range s.links {

@@ -24,6 +24,8 @@ const (
 	StatusUncertified  = "uncertified"  // the operator's card does not certify the node, or no longer
 	StatusCloned       = "cloned"       // own feed: somebody else writes with our key
 	StatusWriting      = "writing"      // own feed: as it should be
+	StatusUnanswered   = "unanswered"   // own feed: no broker has acknowledged its newest messages for seconds
+	StatusCutOff       = "cut-off"      // no broker answers: what was said since the newest head is not known
 	StatusPrivate      = "private"      // own feed: kept, not published
 )
 
@@ -68,11 +70,41 @@ func (s *Session) Feeds() []FeedStatus {
 	for t, a := range s.publisher.authors {
 		out = append(out, a.feedStatus(s.publisher.topics[t]))
 	}
+	s.byConnection(out)
 	for i := range out {
 		f := out[i].Feed
 		out[i].Topic, out[i].Operator, out[i].Node = f.Topic, f.Operator.String(), f.Node.String()
 	}
 	return out
+}
+
+// unansweredAfter is how long a broker may take to acknowledge a message before
+// that is said of the feeds.
+const unansweredAfter = 5 * time.Second
+
+// byConnection takes back what cannot be said of feeds while no broker answers, or
+// none acknowledges.
+func (s *Session) byConnection(feeds []FeedStatus) {
+	if !s.running {
+		return // it only reads what was stored
+	}
+	up, answers := false, false
+	for _, l := range s.links {
+		x := l.status()
+		up = up || x.Connected
+		answers = answers || x.Connected && !x.unanswered(s.o.Now())
+	}
+	for i := range feeds {
+		switch f := &feeds[i]; f.Status {
+		case StatusSynced, StatusJoining, StatusUnseen, StatusWithheld, StatusStale, StatusWriting:
+			switch {
+			case !up:
+				f.Status = StatusCutOff
+			case f.Own && !answers:
+				f.Status = StatusUnanswered
+			}
+		}
+	}
 }
 
 // Brokers gives the standing of all connections, in the order of the options.

@@ -56,6 +56,8 @@ var (
 	BrokerKeepsNone  = Condition{"broker-keeps-none", "A broker says why it does not keep messages of this node.", control.SeverityHigh, "the reason that it gives; a second broker in agent.toml makes up for it"}
 	BrokerMisbehaves = Condition{"broker-misbehaves", "A broker sends packets that no MQTT broker may send.", control.SeverityHigh, "tell who runs it, and use another broker meanwhile"}
 	BrokerLoses      = Condition{"broker-loses", "A broker acknowledges messages and does not keep them.", control.SeverityHigh, "the broker's log and quotas, and whether it admits this operator; a second broker in agent.toml makes up for it"}
+	Contended        = Condition{"another-machine", "A broker ends this node's connection again and again: another machine seems to use its keys.", control.SeverityHigh, "stop the other machine; or give this one a key of its own: with this agent stopped, agent key node rotate"}
+	Unanswered       = Condition{"unanswered", "A broker does not acknowledge messages of this node.", control.SeverityLow, "the broker's log and load; the connection is made anew after half a minute"}
 	Unpublished      = Condition{"publish", "This node's own bans are in force here and not published.", control.SeverityHigh, "df -h; it is tried again every few seconds"}
 	Revoked          = Condition{"revoked", "The operator has revoked this node.", control.SeverityHigh, "agent key node rotate, with the agent stopped; then have the new key certified"}
 	Certificate      = Condition{"certificate", "The node's certificate has ended, is about to, or is missing.", control.SeverityHigh, "agent key node request > node.request; agent key node certify node.request --dir KEYS > card, where the root key is; agent key node install card"}
@@ -80,7 +82,7 @@ func Conditions() []Condition {
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		GateDown, GateList, NeverBanFault, Pack,
 		Source, LogMissing, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
-		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Unpublished, Revoked, Certificate, Cloned, Copied, Restarted,
+		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, Copied, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,
 	}
