@@ -246,7 +246,10 @@ func diagnose(e examined) (list []finding) {
 	}
 	for _, w := range s.Warnings {
 		l := levelWrong
-		if w.Severity == control.SeverityLow {
+		switch {
+		case w.Code == "not-enforcing" || w.Code == "no-broker":
+			continue // each has a finding of its own here
+		case w.Severity == control.SeverityLow:
 			l = levelNote
 		}
 		add(w.Code, l, w.Fix, "%s", w.Text)

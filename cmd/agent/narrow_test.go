@@ -28,7 +28,7 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 		},
 		Sources: []control.SourceStatus{
 			{Name: "journal ssh.service", Kind: "journal", Topics: []ban.Topic{"sshd"}, Found: 4, Read: 12_345_678, Matched: 1_234_567, LastLine: ago(3 * time.Second)},
-			{Name: "/var/log/nginx/sites/a-long-host-name.example.org/access.log", Kind: "file", Topics: []ban.Topic{long, "web-trap"}, Found: 1, Error: "may not read /var/log/nginx/sites"},
+			{Name: "/var/log/nginx/sites/a-long-host-name.example.org/access.log", Kind: "file", Topics: []ban.Topic{long, "web-trap"}, Found: 1, Error: "permission denied: /var/log/nginx/sites"},
 			{Name: "/var/log/secure", Kind: "file", Topics: []ban.Topic{"sshd"}},
 		},
 		Brokers: []control.BrokerStatus{
@@ -36,7 +36,7 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 			{URL: "ssl://second.example.org:8883", Error: "dial tcp: lookup second.example.org: no such host", Health: "unreachable"},
 		},
 		Warnings: []control.Warning{
-			{Code: "source", Severity: control.SeverityHigh, Text: "/var/log/nginx/sites/a-long-host-name.example.org/access.log (nginx-http-auth-trap, web-trap): may not read /var/log/nginx/sites", Fix: "usermod -aG adm banmesh && systemctl restart banmesh-agent"},
+			{Code: "source", Severity: control.SeverityHigh, Text: "/var/log/nginx/sites/a-long-host-name.example.org/access.log (nginx-http-auth-trap, web-trap): permission denied: /var/log/nginx/sites", Fix: "usermod -aG adm banmesh && systemctl restart banmesh-agent"},
 			{Code: "tainted", Severity: control.SeverityLow, Text: "sshd: 7 log lines that a client may have written did not count", Fix: "agent status; keep the service up to date"},
 		},
 	}

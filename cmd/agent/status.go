@@ -57,14 +57,17 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.Enforcement == "observe" || s.Enforcement == "off" {
 		enforcement = cli.Paint(w, cli.Bad, s.Enforcement)
 	}
-	if s.Reason != "" {
-		enforcement += " (" + s.Reason + ")"
-	}
 	waiting := ""
 	if s.Waiting > 0 {
 		waiting = fmt.Sprintf(", %s waiting", plural(s.Waiting, "claim"))
 	}
-	fmt.Fprintf(w, "enforcement: %s; %s in force, %d watched%s\n\n", enforcement, plural(s.Bans, "ban"), s.Watched, waiting)
+	rest := fmt.Sprintf("; %s in force, %d watched%s", plural(s.Bans, "ban"), s.Watched, waiting)
+	taken := len("enforcement: " + s.Enforcement)
+	if s.Reason != "" {
+		enforcement += " "
+		rest, taken = "("+cli.Printable(s.Reason)+")"+rest, taken+1
+	}
+	fmt.Fprintf(w, "enforcement: %s%s\n\n", enforcement, cli.Wrap(w, taken, "   ", rest))
 
 	t := cli.NewTable(w, "TOPIC", "DETECT", "ACCEPT", "PUBLISH", "OWN", "BANS", "PACKETS", "POLICY")
 	for _, x := range s.Topics {

@@ -25,7 +25,7 @@ func sources(d detect.Status) []control.SourceStatus {
 			s := control.SourceStatus{
 				Name: LogName(l.Log), Kind: string(l.Kind), Log: l.Name, Topics: l.Topics, Found: l.Health.Found, Driver: l.Health.Driver,
 				Read: l.Count.Read, Matched: l.Count.Matched, Ignored: l.Count.Ignored, Unmatched: l.Count.Unmatched,
-				Backlog: l.Backlog, LastLine: l.Count.LastLine, Error: l.Health.Cannot(),
+				Backlog: l.Backlog, LastLine: l.Count.LastLine, Error: l.Health.Cannot(l.Log),
 			}
 			if s.Error == "" && l.Kind == source.KindSyslog {
 				s.Error = recent(x.Status)
@@ -80,7 +80,7 @@ func logWarnings(d detect.Status) (list []control.Warning) {
 		told := false
 		for _, l := range x.Logs {
 			missing := l.Health.Found == 0
-			if why := l.Health.Cannot(); why != "" {
+			if why := l.Health.Cannot(l.Log); why != "" {
 				told, missing = true, false // one fault is told once
 				list = append(list, Source.Warn(fmt.Sprintf("%s (%s): %s", LogName(l.Log), topicList(l.Topics), why), logFix(l)))
 			}

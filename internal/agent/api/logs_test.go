@@ -36,7 +36,7 @@ func TestALogsWarningNamesTheLogAndTheCommand(t *testing.T) {
 		got = append(got, w.Code+" "+w.Text)
 	}
 	want := []string{
-		"source /var/log/nginx/access.log (nginx, web): may not read /var/log/nginx",
+		"source /var/log/nginx/access.log (nginx, web): permission denied: /var/log/nginx",
 		"source container db (mysql): Docker's log driver local writes no file that can be read",
 		"source address already in use",
 		"log-missing gitea: none of its logs is there: container app",

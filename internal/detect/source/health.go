@@ -324,10 +324,12 @@ func lookAtContainers(pattern string, all []dockerContainer, hidden string) (h H
 
 // Cannot says to a person why a log cannot be read, "" where nothing is wrong.
 // That it is not there is nothing wrong by itself.
-func (h Health) Cannot() string {
+func (h Health) Cannot(l Log) string {
 	switch {
+	case h.Denied == l.Name && h.Denied != "":
+		return "permission denied"
 	case h.Denied != "":
-		return fmt.Sprintf("may not read %s", h.Denied)
+		return "permission denied: " + h.Denied
 	case h.Driver == "none":
 		return "Docker keeps no log of it: log driver none"
 	case h.Driver != "":

@@ -76,19 +76,20 @@ func TestEachNamedLogSaysWhyItIsNotRead(t *testing.T) {
 		{"/open/auth.log", 1, ""},
 		{"/open/none.log", 0, ""},
 		{"/none/auth.log", 0, ""},
-		{"/open/secret.log", 1, "may not read /open/secret.log"},
-		{"/open/*.log", 2, "may not read /open/secret.log"},
-		{"/closed/auth.log", 0, "may not read /closed"},
-		{"/closed/*.log", 0, "may not read /closed"},
-		{"/closed/deep/*.log", 0, "may not read /closed"},
-		{"/*/auth.log", 1, "may not read /closed"},
-		{"/half/*/*.log", 1, "may not read /half/b"},
+		{"/open/secret.log", 1, "permission denied"},
+		{"/open/*.log", 2, "permission denied: /open/secret.log"},
+		{"/closed/auth.log", 0, "permission denied: /closed"},
+		{"/closed/*.log", 0, "permission denied: /closed"},
+		{"/closed/deep/*.log", 0, "permission denied: /closed"},
+		{"/*/auth.log", 1, "permission denied: /closed"},
+		{"/half/*/*.log", 1, "permission denied: /half/b"},
 		{"/open/*.gz", 0, ""},
 		{"/open/pipe", 0, "/open/pipe: not a regular file"},
 	} {
 		asNobody(t, func() {
-			h := Look(Spec{Files: []string{dir + x.glob}}, Options{})[0]
-			if why := strings.ReplaceAll(h.Cannot(), dir, ""); h.Found != x.found || why != x.why {
+			spec := Spec{Files: []string{dir + x.glob}}
+			h := Look(spec, Options{})[0]
+			if why := strings.ReplaceAll(h.Cannot(spec.Logs()[0]), dir, ""); h.Found != x.found || why != x.why {
 				t.Errorf("%s: found %d, %q; want %d, %q", x.glob, h.Found, why, x.found, x.why)
 			}
 		})
@@ -120,8 +121,8 @@ func TestEachContainerSaysWhoKeepsItsLog(t *testing.T) {
 		{"old", 1, ""},
 		{"nobody", 0, ""},
 	} {
-		if h := Look(Spec{Docker: []string{x.name}}, o)[0]; h.Found != x.found || h.Cannot() != x.why {
-			t.Errorf("%s: %+v, %q", x.name, h, h.Cannot())
+		if h := Look(Spec{Docker: []string{x.name}}, o)[0]; h.Found != x.found || h.Cannot(Log{}) != x.why {
+			t.Errorf("%s: %+v, %q", x.name, h, h.Cannot(Log{}))
 		}
 	}
 	if err := os.Chmod(root, 0); err != nil {
@@ -137,7 +138,7 @@ func TestEachContainerSaysWhoKeepsItsLog(t *testing.T) {
 func TestAJournalThatMayNotBeReadSaysSo(t *testing.T) {
 	dir := opened(t)
 	spec := Spec{Journal: []string{"_SYSTEMD_UNIT=ssh.service", ""}, JournalDirs: []string{dir}}
-	if h := Look(spec, Options{}); len(h) != 2 || h[0].Found != 0 || h[0].Cannot() != "" {
+	if h := Look(spec, Options{}); len(h) != 2 || h[0].Found != 0 || h[0].Cannot(Log{}) != "" {
 		t.Errorf("without a journal: %+v", h)
 	}
 	put(t, dir+"/0123456789abcdef0123456789abcdef/user-1000.journal", "x", 0o644)
@@ -151,7 +152,7 @@ func TestAJournalThatMayNotBeReadSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	asNobody(t, func() {
-		if h := Look(spec, Options{})[0]; h.Found != 1 || h.Cannot() != "" {
+		if h := Look(spec, Options{})[0]; h.Found != 1 || h.Cannot(Log{}) != "" {
 			t.Errorf("%+v", h)
 		}
 	})
