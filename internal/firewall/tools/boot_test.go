@@ -77,6 +77,48 @@ func TestSavedRulesLoadAtBoot(t *testing.T) {
 	})
 }
 
+func TestEachEntryOfASetThatAnotherExchangedIsFound(t *testing.T) {
+	testnet.Enter(t)
+	ctx := testnet.Context(t)
+	start := time.Now()
+	var later time.Duration
+	s := NewIPSet(Options{Now: func() time.Time { return start.Add(later) }}, false)
+	testnet.Must(t, s.Configure(ctx, firewall.Config{Scopes: []firewall.Scope{{Topic: "sshd"}}, Never: testnet.Prefixes("192.0.2.9", "0.0.0.0/0")}))
+	testnet.Must(t, s.Replace(ctx, slices.Values(append(bans("sshd", start.Add(24*time.Hour), "192.0.2.1", "192.0.2.2", "198.51.100.0/24", "2001:db8::1", "2001:db8:9::/64"), bans("sshd", time.Time{}, "192.0.2.3")...))))
+	hosts, nets := s.setName("sshd", true, true), s.setName("sshd", true, false)
+	check := func(when string, changed bool) {
+		t.Helper()
+		s.looked, s.compared = time.Time{}, time.Time{}
+		if d, err := s.Check(ctx); err != nil || d.Changed != changed || d.Cured != changed {
+			t.Errorf("%s: %+v, %v", when, d, err)
+		}
+	}
+	check("untouched", false)
+	for name, edit := range map[string][][]string{
+		"one more, one less":   {{"del", hosts, "192.0.2.1"}, {"add", hosts, "192.0.2.7", "timeout", "86000"}},
+		"one for ever":         {{"-exist", "add", hosts, "192.0.2.2", "timeout", "0"}},
+		"one for a minute":     {{"-exist", "add", hosts, "192.0.2.2", "timeout", "60"}},
+		"another prefix":       {{"del", nets, "198.51.100.0/24"}, {"add", nets, "203.0.113.0/24", "timeout", "86000"}},
+		"never-ban, exchanged": {{"del", s.neverName("4"), "192.0.2.9"}, {"add", s.neverName("4"), "192.0.2.1"}},
+	} {
+		for _, args := range edit {
+			testnet.Run(t, "ipset", args...)
+		}
+		check(name, true)
+		check(name+", afterwards", false)
+	}
+}
+
+func FuzzEntry(f *testing.F) {
+	f.Add("add banmesh-x 192.0.2.0/24 timeout 100")
+	f.Add("add banmesh-x 2001:db8::1 timeout")
+	f.Fuzz(func(t *testing.T, line string) {
+		if p, left, ok := parseEntry(line); ok && (!p.IsValid() || left < 0) {
+			t.Errorf("%q: %v, %d", line, p, left)
+		}
+	})
+}
+
 func TestWhoLoadsSavedRulesAtBootIsKnown(t *testing.T) {
 	const ours = "*raw\n-A BANMESH -m set --match-set banmesh-never-4 src -j RETURN\nCOMMIT\n"
 	for name, x := range map[string]struct {

@@ -27,6 +27,8 @@ type IPSet struct {
 	legacy bool
 	looked time.Time                       // when the rules were last looked at
 	lapsed map[firewall.Key]desired.Second // bans that have just ended
+	// compared is when the sets were last compared entry by entry.
+	compared time.Time
 }
 
 // Limits of [IPSet].
