@@ -148,7 +148,13 @@ func (f *follower) checkHead(fx *effects) {
 		f.expire(fx, f.gc)
 		f.storeMark(fx)
 	}
-	if f.gc == f.head.GC && f.set.fingerprint() != f.head.Fingerprint {
+	switch {
+	case f.gc > f.head.GC:
+		// What the author has ended it ended before this head. A head that says
+		// otherwise could not be compared, and two readers could hold different
+		// states under it.
+		f.freeze(f.headEpoch, fx)
+	case f.set.fingerprint() != f.head.Fingerprint:
 		f.unsound(fx)
 	}
 }

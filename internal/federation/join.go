@@ -215,7 +215,7 @@ func (f *follower) advanceJoin(fx *effects) bool {
 			j.gc = f.head.GC
 			j.set.expire(j.gc)
 		}
-		checked = j.gc != f.head.GC || j.set.fingerprint() == f.head.Fingerprint
+		checked = j.gc == f.head.GC && j.set.fingerprint() == f.head.Fingerprint
 	}
 	if !checked || j.set.count > wire.MaxFeedClaims {
 		f.failJoin(fx)
