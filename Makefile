@@ -8,6 +8,7 @@
 # make bench  every benchmark beside its peers; make bench-detect and so on for one
 # make sim    a federation with hostile operators, simulated
 # make metrics  figures about the code: sizes, comments, and broken lines that the tests notice
+# make model  every order of delivery of a small hostile feed: a million states
 # make soak   the property tests for hours; make fuzz  every parser of foreign bytes
 # make help   this list
 
@@ -24,7 +25,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: all build run install test test-loaded demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate sim metrics soak fuzz check deps-run deps-test clean help
+.PHONY: all build run install test model test-loaded demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate sim metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -47,6 +48,10 @@ deps-test:
 test: deps-test build
 	CGO_ENABLED=1 $(GO) test -race -parallel 8 -timeout 9m ./... # many tests wait for what happens, few compute
 	$(GO) test -run Hostile ./internal/federation # thousands of seeds, for which the race detector is too slow
+
+# Every order in which brokers can deliver a feed with a thief in it: a million states, some minutes. The tests walk a smaller one.
+model:
+	$(GO) test -timeout 30m -run TestHostileDelivery ./internal/federation -batches 8 -states 1000000 -v
 
 # Tests wait for what happens, not for a time, so a busy machine changes nothing.
 LOADED ?= 10

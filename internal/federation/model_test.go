@@ -22,8 +22,12 @@ import (
 	"banmesh/internal/wire"
 )
 
-// -states bounds the states that the model tries.
-var modelStates = flag.Int("states", 1_000_000, "how many states of the model are tried at most")
+// -states bounds the states that the model tries, -batches says how much more
+// its author says in each epoch: with 3 there are 25,000 states, with 6 333,000.
+var (
+	modelStates  = flag.Int("states", 1_000_000, "how many states of the model are tried at most")
+	modelBatches = flag.Int("batches", 3, "how much the author of the model says")
+)
 
 // The model: an author whose machine forgets and begins a new epoch, a thief of
 // its node's key who writes into the old epoch and begins one of its own, the
@@ -127,15 +131,15 @@ func newModel(t *testing.T) *model {
 	// The thief knows the state here.
 	forged, gc, first := cloneSet(&a.set), a.gc, a.epoch
 	step(a, 0, "first epoch, ", false, entry(2), wire.Withdrawal{Key: ban.KeyOf(ban.MustTarget("192.0.2.1"))})
-	for i := range 3 {
+	for i := range *modelBatches {
 		step(a, 0, "first epoch, ", false, entry(byte(3+i)))
 	}
 	if err := a.commit(func() { a.newEpoch(now, 0) }); err != nil {
 		t.Fatal(err)
 	}
 	m.add(t, a, 0, "second epoch, ", false)
-	for i := range 4 {
-		step(a, 0, "second epoch, ", false, entry(byte(6+i)))
+	for i := range 1 + *modelBatches {
+		step(a, 0, "second epoch, ", false, entry(byte(20+i)))
 	}
 	m.retained(a, 0)
 
