@@ -126,6 +126,9 @@ func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) 
 	if c := guarded(cl); c != nil && c.session != nil {
 		all := 0
 		for _, f := range pk.Filters {
+			if f.Filter == wire.RefusalTopic && c.session.taken >= takenTold {
+				h.b.notice(c, wire.Refusal{Reason: wire.RefusedTaken, Topic: wire.RefusalTopic, Count: c.session.taken})
+			}
 			visited, ok := h.b.queueRetained(c, f.Filter)
 			if all += visited; !ok || all > h.b.limits.MaxSearch {
 				c.kick("asks for too much")

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -38,6 +39,8 @@ type session struct {
 
 	subsMu sync.Mutex
 	subs   map[string]subscription
+	began  time.Time
+	taken  int // how many sessions in a row took the place of the one before
 	payers []payer
 
 	// Where publications go. c is nil while the client is away.
@@ -180,11 +183,23 @@ func (r *sessionTable) begin(c *conn, cl *mqtt.Client, clean bool) *session {
 	if old != nil {
 		c.b.drop(old)
 	}
-	s := &session{id: cl.ID, clean: clean, bridge: c.connection.Bridge, who: c.who, subs: map[string]subscription{}, payers: payers(c.who, c.remote.Addr()), c: c, cl: cl, dropped: c.b.count.dropped}
+	now, taken := c.b.now(), 0
+	if old != nil && now.Sub(old.began).Abs() < takenWithin {
+		taken = old.taken + 1
+	}
+	s := &session{began: now, taken: taken, id: cl.ID, clean: clean, bridge: c.connection.Bridge, who: c.who, subs: map[string]subscription{}, payers: payers(c.who, c.remote.Addr()), c: c, cl: cl, dropped: c.b.count.dropped}
 	s.moving = !clean
 	r.byID[cl.ID] = s
 	return s
 }
+
+const (
+	// takenWithin is how soon a session has to be taken over for that to count, and
+	// takenTold how often in a row, before the client is told that another one may
+	// have its keys: one that comes back after its network broke takes over once.
+	takenWithin = 5 * time.Minute
+	takenTold   = 3
+)
 
 // established says that the engine has told the client of its session; publications that
 // came meanwhile is delivered.

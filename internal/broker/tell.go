@@ -37,7 +37,12 @@ func (b *Broker) tell(c *conn, why refusal, topic string, now time.Time) {
 		return
 	}
 	t.last = now
-	notice, err := wire.AppendRefusal(nil, wire.Refusal{Reason: string(why), Topic: topic, Count: t.count})
+	b.notice(c, wire.Refusal{Reason: string(why), Topic: topic, Count: t.count})
+}
+
+// notice sends a notice to a client that listens for them.
+func (b *Broker) notice(c *conn, r wire.Refusal) {
+	notice, err := wire.AppendRefusal(nil, r)
 	if err != nil || len(notice) > wire.MaxRefusal {
 		return
 	}

@@ -50,3 +50,38 @@ func TestTheRefusedAreToldWhy(t *testing.T) {
 	other.refusedFor(b, refusedTopic, wire.RefusalTopic, "x", true)
 	pub.wantNothing()
 }
+
+// Two machines with one key take each other's place for ever; one whose network
+// broke does it once.
+func TestWhoTakesAnothersPlaceAgainAndAgainIsTold(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	b := community(t, func(o *Options) {
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	a, e := newAuthor("alice"), newAuthor("eve")
+	join := func(x *author, told int) {
+		t.Helper()
+		c := x.join(t, b)
+		if q := c.subscribe(wire.RefusalTopic, 0); q != 0 {
+			t.Fatalf("granted %#x", q)
+		}
+		if told == 0 {
+			c.wantNothing()
+			return
+		}
+		where, notice, _ := c.message()
+		r, err := wire.ParseRefusal([]byte(notice))
+		if err != nil || where != wire.RefusalTopic || r != (wire.Refusal{Reason: wire.RefusedTaken, Topic: wire.RefusalTopic, Count: told}) {
+			t.Errorf("heard %s %s: %v", where, notice, err)
+		}
+	}
+	for range takenTold {
+		join(a, 0)
+	}
+	join(a, takenTold)
+	join(e, 0) // nobody else hears of it
+	join(a, takenTold+1)
+	ahead.Store(int64(takenWithin))
+	join(a, 0)
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 // Nobody is "synced" with what nobody hands out, and nothing is "written" that
@@ -85,5 +86,17 @@ func TestABrokerThatEndsEachConnectionSoonSuggestsATwin(t *testing.T) {
 		if got := l.status().Contended; got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+func TestABrokerThatSaysSoSuggestsATwinAtOnce(t *testing.T) {
+	l := &link{url: &url.URL{Scheme: "tcp", Host: "192.0.2.1:1883"}, now: time.Now, log: slog.New(slog.DiscardHandler)}
+	notice, err := wire.AppendRefusal(nil, wire.Refusal{Reason: wire.RefusedTaken, Topic: wire.RefusalTopic, Count: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.refuses(notice)
+	if s := l.status(); !s.Contended || s.Refusal != (wire.Refusal{}) {
+		t.Errorf("%+v", s)
 	}
 }

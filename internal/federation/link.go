@@ -341,6 +341,10 @@ func (l *link) refuses(notice []byte) {
 	if l.refusal.Reason != r.Reason {
 		l.log.Warn("broker_refuses", "broker", l.url.Redacted(), "reason", r.Reason, "topic", r.Topic)
 	}
+	if r.Reason == wire.RefusedTaken {
+		l.contended = contendedFrom
+		return
+	}
 	l.refusal, l.refusedAt = r, l.now()
 }
 

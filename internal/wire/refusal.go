@@ -24,6 +24,11 @@ type Refusal struct {
 // MaxRefusal bounds a notice, in bytes.
 const MaxRefusal = 512
 
+// RefusedTaken is the reason of a notice that is about no message: connections
+// with the same keys take each other's place. Topic is [RefusalTopic] in it, and
+// Count how often that happened.
+const RefusedTaken = "taken"
+
 // Refusals are the reasons of a [Refusal], and each as the end of the sentence
 // "the broker keeps none of these messages: ...".
 var Refusals = map[string]string{
@@ -43,6 +48,7 @@ var Refusals = map[string]string{
 	"rate":        "they come faster than the broker allows",
 	"newcomer":    "too many operators that the broker does not know come from this address; try again in an hour",
 	"busy":        "the broker's disk does not keep up",
+	RefusedTaken:  "other connections with this node's keys took this one's place again and again",
 }
 
 // AppendRefusal appends a notice.
@@ -69,6 +75,9 @@ func ParseRefusal(b []byte) (r Refusal, err error) {
 	}
 	if Refusals[r.Reason] == "" || r.Count < 1 {
 		return Refusal{}, fmt.Errorf("%w: reason %.32q", ErrRefusal, r.Reason)
+	}
+	if r.Reason == RefusedTaken && r.Topic == RefusalTopic {
+		return r, nil
 	}
 	if _, err := ParseTopicName(r.Topic); err != nil {
 		return Refusal{}, fmt.Errorf("%w: %w", ErrRefusal, err)
