@@ -2,6 +2,11 @@ module banmesh
 
 go 1.26.0
 
+require banmesh.example/client v0.0.0
+
+// The client is a module of its own, without a requirement: see docs/client.md.
+replace banmesh.example/client => ./client
+
 require (
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/dlclark/regexp2/v2 v2.13.0

@@ -2,21 +2,25 @@ package client
 
 import (
 	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 )
 
-func mustTarget(t testing.TB, s string) target {
+func mustKey(t testing.TB, s string) key {
 	t.Helper()
-	v, err := parseTarget(s)
+	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		t.Fatalf("%s: %v", s, err)
+		t.Fatal(err)
 	}
-	return v
+	return keyOfPrefix(p)
 }
 
 // TestTheTablesAgreeWithASimpleModel makes and lifts bans at random and
@@ -38,19 +42,22 @@ func TestTheTablesAgreeWithASimpleModel(t *testing.T) {
 		return netip.PrefixFrom(a, []int{1, 48, 63, 64, 65, 127, 128}[random.IntN(7)]).Masked()
 	}
 	for round := range 4000 {
+		if round%100 == 99 {
+			b = loaded(t, b) // as if a snapshot had come
+		}
 		k := key{anyPrefix(), fmt.Sprint(random.IntN(2))}
-		u := update{target{prefix: k.prefix}, record{until: int64(random.IntN(100)), label: &label{topic: k.topic}}}
+		u := update{keyOfPrefix(k.prefix), uint32(random.IntN(100)), label{topic: k.topic, class: fmt.Sprint(random.IntN(2))}}
 		// Few bans at a time, or everything is banned always.
 		if len(model) > 6 || random.IntN(3) == 0 {
 			for k = range model {
 				break
 			}
-			u = update{target{prefix: k.prefix}, record{label: &label{topic: k.topic}}}
-			b.apply(nil, []update{u}, false)
+			u = update{key: keyOfPrefix(k.prefix), label: label{topic: k.topic}}
+			apply(t, b, nil, []update{u})
 			delete(model, k)
 		} else {
-			b.apply([]update{u}, nil, round%2 == 0)
-			model[k] = u.record.until
+			apply(t, b, []update{u}, nil)
+			model[k] = int64(u.until)
 		}
 		asked, now := anyPrefix().Addr(), int64(random.IntN(100))
 		want := 0
@@ -68,12 +75,14 @@ func TestTheTablesAgreeWithASimpleModel(t *testing.T) {
 
 func TestReadersSeeOldOrNewWhileAWriterWrites(t *testing.T) {
 	b := newBans()
-	always := mustTarget(t, "192.0.2.7")
-	b.apply([]update{{always, record{until: 100, label: &label{topic: "a"}}}}, nil, true)
+	always := mustKey(t, "192.0.2.7/32")
+	apply(t, b, []update{{always, 100, label{topic: "a"}}}, nil)
 	var readers sync.WaitGroup
 	stop := make(chan struct{})
 	for range 2 {
-		readers.Go(func() {
+		readers.Add(1)
+		go func() {
+			defer readers.Done()
 			for {
 				select {
 				case <-stop:
@@ -85,55 +94,82 @@ func TestReadersSeeOldOrNewWhileAWriterWrites(t *testing.T) {
 					return
 				}
 			}
-		})
+		}()
 	}
 	for i := range 20_000 {
-		u := update{always, record{until: int64(100 + i), label: &label{topic: "b"}}}
+		u := update{always, uint32(100 + i), label{topic: "b"}}
 		if i%2 == 0 {
-			b.apply([]update{u}, nil, false)
+			apply(t, b, []update{u}, nil)
 		} else {
-			b.apply(nil, []update{u}, false)
+			apply(t, b, nil, []update{u})
 		}
 	}
 	close(stop)
 	readers.Wait()
 }
 
-func TestWhatIsNoTargetIsRefused(t *testing.T) {
-	for _, s := range []string{"", "x", "0x12", "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaeg", "1.2.3.4/33", "::ffff:1.2.3.4/95", "fe80::1%eth0"} {
-		if got, err := parseTarget(s); err == nil {
-			t.Errorf("parseTarget(%q) = %v", s, got)
-		}
-	}
-	if got := mustTarget(t, "::ffff:192.0.2.77/120"); got.prefix.String() != "192.0.2.0/24" {
-		t.Errorf("IPv4 in IPv6 is %v", got.prefix)
+// apply is [bans.apply] without a fault.
+func apply(t testing.TB, b *bans, set, lift []update) {
+	t.Helper()
+	if err := b.apply(set, lift); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func TestALineThatMakesNoSenseEndsTheConnection(t *testing.T) {
-	const snapshot = `{"type":"snapshot","run":"r","serial":3,"bans":[{"target":"192.0.2.7","topic":"a","until":9}]}`
-	for claim, lines := range map[string][]string{
-		"no JSON":                        {`x`},
-		"a change before a snapshot":     {`{"type":"change","serial":1}`},
-		"a change in a snapshot":         {`{"type":"snapshot","more":true}`, `{"type":"change","serial":1}`},
-		"a resumption of another run":    {snapshot, `{"type":"resumed","run":"x","serial":3}`},
-		"a resumption at another serial": {snapshot, `{"type":"resumed","run":"r","serial":4}`},
-		"a ban of no target":             {snapshot, `{"type":"change","serial":4,"bans":[{"target":"x"}]}`},
-		"a lift of no target":            {snapshot, `{"type":"change","serial":4,"lifted":[{"target":"x"}]}`},
+// loaded gives the same bans as a snapshot of them would.
+func loaded(t testing.TB, b *bans) *bans {
+	t.Helper()
+	next := newBans()
+	b.records(func(k key, tail []byte) {
+		l := (*b.labels.Load())[binary.BigEndian.Uint16(tail[4:])]
+		if err := next.load(update{k, binary.BigEndian.Uint32(tail), l}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	next.finish()
+	if next.len() != b.len() {
+		t.Fatalf("loaded %d of %d", next.len(), b.len())
+	}
+	return next
+}
+
+func TestASnapshotThatNamesABanTwiceHasItOnce(t *testing.T) {
+	b := newBans()
+	k := mustKey(t, "192.0.2.7/32")
+	for _, u := range []update{{k, 5, label{topic: "a", class: "x"}}, {k, 9, label{topic: "a", class: "y"}}, {k, 7, label{topic: "b"}}} {
+		if err := b.load(u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.finish()
+	var got []Ban
+	if b.ip(netip.MustParseAddr("192.0.2.7"), 1, &got); b.len() != 2 || len(got) != 2 || got[0].Until.Unix() != 9 {
+		t.Errorf("%d bans: %v", b.len(), got)
+	}
+}
+
+func TestAFrameThatMakesNoSenseEndsTheConnection(t *testing.T) {
+	one := update{mustKey(t, "192.0.2.7/32"), 9, label{topic: "a"}}
+	snapshot := frame{kind: frameSnapshot, run: "r", serial: 3, set: []update{one}}
+	for claim, frames := range map[string][]frame{
+		"a change before a snapshot":     {{kind: frameChange, serial: 1}},
+		"a change in a snapshot":         {{kind: frameSnapshot, more: true}, {kind: frameChange, serial: 1}},
+		"a resumption of another run":    {snapshot, {kind: frameResumed, run: "x", serial: 3}},
+		"a resumption at another serial": {snapshot, {kind: frameResumed, run: "r", serial: 4}},
 	} {
 		f := testFollower()
 		var err error
-		for _, l := range lines {
-			_, err = f.take([]byte(l))
+		for _, x := range frames {
+			_, err = f.take(x)
 		}
-		if err == nil {
-			t.Errorf("%s is accepted", claim)
+		if !errors.Is(err, errFrame) {
+			t.Errorf("%s: %v", claim, err)
 		}
 	}
 	f := testFollower()
-	for _, l := range []string{snapshot, `{"type":"of a later version","x":1}`, `{"type":"change","serial":4,"lifted":[{"target":"192.0.2.7","topic":"a"}]}`} {
-		if _, err := f.take([]byte(l)); err != nil {
-			t.Errorf("%s: %v", l, err)
+	for _, x := range []frame{snapshot, {kind: 'Z'}, {kind: frameChange, serial: 4, lift: []update{one}}} {
+		if _, err := f.take(x); err != nil {
+			t.Errorf("%q: %v", x.kind, err)
 		}
 	}
 	if f.serial != 4 || f.c.bans.Load().len() != 0 {
@@ -141,30 +177,116 @@ func TestALineThatMakesNoSenseEndsTheConnection(t *testing.T) {
 	}
 }
 
-// testFollower follows nobody.
 func testFollower() *follower {
-	c := &Client{log: slog.New(slog.DiscardHandler), ready: make(chan struct{}), listeners: map[int]func(Change){}}
+	c := &Client{log: slog.New(slog.DiscardHandler), ready: make(chan struct{})}
 	c.bans.Store(newBans())
-	return &follower{c: c, labels: map[label]*label{}}
+	return &follower{c: c}
 }
 
-func FuzzAStreamNeverHalfApplies(f *testing.F) {
-	f.Add(`{"type":"snapshot","run":"r","serial":3,"bans":[{"target":"192.0.2.7","topic":"a","until":9}]}`)
-	f.Add(`{"type":"change","serial":4,"bans":[{"target":"2001:db8::/33"},{"target":"x"}],"lifted":[{"target":"192.0.2.7","topic":"a"}]}`)
-	f.Add(`{"type":"snapshot","more":true,"bans":[{"target":"0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed"}]}`)
-	f.Fuzz(func(t *testing.T, l string) {
-		fo := testFollower()
-		if _, err := fo.take([]byte(`{"type":"snapshot","run":"r","serial":1,"bans":[{"target":"192.0.2.7","topic":"a","until":9}]}`)); err != nil {
+// body gives the content of a snapshot's frame of a target's bytes.
+func body(target ...byte) []byte {
+	b := append(make([]byte, 8), 0, 1, 'r', 0, 0, 0, 1, 1, 'a', 0, 0, 0, 0, 0, 1)
+	return append(append(b, target...), 0, 0, 0, 9, 0, 0, 0, 0, 0, 0)
+}
+
+func TestAFrameIsReadStrictly(t *testing.T) {
+	for claim, b := range map[string][]byte{
+		"an address":    body(4, 192, 0, 2, 7),
+		"a prefix":      body(5, 24, 192, 0, 2, 0),
+		"an IPv6 /64":   body(append([]byte{7, 64, 0x20, 1}, make([]byte, 14)...)...),
+		"a wallet":      body(append([]byte{8}, make([]byte, 20)...)...),
+		"a zero prefix": body(5, 0, 0, 0, 0, 0),
+	} {
+		if f, err := parseFrame(frameSnapshot, b); err != nil || len(f.set) != 1 || f.run != "r" || f.set[0].label.topic != "a" {
+			t.Errorf("%s: %+v, %v", claim, f, err)
+		}
+		for n := range b {
+			if _, err := parseFrame(frameSnapshot, b[:n]); err == nil {
+				t.Errorf("%s, cut at %d, is read", claim, n)
+			}
+		}
+		if _, err := parseFrame(frameSnapshot, append(b[:len(b):len(b)], 0)); err == nil {
+			t.Errorf("%s with a byte behind it is read", claim)
+		}
+	}
+	for claim, target := range map[string][]byte{
+		"no kind":                       {1, 192, 0, 2, 7},
+		"a /32 as a prefix":             {5, 32, 192, 0, 2, 7},
+		"a prefix with bits behind it":  {5, 24, 192, 0, 2, 7},
+		"a prefix longer than possible": {5, 33, 192, 0, 2, 7},
+	} {
+		if _, err := parseFrame(frameSnapshot, body(target...)); err == nil {
+			t.Errorf("%s is read", claim)
+		}
+	}
+}
+
+func FuzzAFrameNeverHalfApplies(f *testing.F) {
+	f.Add(byte(frameSnapshot), body(4, 192, 0, 2, 7))
+	f.Add(byte(frameChange), body(5, 24, 192, 0, 2, 0))
+	f.Add(byte('Z'), []byte("later"))
+	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
+		x, err := parseFrame(kind, b)
+		if err != nil {
+			if len(x.set)+len(x.lift) > 0 {
+				t.Fatalf("%x gives %+v beside %v", b, x, err)
+			}
+			return
+		}
+		w := testFollower()
+		if _, err := w.take(frame{kind: frameSnapshot, run: "r"}); err != nil {
 			t.Fatal(err)
 		}
-		_, err := fo.take([]byte(l))
-		if err != nil && (fo.c.bans.Load().len() != 1 || fo.serial != 1) {
-			t.Fatalf("%q failed with %v and left %d bans", l, err, fo.c.bans.Load().len())
+		if _, err := w.take(x); err != nil {
+			return
 		}
-		if got := len(fo.c.bans.Load().all()); got != fo.c.bans.Load().len() {
-			t.Fatalf("%d bans, counted as %d", got, fo.c.bans.Load().len())
+		if w.next != nil {
+			w.next.finish()
+		}
+		if got := len(w.c.bans.Load().all()); got != w.c.bans.Load().len() {
+			t.Fatalf("%d bans are counted as %d", got, w.c.bans.Load().len())
 		}
 	})
+}
+
+// The examples of EIP-55.
+func TestWalletsAreSpeltByEIP55(t *testing.T) {
+	for _, want := range []string{
+		"0x52908400098527886E0F7030069857D2E4169EE7", "0x8617E340B3D01FA5F11F306F4090FD50E238070D", "0xde709f2102306220921060314715629080e2fb77",
+		"0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359", "0xD1220A0cf47c7B9Be7A2E6BA89F429762e7b9aDb",
+	} {
+		raw, err := hex.DecodeString(strings.ToLower(want[2:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := walletText([20]byte(raw)); got != want {
+			t.Errorf("%s is spelt %s", want, got)
+		}
+	}
+}
+
+func TestOnlyWholeMessagesOfHandshakesAreEvidence(t *testing.T) {
+	const at = "http: TLS handshake error from "
+	for message, want := range map[string]string{
+		at + "192.0.2.7:51234: tls: first record does not look like a TLS handshake\n": "192.0.2.7 scan",
+		at + "[2001:db8::7]:51234: client sent an HTTP request to an HTTPS server\n":   "2001:db8::7 scan",
+		at + "192.0.2.7:51234: tls: client offered only unsupported versions: [301]\n": "192.0.2.7 scan-weak",
+		at + "192.0.2.7:51234: EOF\n":                                                    "",
+		at + "192.0.2.7:51234: remote error: tls: bad certificate\n":                     "",
+		at + "192.0.2.7: client sent an HTTP request to an HTTPS server\n":               "",
+		"x\n" + at + "192.0.2.7:1: client sent an HTTP request to an HTTPS server\n":     "",
+		"http: panic serving " + at + "192.0.2.7:1: client sent an HTTP request to an\n": "",
+		at + "192.0.2.7:1: client sent an HTTP request to an HTTPS server, more\n":       "",
+	} {
+		peer, class, ok := readHandshake(message)
+		got := ""
+		if ok {
+			got = peer.String() + " " + class
+		}
+		if got != want {
+			t.Errorf("%q is %q, want %q", message, got, want)
+		}
+	}
 }
 
 func FuzzAPaymentHeaderIsReadOrRefused(f *testing.F) {
@@ -215,69 +337,38 @@ func TestAPaymentHeaderIsReadStrictly(t *testing.T) {
 }
 
 // million fills tables with a million addresses and a million wallets.
+// million gives a client of a million addresses and as many wallets.
 func million(b *testing.B) *Client {
 	b.Helper()
 	c := &Client{}
-	c.bans.Store(newBans())
-	c.clock.Store(1)
-	random := rand.New(rand.NewPCG(5, 6))
-	for range 1000 {
-		var set []update
-		for range 1000 {
-			v := random.Uint32()
-			set = append(set, update{target{prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}), 32)}, record{until: 9, label: &label{topic: "sshd"}}})
-			var w target
-			for i := range w.wallet {
-				w.wallet[i] = byte(random.Uint32())
+	bans := newBans()
+	var raw [20]byte
+	for i := range 1_000_000 {
+		binary.LittleEndian.PutUint64(raw[4:], uint64(i)*0x9e3779b97f4a7c15)
+		w := key{b: raw, n: 20}
+		a := netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 7})
+		for _, k := range []key{w, keyOfPrefix(netip.PrefixFrom(a, 32))} {
+			if err := bans.load(update{k, 1 << 31, label{topic: "a"}}); err != nil {
+				b.Fatal(err)
 			}
-			set = append(set, update{w, record{until: 9, label: &label{topic: "broadcaster-addresses"}}})
 		}
-		c.bans.Load().apply(set, nil, true)
 	}
-	// As a real list has beside single addresses.
-	c.bans.Load().apply([]update{
-		{mustTarget(b, "192.0.2.0/24"), record{until: 9, label: &label{}}}, {mustTarget(b, "198.18.0.0/15"), record{until: 9, label: &label{}}}, {mustTarget(b, "2001:db8::/64"), record{until: 9, label: &label{}}},
-	}, nil, true)
+	bans.finish()
+	c.bans.Store(bans)
 	return c
 }
 
 func BenchmarkCheckInAMillion(b *testing.B) {
 	c := million(b)
-	const asked = 1 << 12
-	random := rand.New(rand.NewPCG(7, 8))
-	var addrs [asked]netip.Addr
-	var wallets [asked][20]byte
-	for i := range asked {
-		v := random.Uint32()
-		addrs[i] = netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
-		for j := range wallets[i] {
-			wallets[i][j] = byte(random.Uint32())
-		}
-	}
-	six := netip.MustParseAddr("2001:db8:1::1")
-	found := 0
-	b.Run("IPv4", func(b *testing.B) {
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			if c.IP(addrs[i%asked]) {
-				found++
-			}
-		}
-	})
-	b.Run("IPv6", func(b *testing.B) {
-		b.ReportAllocs()
+	b.Run("nobody", func(b *testing.B) {
+		a := netip.MustParseAddr("203.0.113.9")
 		for b.Loop() {
-			if c.IP(six) {
-				found++
-			}
+			c.Banned(a)
 		}
 	})
-	b.Run("Wallet", func(b *testing.B) {
-		b.ReportAllocs()
+	b.Run("banned", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
-			if c.Wallet(wallets[i%asked]) {
-				found++
-			}
+			c.Banned(netip.AddrFrom4([4]byte{byte(i>>16) & 7, byte(i >> 8), byte(i), 7}))
 		}
 	})
 }

@@ -12,13 +12,17 @@
 //		return err
 //	}
 //	defer bans.Close()
-//	if bans.Wallet(sender) {
+//	if bans.Denied(sender) {
 //		return errDenied
 //	}
+//
+// A nil or zero Client bans nobody and takes no reports, so a program for which
+// the agent is optional needs no case for it.
 package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -29,15 +33,30 @@ import (
 	"time"
 )
 
-// DefaultSocket is where the agent answers programs and commands. Its
-// permissions say who may ask, report and command.
-const DefaultSocket = "/run/banmesh/agent.sock"
+// DefaultSocket is where the agent answers programs. It takes no commands: who
+// may ask there can neither ban nor lift. [query] of agent.toml names the users.
+const DefaultSocket = "/run/banmesh/query.sock"
+
+// Errors that a program may tell apart; they come wrapped.
+var (
+	// ErrNoTopics says that [Options] name no topic: a program that refuses
+	// clients says for which reasons.
+	ErrNoTopics = errors.New("no topics are named")
+	// ErrBadTopic says that a topic's name is none.
+	ErrBadTopic = errors.New("not a topic")
+	// ErrNotReady says that there was no complete snapshot in time.
+	ErrNotReady = errors.New("the agent's bans are not known yet")
+	// ErrRefused says that the agent does not answer this user.
+	ErrRefused = errors.New("the agent does not answer this user: users in [query] of agent.toml")
+	// ErrClosed says that the client was closed.
+	ErrClosed = errors.New("the client is closed")
+)
 
 // Options say how to reach the agent and which of its bans to keep.
 type Options struct {
 	// Socket is the path of the agent's unix socket; "" means [DefaultSocket].
 	Socket string
-	// Topics are the topics to keep; none means all.
+	// Topics are the topics to keep, at least one.
 	Topics []string
 	// Logger takes a line when the agent comes and goes; nil means none.
 	Logger *slog.Logger
@@ -51,15 +70,18 @@ type Client struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	bans  atomic.Pointer[bans] // read by the checks; never nil
-	clock atomic.Int64         // seconds since the Unix epoch, at most a second old
-	ready chan struct{}        // closed with the first complete snapshot
-	queue chan queued
+	bans   atomic.Pointer[bans] // read by the checks; never nil
+	clock  atomic.Int64         // seconds since the Unix epoch, at most a second old
+	ready  chan struct{}        // closed with the first complete snapshot
+	closed <-chan struct{}      // closed when the client has ended
+	queue  chan queued
 
 	mu        sync.Mutex
 	status    Status
+	err       error // why it is not connected
 	listeners map[int]func(Change)
-	listener  int // the last key in listeners
+	sweeps    map[int]func()
+	last      int // key in listeners and sweeps
 }
 
 // Open begins to follow the agent. It fails only for options that make no
@@ -70,9 +92,12 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	if o.Socket == "" {
 		o.Socket = DefaultSocket
 	}
+	if len(o.Topics) == 0 {
+		return nil, fmt.Errorf("client: %w", ErrNoTopics)
+	}
 	for _, topic := range o.Topics {
 		if !isTopic(topic) {
-			return nil, fmt.Errorf("client: %.64q is not a topic", topic)
+			return nil, fmt.Errorf("client: %.64q: %w", topic, ErrBadTopic)
 		}
 	}
 	o.Topics = slices.Clone(o.Topics)
@@ -82,6 +107,7 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 		ready:     make(chan struct{}),
 		queue:     make(chan queued, maxQueue),
 		listeners: make(map[int]func(Change)),
+		sweeps:    make(map[int]func()),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -89,48 +115,70 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	c.bans.Store(newBans())
 	c.clock.Store(time.Now().Unix())
 	ctx, c.cancel = context.WithCancel(ctx)
-	c.running.Go(func() { c.follow(ctx) })
-	c.running.Go(func() { c.report(ctx) })
-	c.running.Go(func() { c.tick(ctx) })
+	c.closed = ctx.Done()
+	for _, part := range []func(context.Context){c.follow, c.report, c.tick} {
+		c.running.Add(1)
+		go func() {
+			defer c.running.Done()
+			part(ctx)
+		}()
+	}
 	return c, nil
 }
 
 // Close ends the client and waits for its goroutines. Checks still answer from
 // the known bans.
 func (c *Client) Close() error {
+	if c == nil || c.cancel == nil {
+		return nil
+	}
 	c.cancel()
 	c.running.Wait()
 	return nil
 }
 
-// IP says whether an address is banned, by itself or by a prefix around it.
+// Banned says whether an address is banned, by itself or by a prefix around it.
 // IPv4 in IPv6 counts as IPv4. The invalid address is not banned.
-func (c *Client) IP(a netip.Addr) bool {
-	return c.bans.Load().ip(a, c.clock.Load(), nil)
+func (c *Client) Banned(a netip.Addr) bool {
+	b := c.known()
+	return b != nil && b.ip(a, c.clock.Load(), nil)
 }
 
-// Wallet says whether an Ethereum address is banned. go-ethereum's
+// Denied says whether an Ethereum address is banned. go-ethereum's
 // common.Address converts to the argument.
-func (c *Client) Wallet(w [20]byte) bool {
-	return c.bans.Load().wallet(w, c.clock.Load(), nil)
+func (c *Client) Denied(wallet [20]byte) bool {
+	b := c.known()
+	return b != nil && b.wallet(wallet, c.clock.Load(), nil)
 }
 
 // LookupIP gives every ban that covers an address, the longest prefix first.
 func (c *Client) LookupIP(a netip.Addr) (found []Ban) {
-	c.bans.Load().ip(a, c.clock.Load(), &found)
+	if b := c.known(); b != nil {
+		b.ip(a, c.clock.Load(), &found)
+	}
 	return found
 }
 
 // LookupWallet gives every ban of an Ethereum address.
-func (c *Client) LookupWallet(w [20]byte) (found []Ban) {
-	c.bans.Load().wallet(w, c.clock.Load(), &found)
+func (c *Client) LookupWallet(wallet [20]byte) (found []Ban) {
+	if b := c.known(); b != nil {
+		b.wallet(wallet, c.clock.Load(), &found)
+	}
 	return found
+}
+
+// known gives the bans, nil of a nil or zero client.
+func (c *Client) known() *bans {
+	if c == nil {
+		return nil
+	}
+	return c.bans.Load()
 }
 
 // A Ban is why a target is banned.
 type Ban struct {
-	// Target is banned: an address, a prefix or "0x" and
-	// lower-case hex.
+	// Target is banned: an address, a prefix, or a wallet in the spelling of
+	// EIP-55.
 	Target string
 	Topic  string
 	// Class is the kind of offence: "auth", "scan", "manual".
@@ -164,20 +212,39 @@ func (s Status) Stale() bool { return s.Ready && !s.Connected }
 
 // Status says how much the client can be relied on now.
 func (c *Client) Status() Status {
+	b := c.known()
+	if b == nil {
+		return Status{Error: ErrClosed.Error()}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.status
-	s.Bans = c.bans.Load().len()
+	s.Bans = b.len()
 	return s
 }
 
-// WaitReady waits for the first complete snapshot.
+// WaitReady waits for the first complete snapshot. It fails with [ErrNotReady]
+// and the reason when ctx ends first, and with [ErrClosed] on a client that
+// was closed before or never opened.
 func (c *Client) WaitReady(ctx context.Context) error {
+	if c.known() == nil {
+		return fmt.Errorf("client: %w", ErrClosed)
+	}
 	select {
 	case <-c.ready:
 		return nil
+	default:
+	}
+	select {
+	case <-c.ready:
+		return nil
+	case <-c.closed:
+		return fmt.Errorf("client: %w", ErrClosed)
 	case <-ctx.Done():
-		return fmt.Errorf("client: waiting for the agent: %w", context.Cause(ctx))
+		c.mu.Lock()
+		err := c.err
+		c.mu.Unlock()
+		return fmt.Errorf("client: %w: %w", ErrNotReady, errors.Join(context.Cause(ctx), err))
 	}
 }
 
@@ -193,15 +260,35 @@ type Change struct {
 // called: to end sessions that are under way when their client becomes banned.
 // f must not block for long and must not call Close.
 func (c *Client) OnChange(f func(Change)) (stop func()) {
+	if c.known() == nil {
+		return func() {}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.listener++
-	key := c.listener
+	c.last++
+	key := c.last
 	c.listeners[key] = f
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.listeners, key)
+	}
+}
+
+// watch calls f after every change that bans somebody.
+func (c *Client) watch(f func()) (stop func()) {
+	if c.known() == nil {
+		return func() {}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	key := c.last
+	c.sweeps[key] = f
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.sweeps, key)
 	}
 }
 
@@ -212,7 +299,14 @@ func (c *Client) notify(change func() Change) {
 	for _, f := range c.listeners {
 		all = append(all, f)
 	}
+	var sweeps []func()
+	for _, f := range c.sweeps {
+		sweeps = append(sweeps, f)
+	}
 	c.mu.Unlock()
+	for _, f := range sweeps {
+		f()
+	}
 	if len(all) == 0 {
 		return
 	}

@@ -3,11 +3,14 @@ package client_test
 import (
 	"context"
 	"errors"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"time"
 
-	"banmesh/client"
+	"banmesh.example/client"
 )
 
 // An HTTP server refuses banned peers before it reads a byte, and denied
@@ -28,15 +31,39 @@ func Example() {
 	_ = serve
 }
 
-func ExampleClient_Wallet() {
+func ExampleClient_Denied() {
 	errDenied := errors.New("denied")
 	verify := func(bans *client.Client, sender [20]byte) error {
-		if bans.Wallet(sender) {
+		if bans.Denied(sender) {
 			return errDenied
 		}
 		return nil
 	}
 	_ = verify
+}
+
+// gRPC's server takes the listener too: peers that are banned later lose their
+// streams. server is a *grpc.Server.
+func ExampleClient_Listener() {
+	serve := func(bans *client.Client, server interface{ Serve(net.Listener) error }) error {
+		l, err := net.Listen("tcp", ":8935")
+		if err != nil {
+			return err
+		}
+		return server.Serve(bans.Listener(l))
+	}
+	_ = serve
+}
+
+// net/http's own messages about failed handshakes become evidence.
+func ExampleClient_ErrorLog() {
+	server := func(bans *client.Client) *http.Server {
+		return &http.Server{
+			ErrorLog:          log.New(bans.ErrorLog("livepeer", os.Stderr), "", 0),
+			ReadHeaderTimeout: 10 * time.Second,
+		}
+	}
+	_ = server
 }
 
 func ExampleClient_Report() {

@@ -2,64 +2,52 @@ package client
 
 import (
 	"math/bits"
-	"math/rand/v2"
 	"sync/atomic"
 )
 
 const (
-	// filterBits is how many bits of the filter a key gets at least: with four
-	// of them set, about one key in a hundred is taken for a known one.
-	filterBits = 16
-	// minFilter is the smallest filter in words: 8 kB, room for 4,096 keys.
+	// filterBits is how many bits of the filter a key gets when it is built: with
+	// four of them set, about one key in fifteen is taken for a known one.
+	// Below leastBits it is built anew.
+	filterBits, leastBits = 6, 5
+	// minFilter is the smallest filter in words: 8 kB, room for 13,107 keys.
 	minFilter = 1 << 10
 )
 
 // filter answers "not banned" for nearly every target that is not, with one
-// memory access instead of the five of a look into a map of a million. It is a
-// Bloom filter whose bits for a key lie in one word. It never forgets a key;
-// the remains of a lift cost a later check a look into the map.
+// memory access instead of the many of a search. It is a Bloom filter whose bits
+// for a key lie in one word. It never forgets a key; the remains of a lift cost a
+// later check a search.
 type filter struct {
-	seed  uint64
-	shift uint
 	words []atomic.Uint64
 	keys  int // added; only the writer looks
 }
 
 // newFilter gives a filter with room for a number of keys.
 func newFilter(keys int) *filter {
-	words := minFilter
-	for words*64 < keys*filterBits {
-		words *= 2
-	}
-	return &filter{seed: rand.Uint64(), shift: uint(64 - bits.TrailingZeros(uint(words))), words: make([]atomic.Uint64, words)}
+	return &filter{words: make([]atomic.Uint64, max(minFilter, (keys*filterBits+63)/64))}
 }
 
 // full says that the filter should be built anew, larger.
-func (f *filter) full() bool { return f.keys*filterBits > len(f.words)*64 }
+func (f *filter) full() bool { return f.keys*leastBits > len(f.words)*64 }
 
-// has is false when the key was certainly never added.
-func (f *filter) has(key uint64) bool {
-	at, pattern := f.place(key)
+// has is false when the key of a hash was certainly never added.
+func (f *filter) has(hash uint64) bool {
+	at, pattern := f.place(hash)
 	return f.words[at].Load()&pattern == pattern
 }
 
-func (f *filter) add(key uint64) {
-	at, pattern := f.place(key)
+func (f *filter) add(hash uint64) {
+	at, pattern := f.place(hash)
 	if f.words[at].Or(pattern)&pattern != pattern {
 		f.keys++
 	}
 }
 
-// place gives the word and the bits of a key. The mixing is that of
-// MurmurHash3's finish; a key that somebody chooses to be taken for a known one
-// costs a look into the map and gains nothing.
-func (f *filter) place(key uint64) (at uint64, pattern uint64) {
-	h := key ^ f.seed
-	h ^= h >> 33
-	h *= 0xff51afd7ed558ccd
-	h ^= h >> 33
-	h *= 0xc4ceb9fe1a85ec53
-	h ^= h >> 33
-	pattern = 1<<(h&63) | 1<<(h>>6&63) | 1<<(h>>12&63) | 1<<(h>>18&63)
-	return h >> f.shift, pattern
+// place gives the word and the bits of a key. The shards are found by the hash's
+// highest bits, and the words by others.
+func (f *filter) place(hash uint64) (at, pattern uint64) {
+	pattern = 1<<(hash&63) | 1<<(hash>>6&63) | 1<<(hash>>12&63) | 1<<(hash>>18&63)
+	at, _ = bits.Mul64(hash*0x9e3779b97f4a7c15, uint64(len(f.words)))
+	return at, pattern
 }

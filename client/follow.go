@@ -3,10 +3,8 @@ package client
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -18,37 +16,16 @@ import (
 const (
 	// silence is how long the agent may say nothing: three of its heartbeats.
 	silence = 30 * time.Second
-	// maxLine bounds a line of the stream: the agent's are about 60 kB.
-	maxLine = 1 << 20
+	// maxAnswer bounds the agent's other answers.
+	maxAnswer = 1 << 20
 	// minWait and maxWait bound the time between two attempts to connect.
 	minWait = 100 * time.Millisecond
 	maxWait = 10 * time.Second
 	// dialTimeout is long for a unix socket whose owner is alive.
 	dialTimeout = 5 * time.Second
+	// streamType asks for the stream in frames instead of lines of JSON.
+	streamType = "application/vnd.banmesh.stream"
 )
-
-// line is one line of the agent's stream; see docs/client.md.
-type line struct {
-	Type   string     `json:"type"`
-	Run    string     `json:"run"`
-	Serial uint64     `json:"serial"`
-	More   bool       `json:"more"`
-	Bans   []lineBan  `json:"bans"`
-	Lifted []lineLift `json:"lifted"`
-}
-
-type lineBan struct {
-	Target string `json:"target"`
-	Topic  string `json:"topic"`
-	Until  int64  `json:"until"`
-	Class  string `json:"class"`
-	Origin string `json:"origin"`
-}
-
-type lineLift struct {
-	Target string `json:"target"`
-	Topic  string `json:"topic"`
-}
 
 // follower is the state of following one agent over many connections.
 type follower struct {
@@ -59,18 +36,15 @@ type follower struct {
 	// next is the snapshot that is being read, beside the state in use: a
 	// connection that breaks off in the middle changes nothing.
 	next *bans
-	// labels holds each label once, because a million records would otherwise
-	// hold a million copies.
-	labels map[label]*label
 }
 
 // follow keeps the state until ctx ends.
 func (c *Client) follow(ctx context.Context) {
-	f := &follower{c: c, labels: make(map[label]*label)}
+	f := &follower{c: c}
 	for wait := minWait; ; wait = min(2*wait, maxWait) {
 		progress, err := f.once(ctx)
 		if ctx.Err() != nil {
-			c.lost(errors.New("closed"))
+			c.lost(ErrClosed)
 			return
 		}
 		c.lost(err)
@@ -83,7 +57,7 @@ func (c *Client) follow(ctx context.Context) {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			c.lost(errors.New("closed"))
+			c.lost(ErrClosed)
 			return
 		}
 	}
@@ -104,6 +78,7 @@ func (f *follower) once(ctx context.Context) (progress bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("building the request: %w", err)
 	}
+	req.Header.Set("Accept", streamType)
 	// The agent is dead when it is silent, whatever its socket looks like.
 	alive := time.AfterFunc(silence, cancel)
 	defer alive.Stop()
@@ -112,15 +87,26 @@ func (f *follower) once(ctx context.Context) (progress bool, err error) {
 		return false, fmt.Errorf("reaching the agent: %w", err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	switch {
+	case resp.StatusCode == http.StatusForbidden:
+		return false, ErrRefused
+	case resp.StatusCode != http.StatusOK:
 		return false, fmt.Errorf("the agent answered %s", resp.Status)
+	case resp.Header.Get("Content-Type") != streamType:
+		return false, fmt.Errorf("%w: it is %.64q", errFrame, resp.Header.Get("Content-Type"))
 	}
 	f.next = nil
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(make([]byte, 64<<10), maxLine)
-	for lines.Scan() {
+	r, buf := bufio.NewReaderSize(resp.Body, 64<<10), []byte(nil)
+	for {
+		x, err := readFrame(r, &buf)
+		switch {
+		case errors.Is(err, context.Canceled):
+			return progress, fmt.Errorf("the agent was silent for %s", silence)
+		case err != nil:
+			return progress, fmt.Errorf("reading the stream: %w", err)
+		}
 		alive.Reset(silence)
-		whole, err := f.take(lines.Bytes())
+		whole, err := f.take(x)
 		if err != nil {
 			return progress, err
 		}
@@ -129,13 +115,6 @@ func (f *follower) once(ctx context.Context) (progress bool, err error) {
 			f.c.heard(false)
 		}
 	}
-	switch {
-	case errors.Is(lines.Err(), context.Canceled):
-		return progress, fmt.Errorf("the agent was silent for %s", silence)
-	case lines.Err() != nil:
-		return progress, fmt.Errorf("reading the stream: %w", lines.Err())
-	}
-	return progress, io.ErrUnexpectedEOF
 }
 
 // transport dials the agent's socket.
@@ -146,104 +125,66 @@ func (c *Client) transport() *http.Transport {
 	}}
 }
 
-// take applies one line. whole says that the client's state is complete.
-func (f *follower) take(b []byte) (whole bool, err error) {
-	var l line
-	if err := json.Unmarshal(b, &l); err != nil {
-		return false, fmt.Errorf("reading a line of the stream: %w", err)
-	}
+// take applies one frame. whole says that the client's state is complete.
+func (f *follower) take(x frame) (whole bool, err error) {
 	switch {
-	case l.Type == "snapshot":
-		return f.snapshot(l)
+	case x.kind == frameSnapshot:
+		return f.snapshot(x)
 	case f.next != nil:
-		return false, fmt.Errorf("a %.32q line in the middle of a snapshot", l.Type)
-	case l.Type == "resumed":
-		if l.Run != f.run || l.Serial != f.serial {
-			return false, errors.New("the agent resumed at another place than ours")
+		return false, fmt.Errorf("%w: %q in the middle of a snapshot", errFrame, x.kind)
+	case x.kind == frameResumed:
+		if x.run != f.run || x.serial != f.serial {
+			return false, fmt.Errorf("%w: it resumed at another place than ours", errFrame)
 		}
 		return true, nil
 	case f.run == "":
-		return false, fmt.Errorf("a %.32q line before the first snapshot", l.Type)
-	case l.Type == "heartbeat":
+		return false, fmt.Errorf("%w: %q before the first snapshot", errFrame, x.kind)
+	case x.kind == frameHeartbeat:
 		return true, nil
-	case l.Type == "change":
-		return true, f.change(l)
+	case x.kind == frameChange:
+		return true, f.change(x)
 	}
-	// A line of a later version that we need not understand.
+	// A frame of a later version that we need not understand.
 	return false, nil
 }
 
 // snapshot takes one part of a snapshot and, with the last, makes it the state.
-func (f *follower) snapshot(l line) (whole bool, err error) {
+func (f *follower) snapshot(x frame) (whole bool, err error) {
 	if f.next == nil {
 		f.next = newBans()
 	}
-	set, err := f.updates(l.Bans)
-	if err != nil {
-		return false, err
+	for _, u := range x.set {
+		if err := f.next.load(u); err != nil {
+			return false, err
+		}
 	}
-	f.next.apply(set, nil, true)
-	if l.More {
+	if x.more {
 		return false, nil
 	}
+	f.next.finish()
 	f.c.bans.Store(f.next)
-	f.run, f.serial, f.next = l.Run, l.Serial, nil
+	f.run, f.serial, f.next = x.run, x.serial, nil
 	f.c.heard(true)
 	f.c.notify(func() Change { return Change{Added: f.c.bans.Load().all(), Reset: true} })
 	return true, nil
 }
 
-func (f *follower) change(l line) error {
-	set, err := f.updates(l.Bans)
-	if err != nil {
+func (f *follower) change(x frame) error {
+	if err := f.c.bans.Load().apply(x.set, x.lift); err != nil {
 		return err
 	}
-	var lift []update
-	for _, k := range l.Lifted {
-		t, err := parseTarget(k.Target)
-		if err != nil {
-			return fmt.Errorf("the agent lifted %.64q: %w", k.Target, err)
-		}
-		lift = append(lift, update{t, record{label: f.label(label{topic: k.Topic})}})
-	}
-	f.c.bans.Load().apply(set, lift, false)
-	f.serial = l.Serial
+	f.serial = x.serial
 	f.c.notify(func() Change {
 		var ch Change
-		for _, b := range l.Bans {
-			ch.Added = append(ch.Added, Ban{b.Target, b.Topic, b.Class, b.Origin, time.Unix(b.Until, 0).UTC()})
+		for _, u := range x.set {
+			ch.Added = append(ch.Added, Ban{u.key.String(), u.label.topic, u.label.class, u.label.origin, time.Unix(int64(u.until), 0).UTC()})
 		}
-		for _, k := range l.Lifted {
-			ch.Lifted = append(ch.Lifted, Ban{Target: k.Target, Topic: k.Topic})
+		for _, u := range x.lift {
+			ch.Lifted = append(ch.Lifted, Ban{Target: u.key.String(), Topic: u.label.topic})
 		}
 		return ch
 	})
 	return nil
-}
-
-func (f *follower) updates(list []lineBan) ([]update, error) {
-	set := make([]update, 0, len(list))
-	for _, b := range list {
-		t, err := parseTarget(b.Target)
-		if err != nil {
-			return nil, fmt.Errorf("the agent banned %.64q: %w", b.Target, err)
-		}
-		set = append(set, update{t, record{until: b.Until, label: f.label(label{b.Topic, b.Class, b.Origin})}})
-	}
-	return set, nil
-}
-
-// label gives the one copy of a label. The agent has few; should it ever have
-// many, they are simply not shared.
-func (f *follower) label(l label) *label {
-	if one, ok := f.labels[l]; ok {
-		return one
-	}
-	kept := &label{l.topic, l.class, l.origin}
-	if len(f.labels) < 1024 {
-		f.labels[l] = kept
-	}
-	return kept
 }
 
 // heard notes that the agent lives and the state is right. After a snapshot the
@@ -269,28 +210,5 @@ func (c *Client) lost(err error) {
 	if c.status.Connected || c.status.Error == "" {
 		c.log.Warn("lost the agent: going on with the bans that are known", "socket", c.options.Socket, "error", err)
 	}
-	c.status.Connected, c.status.Error = false, err.Error()
-}
-
-// all gives every ban, in no order.
-func (b *bans) all() (list []Ban) {
-	list = make([]Ban, 0, b.len())
-	list = collect(&b.v4, key4.String, list)
-	list = collect(&b.v6, key6.String, list)
-	return collect(&b.wallets, walletText, list)
-}
-
-func collect[K comparable](t *table[K], text func(K) string, list []Ban) []Ban {
-	for i := range t.shards {
-		m := t.shards[i].Load()
-		if m == nil {
-			continue
-		}
-		for k, r := range *m {
-			for s := text(k); r != nil; r = r.next {
-				list = append(list, r.ban(s))
-			}
-		}
-	}
-	return list
+	c.status.Connected, c.status.Error, c.err = false, err.Error(), err
 }

@@ -9,9 +9,9 @@ import (
 func TestAReadyClientIsConnected(t *testing.T) {
 	c := &Client{log: slog.New(slog.DiscardHandler), ready: make(chan struct{})}
 	c.bans.Store(newBans())
-	f := &follower{c: c, labels: make(map[label]*label)}
-	for part, line := range []string{`{"type":"snapshot","run":"a","serial":1,"more":true}`, `{"type":"snapshot","run":"a","serial":1}`} {
-		if _, err := f.take([]byte(line)); err != nil {
+	f := &follower{c: c}
+	for part, x := range []frame{{kind: frameSnapshot, run: "a", serial: 1, more: true}, {kind: frameSnapshot, run: "a", serial: 1}} {
+		if _, err := f.take(x); err != nil {
 			t.Fatal(err)
 		}
 		last := part == 1

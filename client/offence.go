@@ -44,6 +44,9 @@ type Offence struct {
 // the queue is full or the offence makes no sense, and it was dropped. The
 // agent must allow reports of the topic on its socket.
 func (c *Client) Report(o Offence) bool {
+	if c.known() == nil {
+		return false
+	}
 	if !isTopic(o.Topic) || o.Class == "" || o.IP.IsValid() == (o.Wallet != [20]byte{}) {
 		c.counted(0, 1)
 		return false
@@ -162,7 +165,7 @@ func (c *Client) send(ctx context.Context, transport *http.Transport, list []que
 		return 0, 0, fmt.Errorf("reaching the agent: %w", err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxLine))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	switch {
 	case err != nil:
 		return 0, 0, fmt.Errorf("reading the answer: %w", err)

@@ -137,8 +137,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	queries, query, err := a.openQuery()
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
 
 	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.serveQuery(running, queries, query) })
 	a.start(running, group, listener, handler)
 	a.banner(o.Out)
 	a.notifySystemd(daemon.SdNotifyReady)

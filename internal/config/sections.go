@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"os/user"
+	"strconv"
 	"time"
 
 	"banmesh/internal/policy"
@@ -37,6 +39,8 @@ type Config struct {
 	Include any  `toml:"include"`
 	Gate    Gate `toml:"gate"`
 	HTTP    HTTP `toml:"http"`
+	// Query says which users' programs the query socket answers.
+	Query Query `toml:"query"`
 	// LAPI answers CrowdSec's bouncers.
 	LAPI LAPI `toml:"lapi"`
 	// Guests are addresses that lately logged in or did real work here.
@@ -182,6 +186,34 @@ type Gate struct {
 	// ChainFailure is the answer when a chained webhook fails or is late:
 	// "refuse" (default) or "allow".
 	ChainFailure string `toml:"chain_failure"`
+}
+
+// Query is the socket for programs of this machine: checks, the stream and
+// reports, and no commands.
+type Query struct {
+	// Users are names or numbers of users whose programs may ask, beside root
+	// and the agent's own.
+	Users []string `toml:"users"`
+}
+
+// UIDs gives the users' numbers.
+func (q Query) UIDs() (list []uint32, err error) {
+	for _, name := range q.Users {
+		if n, err := strconv.ParseUint(name, 10, 32); err == nil {
+			list = append(list, uint32(n))
+			continue
+		}
+		u, err := user.Lookup(name)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no user of this machine", name)
+		}
+		n, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("%q has no number: %w", name, err)
+		}
+		list = append(list, uint32(n))
+	}
+	return list, nil
 }
 
 // HTTP serves checks, lists and metrics to other programs.

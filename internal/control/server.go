@@ -20,7 +20,13 @@ import (
 // Listen makes the control socket with mode 0660, so that its directory and
 // group decide who may command the agent. A socket that a dead agent left is
 // replaced; one that answers, or a path that is no socket, is an error.
-func Listen(path string) (net.Listener, error) {
+func Listen(path string) (net.Listener, error) { return listen(path, 0o660) }
+
+// ListenQuery makes the query socket in the same way, with mode 0666: whom it
+// answers is decided by the user at its other end.
+func ListenQuery(path string) (net.Listener, error) { return listen(path, 0o666) }
+
+func listen(path string, mode fs.FileMode) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("%s is in the way: it is not a socket", path)
@@ -45,7 +51,7 @@ func Listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("listening on the control socket: %w", err)
 	}
 	l.SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(temporary, 0o660), os.Rename(temporary, path)); err != nil {
+	if err := errors.Join(os.Chmod(temporary, mode), os.Rename(temporary, path)); err != nil {
 		l.Close()
 		os.Remove(temporary)
 		return nil, fmt.Errorf("making the control socket: %w", err)

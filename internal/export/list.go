@@ -190,6 +190,9 @@ func (l *lineWriter) line(b []byte) {
 	}
 }
 
+// raw writes bytes that need no line's end.
+func (l *lineWriter) raw(b []byte) { _, _ = l.out.Write(b) }
+
 // flush sends all that was written, within the write timeout.
 func (l *lineWriter) flush() error {
 	l.extend()

@@ -55,11 +55,15 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer release()
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	encode, kind := encodeLine, "application/x-ndjson"
+	if r.Header.Get("Accept") == FramesType {
+		encode, kind = encodeFrame, FramesType
+	}
+	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Cache-Control", "no-store")
 	// A server's read timeout would end the request's context in mid-stream.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	s := &streamWriter{h: h, lines: h.lines(w), filter: filter}
+	s := &streamWriter{h: h, lines: h.lines(w), filter: filter, encode: encode}
 	if err := s.run(r.Context(), since, resume); r.Context().Err() == nil {
 		h.o.Log.Info("a reader of the stream was cut off", "peer", r.RemoteAddr, "error", err)
 	}
@@ -84,6 +88,8 @@ type streamWriter struct {
 	h      *Handler
 	lines  *lineWriter
 	filter topics
+	encode func(into []byte, p streamPart) ([]byte, error)
+	buf    []byte
 }
 
 // run writes until the reader goes, or is too slow, or ctx ends, and says why.
@@ -96,7 +102,7 @@ func (s *streamWriter) run(ctx context.Context, serial uint64, resume bool) erro
 	case !resume, errors.Is(err, ErrBehind):
 		serial, err = s.snapshot(ctx)
 	default:
-		err = s.write(streamLine{Type: "resumed", Run: s.h.run, Serial: serial})
+		err = s.write(streamPart{kind: "resumed", run: s.h.run, serial: serial})
 	}
 	if err != nil {
 		return err
@@ -118,51 +124,76 @@ func (s *streamWriter) step(ctx context.Context, serial uint64) (uint64, error) 
 	case ctx.Err() != nil:
 		return serial, ctx.Err()
 	case errors.Is(err, context.DeadlineExceeded):
-		return serial, s.write(streamLine{Type: "heartbeat", Serial: serial})
+		return serial, s.write(streamPart{kind: "heartbeat", serial: serial})
 	case err != nil:
 		return serial, err
 	}
-	line := streamLine{Type: "change", Serial: batch.Serial}
+	part := streamPart{kind: "change", serial: batch.Serial}
 	for _, e := range batch.Bans {
 		if s.filter.has(e.Topic) {
-			line.Bans = append(line.Bans, toJSON(e))
+			part.bans = append(part.bans, e)
 		}
 	}
 	for _, k := range batch.Lifted {
 		if s.filter.has(k.Topic) {
-			line.Lifted = append(line.Lifted, jsonKey(k))
+			part.lifted = append(part.lifted, k)
 		}
 	}
-	return batch.Serial, s.write(line)
+	return batch.Serial, s.write(part)
 }
 
 func (s *streamWriter) snapshot(ctx context.Context) (uint64, error) {
 	serial, entries := s.h.o.Bans.Snapshot()
-	line := streamLine{Type: "snapshot", Run: s.h.run, Serial: serial, More: true}
+	part := streamPart{kind: "snapshot", run: s.h.run, serial: serial, more: true}
 	for e := range entries {
 		if !s.filter.has(e.Topic) {
 			continue
 		}
-		line.Bans = append(line.Bans, toJSON(e))
-		if len(line.Bans) < snapshotEntries {
+		part.bans = append(part.bans, e)
+		if len(part.bans) < snapshotEntries {
 			continue
 		}
-		if err := errors.Join(ctx.Err(), s.write(line)); err != nil {
+		if err := errors.Join(ctx.Err(), s.write(part)); err != nil {
 			return serial, err
 		}
-		line.Bans = line.Bans[:0]
+		part.bans = part.bans[:0]
 	}
-	line.More = false
-	return serial, s.write(line)
+	part.more = false
+	return serial, s.write(part)
 }
 
-func (s *streamWriter) write(line streamLine) error {
+func (s *streamWriter) write(p streamPart) (err error) {
+	if s.buf, err = s.encode(s.buf[:0], p); err != nil {
+		return err
+	}
+	s.lines.raw(s.buf)
+	return s.lines.flush()
+}
+
+// streamPart is what one line or frame says.
+type streamPart struct {
+	kind   string // of streamLine
+	run    string
+	serial uint64
+	more   bool
+	bans   []Entry
+	lifted []Key
+}
+
+// encodeLine appends a part as a line of JSON.
+func encodeLine(into []byte, p streamPart) ([]byte, error) {
+	line := streamLine{Type: p.kind, Run: p.run, Serial: p.serial, More: p.more}
+	for _, e := range p.bans {
+		line.Bans = append(line.Bans, toJSON(e))
+	}
+	for _, k := range p.lifted {
+		line.Lifted = append(line.Lifted, jsonKey(k))
+	}
 	b, err := json.Marshal(line)
 	if err != nil {
-		return fmt.Errorf("encoding a line: %w", err)
+		return into, fmt.Errorf("encoding a line: %w", err)
 	}
-	s.lines.line(b)
-	return s.lines.flush()
+	return append(append(into, b...), '\n'), nil
 }
 
 // canceled gives a context that has ended, to ask Next without waiting.

@@ -81,6 +81,9 @@ func Load(dir string) (*Settings, error) {
 	checkFirewall(loaded.Firewall, fault)
 	checkGate(loaded.Gate, fault)
 	checkHTTP(loaded.HTTP, fault)
+	if _, err := loaded.Query.UIDs(); err != nil {
+		fault("query.users", "%v", err)
+	}
 	s.checkLAPI(loaded.LAPI, fault)
 	checkGuests(loaded.Guests, fault)
 	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)

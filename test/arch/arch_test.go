@@ -4,7 +4,9 @@
 package arch
 
 import (
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,8 +17,8 @@ import (
 // own, is judged as that one. Test files are free, because they put parts
 // together to test them. A row says no more than is used.
 var mayImport = map[string][]string{
-	"topics":             {"internal/ban", "internal/span", "internal/strict"},
 	"client":             {},
+	"topics":             {"internal/ban", "internal/span", "internal/strict"},
 	"internal/ban":       {},
 	"internal/cli":       {"internal/printable"},
 	"internal/printable": {},
@@ -154,6 +156,22 @@ func TestTheTablesSayNoMoreThanIsUsed(t *testing.T) {
 				t.Errorf("onlyIn names %s as a home of %s, which it no longer uses: take it away", home, library)
 			}
 		}
+	}
+}
+
+// Whoever imports the client takes nothing else into a build.
+func TestTheClientModuleNeedsNothing(t *testing.T) {
+	for i, file := range read(t)["client"].imports {
+		if first, _, _ := strings.Cut(i, "/"); strings.Contains(first, ".") || first == "banmesh" {
+			t.Errorf("%s imports %s: the client has the standard library alone", file, i)
+		}
+	}
+	module, err := os.ReadFile(filepath.Join("..", "..", "client", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(module), "require") {
+		t.Errorf("the client requires modules:\n%s", module)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"banmesh/client"
+	"banmesh.example/client"
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 )
@@ -24,7 +24,7 @@ func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 	a := newNode(t, "A", "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \""+lists+"\"\n[gate]\nenabled = false\n"+
 		"[topics.sshd]\nfiles = []\njournal = []\nreports = true\n[topics.nginx]\ndetect = true\nfiles = []\njournal = []\n")
 	a.run(t, binary)
-	c, err := client.Open(t.Context(), client.Options{Socket: filepath.Join(a.dir, "s")})
+	c, err := client.Open(t.Context(), client.Options{Socket: filepath.Join(a.dir, "query.sock"), Topics: []string{"sshd", "nginx"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,11 +44,11 @@ func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 	report(1, client.Offence{Topic: "sshd", Wallet: [20]byte{1}, Class: "exploit"}) // no wallet is banned by evidence
 	report(4, client.Offence{Topic: "sshd", IP: attacker, Class: "auth", Established: true})
 	eventually(t, "the reports are answered", 30*time.Second, func() bool { s := c.Status(); return s.Reported == 4 && s.Dropped == refused })
-	if c.IP(attacker) {
+	if c.Banned(attacker) {
 		t.Fatal("four offences of five ban")
 	}
 	report(1, client.Offence{Topic: "sshd", IP: attacker, Class: "exploit", Established: true})
-	eventually(t, "the fifth bans, and the program knows it", 30*time.Second, func() bool { return c.IP(attacker) })
+	eventually(t, "the fifth bans, and the program knows it", 30*time.Second, func() bool { return c.Banned(attacker) })
 	var bans []control.Ban
 	if err := a.client.Get(t.Context(), "/v1/bans", nil, &bans); err != nil {
 		t.Fatal(err)
@@ -66,6 +66,11 @@ func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 		if err != nil || !strings.Contains(string(metrics), want) {
 			t.Errorf("%v; the metrics lack %s:\n%s", err, want, metrics)
 		}
+	}
+	// The query socket takes no commands.
+	programs := control.NewClient(filepath.Join(a.dir, "query.sock"))
+	if err := programs.Post(t.Context(), "/v1/unban", control.UnbanRequest{Target: ban.MustTarget("203.0.113.9"), Topic: "sshd"}, nil); err == nil || !c.Banned(attacker) {
+		t.Errorf("a command on the query socket: %v", err)
 	}
 	// The listener on TCP takes no reports at all.
 	resp, err = http.Post("http://"+lists+"/v1/offences", "application/json", strings.NewReader(`{"offences":[{"topic":"sshd","target":"203.0.113.10","class":"auth"}]}`))

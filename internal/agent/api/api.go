@@ -155,6 +155,18 @@ func (s *Server) Local() (http.Handler, error) {
 	return mux, nil
 }
 
+// Query answers on the query socket: checks, lists, the stream and reports, and
+// no commands.
+func (s *Server) Query() (http.Handler, error) {
+	lists, err := s.lists()
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	lists.RegisterLocal(mux)
+	return mux, nil
+}
+
 // Public answers over TCP, where [http] says so: checks, lists and metrics.
 func (s *Server) Public() (http.Handler, error) {
 	lists, err := s.lists()

@@ -3,39 +3,9 @@ package client
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
-	"net"
 	"net/http"
 	"net/netip"
 )
-
-// Listener refuses banned addresses before a byte is read or written: Accept
-// closes their connections at once and goes on. Connections without an IP
-// address, of a unix socket, pass.
-func (c *Client) Listener(l net.Listener) net.Listener { return &listener{l, c} }
-
-type listener struct {
-	net.Listener
-	c *Client
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		a, ok := addrOf(conn.RemoteAddr())
-		if !ok || !l.c.IP(a) {
-			return conn, nil
-		}
-		if t, ok := conn.(*net.TCPConn); ok {
-			// A reset leaves no connection behind that waits for its end.
-			_ = t.SetLinger(0)
-		}
-		conn.Close()
-	}
-}
 
 // Middleware answers 403 to requests of banned peers and hands the others to
 // next. The peer is the connection's, never a header's: behind a proxy it is
@@ -43,12 +13,12 @@ func (l *listener) Accept() (net.Conn, error) {
 // gives the wallet of a request whose signature was verified; nil means none.
 func (c *Client) Middleware(next http.Handler, wallet func(*http.Request) (w [20]byte, ok bool)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && c.IP(ap.Addr()) {
+		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && c.Banned(ap.Addr()) {
 			http.Error(w, "forbidden", http.StatusForbidden)
 			return
 		}
 		if wallet != nil {
-			if address, ok := wallet(r); ok && c.Wallet(address) {
+			if address, ok := wallet(r); ok && c.Denied(address) {
 				http.Error(w, "forbidden", http.StatusForbidden)
 				return
 			}
@@ -120,6 +90,3 @@ func WalletFromPayment(header string) (w [20]byte, ok bool) {
 	}
 	return w, ok && w != [20]byte{}
 }
-
-// walletText gives "0x" and lower-case hex.
-func walletText(w [20]byte) string { return "0x" + hex.EncodeToString(w[:]) }

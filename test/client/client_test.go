@@ -1,29 +1,38 @@
-package client_test
+// Package client tests the client module against the agent's own handlers.
+package client
 
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"banmesh/client"
+	"banmesh.example/client"
 	"banmesh/internal/ban"
 	"banmesh/internal/export"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const badWallet = "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed"
+const badWallet = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+
+// everyTopic are the topics of the tests.
+var everyTopic = []string{"sshd", "livepeer", "spam", "broadcaster-addresses"}
 
 // agent is the agent's side: the real handlers on a unix socket.
 type agent struct {
@@ -137,7 +146,7 @@ func TestAClientKnowsWhatTheAgentKnows(t *testing.T) {
 	a.ban("2001:db8:8000::/33", "sshd")
 	a.ban(badWallet, "broadcaster-addresses")
 	a.start()
-	c := open(t, client.Options{Socket: a.socket})
+	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
 	if err := c.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -149,14 +158,14 @@ func TestAClientKnowsWhatTheAgentKnows(t *testing.T) {
 		"2001:db8:8000::": true, "2001:db8:7fff::": false,
 	} {
 		addr := netip.MustParseAddr(s)
-		if got := c.IP(addr); got != want {
-			t.Errorf("IP(%s) = %v", s, got)
+		if got := c.Banned(addr); got != want {
+			t.Errorf("Banned(%s) = %v", s, got)
 		}
 		if got := len(c.LookupIP(addr)) > 0; got != want {
 			t.Errorf("LookupIP(%s) finds: %v", s, got)
 		}
 	}
-	if c.IP(netip.Addr{}) {
+	if c.Banned(netip.Addr{}) {
 		t.Error("the invalid address is banned")
 	}
 	if got := c.LookupIP(netip.MustParseAddr("192.0.2.7")); len(got) != 2 || got[0].Target != "192.0.2.7" || got[0].Class != "scan" || got[0].Origin != "network" || time.Until(got[0].Until) > time.Hour+time.Second {
@@ -166,11 +175,11 @@ func TestAClientKnowsWhatTheAgentKnows(t *testing.T) {
 		t.Errorf("198.51.100.9 is banned for %+v", got)
 	}
 	w := wallet(t, badWallet)
-	if got := c.LookupWallet(w); !c.Wallet(w) || len(got) != 1 || got[0].Target != badWallet {
+	if got := c.LookupWallet(w); !c.Denied(w) || len(got) != 1 || got[0].Target != badWallet {
 		t.Errorf("the wallet is banned for %+v", got)
 	}
 	w[0]++
-	if c.Wallet(w) || c.LookupWallet(w) != nil {
+	if c.Denied(w) || c.LookupWallet(w) != nil {
 		t.Error("another wallet is banned")
 	}
 	if s := c.Status(); !s.Connected || !s.Ready || s.Stale() || s.Bans != 7 || s.Heard.IsZero() {
@@ -191,14 +200,14 @@ func TestAClientFollowsChanges(t *testing.T) {
 	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	a.ban("192.0.2.2", "spam") // not followed
 	a.ban(badWallet, "broadcaster-addresses")
-	eventually(t, "the wallet is banned", func() bool { return c.Wallet(wallet(t, badWallet)) })
-	if c.IP(two) {
+	eventually(t, "the wallet is banned", func() bool { return c.Denied(wallet(t, badWallet)) })
+	if c.Banned(two) {
 		t.Error("a topic that was not asked for bans")
 	}
 	a.lift("192.0.2.1", "sshd")
-	eventually(t, "the address is free", func() bool { return !c.IP(one) })
+	eventually(t, "the address is free", func() bool { return !c.Banned(one) })
 	a.ban("192.0.2.1", "sshd")
-	eventually(t, "the address is banned again", func() bool { return c.IP(one) })
+	eventually(t, "the address is banned again", func() bool { return c.Banned(one) })
 
 	// The listener's changes lead to the same state.
 	state := map[string]bool{}
@@ -222,34 +231,34 @@ func TestAClientFollowsChanges(t *testing.T) {
 func TestAClientGoesOnWithoutTheAgent(t *testing.T) {
 	a := newAgent(t)
 	a.ban("192.0.2.1", "sshd")
-	c := open(t, client.Options{Socket: a.socket})
+	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
 	one := netip.MustParseAddr("192.0.2.1")
 	eventually(t, "the client says that nobody answers", func() bool { return c.Status().Error != "" })
-	if s := c.Status(); s.Ready || s.Stale() || c.IP(one) {
+	if s := c.Status(); s.Ready || s.Stale() || c.Banned(one) {
 		t.Errorf("before the agent ever ran: %+v", s)
 	}
 	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if err := c.WaitReady(short); err == nil {
-		t.Error("the client is ready without an agent")
+	if err := c.WaitReady(short); !errors.Is(err, client.ErrNotReady) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without an agent: %v", err)
 	}
 	a.start()
-	eventually(t, "the ban is known", func() bool { return c.IP(one) })
+	eventually(t, "the ban is known", func() bool { return c.Banned(one) })
 	a.stop()
 	eventually(t, "the client is stale", func() bool { return c.Status().Stale() })
-	if !c.IP(one) {
+	if !c.Banned(one) {
 		t.Error("a ban was forgotten with the agent")
 	}
 	// Meanwhile a ban is lifted and another made: the new run has a new state.
 	a.lift("192.0.2.1", "sshd")
 	a.ban("192.0.2.2", "sshd")
 	a.start()
-	eventually(t, "the new agent's state is known", func() bool { return !c.IP(one) && c.IP(netip.MustParseAddr("192.0.2.2")) })
+	eventually(t, "the new agent's state is known", func() bool { return !c.Banned(one) && c.Banned(netip.MustParseAddr("192.0.2.2")) })
 	if s := c.Status(); s.Stale() || s.Bans != 1 {
 		t.Errorf("after the agent came back: %+v", s)
 	}
 	c.Close()
-	if !c.IP(netip.MustParseAddr("192.0.2.2")) {
+	if !c.Banned(netip.MustParseAddr("192.0.2.2")) {
 		t.Error("a closed client forgets")
 	}
 }
@@ -258,21 +267,21 @@ func TestABanEndsWithoutTheAgent(t *testing.T) {
 	a := newAgent(t)
 	a.table.Apply([]export.Entry{{Target: ban.MustTarget("192.0.2.1"), Topic: "sshd", Until: time.Now().Add(2 * time.Second)}}, nil)
 	a.start()
-	c := open(t, client.Options{Socket: a.socket})
+	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
 	if err := c.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	a.stop()
 	one := netip.MustParseAddr("192.0.2.1")
-	if !c.IP(one) {
+	if !c.Banned(one) {
 		t.Fatal("not banned")
 	}
-	eventually(t, "the ban ended", func() bool { return !c.IP(one) })
+	eventually(t, "the ban ended", func() bool { return !c.Banned(one) })
 }
 
 func TestOffencesReachTheAgentOrAreCounted(t *testing.T) {
 	a := newAgent(t)
-	c := open(t, client.Options{Socket: a.socket})
+	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
 	ip := netip.MustParseAddr("::ffff:192.0.2.7")
 	if !c.Report(client.Offence{Topic: "livepeer", IP: ip, Class: "scan", Established: true}) {
 		t.Fatal("the queue refuses the first offence")
@@ -306,7 +315,7 @@ func TestOffencesReachTheAgentOrAreCounted(t *testing.T) {
 func TestAListenerRefusesBannedPeers(t *testing.T) {
 	a := newAgent(t)
 	a.start()
-	c := open(t, client.Options{Socket: a.socket})
+	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +346,7 @@ func TestMiddlewareRefusesPeersAndWallets(t *testing.T) {
 	a.ban("192.0.2.7", "sshd")
 	a.ban(badWallet, "broadcaster-addresses")
 	a.start()
-	c := open(t, client.Options{Socket: a.socket})
+	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
 	if err := c.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +386,127 @@ func payment(w [20]byte) string {
 }
 
 func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
-	if _, err := client.Open(t.Context(), client.Options{Topics: []string{"a/b"}}); err == nil {
-		t.Error("a bad topic passes")
+	if _, err := client.Open(t.Context(), client.Options{Topics: []string{"a/b"}}); !errors.Is(err, client.ErrBadTopic) {
+		t.Errorf("a topic that is none: %v", err)
+	}
+	if _, err := client.Open(t.Context(), client.Options{}); !errors.Is(err, client.ErrNoTopics) {
+		t.Errorf("no topics: %v", err)
+	}
+}
+
+// A program for which the agent is optional calls the same methods without it.
+func TestANilOrZeroClientBansNobody(t *testing.T) {
+	for _, c := range []*client.Client{nil, {}} {
+		ip := netip.MustParseAddr("192.0.2.7")
+		if c.Banned(ip) || c.Denied([20]byte{1}) || c.LookupIP(ip) != nil || c.LookupWallet([20]byte{1}) != nil {
+			t.Error("it bans")
+		}
+		if c.Report(client.Offence{Topic: "livepeer", IP: ip, Class: "scan"}) {
+			t.Error("it takes reports")
+		}
+		if err := c.WaitReady(t.Context()); !errors.Is(err, client.ErrClosed) {
+			t.Errorf("it is ready: %v", err)
+		}
+		if s := c.Status(); s.Ready || s.Connected || s.Error == "" {
+			t.Errorf("status %+v", s)
+		}
+		c.OnChange(func(client.Change) {})()
+		plain, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := c.Listener(plain)
+		dialled, err := net.Dial("tcp", plain.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(accepted.Close(), dialled.Close(), l.Close(), c.Close()); err != nil {
+			t.Error(err)
+		}
+		w := httptest.NewRecorder()
+		c.Middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }), nil).
+			ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		if w.Code != http.StatusTeapot {
+			t.Errorf("the middleware answers %d", w.Code)
+		}
+		if _, err := c.ErrorLog("livepeer", nil).Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A connection that was accepted before its ban does not outlive it.
+func TestAListenerClosesTheNewlyBanned(t *testing.T) {
+	a := newAgent(t)
+	a.start()
+	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
+	if err := c.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := c.Listener(plain)
+	defer l.Close()
+	accept := func() (theirs, ours net.Conn) {
+		t.Helper()
+		theirs, err := net.Dial("tcp", plain.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ours, err = l.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		return theirs, ours
+	}
+	theirs, ours := accept()
+	defer theirs.Close()
+	defer ours.Close()
+	if _, ok := ours.(interface{ CloseWrite() error }); !ok {
+		t.Error("the connection lost what TCP connections can do")
+	}
+	a.ban("127.0.0.0/30", "sshd")
+	_ = theirs.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := theirs.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the banned peer's connection: %v", err)
+	}
+	if _, err := ours.Read(make([]byte, 1)); err == nil {
+		t.Error("the server reads on")
+	}
+}
+
+// net/http's own error log is evidence that stands in no file.
+func TestFailedHandshakesAreReportedWithoutALog(t *testing.T) {
+	a := newAgent(t)
+	a.start()
+	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
+	var seen strings.Builder
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(c.ErrorLog("livepeer", &seen), "", 0)
+	s.StartTLS()
+	for _, garbage := range []string{"SSH-2.0-probe\r\n", "GET / HTTP/1.0\r\n\r\n", ""} {
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, garbage); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(io.Discard, conn)
+		conn.Close()
+	}
+	s.Close()
+	eventually(t, "both probes are known", func() bool { return a.reported() == 2 })
+	if o := a.offences[0]; o.Target != ban.MustTarget("127.0.0.1") || o.Class != ban.ClassScan || !o.Established {
+		t.Errorf("the agent was told %+v", o)
+	}
+	if n := strings.Count(seen.String(), "http: TLS handshake error from 127.0.0.1:"); n != 3 {
+		t.Errorf("%d of 3 lines went on:\n%s", n, seen.String())
 	}
 }

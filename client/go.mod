@@ -1,0 +1,3 @@
+module banmesh.example/client
+
+go 1.24

@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banmesh/internal/control"
+)
+
+// querySocket is the name of the socket for programs, beside the control socket.
+const querySocket = "query.sock"
+
+// openQuery makes the query socket and its handler, which answers root, this
+// process's own user and those of [query].
+func (a *agent) openQuery() (net.Listener, http.Handler, error) {
+	h, err := a.api.Query()
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := control.ListenQuery(filepath.Join(filepath.Dir(a.o.Socket), querySocket))
+	if err != nil {
+		return nil, nil, err
+	}
+	return l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		uid, ok := r.Context().Value(peerUser{}).(uint32)
+		if !ok || !a.mayQuery(uid) {
+			control.WriteJSON(w, http.StatusForbidden, control.ErrorAnswer{
+				Error: fmt.Sprintf("the query socket does not answer user %d", uid), Code: control.CodeRefused, Hint: fmt.Sprintf("users = [\"%d\"] in [query] of agent.toml", uid),
+			})
+			return
+		}
+		h.ServeHTTP(w, r)
+	}), nil
+}
+
+func (a *agent) mayQuery(uid uint32) bool {
+	if uid == 0 || int(uid) == os.Geteuid() {
+		return true
+	}
+	allowed, err := a.current().Config().Query.UIDs()
+	return err == nil && slices.Contains(allowed, uid)
+}
+
+// peerUser is the key of a request's user in its context.
+type peerUser struct{}
+
+// serveQuery answers until ctx ends.
+func (a *agent) serveQuery(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := &http.Server{
+		Handler: http.MaxBytesHandler(h, control.MaxBody), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: time.Minute, IdleTimeout: time.Minute,
+		ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			if uid, ok := userOf(conn); ok {
+				return context.WithValue(ctx, peerUser{}, uid)
+			}
+			return ctx
+		},
+	}
+	over := make(chan error, 1)
+	go func() { over <- s.Serve(l) }()
+	select {
+	case err := <-over:
+		return fmt.Errorf("serving the query socket: %w", err)
+	case <-ctx.Done():
+		s.Close()
+		<-over
+		return nil
+	}
+}
+
+// userOf asks the kernel who opened the other end.
+func userOf(conn net.Conn) (uid uint32, ok bool) {
+	u, isUnix := conn.(*net.UnixConn)
+	if !isUnix {
+		return 0, false
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			uid, ok = cred.Uid, true
+		}
+	})
+	return uid, ok
+}
