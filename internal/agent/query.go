@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,16 @@ import (
 	"banmesh/internal/control"
 )
 
-// querySocket is the name of the socket for programs, beside the control socket.
-const querySocket = "query.sock"
+// querySocket gives the path of the socket for programs, beside the control
+// socket: query.sock beside agent.sock, and NAME-query.sock beside NAME.sock.
+func querySocket(control string) string {
+	dir, name := filepath.Split(control)
+	if name == "agent.sock" {
+		return dir + "query.sock"
+	}
+	ext := filepath.Ext(name)
+	return dir + strings.TrimSuffix(name, ext) + "-query" + ext
+}
 
 // openQuery makes the query socket and its handler, which answers root, this
 // process's own user and those of [query].
@@ -26,7 +35,7 @@ func (a *agent) openQuery() (net.Listener, http.Handler, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := control.ListenQuery(filepath.Join(filepath.Dir(a.o.Socket), querySocket))
+	l, err := control.ListenQuery(querySocket(a.o.Socket))
 	if err != nil {
 		return nil, nil, err
 	}

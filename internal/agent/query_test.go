@@ -19,7 +19,7 @@ func TestTheQuerySocketAnswersTheUsersThatAreNamed(t *testing.T) {
 		t.Skip("only root becomes another user")
 	}
 	n := newNode(t, "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[topics.sshd]\ndetect = false\n")
-	socket := filepath.Join(n.dir, querySocket)
+	socket := querySocket(filepath.Join(n.dir, "s"))
 	for dir := n.dir; dir != "/"; dir = filepath.Dir(dir) {
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o005 != 0o005 {
 			if err := os.Chmod(dir, info.Mode().Perm()|0o055); err != nil {

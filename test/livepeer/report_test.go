@@ -24,7 +24,7 @@ func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 	a := newNode(t, "A", "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \""+lists+"\"\n[gate]\nenabled = false\n"+
 		"[topics.sshd]\nfiles = []\njournal = []\nreports = true\n[topics.nginx]\ndetect = true\nfiles = []\njournal = []\n")
 	a.run(t, binary)
-	c, err := client.Open(t.Context(), client.Options{Socket: filepath.Join(a.dir, "query.sock"), Topics: []string{"sshd", "nginx"}})
+	c, err := client.Open(t.Context(), client.Options{Socket: filepath.Join(a.dir, "s-query"), Topics: []string{"sshd", "nginx"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 		}
 	}
 	// The query socket takes no commands.
-	programs := control.NewClient(filepath.Join(a.dir, "query.sock"))
+	programs := control.NewClient(filepath.Join(a.dir, "s-query"))
 	if err := programs.Post(t.Context(), "/v1/unban", control.UnbanRequest{Target: ban.MustTarget("203.0.113.9"), Topic: "sshd"}, nil); err == nil || !c.Banned(attacker) {
 		t.Errorf("a command on the query socket: %v", err)
 	}
