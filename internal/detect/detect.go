@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -142,6 +143,9 @@ type Detector struct {
 	readers []*reader
 	tracked *budget
 	names   nameCache
+	// coarse is the time, in nanoseconds since the Unix epoch, as of the last round
+	// of keep.
+	coarse atomic.Int64
 
 	pendingMu sync.Mutex
 	pending   map[pendingKey]Decision
@@ -192,6 +196,9 @@ func prepare(o Options) (*Detector, error) {
 	}
 	d := &Detector{o: o, pending: map[pendingKey]Decision{}, tracked: &budget{}, file: stateFile{path: o.StatePath}}
 	d.tracked.left.Store(int64(o.MaxTracked))
+	if o.Now != nil {
+		d.coarse.Store(o.Now().UnixNano())
+	}
 	var faults []error
 	for _, j := range o.Jails {
 		built, err := newJail(j, &d.o, d.tracked)
@@ -276,6 +283,7 @@ func (d *Detector) keep(ctx context.Context, read <-chan struct{}) {
 			return
 		case <-timer.C:
 		}
+		d.coarse.Store(d.o.Now().UnixNano())
 		for _, r := range d.readers {
 			r.noteCaughtUp()
 		}

@@ -17,7 +17,8 @@ const lookEvery = 5 * time.Second
 // A LogCount is the fate of one named log's lines.
 type LogCount struct {
 	Read, Matched, Ignored, Unmatched uint64
-	// LastLine is when a line was last read, by this machine's clock.
+	// LastLine is when a line was last read, by this machine's clock; it may be
+	// some seconds early, since the clock is not asked for every line.
 	LastLine time.Time
 }
 
@@ -40,25 +41,22 @@ type LogStatus struct {
 type logCounter struct {
 	log                               source.Log
 	wants                             jailSet
-	read, matched, ignored, unmatched atomic.Uint64
-	last                              atomic.Int64 // nanoseconds since the Unix epoch
+	lines [lineIgnored + 1]atomic.Uint64 // by verdict
+	last  atomic.Int64                   // of [Detector.coarse]
 }
 
-func (c *logCounter) note(v verdict, now time.Time) {
-	c.read.Add(1)
-	c.last.Store(now.UnixNano())
-	switch v {
-	case lineMatched:
-		c.matched.Add(1)
-	case lineIgnored:
-		c.ignored.Add(1)
-	default:
-		c.unmatched.Add(1)
+// note counts a line. It is called for every line of a log, so it costs one
+// atomic addition.
+func (c *logCounter) note(v verdict, now int64) {
+	c.lines[v].Add(1)
+	if c.last.Load() != now {
+		c.last.Store(now)
 	}
 }
 
 func (c *logCounter) count() LogCount {
-	n := LogCount{Read: c.read.Load(), Matched: c.matched.Load(), Ignored: c.ignored.Load(), Unmatched: c.unmatched.Load()}
+	n := LogCount{Matched: c.lines[lineMatched].Load(), Ignored: c.lines[lineIgnored].Load(), Unmatched: c.lines[lineMissed].Load()}
+	n.Read = n.Matched + n.Ignored + n.Unmatched
 	if at := c.last.Load(); at > 0 {
 		n.LastLine = time.Unix(0, at)
 	}
@@ -90,10 +88,9 @@ func (r *reader) beginLogs(before LogCounts) {
 			c.wants = r.stdin
 		}
 		if n, ok := before[source.Log{Kind: l.Kind, Name: l.Name}]; ok {
-			c.read.Store(n.Read)
-			c.matched.Store(n.Matched)
-			c.ignored.Store(n.Ignored)
-			c.unmatched.Store(n.Unmatched)
+			c.lines[lineMatched].Store(n.Matched)
+			c.lines[lineIgnored].Store(n.Ignored)
+			c.lines[lineMissed].Store(n.Unmatched)
 			if !n.LastLine.IsZero() {
 				c.last.Store(n.LastLine.UnixNano())
 			}
@@ -139,7 +136,7 @@ func (r *reader) noteLine(l *source.Line, v verdict) {
 	if !ok {
 		return // a replay's line, or one that a person asks about
 	}
-	now := r.d.o.Now()
+	now := r.d.coarse.Load()
 	if kind == source.KindStdin {
 		r.logs.list[first].note(v, now)
 		return

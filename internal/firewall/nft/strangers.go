@@ -15,10 +15,10 @@ import (
 
 const (
 	// readBack is the size up to which a map is read back and compared ban by ban
-	// when somebody else wrote. The kernel takes 8 ms for it, and beyond this
-	// size a time that grows with the square.
+	// when somebody else wrote. The kernel takes 3 ms for it, and beyond this
+	// size a time that grows faster than the size.
 	readBack = 4_096
-	// readBackOnce is the same where it is done once, after a start or a cure.
+	// readBackOnce is the same where it is done once, after a start or a cure: 22 ms.
 	readBackOnce = 16_384
 	// lateMost is how much earlier or later than wanted a ban may end: the
 	// kernel's timers run by another clock than the one that is set by the
