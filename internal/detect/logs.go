@@ -39,8 +39,8 @@ type LogStatus struct {
 
 // logCounter counts the lines of one log.
 type logCounter struct {
-	log                               source.Log
-	wants                             jailSet
+	log   source.Log
+	wants jailSet
 	lines [lineIgnored + 1]atomic.Uint64 // by verdict
 	last  atomic.Int64                   // of [Detector.coarse]
 }
