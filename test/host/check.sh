@@ -7,7 +7,22 @@ systemctl is-active --quiet banmesh-agent || fail "the service is not active"
 grep -q '^CapEff:.*0000000000001000$' "/proc/$(pidof agent)/status" || fail "it has other capabilities than CAP_NET_ADMIN"
 agent status
 agent status --json | grep -q '"enforcement": "nftables"' || fail "it does not enforce"
-agent status --json | grep -q 'the journal' || fail "it does not read the journal"
+agent status --json | grep -q '"kind": "journal"' || fail "it does not read the journal"
+# On a healthy host nothing is wrong, before a line was read too; the clock is the machine's around this one.
+agent doctor || true
+agent doctor | grep '^WRONG' | grep -v '^WRONG *clock ' && fail "the doctor finds a healthy host ill"
+agent doctor | grep '^WRONG *clock ' || agent doctor >/dev/null || fail "the doctor finds nothing wrong, and does not exit 0"
+
+# Rules that were saved beside the ipset enforcer load at boot, in the order of the units.
+mkdir -p /etc/iptables
+printf '*raw\n:BANMESH - [0:0]\n-A PREROUTING -j BANMESH\n-A BANMESH -m set --match-set banmesh-never-4 src -j RETURN\nCOMMIT\n' >/etc/iptables/rules.v4
+iptables-restore --test /etc/iptables/rules.v4 2>/dev/null && fail "iptables-restore needs no sets: is the unit needed?"
+agent firewall check | grep -q 'systemctl enable --now banmesh-ipsets.service' || fail "nobody says that the rules would not load"
+systemctl enable --now banmesh-ipsets.service || fail "the sets are not prepared"
+iptables-restore --test /etc/iptables/rules.v4 || fail "the saved rules do not load"
+agent firewall check | grep -q 'banmesh-ipsets.service creates the ipsets' || fail "the unit is not seen"
+rm /etc/iptables/rules.v4
+echo "saved rules load at boot"
 
 # Failed logins as sshd writes them to the journal, through journald itself.
 for port in 1 2 3 4 5 6; do
