@@ -18,6 +18,33 @@ const lateFor = 24 * time.Hour
 // an offence.
 const manyLines = 10_000
 
+// groupLogs makes one of the journal matches of the same topics, for people: a
+// topic names several, for the versions of its service.
+func groupLogs(list []control.SourceStatus) (out []control.SourceStatus) {
+	first := map[string]int{}
+	matches := map[string]int{}
+	for _, x := range list {
+		key := topicNames(x.Topics) + " " + x.Error
+		i, ok := first[key]
+		if x.Kind != "journal" || !ok {
+			if x.Kind == "journal" {
+				first[key], matches[key] = len(out), 1
+			}
+			out = append(out, x)
+			continue
+		}
+		g := &out[i]
+		matches[key]++
+		g.Name = fmt.Sprintf("journal, %d matches", matches[key])
+		g.Read, g.Matched, g.Ignored, g.Unmatched = g.Read+x.Read, g.Matched+x.Matched, g.Ignored+x.Ignored, g.Unmatched+x.Unmatched
+		g.Found = max(g.Found, x.Found)
+		if x.LastLine.After(g.LastLine) {
+			g.LastLine = x.LastLine
+		}
+	}
+	return out
+}
+
 // logs judges each log that a topic names: is it there, does it say something,
 // do the filters match. One that cannot be read is a warning of the status
 // already. A log without a line is none of itself a fault: a service that
@@ -33,7 +60,7 @@ func (e examined) logs(add func(string, level, string, string, ...any)) {
 	by := func(x control.SourceStatus, has map[ban.Topic]bool) bool {
 		return !slices.ContainsFunc(x.Topics, func(t ban.Topic) bool { return !has[t] })
 	}
-	for _, x := range e.status.Sources {
+	for _, x := range groupLogs(e.status.Sources) {
 		name := fmt.Sprintf("%s (for %s)", x.Name, topicNames(x.Topics))
 		since := e.now.Sub(x.LastLine)
 		switch {

@@ -27,7 +27,8 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 			{Topic: long, Simulate: true, Bans: 7},
 		},
 		Sources: []control.SourceStatus{
-			{Name: "journal ssh.service", Kind: "journal", Topics: []ban.Topic{"sshd"}, Found: 4, Read: 12_345_678, Matched: 1_234_567, LastLine: ago(3 * time.Second)},
+			{Name: "journal 0 sshd", Kind: "journal", Topics: []ban.Topic{"sshd"}, Found: 4, Read: 12_345_600, Matched: 1_234_567, LastLine: ago(3 * time.Second)},
+			{Name: "journal 0 sshd-session", Kind: "journal", Topics: []ban.Topic{"sshd"}, Found: 4, Read: 78, LastLine: ago(time.Minute)},
 			{Name: "/var/log/nginx/sites/a-long-host-name.example.org/access.log", Kind: "file", Topics: []ban.Topic{long, "web-trap"}, Found: 1, Error: "permission denied: /var/log/nginx/sites"},
 			{Name: "/var/log/secure", Kind: "file", Topics: []ban.Topic{"sshd"}},
 		},

@@ -121,7 +121,7 @@ func printLogs(w io.Writer, logs []control.SourceStatus, now time.Time) error {
 	t := cli.NewTable(w, "TOPIC", "READ", "MATCHED", "LAST LINE", "LOG", "IGNORED", "UNREAD")
 	t.Cut("TOPIC", "LOG")
 	t.Least("LOG", 24)
-	for _, x := range logs {
+	for _, x := range groupLogs(logs) {
 		last := "never"
 		switch {
 		case x.Error != "":

@@ -3,9 +3,11 @@ package agent
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"banmesh/internal/agent/api"
+	"banmesh/internal/detect/source"
 )
 
 // banner says in plain words how the node is set up, to whoever started it.
@@ -28,7 +30,13 @@ func (a *agent) banner(w io.Writer) {
 	var logs []string
 	for _, x := range d.Sources {
 		for _, l := range x.Logs {
-			logs = append(logs, api.LogName(l.Log))
+			name := api.LogName(l.Log)
+			if l.Kind == source.KindJournal {
+				name = "the journal"
+			}
+			if !slices.Contains(logs, name) {
+				logs = append(logs, name)
+			}
 		}
 	}
 	switch {

@@ -101,7 +101,7 @@ type SourceStatus struct {
 	Found  int    `json:"found"`
 	Driver string `json:"driver,omitempty"`
 	// Lines that came through it: offences, ignored ones, and those that are
-	// nothing to any topic.
+	// nothing to any topic. A line that two logs of a topic give counts in the first.
 	Read      uint64 `json:"read"`
 	Matched   uint64 `json:"matched"`
 	Ignored   uint64 `json:"ignored"`

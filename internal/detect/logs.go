@@ -14,7 +14,8 @@ import (
 // lookEvery is how old the health of a log may be that a status tells.
 const lookEvery = 5 * time.Second
 
-// A LogCount is the fate of one named log's lines.
+// A LogCount is the fate of one named log's lines. One that came through several
+// logs that the same topics read counts in the first of them.
 type LogCount struct {
 	Read, Matched, Ignored, Unmatched uint64
 	// LastLine is when a line was last read, by this machine's clock; it may be
@@ -41,6 +42,7 @@ type LogStatus struct {
 type logCounter struct {
 	log   source.Log
 	wants jailSet
+	alike int                            // the first log of its kind that the same topics read, as an index
 	lines [lineIgnored + 1]atomic.Uint64 // by verdict
 	last  atomic.Int64                   // of [Detector.coarse]
 }
@@ -49,6 +51,11 @@ type logCounter struct {
 // atomic addition.
 func (c *logCounter) note(v verdict, now int64) {
 	c.lines[v].Add(1)
+	c.heard(now)
+}
+
+// heard notes that a line came through.
+func (c *logCounter) heard(now int64) {
 	if c.last.Load() != now {
 		c.last.Store(now)
 	}
@@ -95,6 +102,13 @@ func (r *reader) beginLogs(before LogCounts) {
 				c.last.Store(n.LastLine.UnixNano())
 			}
 		}
+		c.alike = len(r.logs.list)
+		for k, other := range r.logs.list {
+			if other.log.Kind == l.Kind && slices.Equal(other.wants, c.wants) {
+				c.alike = k
+				break
+			}
+		}
 		r.logs.list = append(r.logs.list, c)
 	}
 }
@@ -129,7 +143,9 @@ func kindOf(l *source.Line) source.Kind {
 	return source.KindFile
 }
 
-// noteLine counts a line in each log that it came through.
+// noteLine counts a line in each log that it came through, but in one of those
+// that the same topics read: a topic's journal matches overlap, and their counters
+// add up to its lines.
 func (r *reader) noteLine(l *source.Line, v verdict) {
 	kind := kindOf(l)
 	first, ok := r.logs.first[kind]
@@ -141,9 +157,16 @@ func (r *reader) noteLine(l *source.Line, v verdict) {
 		r.logs.list[first].note(v, now)
 		return
 	}
-	for _, m := range l.Matched {
-		if i := first + m; i < len(r.logs.list) && r.logs.list[i].log.Kind == kind {
-			r.logs.list[i].note(v, now)
+	for k, m := range l.Matched {
+		i := first + m
+		if i >= len(r.logs.list) || r.logs.list[i].log.Kind != kind {
+			return
+		}
+		c := r.logs.list[i]
+		if slices.ContainsFunc(l.Matched[:k], func(m int) bool { return r.logs.list[first+m].alike == c.alike }) {
+			c.heard(now)
+		} else {
+			c.note(v, now)
 		}
 	}
 }

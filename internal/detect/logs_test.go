@@ -2,6 +2,7 @@ package detect
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -50,4 +51,33 @@ func TestEachNamedLogIsCountedByItselfAndOverReloads(t *testing.T) {
 	write(t, own, failures(2, "203.0.113.10", now))
 	d = readOnce(t, o)
 	check("after a reload", 2)
+}
+
+// A topic names the journal by several matches, for the versions of its service;
+// the lines of another topic's match are counted there.
+func TestALineThatSeveralMatchesGiveCountsOnceATopic(t *testing.T) {
+	one, all := sshd(t, ""), sshd(t, "")
+	one.Detect.Files, one.Detect.Journal = nil, []string{"_UID=0 _COMM=sshd", "_UID=0 SYSLOG_IDENTIFIER=sshd"}
+	other := *all
+	detect := *all.Detect
+	other.Name, other.Detect = "everything", &detect
+	detect.Files, detect.Journal = nil, []string{""}
+	d, err := New(Options{Jails: []Jail{{Definition: &other}, {Definition: one}}, Ban: (&decisions{}).ban})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := d.readers[0]
+	for _, matched := range [][]int{{0, 1, 2}, {0, 2}, {0}} {
+		r.handle(t.Context(), source.Line{Journal: true, Stream: "journal", Text: []byte("nothing"), Matched: matched})
+	}
+	var got []uint64
+	for _, c := range r.logs.list {
+		got = append(got, c.count().Read)
+		if c.count().LastLine.IsZero() {
+			t.Errorf("%+v was never heard", c.log)
+		}
+	}
+	if want := []uint64{3, 1, 1}; !slices.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,13 +41,14 @@ func sources(d detect.Status) []control.SourceStatus {
 }
 
 // LogName names a log for people, as short as it is clear: a journal match by
-// its values.
+// its values, but for the user that a service runs as.
 func LogName(l source.Log) string {
 	switch l.Kind {
 	case source.KindJournal:
 		var values []string
 		for _, word := range strings.Fields(l.Name) {
-			if _, v, ok := strings.Cut(strings.Trim(word, `"'`), "="); ok {
+			field, v, ok := strings.Cut(strings.Trim(word, `"'`), "=")
+			if ok && field != "_UID" && !slices.Contains(values, v) {
 				values = append(values, v)
 			}
 		}
