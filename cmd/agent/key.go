@@ -454,7 +454,7 @@ func newKeyNodeRotateCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return keyAdvice(err)
 			}
-			if err := keys.Move(p.state, keys.Machine("/")); err != nil {
+			if err := keys.Move(p.state, thisMachine()); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "node %s is now %s\n", old, next)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,9 @@ import (
 	"banmesh/internal/keys"
 	"banmesh/internal/wire"
 )
+
+// thisMachine is the one that the keys are tied to.
+func thisMachine() string { return keys.Machine("/", os.Getenv) }
 
 // otherMachine is the way out where the keys are another machine's.
 func otherMachine(err error) error {
@@ -31,7 +35,7 @@ of, which must not write with these keys any more.
 			if err := p.stopped(c); err != nil {
 				return err
 			}
-			r, err := keys.Restore(p.state, args[0], keys.Machine("/"))
+			r, err := keys.Restore(p.state, args[0], thisMachine())
 			if err != nil {
 				return keyAdvice(err)
 			}
@@ -59,7 +63,7 @@ machine that goes on, ` + "`agent key node rotate`" + ` is the way.
 			if err := p.stopped(c); err != nil {
 				return err
 			}
-			if err := keys.Move(p.state, keys.Machine("/")); err != nil {
+			if err := keys.Move(p.state, thisMachine()); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the keys are this machine's; no other must write with them")

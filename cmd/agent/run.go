@@ -9,7 +9,6 @@ import (
 	"banmesh/internal/agent"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
-	"banmesh/internal/keys"
 	"banmesh/internal/settings"
 )
 
@@ -39,7 +38,7 @@ makes a service read its configuration again, as ` + "`agent reload`" + ` does.
 			defer stop()
 			return agent.Run(ctx, agent.Options{
 				Version: version, ConfigDir: p.config, StateDir: p.state, Socket: p.socket, Log: log, Out: c.OutOrStdout(), Reload: again,
-				Machine: keys.Machine("/"),
+				Machine: thisMachine(),
 			})
 		},
 	}

@@ -42,7 +42,7 @@ func (t *Table) Cut(headings ...string) { t.cut = headings }
 // columns at the end are left out before.
 func (t *Table) Least(heading string, characters int) { t.least[heading] = characters }
 
-// Row adds a row. Cells are made printable: what came from outside must not
+// Row adds a row. Cells are made printable: foreign text must not
 // reach a terminal as control characters.
 func (t *Table) Row(cells ...string) {
 	row := make([]string, len(cells))

@@ -85,7 +85,7 @@ const (
 	Strong Colour = 'b' // bold
 )
 
-// sequences are what a terminal knows them by (ECMA-48, SGR).
+// sequences are their control sequences (ECMA-48, SGR).
 var sequences = map[Colour]string{Plain: "\x1b[0m", Good: "\x1b[32m", Doubt: "\x1b[33m", Bad: "\x1b[31m", Strong: "\x1b[1m"}
 
 // Paint gives text that w shows in a colour, if w is a terminal that does.

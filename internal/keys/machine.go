@@ -26,8 +26,12 @@ var ErrOtherMachine = errors.New("these keys are another machine's: two machines
 // Machine tells this machine from a copy of it: a hash of its machine-id, which
 // itself is to be told to nobody (machine-id(5)). It is "" where nothing lasts
 // that tells machines apart: without a machine-id, and in a container, whose
-// image may hold one. root is "/".
-func Machine(root string) string {
+// image may hold one. root is "/", getenv [os.Getenv].
+func Machine(root string, getenv func(string) string) string {
+	// systemd and podman set the one, Kubernetes the other.
+	if getenv("container") != "" || getenv("KUBERNETES_SERVICE_HOST") != "" {
+		return ""
+	}
 	for _, sign := range []string{"/run/systemd/container", "/.dockerenv", "/run/.containerenv"} {
 		if _, err := os.Lstat(filepath.Join(root, sign)); err == nil {
 			return ""

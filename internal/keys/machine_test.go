@@ -22,9 +22,11 @@ func TestAMachineIsToldByItsIDAndAContainerByNothing(t *testing.T) {
 	whose := func(files map[string]string) string {
 		root := t.TempDir()
 		for name, text := range files {
-			place(t, root, name, text)
+			if !strings.HasPrefix(name, "env ") {
+				place(t, root, name, text)
+			}
 		}
-		return Machine(root)
+		return Machine(root, func(name string) string { return files["env "+name] })
 	}
 	one := whose(map[string]string{"/etc/machine-id": id + "\n"})
 	if len(one) != 32 || strings.Contains(one, id[:8]) {
@@ -41,6 +43,8 @@ func TestAMachineIsToldByItsIDAndAContainerByNothing(t *testing.T) {
 		"zeros":                 {map[string]string{"/etc/machine-id": strings.Repeat("0", 32)}, ""},
 		"nonsense":              {map[string]string{"/etc/machine-id": strings.Repeat("x", 1<<16)}, ""},
 		"docker":                {map[string]string{"/etc/machine-id": id, "/.dockerenv": ""}, ""},
+		"kubernetes":            {map[string]string{"/etc/machine-id": id, "env KUBERNETES_SERVICE_HOST": "10.96.0.1"}, ""},
+		"an environment":        {map[string]string{"/etc/machine-id": id, "env container": "lxc"}, ""},
 		"podman":                {map[string]string{"/etc/machine-id": id, "/run/.containerenv": ""}, ""},
 		"nspawn":                {map[string]string{"/etc/machine-id": id, "/run/systemd/container": "systemd-nspawn"}, ""},
 	} {

@@ -25,7 +25,7 @@ type Restored struct {
 
 // Restore puts the keys and the card of a [Backup] back into dir, for a machine
 // that takes the place of the one that the copy is of. It looks at the whole copy
-// before it writes anything, and replaces nothing: what is there already is kept
+// before it writes anything, and replaces nothing: files in the way are kept
 // under another name. Modes of the copy do not matter, as on a stick without any.
 func Restore(dir, from, machine string) (r Restored, err error) {
 	files := make(map[string][]byte)

@@ -30,7 +30,7 @@ func Give(f *os.File) error {
 
 // GiveTree makes the regular files and directories below a directory that
 // belong to root belong to the directory's owner, if that is not root and
-// root asks: what an agent that was started by hand left for the service.
+// root asks: an agent that was started by hand leaves such files to the service.
 func GiveTree(dir string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -56,7 +56,7 @@ func GiveTree(dir string) error {
 	})
 }
 
-// give changes the owner of what is root's and has one name: the directory is
+// give changes the owner of a file that is root's and has one name: the directory is
 // another user's, who must not lead root to a file elsewhere.
 func give(path string, owner *syscall.Stat_t) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

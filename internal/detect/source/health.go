@@ -152,8 +152,8 @@ func (h *Health) lookAtFile(path string, named bool) {
 	}
 }
 
-// mayRead says whether this process may open a file, without blocking on what
-// is none.
+// mayRead says whether this process may open a file, without blocking on a
+// pipe.
 func mayRead(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -202,7 +202,7 @@ func deniedOnTheWay(glob string) string {
 	return ""
 }
 
-// namesOf lists a directory; what is none lists nothing.
+// namesOf lists a directory.
 func namesOf(dir string) ([]string, error) {
 	f, err := os.Open(dir)
 	if err != nil {

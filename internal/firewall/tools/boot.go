@@ -26,8 +26,8 @@ const prepareUnit = "banmesh-ipsets.service"
 const maxSaved = 16 << 20
 
 // restorers are the programs that load iptables rules at boot: the files that
-// they load, the signs that they are installed, and whether they save what
-// others wrote.
+// they load, the signs that they are installed, and whether they save others'
+// rules.
 var restorers = []struct {
 	name  string
 	files []string
