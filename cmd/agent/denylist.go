@@ -1,12 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/wallet"
 	"banmesh/internal/wallet/denyfile"
+	"banmesh/internal/wallet/signedlist"
 )
 
 const (
@@ -27,17 +28,19 @@ const (
 	// denyFor is how long a wallet is denied: the longest that a feed carries.
 	// Who wants longer renews it, so that no entry outlives its reason unseen.
 	denyFor = "90d"
+	maxDeny = 90 * 24 * time.Hour
 )
 
 // denyReasons are the classes that a person may give as a reason.
-var denyReasons = []string{"manual", "payment", "spam", "flood", "exploit", "other"}
+var denyReasons = []string{"manual", "payment", "spam", "flood", "exploit", "content", "other"}
 
 func newDenylistCommand(p *paths) *cobra.Command {
-	c := group("denylist", "Deny Ethereum wallets (Livepeer broadcasters), by hand",
-		newDenyAddCommand(p), newDenyListCommand(p), newDenyRemoveCommand(p), newDenyImportCommand(p), newDenyExportCommand(p))
+	c := group("denylist", "Deny Ethereum wallets (Livepeer gateways, also called broadcasters), by hand",
+		newDenyAddCommand(p), newDenyListCommand(p), newDenyRenewCommand(p), newDenyRemoveCommand(p), newDenyDescribeCommand(p), newDenyImportCommand(p), newDenyExportCommand(p))
 	c.Long = `Deny Ethereum wallets, by hand. A wallet is never denied by a log line. The wallet gate refuses what is
 denied here or by operators whose wallet topics you accept; what you deny is shared only if you publish
-the topic, with its class of reason and its end and nothing else.
+the topic, with its class of reason and its end and nothing else. Categories are topics: gateway-payment,
+gateway-spam, gateway-content, or broadcaster-addresses for all; orchestrator-addresses is for gateways.
 ` + cli.ExitHelp
 	c.Example = "  agent denylist add 0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed --reason payment --for 30d\n  agent denylist list"
 	return c
@@ -113,6 +116,7 @@ func walletText(t ban.Target) string {
 
 func newDenyAddCommand(p *paths) *cobra.Command {
 	var f denyFlags
+	var d signedlist.Details
 	c := &cobra.Command{
 		Use:     "add WALLET...",
 		Short:   "Deny wallets for a time",
@@ -130,6 +134,9 @@ denies nobody. Names (ENS) are refused: what they mean can change after you sign
 			if err != nil {
 				return err
 			}
+			if err := d.Check(); err != nil {
+				return &cli.Error{Err: err, Code: cli.ExitUsage}
+			}
 			for _, request.Target = range targets {
 				var b control.Ban
 				if err := p.client().Post(c.Context(), "/v1/bans", request, &b); err != nil {
@@ -137,10 +144,12 @@ denies nobody. Names (ENS) are refused: what they mean can change after you sign
 				}
 				fmt.Fprintf(c.OutOrStdout(), "denied %s in %s until %s\n", walletText(b.Target), b.Topic, clock(b.Until))
 			}
-			return nil
+			return p.describeWallets(c, f.topic, d, targets)
 		},
 	}
 	f.register(c)
+	c.Flags().StringVar(&d.Note, "note", "", "why, in a line; kept here and in signed lists, not in the feed")
+	c.Flags().StringVar(&d.Evidence, "evidence", "", "where the evidence is: an http(s) address, or sha256: and the file's hash")
 	return c
 }
 
@@ -186,16 +195,42 @@ func newDenyListCommand(p *paths) *cobra.Command {
 				fmt.Fprintf(c.OutOrStdout(), "no wallet is denied in %s\n", topic)
 				return nil
 			}
-			t := cli.NewTable(c.OutOrStdout(), "WALLET", "REASON", "BY", "UNTIL")
-			for _, b := range list {
-				t.Row(walletText(b.Target), b.Class.String(), strings.Join(b.Origin, " "), clock(b.Until))
-			}
-			return t.Flush()
+			return p.printDenied(c, list)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&topic, "topic", denyTopic, "the topic")
 	return c
+}
+
+// printDenied prints a row a wallet, below it what is said about it, and which of
+// the own entries end soon.
+func (p *paths) printDenied(c *cobra.Command, list []control.Ban) error {
+	kept, err := signedlist.ReadFolder(p.config)
+	if err != nil {
+		fmt.Fprintf(c.ErrOrStderr(), "agent: warning: %s\n", cli.Printable(err.Error()))
+	}
+	said, soon := signedlist.NewIndex(kept), 0
+	t := cli.NewTable(c.OutOrStdout(), "WALLET", "REASON", "BY", "UNTIL")
+	for _, b := range list {
+		t.Row(walletText(b.Target), b.Class.String(), strings.Join(b.Origin, " "), clock(b.Until))
+		if slices.Contains(b.Origin, "here") && time.Until(b.Until) < renewWithin {
+			soon++
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, b := range list {
+		w, _ := b.Target.Wallet()
+		if d := said.Details(b.Topic, w); d != (signedlist.Details{}) {
+			fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", walletText(b.Target), cli.Printable(strings.TrimSpace(d.Note+" "+d.Evidence)))
+		}
+	}
+	if soon > 0 {
+		fmt.Fprintf(c.OutOrStdout(), "%s of yours end within a week: `agent denylist renew`\n", plural(soon, "entry"))
+	}
+	return nil
 }
 
 func newDenyRemoveCommand(p *paths) *cobra.Command {
@@ -273,7 +308,7 @@ func formatOf(flag, name string) (denyfile.Format, error) {
 
 func newDenyImportCommand(p *paths) *cobra.Command {
 	var f denyFlags
-	var format string
+	var format, from string
 	var dryRun bool
 	c := &cobra.Command{
 		Use:     "import FILE",
@@ -285,6 +320,10 @@ line of it is wrong, all faults are shown and nothing is denied.
   plain   a wallet a line; what follows # is a comment
   CSV     a heading with the column address, and reason and until (RFC 3339) if you like
   JSON    an array of wallets, or of objects with address, reason and until
+
+A list that ` + "`agent denylist export --signed`" + ` wrote is believed for its signature: --from says once whose list it is. Its
+entries go into the list's own topic, until their own end, and a later edition withdraws those that it no longer has. A
+list of kind allow-gateways keeps its wallets from being denied here, by anybody.
 ` + cli.ExitHelp,
 		Args: exactly(1, "a file, or - for standard input"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -292,11 +331,18 @@ line of it is wrong, all faults are shown and nothing is denied.
 			if err != nil {
 				return err
 			}
+			raw, err := readAll(c.InOrStdin(), args[0])
+			if err != nil {
+				return err
+			}
+			if signedlist.Is(raw) {
+				return p.importSigned(c, raw, from, dryRun)
+			}
 			kind, err := formatOf(format, args[0])
 			if err != nil {
 				return err
 			}
-			entries, err := readDenyFile(c.InOrStdin(), args[0], kind)
+			entries, err := readDenyFile(bytes.NewReader(raw), args[0], kind)
 			if err != nil {
 				return err
 			}
@@ -310,20 +356,12 @@ line of it is wrong, all faults are shown and nothing is denied.
 	f.register(c)
 	c.Flags().StringVar(&format, "format", "", "csv, json or plain (default: by the file's name)")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "read and check the file only")
+	c.Flags().StringVar(&from, "from", "", "whose signed list it is: an identity, or an operator's name here")
 	return c
 }
 
 // readDenyFile reads a file whole and shows every fault of it.
-func readDenyFile(stdin io.Reader, name string, kind denyfile.Format) ([]denyfile.Entry, error) {
-	in := stdin
-	if name != "-" {
-		file, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		in = file
-	}
+func readDenyFile(in io.Reader, name string, kind denyfile.Format) ([]denyfile.Entry, error) {
 	entries, err := denyfile.Read(in, kind, time.Now())
 	if err != nil {
 		faults := []error{err}
@@ -398,18 +436,32 @@ func (p *paths) deny(c *cobra.Command, request control.BanRequest, entries []den
 
 func newDenyExportCommand(p *paths) *cobra.Command {
 	var topic, format string
+	var f signFlags
 	c := &cobra.Command{
 		Use:     "export",
-		Short:   "Print the denied wallets: CSV, JSON or one a line",
-		Example: "  agent denylist export --format csv > wallets.csv",
-		Long:    "Print the denied wallets of a topic, whoever denied them, so that `agent denylist import` reads them.\n" + cli.ExitHelp,
-		Args:    cobra.NoArgs,
+		Short:   "Print the denied wallets: CSV, JSON, one a line, or a signed list",
+		Example: "  agent denylist export --format csv > wallets.csv\n  agent denylist export --signed --topic gateway-payment > unpaid.json",
+		Long: `Print the denied wallets of a topic, whoever denied them, so that ` + "`agent denylist import`" + ` reads them. With --signed, print
+your own entries with notes, evidence and the contact for objections, signed with the operator's key. The format blocklist
+is for go-livepeer's -orchBlocklist, which takes effect at its start.
+` + cli.ExitHelp,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			kind, err := formatOf(format, "")
-			if err != nil {
-				return err
-			}
 			list, err := denied(c.Context(), p, topic)
+			switch {
+			case err != nil:
+				return err
+			case f.signed:
+				return f.sign(c, p, ban.Topic(topic), list)
+			case format == "blocklist":
+				var all []string
+				for _, b := range list {
+					all = append(all, walletText(b.Target))
+				}
+				fmt.Fprintln(c.OutOrStdout(), strings.Join(all, ","))
+				return nil
+			}
+			kind, err := formatOf(format, "")
 			if err != nil {
 				return err
 			}
@@ -426,6 +478,7 @@ func newDenyExportCommand(p *paths) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&topic, "topic", denyTopic, "the topic")
-	c.Flags().StringVar(&format, "format", "plain", "csv, json or plain")
+	c.Flags().StringVar(&format, "format", "plain", "csv, json, plain or blocklist")
+	f.register(c)
 	return c
 }

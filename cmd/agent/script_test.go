@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"banmesh/internal/control"
+	"banmesh/internal/wallet/signedlist"
 )
 
 // The test binary is the command: scripts run `agent` as people do.
@@ -108,6 +109,12 @@ func TestScripts(t *testing.T) {
 				ts.Check(os.MkdirAll(dir, 0o700))
 				ts.Check(syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+args[1]))
 				ts.Defer(func() { ts.Check(syscall.Unmount(dir, syscall.MNT_DETACH)) })
+			},
+			// operatorof FILE sets $OPERATOR to the operator of a signed list.
+			"operatorof": func(ts *testscript.TestScript, _ bool, args []string) {
+				l, err := signedlist.Open([]byte(ts.ReadFile(args[0])))
+				ts.Check(err)
+				ts.Setenv("OPERATOR", l.Operator.String())
 			},
 			// fill FILE writes zeros until the disk is full.
 			"fill": func(ts *testscript.TestScript, neg bool, args []string) {

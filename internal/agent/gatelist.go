@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -22,6 +23,8 @@ import (
 	"banmesh/internal/export"
 	"banmesh/internal/gate"
 	"banmesh/internal/settings"
+	"banmesh/internal/wallet"
+	"banmesh/internal/wallet/signedlist"
 )
 
 const (
@@ -45,6 +48,7 @@ type gateList struct {
 	mu      sync.Mutex
 	written gate.Trace // of the file as this agent left it
 	header  gate.Header
+	from    *settings.Settings // that the lists' contacts were read with
 	sum     string
 	fault   error // why the file is not the newest list
 }
@@ -53,11 +57,10 @@ type gateList struct {
 type gateOptions struct {
 	settings func() *settings.Settings
 	table    *export.Table
-	// contact is where a wallet that is denied in a topic may object.
-	contact func(ban.Topic) string
-	state   string
-	now     func() time.Time
-	log     *slog.Logger
+	config   string // directory
+	state    string
+	now      func() time.Time
+	log      *slog.Logger
 }
 
 func newGateList(o gateOptions) *gateList {
@@ -143,7 +146,7 @@ func (g *gateList) keep(file string, kept bool, c config.Gate) error {
 	if err != nil {
 		return err
 	}
-	if g.sum != "" && now == g.written && sameHeader(h, g.header) {
+	if g.sum != "" && now == g.written && sameHeader(h, g.header) && g.from == g.o.settings() {
 		if g.o.now().Sub(now.Modified) < gateConfirm {
 			return nil
 		}
@@ -166,10 +169,20 @@ func (g *gateList) write(file string, h gate.Header) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
 		return fmt.Errorf("making the gate's directory: %w", err)
 	}
+	from := g.o.settings()
+	lists, err := signedlist.ReadFolder(g.o.config)
+	if err != nil {
+		// A contact less is no reason to deny by an older list.
+		g.o.log.Warn("lists of wallets not read in full", slog.Any("error", err))
+	}
+	said := signedlist.NewIndex(lists)
 	var entries []gate.Entry
 	for _, e := range g.o.table.Wallets() {
+		if e.Topic == wallet.OrchestratorTopic {
+			continue // whom gateways do not use is no gateway
+		}
 		w, _ := e.Target.Wallet()
-		entries = append(entries, gate.Entry{Wallet: w, Until: e.Until, Reason: gate.Reason{Topic: string(e.Topic), Class: e.Class.String(), Contact: g.o.contact(e.Topic)}})
+		entries = append(entries, gate.Entry{Wallet: w, Until: e.Until, Reason: gate.Reason{Topic: string(e.Topic), Class: e.Class.String(), Contact: said.Contact(e.Topic, w)}})
 	}
 	h.Written = g.o.now().UTC()
 	b, err := gate.Encode(h, entries)
@@ -183,7 +196,7 @@ func (g *gateList) write(file string, h gate.Header) error {
 	if err != nil {
 		return err
 	}
-	g.header, g.sum = h, l.Sum()
+	g.header, g.sum, g.from = h, l.Sum(), from
 	g.written, err = gate.Look(file)
 	return err
 }
@@ -243,8 +256,31 @@ func askGate(ctx context.Context, url string) (s gate.Status, err error) {
 	return s, nil
 }
 
-// warnings are about a gate that [gate] asks for.
+// deniedEnd is how long before the end of own denials the status warns.
+const deniedEnd = 3 * 24 * time.Hour
+
+// ending warns of own denials that end soon: nobody looks into a list whose
+// entries vanish.
+func (g *gateList) ending() []control.Warning {
+	soon := map[ban.Topic]int{}
+	for _, e := range g.o.table.Wallets() {
+		if e.Here && e.Until.Sub(g.o.now()) < deniedEnd {
+			soon[e.Topic]++
+		}
+	}
+	var list []control.Warning
+	for _, topic := range slices.Sorted(maps.Keys(soon)) {
+		list = append(list, api.DenialsEnd.Warn(fmt.Sprintf("%s: %d of your denied wallets are admitted again within three days", topic, soon[topic]), "agent denylist renew --all --topic "+string(topic)))
+	}
+	return list
+}
+
+// warnings are about own denials, and about a gate that [gate] asks for.
 func (g *gateList) warnings(ctx context.Context) []control.Warning {
+	return append(g.ending(), g.health(ctx)...)
+}
+
+func (g *gateList) health(ctx context.Context) []control.Warning {
 	if on := g.o.settings().Config().Gate.Enabled; on == nil || !*on {
 		return nil
 	}

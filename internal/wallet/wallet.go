@@ -11,6 +11,10 @@ import (
 	"golang.org/x/crypto/sha3"
 )
 
+// OrchestratorTopic is the topic of orchestrators that gateways do not use. All
+// other topics of wallets are of gateways.
+const OrchestratorTopic = "orchestrator-addresses"
+
 // Text is the length of an address's text: "0x" and 40 hex digits.
 const Text = 42
 

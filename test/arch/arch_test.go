@@ -48,6 +48,7 @@ var mayImport = map[string][]string{
 	"internal/honeyport":          {},
 	"internal/guests":             {"internal/ban"},
 	"internal/wallet":             {},
+	"internal/wallet/signedlist":  {"internal/ban", "internal/wallet", "internal/wholefile"},
 	"internal/export":             {"internal/ban", "internal/printable"},
 	"internal/gate":               {"internal/wallet", "internal/wholefile"},
 	"internal/wholefile":          {},
@@ -61,12 +62,12 @@ var mayImport = map[string][]string{
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
 		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
-		"internal/settings", "internal/store", "internal/wire", "internal/wholefile",
+		"internal/settings", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist",
 	},
 	"cmd/agent": {
 		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/federation",
 		"internal/firewall", "internal/firewall/enforcers", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
-		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wire", "topics",
+		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wallet/signedlist", "internal/wire", "topics",
 	},
 	"cmd/gate":   {"internal/gate"},
 	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/strict", "internal/wire"},

@@ -37,6 +37,8 @@ var (
 	GateDown = Condition{"gate", "The wallet gate does not answer, and the orchestrator refuses everybody whose webhook it is.", control.SeverityHigh, "systemctl enable --now banmesh-gate.socket; journalctl -u banmesh-gate"}
 	GateList = Condition{"gate-list", "The wallet gate does not answer by the newest list.", control.SeverityHigh, "df -h; the file that [gate] names, and who may read it; journalctl -u banmesh-gate"}
 
+	DenialsEnd = Condition{"denials-end", "Own denials of wallets end soon.", control.SeverityLow, "agent denylist list, then agent denylist renew"}
+
 	NeverBanFault = Condition{"never-ban", "The never-ban list may lack entries.", control.SeverityHigh, "the cause is in the text; it is looked for again every few seconds"}
 	Pack          = Condition{"pack", "A signed pack has ended or is about to.", control.SeverityLow, "agent allow pack add FILE, with a newer one"}
 
@@ -80,7 +82,7 @@ func Conditions() []Condition {
 	list := []Condition{
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
-		GateDown, GateList, NeverBanFault, Pack,
+		GateDown, GateList, DenialsEnd, NeverBanFault, Pack,
 		Source, LogMissing, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, Copied, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
