@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banmesh/internal/cli/clitest"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
 	"banmesh/internal/federation"
@@ -88,7 +87,7 @@ func TestTheJSONOfEveryCommandIsDocumented(t *testing.T) {
 			continue
 		}
 		b.WriteString("```\n")
-		describe(&b, reflect.TypeOf(answers[name]), "", map[reflect.Type]bool{})
+		b.WriteString(clitest.DescribeJSON(reflect.TypeOf(answers[name])))
 		b.WriteString("```\n")
 	}
 	var walk func(c *cobra.Command)
@@ -117,80 +116,4 @@ func golden(t *testing.T, path, got string) {
 	if err != nil || !bytes.Equal(want, []byte(got)) {
 		t.Errorf("%s differs (%v): go test ./cmd/agent -update, if that is meant. Now:\n%s", path, err, got)
 	}
-}
-
-// describe writes a line a value that JSON of a type holds.
-func describe(b *strings.Builder, t reflect.Type, path string, within map[reflect.Type]bool) {
-	if name, ok := leaf(t); ok {
-		fmt.Fprintf(b, "%-34s %s\n", strings.TrimPrefix(path, "."), name)
-		return
-	}
-	switch t.Kind() {
-	case reflect.Pointer:
-		describe(b, t.Elem(), path, within)
-	case reflect.Slice, reflect.Array:
-		describe(b, t.Elem(), path+"[]", within)
-	case reflect.Map:
-		describe(b, t.Elem(), path+".<"+strings.ToLower(t.Key().Name())+">", within)
-	case reflect.Struct:
-		if within[t] {
-			fmt.Fprintf(b, "%-34s (as above)\n", strings.TrimPrefix(path, "."))
-			return
-		}
-		within[t] = true
-		defer delete(within, t)
-		for i := range t.NumField() {
-			f := t.Field(i)
-			tag, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-			if f.Anonymous && tag == "" {
-				describe(b, f.Type, path, within)
-				continue
-			}
-			if !f.IsExported() || tag == "-" {
-				continue
-			}
-			if tag == "" {
-				tag = f.Name
-			}
-			if strings.HasPrefix(options, "omit") {
-				tag += "?"
-			}
-			describe(b, f.Type, path+"."+tag, within)
-		}
-	default:
-		fmt.Fprintf(b, "%-34s %s\n", strings.TrimPrefix(path, "."), t)
-	}
-}
-
-// leaf names the type of a value that is no object or array in JSON.
-func leaf(t reflect.Type) (string, bool) {
-	switch name := t.String(); name {
-	case "time.Time":
-		return "time", true
-	case "span.Duration":
-		return "length of time", true
-	case "time.Duration":
-		panic("a length of time must be text in JSON")
-	case "json.RawMessage", "interface {}":
-		return "any", true
-	}
-	if t.Kind() != reflect.Pointer {
-		for _, as := range []reflect.Type{reflect.TypeFor[encoding.TextMarshaler](), reflect.TypeFor[json.Marshaler]()} {
-			if t.Implements(as) || reflect.PointerTo(t).Implements(as) {
-				return strings.ToLower(t.Name()), true
-			}
-		}
-	}
-	switch t.Kind() {
-	case reflect.Bool:
-		return "true or false", true
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float64:
-		return "number", true
-	case reflect.String:
-		if t.Name() == "string" {
-			return "text", true
-		}
-		return strings.ToLower(t.Name()), true
-	}
-	return "", false
 }

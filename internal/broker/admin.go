@@ -112,7 +112,7 @@ type Session struct {
 
 // Sessions lists the clients, ordered by identifier.
 func (b *Broker) Sessions() []Session {
-	var out []Session
+	out := []Session{} // an empty listing is an empty array
 	for _, s := range b.sessions.all() {
 		s.mu.Lock()
 		c := s.c

@@ -113,3 +113,45 @@ func TestABanThatAKillLeftGoes(t *testing.T) {
 		})
 	}
 }
+
+// nftables.service loads at boot the ruleset that somebody saved: its bans have
+// as long to go as when they were saved, and some have ended meanwhile.
+func TestARulesetThatWasSavedAndLoadedAtBootEndsOnTime(t *testing.T) {
+	for name, size := range map[string]int{"read back": 300, "counted": readBackOnce + 2_000} {
+		t.Run(name, func(t *testing.T) {
+			testnet.Enter(t)
+			ctx := testnet.Context(t)
+			n := newTest(t, Options{})
+			testnet.Must(t, n.Configure(ctx, simple()))
+			all := many(size, 1)
+			testnet.Must(t, n.Replace(ctx, slices.Values(append(bans("sshd", time.Now().Add(time.Hour), "192.0.2.1", "192.0.2.2"), all...))))
+			saved := testnet.Run(t, "nft", "list", "ruleset")
+			testnet.Must(t, n.Close())
+
+			// Two days later; 192.0.2.2 has ended, and every other ban is renewed.
+			testnet.Enter(t)
+			testnet.Feed(t, saved, "nft", "-f", "-")
+			start := time.Now().Add(48 * time.Hour)
+			now := start
+			o := Options{Now: func() time.Time { return now }}
+			o.testing.mono = func() time.Duration { return now.Sub(start) }
+			n = newTest(t, o)
+			testnet.Must(t, n.Configure(ctx, simple()))
+			wanted := bans("sshd", start.Add(10*time.Minute), "192.0.2.1")
+			for _, b := range all[:size-5] {
+				b.Until = b.Until.Add(48 * time.Hour)
+				wanted = append(wanted, b)
+			}
+			testnet.Must(t, n.Replace(ctx, slices.Values(wanted)))
+			for range 3 {
+				_, err := n.Check(ctx)
+				testnet.Must(t, err)
+				now = now.Add(2 * time.Second)
+			}
+			inStep(t, n)
+			if listed := testnet.Run(t, "nft", "get", "element", "inet", "banmesh", "deny4", "{ 192.0.2.1 }"); !strings.Contains(listed, "timeout 10m") && !strings.Contains(listed, "timeout 9m") {
+				t.Errorf("it ends another time:\n%s", listed)
+			}
+		})
+	}
+}
