@@ -12,7 +12,8 @@ import (
 
 // Give makes a file that root has just made belong to the owner of its
 // directory, who is to read it: the service's user, of its state directory. To
-// anybody else than root it does nothing.
+// anybody else than root it does nothing, and where root may not give files away,
+// as in a container, the file stays root's: it is written all the same.
 func Give(f *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -25,7 +26,18 @@ func Give(f *os.File) error {
 	if !ok || owner.Uid == 0 {
 		return nil
 	}
-	return f.Chown(int(owner.Uid), int(owner.Gid))
+	return unlessForbidden(f.Chown(int(owner.Uid), int(owner.Gid)))
+}
+
+// unlessForbidden drops the error of a root that may not do everything: without
+// a capability, in a user namespace, or on a file system that keeps no owners.
+func unlessForbidden(err error) error {
+	for _, no := range []error{unix.EPERM, unix.EACCES, unix.EINVAL, unix.EROFS, unix.ENOTSUP, unix.EOVERFLOW} {
+		if errors.Is(err, no) {
+			return nil
+		}
+	}
+	return err
 }
 
 // GiveTree makes the regular files and directories below a directory that
@@ -47,10 +59,12 @@ func GiveTree(dir string) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil // it went meanwhile
+		case err != nil && d != nil && d.IsDir() && unlessForbidden(err) == nil:
+			return fs.SkipDir
 		case err != nil:
-			return err
+			return unlessForbidden(err)
 		case d.IsDir() || d.Type().IsRegular():
-			return give(path, owner)
+			return unlessForbidden(give(path, owner))
 		}
 		return nil
 	})

@@ -1,10 +1,13 @@
 package wholefile
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func owner(t *testing.T, path string) uint32 {
@@ -64,5 +67,16 @@ func TestWhatRootWritesForAServiceBelongsToIt(t *testing.T) {
 	// Root's own directory stays root's.
 	if err := GiveTree(dir); err != nil || owner(t, outside) != 0 {
 		t.Errorf("root's own: %v", err)
+	}
+}
+
+func TestARootThatMayGiveNothingAwayWritesAllTheSame(t *testing.T) {
+	for _, err := range []error{&fs.PathError{Op: "chown", Err: unix.EPERM}, &fs.PathError{Op: "open", Err: unix.EACCES}, nil} {
+		if unlessForbidden(err) != nil {
+			t.Errorf("%v stops it", err)
+		}
+	}
+	if unlessForbidden(&fs.PathError{Op: "open", Err: unix.EIO}) == nil {
+		t.Error("a broken disk is dropped")
 	}
 }
