@@ -40,6 +40,10 @@ type Definition struct {
 	Samples []Sample `toml:"sample"`
 }
 
+// PortOwner in a journal match stands for "_UID=" and the user who listens at the
+// topic's ports, if anybody does.
+const PortOwner = "_UID=port-owner"
+
 // Detect says where a topic's log is, which lines are offences, and how many
 // of them make a ban.
 type Detect struct {

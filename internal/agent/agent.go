@@ -75,6 +75,7 @@ type agent struct {
 	guard      *guard
 	guests     *guestbook
 	gate       *gateList
+	owners     *portOwners
 	bouncers   *bouncers
 
 	api    *api.Server
@@ -168,6 +169,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	group.Go(func() error { return a.detection.run(ctx) })
 	group.Go(func() error { return a.detection.sightings.run(ctx) })
 	group.Go(func() error { return a.gate.run(ctx) })
+	group.Go(func() error { return a.owners.run(ctx) })
 	group.Go(func() error { return a.honeyports.run(ctx) })
 	group.Go(func() error { return a.bouncers.run(ctx) })
 	group.Go(func() error { return control.Serve(ctx, listener, handler, a.log) })
@@ -265,7 +267,12 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	}
 	a.onStop.add(a.enforcer.close)
 	held := &proxies{settings: a.current, inside: a.guard.inside, now: a.now}
+	a.owners = &portOwners{
+		settings: a.current, now: a.now, started: a.started, log: a.log,
+		restart: func(ctx context.Context) error { return a.detection.restart(ctx) }, status: func() detect.Status { return a.detection.Status() },
+	}
 	a.detection, err = newDetection(detectionOptions{
+		owners:   a.owners.jails,
 		hold:     held.hold,
 		settings: a.current, ledger: a.ledger, ignored: a.guard.ignored, corroborated: a.enforcer.corroborated,
 		succeeded: a.guests.succeeded, guest: a.guests.holds,
@@ -287,7 +294,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
 		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, RemoveGuest: a.guests.remove,
 		Warnings: func(ctx context.Context) []control.Warning {
-			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), a.gate.warnings(ctx))
+			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), a.gate.warnings(ctx), a.owners.warnings())
 		},
 	})
 	return nil

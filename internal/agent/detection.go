@@ -42,6 +42,8 @@ type detectionOptions struct {
 	// succeeded takes logins, guest says whether a target is a guest.
 	succeeded func(context.Context, detect.Success)
 	guest     func(ban.Topic, ban.Target) bool
+	// owners puts the users who listen into jails' matches.
+	owners func([]detect.Jail) []detect.Jail
 	// hold says whether a decision is held back, and whether that is news.
 	hold  func(detect.Decision) (h control.HeldOffender, held, news bool)
 	state string // the state directory
@@ -62,7 +64,7 @@ func newDetection(o detectionOptions) (*detection, error) {
 
 func (d *detection) options() detect.Options {
 	return detect.Options{
-		Jails: d.o.settings().Jails(), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched, Suspected: d.o.ledger.Suspected, Banned: d.o.ledger.BannedAt,
+		Jails: d.o.owners(d.o.settings().Jails()), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched, Suspected: d.o.ledger.Suspected, Banned: d.o.ledger.BannedAt,
 		Ignored: d.o.ignored, Corroborated: d.o.corroborated, Success: d.o.succeeded, Guest: d.o.guest, Now: d.o.now, Log: d.o.log,
 		Source: source.Options{Stdin: d.input}, Sighted: d.sightings.add,
 	}

@@ -62,7 +62,7 @@ var mayImport = map[string][]string{
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
 		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
-		"internal/settings", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist",
+		"internal/settings", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},
 	"cmd/agent": {
 		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/federation",

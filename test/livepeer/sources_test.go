@@ -36,6 +36,8 @@ func TestAllKindsOfLogsAreReadWithoutAFlag(t *testing.T) {
 	offenders := map[string]string{
 		"_SYSTEMD_UNIT=livepeer.service": "203.0.113.1", "_SYSTEMD_USER_UNIT=livepeer.service": "2001:db8:2::7",
 		"file": "203.0.113.3", "container": "203.0.113.4",
+		// Docker's journald driver, and a user's program of the same name.
+		"CONTAINER_NAME=livepeer-orchestrator\n_COMM=dockerd\n_UID=0": "203.0.113.5", "_COMM=livepeer\n_UID=1000": "203.0.113.6",
 	}
 	var entries, file, container strings.Builder
 	for i := range 3 {
@@ -92,7 +94,7 @@ func TestAllKindsOfLogsAreReadWithoutAFlag(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(got)
-	if want := []string{"203.0.113.1", "203.0.113.3", "203.0.113.4"}; !slices.Equal(got, want) {
+	if want := []string{"203.0.113.1", "203.0.113.3", "203.0.113.4", "203.0.113.5"}; !slices.Equal(got, want) {
 		t.Errorf("banned %q, want %q", got, want)
 	}
 }

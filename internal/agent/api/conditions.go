@@ -45,6 +45,7 @@ var (
 	Source         = Condition{"source", "A log cannot be read.", control.SeverityHigh, "the log's path and permissions"}
 	LogMissing     = Condition{"log-missing", "None of the logs of a topic is there.", control.SeverityLow, "name the log in agent.toml, or agent topics ignore TOPIC"}
 	ProxiesHeld    = Condition{"proxies", "The log of a web server names proxies, and nobody behind them can be banned.", control.SeverityLow, "have the web server log its client and not the proxy before it: docs/recipes.md"}
+	LogSilent      = Condition{"log-silent", "A service listens at its port, and none of its logs had a line.", control.SeverityHigh, "name the log in agent.toml"}
 	NoSource       = Condition{"no-source", "No log is read, so nothing is detected.", control.SeverityHigh, `name the log in agent.toml: [topics.sshd] files = ["/var/log/auth.log"]`}
 	NoProof        = Condition{"no-corroboration", "A topic asks the kernel about connections, and the kernel cannot be asked: lines count here, and the bans go out as weak.", control.SeverityLow, `enforce with nftables, or say that the log is believed: corroborate = "off" in the topic`}
 	Uncorroborated = Condition{"uncorroborated", "Log lines named addresses that had no connection, and did not count.", control.SeverityLow, `agent explain-line; behind a proxy: corroborate = "off" in the topic`}
@@ -83,7 +84,7 @@ func Conditions() []Condition {
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		GateDown, GateList, DenialsEnd, NeverBanFault, Pack,
-		Source, LogMissing, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
+		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, Copied, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,
