@@ -27,7 +27,7 @@ type errorLog struct {
 // Write takes one message: package log writes each with one call.
 func (e *errorLog) Write(b []byte) (int, error) {
 	if peer, class, ok := readHandshake(string(b)); ok {
-		e.c.Report(Offence{Topic: e.topic, IP: peer, Class: class, Established: true})
+		e.c.Report(Offence{Topic: e.topic, IP: peer, Class: class})
 	}
 	if e.next == nil {
 		return len(b), nil

@@ -68,7 +68,7 @@ func ExampleClient_ErrorLog() {
 
 func ExampleClient_Report() {
 	handshakeFailed := func(bans *client.Client, peer netip.AddrPort) {
-		bans.Report(client.Offence{Topic: "livepeer", IP: peer.Addr(), Class: "scan", Established: true})
+		bans.Report(client.Offence{Topic: "livepeer", IP: peer.Addr(), Class: "scan"})
 	}
 	_ = handshakeFailed
 }

@@ -35,9 +35,6 @@ type Offence struct {
 	// Class is the kind: "auth", "invalid-user", "scan", "scan-weak", "flood",
 	// "spam", "exploit", "payment" or "other".
 	Class string
-	// Established says that it came over an established connection, so that
-	// the address was not spoofed.
-	Established bool
 }
 
 // Report hands an offence over to be sent, and never waits: false says that
@@ -68,11 +65,10 @@ type queued struct {
 
 // wireOffence is an offence as the agent reads it.
 type wireOffence struct {
-	Topic       string `json:"topic"`
-	Target      string `json:"target"`
-	Class       string `json:"class"`
-	Established bool   `json:"established"`
-	Age         int64  `json:"age_ms"`
+	Topic  string `json:"topic"`
+	Target string `json:"target"`
+	Class  string `json:"class"`
+	Age    int64  `json:"age_ms"`
 }
 
 // report sends the queue of Report, several at once, until ctx ends.
@@ -147,7 +143,7 @@ func (c *Client) send(ctx context.Context, transport *http.Transport, list []que
 		if o.IP.IsValid() {
 			target = o.IP.Unmap().WithZone("").String()
 		}
-		body.Offences = append(body.Offences, wireOffence{o.Topic, target, o.Class, o.Established, time.Since(o.seen).Milliseconds()})
+		body.Offences = append(body.Offences, wireOffence{o.Topic, target, o.Class, time.Since(o.seen).Milliseconds()})
 	}
 	b, err := json.Marshal(body)
 	if err != nil {

@@ -101,6 +101,9 @@ func (d *Definition) check(name string, b []byte) error {
 	if d.Target != "ip" && d.Target != "wallet" {
 		fault("target", `%q is neither "ip" nor "wallet"`, d.Target)
 	}
+	if d.Protocol != "" && d.Protocol != ProtocolHTTP {
+		fault("protocol", `%q is neither "http" nor nothing`, d.Protocol)
+	}
 	if d.Detect != nil {
 		d.Detect.check(fault)
 		if d.Target == "wallet" && len(d.Detect.Rules) > 0 {

@@ -18,6 +18,10 @@ import (
 	"banmesh/internal/strict"
 )
 
+// ProtocolHTTP is the [Definition.Protocol] of web servers and of services
+// behind them.
+const ProtocolHTTP = "http"
+
 // MaxFile bounds a definition's file: definitions also come from the network.
 const MaxFile = 256 << 10
 
@@ -31,6 +35,9 @@ type Definition struct {
 	Description string `toml:"description"`
 	// Target is the kind of target: "ip" or "wallet".
 	Target string `toml:"target"`
+	// Protocol is what the service speaks: "http" where proxies and relays may
+	// stand before it, "" for anything else, "http" too where its ports say so.
+	Protocol string `toml:"protocol"`
 	// Detect says how offenders are found; nil for topics whose bans are made
 	// by hand or come from others alone.
 	Detect *Detect `toml:"detect"`
@@ -112,9 +119,9 @@ type Detect struct {
 	// UseDNS takes host names in the log for offenders too, and resolves them.
 	// Whoever controls a name's zone then chooses whom it names.
 	UseDNS bool `toml:"usedns"`
-	// Corroborate makes a line count only if the kernel remembers that its
-	// address finished a TCP handshake with a port of the topic so recently, so
-	// that a forged line frames nobody. 0 believes the line.
+	// Corroborate is how long the kernel remembers who finished a TCP handshake
+	// with a port of the topic. A line counts only for an address that did, where
+	// the kernel can be asked, so that a forged line frames nobody; 0 is an hour.
 	Corroborate span.Duration `toml:"corroborate"`
 	// FailureBytes is how much a client sends at most, headers of packets
 	// included, on a connection that ends in an offence: a line that names no
@@ -128,9 +135,6 @@ type Detect struct {
 	Episode span.Duration `toml:"episode"`
 	// IgnoreIP are addresses and prefixes that are never offenders.
 	IgnoreIP []string `toml:"ignoreip"`
-	// Established says that lines are written over established connections
-	// only, so the address in them is no forgery. Rules may say otherwise.
-	Established bool `toml:"established"`
 }
 
 // Formats gives the names in Format.
@@ -159,8 +163,6 @@ type Rule struct {
 	// Weight is the count of one offence; nil means 1. 0 only shows the line
 	// to explain and test.
 	Weight *float64 `toml:"weight"`
-	// Established overrides Detect.Established.
-	Established *bool `toml:"established"`
 	// Twin says that the other rules with it tell of the same offences, in another
 	// log: they count together as much as the one that tells most.
 	Twin bool `toml:"twin"`

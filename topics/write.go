@@ -10,7 +10,7 @@ import (
 // everything: laid over a shipped definition it replaces all of it but samples.
 func Format(d *Definition) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "name = %s\ntitle = %s\ndescription = %s\ntarget = %s\n", quote(string(d.Name)), quote(d.Title), quote(d.Description), quote(d.Target))
+	fmt.Fprintf(&b, "name = %s\ntitle = %s\ndescription = %s\ntarget = %s\nprotocol = %s\n", quote(string(d.Name)), quote(d.Title), quote(d.Description), quote(d.Target), quote(d.Protocol))
 	if x := d.Detect; x != nil {
 		b.WriteString("\n[detect]\n")
 		for _, l := range []struct {
@@ -29,7 +29,7 @@ func Format(d *Definition) []byte {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}
 		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone))
-		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nguest_maxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nestablished = %t\nfailure_bytes = %d\nguest_bytes = %d\n", x.MaxLines, x.MaxRetry, x.GuestMaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.Established, x.FailureBytes, x.GuestBytes)
+		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nguest_maxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nfailure_bytes = %d\nguest_bytes = %d\n", x.MaxLines, x.MaxRetry, x.GuestMaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.FailureBytes, x.GuestBytes)
 		for _, f := range [][2]string{{"format", x.Format}, {"address", x.Address}, {"port", x.Port}, {"user", x.User}, {"time", x.Time}} {
 			fmt.Fprintf(&b, "%s = %s\n", f[0], quote(f[1]))
 		}
@@ -41,9 +41,6 @@ func Format(d *Definition) []byte {
 			fmt.Fprintf(&b, "\n[[detect.rule]]\nclass = %s\nregex = %s\nwhere = %s\n", quote(r.Class.String()), list(r.Regex), list(r.Where))
 			if r.Weight != nil {
 				fmt.Fprintf(&b, "weight = %f\n", *r.Weight)
-			}
-			if r.Established != nil {
-				fmt.Fprintf(&b, "established = %t\n", *r.Established)
 			}
 			if r.Twin {
 				b.WriteString("twin = true\n")

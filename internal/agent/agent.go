@@ -31,6 +31,7 @@ import (
 	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
+	"banmesh/internal/procnet"
 	"banmesh/internal/settings"
 	"banmesh/internal/store"
 	"banmesh/internal/wholefile"
@@ -53,6 +54,7 @@ type Options struct {
 	testing struct {
 		network  func() (neverban.Network, error) // nil: the kernel's
 		firewall firewall.Firewall                // nil: the one that the configuration names
+		sockets  func() ([]procnet.Socket, error) // nil: the kernel's
 		opened   func(*agent)
 	}
 }
@@ -196,9 +198,7 @@ func (a *agent) open(ctx context.Context) (err error) {
 	})
 	a.guests, err = openGuests(guestOptions{
 		settings: a.current, stay: a.settings.GuestStay(), changed: func(t ban.Target) { a.ledger.Reconsider(t) },
-		connected: func(ctx context.Context, topic ban.Topic, from netip.AddrPort) detect.Proof {
-			return a.enforcer.corroborated(ctx, topic, from)
-		},
+		connected: func(ctx context.Context, q detect.Question) detect.Proof { return a.enforcer.corroborated(ctx, q) },
 		sent: func(ctx context.Context, topic ban.Topic, x netip.Addr) firewall.Trace {
 			return a.enforcer.sent(ctx, topic, x)
 		},
@@ -259,7 +259,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.onStop.add(a.honeyports.close)
 	a.enforcer, err = newEnforcer(ctx, enforcerOptions{
 		trap:     a.honeyports.watch,
-		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, works: a.guests.works, firewall: a.o.testing.firewall,
+		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, works: a.guests.works, firewall: a.o.testing.firewall, sockets: a.o.testing.sockets,
 		state: a.o.StateDir, now: a.now, log: a.log,
 	})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
+	"banmesh/internal/procnet"
 )
 
 // node is a running agent whose firewall and network are the test's.
@@ -35,6 +36,7 @@ type node struct {
 
 	mu      sync.Mutex
 	network neverban.Network
+	sockets []procnet.Socket
 }
 
 // quiet begins the configuration of every node of these tests.
@@ -43,6 +45,9 @@ const quiet = "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[topics.sshd]\ndetec
 func newNode(t *testing.T, config string) *node {
 	t.Helper()
 	n := &node{t: t, dir: t.TempDir()}
+	for _, port := range []uint16{22, 443, 8935} {
+		n.sockets = append(n.sockets, procnet.Socket{Local: netip.AddrPortFrom(netip.IPv4Unspecified(), port), State: procnet.Listening})
+	}
 	n.configure(config)
 	n.start()
 	return n
@@ -66,6 +71,11 @@ func (n *node) start() {
 	n.signals = make(chan os.Signal)
 	o.Reload, o.Machine = n.signals, n.machine
 	o.testing.firewall, o.testing.opened = n.fake, func(a *agent) { opened <- a }
+	o.testing.sockets = func() ([]procnet.Socket, error) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.sockets, nil
+	}
 	o.testing.network = func() (neverban.Network, error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -38,7 +37,7 @@ type detectionOptions struct {
 	// ignored says that a target is never an offender, corroborated that the
 	// kernel knows of a connection.
 	ignored      func(ban.Target) bool
-	corroborated func(context.Context, ban.Topic, netip.AddrPort) detect.Proof
+	corroborated func(context.Context, detect.Question) detect.Proof
 	// succeeded takes logins, guest says whether a target is a guest.
 	succeeded func(context.Context, detect.Success)
 	guest     func(ban.Topic, ban.Target) bool
@@ -80,8 +79,12 @@ func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 		return nil
 	}
 	claim := ban.Claim{Target: v.Target, End: v.End, Class: v.Class, Hits: uint8(min(max(v.Hits, 1), ban.MaxHits)), Established: v.Established}
-	if v.Established && !v.Weak {
+	switch {
+	case v.Established && !v.Weak:
 		claim.Basis = ban.BasisStrong
+	case v.Weak && !v.Established:
+		// Neither sure nor grave: no node bans for it on this one's word.
+		claim.Class = ban.ClassScanWeak
 	}
 	by := v.Filter
 	if v.Guest {

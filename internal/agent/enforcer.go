@@ -20,6 +20,7 @@ import (
 	"banmesh/internal/export"
 	"banmesh/internal/firewall"
 	"banmesh/internal/ledger"
+	"banmesh/internal/procnet"
 	"banmesh/internal/settings"
 )
 
@@ -32,6 +33,7 @@ type enforcer struct {
 	leftovers
 	forgotten forgotten
 	begun     banLog
+	ports     servedPorts
 
 	mu    sync.Mutex
 	drift firewall.Drift
@@ -56,8 +58,9 @@ type enforcerOptions struct {
 	works func(context.Context, ban.Topic, ban.Target) bool
 	// trap watches honeyports, and gives the local port that they lead to.
 	trap     func(context.Context, []uint16) (uint16, error)
-	firewall firewall.Firewall // nil: the one that the settings name
-	state    string            // the state directory
+	firewall firewall.Firewall                // nil: the one that the settings name
+	sockets  func() ([]procnet.Socket, error) // nil: this machine's
+	state    string                           // the state directory
 	now      func() time.Time
 	log      *slog.Logger
 }
@@ -73,8 +76,15 @@ const (
 // newEnforcer finds out its rights here, and puts the whole wanted state
 // in force before anything else of the node runs.
 func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
-	e := &enforcer{o: o, fw: o.firewall, begun: banLog{log: o.log, now: o.now}, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
-	if c := o.settings(); e.fw == nil && c.Config().Firewall.Mode != "off" {
+	if o.sockets == nil {
+		o.sockets = func() ([]procnet.Socket, error) { return procnet.TCP("/") }
+	}
+	e := &enforcer{o: o, fw: o.firewall, begun: banLog{log: o.log, now: o.now}, ports: servedPorts{sockets: o.sockets, now: o.now, stray: map[ban.Topic]strayPort{}}, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
+	c := o.settings()
+	switch {
+	case c.Config().Firewall.Mode == "off":
+		e.fw = nil
+	case e.fw == nil:
 		var err error
 		e.fw, e.why, err = openFirewall(ctx, c, SwitchFile(o.state), firewall.Options{Logger: o.log, Now: o.now})
 		if err != nil {
@@ -313,7 +323,7 @@ func (e *enforcer) Remembers() bool { return e.fw != nil }
 
 // Warnings implements [api.Firewall].
 func (e *enforcer) Warnings(ctx context.Context) (list []control.Warning) {
-	list = append(e.leftovers.warnings(ctx), e.forgotten.warnings()...)
+	list = slices.Concat(e.leftovers.warnings(ctx), e.forgotten.warnings(), e.ports.warnings(e.o.settings()))
 	if e.fw == nil {
 		if mode, _ := e.Enforcement(); mode != "off" {
 			list = append(list, api.NotEnforcing.Warn("bans are not enforced: "+e.why, ""))

@@ -35,7 +35,7 @@ type guestOptions struct {
 	changed func(ban.Target)
 	// connected says whether the kernel saw the connection of a success, sent
 	// how much an address sent in a topic lately.
-	connected func(context.Context, ban.Topic, netip.AddrPort) detect.Proof
+	connected func(context.Context, detect.Question) detect.Proof
 	sent      func(context.Context, ban.Topic, netip.Addr) firewall.Trace
 	// suspend quarantines peers that claim guests too often.
 	suspend func() ([]ban.Operator, error)
@@ -69,7 +69,7 @@ func (g *guestbook) protection() policy.Protection {
 // succeeded takes a login over. It is judged as an offence is: where the kernel
 // remembers connections and had none, the line is forged.
 func (g *guestbook) succeeded(ctx context.Context, s detect.Success) {
-	if g.set == nil || g.o.connected(ctx, s.Topic, netip.AddrPortFrom(s.Addr, s.Port)) == detect.ProofDenied {
+	if g.set == nil || g.o.connected(ctx, detect.Question{Topic: s.Topic, From: netip.AddrPortFrom(s.Addr, s.Port), At: s.At}) == detect.ProofDenied {
 		return
 	}
 	g.add(ctx, s.Topic, s.Addr, s.At, false)

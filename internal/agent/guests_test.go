@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -79,38 +78,23 @@ func TestALoginLiftsPeersBansAndTheEndOfAGuestBringsThemBack(t *testing.T) {
 // person and not from one's own doings, which take more.
 func TestALoginInTheLogMakesAGuest(t *testing.T) {
 	t.Parallel()
-	log := filepath.Join(t.TempDir(), "auth.log")
-	if err := os.WriteFile(log, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n := newNode(t, strings.Replace(quiet, "detect = false", "detect = true\njournal = []\nfiles = [\""+log+"\"]", 1)+trusts("alice", alice))
-	says := func(text string, args ...any) {
-		f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(f, time.Now().Format(time.Stamp)+" web sshd[7]: "+text+"\n", args...)
-		f.Close()
-	}
+	log := newLog(t)
+	n := newNode(t, detecting("sshd", log, trusts("alice", alice)))
 	n.hear(alice, "45.1.1.1", "45.1.1.2")
 	n.eventually("both are enforced", func() bool { return n.drops("45.1.1.1") && n.drops("45.1.1.2") })
-	says("Accepted publickey for ada from 45.1.1.1 port 4711 ssh2: ED25519 SHA256:abc")
+	n.connects("sshd", "45.1.1.1:4711", "45.9.9.9:2")
+	log.says("web sshd[7]: Accepted publickey for ada from 45.1.1.1 port 4711 ssh2: ED25519 SHA256:abc")
 	n.eventually("the guest is free again", func() bool { return !n.drops("45.1.1.1") && n.drops("45.1.1.2") })
 
 	// Nobody's name can carry a login for another address.
-	says("Failed password for invalid user Accepted password for x from 45.1.1.2 port 1 ssh2 from 45.9.9.9 port 2 ssh2")
-	fail := func(k int, address string) {
-		for i := range k {
-			says("Failed password for root from %s port %d ssh2", address, 5000+i)
-		}
-	}
-	fail(8, "45.1.1.1")
-	fail(5, "45.1.1.3")
+	log.says("web sshd[7]: Failed password for invalid user Accepted password for x from 45.1.1.2 port 1 ssh2 from 45.9.9.9 port 2 ssh2")
+	n.fails(log, 8, "45.1.1.1")
+	n.fails(log, 5, "45.1.1.3")
 	n.eventually("the stranger's fifth bans", func() bool { return n.drops("45.1.1.3") })
 	if n.drops("45.1.1.1") || len(n.guests()) != 1 {
 		t.Errorf("eight failures ban a guest, or there are others: %+v", n.guests())
 	}
-	fail(1, "45.1.1.1")
+	n.fails(log, 1, "45.1.1.1")
 	n.eventually("the guest's ninth bans", func() bool { return n.drops("45.1.1.1") })
 	x := n.explain("45.1.1.1")
 	said := false
@@ -183,35 +167,6 @@ func TestAPeersBanOfACustomerAtWorkIsNotEnforced(t *testing.T) {
 	}
 }
 
-// Behind a proxy on another machine no kernel saw the client: lines count here,
-// and to others the ban is weak.
-func TestALogThatIsBelievedBansHereAndIsWeakToOthers(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		corroborate string
-		want        ban.Basis
-	}{{"", ban.BasisStrong}, {"corroborate = \"off\"\n", ban.BasisWeak}} {
-		log := filepath.Join(t.TempDir(), "auth.log")
-		if err := os.WriteFile(log, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		n := newNode(t, strings.Replace(quiet, "detect = false", "detect = true\njournal = []\n"+c.corroborate+"files = [\""+log+"\"]", 1))
-		f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range 5 {
-			fmt.Fprintf(f, "%s web sshd[7]: Failed password for root from 45.1.1.1 port %d ssh2\n", time.Now().Format(time.Stamp), 5000+i)
-		}
-		f.Close()
-		n.eventually("it is enforced", func() bool { return n.drops("45.1.1.1") })
-		own := n.a.ledger.Own.Claims("sshd")
-		if len(own) != 1 || own[0].Basis != c.want || own[0].Established != (c.want == ban.BasisStrong) {
-			t.Errorf("%q: others are told %+v", c.corroborate, own)
-		}
-	}
-}
-
 // A peer that claims guests of this node, and far more often than the core, is
 // quarantined until a person says otherwise; weak claims stay out of it.
 func TestAPeerThatClaimsGuestsTooOftenCountsForNothing(t *testing.T) {
@@ -281,12 +236,12 @@ func TestALineCountsForTheConnectionThatItIsAbout(t *testing.T) {
 		"45.1.1.2:0": detect.ProofDenied, "45.1.1.2:1000": detect.ProofConfirmed, "45.1.1.3:0": detect.ProofConfirmed,
 		"45.1.1.4:0": detect.ProofDenied, "45.1.1.4:1000": detect.ProofDenied,
 	} {
-		if got := n.a.enforcer.corroborated(context.Background(), "livepeer", netip.MustParseAddrPort(address)); got != want {
+		if got := n.a.enforcer.corroborated(t.Context(), detect.Question{Topic: "livepeer", From: netip.MustParseAddrPort(address), At: time.Now()}); got != want {
 			t.Errorf("%s: %d, want %d", address, got, want)
 		}
 	}
 	// A topic whose peers nobody remembers proves nothing either way.
-	if got := n.a.enforcer.corroborated(context.Background(), "sshd", netip.MustParseAddrPort("45.1.1.1:1")); got != detect.ProofUnknown {
+	if got := n.a.enforcer.corroborated(t.Context(), detect.Question{Topic: "sshd", From: netip.MustParseAddrPort("45.1.1.1:1"), At: time.Now()}); got != detect.ProofUnknown {
 		t.Errorf("sshd: %d", got)
 	}
 }

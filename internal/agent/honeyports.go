@@ -62,7 +62,7 @@ func (h *honeyports) touched(ctx context.Context, t honeyport.Touch) {
 	if err != nil {
 		return
 	}
-	err = h.report(ctx, detect.Observation{Topic: settings.HoneyportTopic, Target: target, Class: ban.ClassScan, Established: true, At: t.At})
+	err = h.report(ctx, detect.Observation{Topic: settings.HoneyportTopic, Target: target, Class: ban.ClassScan, Accepted: true, At: t.At})
 	if err != nil && !errors.Is(err, detect.ErrNotDetected) && ctx.Err() == nil {
 		h.log.ErrorContext(ctx, "honeyport touch not counted", slog.String("target", target.String()), slog.Any("error", err))
 	}

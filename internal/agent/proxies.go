@@ -41,19 +41,19 @@ const (
 	heldFor = 24 * time.Hour
 )
 
-// webPorts are those at which proxies and relays reach a service.
-var webPorts = []uint16{80, 443, 8080, 8443}
-
 // hold says whether a decision is held back and why, and whether that is news.
 func (p *proxies) hold(v detect.Decision) (h control.HeldOffender, held, news bool) {
 	prefix, ip := v.Target.Prefix()
 	t, ok := p.settings().Find(v.Topic)
-	if !ip || !ok || !slices.ContainsFunc(webPorts, func(port uint16) bool { return slices.Contains(t.Scope.Ports, port) }) {
+	if !ip || !ok {
 		return h, false, false
 	}
-	e, shared := p.inside(prefix)
-	if !shared || !e.Kind.Proxies() {
-		return h, false, false
+	e := neverban.Entry{Kind: neverban.KindProxy, Reason: "your configuration"}
+	if !t.Proxies.Hold(prefix) {
+		shared := false
+		if e, shared = p.inside(prefix); !shared || !e.Kind.Proxies() || !t.Web {
+			return h, false, false
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -2,8 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -16,18 +14,12 @@ func TestTooFewFailuresAreToldWhereAPersonAskedForIt(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{true, false} {
 		t.Run(fmt.Sprint("share_weak ", shared), func(t *testing.T) {
-			log := filepath.Join(t.TempDir(), "auth.log")
-			lines, at := "", time.Now().Truncate(time.Second)
-			for i := range 2 {
-				lines += fmt.Sprintf("%s host sshd[%d]: Failed password for root from 45.1.1.1 port %d ssh2\n", at.Format(time.RFC3339), 99+i, 5000+i)
-			}
-			for i := range 5 {
-				lines += fmt.Sprintf("%s host sshd[%d]: Failed password for root from 45.1.1.2 port %d ssh2\n", at.Format(time.RFC3339), 199+i, 6000+i)
-			}
-			if err := os.WriteFile(log, []byte(lines), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			n := newNode(t, fmt.Sprintf("[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[topics.sshd]\ndetect = true\npublish = true\nshare_weak = %t\ncorroborate = \"off\"\nfiles = [%q]\njournal = []\n", shared, log))
+			log := newLog(t)
+			n := newNode(t, detecting("sshd", log, fmt.Sprintf("publish = true\nshare_weak = %t\n", shared)))
+			n.fails(log, 2, "45.1.1.1")
+			n.fails(log, 5, "45.1.1.2")
+			// Lines of nobody's connection are no sighting, either.
+			log.says("web sshd[7]: Failed password for root from 45.1.1.3 port 99 ssh2")
 			var claims []ban.Claim
 			n.eventually("the offender is told, and what was seen of the other", func() bool {
 				claims = n.a.ledger.Own.Claims("sshd")

@@ -31,6 +31,9 @@ type Config struct {
 	MayBan []string `toml:"may_ban"`
 	// Packs are the signed lists in use, by name.
 	Packs map[string]Pack `toml:"packs"`
+	// Proxy names proxies on other machines before the services of all topics:
+	// addresses, prefixes, "cdn", "relay".
+	Proxy []string `toml:"proxy"`
 	// Shared says whether the shipped list of addresses that many people share
 	// is used; default true.
 	Shared *bool `toml:"shared"`
@@ -131,6 +134,8 @@ type Topic struct {
 	MaxConnections *int     `toml:"max_connections"`
 	// Corroborate replaces the definition's: a time, or "off".
 	Corroborate Text `toml:"corroborate"`
+	// Proxy names those before this topic's service, beside those of all.
+	Proxy []string `toml:"proxy"`
 	// Reports takes offences that programs of this machine report.
 	Reports *bool `toml:"reports"`
 }

@@ -86,11 +86,10 @@ type Options struct {
 	Sighted func(Sighting)
 	// Suspected says that two offences of a target are enough.
 	Suspected func(ban.Topic, ban.Target) bool
-	// Corroborated says whether the kernel saw that an address was really
-	// connected, from the port where the line names it (else 0). It is asked
-	// about each line of a topic whose definition wants that; where it is nil
-	// the line is believed.
-	Corroborated func(context.Context, ban.Topic, netip.AddrPort) Proof
+	// Corroborated says whether the kernel saw the connection that a line is
+	// about. Only what it confirms is strong evidence; where it is nil every
+	// line counts, as one that nobody can be asked about.
+	Corroborated func(context.Context, Question) Proof
 	// Success is told about logins that lines of definitions with success
 	// expressions prove, judged as offences are. It must not block; nil drops
 	// them.
@@ -433,12 +432,11 @@ type jail struct {
 
 // ruleMeaning is one failregex's verdict on the offence.
 type ruleMeaning struct {
-	class       ban.Class
-	weight      float64
-	established bool
-	weak        bool
-	twin        bool
-	rule        int
+	class  ban.Class
+	weight float64
+	weak   bool
+	twin   bool
+	rule   int
 }
 
 // banCount is the newest decision about a target.
@@ -544,7 +542,7 @@ func records(d *topics.Detect) *filter.Records {
 func meanings(def *topics.Definition, n int) []ruleMeaning {
 	out := make([]ruleMeaning, n)
 	for i := range out {
-		out[i] = ruleMeaning{class: ban.ClassAuth, weight: 1, established: def.Detect.Established}
+		out[i] = ruleMeaning{class: ban.ClassAuth, weight: 1}
 	}
 	at := 0
 	put := func(m ruleMeaning, times int) {
@@ -571,12 +569,9 @@ func meanings(def *topics.Definition, n int) []ruleMeaning {
 
 func meaningOf(def *topics.Definition, rule int) ruleMeaning {
 	r := def.Detect.Rules[rule]
-	m := ruleMeaning{class: r.Class, weight: 1, established: def.Detect.Established, weak: r.IsWeak(), twin: r.Twin, rule: rule}
+	m := ruleMeaning{class: r.Class, weight: 1, weak: r.IsWeak(), twin: r.Twin, rule: rule}
 	if r.Weight != nil {
 		m.weight = *r.Weight
-	}
-	if r.Established != nil {
-		m.established = *r.Established
 	}
 	return m
 }

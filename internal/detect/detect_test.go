@@ -104,12 +104,15 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// confirmed is a kernel that saw every connection.
+func confirmed(context.Context, Question) Proof { return ProofConfirmed }
+
 func TestMaxretryOffencesWithinFindtimeBan(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "auth.log")
 	start := time.Now().Add(-time.Minute).Truncate(time.Second)
 	write(t, log, failures(4, "192.0.2.1", start)+failures(5, "192.0.2.2", start)+failures(3, "2001:db8::1", start)+failures(2, "2001:db8::2", start))
 	var got decisions
-	readOnce(t, Options{Jails: []Jail{{Definition: sshd(t, log)}}, Ban: got.ban})
+	readOnce(t, Options{Jails: []Jail{{Definition: sshd(t, log)}}, Ban: got.ban, Corroborated: confirmed})
 	list := got.all()
 	if len(list) != 2 || list[0].Target != ban.MustTarget("192.0.2.2") || list[1].Target != ban.MustTarget("2001:db8::/64") {
 		t.Fatalf("decisions = %+v, want 192.0.2.2 and 2001:db8::/64", list)

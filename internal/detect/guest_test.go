@@ -62,7 +62,7 @@ func TestASuspectsSecondOffenceBans(t *testing.T) {
 	})
 	report := func(x ban.Target, class ban.Class) int {
 		t.Helper()
-		if err := d.Report(t.Context(), Observation{Topic: "sshd", Target: x, Class: class, Established: true, At: now}); err != nil {
+		if err := d.Report(t.Context(), Observation{Topic: "sshd", Target: x, Class: class, At: now}); err != nil {
 			t.Fatal(err)
 		}
 		return len(got.all())
@@ -93,8 +93,8 @@ func TestTheKernelIsAskedAboutThePortThatTheLineNames(t *testing.T) {
 	jails[0].Definition.Detect.Rules[1].Regex = []string{`^Failed password for \S+ from <ADDR> port <F-PORT/> ssh2$`}
 	var asked []netip.AddrPort
 	var got decisions
-	readOnce(t, Options{Jails: jails, Ban: got.ban, Corroborated: func(_ context.Context, _ ban.Topic, from netip.AddrPort) Proof {
-		asked = append(asked, from)
+	readOnce(t, Options{Jails: jails, Ban: got.ban, Corroborated: func(_ context.Context, q Question) Proof {
+		asked = append(asked, q.From)
 		return ProofConfirmed
 	}})
 	want := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1024"), netip.MustParseAddrPort("192.0.2.1:1025"), netip.MustParseAddrPort("192.0.2.1:1026")}

@@ -17,10 +17,12 @@ type offence struct {
 	port        uint16     // the client's, where the line names it
 	class       ban.Class
 	weight      float64
-	established bool
+	established bool // the kernel confirms its connection, or the agent had it itself
 	weak        bool // honest clients do this too
 	twin        int  // the rule, from 1, where others tell of the same; else 0
 	tainted     bool // a client may have written the whole line
+	spoofable   bool // anybody who can send a packet may have written it
+	elsewhere   bool // another machine may have written it, whose kernel this is not
 	account     Account
 	at          time.Time
 }
@@ -39,21 +41,22 @@ type Sighting struct {
 const suspectLimit = 2
 
 // count adds an offence to a jail's window and decides. evidence says where it
-// comes from; it is asked only for decisions.
-func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func() (filter, source, sample string)) {
+// comes from; it is asked only for decisions. [ErrUnconfirmed] says that the
+// offence is not believed.
+func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func() (filter, source, sample string)) error {
 	now := d.o.Now()
 	if j.ignore.holds(o.target) || d.o.Ignored != nil && d.o.Ignored(o.target) {
 		j.mu.Lock()
 		j.counts.ignored++
 		j.mu.Unlock()
-		return
+		return nil
 	}
 	guest := o.weight > 0 && d.o.Guest != nil && d.o.Guest(j.topic, o.target)
 	if guest && o.weak {
 		o.weight = 0
 	}
 	if o.weight > 0 && !d.believed(ctx, j, &o) {
-		return
+		return ErrUnconfirmed
 	}
 	// A ban is counted once: whether an offence is of who is banned already is
 	// judged by the offence's own time, also when the log is read late.
@@ -64,7 +67,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	j.counts.found++
 	if o.weak && d.stalled(ctx, j, &o) || o.weight == 0 || banned || j.decided(o.target, o.at) {
 		j.mu.Unlock()
-		return
+		return nil
 	}
 	e := j.add(&o)
 	limit := j.window.limit
@@ -79,10 +82,10 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	if e.hits < limit {
 		x := Sighting{Topic: j.topic, Target: o.target, Class: o.class, Hits: int(e.seen), At: time.Unix(0, e.last), Established: e.established}
 		j.mu.Unlock()
-		if d.o.Sighted != nil && !guest && !o.weak && !j.simulate && x.Hits&(x.Hits-1) == 0 {
+		if d.o.Sighted != nil && !guest && !o.weak && x.Established && !j.simulate && x.Hits&(x.Hits-1) == 0 {
 			d.o.Sighted(x)
 		}
-		return
+		return nil
 	}
 	v := Decision{Class: o.class, Guest: guest}
 	v.Filter, v.Source, v.Sample = evidence()
@@ -95,24 +98,28 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		d.decide(ctx, j, v)
 		d.recur(ctx, v)
 	}
+	return nil
 }
 
 // prove asks the kernel for the connection that a line is about.
-func (d *Detector) prove(ctx context.Context, j *jail, addr netip.Addr, port uint16) Proof {
-	switch {
-	case j.def.Detect.Corroborate.IsZero() || d.o.Corroborated == nil:
+func (d *Detector) prove(ctx context.Context, j *jail, from netip.AddrPort, at time.Time) Proof {
+	if d.o.Corroborated == nil || !from.Addr().IsValid() {
 		return ProofUnknown
-	case !addr.IsValid():
-		return ProofDenied
 	}
-	return d.o.Corroborated(ctx, j.topic, netip.AddrPortFrom(addr, port))
+	return d.o.Corroborated(ctx, Question{Topic: j.topic, From: from, At: at})
 }
 
 // believed says that an offence may count: the kernel does not deny its
 // connection, and where a client may have written the line it confirms the very
 // one, port included.
 func (d *Detector) believed(ctx context.Context, j *jail, o *offence) bool {
-	proof := d.prove(ctx, j, o.addr, o.port)
+	if o.established {
+		return true // nobody knows better
+	}
+	proof := d.prove(ctx, j, netip.AddrPortFrom(o.addr, o.port), o.at)
+	if proof == ProofDenied && o.elsewhere {
+		proof = ProofUnknown
+	}
 	doubted := o.tainted && (proof != ProofConfirmed || o.port == 0)
 	if proof == ProofDenied || doubted {
 		j.mu.Lock()
@@ -127,9 +134,7 @@ func (d *Detector) believed(ctx context.Context, j *jail, o *offence) bool {
 		}
 		return false
 	}
-	if !j.def.Detect.Corroborate.IsZero() && d.o.Corroborated != nil {
-		o.established = proof == ProofConfirmed
-	}
+	o.established = proof == ProofConfirmed && !o.spoofable
 	return true
 }
 
@@ -173,7 +178,7 @@ func (d *Detector) stalled(ctx context.Context, j *jail, o *offence) bool {
 
 // succeed takes a login: failures of the same account and address are forgiven.
 func (d *Detector) succeed(ctx context.Context, j *jail, target ban.Target, s Success) {
-	if d.prove(ctx, j, s.Addr, s.Port) == ProofDenied {
+	if d.prove(ctx, j, netip.AddrPortFrom(s.Addr, s.Port), s.At) == ProofDenied {
 		j.mu.Lock()
 		j.counts.uncorroborated++
 		j.mu.Unlock()
@@ -194,14 +199,17 @@ type Observation struct {
 	Topic  ban.Topic
 	Target ban.Target // one address
 	Class  ban.Class
-	// Established says that it came over an established connection.
-	Established bool
-	At          time.Time
+	// Accepted says that the agent itself had the connection: nobody need be
+	// asked for it.
+	Accepted bool
+	At       time.Time
 }
 
 var (
 	// ErrNotDetected says that the topic's offenders are not looked for here.
 	ErrNotDetected = errors.New("the topic is not detected here")
+	// ErrUnconfirmed says that the kernel knows no connection of the address.
+	ErrUnconfirmed = errors.New("the kernel saw no connection of the address with the topic's ports")
 	// ErrNotOneAddress says that a report names something else than one address.
 	ErrNotOneAddress = errors.New("a report names one IP address")
 )
@@ -225,10 +233,9 @@ func (d *Detector) Report(ctx context.Context, o Observation) error {
 		if now := d.o.Now(); at.After(now) {
 			at = now
 		}
-		d.count(ctx, j, offence{target: target, addr: p.Addr(), class: o.Class, weight: j.weightOf(o.Class), weak: o.Class == ban.ClassScanWeak, established: o.Established, at: at}, func() (filter, source, sample string) {
+		return d.count(ctx, j, offence{target: target, addr: p.Addr(), class: o.Class, weight: j.weightOf(o.Class), weak: o.Class == ban.ClassScanWeak, established: o.Accepted, at: at}, func() (filter, source, sample string) {
 			return string(j.topic) + ":report", "a program's report", ""
 		})
-		return nil
 	}
 	return ErrNotDetected
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,7 +20,6 @@ import (
 func doubting(t *testing.T, path string) []Jail {
 	d := sshd(t, path)
 	d.Detect.Corroborate = span.Of(10 * time.Minute)
-	d.Detect.Established = false
 	again := &topics.Definition{Name: "again", Target: "ip", Detect: &topics.Detect{
 		Decisions: true, Rules: []topics.Rule{{Regex: []string{`^never <ADDR>$`}}}, MaxRetry: 1,
 		FindTime: span.Of(time.Hour), BanTime: span.Of(time.Hour),
@@ -40,9 +38,9 @@ func TestALineCountsOnlyIfItsAddressWasConnected(t *testing.T) {
 		Jails: doubting(t, log), Ban: got.ban,
 		// Even a watched target's first offence must be one.
 		Watched: func(_ ban.Topic, target ban.Target) bool { return target == ban.MustTarget("192.0.2.1") },
-		Corroborated: func(_ context.Context, topic ban.Topic, from netip.AddrPort) Proof {
-			a := from.Addr()
-			asked = append(asked, string(topic)+" "+a.String())
+		Corroborated: func(_ context.Context, q Question) Proof {
+			a := q.From.Addr()
+			asked = append(asked, string(q.Topic)+" "+a.String())
 			if slices.Contains(connected, a.String()) {
 				return ProofConfirmed
 			}
@@ -75,7 +73,7 @@ func TestAnAnswerThatNobodyCanGiveCountsHereAndIsNoProof(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "auth.log")
 	write(t, log, failures(5, "192.0.2.1", time.Now().Add(-time.Minute)))
 	var got decisions
-	readOnce(t, Options{Jails: doubting(t, log), Ban: got.ban, Corroborated: func(context.Context, ban.Topic, netip.AddrPort) Proof { return ProofUnknown }})
+	readOnce(t, Options{Jails: doubting(t, log), Ban: got.ban, Corroborated: func(context.Context, Question) Proof { return ProofUnknown }})
 	list := got.all()
 	if len(list) == 0 {
 		t.Fatal("nobody is banned")
@@ -93,35 +91,43 @@ func TestAProgramsReportsCountAsItsTopicsLinesDo(t *testing.T) {
 	now := time.Now()
 	var got decisions
 	jails := []Jail{{Definition: sshd(t, log)}}
-	d := readOnce(t, Options{Jails: jails, Ban: got.ban, Now: func() time.Time { return now }, Ignored: func(x ban.Target) bool { return x == ban.MustTarget("192.0.2.9") }})
-	report := func(n int, topic ban.Topic, target string, class ban.Class, established bool) (err error) {
+	d := readOnce(t, Options{
+		Jails: jails, Ban: got.ban, Now: func() time.Time { return now }, Ignored: func(x ban.Target) bool { return x == ban.MustTarget("192.0.2.9") },
+		Corroborated: func(_ context.Context, q Question) Proof {
+			return map[string]Proof{"192.0.2.1": ProofConfirmed, "192.0.2.8": ProofDenied}[q.From.Addr().String()]
+		},
+	})
+	report := func(n int, topic ban.Topic, target string, class ban.Class) (err error) {
 		for range n {
-			err = errors.Join(err, d.Report(t.Context(), Observation{topic, ban.MustTarget(target), class, established, now.Add(time.Hour)}))
+			err = errors.Join(err, d.Report(t.Context(), Observation{topic, ban.MustTarget(target), class, false, now.Add(time.Hour)}))
 		}
 		return err
 	}
 	for target, want := range map[string]error{
 		"192.0.2.0/24": ErrNotOneAddress, "2001:db8::/64": ErrNotOneAddress, "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed": ErrNotOneAddress,
 	} {
-		if err := report(1, "sshd", target, ban.ClassAuth, true); !errors.Is(err, want) {
+		if err := report(1, "sshd", target, ban.ClassAuth); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", target, err, want)
 		}
 	}
-	if err := report(1, "nginx", "192.0.2.1", ban.ClassAuth, true); !errors.Is(err, ErrNotDetected) {
+	if err := report(1, "nginx", "192.0.2.1", ban.ClassAuth); !errors.Is(err, ErrNotDetected) {
 		t.Errorf("another topic: %v", err)
 	}
-	if err := errors.Join(report(4, "sshd", "192.0.2.1", ban.ClassInvalidUser, true), report(99, "sshd", "192.0.2.9", ban.ClassExploit, true)); err != nil {
+	if err := errors.Join(report(4, "sshd", "192.0.2.1", ban.ClassInvalidUser), report(99, "sshd", "192.0.2.9", ban.ClassExploit)); err != nil {
 		t.Fatal(err)
 	}
 	if len(got.all()) != 0 {
 		t.Fatalf("decided %+v", got.all())
 	}
+	if err := report(9, "sshd", "192.0.2.8", ban.ClassAuth); !errors.Is(err, ErrUnconfirmed) {
+		t.Errorf("of who had no connection: %v", err)
+	}
 	// Reports and lines count together. A scan-weak one counts half, as the
-	// topic's own, and one over no connection makes the whole unestablished.
-	if err := report(1, "sshd", "192.0.2.1", ban.ClassInvalidUser, true); err != nil {
+	// topic's own, and one that the kernel cannot confirm makes the whole unproven.
+	if err := report(1, "sshd", "192.0.2.1", ban.ClassInvalidUser); err != nil {
 		t.Fatal(err)
 	}
-	if err := report(10, "sshd", "2001:db8::7", ban.ClassScanWeak, false); err != nil {
+	if err := report(10, "sshd", "2001:db8::7", ban.ClassScanWeak); err != nil {
 		t.Fatal(err)
 	}
 	list := got.all()
@@ -137,12 +143,19 @@ func TestAProgramsReportsCountAsItsTopicsLinesDo(t *testing.T) {
 func TestWhatIsNotEnoughForABanIsASighting(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "auth.log")
 	start := time.Now().Add(-time.Minute)
-	write(t, log, failures(4, "192.0.2.1", start)+failures(1, "192.0.2.2", start)+failures(5, "192.0.2.3", start))
+	write(t, log, failures(4, "192.0.2.1", start)+failures(1, "192.0.2.2", start)+failures(5, "192.0.2.3", start)+failures(2, "192.0.2.4", start))
 	var got []string
 	var bans decisions
 	readOnce(t, Options{
 		Jails: []Jail{{Definition: sshd(t, log)}}, Ban: bans.ban,
-		Guest:   func(_ ban.Topic, target ban.Target) bool { return target == ban.MustTarget("192.0.2.2") },
+		Guest: func(_ ban.Topic, target ban.Target) bool { return target == ban.MustTarget("192.0.2.2") },
+		// Nobody tells of what no kernel confirms.
+		Corroborated: func(ctx context.Context, q Question) Proof {
+			if q.From.Addr().String() == "192.0.2.4" {
+				return ProofUnknown
+			}
+			return ProofConfirmed
+		},
 		Sighted: func(x Sighting) { got = append(got, fmt.Sprint(x.Topic, " ", x.Target, " ", x.Hits, " ", x.Class)) },
 	})
 	want := []string{"sshd 192.0.2.1 1 auth", "sshd 192.0.2.1 2 auth", "sshd 192.0.2.1 4 auth", "sshd 192.0.2.3 1 auth", "sshd 192.0.2.3 2 auth", "sshd 192.0.2.3 4 auth"}

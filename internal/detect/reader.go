@@ -345,6 +345,16 @@ func (r *reader) wanted(l *source.Line) jailSet {
 	return r.some
 }
 
+// fromElsewhere says that a stream's lines may be of another machine: they came
+// as syslog messages, and not over loopback.
+func fromElsewhere(stream string) bool {
+	if !received(stream) {
+		return false
+	}
+	at, err := netip.ParseAddrPort(stream[len("udp:"):])
+	return err != nil || !at.Addr().IsLoopback()
+}
+
 func (r *reader) stream(name string) *stream {
 	if st := r.streams[name]; st != nil {
 		return st
@@ -465,7 +475,7 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 	blame := func(t ban.Target, addr netip.Addr) {
 		o := offence{
 			target: t, addr: addr, port: portOf(m.Fields), class: meaning.class, weight: meaning.weight * repeated(m.Fields), weak: meaning.weak,
-			established: meaning.established && !l.Spoofable, tainted: tainted, at: at,
+			tainted: tainted, spoofable: l.Spoofable, elsewhere: fromElsewhere(l.Stream), at: at,
 		}
 		if meaning.twin {
 			o.twin = meaning.rule + 1
@@ -473,7 +483,7 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 		if user, ok := m.Fields.Get("user"); ok && len(j.def.Detect.Success) > 0 {
 			o.account = AccountOf(user) // a login may forgive it
 		}
-		r.d.count(ctx, j, o, func() (filter, source, text string) {
+		_ = r.d.count(ctx, j, o, func() (filter, source, text string) {
 			return j.filter.Name + ":" + strconv.Itoa(m.Rule+1), l.Stream, sample(m)
 		})
 	}
@@ -485,11 +495,8 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 		return
 	}
 	for _, t := range r.d.resolve(ctx, id) {
-		var addr netip.Addr
-		if p, ok := t.Prefix(); ok && p.IsSingleIP() {
-			addr = p.Addr()
-		}
-		blame(t, addr)
+		p, _ := t.Prefix()
+		blame(t, p.Addr()) // of IPv6 the kernel knows the /64, too
 	}
 }
 

@@ -61,8 +61,8 @@ func TestALoginIsToldWithItsConnectionAndOnlyIfItWasOne(t *testing.T) {
 	d := readOnce(t, Options{
 		Jails: doubting(t, log), Ban: got.ban,
 		Success: func(_ context.Context, s Success) { told = append(told, s) },
-		Corroborated: func(_ context.Context, _ ban.Topic, from netip.AddrPort) Proof {
-			if from.Addr().String() == "192.0.2.2" {
+		Corroborated: func(_ context.Context, q Question) Proof {
+			if q.From.Addr().String() == "192.0.2.2" {
 				return ProofDenied
 			}
 			return ProofConfirmed
@@ -276,7 +276,7 @@ func TestATaintedLineCountsOnlyForTheVeryConnection(t *testing.T) {
 		{ProofDenied, JailStatus{Tainted: 1, Uncorroborated: 1}},
 	} {
 		var got decisions
-		o := Options{Jails: []Jail{{Definition: d}}, Ban: got.ban, Now: time.Now, Corroborated: func(context.Context, ban.Topic, netip.AddrPort) Proof { return c.proof }}
+		o := Options{Jails: []Jail{{Definition: d}}, Ban: got.ban, Now: time.Now, Corroborated: func(context.Context, Question) Proof { return c.proof }}
 		det, err := prepare(o)
 		if err != nil {
 			t.Fatal(err)

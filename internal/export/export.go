@@ -75,8 +75,5 @@ type Offence struct {
 	Topic  ban.Topic
 	Target ban.Target
 	Class  ban.Class
-	// Established says that the target was seen over an established
-	// connection, so that its address was not spoofed.
-	Established bool
-	At          time.Time
+	At     time.Time
 }

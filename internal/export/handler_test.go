@@ -304,12 +304,12 @@ func TestReportsAreReadStrictly(t *testing.T) {
 		b, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(b)
 	}
-	const good = `{"topic":"livepeer","target":"192.0.2.7","class":"scan","established":true,"age_ms":1000}`
+	const good = `{"topic":"livepeer","target":"192.0.2.7","class":"scan","age_ms":1000}`
 	status, body := post(url, `{"offences":[`+good+`,{"topic":"closed","target":"192.0.2.8","class":"auth"}]}`)
 	if status != 200 || body != `{"taken":1,"refused":[{"index":1,"error":"the topic closed: not taken"}]}`+"\n" {
 		t.Errorf("%d %s", status, body)
 	}
-	if len(r.got) != 1 || r.got[0].Target != ban.MustTarget("192.0.2.7") || !r.got[0].Established || r.got[0].Class != ban.ClassScan || time.Since(r.got[0].At) < time.Second {
+	if len(r.got) != 1 || r.got[0].Target != ban.MustTarget("192.0.2.7") || r.got[0].Class != ban.ClassScan || time.Since(r.got[0].At) < time.Second {
 		t.Errorf("the agent was told %+v", r.got)
 	}
 	for claim, body := range map[string]string{
@@ -340,7 +340,7 @@ func TestReportsAreReadStrictly(t *testing.T) {
 }
 
 func FuzzAReportIsReadOrRefused(f *testing.F) {
-	f.Add(`{"offences":[{"topic":"livepeer","target":"192.0.2.7","class":"scan","established":true,"age_ms":1000}]}`)
+	f.Add(`{"offences":[{"topic":"livepeer","target":"192.0.2.7","class":"scan","age_ms":1000}]}`)
 	f.Add(`{"offences":[{"topic":"a","target":"0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed","class":"payment"}]}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		list, err := readReport(strings.NewReader(body), start)

@@ -27,10 +27,9 @@ type report struct {
 }
 
 type jsonOffence struct {
-	Topic       ban.Topic  `json:"topic"`
-	Target      ban.Target `json:"target"`
-	Class       ban.Class  `json:"class"`
-	Established bool       `json:"established"`
+	Topic  ban.Topic  `json:"topic"`
+	Target ban.Target `json:"target"`
+	Class  ban.Class  `json:"class"`
 	// Age is how long ago it was seen, in milliseconds.
 	Age int64 `json:"age_ms,omitempty"`
 }
@@ -102,7 +101,7 @@ func readReport(body io.Reader, now time.Time) ([]Offence, error) {
 		case j.Age < 0 || j.Age > maxAge.Milliseconds():
 			return nil, fmt.Errorf("offence %d: its age is not within 0 and %s", i, maxAge)
 		}
-		list = append(list, Offence{j.Topic, j.Target, j.Class, j.Established, now.Add(-age)})
+		list = append(list, Offence{j.Topic, j.Target, j.Class, now.Add(-age)})
 	}
 	return list, nil
 }

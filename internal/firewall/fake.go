@@ -32,6 +32,7 @@ type Fake struct {
 	counters  map[ban.Topic]Counter
 	operators map[ban.Topic]map[string]Counter
 	peers     map[connection]Trace
+	begun     map[ban.Topic]time.Time // as [Fake.Begin] has it
 	fail      error
 }
 
@@ -40,7 +41,7 @@ func NewFake(now func() time.Time) *Fake {
 	if now == nil {
 		now = time.Now
 	}
-	return &Fake{now: now, state: desired.New(), counters: make(map[ban.Topic]Counter), operators: make(map[ban.Topic]map[string]Counter), peers: make(map[connection]Trace)}
+	return &Fake{now: now, state: desired.New(), counters: make(map[ban.Topic]Counter), operators: make(map[ban.Topic]map[string]Counter), peers: make(map[connection]Trace), begun: make(map[ban.Topic]time.Time)}
 }
 
 var _ Firewall = (*Fake)(nil)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	"banmesh/internal/ban"
 )
@@ -66,6 +67,29 @@ func (f *Fake) Connections(_ context.Context, topic ban.Topic, addr netip.Addr) 
 	}
 	slices.SortFunc(out, func(a, b Trace) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Port, b.Port)) })
 	return out, nil
+}
+
+// Begin makes the Fake's memory of a topic begin at a time. By itself it is old.
+func (f *Fake) Begin(topic ban.Topic, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.begun[topic] = at
+}
+
+// Since implements [Memory].
+func (f *Fake) Since(ctx context.Context, topic ban.Topic) (s Span, err error) {
+	if _, err = f.Connections(ctx, topic, netip.Addr{}); err != nil {
+		return s, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k := range f.peers {
+		s.Any = s.Any || k.topic == topic
+	}
+	if begun := f.begun[topic]; f.now().Sub(begun) < f.scopes[topic].Remember {
+		s.Begun = begun
+	}
+	return s, nil
 }
 
 // Forgotten implements [Memory]: a Fake forgets nothing.

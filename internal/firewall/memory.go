@@ -29,6 +29,9 @@ type Memory interface {
 	// a microsecond each, and not more often than that is a twentieth of the time;
 	// meanwhile it answers from the last reading.
 	Connections(ctx context.Context, topic ban.Topic, addr netip.Addr) ([]Trace, error)
+	// Since says how much the memory of a topic can tell. It costs some ten
+	// microseconds.
+	Since(ctx context.Context, topic ban.Topic) (Span, error)
 	// Forgotten counts the packets whose connections found no room, since the
 	// table was made. While it grows, connections that are new go unseen.
 	Forgotten(ctx context.Context, topic ban.Topic) (uint64, error)
@@ -45,6 +48,15 @@ type Trace struct {
 	// Bytes is how much the peer sent, headers of its packets included. A
 	// download shows by its acknowledgements: a hundredth of it or so.
 	Bytes uint64
+}
+
+// A Span says how much the memory of a topic can tell.
+type Span struct {
+	// Begun is when it began, zero where that is longer ago than it lasts: a
+	// connection that was silent since then is not in it.
+	Begun time.Time
+	// Any says that it holds some connection.
+	Any bool
 }
 
 // Share is how many connections of one source, an IPv4 address or a /48 of IPv6,

@@ -87,6 +87,11 @@ func (s Scope) speaks(protocol string) bool {
 	return len(s.Protocols) == 0 || slices.Contains(s.Protocols, protocol)
 }
 
+// OnlyTCP says that the scope's service is reached over TCP alone.
+func (s Scope) OnlyTCP() bool {
+	return len(s.Protocols) > 0 && !slices.ContainsFunc(s.Protocols, func(p string) bool { return p != "tcp" })
+}
+
 // Meets says whether the scope is about packets of a protocol to a port.
 func (s Scope) Meets(protocol string, port uint16) bool {
 	return s.All || s.speaks(protocol) && (len(s.Ports) == 0 || slices.Contains(s.Ports, port))

@@ -3,13 +3,14 @@ package neverban
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+
+	"banmesh/internal/procnet"
 )
 
 // administrators adds the addresses of people who are logged in: from logind's
@@ -105,47 +106,6 @@ func text(b []byte) string {
 	}, string(b))
 }
 
-// socket is a line of /proc/net/{tcp,udp}{,6}.
-type socket struct {
-	local, remote netip.AddrPort
-	state         string // hexadecimal; "01" is established
-	inode         string
-}
-
-const established = "01"
-
-// sockets reads the kernel's table; a line that it cannot read is left out.
-func sockets(b []byte) (list []socket) {
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) < 10 {
-			continue
-		}
-		local, ok1 := procAddr(f[1])
-		remote, ok2 := procAddr(f[2])
-		if ok1 && ok2 {
-			list = append(list, socket{local, remote, f[3], f[9]})
-		}
-	}
-	return list
-}
-
-// procAddr reads "0100007F:0016": the address as 32-bit words in the machine's
-// byte order, the port in hexadecimal.
-func procAddr(s string) (netip.AddrPort, bool) {
-	host, port, ok := strings.Cut(s, ":")
-	n, err := strconv.ParseUint(port, 16, 16)
-	b, err2 := hex.DecodeString(host)
-	if !ok || err != nil || err2 != nil || len(b) != 4 && len(b) != 16 {
-		return netip.AddrPort{}, false
-	}
-	for i := 0; i < len(b); i += 4 {
-		binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(a.Unmap(), uint16(n)), true
-}
-
 // sshSessions adds the far ends of sshd's authenticated connections. After
 // authentication OpenSSH titles the process that holds the connection
 // "sshd: NAME@TTY" ("sshd-session: ..." from 9.8 on); before, the title ends in
@@ -187,9 +147,9 @@ func (d *discovery) sshSessions() {
 		return
 	}
 	for _, path := range []string{"proc/net/tcp", "proc/net/tcp6"} {
-		for _, s := range sockets(d.read(path)) {
-			if title, ok := inodes[s.inode]; ok && s.state == established {
-				d.addr(s.remote.Addr(), SourceAdmin, "connection of "+title)
+		for _, s := range procnet.Parse(d.read(path)) {
+			if title, ok := inodes[s.Inode]; ok && s.State == procnet.Established {
+				d.addr(s.Remote.Addr(), SourceAdmin, "connection of "+title)
 			}
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"banmesh/internal/procnet"
 )
 
 // Options say where to look.
@@ -251,9 +253,9 @@ func (d *discovery) timeServers() {
 		}
 	}
 	for _, path := range []string{"proc/net/udp", "proc/net/udp6"} {
-		for _, s := range sockets(d.read(path)) {
-			if s.remote.Port() == 123 {
-				d.addr(s.remote.Addr(), SourceTime, "time server in use")
+		for _, s := range procnet.Parse(d.read(path)) {
+			if s.Remote.Port() == 123 {
+				d.addr(s.Remote.Addr(), SourceTime, "time server in use")
 			}
 		}
 	}

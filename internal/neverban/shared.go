@@ -18,6 +18,7 @@ const (
 	KindRelay    Kind = "relay"    // an exit of a relay
 	KindNAT      Kind = "nat"      // a carrier's translator
 	KindResolver Kind = "resolver" // a public name server
+	KindProxy    Kind = "proxy"    // a proxy that a person named
 )
 
 // Proxies says whether what comes from such an address was sent by somebody
@@ -31,6 +32,8 @@ func (k Kind) String() string {
 		return "an edge of a content delivery network"
 	case KindRelay:
 		return "an exit of a relay"
+	case KindProxy:
+		return "a proxy before the service"
 	case KindNAT:
 		return "a carrier's address translator"
 	case KindResolver:

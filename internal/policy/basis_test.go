@@ -137,7 +137,8 @@ func TestWeakEvidenceIsNoRuleToBanBy(t *testing.T) {
 }
 
 // Nothing that is weak bans, however much there is of it and whatever the rules
-// are, and adding it never lifts a ban.
+// are, and adding it never lifts a ban. What this operator's other nodes ban
+// without a kernel's word is no weak evidence to them.
 func TestNoAmountOfWeakEvidenceBans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, votes := drawPolicy(t), drawVotes(t)
@@ -149,7 +150,7 @@ func TestNoAmountOfWeakEvidenceBans(t *testing.T) {
 		}
 		var strong []Vote
 		for _, v := range votes {
-			if v.Basis != ban.BasisWeak {
+			if r := p.topics["sshd"]; v.Basis != ban.BasisWeak || r != nil && p.speaks(r, v.Operator) && v.unconfirmed() {
 				strong = append(strong, v)
 			}
 		}
@@ -189,4 +190,42 @@ func TestALaterEndBuysNothing(t *testing.T) {
 			t.Fatalf("%v, and with later ends %v", want, got)
 		}
 	})
+}
+
+// A service behind a proxy on another machine: no kernel confirms its log, and
+// this operator's other machines ban by it all the same.
+func TestAnUnconfirmedBanOfOnesOwnBansAndAStrangersDoesNot(t *testing.T) {
+	s := source(TopicSource{Ban: "any of everyone", Accept: true}, "alice")
+	self := op("dave")
+	s.Self = &self
+	p, err := Compile(s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unconfirmed := func(name string, change func(*Vote)) Vote {
+		v := with(vote(name, 0, day), ban.BasisWeak, 5)
+		v.Established = false
+		if change != nil {
+			change(&v)
+		}
+		return v
+	}
+	for claim, c := range map[string]struct {
+		vote Vote
+		want Action
+	}{
+		"own":                 {unconfirmed("dave", nil), Ban},
+		"a stranger's":        {unconfirmed("alice", nil), Ignore},
+		"what honest ones do": {unconfirmed("dave", func(v *Vote) { v.Class = ban.ClassScanWeak }), Watch},
+		"what was only seen":  {unconfirmed("dave", func(v *Vote) { v.Established = true }), Watch},
+		"held":                {unconfirmed("dave", func(v *Vote) { v.Held = true }), Watch},
+	} {
+		if got := p.Judge(Question{Topic: "sshd", Target: target, Votes: []Vote{c.vote}, Now: t0}); got.Action != c.want {
+			t.Errorf("%s: %v, want %v", claim, got, c.want)
+		}
+	}
+	q := Question{Topic: "sshd", Target: target, Votes: []Vote{unconfirmed("dave", nil)}, Now: t0, Guests: shieldOne(target)}
+	if got := p.Judge(q); got.Action == Ban {
+		t.Errorf("a guest is banned: %v", got)
+	}
 }

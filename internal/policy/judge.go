@@ -97,7 +97,11 @@ func (p *Policy) judgeSiblings(r *rules, q *Question, now int64, guest bool) (s 
 		action := Ban
 		switch why {
 		case ReasonNone, ReasonSecond, ReasonEvidence:
-		case ReasonWeak, ReasonHeld:
+		case ReasonWeak:
+			if v.Held || !v.unconfirmed() {
+				action = Watch
+			}
+		case ReasonHeld:
 			action = Watch
 		default:
 			continue
@@ -111,6 +115,14 @@ func (p *Policy) judgeSiblings(r *rules, q *Question, now int64, guest bool) (s 
 		}
 	}
 	return s
+}
+
+// unconfirmed says that a claim is weak for one reason alone: no kernel could
+// be asked for the connections. It is a ban where it was made, as of a service
+// behind a proxy on another machine; what was only seen is told where the kernel
+// confirmed it.
+func (v *Vote) unconfirmed() bool {
+	return v.Basis == ban.BasisWeak && !v.Established && v.Class != ban.ClassScanWeak
 }
 
 // judgePeers is the verdict of the other operators.

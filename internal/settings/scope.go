@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
@@ -186,12 +188,13 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 		}
 		scope.MaxConnections = uint32(*c.MaxConnections)
 	}
-	if d.Detect != nil && !d.Detect.Corroborate.IsZero() {
-		if len(scope.Ports) == 0 {
+	if d.Detect != nil && c.Corroborate != "off" {
+		remember := d.Detect.Corroborate.Duration()
+		if remember != 0 && len(scope.Ports) == 0 {
 			return scope, errors.New("corroborate: the topic names no port whose peers could be remembered; corroborate = \"off\" believes the log")
 		}
-		if kernel {
-			scope.Remember = d.Detect.Corroborate.Duration()
+		if kernel && len(scope.Ports) > 0 {
+			scope.Remember = cmp.Or(remember, DefaultRemember)
 		}
 	}
 	if scope.All && scope.MaxConnections == 0 && scope.Remember == 0 {
@@ -199,6 +202,11 @@ func scopeOf(d *topics.Definition, c config.Topic, f config.Firewall, observe bo
 	}
 	return scope, scope.Check()
 }
+
+// DefaultRemember is how long the kernel remembers the connections of a topic
+// whose definition does not say it: longer than a client can be silent before a
+// line is written of it, and than a log is read late.
+const DefaultRemember = time.Hour
 
 // Setup finds the traces of the enforcer that [firewall] names; sw is
 // the switch of one that has none in the kernel.

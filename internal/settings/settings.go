@@ -88,6 +88,9 @@ func Load(dir string) (*Settings, error) {
 	checkGuests(loaded.Guests, fault)
 	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)
 	checkNeverBan(loaded, fault)
+	if _, err := parseProxies(loaded.Proxy); err != nil {
+		fault("proxy", "%v", err)
+	}
 	s.leaveOutUnusable(own)
 	faults = append(faults, s.override(dir)...)
 	var refused []error

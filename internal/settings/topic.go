@@ -40,8 +40,12 @@ type Topic struct {
 	Definition *topics.Definition `json:"-"`
 	// Scope is which packets a ban in the topic drops.
 	Scope firewall.Scope `json:"-"`
-	// Corroborate says that a line counts only if the kernel saw its address.
-	Corroborate bool `json:"-"`
+	// Proxies are on other machines, before the topic's service.
+	Proxies Proxies `json:"-"`
+	// Web says that the service speaks HTTP, so that proxies may stand before it.
+	Web bool `json:"-"`
+	// Believed says that the operator wants the log believed as it is.
+	Believed bool `json:"-"`
 	// Reports says that programs of this machine may report offences.
 	Reports bool `json:"-"`
 }
@@ -110,7 +114,11 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 		// Remembering makes the kernel track connections, so only who asks pays.
 		t.Scope.Remember = 0
 	}
-	t.Corroborate = t.Detect && !d.Detect.Corroborate.IsZero()
+	t.Believed = c.Corroborate == "off"
+	t.Web = d.Protocol == topics.ProtocolHTTP || slices.ContainsFunc(webPorts, func(port uint16) bool { return slices.Contains(t.Scope.Ports, port) })
+	if err == nil {
+		t.Proxies, err = parseProxies(slices.Concat(s.config.Proxy, c.Proxy))
+	}
 	if t.Reports = on(c.Reports); t.Reports && !t.Detect {
 		return t, errors.New("reports: what is reported is counted where offenders are looked for: detect = true")
 	}
@@ -120,23 +128,13 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 // DefaultTopic is the one that a node detects without a configuration.
 const DefaultTopic ban.Topic = "sshd"
 
-// believe lets a topic's lines count without a question to the kernel. Then
-// nothing proves that they came over a connection of the address that they name,
-// and the bans are weak to others.
-func believe(x *topics.Detect) {
-	x.Corroborate, x.Established = span.Duration{}, false
-	for i := range x.Rules {
-		x.Rules[i].Established = nil
-	}
-}
-
 // override lays the configuration's keys of a topic over its definition.
 // The result holds a fault for each key that is wrong.
 func override(d *topics.Definition, c config.Topic) map[string]error {
 	faults := map[string]error{}
 	x := d.Detect
 	if x == nil {
-		if on(c.Detect) || c.MaxRetry != nil || c.GuestMaxRetry != nil || c.FindTime != "" || len(c.Files)+len(c.Journal)+len(c.Docker)+len(c.Syslog) > 0 || on(c.Stdin) || on(c.Reports) || c.Corroborate != "" {
+		if on(c.Detect) || c.MaxRetry != nil || c.GuestMaxRetry != nil || c.FindTime != "" || len(c.Files)+len(c.Journal)+len(c.Docker)+len(c.Syslog) > 0 || on(c.Stdin) || on(c.Reports) || c.Corroborate != "" || len(c.Proxy) > 0 {
 			faults["detect"] = errors.New("the topic's definition has no filter, so nothing in a log shows its offenders")
 		}
 		if c.BanTime != "" {
@@ -167,15 +165,16 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 		}
 	}
 	switch c.Corroborate {
-	case "":
-	case "off":
-		believe(x)
+	case "", "off":
 	default:
 		if err := x.Corroborate.UnmarshalText([]byte(c.Corroborate)); err != nil {
 			faults["corroborate"] = fmt.Errorf("%w; it is a time, or \"off\"", err)
 		} else if x.Corroborate.Duration() < time.Second {
 			faults["corroborate"] = errors.New("peers are remembered for a second or more; \"off\" asks nobody")
 		}
+	}
+	if _, err := parseProxies(c.Proxy); err != nil {
+		faults["proxy"] = err
 	}
 	for _, s := range c.IgnoreIP {
 		if _, err := ban.ParseTarget(s); err != nil {

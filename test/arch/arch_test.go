@@ -37,7 +37,8 @@ var mayImport = map[string][]string{
 	"internal/mqttguard":          {},
 	"internal/federation":         {"internal/ban", "internal/keys", "internal/mqttguard", "internal/store", "internal/wire"},
 	"internal/policy":             {"internal/ban", "internal/span", "internal/strict"},
-	"internal/neverban":           {"internal/ban"},
+	"internal/neverban":           {"internal/ban", "internal/procnet"},
+	"internal/procnet":            {},
 	"internal/ledger":             {"internal/ban", "internal/policy", "internal/store"},
 	"internal/firewall":           {"internal/ban", "internal/firewall/desired"},
 	"internal/firewall/desired":   {"internal/ban"},
@@ -62,7 +63,7 @@ var mayImport = map[string][]string{
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
 		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
-		"internal/settings", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
+		"internal/procnet", "internal/settings", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},
 	"cmd/agent": {
 		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/federation",

@@ -283,7 +283,7 @@ func TestOffencesReachTheAgentOrAreCounted(t *testing.T) {
 	a := newAgent(t)
 	c := open(t, client.Options{Socket: a.socket, Topics: everyTopic})
 	ip := netip.MustParseAddr("::ffff:192.0.2.7")
-	if !c.Report(client.Offence{Topic: "livepeer", IP: ip, Class: "scan", Established: true}) {
+	if !c.Report(client.Offence{Topic: "livepeer", IP: ip, Class: "scan"}) {
 		t.Fatal("the queue refuses the first offence")
 	}
 	for _, o := range []client.Offence{
@@ -297,7 +297,7 @@ func TestOffencesReachTheAgentOrAreCounted(t *testing.T) {
 	}
 	a.start()
 	eventually(t, "the agent knows the offence that waited for it", func() bool { return a.reported() == 1 })
-	if o := a.offences[0]; o.Target != ban.MustTarget("192.0.2.7") || o.Class != ban.ClassScan || !o.Established {
+	if o := a.offences[0]; o.Target != ban.MustTarget("192.0.2.7") || o.Class != ban.ClassScan {
 		t.Errorf("the agent was told %+v", o)
 	}
 	c.Report(client.Offence{Topic: "closed", IP: ip, Class: "scan"})
@@ -503,7 +503,7 @@ func TestFailedHandshakesAreReportedWithoutALog(t *testing.T) {
 	}
 	s.Close()
 	eventually(t, "both probes are known", func() bool { return a.reported() == 2 })
-	if o := a.offences[0]; o.Target != ban.MustTarget("127.0.0.1") || o.Class != ban.ClassScan || !o.Established {
+	if o := a.offences[0]; o.Target != ban.MustTarget("127.0.0.1") || o.Class != ban.ClassScan {
 		t.Errorf("the agent was told %+v", o)
 	}
 	if n := strings.Count(seen.String(), "http: TLS handshake error from 127.0.0.1:"); n != 3 {

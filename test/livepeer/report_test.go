@@ -42,12 +42,12 @@ func TestAProgramsReportsBanWhereTheOperatorOpenedATopic(t *testing.T) {
 	report(5, client.Offence{Topic: "nginx", IP: attacker, Class: "auth"})          // not opened
 	report(2, client.Offence{Topic: "nonsense", IP: attacker, Class: "auth"})       // not known
 	report(1, client.Offence{Topic: "sshd", Wallet: [20]byte{1}, Class: "exploit"}) // no wallet is banned by evidence
-	report(4, client.Offence{Topic: "sshd", IP: attacker, Class: "auth", Established: true})
+	report(4, client.Offence{Topic: "sshd", IP: attacker, Class: "auth"})
 	eventually(t, "the reports are answered", 30*time.Second, func() bool { s := c.Status(); return s.Reported == 4 && s.Dropped == refused })
 	if c.Banned(attacker) {
 		t.Fatal("four offences of five ban")
 	}
-	report(1, client.Offence{Topic: "sshd", IP: attacker, Class: "exploit", Established: true})
+	report(1, client.Offence{Topic: "sshd", IP: attacker, Class: "exploit"})
 	eventually(t, "the fifth bans, and the program knows it", 30*time.Second, func() bool { return c.Banned(attacker) })
 	var bans []control.Ban
 	if err := a.client.Get(t.Context(), "/v1/bans", nil, &bans); err != nil {

@@ -49,6 +49,7 @@ var (
 	NoSource       = Condition{"no-source", "No log is read, so nothing is detected.", control.SeverityHigh, `name the log in agent.toml: [topics.sshd] files = ["/var/log/auth.log"]`}
 	NoProof        = Condition{"no-corroboration", "A topic asks the kernel about connections, and the kernel cannot be asked: lines count here, and the bans go out as weak.", control.SeverityLow, `enforce with nftables, or say that the log is believed: corroborate = "off" in the topic`}
 	Uncorroborated = Condition{"uncorroborated", "Log lines named addresses that had no connection, and did not count.", control.SeverityLow, `agent explain-line; behind a proxy: corroborate = "off" in the topic`}
+	StrayPort      = Condition{"stray-port", "A service is at ports that its topic does not name: a ban does not close them, and the kernel cannot confirm its log.", control.SeverityHigh, "ports = [...] in the topic"}
 	Tainted        = Condition{"tainted", "Log lines that a client may have written whole did not count.", control.SeverityLow, "agent status; keep the service up to date"}
 	Stalled        = Condition{"stalled", "This node stood still, and weak log lines of that moment count for nobody.", control.SeverityLow, "look for the cause of the pause: memory, disk, a busy host"}
 	Undecided      = Condition{"pending", "Decisions could not be recorded and are kept.", control.SeverityHigh, "df -h; it is tried again by itself"}
@@ -84,7 +85,7 @@ func Conditions() []Condition {
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		GateDown, GateList, DenialsEnd, NeverBanFault, Pack,
-		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, NoProof, Uncorroborated, Tainted, Stalled, Undecided, DetectState,
+		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, Copied, Restarted,
 		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,

@@ -24,8 +24,8 @@ func (r reports) Report(ctx context.Context, o export.Offence) error {
 	case o.Target.Kind() == ban.KindWallet:
 		return fmt.Errorf("%w: wallets are denied by people alone", export.ErrUnwelcome)
 	}
-	err := r.s.o.Detection.Report(ctx, detect.Observation{Topic: o.Topic, Target: o.Target, Class: o.Class, Established: o.Established, At: o.At})
-	if errors.Is(err, detect.ErrNotDetected) || errors.Is(err, detect.ErrNotOneAddress) {
+	err := r.s.o.Detection.Report(ctx, detect.Observation{Topic: o.Topic, Target: o.Target, Class: o.Class, At: o.At})
+	if errors.Is(err, detect.ErrNotDetected) || errors.Is(err, detect.ErrNotOneAddress) || errors.Is(err, detect.ErrUnconfirmed) {
 		return fmt.Errorf("%w: %w", export.ErrUnwelcome, err)
 	}
 	return err

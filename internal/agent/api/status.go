@@ -108,7 +108,8 @@ const doubtFor = time.Hour
 func (s *Server) doubts(conf *settings.Settings, d detect.Status) (list []control.Warning) {
 	untracked := s.o.Firewall.Untracked()
 	for _, t := range conf.Topics() {
-		if !t.Corroborate || s.o.Firewall.Remembers() && t.Scope.Remember != 0 && untracked == nil {
+		wants := t.Detect && (t.Publish || !t.Definition.Detect.Corroborate.IsZero()) && !t.Believed && !(t.Scope.All && len(t.Scope.Ports) == 0)
+		if !wants || s.o.Firewall.Remembers() && t.Scope.Remembers() && untracked == nil {
 			continue
 		}
 		mode, why := s.o.Firewall.Enforcement()

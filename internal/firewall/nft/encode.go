@@ -145,6 +145,7 @@ func (want *ruleset) encodeObjects(t *transaction, table string, have *ruleset) 
 	for i, s := range want.sets {
 		if _, ok := have.set(s.name); !ok {
 			s.encode(t, table, uint32(i+1))
+			s.encodeMark(t, table)
 		}
 	}
 	for _, c := range want.chains {
@@ -244,6 +245,19 @@ func (s set) encode(t *transaction, table string, id uint32) {
 	if notes != nil {
 		t.attr(unix.NFTA_SET_USERDATA, notes)
 	}
+	t.end()
+}
+
+// encodeMark puts its mark into a set that was just created.
+func (s set) encodeMark(t *transaction, table string) {
+	if !s.marked {
+		return
+	}
+	list := t.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, table, s.name)
+	one := t.nest(unix.NFTA_LIST_ELEM)
+	t.value(unix.NFTA_SET_ELEM_KEY, make([]byte, s.key.size))
+	t.unnest(one)
+	t.unnest(list)
 	t.end()
 }
 

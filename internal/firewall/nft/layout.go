@@ -37,6 +37,9 @@ type set struct {
 	// or elements that the kernel adds.
 	fixed    bool
 	elements []element
+	// marked says that a new set gets one element, the key of zeros, which ends
+	// with the set's timeout: while it is there the set is younger than that.
+	marked bool
 }
 
 // A chain and its rules in order.

@@ -231,6 +231,42 @@ func (m *memory) read(k *kernel, remember time.Duration, set string) (*reading, 
 	return r, nil
 }
 
+// holds says whether a set of connections has any. Only newer kernels say how
+// many, so elsewhere it is read.
+func (m *memory) holds(k *kernel, remember time.Duration, set string) (bool, error) {
+	n, known, err := k.count(set)
+	if err != nil || known {
+		return n > 0, err
+	}
+	r, err := m.read(k, remember, set)
+	if err != nil {
+		return false, err
+	}
+	return len(r.by) > 0, nil
+}
+
+// Since implements [firewall.Memory].
+func (n *Firewall) Since(ctx context.Context, topic ban.Topic) (s firewall.Span, err error) {
+	err = n.memory.ask(ctx, topic, func(k *kernel, remember time.Duration) error {
+		for _, f := range families {
+			mark, err := n.memory.trace(k, remember, peersHead+string(topic)+f.suffix, make([]byte, f.addr.size))
+			if err != nil {
+				return err
+			}
+			if mark.Seen {
+				s.Begun = mark.Last
+			}
+			any, err := n.memory.holds(k, remember, connsHead+string(topic)+f.suffix)
+			if err != nil {
+				return err
+			}
+			s.Any = s.Any || any
+		}
+		return nil
+	})
+	return s, n.explainMemory(err)
+}
+
 // Forgotten implements [firewall.Memory].
 func (n *Firewall) Forgotten(ctx context.Context, topic ban.Topic) (packets uint64, err error) {
 	err = n.memory.ask(ctx, topic, func(k *kernel, _ time.Duration) error {

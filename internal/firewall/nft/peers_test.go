@@ -49,6 +49,9 @@ func TestTheKernelRemembersConnectionsAndTheirBytes(t *testing.T) {
 	h := testnet.Attach(t, "wan", []string{"10.9.0.1/24", "2001:db8:9::1/64"}, []string{"10.9.0.2/24", "10.9.0.3/24", "2001:db8:9::2/64"})
 	l := testnet.ListenTCP(t, "[::]:22")
 	n := remembering(t)
+	if s, err := n.Since(ctx, "sshd"); err != nil || s.Any {
+		t.Errorf("before anybody came: %+v, %v", s, err)
+	}
 	for _, v := range []struct{ from, to string }{{"10.9.0.2", "10.9.0.1:22"}, {"2001:db8:9::2", "[2001:db8:9::1]:22"}} {
 		addr := netip.MustParseAddr(v.from)
 		if got, err := n.Address(ctx, "sshd", addr); err != nil || got.Seen {
@@ -91,6 +94,9 @@ func TestTheKernelRemembersConnectionsAndTheirBytes(t *testing.T) {
 			t.Errorf("%s closed: %+v, %v", v.from, got, err)
 		}
 	}
+	if s, err := n.Since(ctx, "sshd"); err != nil || !s.Any || s.Begun.After(time.Now()) || time.Since(s.Begun) > time.Minute {
+		t.Errorf("it remembers since %+v, %v", s, err)
+	}
 	// A refused connection, whose peer sends nothing but a SYN, proves nothing.
 	h.Do(func() {
 		d := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP("10.9.0.3")}}
@@ -113,8 +119,13 @@ func TestTheKernelRemembersConnectionsAndTheirBytes(t *testing.T) {
 		}
 	}
 	// The next process knows them too, and the table is as it was.
+	since, err := n.Since(ctx, "sshd")
+	testnet.Must(t, err)
 	testnet.Must(t, n.Close())
 	n = remembering(t)
+	if s, err := n.Since(ctx, "sshd"); err != nil || !s.Any || s.Begun.Sub(since.Begun).Abs() > time.Second {
+		t.Errorf("a restart changes since when it remembers: %+v, %v; before %v", s, err, since)
+	}
 	if got, err := n.Address(ctx, "sshd", netip.MustParseAddr("10.9.0.2")); err != nil || got.Bytes < 300_500 {
 		t.Errorf("after a restart: %+v, %v", got, err)
 	}

@@ -81,7 +81,8 @@ func (r *ruleset) remember(s firewall.Scope, room uint32) rule {
 	for _, f := range families {
 		peers, conns, share, many := peersHead+topic+f.suffix, connsHead+topic+f.suffix, shareHead+topic+f.suffix, manyHead+topic+f.suffix
 		for _, x := range []set{
-			{name: peers, key: f.addr, size: room},
+			// No packet comes from the address of zeros.
+			{name: peers, key: f.addr, size: room, marked: true},
 			{name: conns, key: f.pair, size: room},
 			// Where more sources come than these hold, their connections are
 			// remembered without a limit of their own.

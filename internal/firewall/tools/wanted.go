@@ -215,6 +215,11 @@ func (forgetful) Connections(context.Context, ban.Topic, netip.Addr) ([]firewall
 	return nil, firewall.ErrNotRemembered
 }
 
+// Since implements [firewall.Memory].
+func (forgetful) Since(context.Context, ban.Topic) (firewall.Span, error) {
+	return firewall.Span{}, firewall.ErrNotRemembered
+}
+
 // Forgotten implements [firewall.Memory].
 func (forgetful) Forgotten(context.Context, ban.Topic) (uint64, error) {
 	return 0, firewall.ErrNotRemembered
