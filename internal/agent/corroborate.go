@@ -13,9 +13,9 @@ import (
 	"banmesh/internal/settings"
 )
 
-// silentFor is how long a connection can be silent before a line is written of
+// silentMost is how long a connection can be silent before a line is written of
 // it: servers give a client up after two to five minutes.
-const silentFor = 5 * time.Minute
+const silentMost = 5 * time.Minute
 
 // corroborated says whether the kernel remembers the connection that a line is
 // about: the one with the port that it names, else one of a size that the
@@ -86,7 +86,7 @@ func (e *enforcer) unseen(ctx context.Context, t settings.Topic, q detect.Questi
 	if err != nil {
 		return detect.ProofDenied, err
 	}
-	silent := min(silentFor, t.Scope.Remember/2)
+	silent := min(silentMost, t.Scope.Remember/2)
 	// A definition that asks by itself is about handshakes, which are as young as
 	// their lines.
 	strict := !t.Definition.Detect.Corroborate.IsZero()

@@ -1,12 +1,9 @@
 package agent
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +14,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
+	"banmesh/internal/procnet"
 	"banmesh/internal/settings"
 	"banmesh/topics"
 )
@@ -161,40 +159,12 @@ func (p *portOwners) warnings() (list []control.Warning) {
 
 // listeners gives the users that listen on TCP, by port.
 func listeners() (map[uint16][]uint32, error) {
+	sockets, err := procnet.TCP("/")
 	all := map[uint16][]uint32{}
-	for _, name := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
-		f, err := os.Open(name)
-		if err != nil {
-			continue // a kernel without IPv6
-		}
-		err = readListeners(f, all)
-		f.Close()
-		if err != nil {
-			return all, fmt.Errorf("reading %s: %w", name, err)
+	for _, x := range sockets {
+		if x.State == procnet.Listening {
+			all[x.Local.Port()] = append(all[x.Local.Port()], x.User)
 		}
 	}
-	return all, nil
-}
-
-// readListeners reads a table of proc_net_tcp(5).
-func readListeners(r io.Reader, all map[uint16][]uint32) error {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		const listening = "0A"
-		f := strings.Fields(lines.Text())
-		if len(f) < 8 || f[3] != listening {
-			continue
-		}
-		_, port, _ := strings.Cut(f[1], ":")
-		n, err := strconv.ParseUint(port, 16, 16)
-		if err != nil {
-			continue
-		}
-		uid, err := strconv.ParseUint(f[7], 10, 32)
-		if err != nil {
-			continue
-		}
-		all[uint16(n)] = append(all[uint16(n)], uint32(uid))
-	}
-	return lines.Err()
+	return all, err
 }

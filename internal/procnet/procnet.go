@@ -18,6 +18,7 @@ type Socket struct {
 	Local, Remote netip.AddrPort
 	// State is the kernel's number of it, in hexadecimal.
 	State string
+	User  uint32 // who made it
 	Inode string
 }
 
@@ -36,8 +37,9 @@ func Parse(b []byte) (list []Socket) {
 		}
 		local, ok1 := address(f[1])
 		remote, ok2 := address(f[2])
-		if ok1 && ok2 {
-			list = append(list, Socket{local, remote, f[3], f[9]})
+		user, err := strconv.ParseUint(f[7], 10, 32)
+		if ok1 && ok2 && err == nil {
+			list = append(list, Socket{local, remote, f[3], uint32(user), f[9]})
 		}
 	}
 	return list
