@@ -169,6 +169,8 @@ func explain(err error) error {
 		return cli.Hint(err, "move the file away and start again: bans stay, logs are read from their last findtime on, and offenders are counted anew")
 	case errors.Is(err, keys.ErrOtherMachine):
 		return otherMachine(err)
+	case errors.Is(err, keys.ErrMachineFile):
+		return cli.Hint(err, "`agent key node move` says that the keys are this machine's, where no other writes with them")
 	case errors.Is(err, keys.ErrKeyMode):
 		return cli.Hint(err, "chmod 600 the file; if somebody else may have read it, `agent key node rotate`")
 	case errors.Is(err, keys.ErrKeyFile):

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"banmesh/internal/control"
@@ -15,7 +16,7 @@ import (
 func TestANodeOnACopyOfItsStateIsAnotherNode(t *testing.T) {
 	n := newNode(t, quiet)
 	n.stop()
-	n.machine = "one"
+	n.machine = strings.Repeat("1", 32)
 	n.start()
 	status := func() (s control.Status) {
 		t.Helper()
@@ -30,7 +31,7 @@ func TestANodeOnACopyOfItsStateIsAnotherNode(t *testing.T) {
 		t.Errorf("on its own machine: %+v", one.Warnings)
 	}
 	n.stop()
-	n.machine = "two"
+	n.machine = strings.Repeat("2", 32)
 	n.start()
 	two := status()
 	if two.Node == one.Node || two.Operator != one.Operator || !slices.ContainsFunc(two.Warnings, copied) {
@@ -45,7 +46,7 @@ func TestANodeOnACopyOfItsStateIsAnotherNode(t *testing.T) {
 	if err := os.Remove(filepath.Join(n.dir, "state", "operator.key")); err != nil {
 		t.Fatal(err)
 	}
-	err := Run(context.Background(), Options{ConfigDir: filepath.Join(n.dir, "config"), StateDir: filepath.Join(n.dir, "state"), Socket: filepath.Join(n.dir, "s"), Machine: "three"})
+	err := Run(context.Background(), Options{ConfigDir: filepath.Join(n.dir, "config"), StateDir: filepath.Join(n.dir, "state"), Socket: filepath.Join(n.dir, "s"), Machine: strings.Repeat("3", 32)})
 	if !errors.Is(err, keys.ErrOtherMachine) {
 		t.Errorf("%v", err)
 	}

@@ -23,6 +23,18 @@ const machineFile = "machine"
 // ErrOtherMachine says that the keys are those of another machine.
 var ErrOtherMachine = errors.New("these keys are another machine's: two machines must not write with one key")
 
+// ErrMachineFile says that it cannot be read whose keys these are.
+var ErrMachineFile = errors.New("the mark of the machine is damaged")
+
+// isMark says whether a text is one of [Machine].
+func isMark(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == markSize
+}
+
+// markSize is the length of a machine's mark, in bytes.
+const markSize = 16
+
 // Machine tells this machine from a copy of it: a hash of its machine-id, which
 // itself is to be told to nobody (machine-id(5)). It is "" where nothing lasts
 // that tells machines apart: without a machine-id, and in a container, whose
@@ -45,7 +57,7 @@ func Machine(root string, getenv func(string) string) string {
 		}
 		sum := hmac.New(sha256.New, []byte(id))
 		sum.Write([]byte("banmesh keys 1"))
-		return hex.EncodeToString(sum.Sum(nil)[:16])
+		return hex.EncodeToString(sum.Sum(nil)[:markSize])
 	}
 	return ""
 }
@@ -67,6 +79,8 @@ func (id *Identity) Bind(machine string, now time.Time) (copied bool, err error)
 	switch before := strings.TrimSpace(string(b)); {
 	case before == machine:
 		return false, nil
+	case before != "" && !isMark(before):
+		return false, fmt.Errorf("%s: %w", path, ErrMachineFile)
 	case before != "":
 		if !id.HasRoot() {
 			return false, fmt.Errorf("%s: %w", path, ErrOtherMachine)

@@ -2,12 +2,16 @@ package keys
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
+
+// mark is that of a machine of the tests.
+func mark(name string) string { return fmt.Sprintf("%032x", name) }
 
 func place(t *testing.T, root, name, text string) {
 	t.Helper()
@@ -71,27 +75,32 @@ func TestACopyOfAMachineWritesWithAKeyOfItsOwn(t *testing.T) {
 	}
 	first := id.Node()
 	bind("", false) // tied to nothing
-	bind("one", false)
-	bind("one", false)
+	bind(mark("one"), false)
+	bind(mark("one"), false)
 	bind("", false) // in a container
 	if id.Node() != first {
 		t.Error("the key changed on its own machine")
 	}
-	bind("two", true)
+	bind(mark("two"), true)
 	second := id.Node()
 	card, _ := id.Card()
 	if second == first || card.Certifies(id.NodeKey(), now) != nil || !card.Knows(first) || len(card.Revocations) != 0 {
 		t.Errorf("node %s after %s, card %+v", second, first, card)
 	}
-	bind("two", false)
+	bind(mark("two"), false)
 	if id, err = Load(dir); err != nil || id.Node() != second {
 		t.Errorf("%v after a restart, %v", id.Node(), err)
 	}
+	// A mark that is damaged is nobody's: it makes no new key.
+	place(t, dir, machineFile, "one")
+	if _, err := id.Bind(mark("two"), now); !errors.Is(err, ErrMachineFile) || id.Node() != second {
+		t.Errorf("a damaged mark: %v", err)
+	}
 	// A move is said so, and keeps the key.
-	if err := Move(dir, "three"); err != nil {
+	if err := Move(dir, mark("three")); err != nil {
 		t.Fatal(err)
 	}
-	bind("three", false)
+	bind(mark("three"), false)
 	if id.Node() != second {
 		t.Error("a move changed the key")
 	}
@@ -102,7 +111,7 @@ func TestACopyOfAMachineWritesWithAKeyOfItsOwn(t *testing.T) {
 	if id, err = Load(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := id.Bind("four", now); !errors.Is(err, ErrOtherMachine) || id.Node() != second {
+	if _, err := id.Bind(mark("four"), now); !errors.Is(err, ErrOtherMachine) || id.Node() != second {
 		t.Errorf("without the root key: %v", err)
 	}
 }
@@ -128,10 +137,10 @@ func TestABackupIsPutBackWholeOrNotAtAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Bind("new", now); err != nil {
+	if _, err := other.Bind(mark("new"), now); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Restore(dir, copied, "new")
+	r, err := Restore(dir, copied, mark("new"))
 	if err != nil || r.Node != id.Node() || r.Operator != id.Operator() || len(r.Files) != 3 || len(r.Kept) != 3 {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -139,7 +148,7 @@ func TestABackupIsPutBackWholeOrNotAtAll(t *testing.T) {
 	if err != nil || back.Node() != id.Node() || !back.HasRoot() {
 		t.Fatalf("%v", err)
 	}
-	if copied, err := back.Bind("new", now); err != nil || copied {
+	if copied, err := back.Bind(mark("new"), now); err != nil || copied {
 		t.Errorf("a restored backup is a move: %v, %v", copied, err)
 	}
 	for _, kept := range r.Kept {
@@ -148,7 +157,7 @@ func TestABackupIsPutBackWholeOrNotAtAll(t *testing.T) {
 		}
 	}
 	// Again, nothing changes.
-	if r, err := Restore(dir, copied, "new"); err != nil || len(r.Kept) != 0 {
+	if r, err := Restore(dir, copied, mark("new")); err != nil || len(r.Kept) != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// A copy that is damaged, or of two operators, is refused before anything is
@@ -170,7 +179,7 @@ func TestABackupIsPutBackWholeOrNotAtAll(t *testing.T) {
 			t.Fatal(err)
 		}
 		harm(from)
-		if _, err := Restore(dir, from, "new"); err == nil || !strings.Contains(err.Error(), from) {
+		if _, err := Restore(dir, from, mark("new")); err == nil || !strings.Contains(err.Error(), from) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if now, err := os.ReadFile(filepath.Join(dir, nodeKeyFile)); err != nil || string(now) != string(before) {
