@@ -269,14 +269,15 @@ func TestOnlyWholeMessagesOfHandshakesAreEvidence(t *testing.T) {
 	const at = "http: TLS handshake error from "
 	for message, want := range map[string]string{
 		at + "192.0.2.7:51234: tls: first record does not look like a TLS handshake\n": "192.0.2.7 scan",
-		at + "[2001:db8::7]:51234: client sent an HTTP request to an HTTPS server\n":   "2001:db8::7 scan",
+		at + "[2001:db8::7]:51234: tls: unsupported SSLv2 handshake received\n":        "2001:db8::7 scan",
+		at + "192.0.2.7:51234: client sent an HTTP request to an HTTPS server\n":       "",
 		at + "192.0.2.7:51234: tls: client offered only unsupported versions: [301]\n": "192.0.2.7 scan-weak",
 		at + "192.0.2.7:51234: EOF\n":                                                    "",
 		at + "192.0.2.7:51234: remote error: tls: bad certificate\n":                     "",
-		at + "192.0.2.7: client sent an HTTP request to an HTTPS server\n":               "",
-		"x\n" + at + "192.0.2.7:1: client sent an HTTP request to an HTTPS server\n":     "",
+		at + "192.0.2.7: tls: unsupported SSLv2 handshake received\n":                    "",
+		"x\n" + at + "192.0.2.7:1: tls: unsupported SSLv2 handshake received\n":          "",
 		"http: panic serving " + at + "192.0.2.7:1: client sent an HTTP request to an\n": "",
-		at + "192.0.2.7:1: client sent an HTTP request to an HTTPS server, more\n":       "",
+		at + "192.0.2.7:1: tls: unsupported SSLv2 handshake received, more\n":            "",
 	} {
 		peer, class, ok := readHandshake(message)
 		got := ""

@@ -13,7 +13,8 @@ import (
 //
 //	server.ErrorLog = log.New(bans.ErrorLog("livepeer", os.Stderr), "", 0)
 //
-// A handshake that ends early is no evidence: honest clients leave it, too.
+// A handshake that ends early is no evidence, nor is HTTP on the TLS port: honest
+// clients and monitors leave both.
 func (c *Client) ErrorLog(topic string, next io.Writer) io.Writer {
 	return &errorLog{c, topic, next}
 }
@@ -41,7 +42,6 @@ var handshakes = []struct{ reason, class string }{
 	{"tls: first record does not look like a TLS handshake", "scan"},
 	{"tls: unsupported SSLv2 handshake received", "scan"},
 	{"tls: oversized record received with length ", "scan"},
-	{"client sent an HTTP request to an HTTPS server", "scan"},
 	{"tls: client offered only unsupported versions: ", "scan-weak"},
 	{"tls: no cipher suite supported by both client and server", "scan-weak"},
 	{"tls: no cipher suite supported by both client and server; ", "scan-weak"},

@@ -489,7 +489,7 @@ func TestFailedHandshakesAreReportedWithoutALog(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
 	s.Config.ErrorLog = log.New(c.ErrorLog("livepeer", &seen), "", 0)
 	s.StartTLS()
-	for _, garbage := range []string{"SSH-2.0-probe\r\n", "GET / HTTP/1.0\r\n\r\n", ""} {
+	for _, garbage := range []string{"SSH-2.0-probe\r\n", "SSH-2.0-again\r\n", ""} {
 		conn, err := net.Dial("tcp", s.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)

@@ -70,7 +70,7 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 		class       string
 	}{
 		{"another protocol", tls(1, peer, "tls: first record does not look like a TLS handshake"), 3, "scan"},
-		{"HTTP on the TLS port", tls(1, peer, "client sent an HTTP request to an HTTPS server"), 3, "scan"},
+		{"HTTP on the TLS port", tls(1, peer, "client sent an HTTP request to an HTTPS server"), 0, ""},
 		{"another protocol inside TLS", at + "http2: server: error reading preface from client " + peer + `: bogus greeting "GET / HTTP/1.1\r\nHost: x"`, 3, "scan"},
 		{"an old TLS", tls(1, peer, "tls: client offered only unsupported versions: [301]"), 5, "scan"},
 		{"no common cipher", tls(1, peer, "tls: no cipher suite supported by both client and server; client offered: [5]"), 5, "scan"},
@@ -143,15 +143,15 @@ func TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow(t *testing.T) {
 	}
 }
 
-// TestBareEndsAloneBanNobody is for monitors of every pace and for gateways of
+// TestMonitorsAloneBanNobody is for monitors of every pace and kind and for gateways of
 // a node that stood still: what honest clients leave, however often, says
 // nothing about them.
-func TestBareEndsAloneBanNobody(t *testing.T) {
+func TestMonitorsAloneBanNobody(t *testing.T) {
 	t.Parallel()
 	shipped := topic(t, t.TempDir(), "livepeer")
 	start := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
-	for _, every := range []int{2, 10, 60, 300} {
-		for _, reason := range []string{eof, reset("203.0.113.77:4711")} {
+	for _, every := range []int{2, 10, 60, 300, 600} {
+		for _, reason := range []string{eof, reset("203.0.113.77:4711"), "client sent an HTTP request to an HTTPS server"} {
 			var lines []string
 			for at := 0; at < 7200; at += every {
 				lines = append(lines, fmt.Sprintf("%s http: TLS handshake error from 203.0.113.77:%d: %s", start.Add(time.Duration(at)*time.Second).Format("2006/01/02 15:04:05"), 20000+at, reason))
