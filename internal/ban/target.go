@@ -145,13 +145,13 @@ func (t Target) Prefix() (p netip.Prefix, ok bool) {
 func (t Target) Wallet() (w [20]byte, ok bool) { return t.wallet, t.kind == KindWallet }
 
 // String gives the shortest form: an address without a length, a prefix, or
-// "0x" and lower-case hex. [ParseTarget] reads it back.
+// a wallet in the spelling of EIP-55. [ParseTarget] reads it back.
 func (t Target) String() string {
 	switch t.kind {
 	case KindNone:
 		return "none"
 	case KindWallet:
-		return "0x" + hex.EncodeToString(t.wallet[:])
+		return FormatWallet(t.wallet)
 	case KindAddr4, KindAddr6:
 		return t.prefix.Addr().String()
 	}

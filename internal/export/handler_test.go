@@ -59,7 +59,7 @@ func get(t *testing.T, url string, header ...string) (int, http.Header, string) 
 func TestCheckAnswersAProxyByStatus(t *testing.T) {
 	table := at(
 		entry("192.0.2.0/24", "sshd", time.Hour),
-		entry("0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed", "broadcaster-addresses", time.Hour),
+		entry("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "broadcaster-addresses", time.Hour),
 	)
 	_, plain := serve(t, Options{Bans: table})
 	_, proxied := serve(t, Options{Bans: table, ClientHeader: "X-Forwarded-For", TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}})
@@ -75,12 +75,12 @@ func TestCheckAnswersAProxyByStatus(t *testing.T) {
 		{"in another topic", plain + "/v1/check?ip=192.0.2.7&topic=spam", "", 200},
 		{"in one of two topics", plain + "/v1/check?ip=192.0.2.7&topic=spam&topic=sshd", "", 403},
 		{"a wallet, EIP-55", plain + "/v1/check?wallet=0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "", 403},
-		{"a wallet, lower case", plain + "/v1/check?wallet=0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed", "", 403},
-		{"another wallet", plain + "/v1/check?wallet=0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaee", "", 200},
+		{"a wallet, lower case", plain + "/v1/check?wallet=0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "", 403},
+		{"another wallet", plain + "/v1/check?wallet=0x5Aaeb6053f3e94c9B9a09F33669435e7EF1BeAee", "", 200},
 		{"no address", plain + "/v1/check?ip=localhost", "", 400},
 		{"a prefix", plain + "/v1/check?ip=192.0.2.0/24", "", 400},
 		{"an address for a wallet", plain + "/v1/check?wallet=192.0.2.7", "", 400},
-		{"two questions", plain + "/v1/check?ip=192.0.2.7&wallet=0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed", "", 400},
+		{"two questions", plain + "/v1/check?ip=192.0.2.7&wallet=0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "", 400},
 		{"a bad topic", plain + "/v1/check?ip=192.0.2.7&topic=A/B", "", 400},
 		{"nothing asked", plain + "/v1/check", "", 400},
 		{"a header that nobody configured", plain + "/v1/check", "192.0.2.7", 400},
@@ -120,10 +120,10 @@ func TestListsAreSortedFilteredAndCached(t *testing.T) {
 		entry("192.0.2.7", "spam", time.Hour),
 		entry("2001:db8::/64", "sshd", time.Hour),
 		entry("198.51.100.0/24", "spam", 90*time.Minute),
-		entry("0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed", "broadcaster-addresses", time.Hour),
+		entry("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "broadcaster-addresses", time.Hour),
 	)
 	_, url := serve(t, Options{Bans: table})
-	const wallet = "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed\n"
+	const wallet = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed\n"
 	for path, want := range map[string]string{
 		"/v1/bans.txt":                        "192.0.2.7\n2001:db8::/64\n198.51.100.0/24\n",
 		"/v1/bans.txt?kind=ipv4":              "192.0.2.7\n198.51.100.0/24\n",
@@ -341,7 +341,7 @@ func TestReportsAreReadStrictly(t *testing.T) {
 
 func FuzzAReportIsReadOrRefused(f *testing.F) {
 	f.Add(`{"offences":[{"topic":"livepeer","target":"192.0.2.7","class":"scan","age_ms":1000}]}`)
-	f.Add(`{"offences":[{"topic":"a","target":"0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed","class":"payment"}]}`)
+	f.Add(`{"offences":[{"topic":"a","target":"0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed","class":"payment"}]}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		list, err := readReport(strings.NewReader(body), start)
 		if err == nil && (len(list) == 0 || len(list) > maxOffences) {

@@ -41,7 +41,7 @@ func TestACheckFindsEveryBanAroundATarget(t *testing.T) {
 		entry("198.51.100.0/25", "sshd", time.Hour),
 		entry("2001:db8:1:2::/64", "sshd", time.Hour),
 		entry("2001:db8::/32", "spam", time.Hour),
-		entry("0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed", "broadcaster-addresses", time.Hour),
+		entry("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "broadcaster-addresses", time.Hour),
 		entry("203.0.113.9", "sshd", -time.Second), // over already
 	)
 	for asked, want := range map[string][]string{
@@ -55,8 +55,8 @@ func TestACheckFindsEveryBanAroundATarget(t *testing.T) {
 		"2001:db8:1:2::9":     {"2001:db8:1:2::/64 sshd", "2001:db8::/32 spam"},
 		"2001:db8:1:3::9":     {"2001:db8::/32 spam"},
 		"2001:db9::1":         nil,
-		"0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed": {"0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed broadcaster-addresses"},
-		"0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaee": nil,
+		"0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed": {"0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed broadcaster-addresses"},
+		"0x5Aaeb6053f3e94c9B9a09F33669435e7EF1BeAee": nil,
 	} {
 		var got []string
 		for _, m := range table.Check(ban.MustTarget(asked)) {

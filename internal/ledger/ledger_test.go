@@ -102,10 +102,10 @@ func TestOwnBansSurviveAKill(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.must(w.BanLocal("sshd", claim("198.51.100.1", time.Hour), Evidence{By: "sshd", Sample: "Failed password"}))
 	w.must(w.BanLocal("sshd", claim("2001:db8:1::/64", 2*time.Hour), Evidence{}))
-	w.must(w.BanLocal("denied", claim("0xabcdefabcdefabcdefabcdefabcdefabcdefabcd", 3*time.Hour), Evidence{}))
+	w.must(w.BanLocal("denied", claim("0xABcdEFABcdEFabcdEfAbCdefabcdeFABcDEFabCD", 3*time.Hour), Evidence{}))
 	w.must(w.BanLocal("sshd", claim("203.0.113.0/24", time.Hour), Evidence{}))
 	want := []string{
-		"denied 0xabcdefabcdefabcdefabcdefabcdefabcdefabcd 3h0m0s",
+		"denied 0xABcdEFABcdEFabcdEfAbCdefabcdeFABcDEFabCD 3h0m0s",
 		"sshd 198.51.100.1 1h0m0s", "sshd 2001:db8:1::/64 2h0m0s", "sshd 203.0.113.0/24 1h0m0s",
 	}
 	w.wantDesired(want...)

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"strings"
 
-	"golang.org/x/crypto/sha3"
+	"banmesh/internal/ban"
 )
 
 // OrchestratorTopic is the topic of orchestrators that gateways do not use. All
@@ -58,28 +58,8 @@ func Parse(s string) (w [20]byte, err error) {
 	return w, nil
 }
 
-// Format gives the EIP-55 spelling: a letter is a capital where the same
-// digit of the Keccak-256 hash of the lower-case text is 8 or more.
-// https://eips.ethereum.org/EIPS/eip-55
-func Format(w [20]byte) string {
-	var text [Text]byte
-	copy(text[:], "0x")
-	hex.Encode(text[2:], w[:])
-	hash := sha3.NewLegacyKeccak256()
-	hash.Write(text[2:])
-	var sum [32]byte
-	hash.Sum(sum[:0])
-	for i := 2; i < Text; i++ {
-		digit := sum[(i-2)/2] >> 4
-		if i%2 == 1 {
-			digit = sum[(i-2)/2] & 0xf
-		}
-		if text[i] >= 'a' && digit >= 8 {
-			text[i] -= 'a' - 'A'
-		}
-	}
-	return string(text[:])
-}
+// Format gives the EIP-55 spelling. https://eips.ethereum.org/EIPS/eip-55
+func Format(w [20]byte) string { return ban.FormatWallet(w) }
 
 // isName says whether a text looks like an ENS name or another word that
 // people use for an address, rather than like a mistyped address.

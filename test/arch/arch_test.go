@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 	"internal/firewall/testnet":   {"internal/ban"},
 	"internal/honeyport":          {},
 	"internal/guests":             {"internal/ban"},
-	"internal/wallet":             {},
+	"internal/wallet":             {"internal/ban"},
 	"internal/wallet/signedlist":  {"internal/ban", "internal/wallet", "internal/wholefile"},
 	"internal/export":             {"internal/ban", "internal/printable"},
 	"internal/gate":               {"internal/wallet", "internal/wholefile"},
@@ -89,7 +89,6 @@ var onlyIn = map[string][]string{
 	"github.com/fsnotify/fsnotify":        {"internal/detect"},
 	"github.com/coreos/go-systemd/v22":    {"cmd/gate", "internal/agent", "internal/broker"},
 	"github.com/prometheus/client_golang": {"internal/agent/api", "internal/broker"},
-	"golang.org/x/crypto/sha3":            {"internal/wallet"},
 	"github.com/klauspost/compress":       {"internal/detect"},
 	"banmesh/internal/store":              {"cmd/agent", "internal/agent", "internal/broker", "internal/federation", "internal/ledger"},
 	"os/exec":                             {"cmd/agent", "internal/detect", "internal/firewall/nft", "internal/firewall/testnet", "internal/firewall/tools"}, // the last asks a running fail2ban for its bans
