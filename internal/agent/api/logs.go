@@ -152,7 +152,7 @@ func permissionFixFor(name, path string) string {
 		}
 	}
 	if right == "r" && filepath.IsAbs(path) {
-		return fmt.Sprintf("setfacl -m u:%s:r %s; a log that rotates: docs/recipes.md, Logs of root", name, path)
+		return fmt.Sprintf("setfacl -m u:%s:r %s  # a log that rotates: docs/recipes.md, Logs of root", name, path)
 	}
 	return fmt.Sprintf("setfacl -m u:%s:%s %s", name, right, path)
 }
