@@ -10,7 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/control"
+	"banmesh/internal/detect"
+	"banmesh/internal/neverban"
+	"banmesh/internal/settings"
 )
 
 // A site behind a CDN whose web server logs the CDN's edges must not cut itself
@@ -58,5 +62,75 @@ func TestAnEdgeThatAWebServerNamesIsHeldAndExplained(t *testing.T) {
 	}
 	if len(n.explain("45.1.1.1").Held) != 0 {
 		t.Error("who is no proxy is held")
+	}
+}
+
+// Whether proxies may stand before a service is a property of its topic: what it
+// speaks, and not the number of its port. The operator's own lists count as the
+// shipped one does, and who is behind a carrier's translator is banned here.
+func TestWhoIsHeldDependsOnWhatAServiceSpeaksAndOnTheKindOfAddress(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	definition := func(name, protocol, port string) string {
+		return fmt.Sprintf("name = %q\ntitle = \"x\"\ntarget = \"ip\"\nprotocol = %q\n[detect]\nmaxretry = 1\nfindtime = \"1m\"\nbantime = \"1m\"\n[[detect.rule]]\nclass = \"auth\"\nregex = ['^no <ADDR>$']\n[enforce]\nports = [%q]\nprotocols = [\"tcp\"]\n", name, protocol, port)
+	}
+	for name, text := range map[string]string{
+		"agent.toml":          "proxy = [\"192.0.2.10\"]\n[topics.door]\nproxy = [\"192.0.2.11\"]\n",
+		"topics.d/shop.toml":  definition("shop", "http", "9000"),
+		"topics.d/door.toml":  definition("door", "", "9001"),
+		"topics.d/site.toml":  definition("site", "", "8443"),
+		"shared.d/ours.list":  "[cdn] Our own edges\n203.0.113.0/24\n[nat] Our carrier\n198.51.100.0/24\n",
+		"shared.d/other.list": "192.0.2.99 # of no kind\n",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := settings.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := neverban.NewSet(s.Shared(time.Now()))
+	p := &proxies{settings: func() *settings.Settings { return s }, inside: shared.Inside, now: time.Now}
+	for _, c := range []struct {
+		topic   ban.Topic
+		address string
+		kind    string // "" is banned
+	}{
+		{"shop", "18.160.0.1", "cdn"},
+		{"shop", "23.33.0.1", "cdn"},
+		{"shop", "151.101.1.1", "cdn"},
+		{"shop", "203.0.113.7", "cdn"},
+		{"shop", "2a02:26f7::/64", "relay"},
+		{"shop", "2600:1400:7::/64", "cdn"},
+		{"site", "18.160.0.1", "cdn"},
+		{"door", "18.160.0.1", ""},
+		{"door", "203.0.113.7", ""},
+		{"shop", "198.51.100.7", ""},
+		{"shop", "100.64.0.1", ""},
+		{"shop", "192.0.2.99", ""},
+		{"shop", "8.8.8.8", ""},
+		{"shop", "45.1.1.1", ""},
+		{"shop", "192.0.2.10", "proxy"},
+		{"door", "192.0.2.10", "proxy"},
+		{"door", "192.0.2.11", "proxy"},
+		{"shop", "192.0.2.11", ""},
+	} {
+		h, held, _ := p.hold(detect.Decision{Topic: c.topic, Target: ban.MustTarget(c.address), Hits: 1, Last: time.Now()})
+		if held != (c.kind != "") || h.Kind != c.kind {
+			t.Errorf("%s in %s: held %t as %q, want %q", c.address, c.topic, held, h.Kind, c.kind)
+		}
+	}
+	for _, bad := range []string{"proxy = [\"example.org\"]\n", "[topics.sshd]\nproxy = [\"nat\"]\n"} {
+		if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := settings.Load(dir); err == nil || !strings.Contains(err.Error(), "proxy") {
+			t.Errorf("%q: %v", bad, err)
+		}
 	}
 }
