@@ -109,6 +109,9 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 		for n := 1; n <= 40 && made == 0; n++ {
 			// A second each: what one address leaves within one is one thing.
 			lines = append(lines, strings.NewReplacer(" 08:19:01 ", fmt.Sprintf(" 08:19:%02d ", n), " 08:19:58 ", fmt.Sprintf(" 08:19:%02d ", n)).Replace(c.line))
+			if n < c.lines-1 || c.lines == 0 && n < 40 {
+				continue // only where it is decided
+			}
 			if got := replay(t, shipped, lines...); len(got) > 0 {
 				made, class = n, strings.Fields(got[0])[1]
 			}

@@ -126,7 +126,8 @@ func TestADenialOfOneOperatorIsEnforcedAtAnothersGate(t *testing.T) {
 	a := newNode(t, "A", fmt.Sprintf("[embedded_broker]\nenabled = true\nlisten = %q\n[topics.%s]\npublish = true\n", broker, walletTopic))
 	b := newNode(t, "B", fmt.Sprintf("[[brokers]]\nurl = \"tcp://%s\"\n", broker))
 	file := filepath.Join(b.dir, "gate", "wallets")
-	m := &Manager{Program: build(t, "gate"), File: file, Log: &b.out}
+	var said bytes.Buffer // the gate's words
+	m := &Manager{Program: build(t, "gate"), File: file, Log: &said}
 	gateAddress, err := StartManager(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)

@@ -84,7 +84,10 @@ func run(ctx context.Context, count, calls int) error {
 	if err := measureCalls(url, count, calls); err != nil {
 		return err
 	}
-	return torment(ctx, m, url, file, whole)
+	if err := torment(ctx, m, url, file, whole); err != nil {
+		return err
+	}
+	return withAgent(ctx, dir, program)
 }
 
 // measureLookup times the look into the list in this process: the clock is read
