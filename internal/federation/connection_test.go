@@ -53,8 +53,11 @@ func TestAnAuthorWhoseMessagesNobodyAcknowledgesSaysSo(t *testing.T) {
 	b.stalls.Store(&stalled)
 	alice.say("sshd", "192.0.2.1", "192.0.2.2")
 	await(t, "a message without an answer", func() bool { return alice.s.Brokers()[0].Unanswered > 0 })
-	if got := alice.status(f).Status; got != StatusWriting {
-		t.Errorf("at once: %s", got)
+	now := time.Now()
+	for since, want := range map[time.Duration]bool{time.Second: false, unansweredAfter: false, unansweredAfter + time.Second: true} {
+		if got := (BrokerStatus{Unanswered: 1, UnansweredSince: now.Add(-since)}).unanswered(now); got != want {
+			t.Errorf("after %v: %v", since, got)
+		}
 	}
 	later.Store(int64(unansweredAfter + time.Second))
 	if got := alice.status(f).Status; got != StatusUnanswered {
