@@ -62,3 +62,45 @@ func TestTheFilesThatTheMapNamesAreThere(t *testing.T) {
 		t.Errorf("docs/architecture.md names only %d files: the walks are gone", named)
 	}
 }
+
+// A document that names a test of a defence stands for it: the test is there.
+func TestTheTestsThatDocumentsNameAreThere(t *testing.T) {
+	there := map[string]bool{}
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, m := range testName.FindAllStringSubmatch(string(b), -1) {
+			there[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, path := range documents {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range namedTest.FindAllStringSubmatch(string(b), -1) {
+			if named++; !there[m[1]] {
+				t.Errorf("%s names %s, which is no test: name the one that holds it now", filepath.Base(path), m[1])
+			}
+		}
+	}
+	if named < 80 {
+		t.Errorf("%d tests are named", named)
+	}
+}
+
+var (
+	testName  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`")
+)
