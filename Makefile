@@ -133,6 +133,7 @@ soak: deps-test
 	CGO_ENABLED=1 $(GO) test -race -timeout 24h -run Hostile ./internal/federation -soak $(SOAK)
 	$(GO) run ./test/journal torture
 	$(GO) test -timeout 24h -run HostileBroker -v ./test/federation -hostile $(SOAK)
+	$(GO) test -timeout 24h -run HostilePeer -v ./test/federation -hostile $(SOAK)
 
 bin/nats-server:
 	$(GO) build -C test/broker/nats -trimpath -o $(CURDIR)/$@ github.com/nats-io/nats-server/v2

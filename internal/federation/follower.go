@@ -56,6 +56,9 @@ type follower struct {
 	replays     int
 	badState    int
 
+	account *account // of the operator
+	counted account  // what it knows of this feed
+
 	allowed allowance // of verified heads, deltas and disputes
 	pieced  allowance // of verified pieces
 	joins   allowance
@@ -211,7 +214,7 @@ func (f *follower) onDelta(m *wire.Message, fx *effects) {
 	}
 	// A gap that deltas cannot close any more is closed by pieces; then the
 	// newest deltas are the ones that count.
-	for p.bytes+len(m.Raw) > wire.MaxPendingBytes || len(p.byN) >= wire.MaxRing {
+	for !f.roomForDelta(memoryOf(m)) || len(p.byN) >= wire.MaxRing {
 		least := n
 		for k := range p.byN {
 			least = min(least, k)
@@ -219,10 +222,10 @@ func (f *follower) onDelta(m *wire.Message, fx *effects) {
 		if least == n {
 			return
 		}
-		p.bytes -= len(p.byN[least].Raw)
+		p.bytes -= memoryOf(p.byN[least])
 		delete(p.byN, least)
 	}
-	p.byN[n], p.bytes, p.last = m, p.bytes+len(m.Raw), max(p.last, n)
+	p.byN[n], p.bytes, p.last = m, p.bytes+memoryOf(m), max(p.last, n)
 }
 
 func (f *follower) onSegment(m *wire.Message, s *wire.Segment) {
@@ -253,6 +256,7 @@ func (f *follower) pieces() *wire.Pieces {
 
 // progress goes as far as the messages at hand allow and makes a new plan.
 func (f *follower) progress(fx *effects) {
+	defer f.settle()
 	before := f.wanted
 	for range 4 {
 		f.drain(fx)
@@ -293,7 +297,7 @@ func (f *follower) drain(fx *effects) {
 		f.level, f.tries = 0, 0
 		if f.set.fingerprint() != t.Fingerprint {
 			f.unsound(fx)
-		} else if f.set.count > wire.MaxFeedClaims {
+		} else if !f.roomForClaims(f.set.count) {
 			f.tooLarge = true
 			f.unsound(fx)
 		} else if f.epoch == f.headEpoch && f.head != nil && f.n == f.head.N {
@@ -304,7 +308,7 @@ func (f *follower) drain(fx *effects) {
 	for n, m := range p.byN {
 		if p.epoch < f.epoch || p.epoch == f.epoch && f.sound && n <= f.n {
 			delete(p.byN, n)
-			p.bytes -= len(m.Raw)
+			p.bytes -= memoryOf(m)
 		}
 	}
 	if len(p.byN) == 0 {
@@ -342,7 +346,7 @@ func feedKey(network string, f ban.Feed) string { return fmt.Sprintf("%s/%s/", n
 
 func newFollower(network string, feed ban.Feed) *follower {
 	return &follower{
-		network: network, feed: feed, allowed: allowance{burst: rateBurst, second: rateSecond}, pieced: allowance{burst: pieceBurst, second: pieceSecond},
+		network: network, feed: feed, account: &account{}, allowed: allowance{burst: rateBurst, second: rateSecond}, pieced: allowance{burst: pieceBurst, second: pieceSecond},
 		epochs: epochs{allowed: allowance{burst: epochBurst, second: epochSecond}}, joins: allowance{burst: joinBurst, second: joinSecond},
 	}
 }
@@ -369,6 +373,11 @@ func (f *follower) wants(n wire.Name) bool { return f.asked[n] }
 func (f *follower) wake(fx *effects) {
 	if m := f.epochs.due(fx.now); m != nil {
 		f.receive(m, fx)
+	}
+	if j := f.join; j != nil && fx.now.Sub(j.began).Abs() > joinMostOf {
+		f.join, f.segments = nil, nil
+		f.joinNext = fx.now.Add(joinMost)
+		f.settle()
 	}
 	if !f.joinNext.IsZero() && !fx.now.Before(f.joinNext) {
 		f.joinNext = time.Time{}

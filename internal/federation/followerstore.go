@@ -128,6 +128,7 @@ func (f *follower) drop(fx *effects) {
 	f.set, f.sound, f.epoch, f.n, f.gc = set{}, false, 0, 0, 0
 	f.disputeClaims = nil
 	f.pending, f.join, f.segments, f.wanted = pendingDeltas{}, nil, nil, nil
+	f.settle()
 	f.storeBase(fx)
 	fx.keep(f.feed, f.key("base"), nil)
 	fx.keep(f.feed, f.key("dispute"), nil)

@@ -11,6 +11,8 @@ import (
 type join struct {
 	chunks map[wire.Hash]*wire.Message
 	built  bool
+	bytes  int // of all pieces of its list
+	began  time.Time
 	epoch  uint64
 	from   wire.Hash // identifies the list that was built from
 	set    set
@@ -65,6 +67,11 @@ func (f *follower) planJoin(p *wire.Pieces, fx *effects) (out []wire.Name) {
 		return nil
 	}
 	if f.join == nil || f.join.epoch != f.headEpoch || f.join.from != wire.HashOf(p.Append(nil)) {
+		if !f.roomForJoin(total) {
+			f.joinNext = fx.now.Add(joinLeast)
+			f.join = nil
+			return nil
+		}
 		if !f.mayJoin(fx.now) {
 			if f.join != nil {
 				f.gathered, f.join = f.join.chunks, nil
@@ -72,6 +79,8 @@ func (f *follower) planJoin(p *wire.Pieces, fx *effects) (out []wire.Name) {
 			return nil
 		}
 		f.startJoin(p)
+		f.join.bytes, f.join.began = total, fx.now
+		f.settle()
 	}
 	j := f.join
 	if !j.built {
@@ -217,7 +226,8 @@ func (f *follower) advanceJoin(fx *effects) bool {
 		}
 		checked = j.gc == f.head.GC && j.set.fingerprint() == f.head.Fingerprint
 	}
-	if !checked || j.set.count > wire.MaxFeedClaims {
+	if !checked || !f.roomForClaims(j.set.count) {
+		f.tooLarge = checked
 		f.failJoin(fx)
 		return false
 	}

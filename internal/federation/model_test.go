@@ -266,6 +266,9 @@ func (m *model) deliver(s *modelState, x *modelMessage) *modelState {
 	for i, f := range s.followers {
 		if f != nil {
 			r.followers[m.feeds[i]] = cloneFollower(f)
+			r.followers[m.feeds[i]].account = r.accountOf(m.operator)
+			r.followers[m.feeds[i]].counted = account{}
+			r.followers[m.feeds[i]].settle()
 		}
 	}
 	fx := &effects{now: testTime}
@@ -567,7 +570,7 @@ func cloneSet(s *set) set {
 func TestTheModelKnowsEveryFieldOfAFollower(t *testing.T) {
 	t.Parallel()
 	for of, want := range map[reflect.Type]int{
-		reflect.TypeFor[pendingDeltas](): 4, reflect.TypeFor[follower](): 46, reflect.TypeFor[join](): 8, reflect.TypeFor[set](): 3, reflect.TypeFor[page](): 7,
+		reflect.TypeFor[pendingDeltas](): 4, reflect.TypeFor[follower](): 48, reflect.TypeFor[join](): 10, reflect.TypeFor[set](): 3, reflect.TypeFor[page](): 7,
 	} {
 		if got := of.NumField(); got != want {
 			t.Errorf("%v has %d fields, the model knows %d: see cloneFollower, cloneSet and key", of, got, want)

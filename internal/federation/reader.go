@@ -24,6 +24,7 @@ type reader struct {
 
 	following []Following
 	followers map[ban.Feed]*follower
+	accounts  map[ban.Operator]*account
 }
 
 // Following is a topic in which an operator is listened to.
@@ -173,11 +174,15 @@ func (r *reader) feedsOf(f Following) (out []ban.Feed) {
 // follow begins to follow a feed with the state that the store has of it.
 func (r *reader) follow(feed ban.Feed, fx *effects) *follower {
 	w := newFollower(r.network, feed)
+	w.account = r.accountOf(feed.Operator)
 	err := r.store.View(func(tx store.Tx) error { return w.load(tx) })
 	if err != nil {
 		r.log.Error("stored_feed_damaged", "feed", feed, "error", err)
 		stored, why := w.stored, w.quarantined
+		w.set, w.pending, w.join = set{}, pendingDeltas{}, nil
+		w.settle()
 		*w = *newFollower(r.network, feed)
+		w.account = r.accountOf(feed.Operator)
 		w.stored, w.quarantined = stored, why
 		w.headEpoch, w.headNumber, w.headHash, w.frozen, w.stolen = stored.headEpoch, stored.headNumber, stored.headHash, stored.frozen, stored.stolen
 		w.drop(fx)
