@@ -30,7 +30,8 @@ type node struct {
 	client  *control.Client
 	a       *agent
 	stop    func()
-	machine string // on which it runs; "" is none
+	machine string           // on which it runs; "" is none
+	now     func() time.Time // nil is the machine's clock
 	// signals make it read its configuration again, as SIGHUP does.
 	signals chan os.Signal
 
@@ -69,7 +70,7 @@ func (n *node) start() {
 	o := Options{ConfigDir: filepath.Join(n.dir, "config"), StateDir: filepath.Join(n.dir, "state"), Socket: socket}
 	opened := make(chan *agent, 1)
 	n.signals = make(chan os.Signal)
-	o.Reload, o.Machine = n.signals, n.machine
+	o.Reload, o.Machine, o.Now = n.signals, n.machine, n.now
 	o.testing.firewall, o.testing.opened = n.fake, func(a *agent) { opened <- a }
 	o.testing.sockets = func() ([]procnet.Socket, error) {
 		n.mu.Lock()

@@ -8,6 +8,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -140,6 +141,16 @@ func measureCalls(url string, count, calls int) error {
 	defer func() { bare.Close(); <-bareDone }()
 	pass := livepeer.Orchestrator{URL: url, Client: http.DefaultClient}
 	base := livepeer.Orchestrator{URL: "http://" + bareListener.Addr().String(), Client: http.DefaultClient}
+	began := time.Now()
+	for first := wallet.Format(walletAt(0)); ; {
+		if _, err := pass.Authenticate(first); err != nil {
+			break // refused: the gate has read its list
+		}
+		if time.Since(began) > time.Minute {
+			return errors.New("the gate reads no list")
+		}
+	}
+	fmt.Printf("figure gate-started-with-its-list %.0f ms aim -\n", time.Since(began).Seconds()*1e3)
 	var tookBare, tookPass, tookDenied []time.Duration
 	for n := range calls {
 		stranger := walletAt(count + n)
