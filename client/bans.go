@@ -33,7 +33,7 @@ const (
 	// shardBits gives 250 records a shard at a million, which one change copies.
 	shardBits  = 12
 	shardCount = 1 << shardBits
-	// tailSize is what a record has behind its key: the end in Unix seconds in
+	// tailSize is the rest of a record behind its key: the end in Unix seconds in
 	// four bytes, and the label's index in two.
 	tailSize = 4 + 2
 	// maxLabels is how many labels two bytes name.

@@ -73,7 +73,7 @@ func (b *bans) load(u update) error {
 	return nil
 }
 
-// finish sorts what was loaded, into no more memory than it takes.
+// finish sorts the loaded records, into no more memory than they take.
 func (b *bans) finish() {
 	count := 0
 	labels := *b.labels.Load()

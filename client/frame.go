@@ -34,7 +34,7 @@ type frame struct {
 	kind   byte
 	serial uint64
 	more   bool   // a snapshot goes on
-	run    string // of a snapshot, or of what is resumed
+	run    string // of a snapshot or a resumption
 	set    []update
 	lift   []update
 }

@@ -203,7 +203,7 @@ func newDenyListCommand(p *paths) *cobra.Command {
 	return c
 }
 
-// printDenied prints a row a wallet, below it what is said about it, and which of
+// printDenied prints a row a wallet, below it its note and evidence, and which of
 // the own entries end soon.
 func (p *paths) printDenied(c *cobra.Command, list []control.Ban) error {
 	kept, err := signedlist.ReadFolder(p.config)

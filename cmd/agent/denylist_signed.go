@@ -59,7 +59,7 @@ follow the feed learn none of it.
 	return c
 }
 
-// editOwn changes what is said about the own list of a topic.
+// editOwn changes the description of the own list of a topic.
 func (p *paths) editOwn(c *cobra.Command, topic string, change func(*signedlist.Own)) error {
 	t, err := ban.ParseTopic(topic)
 	if err != nil {
@@ -300,7 +300,7 @@ func (p *paths) editionBefore(l *signedlist.List, from string) (*signedlist.List
 	return nil, nil //nolint:nilnil // none was in use
 }
 
-// takeList denies or allows what a list names, until each entry's end.
+// takeList denies or allows the wallets of a list, until each entry's end.
 func (p *paths) takeList(ctx context.Context, l *signedlist.List, now time.Time) error {
 	var bans []control.BanRequest
 	for _, e := range l.Entries {
@@ -335,7 +335,7 @@ func (p *paths) takeList(ctx context.Context, l *signedlist.List, now time.Time)
 	return partly(all.Refused, len(bans))
 }
 
-// dropGone withdraws what the edition before named and this one does not.
+// dropGone withdraws the wallets that the edition before named and this one does not.
 func (p *paths) dropGone(ctx context.Context, old, l *signedlist.List) (gone int, err error) {
 	if old == nil || l.Kind == signedlist.AllowGateways {
 		return 0, nil

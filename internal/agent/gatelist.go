@@ -112,7 +112,7 @@ func (g *gateList) forget() {
 	g.written = gate.Trace{}
 }
 
-// reconcile makes the file what it should be.
+// reconcile makes the file hold the newest list, or be gone.
 func (g *gateList) reconcile() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

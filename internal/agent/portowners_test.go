@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,8 +70,9 @@ func TestOnlyTheUserWhoListensIsBelievedByName(t *testing.T) {
 
 func TestDetectionBeginsAnewForANewOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		uids := []uint32{}
-		p := owned(t, func() map[uint16][]uint32 { return map[uint16][]uint32{8935: uids} })
+		var uids atomic.Pointer[[]uint32]
+		uids.Store(&[]uint32{})
+		p := owned(t, func() map[uint16][]uint32 { return map[uint16][]uint32{8935: *uids.Load()} })
 		restarts := 0
 		p.restart = func(context.Context) error {
 			restarts++
@@ -85,7 +87,7 @@ func TestDetectionBeginsAnewForANewOwner(t *testing.T) {
 			uids []uint32
 			want int
 		}{{nil, 0}, {[]uint32{1000}, 1}, {[]uint32{1000}, 1}, {nil, 1}, {[]uint32{1000}, 1}, {[]uint32{1001}, 2}} {
-			uids = step.uids
+			uids.Store(&step.uids)
 			time.Sleep(portOwnerLook) // of the bubble
 			synctest.Wait()
 			if restarts != step.want {

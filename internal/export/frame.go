@@ -25,7 +25,7 @@ var frameKinds = map[string]byte{"snapshot": 'S', "change": 'C', "resumed": 'R',
 
 // encodeFrame appends a part as a frame: its kind, the length of the rest in four
 // bytes (all numbers are big-endian), the serial in eight, a byte that says
-// whether a snapshot goes on, the run, the labels, the bans and what is lifted.
+// whether a snapshot goes on, the run, the labels, the bans and the lifted ones.
 func encodeFrame(into []byte, p streamPart) ([]byte, error) {
 	start := len(into)
 	into = append(into, frameKinds[p.kind], 0, 0, 0, 0)

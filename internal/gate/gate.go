@@ -34,7 +34,7 @@ import (
 )
 
 const (
-	// DefaultMessage is what a denied gateway reads.
+	// DefaultMessage is the text that a denied gateway reads.
 	DefaultMessage = "not served by this orchestrator"
 	// upstreamTimeout bounds the chained webhook: a gateway's refresh of a
 	// session gives up after 2.5 s.

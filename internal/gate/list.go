@@ -127,7 +127,7 @@ func Encode(h Header, entries []Entry) ([]byte, error) {
 	sum := sha256.Sum256(b)
 	b = append(b, sum[:]...)
 	if _, err := Decode(b); err != nil {
-		return nil, err // what the gate would refuse is not written
+		return nil, err // the gate would refuse it, so it is not written
 	}
 	return b, nil
 }

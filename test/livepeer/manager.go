@@ -20,7 +20,7 @@ import (
 	"banmesh/internal/gate"
 )
 
-// A Manager does for banmesh-gate what systemd does by its units: it holds the
+// A Manager is to banmesh-gate as systemd with its units: it holds the
 // socket, starts the gate, keeps the calls that it hands over, and replaces it
 // when it ends or gives no sign of life.
 type Manager struct {
@@ -28,7 +28,7 @@ type Manager struct {
 	// silent; 0 is for ever.
 	Program, File string
 	Watchdog      time.Duration
-	// Log takes what the gate says.
+	// Log takes the gate's words.
 	Log io.Writer
 
 	socket *os.File

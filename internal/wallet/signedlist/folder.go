@@ -16,10 +16,10 @@ import (
 )
 
 // Folder is the directory below the configuration that holds imported lists, each
-// as its operator signed it, and what this operator says about its own.
+// as its operator signed it, and the descriptions of this operator's own.
 const Folder = "lists.d"
 
-// Own is what this operator says about its own list in a topic.
+// Own describes this operator's own list in a topic.
 type Own struct {
 	Name     string `json:"list,omitempty"`
 	Contact  string `json:"contact,omitempty"`
@@ -57,7 +57,7 @@ func (l *List) Keep(config string, b []byte) error {
 	return wholefile.Write(l.File(config), b, 0o644)
 }
 
-// ReadOwn gives what is said about the own list of a topic.
+// ReadOwn gives the description of the own list of a topic.
 func ReadOwn(config string, topic ban.Topic) (o Own, err error) {
 	b, err := readBounded(ownFile(config, topic))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,7 +154,7 @@ func readBounded(path string) ([]byte, error) {
 	return b, err
 }
 
-// An Index finds what is said about wallets.
+// An Index finds notes and contacts by wallet.
 type Index struct {
 	kept   Kept
 	listed map[indexKey]*List

@@ -167,7 +167,7 @@ func Open(b []byte) (*List, error) {
 	return &l, nil
 }
 
-// check finds what makes no sense in a list that its operator signed.
+// check finds faults of a list that its operator signed.
 func (l *List) check() error {
 	switch l.Kind {
 	case DenyGateways, AllowGateways, DenyOrchestrators:

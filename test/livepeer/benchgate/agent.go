@@ -102,7 +102,7 @@ func withAgent(ctx context.Context, dir, gateProgram string) error {
 	} {
 		load.Longest()
 		admitted := load.Admitted(denied)
-		_ = c.happen() // a process that is gone already is what was meant
+		_ = c.happen() // a process may be gone already, as is meant
 		if !load.Wait(ctx, 1000) {
 			return fmt.Errorf("%s: no calls come through", c.name)
 		}
