@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -38,12 +39,18 @@ func (l logFile) says(format string, args ...any) {
 
 func (l logFile) saysAt(at time.Time, format string, args ...any) {
 	l.t.Helper()
+	l.writes(at.Format(time.RFC3339) + " " + fmt.Sprintf(format, args...) + "\n")
+}
+
+// writes appends text as it is.
+func (l logFile) writes(text string) {
+	l.t.Helper()
 	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	fmt.Fprintf(f, at.Format(time.RFC3339)+" "+format+"\n", args...)
-	if err := f.Close(); err != nil {
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Close()); err != nil {
 		l.t.Fatal(err)
 	}
 }

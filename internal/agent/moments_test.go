@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +19,7 @@ func TestLinesOfAClientAndOfAPauseAreToldOf(t *testing.T) {
 		"tainted": {func(n *node, l logFile) {
 			// An unauthenticated request breaks the line after a header.
 			for range 4 {
-				appendRaw(t, l, "E1121 08:19:58.689960    9781 segment_rpc.go:418] manifestID=x\n")
+				l.writes("E1121 08:19:58.689960    9781 segment_rpc.go:418] manifestID=x\n")
 				l.saysAt(time.Now(), "http: TLS handshake error from 45.1.1.1:1: tls: first record does not look like a TLS handshake")
 			}
 		}, "livepeer: 4 log lines that a client may have written did not count"},
@@ -52,15 +51,28 @@ func TestLinesOfAClientAndOfAPauseAreToldOf(t *testing.T) {
 	}
 }
 
-// appendRaw writes to a log as it stands.
-func appendRaw(t *testing.T, l logFile, text string) {
-	t.Helper()
-	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
+// A line after one that shows a client's line break is doubted: it counts for the
+// very connection that it names alone, however many there are, and the status
+// says so.
+func TestLinesThatAClientMayHaveWrittenAreToldAndBanNobody(t *testing.T) {
+	t.Parallel()
+	log := newLog(t)
+	n := newNode(t, detecting("livepeer", log, ""))
+	const forged = "http: TLS handshake error from 45.1.1.1:%d: tls: first record does not look like a TLS handshake"
+	// 45.1.1.1 is connected, but from another port: its address alone proves nothing here.
+	n.connects("livepeer", "45.1.1.1:4000", "45.1.1.2:4001", "45.1.1.2:4002", "45.1.1.2:4003", "45.1.1.2:4004", "45.1.1.2:4005")
+	for i := range 6 {
+		log.writes("I1121 08:19:58.123456       1 rpc.go:42] name=x\n" + time.Now().Format("2006/01/02 15:04:05 ") + fmt.Sprintf(forged, 5000+i) + "\n")
 	}
-	if _, err := f.WriteString(text); err != nil {
-		t.Fatal(err)
+	for i := range 5 {
+		log.writes(time.Now().Format("2006/01/02 15:04:05 ") + fmt.Sprintf(strings.Replace(forged, "45.1.1.1", "45.1.1.2", 1), 4001+i) + "\n")
 	}
-	f.Close()
+	n.eventually("the real one is banned", func() bool { return len(n.a.ledger.Own.Claims("livepeer")) == 1 })
+	n.eventually("the status tells of the forged ones", func() bool {
+		w, ok := n.warns("tainted")
+		return ok && strings.Contains(w.Text, "livepeer: 6 log lines that a client may have written did not count") && w.Fix != ""
+	})
+	if own := n.a.ledger.Own.Claims("livepeer"); own[0].Target.String() != "45.1.1.2" {
+		t.Errorf("banned is %v", own)
+	}
 }

@@ -86,7 +86,7 @@ func bans(topic ban.Topic, until time.Time, prefixes ...string) (out []Ban) {
 }
 
 func TestManyRememberedTopicsShareTheRoom(t *testing.T) {
-	for n, want := range map[int]uint32{0: MaxTraces, 1: MaxTraces, 4: MaxTraces, 5: 52_428, 8: 32_767, 16: 16_384, 256: 16_384} {
+	for n, want := range map[int]uint32{0: MaxTraces, 1: MaxTraces, 4: MaxTraces, 5: 52_428, 8: 32_767, 16: 16_383, 64: 4_096, 256: 4_096} {
 		var c Config
 		for range n {
 			c.Scopes = append(c.Scopes, Scope{Remember: time.Hour})

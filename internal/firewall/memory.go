@@ -71,7 +71,7 @@ const Share = 256
 // most: measured, 145 bytes a connection.
 const (
 	MaxTraces   = 65_535
-	leastTraces = 16_384
+	leastTraces = 4_096
 	allTraces   = 4 * MaxTraces
 )
 

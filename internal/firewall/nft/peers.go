@@ -27,7 +27,14 @@ type memory struct {
 	k        *kernel
 	readings map[string]*reading  // by set
 	present  map[string]time.Time // when a set was last seen
+	spans    map[ban.Topic]knownSpan
 	now      func() time.Time
+}
+
+// A knownSpan is a span that holds connections, until it is asked for anew.
+type knownSpan struct {
+	firewall.Span
+	until time.Time
 }
 
 // A reading is all connections of one set at a time.
@@ -44,7 +51,7 @@ func (m *memory) configure(c firewall.Config) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.table, m.remember = c.Table, make(map[ban.Topic]time.Duration)
-	m.readings, m.present = make(map[string]*reading), make(map[string]time.Time)
+	m.readings, m.present, m.spans = make(map[string]*reading), make(map[string]time.Time), make(map[ban.Topic]knownSpan)
 	for _, s := range c.Scopes {
 		if s.Remembers() {
 			m.remember[s.Topic] = s.Remember
@@ -248,6 +255,16 @@ func (m *memory) holds(k *kernel, remember time.Duration, set string) (bool, err
 // Since implements [firewall.Memory].
 func (n *Firewall) Since(ctx context.Context, topic ban.Topic) (s firewall.Span, err error) {
 	err = n.memory.ask(ctx, topic, func(k *kernel, remember time.Duration) error {
+		now := n.memory.now()
+		if known, ok := n.memory.spans[topic]; ok && now.Before(known.until) && known.until.Sub(now) <= presentFor {
+			s = known.Span
+			return nil
+		}
+		defer func() {
+			if s.Any {
+				n.memory.spans[topic] = knownSpan{s, now.Add(presentFor)}
+			}
+		}()
 		for _, f := range families {
 			mark, err := n.memory.trace(k, remember, peersHead+string(topic)+f.suffix, make([]byte, f.addr.size))
 			if err != nil {

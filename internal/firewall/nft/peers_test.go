@@ -262,6 +262,13 @@ func BenchmarkMemory(b *testing.B) {
 			}
 		})
 	}
+	b.Run("since when", func(b *testing.B) {
+		for b.Loop() {
+			if s, err := n.Since(ctx, "sshd"); err != nil || !s.Any {
+				b.Fatal(s, err)
+			}
+		}
+	})
 	b.Run("all connections", func(b *testing.B) {
 		for b.Loop() {
 			clear(n.memory.readings)
