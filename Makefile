@@ -141,9 +141,10 @@ bin/nats-server:
 # Every fuzz target for a while.
 FUZZ ?= 10s
 fuzz:
-	@for p in $$($(GO) list ./internal/... ./topics) banmesh.example/client; do \
-		for f in $$($(GO) test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do \
-			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) -fuzzminimizetime 10x $$p || exit 1; done; done
+	@for p in $$($(GO) list ./internal/... ./topics) client; do \
+		dir=.; [ $$p != client ] || { dir=client; p=.; }; \
+		for f in $$($(GO) test -C $$dir -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do \
+			echo "$$p $$f"; $(GO) test -C $$dir -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) -fuzzminimizetime 10x $$p || exit 1; done; done
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile

@@ -234,14 +234,21 @@ func (a Answer) encode(method string) []byte {
 // readCall reads a request: as a rule without taking its bytes out of the
 // socket. A body beyond maxBody is given one byte too long.
 func readCall(conn *net.TCPConn) (method, path string, body []byte, err error) {
-	peeked, err := peek(conn)
-	if err != nil {
-		return "", "", nil, err
+	for had := 0; had < peekSize; {
+		peeked, err := peek(conn, had)
+		if err != nil {
+			return "", "", nil, err
+		}
+		method, path, body, err = parseCall(bytes.NewReader(peeked))
+		if err == nil {
+			return method, path, body, nil
+		}
+		if !errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		had = len(peeked) // some callers send header and body apart
 	}
-	if method, path, body, err = parseCall(bytes.NewReader(peeked)); err == nil {
-		return method, path, body, nil
-	}
-	// It comes in pieces, or is no request: read it in the common way.
+	// It is longer, or no request: read it in the common way.
 	return parseCall(io.LimitReader(conn, maxRequest))
 }
 
@@ -260,8 +267,9 @@ func parseCall(r io.Reader) (method, path string, body []byte, err error) {
 	return req.Method, req.URL.Path, body, nil
 }
 
-// peek waits for bytes and gives a copy of the first; they stay in the socket.
-func peek(conn *net.TCPConn) ([]byte, error) {
+// peek waits until there are more than so many bytes and gives a copy of the first;
+// they stay in the socket.
+func peek(conn *net.TCPConn, had int) ([]byte, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -270,7 +278,7 @@ func peek(conn *net.TCPConn) ([]byte, error) {
 	n, errno := 0, error(nil)
 	err = raw.Read(func(fd uintptr) bool {
 		n, _, errno = unix.Recvfrom(int(fd), b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return errno != unix.EAGAIN && errno != unix.EINTR
+		return errno == nil && (n == 0 || n > had) || errno != nil && errno != unix.EAGAIN && errno != unix.EINTR
 	})
 	switch {
 	case err != nil:

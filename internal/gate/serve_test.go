@@ -274,7 +274,7 @@ func TestACallThatAnotherProcessAcceptedIsAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The first process looks at the bytes, as every call begins, and is killed.
-	if b, err := peek(conn); err != nil || len(b) == 0 {
+	if b, err := peek(conn, 0); err != nil || len(b) == 0 {
 		t.Fatal(err)
 	}
 	f, err := conn.File()
@@ -386,5 +386,52 @@ func TestTheServiceManagerHearsLifeAndKeepsCalls(t *testing.T) {
 	}
 	if (*Service)(nil).Watchdog() != 0 {
 		t.Error("no manager waits for signs of life")
+	}
+}
+
+// A caller may send the header and the body apart; the next process can only
+// answer when neither was taken out of the socket.
+func TestACallInPiecesStaysInTheSocket(t *testing.T) {
+	t.Parallel()
+	s, err := Listen("127.0.0.1:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Listener.Close()
+	caller, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer caller.Close()
+	conn, err := s.Listener.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := `{"id":"` + bad + `"}`
+	header := fmt.Sprintf("POST /%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", path, len(body))
+	if _, err := io.WriteString(caller, header); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := peek(conn, 0); err != nil || string(b) != header {
+		t.Fatalf("%q, %v", b, err)
+	}
+	type call struct {
+		body []byte
+		err  error
+	}
+	read := make(chan call, 1)
+	go func() {
+		_, _, b, err := readCall(conn)
+		read <- call{b, err}
+	}()
+	if _, err := io.WriteString(caller, body); err != nil {
+		t.Fatal(err)
+	}
+	if c := <-read; c.err != nil || string(c.body) != body {
+		t.Errorf("%q, %v", c.body, c.err)
+	}
+	if b, err := peek(conn, 0); err != nil || string(b) != header+body {
+		t.Errorf("the socket still has %q, %v", b, err)
 	}
 }
