@@ -117,7 +117,8 @@ func newUndoCommand(p *paths) *cobra.Command {
 		Short:   "Drop everything that a peer caused here, and stop believing it",
 		Example: "  agent undo mallory --comment \"bans our customers\"\n  agent undo mallory --release",
 		Long: `Drop everything that a peer caused here: its claims count for nothing from now on, in every topic, though it stays in
-the configuration. --release ends that, also after an automatic quarantine, and forgets the peer's strikes.
+the configuration. --release ends that, also after an automatic quarantine of the peer or of one of its feeds, and forgets
+the peer's strikes.
 ` + cli.ExitHelp,
 		Args: exactly(1, "a peer's name"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -300,7 +300,7 @@ func printPeers(w io.Writer, list []control.Peer, now time.Time) error {
 		t.Row(x.Name, peerStanding(x, now), strconv.Itoa(x.Claims), strconv.Itoa(x.Banning), strconv.Itoa(x.Alone), strconv.Itoa(x.Met),
 			strconv.Itoa(x.Strikes), strconv.Itoa(x.Disputed), strconv.Itoa(x.Overruled), strconv.Itoa(x.Corroborated), guestRate(x))
 		switch {
-		case x.Quarantine != nil:
+		case x.Quarantine != nil, x.Trouble != "":
 			t.Paint(1, cli.Bad)
 		case x.Waiting > 0 || x.Feeds == 0 || x.Probation.After(now):
 			t.Paint(1, cli.Doubt)
@@ -347,6 +347,8 @@ func peerStanding(x control.Peer, now time.Time) string {
 	switch {
 	case x.Quarantine != nil:
 		return "quarantined: " + x.Quarantine.Why
+	case x.Trouble != "":
+		return "a feed is " + x.Trouble
 	case x.Probation.After(now):
 		return "on probation, " + cli.Short(x.Probation.Sub(now)) + " more"
 	case x.Waiting > 0:

@@ -8,16 +8,19 @@ import (
 	"time"
 
 	"banmesh/internal/agent/api"
+	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
 	"banmesh/internal/keys"
 )
 
 // When a person is told of a certificate that ends and that this machine
-// cannot renew, and how long of a feed that had to begin again.
+// cannot renew, and how long of a feed that had to begin again and of a key that
+// this machine replaced by itself.
 const (
 	certificateNotice = 21 * 24 * time.Hour
 	restartNotice     = 24 * time.Hour
+	rekeyedNotice     = 30 * 24 * time.Hour
 )
 
 // certified is the node's own standing.
@@ -52,6 +55,16 @@ func (c certified) warn(now time.Time) []control.Warning {
 	return nil
 }
 
+// warnRekeyed tells of a key that this machine made by itself, while it has it: a
+// person who made another one since knows.
+func warnRekeyed(last federation.Rekeying, node ban.Node, now time.Time) []control.Warning {
+	if last.Node != node || now.Sub(last.At) >= rekeyedNotice {
+		return nil
+	}
+	return []control.Warning{api.KeyReplaced.Warn(fmt.Sprintf("another machine wrote with this node's key, so on %s this node revoked it and made itself a new one: it is node %s now",
+		last.At.UTC().Format(time.DateTime), node), "")}
+}
+
 // warnFeeds gives the conditions of feeds.
 func warnFeeds(feeds []federation.FeedStatus, now time.Time) (list []control.Warning) {
 	bad := map[string][]string{}
@@ -76,12 +89,12 @@ func warnFeeds(feeds []federation.FeedStatus, now time.Time) (list []control.War
 		text      string
 	}{
 		{federation.StatusEquivocating, api.FeedEquivocating, "two different stories were signed with the key of"},
-		{federation.StatusContested, api.FeedEquivocating, "two machines seem to write with the key of"},
-		{federation.StatusStolen, api.FeedEquivocating, "nothing more is believed, because its own node says that its key was stolen, of"},
+		{federation.StatusContested, api.FeedContested, "two machines seem to write with the key of"},
+		{federation.StatusStolen, api.FeedStolen, "nothing more is believed, because its own node says that its key was stolen, of"},
 		{federation.StatusWithheld, api.FeedWithheld, "the brokers do not hand out all that was said by"},
 		{federation.StatusStale, api.FeedStale, "nothing new was heard within the time that they promise of"},
 		{federation.StatusTooLarge, api.FeedTooLarge, "more than the limits allow is claimed by"},
-		{federation.StatusQuarantined, api.FeedTooLarge, "nothing is taken any more, because it was beyond a limit here, of"},
+		{federation.StatusQuarantined, api.FeedQuarantined, "nothing is taken any more, because it was beyond a limit here, of"},
 		{federation.StatusUncertified, api.FeedUncertified, "the operator's card no longer certifies a node of"},
 	} {
 		if names := bad[x.status]; len(names) > 0 {

@@ -62,15 +62,34 @@ func TestFeedsThatAreNotWhatTheyShouldBeAreNamed(t *testing.T) {
 		{"joining", feed(false, federation.StatusJoining, time.Time{}), ""},
 		{"revoked by its operator", feed(false, federation.StatusRevoked, time.Time{}), ""},
 		{"equivocating", feed(false, federation.StatusEquivocating, time.Time{}), "feed-equivocating"},
-		{"contested", feed(false, federation.StatusContested, time.Time{}), "feed-equivocating"},
-		{"stolen", feed(false, federation.StatusStolen, time.Time{}), "feed-equivocating"},
-		{"quarantined", feed(false, federation.StatusQuarantined, time.Time{}), "feed-too-large"},
+		{"contested", feed(false, federation.StatusContested, time.Time{}), "feed-contested"},
+		{"stolen", feed(false, federation.StatusStolen, time.Time{}), "feed-stolen"},
+		{"quarantined", feed(false, federation.StatusQuarantined, time.Time{}), "feed-quarantined"},
 		{"withheld", feed(false, federation.StatusWithheld, time.Time{}), "feed-withheld"},
 		{"stale", feed(false, federation.StatusStale, time.Time{}), "feed-stale"},
 		{"too large", feed(false, federation.StatusTooLarge, time.Time{}), "feed-too-large"},
 		{"uncertified", feed(false, federation.StatusUncertified, time.Time{}), "feed-uncertified"},
 	} {
 		if got := codes(warnFeeds([]federation.FeedStatus{c.feed}, now)); got != c.want {
+			t.Errorf("%s: warned of %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestANewKeyThatTheNodeMadeItselfIsTold(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	node, other := ban.Node{1}, ban.Node{2}
+	for _, c := range []struct {
+		name string
+		last federation.Rekeying
+		want string
+	}{
+		{"just now", federation.Rekeying{Node: node, At: now}, "key-replaced"},
+		{"long ago", federation.Rekeying{Node: node, At: now.Add(-rekeyedNotice)}, ""},
+		{"and a person made another one", federation.Rekeying{Node: other, At: now}, ""},
+	} {
+		if got := codes(warnRekeyed(c.last, node, now)); got != c.want {
 			t.Errorf("%s: warned of %q, want %q", c.name, got, c.want)
 		}
 	}

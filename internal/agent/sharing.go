@@ -282,6 +282,9 @@ func (s *sharing) Embedded() string {
 // Feeds implements [api.Sharing].
 func (s *sharing) Feeds() []federation.FeedStatus { return s.session.Feeds() }
 
+// Release implements [api.Sharing].
+func (s *sharing) Release(o ban.Operator) (int, error) { return s.session.Release(o) }
+
 // TrustLists implements [api.Sharing].
 func (s *sharing) TrustLists() []federation.TrustList { return s.session.TrustLists() }
 
@@ -316,6 +319,11 @@ func (s *sharing) Warnings() (list []control.Warning) {
 	}
 	if s.copied {
 		list = append(list, api.Copied.Warn(fmt.Sprintf("this machine started on a copy of another one's state, and is node %s now", s.identity.Node()), ""))
+	}
+	if last, err := s.session.Rekeyed(); err != nil {
+		s.o.log.Error("the last new key is not known", slog.Any("error", err))
+	} else if last != nil {
+		list = append(list, warnRekeyed(*last, s.identity.Node(), s.o.now())...)
 	}
 	list = append(list, warnFeeds(s.session.Feeds(), s.o.now())...)
 	list = append(list, warnBrokers(s.Brokers(), s.network, s.o.now())...)

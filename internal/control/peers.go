@@ -42,6 +42,9 @@ type Peer struct {
 	Recent     []Strike           `json:"recent_strikes,omitempty"`
 	Quarantine *Quarantine        `json:"quarantine,omitempty"`
 	Probation  time.Time          `json:"probation_until,omitzero"`
+	// Trouble is the gravest status of its feeds of those by which it is believed
+	// less, or not at all: quarantined, stolen, equivocating or contested.
+	Trouble string `json:"trouble,omitempty"`
 }
 
 // A Strike is an operator's claim of something that must never be banned.

@@ -288,6 +288,35 @@ func TestAFeedBeyondALimitIsQuarantinedAndNothingElse(t *testing.T) {
 	}
 	restart(Following{"sshd", n.author.feed.Operator})
 	check("after a restart")
+	// A person ends it by name, durably; what is beyond the limit then is refused again.
+	if k, err := n.s.Release(n.author.feed.Operator); err != nil || k != 1 {
+		t.Fatalf("released %d feeds, %v", k, err)
+	}
+	restart(Following{"sshd", n.author.feed.Operator})
+	if got := n.standing(); got == StatusQuarantined {
+		t.Error("a quarantine that a person ended is back after a restart")
+	}
+	n.now = n.now.Add(time.Hour)
+	n.author.issued = n.now
+	epoch = 6 << wire.EpochShift
+	delta, head = n.state(epoch, 1, "192.0.2.7")
+	n.hears(0, head)
+	n.hears(0, delta)
+	if got := n.has(n.author.feed); len(got) != 1 {
+		t.Errorf("after the release %v are in force", got)
+	}
+	n.hears(0, n.author.messageOf(epoch, 2, &wire.Delta{GC: wire.Minutes(testTime), Up: es}))
+	check("beyond the limit once more")
+	if k, err := n.s.Release(n.author.feed.Operator); err != nil || k != 1 {
+		t.Fatalf("released %d feeds, %v", k, err)
+	}
+	n.step()
+	if got := n.standing(); got == StatusQuarantined {
+		t.Error("a quarantine that a person ended lasts until the restart")
+	}
+	if k, err := n.s.Release(n.author.feed.Operator); err != nil || k != 0 {
+		t.Errorf("released %d feeds of one in good standing, %v", k, err)
+	}
 	// Who stops to follow it, and begins again, begins anew.
 	n.s.Follow(nil)
 	n.step()

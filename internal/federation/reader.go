@@ -25,6 +25,7 @@ type reader struct {
 	following []Following
 	followers map[ban.Feed]*follower
 	accounts  map[ban.Operator]*account
+	released  map[ban.Operator]bool // whose quarantines end with the next reconcile
 }
 
 // Following is a topic in which an operator is listened to.
@@ -133,8 +134,13 @@ func (r *reader) reconcile(fx *effects) {
 		if w == nil {
 			w = r.follow(feed, fx)
 		}
+		if r.released[feed.Operator] && w.quarantined != "" {
+			w.forget(fx)
+			w.quarantined = ""
+		}
 		r.standing(w, fx)
 	}
+	clear(r.released)
 }
 
 // feedsOf gives the feeds of all nodes that an operator certifies, or of which
@@ -237,7 +243,7 @@ func (r *reader) quarantine(feed ban.Feed, why error, fx *effects) {
 	if w == nil || w.quarantined != "" {
 		return
 	}
-	r.log.Error("feed_quarantined", "feed", feed, "error", why, "hint", "its claims are not in force; agent peers remove and add the operator to begin anew with it")
+	r.log.Error("feed_quarantined", "feed", feed, "error", why, "hint", "its claims are not in force; agent undo OPERATOR --release begins anew with it")
 	w.quarantined = why.Error()
 	w.drop(fx)
 	fx.mark(bucketFeeds, w.key("quarantine"), []byte(w.quarantined))

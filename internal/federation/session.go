@@ -198,6 +198,42 @@ func (s *Session) Run(ctx context.Context) error {
 	}
 }
 
+// Release ends the quarantine of an operator's feeds, which begin anew with the
+// messages that the brokers have, and gives how many there were. It is durable
+// when nil is returned.
+func (s *Session) Release(o ban.Operator) (int, error) {
+	var keys []string
+	s.mu.Lock()
+	for feed, w := range s.reader.followers {
+		if feed.Operator == o && w.quarantined != "" {
+			keys = append(keys, w.key("quarantine"))
+		}
+	}
+	s.mu.Unlock()
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	err := s.o.Store.Update(func(tx store.Tx) error {
+		for _, k := range keys {
+			if err := tx.Delete(bucketFeeds, k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("ending the quarantine of %v: %w", o, err)
+	}
+	s.mu.Lock()
+	if s.reader.released == nil {
+		s.reader.released = map[ban.Operator]bool{}
+	}
+	s.reader.released[o] = true
+	s.mu.Unlock()
+	s.changed()
+	return len(keys), nil
+}
+
 // step makes the effects of received messages durable and hands them on, then
 // brings the subscriptions up to date.
 func (s *Session) step(ctx context.Context) error {

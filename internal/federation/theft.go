@@ -2,6 +2,7 @@ package federation
 
 import (
 	"crypto/ed25519"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -21,10 +22,20 @@ type theft struct {
 // can be dated back, and the node's own claims are said again in any case.
 const theftReach = time.Hour
 
-// keyRekeyed notes, in bucketOwn, the node that this machine became when it
-// last made a new key by itself. It does so once: a second thief has access to
-// the machine, which no key cures.
+// keyRekeyed notes, in bucketOwn, when this machine last made a new key by
+// itself (u64, Unix seconds), and the node that it became. It does so once: a
+// second thief has access to the machine, which no key cures.
 const keyRekeyed = "rekeyed"
+
+// A Rekeying is that this machine made a new key by itself, because somebody else
+// wrote with the one before.
+type Rekeying struct {
+	Node ban.Node // that it became
+	At   time.Time
+}
+
+// Rekeyed gives the last rekeying of this machine, nil for none.
+func (s *Session) Rekeyed() (*Rekeying, error) { return s.publisher.rekeyed() }
 
 // errRekeyed says that the connection was made with the key before.
 var errRekeyed = fmt.Errorf("the node has a new key")
@@ -70,11 +81,11 @@ func (p *publisher) answerTheft(now time.Time) error {
 	if t == nil || t.done {
 		return nil
 	}
-	before, err := p.rekeyedTo()
+	before, err := p.rekeyed()
 	if err != nil {
 		return err
 	}
-	if p.identity.HasRoot() && before != p.identity.Node().String() {
+	if p.identity.HasRoot() && (before == nil || before.Node != p.identity.Node()) {
 		err = p.rekey(now, t.since)
 	} else {
 		err = p.publishTheft(now, t.above)
@@ -87,14 +98,23 @@ func (p *publisher) answerTheft(now time.Time) error {
 	return err
 }
 
-// rekeyedTo gives the node that this machine became when it last made a new key
-// by itself, or "".
-func (p *publisher) rekeyedTo() (node string, err error) {
+// rekeyed gives the last rekeying of this machine, nil for none.
+func (p *publisher) rekeyed() (last *Rekeying, err error) {
 	err = p.store.View(func(tx store.Tx) error {
-		node = string(tx.Get(bucketOwn, keyRekeyed))
+		b := tx.Get(bucketOwn, keyRekeyed)
+		if b == nil {
+			return nil
+		}
+		d := wire.Decoder{B: b}
+		at := time.Unix(int64(d.U64()), 0)
+		node, err := ban.ParseNode(string(d.Take(len(d.B))))
+		if err != nil {
+			return fmt.Errorf("the note of the last new key: %w", err)
+		}
+		last = &Rekeying{Node: node, At: at}
 		return nil
 	})
-	return node, err
+	return last, err
 }
 
 // rekey makes this machine a new node of its operator, revokes the one that it
@@ -105,7 +125,8 @@ func (p *publisher) rekey(now, since time.Time) error {
 		return fmt.Errorf("making a new node key: %w", err)
 	}
 	node := p.identity.Node()
-	err := p.store.Update(func(tx store.Tx) error { return tx.Put(bucketOwn, keyRekeyed, []byte(node.String())) })
+	note := append(binary.BigEndian.AppendUint64(nil, uint64(now.Unix())), node.String()...)
+	err := p.store.Update(func(tx store.Tx) error { return tx.Put(bucketOwn, keyRekeyed, note) })
 	if err != nil {
 		return fmt.Errorf("noting the new node key: %w", err)
 	}

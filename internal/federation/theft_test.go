@@ -73,6 +73,10 @@ func TestANodeWhoseKeyIsStolenMakesANewOneOnce(t *testing.T) {
 	x.says(alice.status(old).Epoch+1<<wire.EpochShift, "198.51.100.66")
 	await(t, "a new key", func() bool { return alice.id.Node() != old.Node })
 	next := alice.feed("sshd")
+	await(t, "the note of it", func() bool {
+		last, err := alice.s.Rekeyed()
+		return err == nil && last != nil && last.Node == next.Node && time.Since(last.At).Abs() < time.Hour
+	})
 	await(t, "the claims of the new node, and none of the old", func() bool {
 		return slices.Equal(bob.has(next), []string{"192.0.2.1"}) && len(bob.has(old)) == 0
 	})

@@ -94,6 +94,8 @@ type Sharing interface {
 	Brokers() []control.BrokerStatus
 	Warnings() []control.Warning
 	Feeds() []federation.FeedStatus
+	// Release ends the quarantine of an operator's feeds, and gives how many there were.
+	Release(ban.Operator) (int, error)
 	TrustLists() []federation.TrustList
 	Definitions() []federation.PublishedDefinition
 	// Card gives the newest card of an operator as text, "" for none.
@@ -137,12 +139,14 @@ func (s *Server) Local() (http.Handler, error) {
 		"GET /v1/hold":             func(*http.Request) (any, error) { return holds(s.o.Ledger.Peers.Holds()), nil },
 		"POST /v1/hold/approve":    s.approve,
 		"POST /v1/hold/reject":     s.reject,
-		"GET /v1/peers":            func(*http.Request) (any, error) { return peers(s.o.Ledger.Peers.List(), s.refusedOf), nil },
-		"POST /v1/peers/undo":      s.undo,
-		"POST /v1/peers/release":   s.release,
-		"GET /v1/feeds":            func(*http.Request) (any, error) { return feeds(s.o.Sharing.Feeds()), nil },
-		"GET /v1/documents":        s.documents,
-		"GET /v1/card":             s.card,
+		"GET /v1/peers": func(*http.Request) (any, error) {
+			return peers(s.o.Ledger.Peers.List(), s.o.Sharing.Feeds(), s.refusedOf), nil
+		},
+		"POST /v1/peers/undo":    s.undo,
+		"POST /v1/peers/release": s.release,
+		"GET /v1/feeds":          func(*http.Request) (any, error) { return feeds(s.o.Sharing.Feeds()), nil },
+		"GET /v1/documents":      s.documents,
+		"GET /v1/card":           s.card,
 	} {
 		mux.HandleFunc(pattern, control.Handle(answer))
 	}

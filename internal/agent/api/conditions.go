@@ -66,10 +66,14 @@ var (
 	Revoked          = Condition{"revoked", "The operator has revoked this node.", control.SeverityHigh, "agent key node rotate, with the agent stopped; then have the new key certified"}
 	Certificate      = Condition{"certificate", "The node's certificate has ended, is about to, or is missing.", control.SeverityHigh, "agent key node request > node.request; agent key node certify node.request --dir KEYS > card, where the root key is; agent key node install card"}
 	Cloned           = Condition{"cloned", "Another machine writes with this node's key.", control.SeverityHigh, "stop the other machine and restart this agent; or, with this agent stopped, agent key node rotate"}
+	KeyReplaced      = Condition{"key-replaced", "Another machine wrote with this node's key, so this node made itself a new one.", control.SeverityHigh, "find out how the key got away: a clone, a backup or a thief; a second time this node falls silent until agent key node rotate"}
 	Copied           = Condition{"copied", "This machine started on a copy of another one's state, and is a node of its own.", control.SeverityLow, "nothing; if it took that machine's place: stop it, agent key restore DIR with a backup of its keys"}
 	Restarted        = Condition{"feed-restarted", "A feed of this node began again, because brokers held messages that this machine does not know.", control.SeverityLow, "nothing if the state was lost or restored from a backup; otherwise see that no other machine has these keys"}
 
 	FeedEquivocating = Condition{"feed-equivocating", "Two different stories were signed with a peer's key.", control.SeverityHigh, "ask the operator: the key is on two machines, or stolen; its bans of before stay until they end"}
+	FeedContested    = Condition{"feed-contested", "Two machines seem to write with a peer's key.", control.SeverityHigh, "ask the operator: a clone or a restored backup runs beside the original, or a thief; agent undo NAME stops believing it meanwhile"}
+	FeedStolen       = Condition{"feed-stolen", "A peer's own node says that its key was stolen.", control.SeverityHigh, "ask the operator to revoke the node and to give the machine a new key; its bans of before stay until they end"}
+	FeedQuarantined  = Condition{"feed-quarantined", "A peer's feed was beyond a limit of this node: nothing of it counts, and no more is taken.", control.SeverityHigh, "agent peers show NAME; agent undo NAME --release begins anew with it"}
 	FeedWithheld     = Condition{"feed-withheld", "The brokers withhold a part of a peer's feed.", control.SeverityHigh, "use a second broker: [[brokers]] in agent.toml"}
 	FeedStale        = Condition{"feed-stale", "A peer's feed is silent for longer than its author promises.", control.SeverityLow, "the node is down or the broker withholds it: ask the operator, or use a second broker"}
 	FeedTooLarge     = Condition{"feed-too-large", "A peer claims more than the limits allow.", control.SeverityHigh, "agent peers show NAME"}
@@ -86,8 +90,8 @@ func Conditions() []Condition {
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		GateDown, GateList, DenialsEnd, NeverBanFault, Pack,
 		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Undecided, DetectState,
-		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, Copied, Restarted,
-		FeedEquivocating, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
+		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
+		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,
 	}
 	slices.SortFunc(list, func(a, b Condition) int { return cmp.Compare(a.Code, b.Code) })

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"banmesh/internal/ban"
@@ -74,19 +75,41 @@ func quarantine(q *ledger.Quarantine) *control.Quarantine {
 	return &control.Quarantine{Since: q.Since, Why: why, Feed: q.Feed}
 }
 
-func peers(list []ledger.Peer, refused func(name string) uint64) []control.Peer {
+func peers(list []ledger.Peer, feeds []federation.FeedStatus, refused func(name string) uint64) []control.Peer {
+	trouble := troubles(feeds)
 	return each(list, func(p ledger.Peer) control.Peer {
 		out := control.Peer{
 			Operator: p.Operator, Name: p.Name, Feeds: p.Feeds, Claims: p.Claims, Banning: p.Banning, Alone: p.Alone,
 			Corroborated: p.Corroborated, Waiting: p.Waiting, Disputed: p.Disputed, Met: p.Met, Overruled: p.Overruled,
 			Strikes: p.Strikes, Total: p.Total, Quarantine: quarantine(p.Quarantine), Probation: p.Probation,
-			Dropped: p.Dropped, Withdrawn: p.Withdrawn, Measured: p.Record.Claims, Guests: p.Record.Guests, Refused: refused(p.Name),
+			Dropped: p.Dropped, Withdrawn: p.Withdrawn, Measured: p.Record.Claims, Guests: p.Record.Guests, Refused: refused(p.Name), Trouble: trouble[p.Operator],
 		}
 		for _, s := range p.Recent {
 			out.Recent = append(out.Recent, control.Strike(s))
 		}
 		return out
 	})
+}
+
+// grave are the statuses of a feed that its operator's line in a listing shows,
+// the gravest first.
+var grave = []string{federation.StatusQuarantined, federation.StatusStolen, federation.StatusEquivocating, federation.StatusContested}
+
+// troubles gives the gravest status of each operator's feeds, of those that are grave.
+func troubles(feeds []federation.FeedStatus) map[ban.Operator]string {
+	worst := map[ban.Operator]int{}
+	for _, f := range feeds {
+		if i := slices.Index(grave, f.Status); i >= 0 && !f.Own {
+			if was, ok := worst[f.Feed.Operator]; !ok || i < was {
+				worst[f.Feed.Operator] = i
+			}
+		}
+	}
+	out := map[ban.Operator]string{}
+	for o, i := range worst {
+		out[o] = grave[i]
+	}
+	return out
 }
 
 func feeds(list []federation.FeedStatus) []control.Feed {

@@ -90,13 +90,21 @@ func (s *Server) undo(r *http.Request) (any, error) {
 	return control.CountAnswer{Count: n}, refusal(err)
 }
 
-// release ends a peer's quarantine.
+// release ends a peer's quarantine, and those of its feeds.
 func (s *Server) release(r *http.Request) (any, error) {
 	_, o, err := s.peerRequest(r)
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, refusal(s.o.Ledger.Peers.Release(o))
+	feeds, err := s.o.Sharing.Release(o)
+	if err != nil {
+		return nil, err
+	}
+	err = s.o.Ledger.Peers.Release(o)
+	if feeds > 0 && errors.Is(err, ledger.ErrUnknown) {
+		err = nil
+	}
+	return struct{}{}, refusal(err)
 }
 
 // peerRequest reads a request about an operator, by its name here or its

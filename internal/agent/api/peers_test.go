@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/federation"
 	"banmesh/internal/ledger"
 	"banmesh/internal/settings"
 )
@@ -61,5 +63,23 @@ func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
 	}
 	if !found {
 		t.Errorf("a quarantine is no warning: %+v", s.peerWarnings())
+	}
+}
+
+// A listing of peers shows the gravest of what is wrong with their feeds, and
+// nothing of a feed that is only late.
+func TestAPeersLineShowsTheGravestOfItsFeeds(t *testing.T) {
+	t.Parallel()
+	feed := func(o byte, status string) federation.FeedStatus {
+		return federation.FeedStatus{Feed: ban.Feed{Topic: "sshd", Operator: ban.Operator{o}}, Status: status}
+	}
+	got := troubles([]federation.FeedStatus{
+		feed(1, federation.StatusSynced), feed(1, federation.StatusStale),
+		feed(2, federation.StatusContested), feed(2, federation.StatusStolen), feed(2, federation.StatusSynced),
+		feed(3, federation.StatusQuarantined), feed(3, federation.StatusEquivocating),
+	})
+	want := map[ban.Operator]string{{2}: "stolen", {3}: "quarantined"}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
