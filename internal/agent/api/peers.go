@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"banmesh/internal/control"
+	"banmesh/internal/policy"
 )
 
 // peerWarnings gives the conditions of peers: who is quarantined, whose claims
@@ -17,7 +18,7 @@ func (s *Server) peerWarnings() (list []control.Warning) {
 		who := name(b.Operator)
 		text := fmt.Sprintf("%d claims of %s in %s wait", b.Waiting, who, b.Topic)
 		if b.Brake.Since.IsZero() {
-			text += fmt.Sprintf(" for room among its live bans: %d of %d are in force", b.Budget.Live, b.Budget.LiveMost)
+			text += " " + fullBudget(b.Budget)
 		} else {
 			text += fmt.Sprintf(": %d came this hour beyond the %d that its own turnover allows (%.0f an hour are usual)", b.Brake.Over, b.Brake.Allowed, b.Brake.Usual)
 		}
@@ -33,6 +34,17 @@ func (s *Server) peerWarnings() (list []control.Warning) {
 		}
 	}
 	return list
+}
+
+// fullBudget says which of an operator's budgets has no room, with its numbers.
+func fullBudget(b policy.BudgetState) string {
+	switch {
+	case b.Live >= b.LiveMost:
+		return fmt.Sprintf("for room among its live bans: %d of %d are in force", b.Live, b.LiveMost)
+	case b.DecidedToday >= b.DecidedMost:
+		return fmt.Sprintf("for tomorrow: %d of the %d that its people may decide in a day are in force", b.DecidedToday, b.DecidedMost)
+	}
+	return fmt.Sprintf("for room: its bans cover %d addresses of %d", b.Addresses, b.AddressMost)
 }
 
 // peerMetrics hands on the numbers of every peer and topic.

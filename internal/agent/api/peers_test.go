@@ -13,6 +13,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/federation"
 	"banmesh/internal/ledger"
+	"banmesh/internal/policy"
 	"banmesh/internal/settings"
 )
 
@@ -44,6 +45,15 @@ func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
 	list := s.peerWarnings()
 	if len(list) != 1 || list[0].Code != PeerHeld.Code || !strings.Contains(list[0].Text, "in sshd wait: ") || !strings.Contains(list[0].Fix, "agent hold approve ") {
 		t.Fatalf("warnings are %+v", list)
+	}
+	for want, b := range map[string]policy.BudgetState{
+		"for room among its live bans: 10 of 10 are in force":                         {Live: 10, LiveMost: 10, DecidedToday: 20, DecidedMost: 20},
+		"for tomorrow: 20 of the 20 that its people may decide in a day are in force": {Live: 20, LiveMost: 20_000, DecidedToday: 20, DecidedMost: 20},
+		"for room: its bans cover 65536 addresses of 65536":                           {Live: 2, LiveMost: 10, DecidedMost: 20, Addresses: 65536, AddressMost: 65536},
+	} {
+		if got := fullBudget(b); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 	numbers := map[peerMetric]float64{}
 	s.peerMetrics(func(m peerMetric, v float64, _, topic string) {
