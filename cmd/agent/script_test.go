@@ -180,13 +180,17 @@ func warnings(c *control.Client) (codes []string) {
 	return codes
 }
 
+// patience is longer than anything here takes on a busy machine: a connection
+// that a full disk stopped is made anew after half a minute.
+const patience = 2 * time.Minute
+
 // poll asks the script's agent until a condition holds.
 func poll(ts *testscript.TestScript, what string, ok func(*control.Client) bool) {
 	c := control.NewClient(ts.Getenv("BANMESH_SOCKET"))
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !ok(c) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("not within 30 s: %s", what)
+			ts.Fatalf("not within %s: %s", patience, what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

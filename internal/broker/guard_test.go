@@ -172,8 +172,7 @@ func TestAnAddressWithTooManyConnectionsIsTold(t *testing.T) {
 	eventually(t, "it is counted", func() bool { return value(b.count.turnedAway.WithLabelValues("too many from its address")) == 1 })
 }
 
-func TestTheGuardOutlivesTheLackOfDescriptors(t *testing.T) {
-	t.Parallel()
+func TestTheGuardOutlivesTheLackOfDescriptors(t *testing.T) { // alone: it takes the descriptors of all
 	var before syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)

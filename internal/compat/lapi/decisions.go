@@ -3,8 +3,6 @@ package lapi
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
-	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -86,11 +84,14 @@ func (d decision) scenario() string { return "banmesh/" + string(d.topic) + "/" 
 // id is a number that is the same for the same value, so that a reader may ask
 // for those beyond one: 52 bits, which JavaScript reads exactly.
 func (d decision) id() int64 {
-	f := fnv.New64a()
+	// FNV-1a over the address and the length.
+	sum := uint64(14695981039346656037)
 	a := d.prefix.Addr().As16()
-	f.Write(a[:])
-	f.Write(binary.AppendUvarint(nil, uint64(d.prefix.Bits())))
-	return int64(f.Sum64()>>12) | 1
+	for _, b := range a {
+		sum = (sum ^ uint64(b)) * 1099511628211
+	}
+	sum = (sum ^ uint64(d.prefix.Bits())) * 1099511628211
+	return int64(sum>>12) | 1
 }
 
 // append writes the decision as JSON. Durations are whole seconds, because a
@@ -103,18 +104,40 @@ func (d decision) append(b []byte, now time.Time) []byte {
 		rest = min(rest.Truncate(time.Second), -time.Second)
 	}
 	b = append(b, `{"duration":"`...)
-	b = append(b, rest.String()...)
+	b = appendSeconds(b, rest)
 	b = append(b, `","id":`...)
 	b = strconv.AppendInt(b, d.id(), 10)
 	b = append(b, `,"origin":"`...)
 	b = append(b, d.origin...)
 	b = append(b, `","scenario":"`...)
-	b = append(b, d.scenario()...)
+	b = append(b, "banmesh/"...)
+	b = append(b, d.topic...)
+	b = append(b, '/')
+	b = append(b, d.class.String()...)
 	b = append(b, `","scope":"`...)
 	b = append(b, d.scope()...)
 	b = append(b, `","type":"ban","value":"`...)
-	b = append(b, d.value()...)
+	if d.prefix.IsSingleIP() {
+		b = d.prefix.Addr().AppendTo(b)
+	} else {
+		b = d.prefix.AppendTo(b)
+	}
 	return append(b, `"}`...)
+}
+
+// appendSeconds writes whole seconds as [time.Duration.String] does.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	if d < 0 {
+		b, d = append(b, '-'), -d
+	}
+	s := int64(d / time.Second)
+	if s >= 3600 {
+		b = append(strconv.AppendInt(b, s/3600, 10), 'h')
+	}
+	if s >= 60 {
+		b = append(strconv.AppendInt(b, s/60%60, 10), 'm')
+	}
+	return append(strconv.AppendInt(b, s%60, 10), 's')
 }
 
 // appendList writes decisions as a JSON array.

@@ -247,11 +247,17 @@ func cut(list []decision, p page) []decision {
 
 // all gives one decision for each banned address or range.
 func (s *Server) all(f *filter) (found []decision) {
+	s.each(f, func(d decision) { found = append(found, d) })
+	return found
+}
+
+// each calls do with one decision for each banned address or range.
+func (s *Server) each(f *filter, do func(decision)) {
 	_, entries := s.o.Table.Snapshot()
 	var of []export.Entry // the bans of one target, which come together
 	add := func() {
 		if d, ok := f.strongest(of, s.origin); ok {
-			found = append(found, d)
+			do(d)
 		}
 		of = of[:0]
 	}
@@ -264,7 +270,6 @@ func (s *Server) all(f *filter) (found []decision) {
 		}
 	}
 	add()
-	return found
 }
 
 func (s *Server) origin(e export.Entry) string {
