@@ -83,7 +83,11 @@ afterwards. To run its jails in place instead, set include = "` + detect.Default
 }
 
 func printImported(w io.Writer, all []detect.Imported) {
+	var doubtful []string
 	for _, i := range all {
+		if i.Doubtful {
+			doubtful = append(doubtful, i.Jail)
+		}
 		d := i.Definition.Detect
 		fmt.Fprintf(w, "jail %s -> topic %s\n", i.Jail, i.Definition.Name)
 		if len(d.Journal) > 0 {
@@ -115,6 +119,9 @@ func printImported(w io.Writer, all []detect.Imported) {
 			fmt.Fprintln(w, "  warning    none of its logs is here, so nobody is found until one is; if the service logs to the journal, say backend = systemd in the jail and import again")
 		}
 	}
+	if why := detect.Unproven(doubtful); why != "" {
+		fmt.Fprintf(w, "note: %s\n", why)
+	}
 }
 
 func banTimeText(d *topics.Detect) string {
@@ -141,7 +148,7 @@ func closesText(e topics.Enforce) string {
 
 // importHead begins each definition that the import writes, so that a later
 // import knows it for its own.
-const importHead = "# Written by `agent import fail2ban`, which replaces it when it is run again. Own settings belong into agent.toml.\n"
+const importHead = settings.ImportHead + ", which replaces it when it is run again. Own settings belong into agent.toml.\n"
 
 // errOwn says that a file of the operator's own is in the way.
 var errOwn = errors.New("it was not written by `agent import fail2ban` and is left as it is")

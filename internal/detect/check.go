@@ -121,23 +121,28 @@ func Usable(def *topics.Definition) error {
 }
 
 // Warnings names the doubts about a definition that are no reason to leave it
-// out: [Check] refuses them in one that is shipped, signed or adopted.
-func Warnings(def *topics.Definition) []string {
+// out: [Check] refuses them in one that is shipped, signed or adopted. Of a
+// foreign one, fail2ban's, doubtful says only that the address may be movable:
+// nobody here knows which of its texts a client writes, and most cannot be moved.
+func Warnings(def *topics.Definition, foreign bool) (list []string, doubtful bool) {
 	j, err := newJail(Jail{Definition: def}, &Options{}, &budget{})
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	var list []string
 	for _, m := range j.def.Detect.Journal {
 		if why := weakMatch(m); why != "" {
 			list = append(list, fmt.Sprintf("journal match %q: %s", m, why))
 		}
 	}
-	return append(list, movable(j.filter)...)
+	m := movable(j.filter)
+	if foreign {
+		return list, len(m) > 0
+	}
+	return append(list, m...), false
 }
 
 // movable describes the expressions that a client is shown to move, as one
-// warning: fail2ban's filters hold many.
+// warning.
 func movable(f *filter.Filter) []string {
 	var rules []string
 	var first filter.Weakness

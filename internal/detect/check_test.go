@@ -74,7 +74,8 @@ func TestAForeignFilterThatCanBeMovedIsWarnedOfWithItsField(t *testing.T) {
 	if err := Usable(d); err != nil {
 		t.Fatal(err)
 	}
-	said := strings.Join(Warnings(d), "\n")
+	list, _ := Warnings(d, false)
+	said := strings.Join(list, "\n")
 	for _, want := range []string{`journal match "_COMM=x": any user`, "expression 1: a client can move the address: <user> may hold"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is missing from:\n%s", want, said)

@@ -31,6 +31,18 @@ type Imported struct {
 	Place string
 	// Warnings name settings that could not be carried over, and why.
 	Warnings []string
+	// Doubtful says that an address may be movable: see [Unproven].
+	Doubtful bool
+}
+
+// Unproven says of which jails or topics with fail2ban's expressions it is not
+// proven that a client cannot move the address, "" of none.
+func Unproven(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("not proven for %d of fail2ban's filters: that no text of a client's names another address than its own; only one that is connected can be named (%s)",
+		len(names), strings.Join(names, ", "))
 }
 
 // ImportJails reads fail2ban's enabled jails as definitions that stand by
@@ -101,9 +113,7 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 	if err != nil {
 		return out, err
 	}
-	for _, w := range movable(f) {
-		warn("filter", "filter %s: %s", j.Filter.Name, w)
-	}
+	out.Doubtful = len(movable(f)) > 0
 	for _, m := range d.Journal {
 		if why := weakMatch(m); why != "" && m != "" {
 			warn("filter", "journal match %q: %s", m, why)

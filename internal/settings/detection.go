@@ -3,7 +3,10 @@ package settings
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -38,16 +41,27 @@ func (s *Settings) leaveOut(topic ban.Topic, why error) {
 }
 
 // leaveOutUnusable leaves out definitions whose filter does not compile.
-func (s *Settings) leaveOutUnusable(own map[ban.Topic]bool) {
+func (s *Settings) leaveOutUnusable(dir string, own map[ban.Topic]bool) {
+	var doubtful []string
+	defer func() {
+		if why := detect.Unproven(doubtful); why != "" {
+			s.warn("%s", why)
+		}
+	}()
 	for _, name := range slices.Sorted(maps.Keys(s.definitions)) {
 		d := s.definitions[name]
-		if d.Detect == nil || !own[name] && d.Detect.Fail2ban == "" {
+		foreign := d.Detect != nil && (d.Detect.Fail2ban != "" || s.Included(name) != "" || own[name] && Imported(dir, name))
+		if d.Detect == nil || !own[name] && !foreign {
 			continue
 		}
 		err := detect.Usable(d)
 		if err == nil {
-			for _, w := range detect.Warnings(d) {
+			list, doubt := detect.Warnings(d, foreign)
+			for _, w := range list {
 				s.warn("topic %s: %s", name, w)
+			}
+			if doubt {
+				doubtful = append(doubtful, string(name))
 			}
 			continue
 		}
@@ -57,6 +71,21 @@ func (s *Settings) leaveOutUnusable(own map[ban.Topic]bool) {
 			delete(s.definitions, name)
 		}
 	}
+}
+
+// ImportHead begins the definitions that an import of fail2ban's jails wrote.
+const ImportHead = "# Written by `agent import fail2ban`"
+
+// Imported says that a definition of the operator's directory was imported.
+func Imported(dir string, name ban.Topic) bool {
+	f, err := os.Open(filepath.Join(dir, TopicDirectory, string(name)+".toml"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, len(ImportHead))
+	_, err = io.ReadFull(f, head)
+	return err == nil && string(head) == ImportHead
 }
 
 // shipped says that the program brings a definition of the topic.

@@ -91,7 +91,7 @@ func Load(dir string) (*Settings, error) {
 	if _, err := parseProxies(loaded.Proxy); err != nil {
 		fault("proxy", "%v", err)
 	}
-	s.leaveOutUnusable(own)
+	s.leaveOutUnusable(dir, own)
 	faults = append(faults, s.override(dir)...)
 	var refused []error
 	s.shields, refused = loadShields(dir, loaded)
