@@ -21,7 +21,7 @@ const (
 	lookAgain = 250 * time.Millisecond
 	// firstLook is how long a starting gate waits for its list before it
 	// answers without: calls wait in the socket meanwhile.
-	firstLook = 150 * time.Millisecond
+	firstLook = 100 * time.Millisecond
 )
 
 // WriteFile puts a list in the place of the one before, whole or not at all,
