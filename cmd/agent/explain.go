@@ -69,7 +69,10 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 			fmt.Fprintf(w, "  from   %s\n", cli.Printable(h.From))
 		}
 	}
-	if len(e.Standings) == 0 && len(e.Held) == 0 {
+	for _, x := range e.Shielded {
+		fmt.Fprintf(w, "%s offended %s in %s and bans nobody, the last one at %s\n  why    %s\n", x.Target, plural(x.Offences, "time"), x.Topic, clock(x.Last), cli.Printable(x.Entry))
+	}
+	if len(e.Standings) == 0 && len(e.Held) == 0 && len(e.Shielded) == 0 {
 		fmt.Fprintf(w, "%s is not banned: nobody whom this node listens to claims it, and it did nothing here\n", e.Target)
 		return
 	}

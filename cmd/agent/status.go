@@ -102,6 +102,14 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.Gate != nil {
 		fmt.Fprintf(w, "wallet gate: %s; allowed %d, refused %d\n", gateLine(*s.Gate, now), s.Gate.Allowed, s.Gate.Refused)
 	}
+	if n := len(s.Shielded); n > 0 {
+		sum, last := 0, s.Shielded[0]
+		for _, x := range s.Shielded {
+			sum += x.Offences
+		}
+		fmt.Fprintf(w, "shielded: %s\n", cli.Wrap(w, 10, "   ", cli.Printable(fmt.Sprintf("%s banned nobody, the last one %s ago of %s in %s (%s)",
+			plural(sum, "offence"), cli.Short(max(now.Sub(last.Last), 0)), last.Target, last.Topic, last.Entry))))
+	}
 	for _, x := range s.Warnings {
 		c := cli.Bad
 		if x.Severity == control.SeverityLow {

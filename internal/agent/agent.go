@@ -267,6 +267,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	}
 	a.onStop.add(a.enforcer.close)
 	held := &proxies{settings: a.current, inside: a.guard.inside, now: a.now}
+	shields := newShielded(a.current, a.guard.shield, a.now)
 	a.owners = &portOwners{
 		settings: a.current, now: a.now, started: a.started, log: a.log,
 		restart: func(ctx context.Context) error { return a.detection.restart(ctx) }, status: func() detect.Status { return a.detection.Status() },
@@ -274,6 +275,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.detection, err = newDetection(detectionOptions{
 		owners:   a.owners.jails,
 		hold:     held.hold,
+		noticed:  func(_ context.Context, n detect.Notice) { shields.notice(n) },
 		settings: a.current, ledger: a.ledger, ignored: a.guard.ignored, corroborated: a.enforcer.corroborated,
 		succeeded: a.guests.succeeded, guest: a.guests.holds,
 		state: a.o.StateDir, now: a.now, log: a.log,
@@ -292,9 +294,9 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.api = api.New(api.Options{
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, RemoveGuest: a.guests.remove,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, RemoveGuest: a.guests.remove,
 		Warnings: func(ctx context.Context) []control.Warning {
-			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), a.gate.warnings(ctx), a.owners.warnings())
+			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), shields.warnings(), a.gate.warnings(ctx), a.owners.warnings())
 		},
 	})
 	return nil

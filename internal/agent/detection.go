@@ -44,10 +44,12 @@ type detectionOptions struct {
 	// owners puts the users who listen into jails' matches.
 	owners func([]detect.Jail) []detect.Jail
 	// hold says whether a decision is held back, and whether that is news.
-	hold  func(detect.Decision) (h control.HeldOffender, held, news bool)
-	state string // the state directory
-	now   func() time.Time
-	log   *slog.Logger
+	hold func(detect.Decision) (h control.HeldOffender, held, news bool)
+	// noticed is told of offences.
+	noticed func(context.Context, detect.Notice)
+	state   string // the state directory
+	now     func() time.Time
+	log     *slog.Logger
 }
 
 func newDetection(o detectionOptions) (*detection, error) {
@@ -65,7 +67,7 @@ func (d *detection) options() detect.Options {
 	return detect.Options{
 		Jails: d.o.owners(d.o.settings().Jails()), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched, Suspected: d.o.ledger.Suspected, Banned: d.o.ledger.BannedAt,
 		Ignored: d.o.ignored, Corroborated: d.o.corroborated, Success: d.o.succeeded, Guest: d.o.guest, Now: d.o.now, Log: d.o.log,
-		Source: source.Options{Stdin: d.input}, Sighted: d.sightings.add,
+		Source: source.Options{Stdin: d.input}, Sighted: d.sightings.add, Noticed: d.o.noticed,
 	}
 }
 

@@ -187,6 +187,17 @@ func (g *guard) kernel() []netip.Prefix {
 	return g.set.Prefixes()
 }
 
+// shield gives the entry that keeps this node from banning a target.
+func (g *guard) shield(t ban.Target) (neverban.Entry, bool) {
+	p, ip := t.Prefix()
+	if !ip {
+		return neverban.Entry{}, false
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.set.Overlaps(p)
+}
+
 // ignored says whether an offender is none for us.
 func (g *guard) ignored(t ban.Target) bool {
 	_, protected := g.protection().Protects(t)

@@ -43,6 +43,8 @@ type Status struct {
 	// Gate is the wallet gate's own account, without its wallets; null where
 	// none answers.
 	Gate *GateStatus `json:"gate,omitempty"`
+	// Shielded counts the offences of never-ban entries, the latest first.
+	Shielded []Shielded `json:"shielded,omitempty"`
 	// Warnings name the faults of the node and the commands that mend them.
 	Warnings []Warning `json:"warnings"`
 }

@@ -20,6 +20,8 @@ type Explanation struct {
 	// Held are decisions of this node that were not carried out, because the
 	// target is a proxy of many people.
 	Held []HeldOffender `json:"held,omitempty"`
+	// Shielded are the offences that the target was not banned for.
+	Shielded []Shielded `json:"shielded,omitempty"`
 	// Kernel is nil where the kernel cannot be asked: for a wallet, without the
 	// right to, or where something else than nftables enforces.
 	Kernel *Held `json:"kernel,omitempty"`
@@ -43,6 +45,16 @@ type HeldOffender struct {
 	Hits    int       `json:"hits"`
 	Last    time.Time `json:"last"` // the last offence
 	Why     string    `json:"why"`  // for people
+}
+
+// Shielded counts the offences of one target in one topic that ban nobody, because the
+// never-ban list names it, since the agent started.
+type Shielded struct {
+	Topic    ban.Topic  `json:"topic"`
+	Target   ban.Target `json:"target"`
+	Entry    string     `json:"entry"` // for people
+	Offences int        `json:"offences"`
+	Last     time.Time  `json:"last"`
 }
 
 // Actions of a [Standing].

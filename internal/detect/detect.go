@@ -100,6 +100,9 @@ type Options struct {
 	Guest func(ban.Topic, ban.Target) bool
 	// Ignored says that a target is never an offender.
 	Ignored func(ban.Target) bool
+	// Noticed is told of every offence that is believed, and of those of targets
+	// that Ignored names. It must not block for long; nil if nobody wants to know.
+	Noticed func(context.Context, Notice)
 	// Resolve gives a host name's addresses, for definitions with UseDNS; nil
 	// asks this machine's resolver.
 	Resolve func(context.Context, string) ([]string, error)

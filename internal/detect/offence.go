@@ -45,7 +45,11 @@ const suspectLimit = 2
 // offence is not believed.
 func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func() (filter, source, sample string)) error {
 	now := d.o.Now()
-	if j.ignore.holds(o.target) || d.o.Ignored != nil && d.o.Ignored(o.target) {
+	listed := j.ignore.holds(o.target)
+	if shielded := !listed && d.o.Ignored != nil && d.o.Ignored(o.target); listed || shielded {
+		if shielded {
+			d.notice(ctx, j, &o, true)
+		}
 		j.mu.Lock()
 		j.counts.ignored++
 		j.mu.Unlock()
@@ -57,6 +61,9 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	}
 	if o.weight > 0 && !d.believed(ctx, j, &o) {
 		return ErrUnconfirmed
+	}
+	if o.weight > 0 {
+		d.notice(ctx, j, &o, false)
 	}
 	// A ban is counted once: whether an offence is of who is banned already is
 	// judged by the offence's own time, also when the log is read late.
@@ -99,6 +106,22 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		d.recur(ctx, v)
 	}
 	return nil
+}
+
+// A Notice is one offence, whatever becomes of it.
+type Notice struct {
+	Topic  ban.Topic
+	Target ban.Target
+	At     time.Time
+	// Shielded says that [Options.Ignored] names the target, so that it bans nobody.
+	Shielded bool
+}
+
+// notice tells who asked of an offence.
+func (d *Detector) notice(ctx context.Context, j *jail, o *offence, shielded bool) {
+	if d.o.Noticed != nil {
+		d.o.Noticed(ctx, Notice{Topic: j.topic, Target: o.target, At: o.at, Shielded: shielded})
+	}
 }
 
 // prove asks the kernel for the connection that a line is about.

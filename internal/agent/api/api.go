@@ -47,7 +47,10 @@ type Options struct {
 	Guests func() []guests.Guest
 	Guest  func(ban.Target) (string, bool)
 	// Held lists decisions about a target that were not carried out.
-	Held        func(ban.Target) []control.HeldOffender
+	Held func(ban.Target) []control.HeldOffender
+	// Shielded lists the offences of a target whom the never-ban list shields, and
+	// of everybody for the zero target.
+	Shielded    func(ban.Target) []control.Shielded
 	RemoveGuest func(ban.Target) (int, error)
 	// Gate asks the wallet gate how it is, false where none is kept.
 	Gate     func(context.Context) (control.GateStatus, bool)

@@ -18,6 +18,7 @@ func (s *Server) explain(r *http.Request) (any, error) {
 	x := Explanation(s.o.Ledger.Explain(target), s.o.Settings().NameOf)
 	x.Guest, _ = s.o.Guest(target)
 	x.Held = s.o.Held(target)
+	x.Shielded = s.o.Shielded(target)
 	if held, ok := s.o.Firewall.Holds(r.Context(), target); ok {
 		x.Kernel = HeldOf(held)
 	}
