@@ -279,6 +279,30 @@ func TestAForgedPortIsNoStrayOne(t *testing.T) {
 	}
 }
 
+// A log that is read late or for the first time tells of connections that no
+// memory holds: that is no "no".
+func TestTheKernelDeniesOnlyWhatItWouldRemember(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, strings.Replace(quiet, "detect = false", "detect = true\nfiles = [\"/nonexistent\"]\njournal = []", 1))
+	now := time.Now()
+	for name, c := range map[string]struct {
+		begun, at time.Duration // before now
+		want      detect.Proof
+	}{
+		"written before the memory began":        {8 * time.Minute, 9 * time.Minute, detect.ProofUnknown},
+		"of who may have been silent since":      {8 * time.Minute, 4 * time.Minute, detect.ProofUnknown},
+		"of who was silent for too long":         {8 * time.Minute, time.Minute, detect.ProofDenied},
+		"of a memory that is as old as it lasts": {2 * time.Hour, time.Minute, detect.ProofDenied},
+		"read when the memory has let go of it":  {2 * time.Hour, 56 * time.Minute, detect.ProofUnknown},
+		"read just before":                       {2 * time.Hour, 54 * time.Minute, detect.ProofDenied},
+	} {
+		n.fake.Begin("sshd", now.Add(-c.begun))
+		if got := n.a.enforcer.corroborated(t.Context(), detect.Question{Topic: "sshd", From: netip.MustParseAddrPort("45.1.1.1:9"), At: now.Add(-c.at)}); got != c.want {
+			t.Errorf("a line %s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
 // The recipe of an application behind a proxy on another machine: the
 // application's host enforces nothing and sees no client, and yet both machines
 // are the same operator's, so the proxy's host bans whom it names.
