@@ -236,7 +236,7 @@ strikes = 1000
 	mustDo(t, err)
 	eventually(t, "the peer's claims are in force", func() bool {
 		bans := ask("bans")
-		return strings.Contains(bans, otherAddress+" ") && strings.Contains(bans, "9.0.0.0/8 ") && strings.Contains(bans, "99.0.0.0/8 ")
+		return strings.Contains(bans, otherAddress+" ") && strings.Contains(bans, "11.0.0.0/8 ") && strings.Contains(bans, "21.0.0.0/8 ")
 	})
 
 	// It does as it says: who is not logged in gets no answer. The
