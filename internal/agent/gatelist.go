@@ -81,8 +81,7 @@ func gateFile(c config.Gate) (file string, kept bool) {
 // run writes the list when a wallet's denial or a setting changes, and again when
 // somebody else changed the file.
 func (g *gateList) run(ctx context.Context) error {
-	g.reconcile()
-	serial := g.o.table.Serial()
+	serial := g.o.table.Serial() // before the wallets are gathered, so that none is missed
 	g.reconcile()
 	for ctx.Err() == nil {
 		wait, cancel := context.WithTimeout(ctx, gateLook)

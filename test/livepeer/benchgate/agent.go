@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -139,9 +140,9 @@ func deny(ctx context.Context, socket, who string) error {
 
 // refused waits until a wallet is refused.
 func refused(ctx context.Context, load *livepeer.Load, who string) error {
-	for load.Refused(who) == 0 {
-		if !load.Wait(ctx, 20) {
-			return fmt.Errorf("no calls come through")
+	for began := time.Now(); load.Refused(who) == 0; {
+		if !load.Wait(ctx, 20) || time.Since(began) > time.Minute {
+			return errors.New("a denied wallet is not refused within a minute")
 		}
 	}
 	return nil
