@@ -109,6 +109,7 @@ bench-broker: deps-test build bin/nats-server
 	$(GO) run ./test/broker/bench -nats bin/nats-server
 bench-federation: deps-test build bin/nats-server
 	$(GO) run ./test/federation/bench -nats bin/nats-server
+	$(GO) test -count=1 -v -run TestAStartBesideAHugePeer ./internal/federation | grep figure
 bench-policy:
 	$(GO) run ./test/sim/benchpolicy
 bench-ledger:
