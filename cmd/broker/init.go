@@ -63,7 +63,7 @@ key_file = "{{.Key}}"
 [limits]
 connections = 10000
 connections_per_address = 64
-node_bytes = 16777216       # retained for one node
+node_bytes = 37748736       # retained for one node
 total_bytes = 536870912     # all of them together
 operator_bytes = 67108864   # one operator whom this broker knows
 newcomer_bytes = 262144     # one whom it does not, on its first day; twice as much each day

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,12 +15,19 @@ import (
 	"banmesh/internal/settings"
 )
 
+// embeddedBytes is by default what the embedded broker retains at most.
+const embeddedBytes = 8 << 20
+
 // embeddedLimits keep the embedded broker small: it runs inside the agent, for
-// this node and for a few that its operator knows.
-var embeddedLimits = broker.Limits{
-	Connections: 64, PerAddress: 16, Connecting: 16,
-	MaxQueued: 512 << 10, TotalQueued: 32 << 20,
-	TotalBytes: 48 << 20, OperatorBytes: 40 << 20, FeedBytes: 36 << 20, // one feed of the protocol's largest
+// this node and for a few that its operator knows. One of them may have seven
+// eighths of it. A store that is larger, of a former limit, stays and takes no more.
+func embeddedLimits(e config.EmbeddedBroker) broker.Limits {
+	most := cmp.Or(e.MaxBytes, embeddedBytes)
+	return broker.Limits{
+		Connections: 64, PerAddress: 16, Connecting: 16,
+		MaxQueued: 512 << 10, TotalQueued: embeddedBytes,
+		TotalBytes: most, OperatorBytes: most / 8 * 7, FeedBytes: most / 8 * 7,
+	}
 }
 
 // longestSocket is the longest path of a unix socket (unix(7)).
@@ -57,7 +65,7 @@ func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url strin
 	open := func(l broker.Listener) (err error) {
 		b, err = broker.New(broker.Options{
 			Network: s.network, StateDir: filepath.Join(s.o.state, "broker"), Keys: true, Now: s.o.now,
-			Log: s.o.log.With(slog.String("part", "broker")), Listeners: []broker.Listener{l}, Limits: embeddedLimits,
+			Log: s.o.log.With(slog.String("part", "broker")), Listeners: []broker.Listener{l}, Limits: embeddedLimits(e),
 			Operators: s.acquainted(s.o.settings()),
 		})
 		return err
@@ -84,7 +92,7 @@ func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url strin
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broker = b
+	s.broker, s.room = b, e.MaxBytes
 	return url, nil
 }
 

@@ -5,10 +5,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
 	"banmesh/internal/keys"
@@ -113,4 +115,29 @@ func TestTheEmbeddedBrokerAdmitsOnlyWhomTheNodeKnows(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.eventually("it is admitted once it has a name here", func() bool { return len(n.a.sharing.broker.Feeds()) > 1 })
+}
+
+// The embedded broker holds a few MiB, of which nobody has all.
+func TestTheEmbeddedBrokerHoldsAFewMiB(t *testing.T) {
+	t.Parallel()
+	l := embeddedLimits(config.EmbeddedBroker{})
+	if l.TotalBytes != 8<<20 || l.TotalQueued > 8<<20 || l.OperatorBytes >= l.TotalBytes || l.FeedBytes > l.OperatorBytes {
+		t.Errorf("by default it has %+v", l)
+	}
+	if l := embeddedLimits(config.EmbeddedBroker{MaxBytes: 64 << 20}); l.TotalBytes != 64<<20 || l.OperatorBytes != 56<<20 {
+		t.Errorf("with 64 MiB it has %+v", l)
+	}
+}
+
+// How much it holds is taken over by a restart, which check says.
+func TestTheEmbeddedBrokersRoomNeedsARestart(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, quiet+"publish = true\n")
+	n.eventually("the node is connected to itself", func() bool { _, up := n.broker(); return up })
+	n.configure(strings.Replace(quiet, "[topics", "max_bytes = 67108864\n[topics", 1) + "publish = true\n")
+	if err := n.client.Post(n.t.Context(), "/v1/reload", control.ReloadRequest{}, nil); err == nil || !strings.Contains(err.Error(), "max_bytes") {
+		t.Errorf("a reload says %v", err)
+	}
+	n.restart()
+	n.eventually("the node is connected to itself after a restart", func() bool { _, up := n.broker(); return up })
 }

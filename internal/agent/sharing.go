@@ -44,6 +44,7 @@ type sharing struct {
 	// broker is the embedded one, nil where others are named and while nothing
 	// is shared; served says that it ran, so that it closed itself.
 	broker *broker.Broker
+	room   int // embedded_broker.max_bytes that it was opened with
 	served bool
 	// begun is closed once there is an embedded broker; nil where a running
 	// node cannot begin one.
@@ -261,6 +262,8 @@ func (s *sharing) needsRestart(next *settings.Settings) string {
 		return "the list of brokers"
 	case wantsBroker(next) && s.embedded() == nil && (s.begun == nil || next.Config().EmbeddedBroker.Listen != ""):
 		return "the embedded broker, which something is now published to or accepted from"
+	case s.embedded() != nil && next.Config().EmbeddedBroker.MaxBytes != s.room:
+		return "embedded_broker.max_bytes"
 	}
 	return ""
 }

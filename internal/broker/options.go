@@ -9,6 +9,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
+	"banmesh/internal/wire"
 )
 
 // Options say which network a broker serves, where and to whom. The zero value of a field is
@@ -183,8 +184,8 @@ func (l Limits) defaults() Limits {
 	set(&l.MaxQueued, 1<<20)
 	set(&l.TotalQueued, 256<<20)
 	set(&l.Subscriptions, 8192)
-	set(&l.MaxSearch, 4<<20)  // all of 100,000 feeds ten times over, in a quarter of a second
-	set(&l.FeedBytes, 16<<20) // a million bans take 6
+	set(&l.MaxSearch, 4<<20)                   // all of 100,000 feeds ten times over, in a quarter of a second
+	set(&l.FeedBytes, wire.MaxFeedBytes+4<<20) // the largest feed and its deltas
 	set(&l.FeedMessages, 4096)
 	set(&l.TotalBytes, 512<<20)
 	set(&l.OperatorBytes, min(64<<20, l.TotalBytes))

@@ -84,6 +84,9 @@ type EmbeddedBroker struct {
 	Enabled *bool `toml:"enabled"`
 	// Listen is a TCP address; the default is a socket in the state directory.
 	Listen string `toml:"listen"`
+	// MaxBytes bounds what it retains, on disk and in memory: by default 8 MiB,
+	// which a feed of a million addresses fits into.
+	MaxBytes int `toml:"max_bytes"`
 }
 
 // Firewall says how bans reach the kernel.

@@ -33,6 +33,19 @@ const (
 // owners are the values of firewall.owner.
 var owners = map[string]firewall.OwnerMode{"": firewall.OwnerAuto, "auto": firewall.OwnerAuto, "never": firewall.OwnerNever, "always": firewall.OwnerAlways}
 
+// Bounds of embedded_broker.max_bytes.
+const (
+	embeddedLeast = 1 << 20
+	embeddedMost  = 512 << 20 // a broker's own default
+)
+
+// checkEmbedded finds faults in [embedded_broker].
+func checkEmbedded(c config.EmbeddedBroker, fault faulter) {
+	if c.MaxBytes != 0 && (c.MaxBytes < embeddedLeast || c.MaxBytes > embeddedMost) {
+		fault("embedded_broker.max_bytes", "%d is not within %d and %d", c.MaxBytes, embeddedLeast, embeddedMost)
+	}
+}
+
 // checkFirewall finds faults in [firewall]. It looks at the hook's
 // program and runs nothing.
 func checkFirewall(c config.Firewall, fault faulter) {

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,6 +86,16 @@ func TestWhatARunningAgentCannotTakeOverNeedsARestart(t *testing.T) {
 		}
 		if got := NeedsRestart(old, next); got != c.want {
 			t.Errorf("%s: %q, want %q", text, got, c.want)
+		}
+	}
+}
+
+func TestTheEmbeddedBrokersRoomIsBounded(t *testing.T) {
+	t.Parallel()
+	for n, ok := range map[int]bool{-1: false, embeddedLeast - 1: false, embeddedLeast: true, embeddedMost: true, embeddedMost + 1: false} {
+		_, err := settingsOf(t, fmt.Sprintf("[embedded_broker]\nmax_bytes = %d\n", n))
+		if got := err == nil; got != ok {
+			t.Errorf("max_bytes = %d: %v", n, err)
 		}
 	}
 }

@@ -79,6 +79,7 @@ func Load(dir string) (*Settings, error) {
 	checkBrokers(loaded.Brokers, fault)
 	loaded.Brokers = s.onceEach(loaded.Brokers)
 	checkFirewall(loaded.Firewall, fault)
+	checkEmbedded(loaded.EmbeddedBroker, fault)
 	checkGate(loaded.Gate, fault)
 	checkHTTP(loaded.HTTP, fault)
 	if _, err := loaded.Query.UIDs(); err != nil {
