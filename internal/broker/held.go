@@ -61,9 +61,12 @@ func payers(who identity, a netip.Addr) (out []payer) {
 // holdFilter charges a filter to a session, or says that there is no room.
 // The caller holds the session's subsMu.
 func (b *Broker) holdFilter(s *session, n int) bool {
+	there := b.index.bytes()
 	b.heldMu.Lock()
 	defer b.heldMu.Unlock()
-	if b.heldAll+n > b.limits.TotalQueued/filterShare {
+	// Levels are charged to whoever subscribed first, and stay as long as others
+	// need them: where the first have left, the index has more than was charged.
+	if max(b.heldAll, there)+n > b.limits.TotalQueued/filterShare {
 		return false
 	}
 	for _, p := range s.payers {
@@ -122,8 +125,9 @@ type holder struct {
 // more than its part, then of all, until the rest is three quarters of the
 // limit.
 func (b *Broker) relieveOnce() (cut int) {
+	filters := b.index.bytes()
 	b.heldMu.Lock()
-	filters := b.heldAll
+	filters = max(filters, b.heldAll)
 	b.heldMu.Unlock()
 	var all []holder
 	by := map[payer][]holder{}

@@ -127,6 +127,42 @@ func TestFiltersAreCountedForTheirAddress(t *testing.T) {
 	})
 }
 
+// Levels that the first to subscribe paid for count after it left, as long as
+// somebody else needs them.
+func TestFiltersCountAfterTheFirstSubscriberLeft(t *testing.T) {
+	t.Parallel()
+	b := community(t, func(o *Options) { o.Limits.TotalQueued = 1 << 20 })
+	var filters []string
+	for i := range 20 {
+		other := newAuthor(fmt.Sprint("other ", i)).feed
+		filters = append(filters, "banmesh/1/net/sshd/"+other.Operator.String()+"/"+other.Node.String()+"/head")
+	}
+	for round := range 2 {
+		first, second := newAuthor(fmt.Sprint("first ", round)).join(t, b), newAuthor(fmt.Sprint("second ", round)).join(t, b)
+		for _, f := range filters {
+			if q1, q2 := first.subscribe(f, 1), second.subscribe(f, 1); q1 != 1 || q2 != 1 {
+				t.Fatalf("granted %#x and %#x", q1, q2)
+			}
+		}
+		both := b.index.bytes()
+		first.nc.Close()
+		eventually(t, "the first has left", func() bool { return b.index.subscriptions() == len(filters) })
+		if got, want := b.index.bytes(), both-len(filters)*filterBytes; got != want {
+			t.Errorf("%d bytes are left, want %d", got, want)
+		}
+		second.nc.Close()
+		eventually(t, "both have left", func() bool { return b.index.bytes() == 0 })
+	}
+	// What the index has bounds what is granted, whoever was charged.
+	c := newAuthor("last").join(t, b)
+	b.index.mu.Lock()
+	b.index.count += b.limits.TotalQueued / filterShare / filterBytes
+	b.index.mu.Unlock()
+	if q := c.subscribe(filters[0], 1); q == 1 {
+		t.Error("a filter is granted beyond what the index may have")
+	}
+}
+
 func TestOneOperatorsClientsHoldAPart(t *testing.T) {
 	t.Parallel()
 	b := start(t, Options{Open: true, Anonymous: AccessFull, Limits: Limits{TotalQueued: 1 << 20}})

@@ -79,6 +79,13 @@ func (x *index) unsubscribe(s *session, filters ...string) {
 	}
 }
 
+// bytes is about what all filters take in memory.
+func (x *index) bytes() int {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.filters.Levels()*levelBytes + x.count*filterBytes
+}
+
 // subscriptions is how many there are.
 func (x *index) subscriptions() int {
 	x.mu.RLock()

@@ -7,8 +7,9 @@ import "strings"
 // A Tree maps topics, or filters, to values. The zero Tree is empty. It is
 // not safe for concurrent use while it changes.
 type Tree[V any] struct {
-	root node[V]
-	n    int
+	root   node[V]
+	n      int
+	levels int
 }
 
 type node[V any] struct {
@@ -19,6 +20,9 @@ type node[V any] struct {
 
 // Len is how many values the tree holds.
 func (t *Tree[V]) Len() int { return t.n }
+
+// Levels is how many levels all keys have together, shared ones counted once.
+func (t *Tree[V]) Levels() int { return t.levels }
 
 // Get gives the value under exactly this key.
 func (t *Tree[V]) Get(key string) (v V, ok bool) {
@@ -56,32 +60,35 @@ func (t *Tree[V]) Set(key string, v V) (added int) {
 		t.n++
 	}
 	n.value, n.set = v, true
+	t.levels += added
 	return added
 }
 
 // Delete removes a key, and every level that nothing needs any more.
 func (t *Tree[V]) Delete(key string) {
-	if t.root.delete(key) {
+	if deleted, levels := t.root.delete(key); deleted {
 		t.n--
+		t.levels -= levels
 	}
 }
 
-func (n *node[V]) delete(key string) (deleted bool) {
+func (n *node[V]) delete(key string) (deleted bool, levels int) {
 	level, rest, more := strings.Cut(key, "/")
 	child := n.children[level]
 	switch {
 	case child == nil:
-		return false
+		return false, 0
 	case more:
-		deleted = child.delete(rest)
+		deleted, levels = child.delete(rest)
 	case child.set:
 		var zero V
 		child.value, child.set, deleted = zero, false, true
 	}
 	if deleted && !child.set && len(child.children) == 0 {
 		delete(n.children, level)
+		levels++
 	}
-	return deleted
+	return deleted, levels
 }
 
 // Matching calls f for the value of every filter of the tree that matches

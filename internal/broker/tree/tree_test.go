@@ -87,6 +87,9 @@ func TestNothingIsLeftOfWhatWasDeleted(t *testing.T) {
 	x.Set("a/b", 2)
 	x.Delete("a/b/c")
 	x.Delete("nothing/here")
+	if got := x.Levels(); got != 2 {
+		t.Errorf("%d levels are left of a/b", got)
+	}
 	if v, ok := x.Get("a/b"); !ok || v != 2 || x.Len() != 1 {
 		t.Error("the wrong one was deleted")
 	}
