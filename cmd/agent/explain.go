@@ -72,6 +72,13 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 	for _, x := range e.Shielded {
 		fmt.Fprintf(w, "%s offended %s in %s and bans nobody, the last one at %s\n  why    %s\n", x.Target, plural(x.Offences, "time"), x.Topic, clock(x.Last), cli.Printable(x.Entry))
 	}
+	for _, x := range e.AfterBan {
+		text := fmt.Sprintf("%s in %s after its ban, the last one at %s: %s", plural(x.Offences, "offence"), x.Topic, clock(x.Last), x.Reason)
+		fmt.Fprintf(w, "%s made %s\n", x.Target, cli.Wrap(w, len(x.Target.String())+6, "  ", cli.Printable(text)))
+		if x.Fix != "" {
+			fmt.Fprintf(w, "  mend   %s\n", cli.Printable(x.Fix))
+		}
+	}
 	if len(e.Standings) == 0 && len(e.Held) == 0 && len(e.Shielded) == 0 {
 		fmt.Fprintf(w, "%s is not banned: nobody whom this node listens to claims it, and it did nothing here\n", e.Target)
 		return

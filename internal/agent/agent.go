@@ -267,15 +267,25 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	}
 	a.onStop.add(a.enforcer.close)
 	held := &proxies{settings: a.current, inside: a.guard.inside, now: a.now}
+	late := &afterBan{
+		since: a.enforcer.stops, packets: a.enforcer.met, now: a.now, log: a.log,
+		reason: func(_ context.Context, topic ban.Topic, target ban.Target, unmet bool) biteReason {
+			return a.enforcer.unbitten(topic, target, unmet, a.guard.inside)
+		},
+		counts: map[heldKey]lateOffences{}, topics: map[ban.Topic]lateTopic{},
+	}
 	shields := newShielded(a.current, a.guard.shield, a.now)
 	a.owners = &portOwners{
 		settings: a.current, now: a.now, started: a.started, log: a.log,
 		restart: func(ctx context.Context) error { return a.detection.restart(ctx) }, status: func() detect.Status { return a.detection.Status() },
 	}
 	a.detection, err = newDetection(detectionOptions{
-		owners:   a.owners.jails,
-		hold:     held.hold,
-		noticed:  func(_ context.Context, n detect.Notice) { shields.notice(n) },
+		owners: a.owners.jails,
+		hold:   held.hold,
+		noticed: func(ctx context.Context, n detect.Notice) {
+			shields.notice(n)
+			late.notice(ctx, n)
+		},
 		settings: a.current, ledger: a.ledger, ignored: a.guard.ignored, corroborated: a.enforcer.corroborated,
 		succeeded: a.guests.succeeded, guest: a.guests.holds,
 		state: a.o.StateDir, now: a.now, log: a.log,
@@ -294,9 +304,9 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.api = api.New(api.Options{
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, RemoveGuest: a.guests.remove,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove,
 		Warnings: func(ctx context.Context) []control.Warning {
-			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), shields.warnings(), a.gate.warnings(ctx), a.owners.warnings())
+			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings())
 		},
 	})
 	return nil

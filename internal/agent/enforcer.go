@@ -34,11 +34,14 @@ type enforcer struct {
 	forgotten forgotten
 	begun     banLog
 	ports     servedPorts
+	written   written
 
 	mu    sync.Mutex
 	drift firewall.Drift
 	fault error     // of the last write or check
 	said  time.Time // when the fault was logged
+	// settled is since when the kernel has all bans again after a fault or drift.
+	settled time.Time
 
 	observed  map[ban.Topic]bool // as configured last; nil at first
 	untracked error              // why no connections are limited and remembered; nil where they may be
@@ -103,6 +106,8 @@ func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
 	for some := range slices.Chunk(list, takeMost) {
 		e.toTable(some, nil)
 	}
+	// The bans of the start are in the kernel from here on.
+	defer func() { e.written.floor = e.o.now() }()
 	if e.fw == nil {
 		return e, nil
 	}
@@ -245,6 +250,11 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 		e.o.log.ErrorContext(ctx, "bans not written, pending", slog.Any("error", err))
 	}
 	e.note(err)
+	written := make([]export.Key, 0, len(bans))
+	for _, b := range bans {
+		written = append(written, export.Key{Target: b.Target, Topic: b.Topic})
+	}
+	e.written.add(e.o.now(), written, lifted)
 	mode, _ := e.Enforcement()
 	e.begun.add(ctx, bans, mode)
 }
@@ -274,6 +284,9 @@ func (e *enforcer) check(ctx context.Context) {
 	if again {
 		e.said = e.o.now()
 	}
+	if drift.Changed || e.drift.Pending > 0 || e.fault != nil {
+		e.settled = e.o.now()
+	}
 	e.drift, e.fault = drift, err
 	e.mu.Unlock()
 	// The firewall itself logs its repairs.
@@ -295,6 +308,9 @@ func (e *enforcer) remembered() (list []ban.Topic) {
 func (e *enforcer) note(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.fault != nil {
+		e.settled = e.o.now()
+	}
 	e.fault = err
 }
 

@@ -80,10 +80,10 @@ func TestWhichOffencesOfShieldedAddressesAreWarnedOf(t *testing.T) {
 		e := neverban.Entry{Prefix: netip.MustParsePrefix("172.18.0.0/16"), Source: c.source}
 		s := newShielded(func() *settings.Settings { return conf }, func(ban.Target) (neverban.Entry, bool) { return e, true }, func() time.Time { return now })
 		for range c.offences {
-			s.notice(detect.Notice{Topic: "sshd", Target: parse(t, "172.18.0.5"), At: now.Add(-c.age), Shielded: true})
+			s.notice(detect.Notice{Topic: "sshd", Target: ban.MustTarget("172.18.0.5"), At: now.Add(-c.age), Shielded: true})
 		}
 		for range c.others {
-			s.notice(detect.Notice{Topic: "sshd", Target: parse(t, "45.1.1.1"), At: now})
+			s.notice(detect.Notice{Topic: "sshd", Target: ban.MustTarget("45.1.1.1"), At: now})
 		}
 		if got := len(s.warnings()) == 1; got != c.warned {
 			t.Errorf("%s: warned %v", name, got)
@@ -96,24 +96,15 @@ func TestCountsOfShieldedAddressesAreBounded(t *testing.T) {
 	now := time.Now()
 	s := newShielded(nil, func(ban.Target) (neverban.Entry, bool) { return neverban.Entry{Source: neverban.SourceVPN}, true }, time.Now)
 	for i := range maxShielded + 1 {
-		s.notice(detect.Notice{Topic: "sshd", Target: parse(t, fmt.Sprintf("10.0.%d.%d", i/256, i%256)), At: now.Add(time.Duration(i) * time.Second), Shielded: true})
+		s.notice(detect.Notice{Topic: "sshd", Target: ban.MustTarget(fmt.Sprintf("10.0.%d.%d", i/256, i%256)), At: now.Add(time.Duration(i) * time.Second), Shielded: true})
 	}
 	list := s.about(ban.Target{})
-	if len(list) != maxShielded || len(s.about(parse(t, "10.0.0.0"))) != 0 || list[0].Target != parse(t, "10.0.1.0") {
+	if len(list) != maxShielded || len(s.about(ban.MustTarget("10.0.0.0"))) != 0 || list[0].Target != ban.MustTarget("10.0.1.0") {
 		t.Errorf("%d are kept, the last one %v", len(list), list[0])
 	}
 	if len(s.recent["sshd"]) != shieldedRecent {
 		t.Errorf("%d recent ones", len(s.recent["sshd"]))
 	}
-}
-
-func parse(t *testing.T, text string) ban.Target {
-	t.Helper()
-	x, err := ban.ParseTarget(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return x
 }
 
 func mustSettings(t *testing.T, text string) *settings.Settings {

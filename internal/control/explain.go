@@ -22,6 +22,8 @@ type Explanation struct {
 	Held []HeldOffender `json:"held,omitempty"`
 	// Shielded are the offences that the target was not banned for.
 	Shielded []Shielded `json:"shielded,omitempty"`
+	// AfterBan are the offences that its ban did not stop.
+	AfterBan []AfterBan `json:"after_ban,omitempty"`
 	// Kernel is nil where the kernel cannot be asked: for a wallet, without the
 	// right to, or where something else than nftables enforces.
 	Kernel *Held `json:"kernel,omitempty"`
@@ -55,6 +57,18 @@ type Shielded struct {
 	Entry    string     `json:"entry"` // for people
 	Offences int        `json:"offences"`
 	Last     time.Time  `json:"last"`
+}
+
+// AfterBan counts the offences of one banned target in one topic that are dated
+// after its ban was in force.
+type AfterBan struct {
+	Topic    ban.Topic  `json:"topic"`
+	Target   ban.Target `json:"target"`
+	Offences int        `json:"offences"`
+	Banned   time.Time  `json:"banned"` // when the ban was in force
+	Last     time.Time  `json:"last"`
+	Reason   string     `json:"reason"` // for people
+	Fix      string     `json:"fix,omitempty"`
 }
 
 // Actions of a [Standing].

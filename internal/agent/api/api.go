@@ -50,7 +50,9 @@ type Options struct {
 	Held func(ban.Target) []control.HeldOffender
 	// Shielded lists the offences of a target whom the never-ban list shields, and
 	// of everybody for the zero target.
-	Shielded    func(ban.Target) []control.Shielded
+	Shielded func(ban.Target) []control.Shielded
+	// AfterBan lists the offences of a target that are dated after its ban.
+	AfterBan    func(context.Context, ban.Target) []control.AfterBan
 	RemoveGuest func(ban.Target) (int, error)
 	// Gate asks the wallet gate how it is, false where none is kept.
 	Gate     func(context.Context) (control.GateStatus, bool)

@@ -48,6 +48,7 @@ var (
 	LogSilent      = Condition{"log-silent", "A service listens at its port, and none of its logs had a line.", control.SeverityHigh, "name the log in agent.toml"}
 	NoSource       = Condition{"no-source", "No log is read, so nothing is detected.", control.SeverityHigh, `name the log in agent.toml: [topics.sshd] files = ["/var/log/auth.log"]`}
 	ShieldedOnly   = Condition{"shielded", "The offences of a topic name one address that is never banned, so nobody is.", control.SeverityLow, "have the application log its client and not the proxy before it: docs/recipes.md"}
+	BanDoesNotBite = Condition{"ban-does-not-bite", "Log lines go on naming an address after its ban.", control.SeverityHigh, "agent explain ADDRESS"}
 	NoProof        = Condition{"no-corroboration", "A topic asks the kernel about connections, and the kernel cannot be asked: lines count here, and the bans go out as weak.", control.SeverityLow, `enforce with nftables, or say that the log is believed: corroborate = "off" in the topic`}
 	Uncorroborated = Condition{"uncorroborated", "Log lines named addresses that had no connection, and did not count.", control.SeverityLow, `agent explain-line; behind a proxy: corroborate = "off" in the topic`}
 	StrayPort      = Condition{"stray-port", "A service is at ports that its topic does not name: a ban does not close them, and the kernel cannot confirm its log.", control.SeverityHigh, "ports = [...] in the topic"}
@@ -90,7 +91,7 @@ func Conditions() []Condition {
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		GateDown, GateList, DenialsEnd, NeverBanFault, Pack,
-		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Undecided, DetectState,
+		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
 		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,

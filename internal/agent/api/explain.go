@@ -19,6 +19,7 @@ func (s *Server) explain(r *http.Request) (any, error) {
 	x.Guest, _ = s.o.Guest(target)
 	x.Held = s.o.Held(target)
 	x.Shielded = s.o.Shielded(target)
+	x.AfterBan = s.o.AfterBan(r.Context(), target)
 	if held, ok := s.o.Firewall.Holds(r.Context(), target); ok {
 		x.Kernel = HeldOf(held)
 	}
