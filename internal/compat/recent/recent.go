@@ -56,6 +56,7 @@ type Log struct {
 	// wholes has the ten minutes in which more than MaxAgain come to be due.
 	wholes map[time.Duration]bool
 	gone   map[ban.Target]Event
+	swept  time.Time // when gone was last looked through for what has ended
 	// lost is the number of the newest event when steps were missed.
 	lost uint64
 }
@@ -226,6 +227,10 @@ func (l *Log) remember(e Event, now time.Time) {
 		return
 	}
 	if len(l.gone) >= MaxGone {
+		if !l.swept.IsZero() && now.Sub(l.swept).Abs() < time.Minute {
+			return // as below, without a search through all for each
+		}
+		l.swept = now
 		for target, x := range l.gone {
 			if !x.Told.After(now) {
 				delete(l.gone, target)
