@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -73,7 +74,12 @@ func limitedGroup(t *testing.T) string {
 			continue
 		}
 		t.Cleanup(func() { os.Remove(dir) })
-		if os.WriteFile(filepath.Join(dir, v.limit), []byte(strconv.Itoa(memoryMax)), 0o644) == nil {
+		f, err := os.OpenFile(filepath.Join(dir, v.limit), os.O_WRONLY, 0) // there already, where memory is accounted
+		if err != nil {
+			continue
+		}
+		_, err = f.WriteString(strconv.Itoa(memoryMax))
+		if errors.Join(err, f.Close()) == nil {
 			return filepath.Join(dir, "cgroup.procs")
 		}
 	}
