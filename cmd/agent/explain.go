@@ -70,7 +70,8 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 		}
 	}
 	for _, x := range e.Shielded {
-		fmt.Fprintf(w, "%s offended %s in %s and bans nobody, the last one at %s\n  why    %s\n", x.Target, plural(x.Offences, "time"), x.Topic, clock(x.Last), cli.Printable(x.Entry))
+		text := fmt.Sprintf("offended %s in %s and is not banned, the last one at %s", plural(x.Offences, "time"), x.Topic, clock(x.Last))
+		fmt.Fprintf(w, "%s %s\n  why    %s\n", x.Target, cli.Wrap(w, len(x.Target.String())+1, "  ", text), cli.Wrap(w, 9, "         ", cli.Printable(x.Entry)))
 	}
 	for _, x := range e.AfterBan {
 		text := fmt.Sprintf("%s in %s after its ban, the last one at %s: %s", plural(x.Offences, "offence"), x.Topic, clock(x.Last), x.Reason)

@@ -36,6 +36,7 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 			{URL: "ssl://broker.community.example.net:8883", Connected: true, Since: ago(26 * time.Hour), Health: "connected"},
 			{URL: "ssl://second.example.org:8883", Error: "dial tcp: lookup second.example.org: no such host", Health: "unreachable"},
 		},
+		Shielded: []control.Shielded{{Topic: long, Target: ban.MustTarget("172.18.0.5"), Entry: "own-address 172.18.0.5 (address of br-0123456789ab)", Offences: 28, Last: ago(2 * time.Minute)}},
 		Warnings: []control.Warning{
 			{Code: "source", Severity: control.SeverityHigh, Text: "/var/log/nginx/sites/a-long-host-name.example.org/access.log (nginx-http-auth-trap, web-trap): permission denied: /var/log/nginx/sites", Fix: "usermod -aG adm banmesh && systemctl restart banmesh-agent"},
 			{Code: "tainted", Severity: control.SeverityLow, Text: "sshd: 7 log lines that a client may have written did not count", Fix: "agent status; keep the service up to date"},
@@ -59,6 +60,11 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 			Topic: "sshd", Target: ban.MustTarget("203.0.113.0/24"), Action: control.ActionBan, Sentence: "the topic's ban rule is met", Rule: "2 of alice, bob, carol, dave or any of core", Since: ago(time.Hour), Until: now.Add(time.Hour),
 			Claims: []control.Claimed{{Name: "a-long-name-of-an-operator", Class: ban.ClassAuth, Hits: 7, Established: true, Basis: ban.BasisStrong, Counts: true, End: now.Add(time.Hour)}},
 			Lifts:  []string{"agent unban 203.0.113.7"},
+		}},
+		Shielded: []control.Shielded{{Topic: long, Target: ban.MustTarget("172.18.0.5"), Entry: "own-address 172.18.0.5 (address of br-0123456789ab)", Offences: 28, Last: ago(2 * time.Minute)}},
+		AfterBan: []control.AfterBan{{
+			Topic: long, Target: ban.MustTarget("203.0.113.7"), Offences: 120, Banned: ago(time.Hour), Last: ago(time.Minute),
+			Reason: "the kernel met no packet of the topic's bans since: the service's connections come from 172.18.0.9, which passes them on", Fix: "see \"Containers\" in docs/recipes.md",
 		}},
 		Kernel: &control.Held{Banned: true, Map: "deny4", Left: span.Of(time.Hour)},
 	}
