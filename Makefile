@@ -5,6 +5,7 @@
 # make install  installs binaries and units
 # make lint   what CI checks beside the tests
 # make suite-fail2ban  fail2ban's own sample suite against our engine
+# make recall          attacks of fail2ban's sample logs that our topics find
 # make bench  every benchmark beside its peers; make bench-detect and so on for one
 # make sim    a federation with hostile operators, simulated
 # make metrics  figures about the code: sizes, comments, and broken lines that the tests notice
@@ -25,7 +26,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: vet-client all build run install test model test-loaded demo lint suite-fail2ban bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate bench-client bench-compat sim metrics soak fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate bench-client bench-compat sim metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -94,6 +95,10 @@ vet-client:
 # fail2ban's own sample suite, from Debian's package, against our engine.
 suite-fail2ban: deps-test
 	$(GO) test -count=1 -v -run 'Suite' ./test/detect
+
+# How many attacks of fail2ban's sample logs our topics find, and how many lines they find wrongly.
+recall: deps-test
+	$(GO) test -count=1 -v ./test/recall
 
 # Each prints one line a figure at its end: figure NAME VALUE UNIT aim AIM. One at a time: they measure.
 bench-detect: deps-test
