@@ -148,7 +148,10 @@ func (a *afterBan) why(ctx context.Context, k heldKey, c lateOffences) (r biteRe
 	x := a.topics[k.topic]
 	a.mu.Unlock()
 	met, counted := a.packets(ctx, k.topic)
-	r = a.reason(ctx, k.topic, k.target, counted && x.counted && met == x.packets)
+	// Who gave up when its packets were dropped leaves lines of before the ban:
+	// the bans have met something then, though nothing since.
+	unmet := counted && x.counted && met == x.packets && (met == 0 || c.last.Sub(c.banned) > lateEnd)
+	r = a.reason(ctx, k.topic, k.target, unmet)
 	if r.text != "" {
 		return r, c.offences >= lateLeast
 	}

@@ -47,8 +47,12 @@ func TestABanThatDoesNotBiteIsToldWithItsReason(t *testing.T) {
 		},
 		"somebody unknown sends the packets": {reason: "met no packet", fix: "docs/recipes.md", severity: control.SeverityHigh},
 		"another port": {
-			prepare: connection("192.0.2.1:2222", offender+":4000"),
-			reason:  "at port 2222", fix: "add 2222 to ports in [topics.sshd]", severity: control.SeverityHigh,
+			prepare: connection("192.0.2.1:2022", offender+":4000"),
+			reason:  "at port 2022", fix: "add 2022 to ports in [topics.sshd]", severity: control.SeverityHigh,
+		},
+		"its connection with another service": {
+			prepare: connection("192.0.2.1:443", offender+":4000"),
+			reason:  "met no packet", severity: control.SeverityHigh,
 		},
 		"enforcement off":           {config: "[firewall]\nmode = \"off\"\n", reason: "firewall.mode is off", severity: control.SeverityLow},
 		"lines that were in flight": {met: true, reason: "open before"},
@@ -112,7 +116,7 @@ func TestLateOffencesAreCountedFromTheirBanOnBoundedAndLoggedOnce(t *testing.T) 
 	var log bytes.Buffer
 	a := &afterBan{
 		since:   func(ban.Topic, ban.Target) (time.Time, bool) { return banned, true },
-		packets: func(context.Context, ban.Topic) (uint64, bool) { return 7, true },
+		packets: func(context.Context, ban.Topic) (uint64, bool) { return 0, true },
 		reason: func(_ context.Context, _ ban.Topic, _ ban.Target, unmet bool) biteReason {
 			return biteReason{text: fmt.Sprint("unmet ", unmet), severity: control.SeverityHigh}
 		},
@@ -141,6 +145,41 @@ func TestLateOffencesAreCountedFromTheirBanOnBoundedAndLoggedOnce(t *testing.T) 
 	now = now.Add(lateFor + time.Minute)
 	if len(a.warnings(t.Context())) != 0 || len(a.counts) != 0 {
 		t.Error("they are told of for ever")
+	}
+}
+
+// sshd ends the logins of before a ban two minutes later: nobody is warned of
+// them where the bans have met packets, also if none came since.
+func TestLinesOfAnOffenderWhoGaveUpAreNoBanThatDoesNotBite(t *testing.T) {
+	t.Parallel()
+	banned := time.Unix(1_000_000, 0)
+	for name, c := range map[string]struct {
+		met    uint64
+		after  time.Duration
+		warned bool
+	}{
+		"it met some, and lines end":      {7, lateEnd, false},
+		"it met some, and lines go on":    {7, lateEnd + time.Second, true},
+		"it never met any, and lines end": {0, lateEnd, true},
+	} {
+		a := &afterBan{
+			since:   func(ban.Topic, ban.Target) (time.Time, bool) { return banned, true },
+			packets: func(context.Context, ban.Topic) (uint64, bool) { return c.met, true },
+			reason: func(_ context.Context, _ ban.Topic, _ ban.Target, unmet bool) (r biteReason) {
+				if unmet {
+					r.text = "unmet"
+				}
+				return r
+			},
+			now: func() time.Time { return banned.Add(c.after) }, log: slog.New(slog.DiscardHandler),
+			counts: map[heldKey]lateOffences{}, topics: map[ban.Topic]lateTopic{},
+		}
+		for range lateLeast {
+			a.notice(t.Context(), detect.Notice{Topic: "sshd", Target: ban.MustTarget("45.1.1.1"), At: banned.Add(c.after)})
+		}
+		if got := len(a.warnings(t.Context())) == 1; got != c.warned {
+			t.Errorf("%s: warned %v", name, got)
+		}
 	}
 }
 

@@ -112,11 +112,11 @@ func (e *enforcer) unbitten(topic ban.Topic, target ban.Target, unmet bool, shar
 	case t.Observe:
 		return biteReason{"the topic is observed, so its bans drop nothing", fmt.Sprintf("nothing, if that is meant; or observe = false in [topics.%s]", topic), control.SeverityLow}
 	}
-	port, peer := e.ports.around(t, target)
+	port, peer := e.ports.around(t, e.o.settings().Topics(), target)
 	if port != 0 {
 		return biteReason{
-			fmt.Sprintf("the service is at port %d, which a ban does not close", port),
-			fmt.Sprintf("add %d to ports in [topics.%s]", port, topic), control.SeverityHigh,
+			fmt.Sprintf("the service seems to be at port %d, which a ban does not close", port),
+			fmt.Sprintf("if it is, add %d to ports in [topics.%s]", port, topic), control.SeverityHigh,
 		}
 	}
 	if !unmet {
@@ -132,10 +132,10 @@ func (e *enforcer) unbitten(topic ban.Topic, target ban.Target, unmet bool, shar
 	return biteReason{"the kernel met no packet of the topic's bans since: " + text, fmt.Sprintf("see %q in docs/recipes.md", recipe), control.SeverityHigh}
 }
 
-// around gives the port of a target's connection that the topic does not name, or
-// that its log lines were about, 0 for none; and the address of most connections
-// with the ports that it does name.
-func (p *servedPorts) around(t settings.Topic, target ban.Target) (port uint16, peer netip.Addr) {
+// around gives the port of a target's connection that neither the topic names nor
+// any other, or that its log lines were about, 0 for none; and the address of
+// most connections with the ports that the topic does name.
+func (p *servedPorts) around(t settings.Topic, topics []settings.Topic, target ban.Target) (port uint16, peer netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t.Scope.All {
@@ -152,7 +152,9 @@ func (p *servedPorts) around(t settings.Topic, target ban.Target) (port uint16, 
 		named := slices.Contains(t.Scope.Ports, s.Local.Port())
 		switch {
 		case s.State != procnet.Established:
-		case whose.Contains(from) && !named:
+		case whose.Contains(from) && !named && !slices.ContainsFunc(topics, func(x settings.Topic) bool {
+			return slices.Contains(x.Scope.Ports, s.Local.Port())
+		}):
 			port = s.Local.Port()
 		case named && !whose.Contains(from):
 			count[from]++
