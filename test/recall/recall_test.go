@@ -30,7 +30,7 @@ type floor struct {
 var floors = []floor{
 	{"sshd", "sshd", 54, 7},
 	{"sshd-journal", "sshd", 46, 7},
-	{"dovecot", "dovecot", 14, 3},
+	{"dovecot", "dovecot", 18, 3},
 	{"postfix", "postfix", 40, 0},
 	{"nginx-bad-request", "nginx", 4, 0},
 	{"nginx-http-auth", "nginx", 10, 0},
