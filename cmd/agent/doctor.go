@@ -201,6 +201,10 @@ func kernelClock() clockState {
 	return clockState{known: true, synchronised: t.Status&unix.STA_UNSYNC == 0}
 }
 
+// configuredOff begins the reason of an agent that enforces nothing because its
+// configuration says so.
+const configuredOff = "firewall.mode is "
+
 // diagnose judges the facts, most important first.
 func diagnose(e examined) (list []finding) {
 	add := func(check string, l level, fix, format string, args ...any) {
@@ -235,10 +239,14 @@ func diagnose(e examined) (list []finding) {
 	}
 	s := e.status
 	note("agent", true, "", "running for %s, version %s", cli.Short(e.now.Sub(s.Started)), s.Version)
-	if s.Enforcement != "observe" && s.Enforcement != "off" {
+	switch {
+	case s.Enforcement != "observe" && s.Enforcement != "off":
 		note("firewall", true, "", "bans are enforced with %s; %d in force", s.Enforcement, s.Bans)
-	} else {
-		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans are not enforced (%s): %s", s.Enforcement, cmp.Or(s.Reason, "it was configured so"))
+	case strings.HasPrefix(s.Reason, configuredOff):
+		// A person chose so: on an application's host that enforces at a proxy, this is how it should be.
+		add("firewall", levelNote, `mode = "enforce" in [firewall] of agent.toml, if bans are to act here`, "bans are not enforced here: %s", s.Reason)
+	default:
+		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans are not enforced (%s): %s", s.Enforcement, s.Reason)
 	}
 	e.firewall(note)
 	for _, r := range e.boot {

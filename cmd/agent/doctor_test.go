@@ -87,6 +87,7 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 	for name, change := range map[string]func(e *examined){
 		"not a line yet":        func(e *examined) { e.status.Sources[0].LastLine = time.Time{} },
 		"a service nobody uses": func(e *examined) { e.status.Sources[0].LastLine = now.Add(-48 * time.Hour) },
+		"enforcement elsewhere": func(e *examined) { e.status.Enforcement, e.status.Reason = "off", "firewall.mode is off" },
 		"nobody attacks":        func(e *examined) { e.status.Sources[0].Matched = 0 },
 		"a warning of little":   func(e *examined) { e.status.Warnings = []control.Warning{{Severity: control.SeverityLow, Text: "y"}} },
 		"another system's place": func(e *examined) {
