@@ -2,6 +2,7 @@ package federation
 
 import (
 	"testing"
+	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/wire"
@@ -61,5 +62,19 @@ func TestTheAccountOfAnOperatorEndsAtItsLimits(t *testing.T) {
 	}
 	if *shared == (account{}) {
 		t.Error("nothing was counted")
+	}
+}
+
+// A claim that ends later than any may is in force until the latest end that is
+// allowed, counted from when it was heard.
+func TestALongerEndIsCut(t *testing.T) {
+	t.Parallel()
+	last := testTime.Add(wire.MaxEnd)
+	for end, want := range map[time.Time]time.Time{last: last, last.Add(time.Minute): last, last.Add(-time.Minute): last.Add(-time.Minute)} {
+		claims := wire.SortClaims([]ban.Claim{{Target: ban.MustTarget("192.0.2.1"), End: end}}, testTime)
+		c := change{up: claims, last: last}
+		if got := c.change().Claims[0].End; !got.Equal(want) {
+			t.Errorf("%s becomes %s, want %s", end, got, want)
+		}
 	}
 }

@@ -175,6 +175,9 @@ func decodeDelta(d *Decoder) *Delta {
 	t := &Delta{GC: d.U32()}
 	copy(t.Fingerprint[:], d.Take(len(t.Fingerprint)))
 	t.Up, t.Down = d.Ops()
+	if n := len(t.Up) + len(t.Down); n > MaxDeltaOps {
+		d.fail(fmt.Errorf("a delta of %d changes", n))
+	}
 	return t
 }
 
