@@ -71,10 +71,16 @@ func TestAFirstJoinIsOneReset(t *testing.T) {
 			s.put(&up[i])
 		}
 		gc := wire.Minutes(testTime)
-		for _, body := range []wire.Body{
-			&wire.Delta{GC: gc, Fingerprint: s.fingerprint(), Up: up},
-			&wire.Head{N: n, TTL: time.Hour, GC: gc, Count: uint32(s.count), Fingerprint: s.fingerprint(), Ring: ring, Pieces: &wire.Pieces{}},
-		} {
+		head := &wire.Head{N: n, TTL: time.Hour, GC: gc, Count: uint32(s.count), Fingerprint: s.fingerprint(), Ring: ring, Pieces: &wire.Pieces{}}
+		bodies := []wire.Body{&wire.Delta{GC: gc, Fingerprint: s.fingerprint(), Up: up}, head}
+		if len(up) > wire.MaxDeltaOps { // a snapshot, as an author makes it
+			chunk := &wire.Chunk{Up: up}
+			text := chunk.Append(nil)
+			head.SnapshotN, head.SnapshotGC = n, gc
+			head.Pieces.Chunks = []wire.ChunkRef{{Hash: wire.HashOf(text), Size: uint32(len(text))}}
+			bodies = []wire.Body{head, chunk}
+		}
+		for _, body := range bodies {
 			name := wire.FeedName("testnet", feed, body.Kind(), 0)
 			if body.Kind() == wire.KindDelta {
 				name.Slot = int(n)
