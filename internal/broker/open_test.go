@@ -207,7 +207,12 @@ func TestMosquittosClientsPublishAndSubscribe(t *testing.T) {
 		if err != nil {
 			t.Fatalf("mosquitto_pub: %v\n%s", err, out)
 		}
-		out, err = exec.Command("mosquitto_sub", "-p", port, "-q", qos, "-t", "m/"+qos, "-C", "1", "-W", "10", "-F", "%r %q %p").CombinedOutput()
+		subscribe := func() {
+			out, err = exec.Command("mosquitto_sub", "-p", port, "-q", qos, "-t", "m/"+qos, "-C", "1", "-W", "10", "-F", "%r %q %p").CombinedOutput()
+		}
+		if subscribe(); qos == "0" && string(out) == "0 0 hello 0\n" {
+			subscribe() // nobody acknowledges QoS 0: the publication was still on its way, and came live
+		}
 		if err != nil || string(out) != "1 "+qos+" hello "+qos+"\n" {
 			t.Errorf("mosquitto_sub: %v\n%s", err, out)
 		}
