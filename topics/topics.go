@@ -35,7 +35,7 @@ type Definition struct {
 	Description string `toml:"description"`
 	// Target is the kind of target: "ip" or "wallet".
 	Target string `toml:"target"`
-	// Protocol is what the service speaks: "http" where proxies and relays may
+	// Protocol is the service's protocol: "http" where proxies and relays may
 	// stand before it, "" for anything else, "http" too where its ports say so.
 	Protocol string `toml:"protocol"`
 	// Detect says how offenders are found; nil for topics whose bans are made

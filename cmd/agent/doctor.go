@@ -43,7 +43,7 @@ const (
 	levelWrong level = "wrong"
 )
 
-// rank puts faults before notes, and those before what is well.
+// rank puts faults before notes, and notes before checks that passed.
 func (l level) rank() int { return slices.Index([]level{levelWrong, levelNote, levelOK}, l) }
 
 // examined is everything that the checks judge: facts, gathered before, so

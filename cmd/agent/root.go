@@ -194,7 +194,7 @@ func explain(err error) error {
 }
 
 // permissionHint names the command that gives a file to whom its directory
-// belongs to: what root left in a service's state directory.
+// belongs to: files that root left in a service's state directory.
 func permissionHint(err error) string {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		file, dir := ownerOf(p.Path), ownerOf(filepath.Dir(p.Path))

@@ -121,7 +121,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return fmt.Errorf("making the state directory: %w", err)
 	}
-	// What root leaves in the service's state directory is the service's to read.
+	// Files that root leaves in the service's state directory have to be readable by the service.
 	defer func() { err = errors.Join(err, wholefile.GiveTree(o.StateDir)) }()
 	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: checked}
 	defer func() { err = errors.Join(err, a.onStop.run()) }()

@@ -15,7 +15,7 @@ import (
 	"banmesh/internal/settings"
 )
 
-// embeddedBytes is by default what the embedded broker retains at most.
+// embeddedBytes is the default bound of the messages that the embedded broker retains.
 const embeddedBytes = 8 << 20
 
 // embeddedLimits keep the embedded broker small: it runs inside the agent, for

@@ -79,7 +79,7 @@ func (x *index) unsubscribe(s *session, filters ...string) {
 	}
 }
 
-// bytes is about what all filters take in memory.
+// bytes estimates the memory of all filters.
 func (x *index) bytes() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

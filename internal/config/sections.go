@@ -84,7 +84,7 @@ type EmbeddedBroker struct {
 	Enabled *bool `toml:"enabled"`
 	// Listen is a TCP address; the default is a socket in the state directory.
 	Listen string `toml:"listen"`
-	// MaxBytes bounds what it retains, on disk and in memory: by default 8 MiB,
+	// MaxBytes bounds its retained messages, on disk and in memory: by default 8 MiB,
 	// which a feed of a million addresses fits into.
 	MaxBytes int `toml:"max_bytes"`
 }

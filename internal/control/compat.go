@@ -26,7 +26,7 @@ type CompatClient struct {
 	// Requests and Packets it reported as refused, all origins together.
 	Requests uint64 `json:"requests"`
 	Packets  uint64 `json:"packets"`
-	// Warning says what this program does otherwise than its operator may think.
+	// Warning names a behaviour of this program that may surprise its operator.
 	Warning string `json:"warning,omitempty"`
 }
 

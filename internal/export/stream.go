@@ -170,7 +170,7 @@ func (s *streamWriter) write(p streamPart) (err error) {
 	return s.lines.flush()
 }
 
-// streamPart is what one line or frame says.
+// streamPart is the content of one line or frame.
 type streamPart struct {
 	kind   string // of streamLine
 	run    string

@@ -57,7 +57,7 @@ type follower struct {
 	badState    int
 
 	account *account // of the operator
-	counted account  // what it knows of this feed
+	counted account  // this feed's share of it
 
 	allowed allowance // of verified heads, deltas and disputes
 	pieced  allowance // of verified pieces
@@ -153,7 +153,7 @@ func (f *follower) checkHead(fx *effects) {
 	}
 	switch {
 	case f.gc > f.head.GC:
-		// What the author has ended it ended before this head. A head that says
+		// Claims that the author has ended it ended before this head. A head that says
 		// otherwise could not be compared, and two readers could hold different
 		// states under it.
 		f.freeze(f.headEpoch, fx)

@@ -25,7 +25,7 @@ const (
 	StatusCloned       = "cloned"       // own feed: somebody else writes with our key
 	StatusWriting      = "writing"      // own feed: as it should be
 	StatusUnanswered   = "unanswered"   // own feed: no broker has acknowledged its newest messages for seconds
-	StatusCutOff       = "cut-off"      // no broker answers: what was said since the newest head is not known
+	StatusCutOff       = "cut-off"      // no broker answers: changes since the newest head are not known
 	StatusPrivate      = "private"      // own feed: kept, not published
 )
 
@@ -86,7 +86,7 @@ const unansweredAfter = 5 * time.Second
 // none acknowledges.
 func (s *Session) byConnection(feeds []FeedStatus) {
 	if !s.running {
-		return // it only reads what was stored
+		return // it only reads stored feeds
 	}
 	up, answers := false, false
 	for _, l := range s.links {

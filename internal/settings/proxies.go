@@ -9,7 +9,7 @@ import (
 	"banmesh/internal/neverban"
 )
 
-// webPorts are those of HTTP, for definitions that do not say what they speak.
+// webPorts are those of HTTP, for definitions that name no protocol.
 var webPorts = []uint16{80, 443, 8080, 8443}
 
 // Proxies stand on other machines before a service: the log names clients, and

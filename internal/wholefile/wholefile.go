@@ -10,7 +10,7 @@ import (
 )
 
 // Write replaces the file at path and returns once content and name are on
-// disk. What root writes belongs to the directory's owner.
+// disk. A file that root writes belongs to the directory's owner.
 func Write(path string, b []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {

@@ -20,7 +20,7 @@ type identity struct {
 	from netip.Addr
 }
 
-// client is what is known of a bouncer at an address since the agent started.
+// client records a bouncer's requests from one address since the agent started.
 type client struct {
 	kind, version string
 	topics        []ban.Topic

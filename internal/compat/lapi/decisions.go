@@ -95,7 +95,7 @@ func (d decision) id() int64 {
 }
 
 // append writes the decision as JSON. Durations are whole seconds, because a
-// bouncer reads a fraction as no end at all, and at least one in what is new.
+// bouncer reads a fraction as no end at all, and at least one in new decisions.
 func (d decision) append(b []byte, now time.Time) []byte {
 	rest := d.until.Sub(now)
 	if rest > 0 {
@@ -153,7 +153,7 @@ func appendList(b []byte, list []decision, now time.Time) []byte {
 }
 
 // appendStream writes the answer of the stream. A value is never in both lists:
-// some bouncers apply what is new first, others what is deleted.
+// some bouncers apply new decisions first, others deleted ones.
 func appendStream(fresh, deleted []decision, now time.Time) []byte {
 	b := make([]byte, 0, 32+160*(len(fresh)+len(deleted)))
 	b = append(b, `{"deleted":`...)
@@ -191,7 +191,7 @@ func without(deleted, fresh []decision) []decision {
 	return slices.DeleteFunc(deleted, func(d decision) bool { return in[d.prefix] })
 }
 
-// filter is what a request asks for, within what its key may see.
+// filter holds a request's parameters, restricted to the topics of its key.
 type filter struct {
 	topics     []ban.Topic // of the key and the request; empty means all
 	ip, wide   bool        // scopes

@@ -32,7 +32,7 @@ type usageReport struct {
 	} `json:"remediation_components"`
 }
 
-// usage takes what a bouncer refused since its last report, by origin.
+// usage adds the traffic that a bouncer dropped since its last report, by origin.
 func (s *Server) usage(w http.ResponseWriter, r *http.Request, id identity, b Bouncer) {
 	select {
 	case s.metrics <- struct{}{}:

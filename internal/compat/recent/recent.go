@@ -56,7 +56,7 @@ type Log struct {
 	// wholes has the ten minutes in which more than MaxAgain come to be due.
 	wholes map[time.Duration]bool
 	gone   map[ban.Target]Event
-	swept  time.Time // when gone was last looked through for what has ended
+	swept  time.Time // when ended entries were last removed from gone
 	// lost is the number of the newest event when steps were missed.
 	lost uint64
 }
@@ -159,7 +159,7 @@ func (l *Log) Gone() (list []Event) {
 	return list
 }
 
-// advance takes the table's new steps and what is due; l.mu is held.
+// advance takes the table's new steps and due events; l.mu is held.
 func (l *Log) advance() {
 	for {
 		steps, last, err := l.table.Steps(l.serial)

@@ -38,14 +38,14 @@ func (e ipset) Neighbours() ([]firewall.Neighbour, error) {
 }
 
 // Restorers gives the programs that load saved rules at boot, where they could
-// meet what an enforcer of the setup wrote.
+// meet the rules that an enforcer of the setup wrote.
 func Restorers(e firewall.Enforcer, s firewall.Setup) []firewall.Restorer {
 	_, chosen := e.(ipset)
 	return tools.Restorers("/", s.Table, chosen)
 }
 
-// Prepare creates what saved rules of an enforcer name, before they are loaded,
-// and gives the names of what it made.
+// Prepare creates the sets that saved rules of an enforcer name, before they are loaded,
+// and gives the names of those it made.
 func Prepare(ctx context.Context, s firewall.Setup) ([]string, error) {
 	return tools.PrepareSets(ctx, "/", s.Table)
 }

@@ -247,7 +247,7 @@ func (s *IPSet) Check(ctx context.Context) (d firewall.Drift, err error) {
 			if err := errors.Join(s.rules(ctx), s.reload(ctx)); err != nil {
 				return d, err
 			}
-			// Counted again: what another program does to the sets is seen by that.
+			// Counted again: changes of the sets by another program show in the counts.
 			if what, err = s.setsDiffer(ctx); err != nil {
 				return d, err
 			}

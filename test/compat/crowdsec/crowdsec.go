@@ -98,7 +98,7 @@ func (s *Server) Stop() {
 	_ = s.cmd.Wait() // it says that it was interrupted
 }
 
-// Import bans what a file in CrowdSec's CSV names.
+// Import bans the addresses of a file in CrowdSec's CSV.
 func (s *Server) Import(ctx context.Context, csv string) error {
 	file := filepath.Join(s.dir, "import.csv")
 	if err := os.WriteFile(file, []byte(csv), 0o600); err != nil {

@@ -241,7 +241,7 @@ func (p *peer) definition() error {
 	p.serial++
 	raw, err := wire.SignDefinition(p.root, p.network, p.topic, p.serial, time.Now(), text)
 	if err != nil {
-		return nil //nolint:nilerr // what cannot be signed is not sent
+		return nil //nolint:nilerr // a document that cannot be signed is not sent
 	}
 	return p.publish(wire.Name{Network: p.network, Kind: wire.KindDefinition, Topic: p.topic, Operator: p.operator}.String(), raw)
 }
@@ -257,7 +257,7 @@ func (p *peer) trust() error {
 	p.serial++
 	raw, err := wire.SignTrust(p.root, p.network, p.serial, time.Now(), list)
 	if err != nil {
-		return nil //nolint:nilerr // what cannot be signed is not sent
+		return nil //nolint:nilerr // a document that cannot be signed is not sent
 	}
 	return p.publish(wire.Name{Network: p.network, Kind: wire.KindTrust, Operator: p.operator}.String(), raw)
 }
