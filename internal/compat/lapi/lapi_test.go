@@ -273,11 +273,18 @@ type bouncer struct {
 	started  bool
 	newFirst bool                     // as Traefik's plugin, which applies what is new before what is deleted
 	skips    bool                     // as the firewall's, which passes over what it still holds
+	polled   time.Duration            // its last poll
 	held     map[string]time.Duration // ends, of the process
 }
 
 func (b *bouncer) poll(t fataler, n *node) {
 	startup := "true"
+	// Processes that share a key are promised the changes of the last five
+	// minutes; one that was away longer begins anew.
+	if n.clock.elapsed-b.polled > windows[0] {
+		b.started, b.held = false, map[string]time.Duration{}
+	}
+	b.polled = n.clock.elapsed
 	if b.started {
 		startup = "false"
 	}
@@ -353,6 +360,7 @@ func TestABouncerHoldsWhatIsBanned(t *testing.T) {
 				n.clock.move(time.Duration(rapid.IntRange(1, 400_000).Draw(rt, "wait")) * time.Millisecond)
 				n.table.Expire()
 			}
+			n.recent.Newest() // as its Run does
 			b := list[rapid.IntRange(0, 2).Draw(rt, "bouncer")]
 			b.poll(rt, n)
 			want := map[string]bool{}
@@ -390,6 +398,23 @@ func TestAnExtensionIsToldAgainAtTheOldEnd(t *testing.T) {
 		if _, ok := b.held["192.0.2.7"]; !ok {
 			t.Fatal("the extended ban is not held")
 		}
+	}
+}
+
+// A process that begins does not take the changes of another one with its key.
+func TestABeginningProcessTakesNothingFromAnotherWithItsKey(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	first := &bouncer{key: n.key, held: map[string]time.Duration{}}
+	first.poll(t, n)
+	n.ban("192.0.2.7", "sshd", time.Hour)
+	n.recent.Newest() // as its Run does
+	n.clock.move(400 * time.Second)
+	second := &bouncer{key: n.key, held: map[string]time.Duration{}}
+	second.poll(t, n)
+	answer, err := n.poll("false", n.key, custom)
+	if err != nil || !slices.Contains(values(answer.New), "192.0.2.7") {
+		t.Errorf("the first is told %v: %v", answer, err)
 	}
 }
 

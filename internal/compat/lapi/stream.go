@@ -156,7 +156,7 @@ func (s *Server) pulled(id identity, r *http.Request, b Bouncer, newest uint64, 
 	defer s.clients.mu.Unlock()
 	now := s.o.Elapsed()
 	c := s.clients.of(id, r.UserAgent(), b.Topics, now)
-	if c.started && !whole {
+	if c.started { // also before a full answer: another process of this key may have begun
 		c.pause = max(c.pause-c.pause/64, now-c.pulled)
 	}
 	c.pulled, c.pull = now, s.o.Now()
