@@ -30,12 +30,13 @@ UNPACKED = crowdsec
 
 all: build
 
-build: bin/agent bin/broker bin/banmesh-gate
+build: bin/banmesh bin/banmesh-gate
 
-.PHONY: bin/agent bin/broker bin/banmesh-gate
-bin/agent bin/broker bin/banmesh-gate:
+.PHONY: bin/banmesh bin/banmesh-gate
+bin/banmesh bin/banmesh-gate:
 	@test -n "$(GO)"
 	@$(BUILD) -o $@ ./cmd/$(patsubst banmesh-%,%,$(@F))
+	@[ $(@F) != banmesh ] || for name in agent broker; do ln -sf banmesh bin/$$name; done
 
 # Nothing has to be installed to run a node but Go, which deploy/go.sh sees to; nft is only for looking at what it does.
 run: build
@@ -65,8 +66,8 @@ demo: deps-test build
 # Installs the agent as a service; it starts at the next boot, or with the command that is printed.
 DESTDIR ?=
 install: build
-	install -D -m 0755 bin/agent $(DESTDIR)/usr/local/bin/agent
-	install -D -m 0755 bin/broker $(DESTDIR)/usr/local/bin/broker
+	install -D -m 0755 bin/banmesh $(DESTDIR)/usr/local/bin/banmesh
+	for name in agent broker; do ln -sf banmesh $(DESTDIR)/usr/local/bin/$$name; done
 	install -D -m 0755 bin/banmesh-gate $(DESTDIR)/usr/local/bin/banmesh-gate
 	install -D -m 0644 deploy/systemd/banmesh-agent.service $(DESTDIR)/etc/systemd/system/banmesh-agent.service
 	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system deploy/systemd/banmesh-gate.socket deploy/systemd/banmesh-gate.service

@@ -1,14 +1,14 @@
 // Command broker is the community broker: an MQTT server that offers a network
 // of signed feeds to strangers, and needs no trust from them.
+// It is `banmesh broker` under the name that people type.
 package main
 
 import (
 	"context"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
+	"banmesh/cmd/broker/commands"
 	"banmesh/internal/cli"
 )
 
@@ -16,19 +16,8 @@ import (
 var version = "unknown"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, cli.Terminal(os.Stdout), cli.Terminal(os.Stderr))
-	stop()
-	os.Exit(code)
-}
-
-// run is main without the process: the first signal ends ctx, the second kills.
-func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
-	context.AfterFunc(ctx, func() { signal.Reset(syscall.SIGINT, syscall.SIGTERM) })
-	root := newRootCommand()
-	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errs)
-	return cli.Report(errs, "broker", explain(root.ExecuteContext(ctx)))
+	p := cli.Program{Name: "broker", Version: version}
+	cli.Main(func(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
+		return commands.Run(ctx, p, args, in, out, errs)
+	}, os.Args[1:])
 }

@@ -66,13 +66,17 @@ var joinType = reflect.TypeOf(errors.Join(errors.ErrUnsupported))
 // Report prints err as "program: error: ..." and "program: hint: ..." lines
 // and gives the exit code. Joined errors are printed one by one.
 func Report(w io.Writer, program string, err error) int {
+	return report(w, program, err, func(hint string) string { return hint })
+}
+
+func report(w io.Writer, program string, err error, rename func(string) string) int {
 	if err == nil {
 		return ExitOK
 	}
 	if all := Joined(err); all != nil {
 		code := ExitOK
 		for _, e := range all {
-			code = max(code, Report(w, program, e))
+			code = max(code, report(w, program, e, rename))
 		}
 		return code
 	}
@@ -80,7 +84,7 @@ func Report(w io.Writer, program string, err error) int {
 	code := ExitError
 	if e, ok := errors.AsType[*Error](err); ok {
 		if e.Hint != "" {
-			fmt.Fprintf(w, "%s: hint: %s\n", program, printable.Lines(e.Hint))
+			fmt.Fprintf(w, "%s: hint: %s\n", program, printable.Lines(rename(e.Hint)))
 		}
 		if e.Code != 0 {
 			code = e.Code

@@ -70,8 +70,9 @@ var mayImport = map[string][]string{
 		"internal/firewall", "internal/firewall/enforcers", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
 		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wallet/signedlist", "internal/wire", "topics",
 	},
-	"cmd/gate":   {"internal/gate"},
-	"cmd/broker": {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/strict", "internal/wire"},
+	"cmd/banmesh": {"cmd/agent", "cmd/broker", "internal/cli"},
+	"cmd/gate":    {"internal/gate"},
+	"cmd/broker":  {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/strict", "internal/wire"},
 }
 
 // onlyIn confines each library that shapes a part to its home, so that it can
@@ -84,7 +85,7 @@ var onlyIn = map[string][]string{
 	"golang.org/x/crypto/nacl/sign":       {"internal/wire"},
 	"go.etcd.io/bbolt":                    {"internal/store"},
 	"github.com/pelletier/go-toml/v2":     {"internal/strict"},
-	"github.com/spf13/cobra":              {"cmd/agent", "cmd/broker", "internal/cli"},
+	"github.com/spf13/cobra":              {"cmd/agent", "cmd/banmesh", "cmd/broker", "internal/cli"},
 	"github.com/dlclark/regexp2":          {"internal/detect"},
 	"github.com/fsnotify/fsnotify":        {"internal/detect"},
 	"github.com/coreos/go-systemd/v22":    {"cmd/gate", "internal/agent", "internal/broker"},

@@ -1,0 +1,127 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/federation"
+	"banmesh/internal/firewall"
+	"banmesh/internal/neverban"
+)
+
+func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	well := func() examined {
+		return examined{
+			now: now, clock: clockState{true, true}, admin: netip.MustParseAddr("9.2.2.2"),
+			status: control.Status{
+				Version: "1", Started: now.Add(-time.Hour), Enforcement: "nftables",
+				Topics:  []control.TopicStatus{{Topic: "sshd", Subscribe: true, Policy: "any of alice"}},
+				Sources: []control.SourceStatus{{Name: "journal ssh.service", Found: 3, Topics: []ban.Topic{"sshd"}, Read: 20_000, Matched: 7, LastLine: now.Add(-time.Minute)}},
+				Brokers: []control.BrokerStatus{{URL: "tcp://broker", Connected: true}},
+			},
+			never: []control.NeverBan{{Prefix: netip.MustParsePrefix("9.2.2.2/32"), Source: string(neverban.SourceAdmin), Reason: "login"}},
+			peers: []control.Peer{{Name: "alice", Feeds: 1}},
+			table: tableState{known: true, present: true},
+			feeds: []control.Feed{{Topic: "sshd", Name: "alice", Status: federation.StatusSynced}},
+		}
+	}
+	for _, f := range diagnose(well()) {
+		if !f.OK || f.Fix != "" {
+			t.Errorf("a node that is well has %+v", f)
+		}
+	}
+	quiet := well() // alice publishes, and has banned nobody
+	quiet.peers[0].Feeds = 0
+	for _, f := range diagnose(quiet) {
+		if !f.OK {
+			t.Errorf("a peer without bans is %+v", f)
+		}
+	}
+	for name, c := range map[string]struct {
+		harm func(*examined)
+		fix  string
+	}{
+		"a faulty configuration": {func(e *examined) { e.settings = errors.New("agent.toml:1:1: x") }, "agent check"},
+		"a file out of reach": {func(e *examined) {
+			e.withheld = someone{name: "banmesh", uid: 1 << 20}.withheld([]string{"/etc/shadow"})
+		}, "chgrp banmesh /etc/shadow"},
+		"an agent of others":   {func(e *examined) { e.running = fmt.Errorf("asking: %w", control.ErrPermission) }, "sudo agent doctor"},
+		"no agent":             {func(e *examined) { e.running = control.ErrNotRunning }, "agent run"},
+		"a free-running clock": {func(e *examined) { e.clock.synchronised = false }, "timedatectl"},
+		"no enforcement":       {func(e *examined) { e.status.Enforcement = "observe" }, "agent firewall check"},
+		"a log without a line for a day": {func(e *examined) {
+			e.status.Started, e.status.Sources[0].LastLine = now.Add(-25*time.Hour), time.Time{}
+		}, "right log"},
+		"a broker that is down":   {func(e *examined) { e.status.Brokers[0].Connected = false }, "agent status"},
+		"no broker":               {func(e *examined) { e.status.Brokers = nil }, "agent network join"},
+		"nobody trusted":          {func(e *examined) { e.status.Topics[0].Policy = "" }, "agent peers add"},
+		"an unsafe own address":   {func(e *examined) { e.admin = netip.MustParseAddr("9.9.9.9") }, "agent allow add 9.9.9.9"},
+		"an empty never-ban list": {func(e *examined) { e.never = nil }, "agent reload"},
+		"a silent peer":           {func(e *examined) { e.peers[0].Feeds, e.feeds = 0, nil }, "agent feeds"},
+		"a peer with strikes":     {func(e *examined) { e.peers[0].Strikes = 1 }, "agent peers show alice"},
+		"a table that is gone":    {func(e *examined) { e.table = tableState{known: true} }, "agent reload"},
+		"a table that is off":     {func(e *examined) { e.table = tableState{known: true, off: true} }, "agent firewall resume"},
+		"a chain before ours": {func(e *examined) {
+			e.table = tableState{known: true, present: true, ahead: []firewall.Neighbour{{Table: "x"}}}
+		}, "agent firewall check"},
+		"a warning of the agent's": {func(e *examined) { e.status.Warnings = []control.Warning{{Code: "x", Text: "y", Fix: "agent z"}} }, "agent z"},
+	} {
+		e := well()
+		c.harm(&e)
+		found := false
+		for _, f := range diagnose(e) {
+			found = found || !f.OK && strings.Contains(f.Fix, c.fix)
+		}
+		if !found {
+			t.Errorf("%s: no finding with the fix %q in %+v", name, c.fix, diagnose(e))
+		}
+	}
+	// What may be the quiet of a good day is told, and is no fault.
+	for name, change := range map[string]func(e *examined){
+		"not a line yet":        func(e *examined) { e.status.Sources[0].LastLine = time.Time{} },
+		"a service nobody uses": func(e *examined) { e.status.Sources[0].LastLine = now.Add(-48 * time.Hour) },
+		"enforcement elsewhere": func(e *examined) { e.status.Enforcement, e.status.Reason = "off", "firewall.mode is off" },
+		"nobody attacks":        func(e *examined) { e.status.Sources[0].Matched = 0 },
+		"a warning of little":   func(e *examined) { e.status.Warnings = []control.Warning{{Severity: control.SeverityLow, Text: "y"}} },
+		"another system's place": func(e *examined) {
+			e.status.Sources = append(e.status.Sources, control.SourceStatus{Name: "/var/log/secure", Topics: []ban.Topic{"sshd"}})
+		},
+		"the other of two units": func(e *examined) {
+			e.status.Started = now.Add(-48 * time.Hour)
+			e.status.Sources = append(e.status.Sources, control.SourceStatus{Name: "journal sshd.service", Found: 3, Topics: []ban.Topic{"sshd"}})
+		},
+	} {
+		e := well()
+		change(&e)
+		for _, f := range diagnose(e) {
+			if !f.OK || f.Level == levelWrong {
+				t.Errorf("%s: %+v", name, f)
+			}
+		}
+	}
+	e := well()
+	e.admin = netip.MustParseAddr("9.9.9.9")
+	e.exempt = []control.Exemption{{Target: ban.MustTarget("9.9.9.9"), Allow: true}}
+	for _, f := range diagnose(e) {
+		if !f.OK {
+			t.Errorf("an allowed own address: %+v", f)
+		}
+	}
+}
+
+func TestTheAddressOfWhoAsksIsRead(t *testing.T) {
+	for s, want := range map[string]string{
+		"203.0.113.5 50000 198.51.100.1 22": "203.0.113.5", "::ffff:203.0.113.5 1 2 3": "203.0.113.5", "fe80::1%eth0 1 2 3": "fe80::1", "": "invalid IP", "x": "invalid IP",
+	} {
+		if got := loggedInFrom(s).String(); got != want {
+			t.Errorf("%q: %s, want %s", s, got, want)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package commands
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+// serviceUser is whom the shipped unit runs the agent as, and serviceGroups
+// are those that the unit adds.
+const serviceUser = "banmesh"
+
+var serviceGroups = []string{"systemd-journal", "adm"}
+
+// someone is a user as the kernel sees one.
+type someone struct {
+	name   string
+	uid    uint32
+	groups []uint32
+}
+
+// theService gives the user of the service, if this machine has one.
+func theService() (who someone, ok bool) {
+	u, err := user.Lookup(serviceUser)
+	if err != nil {
+		return who, false
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return who, false
+	}
+	groups, _ := u.GroupIds()
+	for _, name := range serviceGroups {
+		if g, err := user.LookupGroup(name); err == nil {
+			groups = append(groups, g.Gid)
+		}
+	}
+	who = someone{name: serviceUser, uid: uint32(uid)}
+	for _, g := range groups {
+		if id, err := strconv.ParseUint(g, 10, 32); err == nil {
+			who.groups = append(who.groups, uint32(id))
+		}
+	}
+	return who, true
+}
+
+// withheld says which of the files someone may not read, and the command that
+// changes it.
+func (w someone) withheld(files []string) (out []finding) {
+	for _, name := range files {
+		for at := name; ; at = filepath.Dir(at) {
+			bit, give := uint32(4), "r"
+			if at != name {
+				bit, give = 1, "x" // to go through a directory
+			}
+			if info, err := os.Stat(at); err == nil && !w.may(info, bit) {
+				out = append(out, finding{
+					Check: "readable", Level: levelWrong, Text: fmt.Sprintf("%s: the service's user %s may not read it", name, w.name),
+					Fix: fmt.Sprintf("chgrp %s %s && chmod g+%s %s", w.name, at, give, at),
+				})
+				break
+			}
+			if at == "/" || at == "." {
+				break
+			}
+		}
+	}
+	return out
+}
+
+func (w someone) may(info os.FileInfo, bit uint32) bool {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	mode := uint32(info.Mode().Perm())
+	switch {
+	case !ok || w.uid == 0:
+		return true
+	case s.Uid == w.uid:
+		return mode>>6&bit != 0
+	case slices.Contains(w.groups, s.Gid):
+		return mode>>3&bit != 0
+	}
+	return mode&bit != 0
+}

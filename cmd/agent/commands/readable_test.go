@@ -1,0 +1,45 @@
+package commands
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestWhatTheServiceMayNotReadIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	// Those above belong to the test, and who they let in is not its matter.
+	for at := dir; at != os.TempDir() && at != "/"; at = filepath.Dir(at) {
+		if err := os.Chmod(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open, secret, hidden := filepath.Join(dir, "open"), filepath.Join(dir, "secret"), filepath.Join(dir, "shut", "open")
+	if err := os.Mkdir(filepath.Dir(hidden), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]os.FileMode{open: 0o644, secret: 0o640, hidden: 0o644} {
+		if err := os.WriteFile(name, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(hidden), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stranger := someone{name: "banmesh", uid: 1 << 20}
+	list := stranger.withheld([]string{open, secret, hidden})
+	if len(list) != 2 || !strings.HasPrefix(list[0].Text, secret+": ") || !strings.HasPrefix(list[1].Text, hidden+": ") {
+		t.Fatalf("got %+v", list)
+	}
+	if !strings.Contains(list[0].Fix, "chgrp banmesh "+secret) || !strings.Contains(list[1].Fix, "chgrp banmesh "+filepath.Dir(hidden)+" && chmod g+x ") {
+		t.Errorf("fixes %q and %q", list[0].Fix, list[1].Fix)
+	}
+	owner, member := someone{uid: uint32(os.Getuid())}, someone{uid: 1 << 20, groups: []uint32{uint32(os.Getgid())}}
+	if list := owner.withheld([]string{open, secret, hidden}); len(list) != 0 {
+		t.Errorf("the owner may not read %+v", list)
+	}
+	if list := member.withheld([]string{secret}); len(list) != 0 {
+		t.Errorf("a member of the group may not read %+v", list)
+	}
+}
