@@ -26,7 +26,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: vet-client all build run install test model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate bench-client bench-compat sim metrics soak fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate bench-client bench-compat sim docs metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -133,6 +133,10 @@ bench-compat: deps-test
 
 sim:
 	$(GO) run ./test/sim/federation -out docs -check
+
+# The references in docs/ that are made of the program itself.
+docs:
+	$(GO) run ./deploy/docgen
 
 # Sizes, words of comments, and whether the tests notice lines that are broken on purpose (test/metrics/mutants).
 metrics:

@@ -29,16 +29,16 @@ const MaxFile = 256 << 10
 type Definition struct {
 	// Name is the topic.
 	Name ban.Topic `toml:"name"`
-	// Title is a few words for lists, Description a paragraph for people who
-	// decide whether to subscribe.
-	Title       string `toml:"title"`
+	// Title is a few words for lists.
+	Title string `toml:"title"`
+	// Description is a paragraph for people who decide whether to subscribe.
 	Description string `toml:"description"`
 	// Target is the kind of target: "ip" or "wallet".
 	Target string `toml:"target"`
 	// Protocol is the service's protocol: "http" where proxies and relays may
 	// stand before it, "" for anything else, "http" too where its ports say so.
 	Protocol string `toml:"protocol"`
-	// Detect says how offenders are found; nil for topics whose bans are made
+	// Detect says how offenders are found; topics without it have bans that are made
 	// by hand or come from others alone.
 	Detect *Detect `toml:"detect"`
 	// Enforce names the ports that are closed to a banned target.
@@ -60,7 +60,8 @@ type Detect struct {
 	// Files are glob patterns. With Journal set they are read only where
 	// there is no journal, unless Both is set.
 	Files []string `toml:"files"`
-	Both  bool     `toml:"both"`
+	// Both reads files and journal.
+	Both bool `toml:"both"`
 	// Docker are names of containers or globs of json-file logs; always read.
 	Docker []string `toml:"docker"`
 	// Syslog are addresses to receive on, such as "udp://127.0.0.1:5140".
@@ -91,11 +92,11 @@ type Detect struct {
 	// json". Rules may then have Where in place of Regex, and Address names the field that holds the client's address:
 	// "request.client_ip | request.remote_ip" is the first of two that is there.
 	// Port, User and Time name the other fields that are worth something.
-	Format  string `toml:"format"`
-	Address string `toml:"address"`
-	Port    string `toml:"port"`
-	User    string `toml:"user"`
-	Time    string `toml:"time"`
+	Format  string `toml:"format" sample:"'json'"`
+	Address string `toml:"address"` // the field that holds the client's address
+	Port    string `toml:"port"`    // the field that holds the client's port
+	User    string `toml:"user"`    // the field that holds the account
+	Time    string `toml:"time"`    // the field that holds the time
 
 	// Ignoreregex lines are no offence whatever else they match.
 	Ignoreregex []string `toml:"ignoreregex"`
@@ -112,8 +113,8 @@ type Detect struct {
 	MaxRetry int `toml:"maxretry"`
 	// GuestMaxRetry is MaxRetry for guests; 0 is five thirds of it, rounded up.
 	GuestMaxRetry int           `toml:"guest_maxretry"`
-	FindTime      span.Duration `toml:"findtime"`
-	BanTime       span.Duration `toml:"bantime"`
+	FindTime      span.Duration `toml:"findtime"` // the time within which offences count together
+	BanTime       span.Duration `toml:"bantime"`  // the time for which an offender is banned
 	// Increment makes each further ban of a target longer.
 	Increment Increment `toml:"increment"`
 	// UseDNS takes host names in the log for offenders too, and resolves them.
@@ -160,7 +161,7 @@ type Rule struct {
 	// "request.uri ~ ^/login\\b", "request.headers.Authorization" (it is there),
 	// "! user" (it is not).
 	Where []string `toml:"where"`
-	// Weight is the count of one offence; nil means 1. 0 only shows the line
+	// Weight is the count of one offence, 1 where it is left out. 0 only shows the line
 	// to explain and test.
 	Weight *float64 `toml:"weight"`
 	// Twin says that the other rules with it tell of the same offences, in another
@@ -181,17 +182,17 @@ func (r Rule) IsWeak() bool {
 
 // A Success is a kind of line that proves a login; see [Rule].
 type Success struct {
-	Regex []string `toml:"regex"`
-	Where []string `toml:"where"`
+	Regex []string `toml:"regex"` // expressions, as in a rule
+	Where []string `toml:"where"` // conditions on fields, as in a rule
 }
 
 // Increment is fail2ban's bantime.increment: the n-th ban of a target lasts
 // BanTime*Factor*2^(n-1), or BanTime*Factor*Multipliers[n-1], at most MaxTime.
 type Increment struct {
-	Enabled     bool          `toml:"enabled"`
-	Factor      float64       `toml:"factor"`
-	Multipliers []float64     `toml:"multipliers"`
-	MaxTime     span.Duration `toml:"maxtime"`
+	Enabled     bool          `toml:"enabled"`     // whether further bans are longer
+	Factor      float64       `toml:"factor"`      // of the topic's ban time
+	Multipliers []float64     `toml:"multipliers"` // of the first ban, the second and so on, in place of doubling
+	MaxTime     span.Duration `toml:"maxtime"`     // no ban is longer
 	// Random adds up to so much, so that bots cannot count on an end.
 	Random span.Duration `toml:"random"`
 }
@@ -199,24 +200,24 @@ type Increment struct {
 // Enforce names the ports that are closed to a banned address.
 type Enforce struct {
 	// Ports are numbers or ranges: "22", "60000-61000". Ignored with AllPorts.
-	Ports     []string `toml:"ports"`
-	Protocols []string `toml:"protocols"` // tcp, udp, sctp, dccp
-	AllPorts  bool     `toml:"all_ports"`
+	Ports     []string `toml:"ports" sample:"['22', '60000-61000']"`
+	Protocols []string `toml:"protocols" sample:"['tcp']"` // tcp, udp, sctp, dccp
+	AllPorts  bool     `toml:"all_ports"`                  // close every port
 }
 
 // A Sample is a log line with the target that must be found in it.
 type Sample struct {
 	// Line as it stands in the log file, or with Journal the message alone.
 	Line string `toml:"line"`
-	// Target is who must be found, "" when the line must not match. Class is
-	// the offence's, where it matters.
-	Target string    `toml:"target"`
-	Class  ban.Class `toml:"class"`
+	// Target is who must be found, "" when the line must not match.
+	Target string `toml:"target"`
+	// Class is the offence's, where it matters.
+	Class ban.Class `toml:"class"`
 	// Success is whose login the line proves, "" for nobody's.
 	Success string `toml:"success"`
 	// Journal says that the line is a journal's message by Tag.
 	Journal bool   `toml:"journal"`
-	Tag     string `toml:"tag"`
+	Tag     string `toml:"tag"` // the program that wrote the message
 }
 
 //go:embed *.toml

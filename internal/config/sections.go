@@ -13,35 +13,39 @@ import (
 // a nil pointer or empty value means that nothing was said.
 type Config struct {
 	// Network is the name of the network of which the node is a part.
-	Network string `toml:"network"`
-	// Brokers are used all at once.
-	Brokers        []Broker       `toml:"brokers"`
+	Network string `toml:"network" sample:"'banmesh'"`
+	// Brokers are used all at once; nobody has to trust them.
+	Brokers []Broker `toml:"brokers"`
+	// EmbeddedBroker is a broker inside the agent, for one machine or a few.
 	EmbeddedBroker EmbeddedBroker `toml:"embedded_broker"`
-	Firewall       Firewall       `toml:"firewall"`
+	// Firewall says how bans reach the kernel.
+	Firewall Firewall `toml:"firewall"`
 	// Operators are the peers that policy may name.
 	Operators map[string]policy.OperatorSource `toml:"operators"`
 	// Groups are sets of operators' names.
-	Groups map[string][]string `toml:"groups"`
+	Groups map[string][]string `toml:"groups" sample:"['alice', 'bob']"`
 	// Topics are the settings of each topic.
 	Topics map[string]Topic `toml:"topics"`
 	// NeverBan are entries beside those that are found automatically.
 	NeverBan []NeverBan `toml:"never_ban"`
 	// MayBan are prefixes of private ranges that may be banned all the same:
 	// laboratories, and networks in which neighbours are not friends.
-	MayBan []string `toml:"may_ban"`
+	MayBan []string `toml:"may_ban" sample:"['10.9.0.0/16']"`
 	// Packs are the signed lists in use, by name.
 	Packs map[string]Pack `toml:"packs"`
 	// Proxy names proxies on other machines before the services of all topics:
 	// addresses, prefixes, "cdn", "relay".
-	Proxy []string `toml:"proxy"`
+	Proxy []string `toml:"proxy" sample:"['10.0.0.5', 'cdn']"`
 	// Shared says whether the shipped list of addresses that many people share
 	// is used; default true.
 	Shared *bool `toml:"shared"`
 	// Include names directories of fail2ban whose jails run in place as
-	// topics: "/etc/fail2ban", or a list; [Config.Includes] reads it.
-	Include any  `toml:"include"`
-	Gate    Gate `toml:"gate"`
-	HTTP    HTTP `toml:"http"`
+	// topics: "/etc/fail2ban", or a list.
+	Include any `toml:"include" sample:"'/etc/fail2ban'"`
+	// Gate is the list of denied wallets for banmesh-gate: docs/livepeer.md.
+	Gate Gate `toml:"gate"`
+	// HTTP serves checks, lists and metrics to other programs.
+	HTTP HTTP `toml:"http"`
 	// Query says which users' programs the query socket answers.
 	Query Query `toml:"query"`
 	// LAPI answers CrowdSec's bouncers.
@@ -54,27 +58,29 @@ type Config struct {
 
 // Honeyport says at which ports a finished handshake is an offence.
 type Honeyport struct {
-	Ports []uint16 `toml:"ports"`
+	// Ports at which nothing listens.
+	Ports []uint16 `toml:"ports" sample:"[23, 2323]"`
 }
 
 // Guests says who is a guest, whom no peer and no weak evidence bans.
 type Guests struct {
-	Enabled *bool `toml:"enabled"` // default true
-	For     Text  `toml:"for"`     // how long after the last success; default "30d"
+	Enabled *bool `toml:"enabled"`            // whether there are guests; default true
+	For     Text  `toml:"for" sample:"'30d'"` // how long after the last success; default "30d"
 }
 
 // Broker is an MQTT broker, which nobody has to trust.
 type Broker struct {
-	URL string `toml:"url"` // tcp://, ssl://, ws://, wss:// or unix://
+	// URL begins with tcp://, ssl://, ws://, wss:// or unix://.
+	URL string `toml:"url" sample:"'ssl://broker.example.net:8883'"`
 	// Others are further addresses of the same broker or the nodes of its
 	// cluster, tried in turn.
 	Others       []string `toml:"others"`
-	User         string   `toml:"user"`
-	PasswordFile string   `toml:"password_file"`
-	CAFile       string   `toml:"ca_file"`
-	CertFile     string   `toml:"cert_file"`
-	KeyFile      string   `toml:"key_file"`
-	ServerName   string   `toml:"server_name"`
+	User         string   `toml:"user"`          // an account at the broker, where it asks for one
+	PasswordFile string   `toml:"password_file"` // a file with the account's password
+	CAFile       string   `toml:"ca_file"`       // a file with the certificates that may sign the broker's, in place of the system's
+	CertFile     string   `toml:"cert_file"`     // a certificate that this node shows
+	KeyFile      string   `toml:"key_file"`      // the private key of that certificate
+	ServerName   string   `toml:"server_name"`   // the name in the broker's certificate, where it is not the one of the address
 }
 
 // EmbeddedBroker is the broker inside the agent.
@@ -83,27 +89,31 @@ type EmbeddedBroker struct {
 	// published or accepted, or Listen is set.
 	Enabled *bool `toml:"enabled"`
 	// Listen is a TCP address; the default is a socket in the state directory.
-	Listen string `toml:"listen"`
+	Listen string `toml:"listen" sample:"'192.0.2.1:1883'"`
 	// MaxBytes bounds its retained messages, on disk and in memory: by default 8 MiB,
 	// which a feed of a million addresses fits into.
-	MaxBytes int `toml:"max_bytes"`
+	MaxBytes int `toml:"max_bytes" sample:"8388608"`
 }
 
 // Firewall says how bans reach the kernel.
 type Firewall struct {
-	Mode string `toml:"mode"` // "enforce" (default), "observe" or "off"
+	// Mode is "enforce" (default), "observe" (count what would be dropped) or "off".
+	Mode string `toml:"mode" sample:"'enforce'"`
 	// Enforcer is "nftables" (default), "ipset" or "hook".
-	Enforcer string `toml:"enforcer"`
+	Enforcer string `toml:"enforcer" sample:"'nftables'"`
 	// Hook is the absolute path of the program that the hook enforcer runs, and
 	// its first arguments.
 	Hook []string `toml:"hook"`
 	// IPTablesLegacy makes the ipset enforcer use iptables-legacy.
-	IPTablesLegacy bool   `toml:"iptables_legacy"`
-	Table          string `toml:"table"`
-	MaxBan         int    `toml:"max_bans"`
+	IPTablesLegacy bool `toml:"iptables_legacy"`
+	// Table is the name of the nftables table, or the prefix of the sets' names;
+	// default "banmesh".
+	Table string `toml:"table" sample:"'banmesh'"`
+	// MaxBan is how many bans the kernel takes at most.
+	MaxBan int `toml:"max_bans" sample:"1000000"`
 	// Owner says whether the nftables table is the agent's own: "auto"
 	// (default), "never" or "always".
-	Owner string `toml:"owner"`
+	Owner string `toml:"owner" sample:"'auto'"`
 	// KeepSockets leaves local connections of newly banned addresses open.
 	KeepSockets bool `toml:"keep_sockets"`
 }
@@ -113,30 +123,38 @@ type Topic struct {
 	// The policy: ban, watch, require, ttl and so on.
 	policy.TopicSource
 	Detect    *bool `toml:"detect"`     // find offenders here
-	Subscribe *bool `toml:"subscribe"`  // accept from trusted operators
-	Publish   *bool `toml:"publish"`    // share our own bans
+	Subscribe *bool `toml:"subscribe"`  // accept bans of trusted operators
+	Publish   *bool `toml:"publish"`    // share the bans that this node makes
 	ShareWeak *bool `toml:"share_weak"` // and what was seen and banned nobody
-	Observe   *bool `toml:"observe"`    // count, do not drop
+	Observe   *bool `toml:"observe"`    // count packets, do not drop them
 	Simulate  *bool `toml:"simulate"`   // find offenders, ban none of them
-	// Thresholds that replace the definition's.
-	MaxRetry       *int     `toml:"maxretry"`
-	GuestMaxRetry  *int     `toml:"guest_maxretry"`
-	FindTime       Text     `toml:"findtime"`
-	BanTime        Text     `toml:"bantime"`
-	IgnoreIP       []string `toml:"ignoreip"`
-	Files          []string `toml:"files"`
-	Journal        []string `toml:"journal"`
-	Both           *bool    `toml:"both"`
-	Docker         []string `toml:"docker"`
-	Syslog         []string `toml:"syslog"`
-	Stdin          *bool    `toml:"stdin"`
-	UseDNS         *bool    `toml:"usedns"`
-	Ports          []uint16 `toml:"ports"`
-	AllPorts       *bool    `toml:"all_ports"`
-	Protocols      []string `toml:"protocols"`
-	MaxConnections *int     `toml:"max_connections"`
+	// MaxRetry offences within FindTime make a ban of BanTime; here and below,
+	// one that is left out is the definition's.
+	MaxRetry *int `toml:"maxretry" sample:"5"`
+	// GuestMaxRetry is MaxRetry for guests.
+	GuestMaxRetry *int `toml:"guest_maxretry" sample:"9"`
+	FindTime      Text `toml:"findtime" sample:"'10m'"` // the time within which offences count together
+	BanTime       Text `toml:"bantime" sample:"'1h'"`   // the time for which an offender is banned
+	// IgnoreIP are addresses and prefixes that are never offenders of this topic.
+	IgnoreIP []string `toml:"ignoreip" sample:"['192.0.2.0/24']"`
+	// Files are patterns of log files, in place of the definition's.
+	Files []string `toml:"files" sample:"['/var/log/auth.log']"`
+	// Journal are matches of the systemd journal, in place of the definition's.
+	Journal []string `toml:"journal" sample:"['_SYSTEMD_UNIT=ssh.service']"`
+	Both    *bool    `toml:"both"`                                     // read the files too where there is a journal
+	Docker  []string `toml:"docker" sample:"['gitea']"`                // names of containers whose log is read
+	Syslog  []string `toml:"syslog" sample:"['udp://127.0.0.1:5140']"` // addresses on which syslog is received
+	Stdin   *bool    `toml:"stdin"`                                    // read the agent's standard input
+	UseDNS  *bool    `toml:"usedns"`                                   // take host names in the log for offenders too
+	Ports   []uint16 `toml:"ports" sample:"[22, 2222]"`                // ports that are closed to the banned, in place of the definition's
+	// AllPorts closes every port to the banned.
+	AllPorts  *bool    `toml:"all_ports"`
+	Protocols []string `toml:"protocols" sample:"['tcp']"` // protocols of Ports: tcp, udp, sctp, dccp
+	// MaxConnections is how many connections an address may have open at the
+	// topic's ports.
+	MaxConnections *int `toml:"max_connections" sample:"64"`
 	// Corroborate replaces the definition's: a time, or "off".
-	Corroborate Text `toml:"corroborate"`
+	Corroborate Text `toml:"corroborate" sample:"'1h'"`
 	// Proxy names those before this topic's service, beside those of all.
 	Proxy []string `toml:"proxy"`
 	// Reports takes offences that programs of this machine report.
@@ -150,9 +168,9 @@ type Pack struct {
 
 // NeverBan is an entry written by hand.
 type NeverBan struct {
-	Target  string `toml:"target"`
-	Comment string `toml:"comment"`
-	Until   any    `toml:"until"` // a time, with or without quotes; nothing means for good
+	Target  string `toml:"target" sample:"'198.51.100.7'"` // an address, a prefix or a wallet
+	Comment string `toml:"comment"`                        // for people
+	Until   any    `toml:"until"`                          // a time, with or without quotes; nothing means for good
 }
 
 // End gives the time of Until, zero where there is none.
@@ -185,15 +203,15 @@ func (t *Text) UnmarshalText(b []byte) error {
 // Gate is the list of the wallet gate, a process of its own that go-livepeer's
 // -authWebhookUrl asks.
 type Gate struct {
-	Enabled *bool  `toml:"enabled"` // default: where File's directory is
-	File    string `toml:"file"`    // default: gate.DefaultFile
-	Listen  string `toml:"listen"`  // where the gate listens, to ask how it is
-	DryRun  bool   `toml:"dry_run"`
-	Message string `toml:"message"` // for the denied
-	Chain   string `toml:"chain"`
+	Enabled *bool  `toml:"enabled"`                                        // whether the list is written; default: where the directory of File is
+	File    string `toml:"file" sample:"'/var/lib/banmesh-gate/wallets'"`  // where the list is written; the sample is the default
+	Listen  string `toml:"listen" sample:"'127.0.0.1:7936'"`               // where the gate listens, to ask how it is
+	DryRun  bool   `toml:"dry_run"`                                        // count the denied, refuse nobody
+	Message string `toml:"message"`                                        // what the denied are told
+	Chain   string `toml:"chain" sample:"'http://127.0.0.1:7000/webhook'"` // another webhook, asked for whom the gate lets pass
 	// ChainFailure is the answer when a chained webhook fails or is late:
 	// "refuse" (default) or "allow".
-	ChainFailure string `toml:"chain_failure"`
+	ChainFailure string `toml:"chain_failure" sample:"'refuse'"`
 }
 
 // Query is the socket for programs of this machine: checks, the stream and
@@ -201,7 +219,7 @@ type Gate struct {
 type Query struct {
 	// Users are names or numbers of users whose programs may ask, beside root
 	// and the agent's own.
-	Users []string `toml:"users"`
+	Users []string `toml:"users" sample:"['livepeer']"`
 }
 
 // UIDs gives the users' numbers.
@@ -226,23 +244,24 @@ func (q Query) UIDs() (list []uint32, err error) {
 
 // HTTP serves checks, lists and metrics to other programs.
 type HTTP struct {
-	Listen         string   `toml:"listen"` // "" = off; "127.0.0.1:8936"
-	TrustedProxies []string `toml:"trusted_proxies"`
-	ClientHeader   string   `toml:"client_header"`
+	Listen         string   `toml:"listen" sample:"'127.0.0.1:8936'"`         // an address; without one nothing is served
+	TrustedProxies []string `toml:"trusted_proxies"`                          // addresses and prefixes whose header names the client
+	ClientHeader   string   `toml:"client_header" sample:"'X-Forwarded-For'"` // the header in which they name it
 }
 
 // LAPI answers programs that enforce bans by CrowdSec's local API.
 type LAPI struct {
-	Listen string `toml:"listen"` // "" = off; "127.0.0.1:8080", or the path of a unix socket
-	// Certificate and Key make TCP speak TLS; ClientCA and ClientUnits say whose
-	// certificates are bouncers' too.
-	Certificate string   `toml:"certificate"`
-	Key         string   `toml:"key"`
-	ClientCA    string   `toml:"client_ca"`
-	ClientUnits []string `toml:"client_units"` // default "bouncer-ou"
-	// Origin is "node", one of here and network, or "operator".
-	Origin         string   `toml:"origin"`
-	TrustedProxies []string `toml:"trusted_proxies"`
+	// Listen is an address or the path of a unix socket; without one nothing is
+	// served.
+	Listen      string   `toml:"listen" sample:"'127.0.0.1:8080'"`
+	Certificate string   `toml:"certificate"`                          // a file with the certificate with which TCP speaks TLS
+	Key         string   `toml:"key"`                                  // its private key
+	ClientCA    string   `toml:"client_ca"`                            // a file with those who sign bouncers' certificates
+	ClientUnits []string `toml:"client_units" sample:"['bouncer-ou']"` // organisational units that are bouncers'; the sample is the default
+	// Origin is how decisions name their origin: "node" (here or network) or
+	// "operator" (by name).
+	Origin         string   `toml:"origin" sample:"'node'"`
+	TrustedProxies []string `toml:"trusted_proxies"` // addresses and prefixes whose X-Forwarded-For names the bouncer
 }
 
 // Includes gives the directories that Include names.

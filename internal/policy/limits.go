@@ -25,12 +25,20 @@ type Limits struct {
 // LimitsSource is a [topics.NAME.limits] section; keys that it leaves out keep
 // their default.
 type LimitsSource struct {
-	PerHour   *int `toml:"per_hour,omitempty" json:"per_hour,omitempty"`
-	Turnover  *int `toml:"turnover,omitempty" json:"turnover,omitempty"`
-	Live      *int `toml:"live,omitempty" json:"live,omitempty"`
-	Addresses *int `toml:"addresses,omitempty" json:"addresses,omitempty"`
-	Decided   *int `toml:"decided_per_day,omitempty" json:"decided_per_day,omitempty"`
-	Strikes   *int `toml:"strikes,omitempty" json:"strikes,omitempty"`
+	// PerHour new claims of a feed count in any hour; the rest waits for a person.
+	PerHour *int `toml:"per_hour,omitempty" sample:"200" json:"per_hour,omitempty"`
+	// Turnover times its usual additions of an hour are allowed too, for large
+	// feeds.
+	Turnover *int `toml:"turnover,omitempty" sample:"10" json:"turnover,omitempty"`
+	// Live bans may be in force at a time.
+	Live *int `toml:"live,omitempty" sample:"20000" json:"live,omitempty"`
+	// Addresses is how much address space they may cover: IPv4 addresses, or IPv6
+	// /64s.
+	Addresses *int `toml:"addresses,omitempty" sample:"65536" json:"addresses,omitempty"`
+	// Decided claims of addresses may be added a day.
+	Decided *int `toml:"decided_per_day,omitempty" sample:"20" json:"decided_per_day,omitempty"`
+	// Strikes within a day quarantine the operator.
+	Strikes *int `toml:"strikes,omitempty" sample:"3" json:"strikes,omitempty"`
 }
 
 // StrikeWindow is how long a strike counts.

@@ -24,34 +24,33 @@ type Source struct {
 // OperatorSource is one [operators.NAME] section.
 type OperatorSource struct {
 	// ID is the operator's 26 characters.
-	ID string `toml:"id" json:"id"`
-	// Weight counts in `weight >= N` only; 1 to [MaxWeight], default
-	// [DefaultWeight].
+	ID string `toml:"id" sample:"'6otxxr3xmzvq3wmhdzurq6ssnm'" json:"id"`
+	// Weight counts in `weight >= N` only; 1 to 1000, default 100.
 	Weight int `toml:"weight,omitempty" json:"weight,omitempty"`
 	// Since is when the operator was trusted. Probation counts from then; without
 	// it there is no probation.
 	Since time.Time `toml:"since,omitzero" json:"since,omitzero"`
 	// Probation is how long the claims of a new operator are watched only;
-	// default [DefaultProbation].
-	Probation *span.Duration `toml:"probation,omitempty" json:"probation,omitempty"`
+	// default 72h.
+	Probation *span.Duration `toml:"probation,omitempty" sample:"'72h'" json:"probation,omitempty"`
 	// Comment is for people.
 	Comment string `toml:"comment,omitempty" json:"comment,omitempty"`
 }
 
 // TopicSource holds the rules of one [topics.NAME] section.
 type TopicSource struct {
-	Ban     string `toml:"ban,omitempty" json:"ban,omitempty"`         // whose claims ban: `any of core or 2 of livepeer within 6h`
-	Watch   string `toml:"watch,omitempty" json:"watch,omitempty"`     // whose claims are watched: `any of livepeer or 3 weak of core`
-	Suspect string `toml:"suspect,omitempty" json:"suspect,omitempty"` // whose claims make a suspect: `any of everyone`
+	Ban     string `toml:"ban,omitempty" sample:"'any of core or 2 of livepeer within 6h'" json:"ban,omitempty"` // whose claims ban: `any of core or 2 of livepeer within 6h`
+	Watch   string `toml:"watch,omitempty" sample:"'any of livepeer or 3 weak of core'" json:"watch,omitempty"`  // whose claims are watched: `any of livepeer or 3 weak of core`
+	Suspect string `toml:"suspect,omitempty" sample:"'any of everyone'" json:"suspect,omitempty"`                // whose claims make a suspect: `any of everyone`
 	// Require is the evidence that a claim needs to count for a ban, by kind:
 	// `hits >= 3 and tcp, scan: hits >= 10, decided: never`.
-	Require string `toml:"require,omitempty" json:"require,omitempty"`
-	Dispute string `toml:"dispute,omitempty" json:"dispute,omitempty"` // whose disputes lift a ban: `2 of core`
+	Require string `toml:"require,omitempty" sample:"'hits >= 3 and tcp, scan: hits >= 10, decided: never'" json:"require,omitempty"`
+	Dispute string `toml:"dispute,omitempty" sample:"'2 of core'" json:"dispute,omitempty"` // whose disputes lift a ban: `2 of core`
 	// TTL is how long after its arrival a claim counts, by kind:
 	// `72h, decided: 90d, scan: 12h`. Its author's end can only shorten that.
-	TTL string `toml:"ttl,omitempty" json:"ttl,omitempty"`
+	TTL string `toml:"ttl,omitempty" sample:"'72h, decided: 90d, scan: 12h'" json:"ttl,omitempty"`
 	// Prefix lists the widest prefixes accepted: `v4/32`, `v6/64`.
-	Prefix []string `toml:"prefix,omitempty" json:"prefix,omitempty"`
+	Prefix []string `toml:"prefix,omitempty" sample:"['v4/32', 'v6/64']" json:"prefix,omitempty"`
 	// Limits are for each operator in this topic.
 	Limits *LimitsSource `toml:"limits,omitempty" json:"limits,omitempty"`
 	// Accept says that the node takes part in the topic, so that its operator's

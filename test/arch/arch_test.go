@@ -70,9 +70,10 @@ var mayImport = map[string][]string{
 		"internal/firewall", "internal/firewall/enforcers", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
 		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wallet/signedlist", "internal/wire", "topics",
 	},
-	"cmd/banmesh": {"cmd/agent", "cmd/broker", "internal/cli"},
-	"cmd/gate":    {"internal/gate"},
-	"cmd/broker":  {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/strict", "internal/wire"},
+	"deploy/docgen": {"cmd/agent", "cmd/broker", "internal/cli"},
+	"cmd/banmesh":   {"cmd/agent", "cmd/broker", "internal/cli"},
+	"cmd/gate":      {"internal/gate"},
+	"cmd/broker":    {"internal/ban", "internal/broker", "internal/cli", "internal/control", "internal/strict", "internal/wire"},
 }
 
 // onlyIn confines each library that shapes a part to its home, so that it can
@@ -85,7 +86,7 @@ var onlyIn = map[string][]string{
 	"golang.org/x/crypto/nacl/sign":       {"internal/wire"},
 	"go.etcd.io/bbolt":                    {"internal/store"},
 	"github.com/pelletier/go-toml/v2":     {"internal/strict"},
-	"github.com/spf13/cobra":              {"cmd/agent", "cmd/banmesh", "cmd/broker", "internal/cli"},
+	"github.com/spf13/cobra":              {"cmd/agent", "cmd/banmesh", "cmd/broker", "deploy/docgen", "internal/cli"},
 	"github.com/dlclark/regexp2":          {"internal/detect"},
 	"github.com/fsnotify/fsnotify":        {"internal/detect"},
 	"github.com/coreos/go-systemd/v22":    {"cmd/gate", "internal/agent", "internal/broker"},

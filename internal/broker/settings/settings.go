@@ -22,20 +22,24 @@ const maxFile = 1 << 20
 
 // A File is the configuration as it is written. Missing values are defaults.
 type File struct {
-	Network   string          `toml:"network"`
-	Names     []string        `toml:"names"`
-	StateDir  string          `toml:"state_dir"`
-	Anonymous string          `toml:"anonymous"` // "none" (default), "read" or "full"
-	Keys      *bool           `toml:"keys"`      // default true
-	Open      bool            `toml:"open"`
-	Operators []string        `toml:"operators"`
-	Vouched   []string        `toml:"vouched"`
-	DenyRead  []string        `toml:"deny_read"`
-	Listeners []Listener      `toml:"listeners"`
-	Users     map[string]User `toml:"users"`
-	Limits    Limits          `toml:"limits"`
-	Log       Log             `toml:"log"`
-	HTTP      HTTP            `toml:"http"`
+	// Network is the network that is served; without it every network is.
+	Network string `toml:"network" sample:"'example'"`
+	// Names are the broker's host names, in its certificate and invitations.
+	Names    []string `toml:"names" sample:"['broker.example.net']"`
+	StateDir string   `toml:"state_dir" sample:"'/var/lib/banmesh-broker'"` // where retained messages are kept
+	// Anonymous says how far clients without an account come: "none" (default),
+	// "read" or "full".
+	Anonymous string          `toml:"anonymous" sample:"'read'"`
+	Keys      *bool           `toml:"keys"`      // let nodes log in by their own key; default true
+	Open      bool            `toml:"open"`      // let operators publish that nobody here knows
+	Operators []string        `toml:"operators"` // identities of operators that may publish
+	Vouched   []string        `toml:"vouched"`   // identities of operators that have the share of a known one from the first day
+	DenyRead  []string        `toml:"deny_read"` // filters of topics that nobody may read
+	Listeners []Listener      `toml:"listeners"` // where clients come in
+	Users     map[string]User `toml:"users"`     // accounts, by name
+	Limits    Limits          `toml:"limits"`    // bounds of the cost of clients: docs/broker.md
+	Log       Log             `toml:"log"`       // how much is logged
+	HTTP      HTTP            `toml:"http"`      // /metrics and /healthz
 
 	path   string
 	places strict.Places
@@ -43,53 +47,53 @@ type File struct {
 
 // A Listener is a place where clients come in.
 type Listener struct {
-	Kind     string `toml:"kind"` // "tcp", "tls", "ws", "wss" or "unix"
-	Address  string `toml:"address"`
-	CertFile string `toml:"cert_file"`
-	KeyFile  string `toml:"key_file"`
-	Mode     string `toml:"mode"` // of a unix socket, octal
+	Kind     string `toml:"kind" sample:"'tls'"`          // "tcp", "tls", "ws", "wss" or "unix"
+	Address  string `toml:"address" sample:"'[::]:8883'"` // host and port, or the path of a unix socket
+	CertFile string `toml:"cert_file"`                    // the certificate chain, for tls and wss
+	KeyFile  string `toml:"key_file"`                     // its private key
+	Mode     string `toml:"mode" sample:"'0660'"`         // permissions of a unix socket, octal
 }
 
 // A User is an account.
 type User struct {
-	Hash   string `toml:"hash"`
-	Access string `toml:"access"` // "full" (default) or "read"
+	Hash   string `toml:"hash"`                   // of the password, as `broker hash` prints it
+	Access string `toml:"access" sample:"'full'"` // "full" (default) or "read"
 }
 
 // Limits bound the cost of clients.
 type Limits struct {
-	Connections   int     `toml:"connections"`
-	PerAddress    int     `toml:"connections_per_address"`
-	Connecting    int     `toml:"connecting"`
-	ConnectTime   string  `toml:"connect_time"`
-	StallTime     string  `toml:"stall_time"`
-	MaxKeepalive  string  `toml:"max_keepalive"`
-	MaxQueued     int     `toml:"max_queued_bytes"`
-	TotalQueued   int     `toml:"total_queued_bytes"`
-	Subscriptions int     `toml:"subscriptions"`
-	FeedBytes     int     `toml:"node_bytes"`
-	FeedMessages  int     `toml:"node_messages"`
-	TotalBytes    int     `toml:"total_bytes"`
-	OperatorBytes int     `toml:"operator_bytes"`
-	NewcomerBytes int     `toml:"newcomer_bytes"`
-	PublishRate   float64 `toml:"publish_rate"`
-	PublishBurst  int     `toml:"publish_burst"`
-	AddressRate   float64 `toml:"address_rate"`
-	AddressBurst  int     `toml:"address_burst"`
-	FeedAge       string  `toml:"feed_age"` // "30d"; "" keeps feeds for good
-	DrainTime     string  `toml:"drain_time"`
+	Connections   int     `toml:"connections" sample:"10000"`            // connections that are open at once
+	PerAddress    int     `toml:"connections_per_address" sample:"64"`   // and of one address; of the networks around it a multiple
+	Connecting    int     `toml:"connecting" sample:"2048"`              // connections that have not logged in
+	ConnectTime   string  `toml:"connect_time" sample:"'10s'"`           // how long they may take
+	StallTime     string  `toml:"stall_time" sample:"'30s'"`             // how long bytes may wait for a slow client
+	MaxKeepalive  string  `toml:"max_keepalive" sample:"'20m'"`          // the longest keepalive of a client
+	MaxQueued     int     `toml:"max_queued_bytes" sample:"1048576"`     // bytes that wait for one client
+	TotalQueued   int     `toml:"total_queued_bytes" sample:"268435456"` // bytes that all connections make the broker hold
+	Subscriptions int     `toml:"subscriptions" sample:"8192"`           // filters of one client
+	FeedBytes     int     `toml:"node_bytes" sample:"37748736"`          // bytes retained for one node
+	FeedMessages  int     `toml:"node_messages" sample:"4096"`           // messages retained for one node
+	TotalBytes    int     `toml:"total_bytes" sample:"536870912"`        // bytes retained for all
+	OperatorBytes int     `toml:"operator_bytes" sample:"67108864"`      // bytes retained for one operator
+	NewcomerBytes int     `toml:"newcomer_bytes" sample:"262144"`        // bytes retained for an unknown operator on its first day; twice as many each further day
+	PublishRate   float64 `toml:"publish_rate" sample:"100.0"`           // publications of one node a second
+	PublishBurst  int     `toml:"publish_burst" sample:"2000"`           // and at once
+	AddressRate   float64 `toml:"address_rate" sample:"1000.0"`          // publications of one address a second
+	AddressBurst  int     `toml:"address_burst" sample:"10000"`          // and at once
+	FeedAge       string  `toml:"feed_age" sample:"'30d'"`               // after how much silence a feed is collected; "" keeps feeds for good
+	DrainTime     string  `toml:"drain_time" sample:"'10s'"`             // over how long a stopping broker says goodbye
 }
 
 // Log says how much is logged.
 type Log struct {
-	Level     string `toml:"level"`  // "debug", "info" (default), "warn" or "error"
-	Format    string `toml:"format"` // "text" (default) or "json"
-	Addresses bool   `toml:"addresses"`
+	Level     string `toml:"level" sample:"'info'"`  // "debug", "info" (default), "warn" or "error"
+	Format    string `toml:"format" sample:"'text'"` // "text" (default) or "json"
+	Addresses bool   `toml:"addresses"`              // log clients' addresses
 }
 
 // HTTP serves /metrics and /healthz.
 type HTTP struct {
-	Listen string `toml:"listen"` // "" is off
+	Listen string `toml:"listen" sample:"'127.0.0.1:7939'"` // an address; without one nothing is served
 }
 
 // Default is the configuration without a file: plain MQTT on loopback, every
