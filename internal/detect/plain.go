@@ -2,6 +2,7 @@ package detect
 
 import (
 	"bytes"
+	"net/netip"
 	"strconv"
 )
 
@@ -14,10 +15,63 @@ func plain(line, buffer []byte) []byte {
 		buffer = buffer[len(buffer):]
 	}
 	if len(line) > 0 && line[0] == '<' {
-		return unprioritised(line, buffer)
+		line = unprioritised(line, buffer)
+		buffer = buffer[len(buffer):]
 	}
-	return line
+	return unzoned(line, buffer)
 }
+
+// unzoned takes out the zones of addresses: "fe80::1%eth0" is "fe80::1". A zone
+// follows an address of IPv6 and ends with a word, as in RFC 4007.
+func unzoned(line, buffer []byte) []byte {
+	out, copied := line, 0
+	for i := 0; i < len(line); {
+		at := bytes.IndexByte(line[i:], '%')
+		if at < 0 {
+			break
+		}
+		at += i
+		end := at + 1
+		for end < len(line) && end-at <= maxZone && isZone(line[end]) {
+			end++
+		}
+		i = end
+		if end-at < 2 || end-at > maxZone || !endsInIPv6(line[:at]) {
+			i = at + 1
+			continue
+		}
+		if copied == 0 {
+			out = buffer[:0]
+		}
+		out = append(out, line[copied:at]...)
+		copied = end
+	}
+	if copied == 0 {
+		return line
+	}
+	return append(out, line[copied:]...)
+}
+
+// maxZone bounds a zone with its "%": an interface's name has 15 bytes at most.
+const maxZone = 16
+
+func isZone(c byte) bool { return isAlnum(c) || c == '_' || c == '-' || c == '.' }
+
+// endsInIPv6 says that a text ends in an address of IPv6.
+func endsInIPv6(text []byte) bool {
+	const longest = 45
+	from := len(text)
+	for from > 0 && len(text)-from <= longest && (isHex(text[from-1]) || text[from-1] == ':' || text[from-1] == '.') {
+		from--
+	}
+	if bytes.IndexByte(text[from:], ':') < 0 {
+		return false
+	}
+	addr, err := netip.ParseAddr(string(text[from:]))
+	return err == nil && addr.Is6()
+}
+
+func isHex(c byte) bool { return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'f' }
 
 const escape = 0x1b
 

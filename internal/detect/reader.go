@@ -308,7 +308,7 @@ func (r *reader) text(l *source.Line) []byte {
 	if bytes.IndexByte(message, escape) >= 0 {
 		message = uncoloured(message, nil)
 	}
-	b = append(b, message...)
+	b = append(b, unzoned(message, nil)...)
 	r.prefix = b
 	return b
 }

@@ -62,17 +62,27 @@ func NewSampler(def *topics.Definition, now time.Time) (*Sampler, error) {
 
 // Find judges a sample's line by itself.
 func (s *Sampler) Find(x topics.Sample) Sampled {
+	s.written++
+	stream := "sample " + strconv.Itoa(s.written)
+	found := s.judge(x, stream)
+	delete(s.r.streams, stream) // a date's place is another one's in the next log
+	return found
+}
+
+// FindNext judges a line as the next one of a log that all lines given to it
+// make: earlier lines of a connection may say whose it is.
+func (s *Sampler) FindNext(x topics.Sample) Sampled { return s.judge(x, "log") }
+
+func (s *Sampler) judge(x topics.Sample, stream string) Sampled {
 	s.found = Sampled{}
 	clear(s.jail.bans)
 	s.jail.stall = stall{}
-	s.written++
-	l := source.Line{Text: []byte(x.Line), Stream: "sample " + strconv.Itoa(s.written)}
+	l := source.Line{Text: []byte(x.Line), Stream: stream}
 	if x.Journal {
 		l.Journal, l.Tag, l.PID, l.Host, l.Time = true, x.Tag, 4711, "host", s.now
 		l.Matched = []int{0}
 	}
 	s.r.handle(context.Background(), l)
-	delete(s.r.streams, l.Stream) // a date's place is another one's in the next log
 	return s.found
 }
 

@@ -96,7 +96,8 @@ func hides(d *topics.Definition, s topics.Sample, text string) bool {
 	return d.Name == "nginx" && strings.Contains(s.Line, "[error]") && strings.Contains(text+", ", ", client: ") ||
 		d.Name == "dovecot" && strings.Contains(s.Line, "auth: ") && (strings.Contains(text, "): Username ") || strings.Contains(text, "(given password: ")) ||
 		d.Name == "vaultwarden" && strings.Contains(text+". ", ". Username: ") ||
-		d.Name == "sshd" && strings.Contains(s.Line, "pam_unix") && strings.Contains(text, " rhost=")
+		d.Name == "sshd" && strings.Contains(s.Line, "Failed hostbased for dan ") && strings.Contains(" "+text+" ", " from ") ||
+		strings.Contains(s.Line, "pam_unix") && strings.Contains(" "+text, " rhost=")
 }
 
 func blamed(x detect.Sampled) string {

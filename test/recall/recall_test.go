@@ -28,16 +28,16 @@ type floor struct {
 }
 
 var floors = []floor{
-	{"sshd", "sshd", 54, 7},
-	{"sshd-journal", "sshd", 46, 7},
-	{"dovecot", "dovecot", 18, 3},
-	{"postfix", "postfix", 40, 0},
-	{"nginx-bad-request", "nginx", 4, 0},
+	{"sshd", "sshd", 91, 9},
+	{"sshd-journal", "sshd", 78, 9},
+	{"dovecot", "dovecot", 45, 5},
+	{"postfix", "postfix", 50, 1},
+	{"nginx-bad-request", "nginx", 8, 0},
 	{"nginx-http-auth", "nginx", 10, 0},
 	{"nginx-botsearch", "nginx", 0, 0},
 	{"gitlab", "gitlab", 2, 0},
 	{"grafana", "grafana", 2, 0},
-	{"mongodb-auth", "mongodb", 0, 0},
+	{"mongodb-auth", "mongodb", 4, 0},
 	{"traefik-auth", "traefik", 2, 1},
 	{"webmin-auth", "webmin", 3, 0},
 }
@@ -87,6 +87,7 @@ func count(t *testing.T, d *topics.Definition, path string, journal bool) (posit
 	if err != nil {
 		t.Fatal(err)
 	}
+	attacks := attacksOf(t, path, text)
 	var said *note
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, 1<<20)
@@ -102,12 +103,12 @@ func count(t *testing.T, d *topics.Definition, path string, journal bool) (posit
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		got := sampler.Find(topics.Sample{Line: line, Journal: journal})
+		got := sampler.FindNext(topics.Sample{Line: line, Journal: journal})
 		hit := !got.Target.IsZero()
 		switch {
 		case said != nil && said.Match:
 			positives++
-			if hit && names(got.Target.String(), said.Host) {
+			if hit && (said.Host == "" || names(got.Target.String(), said.Host)) {
 				found++
 			} else if hit {
 				wrong++
@@ -115,7 +116,7 @@ func count(t *testing.T, d *topics.Definition, path string, journal bool) (posit
 			} else {
 				t.Logf("missed: %s", line)
 			}
-		case hit:
+		case hit && !attacks[line]:
 			wrong++
 			t.Logf("found %s: %s", got.Target, line)
 		}
@@ -125,6 +126,27 @@ func count(t *testing.T, d *topics.Definition, path string, journal bool) (posit
 		t.Fatal(err)
 	}
 	return positives, found, wrong
+}
+
+// attacksOf gives the lines that fail2ban's filter finds in some mode, also
+// where another mode does not.
+func attacksOf(t *testing.T, path string, text []byte) map[string]bool {
+	found := map[string]bool{}
+	match := false
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		if data, ok := strings.CutPrefix(line, "# failJSON:"); ok {
+			var n note
+			if err := json.Unmarshal([]byte(data), &n); err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			match = n.Match
+			continue
+		}
+		found[line] = found[line] || match
+		match = false
+	}
+	return found
 }
 
 // names reports whether a target holds the address that fail2ban names.

@@ -88,7 +88,9 @@ func (c *connections) put(id string, e *connection) {
 // merge joins a match with its connection's earlier lines. The rules are
 // fail2ban's: a line in <F-NOFAIL> is remembered and no offence; <F-MLFFORGET>
 // ends the connection; <F-MLFGAINED> is a success, which clears offences that
-// wait for an address; a second user on one connection cancels both. What it
+// wait for an address; a second user on one connection cancels both. Beyond
+// those rules, a line that names another address is of another connection: a
+// process's number is used again. What it
 // gives is valid until the next call, with keep for longer. It takes from
 // fields.
 func (c *connections) merge(id string, fields Fields, matched []tuple, now time.Time, keep bool) *connection {
@@ -105,12 +107,18 @@ func (c *connections) merge(id string, fields Fields, matched []tuple, now time.
 	user := fields.value("user")
 
 	e := c.get(id, now)
+	if e != nil && e.fields.differ(fields) {
+		delete(c.byID, id)
+		c.drop(e)
+		e = nil
+	}
 	switch {
 	case e != nil:
 		e.addUser(user)
 		reported := e.fields.value("nofail") == "" && e.fields.value("mlfgained") == ""
 		e.fields.remove("nofail")
 		e.fields.remove("mlfgained")
+		e.fields.remove("repeated") // of that line alone
 		if gained {
 			e.pending = false
 		}
@@ -157,6 +165,12 @@ func (c *connections) merge(id string, fields Fields, matched []tuple, now time.
 		c.ended = e
 	}
 	return e
+}
+
+// differ says that two lines name different addresses.
+func (f Fields) differ(other Fields) bool {
+	mine, theirs := f.value("ip4")+f.value("ip6"), other.value("ip4")+other.value("ip6")
+	return mine != "" && theirs != "" && mine != theirs
 }
 
 func appendLines(lines []string, matched []tuple) []string {

@@ -425,3 +425,32 @@ func FuzzLine(f *testing.F) {
 		}
 	})
 }
+
+// A process's number is used again, and one line may stand for many: the lines
+// of a connection take nothing of either from another one.
+func TestLinesOfAConnectionKeepToTheirOwnAddressAndCount(t *testing.T) {
+	f, err := Compile(Config{
+		Name: "x", UseDNS: "no", Prefregex: `^ ?<F-MLFID>x\[\d+\]</F-MLFID>: (?:repeated <F-REPEATED>\d+</F-REPEATED> )?<F-CONTENT>.+</F-CONTENT>$`,
+		Failregex: []string{`^bad from <ADDR>$`, `^bad$`},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
+	s := f.NewState(func() time.Time { return now })
+	for _, c := range []struct{ line, id, repeated string }{
+		{"x[1]: repeated 3 bad from 192.0.2.1", "192.0.2.1", "3"},
+		{"x[1]: bad", "192.0.2.1", ""},
+		{"x[1]: bad from 2001:db8::2", "2001:db8::2", ""},
+		{"x[1]: bad", "2001:db8::2", ""},
+		{"x[2]: bad from 192.0.2.3", "192.0.2.3", ""},
+	} {
+		got := s.Process([]byte(c.line), "", now, nil)
+		if len(got) != 1 {
+			t.Fatalf("%s: %+v", c.line, got)
+		}
+		if repeated, _ := got[0].Fields.Get("repeated"); got[0].ID != c.id || repeated != c.repeated {
+			t.Errorf("%s: names %s, %q times", c.line, got[0].ID, repeated)
+		}
+	}
+}
