@@ -3,11 +3,8 @@ package detect
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"os"
+	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,21 +15,56 @@ import (
 	"banmesh/topics"
 )
 
+// A JailAction is one of a jail's actions against an offender.
+type JailAction = f2bconf.Action
+
 // An Imported jail is a fail2ban jail as a topic.
 type Imported struct {
 	Jail string
 	// Definition is the topic that it becomes. The ports it closes are
 	// not filled in: Actions, Port and Protocol say it in fail2ban's words.
-	Definition *topics.Definition
-	// Actions are fail2ban's against an offender, as its configuration
-	// writes them: `nftables[port="ssh", protocol="tcp"]`.
-	Actions []string
-	// Place is where they stand, as file:line.
+	Definition     *topics.Definition
+	Actions        []JailAction
+	Port, Protocol string
+	// Place is where the actions stand, as file:line.
 	Place string
+	// FoundOnly says why offenders are found and counted, and nobody is banned: "" where
+	// they are banned. Refused says why there is no topic at all.
+	FoundOnly, Refused string
 	// Warnings name settings that could not be carried over, and why.
-	Warnings []string
+	Warnings []JailWarning
 	// Doubtful says that an address may be movable: see [Unproven].
 	Doubtful bool
+}
+
+// A JailWarning is about a setting of a jail's that stands at Place, file:line.
+type JailWarning struct{ Place, Text string }
+
+func (w JailWarning) String() string { return w.Place + ": " + w.Text }
+
+// SharedWarnings gives those that several jails have, as one line each with the jails'
+// names: one cause, one line. alone says of a warning that it is none of them.
+func SharedWarnings(all []Imported) (lines []string, alone func(JailWarning) bool) {
+	jails := map[string][]string{}
+	places := map[string]string{}
+	var order []string
+	for _, i := range all {
+		for _, w := range i.Warnings {
+			if _, seen := places[w.Text]; !seen {
+				places[w.Text] = w.Place
+				order = append(order, w.Text)
+			}
+			if of := jails[w.Text]; len(of) == 0 || of[len(of)-1] != i.Jail {
+				jails[w.Text] = append(of, i.Jail)
+			}
+		}
+	}
+	for _, text := range order {
+		if of := jails[text]; len(of) > 1 {
+			lines = append(lines, fmt.Sprintf("%s: %s (%d jails: %s)", places[text], text, len(of), strings.Join(of, ", ")))
+		}
+	}
+	return lines, func(w JailWarning) bool { return len(jails[w.Text]) == 1 }
 }
 
 // Unproven says of which jails or topics with fail2ban's expressions it is not
@@ -50,9 +82,11 @@ func Unproven(names []string) string {
 func ImportJails(dir string) ([]Imported, error) {
 	jails, err := f2bconf.ReadJails(dir)
 	faults := []error{err}
+	names := topicNames(jails)
+	own := f2bconf.OwnLog(dir)
 	var out []Imported
 	for _, j := range jails {
-		i, err := importJail(j)
+		i, err := importJail(j, names[j.Name], own)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("jail %s: %w", j.Name, err))
 			continue
@@ -62,33 +96,65 @@ func ImportJails(dir string) ([]Imported, error) {
 	return out, errors.Join(faults...)
 }
 
-func importJail(j *f2bconf.Jail) (Imported, error) {
-	out := Imported{Jail: j.Name, Place: j.Where("action").String()}
+// fail2ban's own threshold and times where nothing sets them.
+const jailMaxRetry = 3
+
+var jailTime = span.Of(10 * time.Minute)
+
+func importJail(j *f2bconf.Jail, name ban.Topic, ownLog string) (Imported, error) {
+	out := Imported{Jail: j.Name, Place: j.Where("action").String(), Actions: j.Actions, Port: j.Port, Protocol: j.Protocol}
 	for _, w := range j.Warnings {
-		out.Warnings = append(out.Warnings, w.String())
+		out.Warnings = append(out.Warnings, JailWarning{w.Place.String(), w.What})
 	}
 	warn := func(option, format string, args ...any) {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", j.Where(option), fmt.Sprintf(format, args...)))
+		out.Warnings = append(out.Warnings, JailWarning{j.Where(option).String(), fmt.Sprintf(format, args...)})
 	}
-	name, err := topicOf(j.Name)
-	if err != nil {
+	if _, err := ban.ParseTopic(string(name)); err != nil {
 		return out, err
+	}
+	out.Definition = &topics.Definition{
+		Name: name, Title: "fail2ban jail " + j.Name, Description: fmt.Sprintf("Imported from %s.", j.Place.File), Target: "ip",
+	}
+	if spelt, err := topicOf(j.Name); err != nil || spelt != name {
+		out.Warnings = append(out.Warnings, JailWarning{j.Place.String(), fmt.Sprintf("another jail is spelt %s too: this one is the topic %s", spelt, name)})
+	}
+	if len(j.Filter.Failregex) == 0 {
+		if j.FilterSpec != "" && j.Filter.Prefregex != "" {
+			return out, fmt.Errorf("%s: %w: the filter %s has no failregex", j.Where("filter"), f2bconf.ErrSyntax, j.FilterSpec)
+		}
+		warn("filter", "its filter has no expression: its bans are made by hand")
+		return out, nil
 	}
 	d := &topics.Detect{
 		Prefregex: j.Filter.Prefregex, Ignoreregex: j.Filter.Ignoreregex, Datepattern: j.Filter.Datepattern, MaxLines: j.Filter.Maxlines,
-		Files: j.Logpath, MaxRetry: 5, FindTime: span.Of(10 * time.Minute), BanTime: span.Of(10 * time.Minute),
+		Files: j.Logpath, MaxRetry: jailMaxRetry, FindTime: jailTime, BanTime: jailTime,
 		Rules: []topics.Rule{{Class: classOf(j.Filter.Name), Regex: j.Filter.Failregex}},
 	}
-	out.Definition = &topics.Definition{
-		Name: name, Title: "fail2ban jail " + j.Name, Description: fmt.Sprintf("Imported from %s.", j.Place.File), Target: "ip", Detect: d,
+	out.Definition.Detect = d
+	if err := logsOf(&out, d, j, ownLog, warn); err != nil {
+		return out, err
 	}
-	switch {
-	case strings.HasPrefix(j.Filter.Name, "recidive"):
-		// fail2ban's own log says who it banned; where fail2ban is gone, that is
-		// known here first hand.
-		d.Decisions = true
-	case len(d.Files) == 0 && !strings.HasPrefix(j.Backend, "systemd"):
-		warn("logpath", "it names no log file")
+	if err := limits(d, j, warn); err != nil {
+		return out, err
+	}
+	f, err := filter.Compile(filter.Config{
+		Name: j.Name, Prefregex: d.Prefregex, Failregex: j.Filter.Failregex, Ignoreregex: d.Ignoreregex, MaxLines: d.MaxLines, DatePattern: d.Datepattern,
+	})
+	if err != nil {
+		return out, fmt.Errorf("%s: %w", j.Where("failregex"), err)
+	}
+	out.Doubtful = len(movable(f)) > 0
+	return out, nil
+}
+
+// logsOf says where the jail's log is. fail2ban's own log ends with fail2ban:
+// jails that read it count this node's own bans where they are fail2ban's recidive,
+// and are refused as dead where they are not.
+func logsOf(out *Imported, d *topics.Detect, j *f2bconf.Jail, ownLog string, warn func(option, format string, args ...any)) error {
+	if strings.HasPrefix(j.Filter.Name, "recidive") {
+		// Who bans is known here first hand, and counted once.
+		d.Decisions, d.Files, d.Journal = true, nil, nil
+		return nil
 	}
 	if strings.HasPrefix(j.Backend, "systemd") {
 		d.Files, d.Journal = nil, j.Filter.Journalmatch
@@ -96,30 +162,47 @@ func importJail(j *f2bconf.Jail) (Imported, error) {
 			d.Journal = []string{""}
 			warn("filter", "the filter has no journalmatch: every message of the journal is read")
 		}
+		for _, m := range d.Journal {
+			if why := weakMatch(m); why != "" && m != "" {
+				warn("filter", "journal match %q: %s", m, why)
+			}
+		}
+		return nil
 	}
-	if len(j.Filter.Failregex) == 0 {
-		return out, fmt.Errorf("%s: %w: the filter %s has no failregex", j.Place, f2bconf.ErrSyntax, j.FilterSpec)
+	alive := slices.DeleteFunc(slices.Clone(d.Files), func(path string) bool { return path == ownLog || filepath.Base(path) == "fail2ban.log" })
+	switch {
+	case len(d.Files) == 0:
+		warn("logpath", "it names no log file")
+	case len(alive) == 0:
+		out.Refused = fmt.Sprintf("%s: it reads fail2ban's own log, which ends with fail2ban; the topic recidive counts this node's bans", j.Where("logpath"))
+	default:
+		d.Files = alive
 	}
-	if err := limits(d, j, warn); err != nil {
-		return out, err
-	}
-	d.UseDNS = j.Options["usedns"] == "yes" || j.Options["usedns"] == "warn"
-	for _, a := range j.Actions {
-		out.Actions = append(out.Actions, a.String())
-	}
-	f, err := filter.Compile(filter.Config{
-		Name: j.Name, Prefregex: d.Prefregex, Failregex: j.Filter.Failregex, Ignoreregex: d.Ignoreregex, MaxLines: d.MaxLines, DatePattern: d.Datepattern,
-	})
-	if err != nil {
-		return out, err
-	}
-	out.Doubtful = len(movable(f)) > 0
-	for _, m := range d.Journal {
-		if why := weakMatch(m); why != "" && m != "" {
-			warn("filter", "journal match %q: %s", m, why)
+	return nil
+}
+
+// topicNames gives each jail's topic. Of jails that are spelt alike the one that
+// is named so keeps the name, else the first by name; the others have a number.
+func topicNames(jails []*f2bconf.Jail) map[string]ban.Topic {
+	sorted := slices.SortedFunc(slices.Values(jails), func(a, b *f2bconf.Jail) int { return strings.Compare(a.Name, b.Name) })
+	taken := map[ban.Topic]bool{}
+	out := map[string]ban.Topic{}
+	for _, exact := range []bool{true, false} {
+		for _, j := range sorted {
+			name, err := topicOf(j.Name)
+			if _, has := out[j.Name]; has || err != nil || exact && string(name) != j.Name {
+				continue
+			}
+			base := name
+			for n := 2; taken[name]; n++ {
+				end := fmt.Sprintf("-%d", n)
+				name = base[:min(len(base), ban.MaxTopic-len(end))] + ban.Topic(end)
+			}
+			taken[name] = true
+			out[j.Name] = name
 		}
 	}
-	return out, nil
+	return out
 }
 
 // topicOf spells a jail's name as a topic.
@@ -152,93 +235,4 @@ func classOf(name string) ban.Class {
 		}
 	}
 	return ban.ClassAuth
-}
-
-// limits reads thresholds and times.
-func limits(d *topics.Detect, j *f2bconf.Jail, warn func(option, format string, args ...any)) error {
-	o := j.Options
-	if s := o["maxretry"]; s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			return fmt.Errorf("%s: maxretry = %q is no count", j.Place, s)
-		}
-		d.MaxRetry = n
-	}
-	for _, t := range []struct {
-		option string
-		into   *span.Duration
-	}{{"findtime", &d.FindTime}, {"bantime", &d.BanTime}, {"bantime.maxtime", &d.Increment.MaxTime}, {"bantime.rndtime", &d.Increment.Random}} {
-		if s := strings.TrimSpace(o[t.option]); s != "" {
-			v, err := span.Parse(s)
-			if err != nil {
-				return fmt.Errorf("%s: %s: %w", j.Place, t.option, err)
-			}
-			*t.into = span.Of(v)
-		}
-	}
-	d.Increment.Enabled = truth(o["bantime.increment"])
-	d.Increment.Factor = 1
-	if s := o["bantime.factor"]; s != "" {
-		v, err := span.Seconds(s)
-		if err != nil {
-			return fmt.Errorf("%s: bantime.factor: %w", j.Place, err)
-		}
-		d.Increment.Factor = v
-	}
-	for _, s := range strings.Fields(o["bantime.multipliers"]) {
-		v, err := span.Seconds(s)
-		if err != nil {
-			return fmt.Errorf("%s: bantime.multipliers: %w", j.Place, err)
-		}
-		d.Increment.Multipliers = append(d.Increment.Multipliers, v)
-	}
-	if f := strings.ReplaceAll(o["bantime.formula"], " ", ""); f != "" && d.Increment.Enabled && f != "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor" {
-		warn("bantime.formula", "bantime.formula is not honoured: the default formula and bantime.multipliers are")
-	}
-	if truth(o["bantime.overalljails"]) {
-		warn("bantime.overalljails", "bantime.overalljails is not honoured: bans are counted for each topic")
-	}
-	if s := o["ignorecommand"]; s != "" {
-		warn("ignorecommand", "ignorecommand is not run: %.200q; use ignoreip or never_ban", s)
-	}
-	if s := o["logencoding"]; s != "" && s != "auto" && !strings.EqualFold(s, "utf-8") && !strings.EqualFold(s, "utf8") && !strings.EqualFold(s, "ascii") {
-		warn("logencoding", "logencoding = %s: lines are read as UTF-8", s)
-	}
-	d.Timezone = o["logtimezone"]
-	d.IgnoreIP = ignoreIPs(o["ignoreip"], warn)
-	return nil
-}
-
-func truth(s string) bool {
-	return slices.Contains([]string{"1", "on", "true", "yes"}, strings.ToLower(strings.TrimSpace(s)))
-}
-
-// ignoreIPs reads fail2ban's ignoreip: addresses, prefixes, names and files.
-// Names are resolved now, because a name whose owner changes must not decide.
-func ignoreIPs(s string, warn func(option, format string, args ...any)) []string {
-	var out []string
-	for _, item := range strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\n\t", r) }) {
-		if path, ok := strings.CutPrefix(item, "file:"); ok {
-			b, err := os.ReadFile(path)
-			if err != nil || len(b) > topics.MaxFile {
-				warn("ignoreip", "ignoreip: %s cannot be read: %v", item, err)
-				continue
-			}
-			out = append(out, ignoreIPs(string(b), warn)...)
-			continue
-		}
-		if _, err := ban.ParseTarget(item); err == nil {
-			out = append(out, item)
-			continue
-		}
-		if base, mask, ok := strings.Cut(item, "/"); ok {
-			if m, err := netip.ParseAddr(mask); err == nil && m.Is4() {
-				bits, _ := net.IPMask(m.AsSlice()).Size()
-				out = append(out, fmt.Sprintf("%s/%d", base, bits))
-				continue
-			}
-		}
-		warn("ignoreip", "ignoreip: %q is a name, and names are not honoured: write its addresses", item)
-	}
-	return out
 }

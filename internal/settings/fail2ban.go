@@ -1,92 +1,46 @@
 package settings
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/detect"
-	"banmesh/internal/firewall"
 	"banmesh/topics"
 )
 
 // Fail2banJails reads the enabled jails of a fail2ban directory as topics that
 // Find the same offenders and close the same ports to them. Jails that are
 // wrong are in the error, joined; the others are given all the same.
-func Fail2banJails(dir string) ([]detect.Imported, error) {
+//
+// anyway names jails whose actions have no known effect and that ban nevertheless, on
+// the ports of the jail.
+func Fail2banJails(dir string, anyway ...string) ([]detect.Imported, error) {
 	jails, err := detect.ImportJails(dir)
 	for i := range jails {
 		j := &jails[i]
-		var said []string
-		j.Definition.Enforce, said = closes(j)
-		for _, w := range said {
-			j.Warnings = append(j.Warnings, j.Place+": "+w)
+		meant := meaningOf(j)
+		for _, text := range meant.warnings {
+			j.Warnings = append(j.Warnings, detect.JailWarning{Place: j.Place, Text: text})
+		}
+		j.Definition.Enforce = meant.enforce
+		switch {
+		case j.Refused != "":
+		case meant.lets != "":
+			j.Refused = fmt.Sprintf("%s: %s lets through whom the jail finds, and nobody is banned for it", j.Place, meant.lets)
+		case meant.bans:
+		case slices.Contains(anyway, j.Jail):
+			j.Definition.Enforce = jailPorts(j, func(text string) { j.Warnings = append(j.Warnings, detect.JailWarning{Place: j.Place, Text: text}) })
+		default:
+			j.FoundOnly = fmt.Sprintf("%s: %s", j.Place, meant.why)
+			j.Definition.Enforce = jailPorts(j, func(string) {})
 		}
 	}
 	return jails, err
-}
-
-// closes gives the ports that a jail's packet filter actions close, and warns
-// of the actions that are lost.
-func closes(j *detect.Imported) (e topics.Enforce, warnings []string) {
-	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
-	found := false
-	var ports []uint16
-	for _, spec := range j.Actions {
-		action, err := firewall.ParseBanaction(spec)
-		if err != nil {
-			name, _, _ := strings.Cut(spec, "[")
-			warn("action %s is not carried over: only packet filter actions are", name)
-			continue
-		}
-		found = true
-		if chain := argument(spec, "chain"); chain != "" && !slices.Contains(usualChains, chain) {
-			warn("chain %s: bans are looked at before any chain, also for containers and forwarded traffic", chain)
-		}
-		scope, err := action.Scope(context.Background(), j.Definition.Name, "", "")
-		switch {
-		case err != nil:
-			warn("%v: all ports are closed instead", err)
-			e.AllPorts = true
-		case len(scope.Ports) == 0:
-			e.AllPorts = true
-		}
-		ports = append(ports, scope.Ports...)
-		for _, p := range scope.Protocols {
-			if !slices.Contains(e.Protocols, p) {
-				e.Protocols = append(e.Protocols, p)
-			}
-		}
-	}
-	if !found {
-		warn("no packet filter action: offenders are banned on all ports")
-		e.AllPorts = true
-	}
-	slices.Sort(ports)
-	e.Ports = ranges(slices.Compact(ports))
-	if e.AllPorts {
-		e.Ports, e.Protocols = nil, nil
-	}
-	return e, warnings
-}
-
-// usualChains are those of packets to this machine.
-var usualChains = []string{"INPUT", "input", "<known/chain>", "f2b-chain"}
-
-// argument gives an action's argument as it was written, or "".
-func argument(spec, name string) string {
-	_, rest, ok := strings.Cut(spec, name+`="`)
-	if !ok {
-		return ""
-	}
-	value, _, _ := strings.Cut(rest, `"`)
-	return value
 }
 
 // ranges writes sorted ports as definitions do.
@@ -114,6 +68,8 @@ type included struct {
 	jail    string
 	opaque  bool // a definition of the operator's own has its name
 	defined *topics.Definition
+	// foundOnly says that none of the jail's actions is known to ban anybody.
+	foundOnly bool
 }
 
 // include lays the jails of the directories that the configuration includes
@@ -137,12 +93,25 @@ func (s *Settings) include(dir string, directories []string) (faults []error) {
 		if len(jails) == 0 && err == nil {
 			s.warn("%s enables no jail", from)
 		}
+		shared, alone := detect.SharedWarnings(jails)
+		for _, line := range shared {
+			s.warn("%s", line)
+		}
 		for _, j := range jails {
 			for _, w := range j.Warnings {
-				s.warn("jail %s: %s", j.Jail, w)
+				if alone(w) {
+					s.warn("jail %s: %s", j.Jail, w)
+				}
+			}
+			if j.Refused != "" {
+				s.warn("left out: jail %s: %s", j.Jail, j.Refused)
+				continue
 			}
 			name := j.Definition.Name
-			in := included{from: from, jail: j.Jail, defined: j.Definition}
+			in := included{from: from, jail: j.Jail, defined: j.Definition, foundOnly: j.FoundOnly != ""}
+			if in.foundOnly {
+				s.warn("jail %s bans nobody: %s; simulate = false below [topics.%s] bans all the same", j.Jail, j.FoundOnly, name)
+			}
 			if before, ok := s.included[name]; ok {
 				s.warn("left out: jail %s of %s: the topic %s is jail %s of %s already", j.Jail, from, name, before.jail, before.from)
 				continue

@@ -94,7 +94,7 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 	t := Topic{
 		Topic: d.Name, Title: d.Title, Detectable: d.Detect != nil,
 		Detect:    d.Detect != nil && (on(c.Detect) || c.Detect == nil && (d.Name == DefaultTopic || s.Included(d.Name) != "" || d.Name == HoneyportTopic && len(s.config.Honeyport.Ports) > 0)),
-		Simulate:  on(c.Simulate),
+		Simulate:  on(c.Simulate) || c.Simulate == nil && s.included[d.Name].foundOnly && s.Included(d.Name) != "",
 		Subscribe: on(c.Subscribe), Publish: on(c.Publish), Observe: on(c.Observe) || s.config.Firewall.Mode == "observe",
 		Operators: []string{}, Definition: d,
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ func newImportFail2banCommand(p *paths) *cobra.Command {
 	var (
 		dir            string
 		dryRun, noBans bool
+		anyway         []string
 	)
 	c := &cobra.Command{
 		Use:   "fail2ban",
@@ -46,6 +48,9 @@ func newImportFail2banCommand(p *paths) *cobra.Command {
 its thresholds, what is closed to offenders; and what cannot be carried over, and why. Then write
 one definition for each jail, switch detection on for it, tell a running agent, and give it the
 bans in force: fail2ban's server is asked for them, or its database is read where it does not run.
+A jail whose actions are not known to ban anybody (mail, reports, scripts of your own) finds and counts
+offenders and bans nobody, unless --ban-anyway names it; one whose action lets offenders through is not
+imported. Both are listed at the end, and the exit code is 3.
 A definition that you wrote yourself is never replaced. fail2ban itself is left as it is: stop it
 afterwards. To run its jails in place instead, set include = "` + detect.DefaultFail2banDir + `" in agent.toml.
 ` + cli.ExitHelp,
@@ -53,11 +58,16 @@ afterwards. To run its jails in place instead, set include = "` + detect.Default
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
-			all, err := settings.Fail2banJails(dir)
-			if len(all) == 0 && err == nil {
+			jails, err := settings.Fail2banJails(dir, anyway...)
+			if len(jails) == 0 && err == nil {
 				err = cli.Hint(fmt.Errorf("%s enables no jail", dir), "set enabled = true for the jails that you want in %s/jail.local", dir)
 			}
+			if wrong := banAnyway(jails, anyway); wrong != nil {
+				return wrong
+			}
+			all := slices.DeleteFunc(slices.Clone(jails), func(i detect.Imported) bool { return i.Refused != "" })
 			printImported(out, all)
+			err = errors.Join(err, printNotBanning(out, jails))
 			if dryRun || len(all) == 0 {
 				return err
 			}
@@ -67,6 +77,9 @@ afterwards. To run its jails in place instead, set include = "` + detect.Default
 			}
 			if !noBans && writing == nil {
 				writing = takeOverBans(c.Context(), out, p, dir, written)
+			}
+			if partly := (*cli.Error)(nil); writing == nil && errors.As(err, &partly) && errors.Is(err, errNotBanning) {
+				return err
 			}
 			if err = errors.Join(err, writing); err != nil {
 				return &cli.Error{Err: err, Code: cli.ExitPartly, Hint: "what is named above as written was imported"}
@@ -79,49 +92,123 @@ afterwards. To run its jails in place instead, set include = "` + detect.Default
 	f.StringVar(&dir, "dir", detect.DefaultFail2banDir, "`directory` of fail2ban's configuration")
 	f.BoolVar(&dryRun, "dry-run", false, "show what would be done and change nothing")
 	f.BoolVar(&noBans, "no-bans", false, "leave the bans in force alone")
+	f.StringArrayVar(&anyway, "ban-anyway", nil, "ban whom this `jail` finds, on its ports, though the effect of its actions is not known")
 	return c
 }
 
+// errNotBanning says that a jail was imported, or left out, without its bans.
+var errNotBanning = errors.New("not banning")
+
+// banAnyway checks the names that --ban-anyway gives.
+func banAnyway(jails []detect.Imported, names []string) error {
+	for _, name := range names {
+		i := slices.IndexFunc(jails, func(j detect.Imported) bool { return j.Jail == name })
+		switch {
+		case i < 0:
+			return cli.Usage("--ban-anyway: no jail %q is enabled", name)
+		case jails[i].Refused != "":
+			return cli.Usage("--ban-anyway: jail %s: %s", name, jails[i].Refused)
+		}
+	}
+	return nil
+}
+
+// printNotBanning lists the jails that ban nobody, with the reasons, and gives the
+// error that says so.
+func printNotBanning(w io.Writer, jails []detect.Imported) error {
+	found, refused := 0, 0
+	for _, j := range jails {
+		switch {
+		case j.Refused != "":
+			if refused++; refused == 1 {
+				fmt.Fprintln(w, "\nNot imported:")
+			}
+			fmt.Fprintf(w, "  %s: %s\n", j.Jail, cli.Printable(j.Refused))
+		}
+	}
+	for _, j := range jails {
+		if j.Refused == "" && j.FoundOnly != "" {
+			if found++; found == 1 {
+				fmt.Fprintln(w, "\nFound only; these find and count offenders and ban nobody:")
+			}
+			fmt.Fprintf(w, "  %s: %s\n", j.Jail, cli.Printable(j.FoundOnly))
+		}
+	}
+	switch {
+	case found > 0:
+		return &cli.Error{
+			Err: fmt.Errorf("%s: %w", plural(found, "jail"), errNotBanning), Code: cli.ExitPartly,
+			Hint: "import with --ban-anyway JAIL where offenders of a jail are to be banned on its ports",
+		}
+	case refused > 0:
+		return &cli.Error{Err: fmt.Errorf("%s not imported: %w", plural(refused, "jail"), errNotBanning), Code: cli.ExitPartly}
+	}
+	return nil
+}
+
 func printImported(w io.Writer, all []detect.Imported) {
-	var doubtful []string
+	var doubtful, logless []string
+	shared, alone := detect.SharedWarnings(all)
 	for _, i := range all {
 		if i.Doubtful {
 			doubtful = append(doubtful, i.Jail)
 		}
-		d := i.Definition.Detect
 		fmt.Fprintf(w, "jail %s -> topic %s\n", i.Jail, i.Definition.Name)
-		if len(d.Journal) > 0 {
-			fmt.Fprintf(w, "  journal    %s\n", cli.Printable(strings.Join(d.Journal, " | ")))
-		}
-		here := len(d.Journal)
-		for _, path := range d.Files {
-			note := ""
-			if found, err := filepath.Glob(path); err == nil && len(found) == 0 {
-				note = "   (no such file yet; it is waited for)"
-			} else {
-				here++
-			}
-			fmt.Fprintf(w, "  file       %s%s\n", cli.Printable(path), note)
-		}
-		if d.Decisions {
-			fmt.Fprintln(w, "  counts     the bans that this node decides in other topics")
-		}
-		fmt.Fprintf(w, "  offences   %d expressions (%s)\n", len(d.Rules[0].Regex), d.Rules[0].Class)
-		fmt.Fprintf(w, "  ban        after %d within %s, for %s\n", d.MaxRetry, span.Format(d.FindTime.Duration()), banTimeText(d))
-		fmt.Fprintf(w, "  closes     %s\n", closesText(i.Definition.Enforce))
-		if len(d.IgnoreIP) > 0 {
-			fmt.Fprintf(w, "  never      %s\n", strings.Join(d.IgnoreIP, " "))
+		if !printJail(w, i) {
+			logless = append(logless, i.Jail)
 		}
 		for _, warning := range i.Warnings {
-			fmt.Fprintf(w, "  warning    %s\n", cli.Printable(warning))
+			if alone(warning) {
+				fmt.Fprintf(w, "  warning    %s\n", cli.Printable(warning.String()))
+			}
 		}
-		if here == 0 && len(d.Files) > 0 {
-			fmt.Fprintln(w, "  warning    none of its logs is here, so nobody is found until one is; if the service logs to the journal, say backend = systemd in the jail and import again")
-		}
+	}
+	for _, line := range shared {
+		fmt.Fprintf(w, "warning: %s\n", cli.Printable(line))
+	}
+	if len(logless) > 0 {
+		fmt.Fprintf(w, "warning: of %s (%s) no log is here, so nobody is found until one is; if the service logs to the journal, say backend = systemd in the jail and import again\n", plural(len(logless), "jail"), strings.Join(logless, ", "))
 	}
 	if why := detect.Unproven(doubtful); why != "" {
 		fmt.Fprintf(w, "note: %s\n", why)
 	}
+}
+
+// printJail shows where a jail's log is, its thresholds and its ports. It says whether
+// there is a log.
+func printJail(w io.Writer, i detect.Imported) bool {
+	d := i.Definition.Detect
+	if d == nil {
+		fmt.Fprintf(w, "  ban        by hand\n  closes     %s\n", closesText(i.Definition.Enforce))
+		return true
+	}
+	if len(d.Journal) > 0 {
+		fmt.Fprintf(w, "  journal    %s\n", cli.Printable(strings.Join(d.Journal, " | ")))
+	}
+	here := len(d.Journal)
+	for _, path := range d.Files {
+		note := ""
+		if found, err := filepath.Glob(path); err == nil && len(found) == 0 {
+			note = "   (no such file yet; it is waited for)"
+		} else {
+			here++
+		}
+		fmt.Fprintf(w, "  file       %s%s\n", cli.Printable(path), note)
+	}
+	if d.Decisions {
+		fmt.Fprintln(w, "  counts     the bans that this node decides in other topics")
+	}
+	fmt.Fprintf(w, "  offences   %s (%s)\n", plural(len(d.Rules[0].Regex), "expression"), d.Rules[0].Class)
+	if i.FoundOnly != "" {
+		fmt.Fprintf(w, "  ban        nobody, only found: after %d within %s\n", d.MaxRetry, span.Format(d.FindTime.Duration()))
+	} else {
+		fmt.Fprintf(w, "  ban        after %d within %s, for %s\n", d.MaxRetry, span.Format(d.FindTime.Duration()), banTimeText(d))
+		fmt.Fprintf(w, "  closes     %s\n", closesText(i.Definition.Enforce))
+	}
+	if len(d.IgnoreIP) > 0 {
+		fmt.Fprintf(w, "  never      %s\n", strings.Join(d.IgnoreIP, " "))
+	}
+	return here > 0 || len(d.Files) == 0
 }
 
 func banTimeText(d *topics.Detect) string {
@@ -190,7 +277,14 @@ func writeImported(w io.Writer, p *paths, all []detect.Imported) (written []dete
 	}
 	path, err = config.EditDropIn(p.config, "fail2ban", func(tree map[string]any) error {
 		for _, i := range written {
-			config.Table(tree, "topics", string(i.Definition.Name))["detect"] = true
+			if i.Definition.Detect == nil {
+				continue
+			}
+			topic := config.Table(tree, "topics", string(i.Definition.Name))
+			topic["detect"] = true
+			if delete(topic, "simulate"); i.FoundOnly != "" {
+				topic["simulate"] = true
+			}
 		}
 		return nil
 	})
@@ -239,7 +333,13 @@ func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []
 	}
 	var bans []control.BanRequest
 	for _, i := range all {
-		class := i.Definition.Detect.Rules[0].Class
+		if i.FoundOnly != "" {
+			continue // nobody says that these were bans
+		}
+		class := ban.ClassAuth
+		if d := i.Definition.Detect; d != nil && len(d.Rules) > 0 {
+			class = d.Rules[0].Class
+		}
 		for _, request := range of[i.Jail] {
 			request.Topic, request.Class, request.By = i.Definition.Name, &class, "fail2ban"
 			bans = append(bans, request)

@@ -40,7 +40,7 @@ func TestImportShowsWhatJailsBecomeAndWhatIsLost(t *testing.T) {
 	p := &paths{config: t.TempDir(), socket: filepath.Join(t.TempDir(), "none.sock")}
 	out := runCommand(t, newImportCommand(p), "", "fail2ban", "--dir", dir, "--dry-run")
 	for _, want := range []string{
-		"jail door -> topic door", "file       /var/log/door*.log   (no such file yet", "none of its logs is here, so nobody is found until one is", "2 expressions (auth)",
+		"jail door -> topic door", "file       /var/log/door*.log   (no such file yet", "of 1 jail (door) no log is here, so nobody is found until one is", "2 expressions (auth)",
 		"after 2 within 1h 30m, for 10m, longer each time", "closes     tcp 22,8443", "never      192.0.2.0/24",
 		`jail.local:8: option "bantimes" is not known`, `"host.example" is a name`, "action mail-whois is not carried over",
 	} {

@@ -3,7 +3,6 @@ package f2bconf
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,12 +10,19 @@ import (
 
 // A Jail is an enabled jail with everything replaced.
 type Jail struct {
-	Name    string
-	Backend string
-	// FilterSpec is the filter as the jail names it; Filter is the one that it comes
-	// to with the jail's own options over it.
+	Name string
+	// Backend is the name alone: "auto", "systemd"; BackendOptions are its
+	// options, such as journalpath.
+	Backend        string
+	BackendOptions map[string]string
+	// FilterSpec is the filter as the jail names it, "" for none; Filter is the one that
+	// it comes to with the jail's own options over it, those that Overrides names.
 	FilterSpec string
 	Filter     *Filter
+	Overrides  []string
+	// Port and Protocol are the jail's variables of these names, which stock
+	// actions refer to.
+	Port, Protocol string
 	// Logpath are glob patterns.
 	Logpath []string
 	// Options are all other options that are set.
@@ -27,28 +33,6 @@ type Jail struct {
 	Warnings []Warning
 
 	places map[string]Place // of Options, logpath, filter and action
-}
-
-// An Action is a jail's against an offender.
-type Action struct {
-	Name    string
-	Options map[string]string
-}
-
-// String writes an action as a jail does: name[key="value", ...].
-func (a Action) String() string {
-	if len(a.Options) == 0 {
-		return a.Name
-	}
-	var parts []string
-	for _, k := range slices.Sorted(maps.Keys(a.Options)) {
-		quote := `"`
-		if strings.Contains(a.Options[k], quote) {
-			quote = "'"
-		}
-		parts = append(parts, k+"="+quote+a.Options[k]+quote)
-	}
-	return a.Name + "[" + strings.Join(parts, ", ") + "]"
 }
 
 // A Warning is something that was read and has no effect here.
@@ -123,43 +107,21 @@ func (c *config) jail(dir, name string) (*Jail, error) {
 		}
 		return v, err == nil, err
 	}
-	var err error
-	if j.Backend, _, err = get("backend"); err != nil {
+	backend, _, err := get("backend")
+	if err != nil {
 		return nil, err
+	}
+	if j.Backend, j.BackendOptions, err = ParseSpec(backend); err != nil {
+		return nil, fmt.Errorf("%s: backend: %w", c.place(name, "backend"), err)
 	}
 	if j.FilterSpec, _, err = get("filter"); err != nil {
 		return nil, err
-	}
-	if j.FilterSpec == "" {
-		return nil, fmt.Errorf("%s: %w: no filter is set", j.Place, ErrSyntax)
 	}
 	logtype := "file"
 	if strings.HasPrefix(j.Backend, "systemd") {
 		logtype = "journal"
 	}
-	base, err := ReadFilter(dir, j.FilterSpec, logtype, nil)
-	if err != nil {
-		return nil, err
-	}
-	// %(known/x)s in the jail is the filter's value of x.
-	for k, v := range base.Options {
-		if strings.HasPrefix(k, "known/") {
-			continue
-		}
-		c.sections[name]["known/"+k] = option{text: strings.ReplaceAll(v, "%", "%%")}
-	}
-	over := map[string]string{}
-	for _, k := range append([]string{"mode", "logtype"}, filterOptions...) {
-		if v, ok, err := get(k); err != nil {
-			return nil, err
-		} else if ok {
-			over[k] = v
-		}
-	}
-	if _, own := c.sections[name]["mode"]; !own {
-		delete(over, "mode") // that of [DEFAULT] is a default only
-	}
-	if j.Filter, err = ReadFilter(dir, j.FilterSpec, logtype, over); err != nil {
+	if err := c.filterOf(dir, logtype, j, get); err != nil {
 		return nil, err
 	}
 	for _, k := range jailOptions {
@@ -169,17 +131,61 @@ func (c *config) jail(dir, name string) (*Jail, error) {
 			j.Options[k] = v
 		}
 	}
-	for _, k := range append([]string{"logpath", "filter", "action", "backend"}, jailOptions...) {
+	for _, k := range slices.Concat([]string{"logpath", "filter", "action", "backend", "port"}, jailOptions, filterOptions) {
 		j.places[k] = c.place(name, k)
 	}
-	if err := c.logs(j, get); err != nil {
+	// Variables, of use where an action refers to them, which is then at fault.
+	j.Port, _, _ = get("port")
+	j.Protocol, _, _ = get("protocol")
+	if err := c.logs(dir, j, get); err != nil {
 		return nil, err
 	}
 	c.unknown(j)
 	return j, nil
 }
 
-func (c *config) logs(j *Jail, get func(string) (string, bool, error)) error {
+// filterOf reads the jail's filter with the jail's own options over it. Only
+// those of [filterOptions] reach it: mode and others do so where the jail's
+// filter = NAME[mode=%(mode)s] hands them on. A jail without a filter has its
+// own expressions alone.
+func (c *config) filterOf(dir, logtype string, j *Jail, get func(string) (string, bool, error)) error {
+	if j.FilterSpec != "" {
+		base, err := ReadFilter(dir, j.FilterSpec, logtype, nil)
+		if err != nil {
+			return fmt.Errorf("%s: filter: %w", c.place(j.Name, "filter"), err)
+		}
+		// %(known/x)s in the jail is the filter's value of x.
+		for k, v := range base.Options {
+			if strings.HasPrefix(k, "known/") {
+				continue
+			}
+			c.sections[j.Name]["known/"+k] = option{text: strings.ReplaceAll(v, "%", "%%")}
+		}
+	}
+	over := map[string]string{}
+	for _, k := range filterOptions {
+		v, ok, err := get(k)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		over[k] = v
+		if k != "usedns" {
+			j.Overrides = append(j.Overrides, k)
+		}
+	}
+	var err error
+	if j.FilterSpec == "" {
+		j.Filter, err = c.build("", over, map[string]string{})
+	} else {
+		j.Filter, err = ReadFilter(dir, j.FilterSpec, logtype, over)
+	}
+	return err
+}
+
+func (c *config) logs(dir string, j *Jail, get func(string) (string, bool, error)) error {
 	paths, _, err := get("logpath")
 	if err != nil {
 		return err
@@ -202,7 +208,9 @@ func (c *config) logs(j *Jail, get func(string) (string, bool, error)) error {
 		if err != nil {
 			return fmt.Errorf("%s: action: %w", c.place(j.Name, "action"), err)
 		}
-		j.Actions = append(j.Actions, Action{Name: name, Options: options})
+		a := Action{Name: name, Options: options}
+		readAction(dir, j.Name, &a)
+		j.Actions = append(j.Actions, a)
 	}
 	return nil
 }
@@ -297,4 +305,17 @@ func Database(dir string) (string, error) {
 		return "", fmt.Errorf("%s: fail2ban keeps no database (dbfile = %.60q)", filepath.Join(dir, "fail2ban.conf"), path)
 	}
 	return path, nil
+}
+
+// OwnLog gives the file that DIR/fail2ban.conf makes fail2ban log to, "" for none.
+func OwnLog(dir string) string {
+	c, err := readNamed(filepath.Join(dir, "fail2ban"))
+	if err != nil {
+		return ""
+	}
+	path, err := c.get("Definition", "logtarget", nil)
+	if err != nil || !filepath.IsAbs(path) {
+		return ""
+	}
+	return path
 }
