@@ -45,14 +45,14 @@ func TestFilterTestPrintsOneObjectForEachLine(t *testing.T) {
 	if len(lines) != 5 || lines[0]["skipped"] != true || lines[2]["matched"] != false || lines[4]["matched"] != false {
 		t.Fatalf("lines = %v", lines)
 	}
-	if l := lines[1]; l["line"] != 2.0 || l["matched"] != true || l["id"] != "192.0.2.7" || l["time"] != "2026-11-21T09:14:02Z" || l["regex"] != 4.0 {
+	if l := lines[1]; l["line"] != 2.0 || l["matched"] != true || l["id"] != "192.0.2.7" || l["time"] != "2026-11-21T09:14:02Z" || l["regex"] != 6.0 {
 		t.Errorf("line 2 = %v", l)
 	}
 }
 
 func TestFilterTestReportsAsFail2banRegexDoesAndMore(t *testing.T) {
 	out := runCommand(t, newFilterCommand(&paths{config: t.TempDir()}), someLog, "test", "sshd", "-")
-	for _, want := range []string{"Failregex: 2 total", "|   4) [1] ^Failed (?:password", "engine steps", "or \"password\"", "[3] {^LN-BEG}", "Prefregex: 2 total", "Lines: 3 lines, 0 ignored, 2 matched, 1 missed", "|- Missed line(s):"} {
+	for _, want := range []string{"Failregex: 2 total", "|   6) [1] ^Failed (?:password", "engine steps", "or \"password\"", "[3] {^LN-BEG}", "Prefregex: 2 total", "Lines: 3 lines, 0 ignored, 2 matched, 1 missed", "|- Missed line(s):"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report lacks %q:\n%s", want, out)
 		}
