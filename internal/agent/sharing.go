@@ -36,6 +36,7 @@ type sharing struct {
 	network  string
 	brokers  []config.Broker
 	copied   bool // the keys that were here are another machine's
+	indexes  *natsIndexes
 
 	mu    sync.Mutex
 	fault error // why our own feeds are not as they ought to be; nil when they are
@@ -73,7 +74,7 @@ const publishAgain = 10 * time.Second
 // nothing yet.
 func newSharing(ctx context.Context, o sharingOptions) (_ *sharing, err error) {
 	conf := o.settings().Config()
-	s := &sharing{o: o, network: conf.Network, brokers: conf.Brokers}
+	s := &sharing{o: o, network: conf.Network, brokers: conf.Brokers, indexes: newNATSIndexes(o.log)}
 	if s.identity, err = keys.Open(o.state, "", o.now()); err != nil {
 		return nil, fmt.Errorf("opening the node's keys: %w", err)
 	}
@@ -89,6 +90,7 @@ func newSharing(ctx context.Context, o sharingOptions) (_ *sharing, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("broker %s: %w", b.URL, err)
 		}
+		x.Avoid = s.indexes.add(b)
 		brokers = append(brokers, x)
 	}
 	switch url := laterURL(o.state, o.settings()); {
@@ -214,6 +216,7 @@ func (s *sharing) run(ctx context.Context) error {
 	group.Go(func() error { return s.runEmbedded(running) })
 	group.Go(func() error { return s.session.Run(running) })
 	group.Go(func() error { return s.takeNews(running) })
+	group.Go(func() error { return s.indexes.run(running) })
 	group.Go(func() error {
 		again := time.NewTicker(publishAgain)
 		defer again.Stop()
@@ -330,6 +333,7 @@ func (s *sharing) Warnings() (list []control.Warning) {
 	}
 	list = append(list, warnFeeds(s.session.Feeds(), s.o.now())...)
 	list = append(list, warnBrokers(s.Brokers(), s.network, s.o.now())...)
+	list = append(list, s.indexes.warnings()...)
 	if err := s.wrong(); err != nil {
 		list = append(list, api.Unpublished.Warn("this node's own bans are in force here but not published: "+err.Error(), ""))
 	}

@@ -74,7 +74,11 @@ type Broker struct {
 	URL string `toml:"url" sample:"'ssl://broker.example.net:8883'"`
 	// Others are further addresses of the same broker or the nodes of its
 	// cluster, tried in turn.
-	Others       []string `toml:"others"`
+	Others []string `toml:"others"`
+	// Monitors are the monitoring addresses (http://HOST:8222) of the NATS servers at
+	// url and others, in the same order: the agent then tells when one of them
+	// hands newcomers nothing new, and uses another one.
+	Monitors     []string `toml:"monitors" sample:"['http://192.0.2.1:8222']"`
 	User         string   `toml:"user"`          // an account at the broker, where it asks for one
 	PasswordFile string   `toml:"password_file"` // a file with the account's password
 	CAFile       string   `toml:"ca_file"`       // a file with the certificates that may sign the broker's, in place of the system's

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/url"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +28,10 @@ type Broker struct {
 	// cluster: one after the other is tried when the connection is lost. A
 	// cluster takes a client once, so its nodes are not brokers of their own.
 	Others []string
+	// Avoid says whether an address, of URL or Others, is to be left for another one
+	// if there is any that it does not name; nil names none. It is called often
+	// and must not block.
+	Avoid func(address string) bool
 	// TLS is used with ssl and wss; nil for the system's roots.
 	TLS *tls.Config
 	// User and Password log in to a broker with accounts. Without a user the
@@ -146,6 +149,7 @@ type link struct {
 	contended  int       // connections in a row that the broker ended soon
 	moved      time.Time // to another address, by choice
 	moves      int
+	failures   int // attempts in a row that made no connection
 }
 
 func newLink(index int, b Broker) (*link, error) {
@@ -209,6 +213,11 @@ func (l *link) tls(u *url.URL) *tls.Config {
 // run connects, serves and reconnects until ctx ends.
 func (l *link) run(ctx context.Context) {
 	wait := backoffLeast
+	l.mu.Lock()
+	if l.avoided(l.url) {
+		l.url = l.next()
+	}
+	l.mu.Unlock()
 	for ctx.Err() == nil {
 		started := l.now()
 		err, made := l.session(ctx), false
@@ -223,6 +232,7 @@ func (l *link) run(ctx context.Context) {
 		if !ours {
 			l.ended(made, lasted)
 		}
+		l.attempted(made)
 		l.failed(err)
 		if l.now().Sub(started) > backoffMost {
 			wait = backoffLeast
@@ -235,7 +245,7 @@ func (l *link) run(ctx context.Context) {
 		}
 		wait = min(2*wait, max(backoffMost, wait))
 		l.mu.Lock()
-		l.url = l.urls[(slices.Index(l.urls, l.url)+1)%len(l.urls)]
+		l.url = l.next()
 		l.mu.Unlock()
 	}
 }

@@ -292,6 +292,9 @@ func (s *Session) tick() error {
 	for _, l := range s.links {
 		l.move(missing, now)
 	}
+	for _, l := range s.links {
+		l.leaveAvoided(now)
+	}
 	check := !now.Before(s.nextCheck)
 	s.dirty = s.dirty || check
 	check, s.refresh = check || s.refresh, false

@@ -28,6 +28,14 @@ func checkBrokers(list []config.Broker, fault faulter) {
 				fault(key, "%v", err)
 			}
 		}
+		if n := 1 + len(b.Others); len(b.Monitors) > 0 && len(b.Monitors) != n {
+			fault(at("monitors"), "%d addresses of monitoring for the %d of url and others: want one for each, in the same order", len(b.Monitors), n)
+		}
+		for _, text := range b.Monitors {
+			if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" {
+				fault(at("monitors"), "%q: want http://HOST:PORT or https://HOST:PORT", text)
+			}
+		}
 		there := true
 		for key, file := range map[string]string{"password_file": b.PasswordFile, "ca_file": b.CAFile, "cert_file": b.CertFile, "key_file": b.KeyFile} {
 			if file == "" {
@@ -54,19 +62,22 @@ func checkBrokers(list []config.Broker, fault faulter) {
 func (s *Settings) onceEach(list []config.Broker) (out []config.Broker) {
 	taken := map[string]bool{}
 	for _, b := range list {
-		var addresses []string
-		for _, text := range append([]string{b.URL}, b.Others...) {
+		var addresses, monitors []string
+		for i, text := range append([]string{b.URL}, b.Others...) {
 			if taken[text] {
 				s.warnings = append(s.warnings, fmt.Sprintf("brokers: %s is named twice; the second is left out, for a broker takes a node once", text))
 				continue
 			}
 			taken[text] = true
 			addresses = append(addresses, text)
+			if i < len(b.Monitors) {
+				monitors = append(monitors, b.Monitors[i])
+			}
 		}
 		if len(addresses) == 0 {
 			continue
 		}
-		b.URL, b.Others = addresses[0], addresses[1:]
+		b.URL, b.Others, b.Monitors = addresses[0], addresses[1:], monitors
 		out = append(out, b)
 	}
 	return out

@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/wire":               {"internal/ban"},
 	"internal/keys":               {"internal/ban", "internal/wholefile", "internal/wire"},
 	"internal/mqttguard":          {},
+	"internal/natsindex":          {},
 	"internal/federation":         {"internal/ban", "internal/keys", "internal/mqttguard", "internal/store", "internal/wire"},
 	"internal/policy":             {"internal/ban", "internal/span", "internal/strict"},
 	"internal/neverban":           {"internal/ban", "internal/procnet"},
@@ -62,7 +63,7 @@ var mayImport = map[string][]string{
 	},
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
-		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy",
+		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/policy",
 		"internal/procnet", "internal/settings", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},
 	"cmd/agent": {

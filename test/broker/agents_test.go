@@ -4,6 +4,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -263,11 +264,10 @@ func natsServer(t *testing.T) string {
 	return binary
 }
 
-func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("it builds nats-server")
-	}
+// natsCluster runs the three nodes of deploy/nats, each with more lines at the
+// end of its file.
+func natsCluster(t *testing.T, more func(i int) string) (urls []string, kills []func()) {
+	t.Helper()
 	binary := natsServer(t)
 	var replace []string
 	ports := map[string]int{}
@@ -278,8 +278,6 @@ func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
 			replace = append(replace, name, fmt.Sprintf("127.0.0.1:%d", ports[name]))
 		}
 	}
-	var urls []string
-	var kills []func()
 	for i := 1; i <= 3; i++ {
 		var mine []string // only lines of the node's own file
 		b, err := os.ReadFile(fmt.Sprintf("../../deploy/nats/nats-%d.conf", i))
@@ -292,10 +290,27 @@ func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
 			}
 		}
 		conf := deployed(t, fmt.Sprintf("nats/nats-%d.conf", i), append(mine, "/var/lib/nats", t.TempDir())...)
+		f, err := os.OpenFile(conf, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteString(more(i))
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
 		port := ports[fmt.Sprintf("nats-%d:1883", i)]
 		kills = append(kills, server(t, port, binary, "-c", conf))
 		urls = append(urls, fmt.Sprintf("tcp://127.0.0.1:%d", port))
 	}
+	return urls, kills
+}
+
+func TestANodeOfANATSClusterDiesWhileAgentsPublish(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it builds nats-server")
+	}
+	urls, kills := natsCluster(t, func(int) string { return "" })
 	// Each agent starts at another node, and knows them all; both lose theirs.
 	alice := connect(t, "alice", federation.Broker{URL: urls[0], Others: urls[1:]})
 	bob := connect(t, "bob", federation.Broker{URL: urls[0], Others: []string{urls[2], urls[1]}})

@@ -62,6 +62,8 @@ var (
 	BrokerKeepsNone  = Condition{"broker-keeps-none", "A broker says why it does not keep messages of this node.", control.SeverityHigh, "the reason that it gives; a second broker in agent.toml makes up for it"}
 	BrokerMisbehaves = Condition{"broker-misbehaves", "A broker sends packets that no MQTT broker may send.", control.SeverityHigh, "tell who runs it, and use another broker meanwhile"}
 	BrokerLoses      = Condition{"broker-loses", "A broker acknowledges messages and does not keep them.", control.SeverityHigh, "the broker's log and quotas, and whether it admits this operator; a second broker in agent.toml makes up for it"}
+	IndexLost        = Condition{"index-lost", "A server of a NATS cluster hands newcomers no new messages.", control.SeverityHigh, "start the server of the cluster that is down; or restart the one that is named, which makes it a new index: docs/broker.md"}
+	IndexSole        = Condition{"index-sole", "One server of a NATS cluster feeds every server's index of retained messages.", control.SeverityLow, "restart one of the other servers, which makes it a new index elsewhere: docs/broker.md; a second, independent broker in agent.toml makes up for it"}
 	Contended        = Condition{"another-machine", "A broker ends this node's connection again and again: another machine seems to use its keys.", control.SeverityHigh, "stop the other machine; or give this one a key of its own: with this agent stopped, agent key node rotate"}
 	Unanswered       = Condition{"unanswered", "A broker does not acknowledge messages of this node.", control.SeverityLow, "the broker's log and load; the connection is made anew after half a minute"}
 	Unpublished      = Condition{"publish", "This node's own bans are in force here and not published.", control.SeverityHigh, "df -h; it is tried again every few seconds"}
@@ -92,7 +94,7 @@ func Conditions() []Condition {
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		GateDown, GateList, DenialsEnd, NeverBanFault, Pack,
 		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Undecided, DetectState,
-		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
+		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, IndexLost, IndexSole, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
 		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch,
 	}
