@@ -57,6 +57,8 @@ type admission struct {
 	store   *retained.Store
 	banned  *banList
 
+	verified wire.SharedVerifier
+
 	mu        sync.RWMutex
 	operators map[ban.Operator]bool // nil allows all
 	cards     map[ban.Operator]*wire.Card
@@ -142,6 +144,8 @@ type ruling struct {
 	// same says that exactly this is retained already, erase that a node takes
 	// back a message of its own feed.
 	same, erase bool
+	// live says that it is a live copy, which is not kept.
+	live bool
 	// newcomer says that the operator has nothing here, and nobody vouches.
 	newcomer bool
 	card     *wire.Card
@@ -170,6 +174,8 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 		return ruling{}, refusedOperator
 	case who.method == "key" && !who.mayPublish(name):
 		return ruling{}, refusedAccess
+	case name.Kind == wire.KindLive:
+		return a.admitLive(name, topic, payload, qos, retain, now)
 	case !retain:
 		return ruling{}, refusedRetain
 	case len(payload) == 0:
@@ -208,7 +214,7 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	if why := a.room(name.Operator, old, len(topic)+len(payload)+messageOverhead, of); why != admitted && why != refusedFull {
 		return r, why
 	}
-	m, why := verify(name, payload)
+	m, why := a.verify(name, payload)
 	if why != admitted {
 		return r, why
 	}
@@ -220,10 +226,58 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 	return r, admitted
 }
 
+// admitLive judges a live copy: as the message that it is a copy of, but for all
+// that has to do with keeping it. Nobody is handed one that is of an epoch which
+// the feed's head has left behind.
+func (a *admission) admitLive(name wire.Name, topic string, payload []byte, qos byte, retain bool, now time.Time) (ruling, refusal) {
+	if retain || len(payload) == 0 {
+		return ruling{}, refusedRetain
+	}
+	of, err := wire.OfLive(name, payload)
+	if err != nil {
+		return ruling{}, refusedFormat
+	}
+	h, err := wire.Inspect(of, payload)
+	switch {
+	case errors.Is(err, wire.ErrSize):
+		return ruling{}, refusedSize
+	case errors.Is(err, wire.ErrMisplaced):
+		return ruling{}, refusedPlacement
+	case err != nil:
+		return ruling{}, refusedFormat
+	case h.Ahead(now):
+		return ruling{}, refusedFuture
+	}
+	if of.OfNode() {
+		if !a.certifies(of.Operator, h) {
+			return ruling{}, refusedCertificate
+		}
+		head := of
+		head.Kind = wire.KindHead
+		if old := a.store.Get(head.String()); old != nil && h.Epoch < old.Epoch {
+			return ruling{}, refusedStale
+		}
+	}
+	if _, why := a.verify(of, payload); why != admitted {
+		return ruling{}, why
+	}
+	return ruling{name: name, live: true, message: &retained.Message{Topic: topic, Payload: bytes.Clone(payload), QoS: qos}}, admitted
+}
+
 // verify opens a payload whose header passed: signature, placement and the
-// strict form of the body.
-func verify(name wire.Name, payload []byte) (*wire.Message, refusal) {
-	m, err := wire.Open(name, payload)
+// strict form of the body. A live copy and the retained message are verified
+// once.
+func (a *admission) verify(name wire.Name, payload []byte) (*wire.Message, refusal) {
+	if name.Kind.HasLive() {
+		name.Slot = 0
+	}
+	if name.Kind.HasLive() {
+		return opened(a.verified.Open(name, payload))
+	}
+	return opened(wire.Open(name, payload))
+}
+
+func opened(m *wire.Message, err error) (*wire.Message, refusal) {
 	switch {
 	case errors.Is(err, wire.ErrSignature):
 		return nil, refusedSignature

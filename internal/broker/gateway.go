@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -164,7 +165,7 @@ func (f *forwarder) send(m *retained.Message) error {
 	if f.id++; f.id == 0 {
 		f.id = 1
 	}
-	b, at := frame.AppendPublish(nil, m.Topic, m.Payload, 1, true)
+	b, at := frame.AppendPublish(nil, m.Topic, m.Payload, 1, !strings.HasSuffix(m.Topic, "/"+wire.KindLive.String()))
 	b[at], b[at+1] = byte(f.id>>8), byte(f.id)
 	return f.to.Send(b)
 }
@@ -269,15 +270,23 @@ func (s *Gateway) repeat(forward func(*retained.Message) error) error {
 // judge admits a message or not, remembers it, and forwards it.
 func (s *Gateway) judge(topic string, payload []byte, forward func(*retained.Message) error) error {
 	who := identity{method: "user", access: AccessFull}
-	r, why := s.admission.admit(who, topic, payload, 1, true, s.now())
+	name, err := wire.ParseTopicName(topic)
+	live := err == nil && name.Kind == wire.KindLive
+	r, why := s.admission.admit(who, topic, payload, 1, !live, s.now())
 	switch {
-	case why == refusedCertificate:
+	case why == refusedCertificate && !live:
 		s.hold(topic, payload)
 		return nil
 	case why != admitted:
 		s.refused.WithLabelValues(string(why)).Inc()
 		return nil
 	case r.same:
+		return nil
+	case r.live:
+		s.copied.Inc()
+		if err := forward(r.message); err != nil {
+			return fmt.Errorf("forwarding: %w", err)
+		}
 		return nil
 	}
 	// All that is remembered comes before anything that can fail: a message that

@@ -2,6 +2,8 @@ package broker
 
 import (
 	"time"
+
+	"banmesh/internal/wire"
 )
 
 // goodbyeGap is the pause between two goodbyes where few clients are connected:
@@ -32,14 +34,32 @@ func (b *Broker) goodbye() {
 			unsettled = append(unsettled, c)
 			continue
 		}
-		c.kick("shutting down")
+		b.leave(c)
 	}
 	end := time.Now().Add(b.limits.DrainTime)
 	for _, c := range unsettled {
 		for c.unsettled.len() > 0 && time.Now().Before(end) && !pause(time.Millisecond, c.closed) {
 		}
-		c.kick("shutting down")
+		b.leave(c)
 	}
+}
+
+// leaveMost is how long the notice of a goodbye may take to be written.
+const leaveMost = 100 * time.Millisecond
+
+// leave ends a client's connection, and tells one that listens for notices that
+// it is in order: it need not come back at once.
+func (b *Broker) leave(c *conn) {
+	if s := c.session; s != nil {
+		s.subsMu.Lock()
+		_, listens := s.subs[wire.RefusalTopic]
+		s.subsMu.Unlock()
+		if listens {
+			b.notice(c, wire.Refusal{Reason: wire.RefusedLeaving, Topic: wire.RefusalTopic, Count: 1})
+			c.out.awaitIdle(leaveMost)
+		}
+	}
+	c.kick("shutting down")
 }
 
 // pause waits for a time, or until a channel is closed, and says whether it is.

@@ -16,7 +16,8 @@ type shape []func(string) bool
 var shapes = []shape{
 	{isOperators, isOperator, among(wire.KindCard, wire.KindTrust)},
 	{isOperators, isOperator, among(wire.KindDefinition), isTopic},
-	{isTopic, isOperator, isNode, among(wire.KindHead, wire.KindManifest, wire.KindDispute)},
+	{isOperators, isOperator, among(wire.KindCard), among(wire.KindLive)},
+	{isTopic, isOperator, isNode, among(wire.KindHead, wire.KindManifest, wire.KindDispute, wire.KindLive)},
 	{isTopic, isOperator, isNode, among(wire.KindDelta, wire.KindSegment, wire.KindChunk), isSlot},
 }
 

@@ -145,6 +145,18 @@ func (o *outbound) claim() bool {
 	return true
 }
 
+// awaitIdle waits until nothing waits to be written, for a time at most.
+func (o *outbound) awaitIdle(most time.Duration) {
+	for end := time.Now().Add(most); time.Now().Before(end); {
+		o.mu.Lock()
+		idle := !o.busy || o.closed
+		o.mu.Unlock()
+		if idle || pause(time.Millisecond, o.c.closed) {
+			return
+		}
+	}
+}
+
 // later queues p and leaves the writing to a flusher.
 func (o *outbound) later(p []byte) {
 	o.mu.Lock()

@@ -51,6 +51,11 @@ func (b *Broker) take(c *conn, topic string, payload []byte, qos byte, retain bo
 	if r.newcomer && !b.perIP.newcomer(c.remote.Addr(), now) {
 		return 0, refusedNewcomer
 	}
+	if r.live {
+		b.count.admitted.Inc()
+		b.fanOut(c, topic, r.message.Payload, qos, false)
+		return 0, admitted
+	}
 	if r.same {
 		// Everybody who listens was handed it when it came first; authors say
 		// everything again now and then, in case a broker forgot it. It may be

@@ -69,6 +69,12 @@ func (a *attacker) publish(topic string, payload []byte) {
 	if tok := a.c.Publish(topic, 1, true, payload); tok.Wait() && tok.Error() != nil {
 		a.t.Fatal(tok.Error())
 	}
+	// And where everybody listens.
+	if n, err := wire.ParseTopicName(topic); err == nil && n.Kind.HasLive() {
+		if tok := a.c.Publish(n.Live().String(), 1, false, payload); tok.Wait() && tok.Error() != nil {
+			a.t.Fatal(tok.Error())
+		}
+	}
 }
 
 // recorded gives what was heard so far, of topics that contain the text.
@@ -581,6 +587,11 @@ func TestAttack17NothingPrivateLeaves(t *testing.T) {
 		n, err := wire.ParseTopicName(topic)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if n.Kind == wire.KindLive {
+			if n, err = wire.OfLive(n, payload); err != nil {
+				t.Fatal(err)
+			}
 		}
 		m, err := wire.Open(n, payload)
 		if err != nil {

@@ -55,7 +55,8 @@ const restartsMost = 3
 // state record, its pending changes and every retained message verbatim.
 const bucketOwn = "own"
 
-// outgoing is a retained message to publish; a nil payload erases the slot.
+// outgoing is a message to publish: retained, unless its name is live. A nil
+// payload erases the slot.
 type outgoing struct {
 	name    wire.Name
 	payload []byte
@@ -100,6 +101,8 @@ type authorState struct {
 	head                 *wire.Head
 	headIssued           time.Time
 	headHash             wire.Hash
+	toldN                uint64    // the batch of the last head that was told live
+	toldAt               time.Time // and when
 	public               publicity
 	stopped              string // why the author says nothing any more
 	writes               map[string][]byte
@@ -210,8 +213,18 @@ func (a *author) send(slot int, number uint64, now time.Time, body wire.Body) []
 		Kind: n.Kind, Network: a.network, Topic: a.feed.Topic, Operator: a.feed.Operator, Epoch: a.epoch, Number: number, Issued: now,
 	}, text)
 	a.writes[a.storeKey(n.Kind, slot)] = payload
+	// Readers who listen hear it first; it is retained for those who come.
+	if n.Kind.HasLive() && n.Kind != wire.KindHead {
+		a.out = append(a.out, outgoing{n.Live(), payload})
+	}
 	a.out = append(a.out, outgoing{n, payload})
 	return text
+}
+
+// tellHead says the newest head to those who listen.
+func (a *author) tellHead(now time.Time, payload []byte) {
+	a.out = append(a.out, outgoing{a.name(wire.KindLive, 0), payload})
+	a.toldN, a.toldAt = a.n, now
 }
 
 // erase forgets a slot here and at the brokers.
@@ -230,17 +243,19 @@ func (a *author) tick(now time.Time, heard bool) ([]outgoing, error) {
 		return a.taken(), err
 	}
 	flush := len(a.pending) > 0 && (now.Before(a.lastDelta) || now.Sub(a.lastDelta) >= coalesce)
-	age := now.Sub(a.headIssued)
-	busy := a.head != nil && a.head.N != a.n
-	head := heard && (a.head == nil || age < 0 || age >= headIdle || busy && age >= headBusy || a.namesOldCard())
-	if !flush && !head {
+	age, told := now.Sub(a.headIssued), now.Sub(a.toldAt)
+	head := heard && (a.head == nil || age < 0 || age >= headIdle || a.namesOldCard())
+	tell := heard && a.toldN != a.n && (told < 0 || told >= headBusy)
+	if !flush && !head && !tell {
 		return nil, nil
 	}
 	err := a.commit(func() {
 		if flush {
 			a.advance(now, nil, nil)
 		}
-		if head && a.headIssued != now {
+		switch {
+		case a.headIssued == now && a.toldAt == now:
+		case head || tell:
 			a.sendHead(now)
 		}
 	})
@@ -292,8 +307,15 @@ func nextEpoch(now time.Time, seen uint64) uint64 {
 	return max(uint64(wire.Seconds(now)), seen>>wire.EpochShift+1)<<wire.EpochShift | low
 }
 
-// sendHead commits to the state.
+// sendHead commits to the state, and tells those who listen.
 func (a *author) sendHead(now time.Time) {
+	a.keepHead(now)
+	a.tellHead(now, a.writes[a.storeKey(wire.KindHead, 0)])
+}
+
+// keepHead commits to the state for readers who come: the newest delta is never
+// newer than the head that the broker has.
+func (a *author) keepHead(now time.Time) {
 	a.setGC(now)
 	h := &wire.Head{SnapshotN: a.snapshotN, SnapshotGC: a.snapshotGC}
 	if a.inline() {

@@ -176,7 +176,9 @@ func (a *author) advance(now time.Time, up []wire.Entry, down []wire.Withdrawal)
 			a.snapshot(now)
 		}
 		a.sendPieces(now)
-		a.sendHead(now)
+	}
+	if len(batches) > 0 {
+		a.keepHead(now)
 	}
 }
 

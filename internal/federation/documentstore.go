@@ -238,15 +238,15 @@ func (d *documentStore) outgoing() (out []outgoing) {
 }
 
 // listen adds the MQTT filters of the documents that are read.
-func (d *documentStore) listen(base map[string]int) {
+func (d *documentStore) listen(base listening) {
 	own := wire.Name{Network: d.network, Kind: wire.KindTrust, Operator: d.own}
-	base[own.String()] = 1
-	base[definitionsFilter(own)] = MaxDefinitions / 4
+	base.always(own.String(), 1)
+	base.always(definitionsFilter(own), MaxDefinitions/4)
 	for o := range d.trust {
-		base[wire.Name{Network: d.network, Kind: wire.KindTrust, Operator: o}.String()] = 1
+		base.always(wire.Name{Network: d.network, Kind: wire.KindTrust, Operator: o}.String(), 1)
 	}
 	for o := range d.definitions {
-		base[definitionsFilter(wire.Name{Network: d.network, Operator: o})] = MaxDefinitions / 4
+		base.always(definitionsFilter(wire.Name{Network: d.network, Operator: o}), MaxDefinitions/4)
 	}
 }
 

@@ -43,6 +43,7 @@ type follower struct {
 	level   int // how the plan closes a gap: 0 deltas, 1 segments, 2 chunks
 	tries   int
 	triedAt time.Time
+	recheck bool // the head is asked for: messages may have passed unheard
 	wanted  []wire.Name
 	asked   map[wire.Name]bool // wanted, as a set
 
@@ -108,6 +109,7 @@ func (f *follower) receive(m *wire.Message, fx *effects) {
 }
 
 func (f *follower) onHead(m *wire.Message, h *wire.Head, fx *effects) {
+	f.recheck = false
 	if h.Stolen {
 		f.stolen = true
 		f.freeze(m.Header.Epoch, fx)

@@ -56,9 +56,11 @@ type hostileBroker struct {
 
 func (b *hostileBroker) take(o outgoing) {
 	t := o.name.String()
-	if o.payload == nil {
+	switch {
+	case o.name.Kind == wire.KindLive:
+	case o.payload == nil:
 		delete(b.retained, t)
-	} else {
+	default:
 		b.retained[t] = o.payload
 	}
 	for i := range b.queue {
@@ -414,8 +416,11 @@ func (r *hostileReader) fetch(b *hostileBroker, lost func() bool) {
 	r.step()
 	r.s.mu.Lock()
 	want := map[string]bool{}
-	for t := range r.s.base {
+	for t, h := range r.s.base {
 		want[t] = true
+		for _, once := range h.catchUp {
+			want[once] = true
+		}
 	}
 	for _, f := range r.s.reader.followers {
 		for _, n := range f.wanted {
@@ -424,8 +429,9 @@ func (r *hostileReader) fetch(b *hostileBroker, lost func() bool) {
 	}
 	r.s.mu.Unlock()
 	for _, t := range slices.Sorted(maps.Keys(b.retained)) {
-		wild := t[:strings.LastIndexByte(t, '/')+1] + "+"
-		if (want[t] || want[wild]) && !lost() {
+		levels := strings.Split(t, "/")
+		levels[5] = "+" // the node
+		if (want[t] || want[strings.Join(levels, "/")]) && !lost() {
 			r.receive(packet{topic: t, payload: b.retained[t], retained: true})
 		}
 	}

@@ -98,6 +98,10 @@ const (
 	// because it delivers bad messages.
 	penaltyLeast = time.Minute
 	penaltyMost  = time.Hour
+	// goodbyeLeast and goodbyeMost are the pause after a broker stopped in order,
+	// at random, so that one that comes back meets its agents one after the other.
+	goodbyeLeast = time.Second
+	goodbyeMost  = 10 * time.Second
 	// inFlight is how many publishes wait for their acknowledgement.
 	inFlight = 64
 	// outMost is how many messages wait for a connected broker that does not
@@ -115,21 +119,23 @@ type link struct {
 	now    func() time.Time
 	log    *slog.Logger
 	in     chan<- packet
-	up     chan<- *link // told after each SUBACK of the first subscriptions
-	arrive chan struct{}
-	bad    allowance // of messages that do not verify; the session's lock
+	up     chan<- *link  // told after each SUBACK of the first subscriptions
+	arrive chan struct{} // a retained message came
+	bad    allowance     // of messages that do not verify; the session's lock
 
 	mu         sync.Mutex
 	out        []outgoing
 	outReady   chan struct{}
-	base       map[string]int // filter to weight; replaced, never changed
+	base       listening // replaced, never changed
 	baseGen    int
 	fetch      map[string]int // filter to attempt; replaced, never changed
 	subReady   chan struct{}
 	connected  bool
 	since      time.Time
 	health     Health
-	refusal    wire.Refusal // of our publications on this connection, the last one
+	leaving    bool                 // the broker has said that it stops
+	rest       func() time.Duration // before a broker that stopped in order is tried again
+	refusal    wire.Refusal         // of our publications on this connection, the last one
 	refusedAt  time.Time
 	lastError  string
 	advice     string            // about lastError
@@ -142,8 +148,8 @@ type link struct {
 	shown      map[wire.Name][]byte // our card and documents as the broker last showed them
 	offered    map[wire.Name]offer
 	wanted     map[string]int
-	refused    int
-	answered   map[string]int // filter of fetch to the attempt that the broker has taken; replaced, never changed
+	refused    map[string]bool // filters that the broker refuses; replaced, never changed
+	answered   map[string]int  // filter of fetch to the attempt that the broker has taken; replaced, never changed
 	back       readBack
 	unanswered sentAt
 	contended  int       // connections in a row that the broker ended soon
@@ -153,7 +159,7 @@ type link struct {
 }
 
 func newLink(index int, b Broker) (*link, error) {
-	l := &link{index: index, outReady: make(chan struct{}, 1), subReady: make(chan struct{}, 1), arrive: make(chan struct{}, 1), bad: allowance{burst: badBurst, second: badSecond}}
+	l := &link{index: index, outReady: make(chan struct{}, 1), subReady: make(chan struct{}, 1), arrive: make(chan struct{}, 1), bad: allowance{burst: badBurst, second: badSecond}, rest: restAfterGoodbye}
 	for _, text := range append([]string{b.URL}, b.Others...) {
 		u, err := parseBroker(text)
 		if err != nil {
@@ -239,8 +245,12 @@ func (l *link) run(ctx context.Context) {
 		}
 		wait = max(wait, l.penalty(err))
 		// Jitter, so that a broker that comes back is not met by everybody.
+		pause := wait/2 + rand.N(wait)
+		if l.tookLeave(err) {
+			pause = l.rest()
+		}
 		select {
-		case <-time.After(wait/2 + rand.N(wait)):
+		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 		wait = min(2*wait, max(backoffMost, wait))
@@ -250,12 +260,22 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
+// restAfterGoodbye is the pause after a broker stopped in order.
+func restAfterGoodbye() time.Duration { return goodbyeLeast + rand.N(goodbyeMost-goodbyeLeast) }
+
+// tookLeave says whether the broker ended the connection in order.
+func (l *link) tookLeave(err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leaving || errors.Is(err, mqttguard.ErrGoodbye)
+}
+
 // failed notes why the connection could not be made, or was lost, and logs it
 // unless that was the last that was logged of the address.
 func (l *link) failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.connected, l.lastError, l.out, l.refused = false, err.Error(), nil, 0
+	l.connected, l.lastError, l.out, l.refused = false, err.Error(), nil, nil
 	l.health = HealthUnreachable
 	if misbehaving(err) {
 		l.health = HealthMisbehaving
@@ -298,7 +318,7 @@ func (l *link) session(ctx context.Context) (err error) {
 	}
 	l.mu.Lock()
 	l.generation++
-	l.health, l.refusal = HealthConnected, wire.Refusal{}
+	l.health, l.refusal, l.leaving = HealthConnected, wire.Refusal{}, false
 	l.connected, l.since, l.lastError, l.advice, l.out, l.cut = true, l.now(), "", "", nil, make(chan struct{})
 	delete(l.told, l.url.Redacted())
 	l.shown, l.offered, l.wanted = map[wire.Name][]byte{}, map[wire.Name]offer{}, nil
@@ -348,8 +368,12 @@ func (l *link) refuses(notice []byte) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.refusal.Reason != r.Reason {
+	if l.refusal.Reason != r.Reason && r.Reason != wire.RefusedLeaving {
 		l.log.Warn("broker_refuses", "broker", l.url.Redacted(), "reason", r.Reason, "topic", r.Topic)
+	}
+	if r.Reason == wire.RefusedLeaving {
+		l.leaving = true
+		return
 	}
 	if r.Reason == wire.RefusedTaken {
 		l.contended = contendedFrom
@@ -401,6 +425,9 @@ func (l *link) options(ctx context.Context, guard *atomic.Pointer[mqttguard.Conn
 		case l.in <- packet{l, m.Topic(), m.Payload(), m.Retained()}:
 		case <-ctx.Done():
 		}
+		if !m.Retained() {
+			return
+		}
 		select {
 		case l.arrive <- struct{}{}:
 		default:
@@ -428,14 +455,19 @@ func wait(ctx context.Context, t mqtt.Token, most time.Duration) error {
 // been missing at this one for long. One node of a cluster may have what
 // another has lost: by its source, a NATS server's index of the retained
 // messages lives on one node, which need not be itself.
-func (l *link) move(missing bool, now time.Time) {
+//
+// A feed of which nothing was ever seen (unseen) may not exist: every address is
+// tried once for it.
+func (l *link) move(missing, unseen bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case len(l.urls) < 2 || !l.connected:
 		return
-	case !missing && l.back.lost == 0:
+	case !missing && !unseen && l.back.lost == 0:
 		l.moves = 0
+		return
+	case !missing && l.back.lost == 0 && l.moves >= len(l.urls):
 		return
 	}
 	stay := min(moveMost, moveLeast<<min(l.moves, 10))
@@ -471,8 +503,7 @@ func (l *link) reconnect(why error) {
 }
 
 // penalty is how long to stay away from a broker that delivered bad messages. It
-// doubles each time. (A packet out of place is no reason to stay away: brokers
-// made of mochi say goodbye with one when they stop.)
+// doubles each time.
 func (l *link) penalty(err error) time.Duration {
 	if !errors.Is(err, errBad) {
 		return 0
@@ -497,6 +528,7 @@ func (l *link) giveUp(why error) {
 var (
 	errNotTaken = errors.New("the broker does not take what we publish")
 	errMissing  = errors.New("messages that should be there are missing; the next address is tried")
+	errClock    = errors.New("the clock was set: what the broker has is asked for again")
 	errBad      = errors.New("the broker misbehaves: it delivers many messages that nobody signed")
 )
 

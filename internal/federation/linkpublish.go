@@ -74,7 +74,7 @@ func (l *link) publisher(ctx context.Context, c mqtt.Client) error {
 		if payload == nil {
 			payload = []byte{}
 		}
-		tokens = append(tokens, c.Publish(next.name.String(), 1, true, payload))
+		tokens = append(tokens, c.Publish(next.name.String(), 1, next.name.Kind != wire.KindLive, payload))
 		l.mu.Lock()
 		l.sent++
 		l.unanswered = append(l.unanswered, l.now())

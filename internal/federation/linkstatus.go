@@ -15,9 +15,16 @@ func (l *link) status() BrokerStatus {
 		refusal = l.refusal
 	}
 	return BrokerStatus{
-		URL: l.url.Redacted(), Connected: l.connected, Health: l.health, Since: l.since, Error: l.lastError, Advice: l.advice, Queued: len(l.out), Refused: l.refused, Lost: l.back.lost, Refusal: refusal,
+		URL: l.url.Redacted(), Connected: l.connected, Health: l.health, Since: l.since, Error: l.lastError, Advice: l.advice, Queued: len(l.out), Refused: len(l.refused), Lost: l.back.lost, Refusal: refusal,
 		Unanswered: len(l.unanswered), UnansweredSince: l.unanswered.oldest(), Contended: l.contended >= contendedFrom && !(l.connected && l.now().Sub(l.since) >= contendedWithin),
 	}
+}
+
+// refusedFilters are the filters that the broker refuses now.
+func (l *link) refusedFilters() map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused
 }
 
 // Health is how a broker treats us.

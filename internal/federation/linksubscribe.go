@@ -12,7 +12,7 @@ import (
 
 // want sets the subscriptions. base is the topics that the link listens to all the time,
 // fetch those that are wanted now; a higher attempt asks for it again.
-func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
+func (l *link) want(base listening, generation int, fetch map[string]int) {
 	l.mu.Lock()
 	l.base, l.baseGen, l.fetch = base, generation, fetch
 	l.mu.Unlock()
@@ -23,7 +23,7 @@ func (l *link) want(base map[string]int, generation int, fetch map[string]int) {
 }
 
 // wantIfNew is want, unless nothing has changed.
-func (l *link) wantIfNew(base map[string]int, generation int, fetch map[string]int) {
+func (l *link) wantIfNew(base listening, generation int, fetch map[string]int) {
 	l.mu.Lock()
 	same := l.baseGen == generation && l.wanted != nil && maps.Equal(l.wanted, fetch)
 	l.wanted = fetch
@@ -39,6 +39,7 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 	generation, first := -1, true
 	refused, again := map[string]bool{}, backoffTimer{least: refusedLeast, most: refusedMost}
 	defer again.stop()
+	var late lingering
 	for {
 		l.mu.Lock()
 		base, gen, fetch := l.base, l.baseGen, l.fetch
@@ -93,15 +94,26 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 		}
 		again.set(len(refused) > 0)
 		l.mu.Lock()
-		l.refused = len(refused)
+		l.refused = maps.Clone(refused)
 		l.answered = maps.Clone(fetched)
 		for t := range refused {
 			delete(l.answered, t)
 		}
 		l.mu.Unlock()
+		var catchUp []string
+		weights := listening{}
 		for _, t := range add {
-			if _, ok := base[t]; ok {
-				have[t] = true
+			h, ok := base[t]
+			if !ok {
+				continue
+			}
+			have[t] = true
+			if refused[t] {
+				continue
+			}
+			for i, f := range h.catchUp {
+				catchUp = append(catchUp, f)
+				weights.always(f, h.weights[i])
 			}
 		}
 		if first && gen > 0 {
@@ -112,8 +124,18 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 				return nil
 			}
 		}
+		if len(catchUp) > 0 {
+			used := func(t string) bool { _, ok := fetched[t]; return ok || have[t] }
+			if err := l.catchUp(ctx, c, catchUp, weights, &late, used); err != nil {
+				return err
+			}
+		}
 		select {
 		case <-l.subReady:
+		case <-late.c():
+			if err := l.unsubscribe(ctx, c, late.take(0, func(t string) bool { _, ok := fetched[t]; return ok || have[t] })); err != nil {
+				return err
+			}
 		case <-again.c():
 			again.due = true
 		case <-ctx.Done():
@@ -167,12 +189,23 @@ func (l *link) unsubscribe(ctx context.Context, c mqtt.Client, topics []string) 
 
 // subscribe asks in batches, each after the retained messages of the one
 // before have come, and notes which ones the broker refuses.
-func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, weights map[string]int, refused map[string]bool) error {
+//
+// At QoS 0: a message that is lost shows by its number, at latest with the next
+// head, and some brokers keep a queue on disk for each filter of QoS 1.
+func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, weights listening, refused map[string]bool) error {
 	for len(topics) > 0 {
 		batch, weight := map[string]byte{}, 0
-		for len(topics) > 0 && (len(batch) == 0 || weight+max(1, weights[topics[0]]) <= subscribeWeight) {
-			weight += max(1, weights[topics[0]])
-			batch[topics[0]] = 1
+		for len(topics) > 0 && len(batch) < filtersBatch {
+			// A live filter brings nothing, other topics at least one message.
+			w, ok := weights[topics[0]]
+			if !ok {
+				w.weight = 1
+			}
+			if len(batch) > 0 && weight+w.weight > subscribeWeight {
+				break
+			}
+			weight += w.weight
+			batch[topics[0]] = 0
 			topics = topics[1:]
 		}
 		t := c.SubscribeMultiple(batch, nil)
@@ -193,12 +226,69 @@ func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, we
 				l.log.Warn("subscriptions_refused", "broker", l.address(), "number", more, "one", one)
 			}
 		}
-		if len(topics) > 0 {
+		if len(topics) > 0 && weight > 0 {
 			l.settle(ctx)
 		}
 	}
 	return nil
 }
+
+// filtersBatch is the most filters of one SUBSCRIBE.
+const filtersBatch = 256
+
+// catchUp asks once for the retained messages of filters. Brokers may hand them
+// out some time after they have granted the filter, so it is given up late.
+func (l *link) catchUp(ctx context.Context, c mqtt.Client, filters []string, weights listening, late *lingering, used func(string) bool) error {
+	slices.Sort(filters)
+	filters = slices.DeleteFunc(slices.Compact(filters), used)
+	for len(filters) > 0 {
+		n, weight := 0, 0
+		for n < len(filters) && n < filtersBatch && (n == 0 || weight+weights[filters[n]].weight <= subscribeWeight) {
+			weight += weights[filters[n]].weight
+			n++
+		}
+		if err := l.subscribe(ctx, c, filters[:n], weights, map[string]bool{}); err != nil {
+			return err
+		}
+		l.settle(ctx)
+		late.add(filters[:n])
+		filters = filters[n:]
+		if err := l.unsubscribe(ctx, c, late.take(lingerMost, used)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lingerMost is how many filters linger at most, lingerFor how long the last do.
+const (
+	lingerMost = 1024
+	lingerFor  = 2 * time.Second
+)
+
+// lingering are filters that are about to be given up.
+type lingering struct {
+	filters []string
+	timer   <-chan time.Time
+}
+
+func (w *lingering) add(filters []string) {
+	w.filters = append(w.filters, filters...)
+	w.timer = time.After(lingerFor)
+}
+
+// take gives the oldest filters but for the last most, without those in use.
+func (w *lingering) take(most int, used func(string) bool) (out []string) {
+	n := max(0, len(w.filters)-most)
+	out = slices.DeleteFunc(slices.Clone(w.filters[:n]), used)
+	w.filters = slices.Delete(w.filters, 0, n)
+	if len(w.filters) == 0 {
+		w.timer = nil
+	}
+	return out
+}
+
+func (w *lingering) c() <-chan time.Time { return w.timer }
 
 // settle waits until nothing has arrived for a moment.
 func (l *link) settle(ctx context.Context) {

@@ -216,6 +216,9 @@ func (n *testNode) open() {
 	if n.s, err = New(o); err != nil {
 		n.tb.Fatal(err)
 	}
+	for _, l := range n.s.links {
+		l.rest = func() time.Duration { return backoffLeast } // tests stop brokers often
+	}
 }
 
 func (n *testNode) run() {

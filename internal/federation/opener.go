@@ -31,6 +31,12 @@ func (o *opener) open(n wire.Name, p packet, now time.Time) (m *wire.Message, fr
 	if err == nil {
 		return m, fresh, true
 	}
+	o.bad(p, err, now)
+	return nil, false, false
+}
+
+// bad counts a message that cannot be opened, at its broker's cost.
+func (o *opener) bad(p packet, err error, now time.Time) {
 	o.counts.refuse(reasonOf(err))
 	if p.link != nil && !errors.Is(err, wire.ErrSize) {
 		p.link.bad.take(now, 1)
@@ -38,5 +44,4 @@ func (o *opener) open(n wire.Name, p packet, now time.Time) (m *wire.Message, fr
 			p.link.misbehaves()
 		}
 	}
-	return nil, false, false
 }

@@ -14,12 +14,36 @@ func (f *follower) behind() bool {
 	return !f.sound || f.epoch != f.headEpoch || f.n < f.head.N || f.pending.epoch == f.epoch && f.pending.last > f.n || f.pending.epoch > f.headEpoch && len(f.pending.byN) > 0
 }
 
+// How feeds of which nothing was heard are asked for by name: first after
+// unseenFirst, because their heads come by the filters of the operator, and each
+// time for unseenFor.
+const (
+	unseenFirst = 10 * time.Second
+	unseenFor   = 5 * time.Second
+)
+
+// recheckMost is how often a head is asked for that may have passed unheard.
+const recheckMost = 3
+
+// unseen says that nothing was ever heard of the feed.
+func (f *follower) unseen() bool { return f.head == nil && len(f.pending.byN) == 0 }
+
+// asksUnseen says whether an unseen feed is asked for by name now.
+func (f *follower) asksUnseen(now time.Time) bool {
+	return f.tries > 0 && now.Sub(f.triedAt).Abs() < unseenFor
+}
+
 // plan gives the MQTT topics whose retained messages would help now.
 func (f *follower) plan(fx *effects) []wire.Name {
+	if f.recheck && f.halted == nil && !f.unseen() {
+		return []wire.Name{f.name(wire.KindHead, 0)}
+	}
 	switch {
 	case f.halted != nil || f.frozen > 0 && f.frozen >= f.headEpoch && f.pending.epoch <= f.frozen || f.tooLarge || !f.behind():
 		f.join, f.segments, f.gathered = nil, nil, nil
 		return nil
+	case f.unseen():
+		return []wire.Name{f.name(wire.KindHead, 0), f.name(wire.KindDispute, 0)}
 	case f.head == nil, f.pending.epoch > f.headEpoch && len(f.pending.byN) > 0, f.frozen >= f.headEpoch && f.frozen > 0:
 		return []wire.Name{f.name(wire.KindHead, 0)}
 	}
@@ -106,15 +130,20 @@ func (f *follower) retry(now time.Time) bool {
 		return false
 	}
 	wait := min(time.Minute, 2*time.Second<<min(f.tries, 5))
-	if f.head == nil && len(f.pending.byN) == 0 {
-		// Nothing says that the feed exists; a broker may have lost its head.
-		wait = min(15*time.Minute, 15*wait)
+	if f.unseen() {
+		// Nothing says that the feed exists; a broker may have lost its head, or
+		// hand out nothing for a filter with wildcards.
+		wait = unseenFirst
+		if f.tries > 0 {
+			wait = min(15*time.Minute, 30*time.Second<<min(f.tries, 5))
+		}
 	}
 	if now.Sub(f.triedAt) < wait && !now.Before(f.triedAt) {
 		return false
 	}
 	f.triedAt = now
 	f.tries++
+	f.recheck = f.recheck && f.tries < recheckMost
 	if f.tries > 1 {
 		f.level = min(f.level+1, 2)
 	}

@@ -107,13 +107,13 @@ func (p *publisher) written() []ban.Topic {
 }
 
 // listen adds the MQTT filters of the own feeds.
-func (p *publisher) listen(base map[string]int) {
+func (p *publisher) listen(base listening) {
 	for _, a := range p.authors {
 		if p.topics[a.feed.Topic] || a.standing() != private {
 			head := a.name(wire.KindHead, 0).String()
-			base[head] = 1
-			base[strings.TrimSuffix(head, "head")+"delta/+"] = ring
-			base[a.name(wire.KindManifest, 0).String()] = 1
+			base.always(head, 1)
+			base.always(strings.TrimSuffix(head, "head")+"delta/+", ring)
+			base.always(a.name(wire.KindManifest, 0).String(), 1)
 		}
 	}
 }
@@ -223,11 +223,25 @@ func (p *publisher) supply(a *author, l *link, messages func() ([]outgoing, erro
 	if err != nil {
 		return fmt.Errorf("reading the feed of %s: %w", a.feed.Topic, err)
 	}
+	for _, o := range out {
+		// Readers at this broker may have missed all that came before.
+		if (o.name.Kind == wire.KindHead || o.name.Kind == wire.KindDispute) && o.payload != nil {
+			out = append(out, outgoing{o.name.Live(), o.payload})
+		}
+	}
 	l.publish(out)
 	p.mu.Lock()
 	p.opener.counts.Published += uint64(len(out))
 	p.mu.Unlock()
 	return nil
+}
+
+// withLive adds a live copy to a message that has one.
+func withLive(o outgoing) []outgoing {
+	if !o.name.Kind.HasLive() {
+		return []outgoing{o}
+	}
+	return []outgoing{o, {o.name.Live(), o.payload}}
 }
 
 // announce publishes our card and documents to brokers that lack the newest
@@ -250,7 +264,7 @@ func (p *publisher) announce(documents []outgoing, all bool, now time.Time) {
 	for _, l := range p.links {
 		for _, x := range out {
 			if l.lacks(x.name, x.payload, all, now) {
-				l.publish([]outgoing{x})
+				l.publish(withLive(x))
 			}
 		}
 	}

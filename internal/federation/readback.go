@@ -48,6 +48,9 @@ func (r *readBack) published(out []outgoing, now time.Time) {
 		r.sent = map[wire.Name]wire.Hash{}
 	}
 	for _, o := range out {
+		if o.name.Kind == wire.KindLive {
+			continue // no broker keeps it
+		}
 		// A message that replaces or withdraws one that is read back just now says
 		// nothing about whether the broker kept it.
 		delete(r.asked, o.name)

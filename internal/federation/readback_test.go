@@ -166,7 +166,7 @@ func TestALinkStaysWhereNothingIsMissing(t *testing.T) {
 	cut := func(missing bool, after time.Duration) bool {
 		l.cut, l.connected, l.since = make(chan struct{}), true, now
 		now = now.Add(after)
-		l.move(missing, now)
+		l.move(missing, false, now)
 		select {
 		case <-l.cut:
 			return true

@@ -25,7 +25,12 @@ type reader struct {
 	following []Following
 	followers map[ban.Feed]*follower
 	accounts  map[ban.Operator]*account
-	released  map[ban.Operator]bool // whose quarantines end with the next reconcile
+	// narrow are operators that are listened to by the names of their feeds
+	// alone, for the messages that they sent beside them.
+	narrow     map[ban.Operator]bool
+	unfollowed map[ban.Operator]*allowance
+	narrowed   bool                  // since the last reconcile
+	released   map[ban.Operator]bool // whose quarantines end with the next reconcile
 }
 
 // Following is a topic in which an operator is listened to.
@@ -219,6 +224,7 @@ func (r *reader) standing(w *follower, fx *effects) {
 		}
 	}
 	if w.halted != was {
+		w.recheck = w.halted == nil
 		r.log.Info("feed_standing", "feed", w.feed, "status", w.status(fx.now))
 	}
 	w.progress(fx)
@@ -251,9 +257,10 @@ func (r *reader) quarantine(feed ban.Feed, why error, fx *effects) {
 	fx.disputes = append(fx.disputes, disputed{feed, nil})
 }
 
-// retry makes new plans where a feed has waited long enough, and says whether
-// anything has been missing for long.
-func (r *reader) retry(fx *effects) (missing bool) {
+// retry makes new plans where a feed has waited long enough. It says whether
+// anything has been missing for long that somebody said,
+// and whether there are feeds or cards of which nothing was ever seen.
+func (r *reader) retry(fx *effects) (missing, unseen bool) {
 	for _, w := range r.followers {
 		if w.halted != nil || w.quarantined != "" {
 			continue
@@ -262,28 +269,13 @@ func (r *reader) retry(fx *effects) (missing bool) {
 		if w.retry(fx.now) {
 			w.progress(fx)
 		}
-		missing = missing || len(w.wanted) > 0 && (w.tries > 2 || w.tries > 0 && w.head == nil)
+		unseen = unseen || w.unseen() && w.tries > 0
+		missing = missing || len(w.wanted) > 0 && w.tries > 2 && !w.unseen()
 	}
 	for _, f := range r.following {
-		missing = missing || r.cards.of(f.Operator) == nil
+		unseen = unseen || r.cards.of(f.Operator) == nil
 	}
-	return missing
-}
-
-// listen adds the MQTT filters that the reader listens to all the time, with
-// how many retained messages each may bring.
-func (r *reader) listen(base map[string]int) {
-	for _, f := range r.following {
-		base[cardName(r.network, f.Operator).String()] = 1
-	}
-	for _, w := range r.followers {
-		if w.halted == nil && w.quarantined == "" {
-			head := w.name(wire.KindHead, 0).String()
-			base[head] = 1
-			base[strings.TrimSuffix(head, "head")+"delta/+"] = ring
-			base[w.name(wire.KindDispute, 0).String()] = 1
-		}
-	}
+	return missing, unseen
 }
 
 // fetch gives each link the topics to ask for now, with the attempt.
@@ -309,7 +301,7 @@ func (r *reader) fetch(links []*link, now time.Time) []map[string]int {
 		}
 	}
 	for _, w := range r.followers {
-		if len(w.wanted) == 0 || w.halted != nil || w.quarantined != "" {
+		if len(w.wanted) == 0 || w.halted != nil || w.quarantined != "" || w.unseen() && !w.asksUnseen(now) {
 			continue
 		}
 		// First ask where the feed was last heard, then everywhere in turn.

@@ -43,6 +43,10 @@ func (s *Session) route(p packet) {
 	case !s.opener.mayDeliver(p, s.fx.now):
 		return
 	}
+	if n.Kind == wire.KindLive {
+		s.routeLive(n, p)
+		return
+	}
 	if n.Operator == s.cards.own && p.retained && p.link != nil {
 		p.link.heard(n, p.payload)
 	}
@@ -55,6 +59,26 @@ func (s *Session) route(p packet) {
 		s.counts.refuse(refusedUnknown)
 	case n.Operator == s.cards.own && n.Node == s.o.Identity.Node():
 		s.publisher.onOwn(n, p, s.fx.now)
+	default:
+		s.reader.hear(n, p, &s.fx)
+	}
+}
+
+// routeLive hands a live copy to the part that its message is for. s.mu is held.
+func (s *Session) routeLive(n wire.Name, p packet) {
+	switch {
+	case n.OfNode() && n.Operator == s.cards.own && n.Node == s.o.Identity.Node():
+		return // our own; the retained ones say how the broker has us
+	case n.OfNode() && !s.reader.follows(n, s.fx.now):
+		s.counts.refuse(refusedUnknown)
+		return
+	}
+	n, err := wire.OfLive(n, p.payload)
+	switch {
+	case err != nil:
+		s.opener.bad(p, err, s.fx.now)
+	case n.Kind == wire.KindCard:
+		s.onCard(n, p)
 	default:
 		s.reader.hear(n, p, &s.fx)
 	}

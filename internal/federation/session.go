@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -37,7 +36,7 @@ type Session struct {
 	reader    *reader
 	counts    Counts
 	fx        effects
-	base      map[string]int // filters that every link listens to; replaced, never changed
+	base      listening // filters of every link; replaced, never changed
 	baseGen   int
 	running   bool // Run was called
 	dirty     bool // followed, published or certified feeds have changed
@@ -85,6 +84,9 @@ const (
 	// clockStep is from where on a clock that goes back is a step: claims that
 	// had ended by the clock before are in force again, so all is handed on again.
 	clockStep = time.Minute
+	// clockJump is from where on a clock that goes forward was set right, or the
+	// machine slept.
+	clockJump = 10 * time.Minute
 	// batchMost is how many messages share one durable transaction.
 	batchMost = 256
 	inMost    = 1024
@@ -239,7 +241,8 @@ func (s *Session) Release(o ban.Operator) (int, error) {
 func (s *Session) step(ctx context.Context) error {
 	s.mu.Lock()
 	s.look()
-	if s.dirty {
+	if s.dirty || s.reader.narrowed {
+		s.reader.narrowed = false
 		s.reconcile()
 	}
 	s.mu.Unlock()
@@ -262,11 +265,12 @@ func (s *Session) reconcile() {
 	for _, l := range s.links {
 		s.publisher.onConnected(l, s.fx.now, 2*fenceWait)
 	}
-	base := map[string]int{cardName(s.o.Network, s.o.Identity.Operator()).String(): 1}
+	base := listening{}
+	base.always(cardName(s.o.Network, s.o.Identity.Operator()).String(), 1)
 	s.documents.listen(base)
 	s.reader.listen(base)
 	s.publisher.listen(base)
-	if s.base == nil || !maps.Equal(s.base, base) {
+	if s.base == nil || !base.equal(s.base) {
 		s.base = base
 		s.baseGen++
 	}
@@ -288,9 +292,9 @@ func (s *Session) subscribe() {
 func (s *Session) tick() error {
 	s.mu.Lock()
 	now := s.look()
-	missing := s.reader.retry(&s.fx)
+	missing, unseen := s.reader.retry(&s.fx)
 	for _, l := range s.links {
-		l.move(missing, now)
+		l.move(missing, unseen, now)
 	}
 	for _, l := range s.links {
 		l.leaveAvoided(now)
@@ -358,6 +362,12 @@ func (s *Session) look() time.Time {
 		s.o.Log.Warn("clock_stepped_back", "by", s.lastLook.Sub(now))
 		for _, w := range s.reader.followers {
 			w.emitAll(&s.fx)
+		}
+	}
+	if !s.lastLook.IsZero() && now.Sub(s.lastLook) > clockJump {
+		// Messages that seemed to be of the future were refused.
+		for _, l := range s.links {
+			l.reconnect(errClock)
 		}
 	}
 	s.lastLook = now

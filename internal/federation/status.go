@@ -89,12 +89,26 @@ func (s *Session) byConnection(feeds []FeedStatus) {
 		return // it only reads stored feeds
 	}
 	up, answers := false, false
+	refused := map[string]int{} // links that refuse a filter
+	connected := 0
 	for _, l := range s.links {
 		x := l.status()
 		up = up || x.Connected
 		answers = answers || x.Connected && !x.unanswered(s.o.Now())
+		if x.Connected {
+			connected++
+			for f := range l.refusedFilters() {
+				refused[f]++
+			}
+		}
 	}
 	for i := range feeds {
+		switch f := &feeds[i]; f.Status {
+		case StatusSynced, StatusJoining, StatusUnseen, StatusStale:
+			if len(refused) > 0 && !f.Own && refused[s.reader.filterOf(f.Feed, s.base)] == connected {
+				f.Status, f.Why = StatusWithheld, "no broker grants the subscription that hears it"
+			}
+		}
 		switch f := &feeds[i]; f.Status {
 		case StatusSynced, StatusJoining, StatusUnseen, StatusWithheld, StatusStale, StatusWriting:
 			switch {

@@ -74,11 +74,11 @@ func (t *Tap) Run(ctx context.Context) error {
 	in, up := make(chan packet, inMost), make(chan *link, 1)
 	l.login, l.now, l.log, l.in, l.up = id.Login, t.Now, t.Log, in, up
 	// Cards first: without its operator's card nothing of a node is believed.
-	cards, all := map[string]int{}, map[string]int{}
+	cards, all := listening{}, listening{}
 	for _, f := range t.Filters {
-		all[f] = ring
+		all.always(f, ring)
 		if strings.HasSuffix(f, "/card") {
-			cards[f] = ring
+			cards.always(f, ring)
 		}
 	}
 	l.want(cards, 1, nil)
@@ -125,6 +125,12 @@ func (j *judge) judge(p packet) Tapped {
 	trusted := false
 	if j.tap.Trusted != nil {
 		out.Name, trusted = j.tap.Trusted(n.Operator)
+	}
+	if n.Kind == wire.KindLive {
+		if n, err = wire.OfLive(n, p.payload); err != nil {
+			out.Why = err.Error()
+			return out
+		}
 	}
 	if len(p.payload) == 0 {
 		out.Why = "it is empty: somebody erased what was retained here; that says nothing about the feed"

@@ -192,6 +192,7 @@ func (a *author) markStolen(now time.Time, above uint64) ([]outgoing, error) {
 		a.epoch = nextEpoch(now, max(a.epoch, above))
 		a.headNumber = 0
 		a.sendHeadOf(now, &wire.Head{Stolen: true})
+		a.tellHead(now, a.writes[a.storeKey(wire.KindHead, 0)])
 	})
 	return a.taken(), err
 }

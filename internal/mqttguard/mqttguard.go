@@ -17,6 +17,10 @@ import (
 // protocol, so that the fault is the broker's and not the network's.
 var ErrMisbehaving = errors.New("misbehaving broker")
 
+// ErrGoodbye ends a connection that the broker ended in order, by DISCONNECT:
+// brokers made for MQTT 5 say it to clients of 3.1.1, too.
+var ErrGoodbye = errors.New("the broker said goodbye")
+
 // A Conn is a guarded connection. Like any net.Conn it may be read and written
 // at once; only one goroutine may read, and only one may write.
 type Conn struct {

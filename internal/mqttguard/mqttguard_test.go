@@ -122,7 +122,8 @@ func TestWhatNoServerMaySendEndsTheConnection(t *testing.T) {
 		"PUBREL":                           join(hello, []byte{0x62, 2, 0, 7}),
 		"PUBCOMP":                          join(hello, []byte{0x70, 2, 0, 7}),
 		"a packet of a client":             join(hello, []byte{0xc0, 0}),
-		"DISCONNECT":                       join(hello, []byte{0xe0, 0}),
+		"a DISCONNECT with a reason":       join(hello, []byte{0xe0, 1, 0x8b}),
+		"a DISCONNECT before the CONNACK":  {0xe0, 0},
 		"type 0":                           join(hello, []byte{0, 0}),
 		"type 15":                          join(hello, []byte{0xf0, 0}),
 		"five bytes of length":             join(hello, []byte{0x30, 0x80, 0x80, 0x80, 0x80, 0x80}),
@@ -251,5 +252,20 @@ func TestReadsAndWritesDoNotWaitForEachOther(t *testing.T) {
 	}
 	if err := <-reading; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Brokers that also speak MQTT 5 say goodbye to clients of 3.1.1: an end in order
+// and no misbehaviour. Nothing that comes after it is passed on.
+func TestADisconnectEndsTheConnectionInOrder(t *testing.T) {
+	s := &scripted{in: append(join([]byte{0x20, 2, 0, 0}, []byte{0xe0, 0}), message0...), piece: 1 << 20}
+	c := New(s, 1024)
+	asks(t, c, 1<<20)
+	got, err := io.ReadAll(c)
+	if !errors.Is(err, ErrGoodbye) || errors.Is(c.Err(), ErrMisbehaving) || !s.closed {
+		t.Errorf("%v, closed %v", err, s.closed)
+	}
+	if bytes.Contains(got, message0) {
+		t.Error("a message after the goodbye was passed on")
 	}
 }

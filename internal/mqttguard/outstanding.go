@@ -32,6 +32,9 @@ func (o *outstanding) answer(h header, body []byte) error {
 	if h.flags != 0 {
 		return misbehaving("flags %#x in a packet of type %d", h.flags, h.kind)
 	}
+	if h.kind == goodbye && len(body) == 0 {
+		return ErrGoodbye
+	}
 	if !fits(h.kind, len(body)) {
 		return misbehaving("%d bytes in a packet of type %d", len(body), h.kind)
 	}

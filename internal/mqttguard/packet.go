@@ -13,6 +13,7 @@ const (
 	unsuback  = 11
 	pingreq   = 12
 	pingresp  = 13
+	goodbye   = 14 // only a client sends one in 3.1.1, and yet servers do when they stop
 )
 
 // maxHeader is the longest fixed header: a type, and a length of at most four

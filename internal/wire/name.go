@@ -24,11 +24,12 @@ const (
 	KindTrust      Kind = 8  // whom an operator trusts, for those who follow it
 	KindDefinition Kind = 9  // a topic definition that an operator publishes
 	KindInvitation Kind = 10 // how to join a network; never on MQTT
+	KindLive       Kind = 11 // only of names: copies of a node's heads, deltas and disputes, or of an operator's cards, that no broker keeps
 )
 
 var kindNames = [...]string{
 	KindHead: "head", KindDelta: "delta", KindSegment: "segment", KindChunk: "chunk", KindManifest: "manifest",
-	KindDispute: "dispute", KindCard: "card", KindTrust: "trust", KindDefinition: "topics", KindInvitation: "invitation",
+	KindDispute: "dispute", KindCard: "card", KindTrust: "trust", KindDefinition: "topics", KindInvitation: "invitation", KindLive: "live",
 }
 
 // String gives the word that stands for the kind in MQTT topics.
@@ -77,14 +78,46 @@ type Name struct {
 // Feed gives the feed that the name belongs to; it is the zero Feed for a
 // card, a trust list or a topic definition.
 func (n Name) Feed() ban.Feed {
-	if !n.Kind.OfNode() {
+	if !n.OfNode() {
 		return ban.Feed{}
 	}
 	return ban.Feed{Topic: n.Topic, Operator: n.Operator, Node: n.Node}
 }
 
 // OfNode says whether the name belongs to a feed, so that a node's key signs.
-func (n Name) OfNode() bool { return n.Kind.OfNode() }
+func (n Name) OfNode() bool { return n.Kind.OfNode() || n.Kind == KindLive && n.Topic != "" }
+
+// liveCard ends the MQTT topic of live copies of an operator's cards. It has as
+// many levels as a feed's, so that one filter hears all that is live of an
+// operator.
+const liveCard = "card/live"
+
+// Live names the live copies of messages of this name: of a feed's, or of a
+// card.
+func (n Name) Live() Name {
+	n.Kind, n.Slot = KindLive, 0
+	return n
+}
+
+// HasLive says whether messages of the kind are published live, too.
+func (k Kind) HasLive() bool {
+	return k == KindHead || k == KindDelta || k == KindDispute || k == KindCard
+}
+
+// OfLive gives the name by which a live copy is verified: that of the message
+// that it is a copy of, with slot 0. It fails with [ErrName] where the payload
+// is of no kind that is copied here.
+func OfLive(n Name, payload []byte) (Name, error) {
+	h, err := Peek(payload)
+	if err != nil {
+		return n, err
+	}
+	if !h.Kind.HasLive() || h.Kind.OfNode() != n.OfNode() {
+		return n, fmt.Errorf("a live %v: %w", h.Kind, ErrName)
+	}
+	n.Kind = h.Kind
+	return n, nil
+}
 
 // FeedName names a message of a feed.
 func FeedName(network string, f ban.Feed, k Kind, slot int) Name {
@@ -98,10 +131,14 @@ func (n Name) String() string {
 	b.WriteString(Prefix)
 	b.WriteString(n.Network)
 	b.WriteByte('/')
-	if !n.Kind.OfNode() {
+	if !n.OfNode() {
 		b.WriteString(OperatorsLevel + "/")
 		b.WriteString(n.Operator.String())
 		b.WriteByte('/')
+		if n.Kind == KindLive {
+			b.WriteString(liveCard)
+			return b.String()
+		}
 		b.WriteString(n.Kind.String())
 		if n.Kind == KindDefinition {
 			b.WriteByte('/')
@@ -172,6 +209,9 @@ func parseName(s string) (n Name, err error) {
 			n.Kind = k
 		}
 	}
+	if l[4] == KindLive.String() {
+		n.Kind = KindLive
+	}
 	if n.Kind == 0 {
 		return n, fmt.Errorf("no kind of message is called %q", l[4])
 	}
@@ -195,6 +235,8 @@ func parseOperatorName(n Name, l []string) (_ Name, err error) {
 	switch {
 	case len(l) == 2 && l[1] == KindCard.String():
 		n.Kind = KindCard
+	case len(l) == 3 && l[1]+"/"+l[2] == liveCard:
+		n.Kind = KindLive
 	case len(l) == 2 && l[1] == KindTrust.String():
 		n.Kind = KindTrust
 	case len(l) == 3 && l[1] == KindDefinition.String():

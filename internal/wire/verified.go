@@ -1,13 +1,16 @@
 package wire
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"sync"
+)
 
 // A Verifier remembers which messages had a good signature, so that the same
 // bytes from a second broker, or again after a reconnection, cost a hash and
 // no signature. Nothing enters it before it was verified, and it says nothing
 // about whether a message is new: that is for the marks.
 type Verifier struct {
-	young, old map[[sha256.Size]byte]struct{}
+	young, old map[digest]struct{}
 }
 
 // verifiedMost is how many messages a generation has; there are two. It bounds
@@ -20,29 +23,79 @@ func (v *Verifier) Open(n Name, payload []byte) (m *Message, fresh bool, err err
 	if len(payload) > MaxPayload {
 		return nil, false, ErrSize
 	}
-	h := sha256.New()
-	h.Write([]byte(n.String()))
-	h.Write([]byte{0}) // no name has it, so name and payload cannot be divided otherwise
-	h.Write(payload)
-	var digest [sha256.Size]byte
-	h.Sum(digest[:0])
-	_, young := v.young[digest]
-	_, old := v.old[digest]
-	if young || old {
-		header, text, err := InspectBody(n, payload)
-		if err != nil {
-			return nil, false, err
-		}
-		m, err := decodeMessage(n, payload, header, text)
-		m, err = placed(m, n, err)
+	digest := digestOf(n, payload)
+	if v.has(digest) {
+		m, err := openVerified(n, payload)
 		return m, false, err
 	}
 	if m, err = Open(n, payload); err != nil {
 		return nil, false, err
 	}
-	if len(v.young) >= verifiedMost || v.young == nil {
-		v.young, v.old = make(map[[sha256.Size]byte]struct{}), v.young
-	}
-	v.young[digest] = struct{}{}
+	v.note(digest)
 	return m, true, nil
+}
+
+type digest [sha256.Size]byte
+
+func digestOf(n Name, payload []byte) (d digest) {
+	h := sha256.New()
+	h.Write([]byte(n.String()))
+	h.Write([]byte{0}) // no name has it, so name and payload cannot be divided otherwise
+	h.Write(payload)
+	h.Sum(d[:0])
+	return d
+}
+
+func (v *Verifier) has(d digest) bool {
+	if _, young := v.young[d]; young {
+		return true
+	}
+	_, old := v.old[d]
+	return old
+}
+
+func (v *Verifier) note(d digest) {
+	if len(v.young) >= verifiedMost || v.young == nil {
+		v.young, v.old = make(map[digest]struct{}), v.young
+	}
+	v.young[d] = struct{}{}
+}
+
+// A SharedVerifier is a [Verifier] for several goroutines, which check
+// signatures side by side.
+type SharedVerifier struct {
+	mu sync.Mutex
+	v  Verifier
+}
+
+// Open is [Open], with the signature checked once.
+func (s *SharedVerifier) Open(n Name, payload []byte) (*Message, error) {
+	if len(payload) > MaxPayload {
+		return nil, ErrSize
+	}
+	d := digestOf(n, payload)
+	s.mu.Lock()
+	known := s.v.has(d)
+	s.mu.Unlock()
+	if known {
+		return openVerified(n, payload)
+	}
+	m, err := Open(n, payload)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.v.note(d)
+	s.mu.Unlock()
+	return m, nil
+}
+
+// openVerified is [Open] for a message whose signature was checked before.
+func openVerified(n Name, payload []byte) (*Message, error) {
+	header, text, err := InspectBody(n, payload)
+	if err != nil {
+		return nil, err
+	}
+	m, err := decodeMessage(n, payload, header, text)
+	return placed(m, n, err)
 }

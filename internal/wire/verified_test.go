@@ -38,7 +38,7 @@ func TestTheMemoryOfVerifiedMessagesIsBounded(t *testing.T) {
 	var v Verifier
 	key, f := testKey("node"), testFeed("sshd", testKey("root"), testKey("node"))
 	// Full twice over, as by many messages.
-	v.young, v.old = map[[32]byte]struct{}{}, map[[32]byte]struct{}{}
+	v.young, v.old = map[digest]struct{}{}, map[digest]struct{}{}
 	for i := range verifiedMost {
 		v.young[[32]byte{1, byte(i >> 8), byte(i)}], v.old[[32]byte{2, byte(i >> 8), byte(i)}] = struct{}{}, struct{}{}
 	}

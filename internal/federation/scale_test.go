@@ -1,0 +1,243 @@
+package federation
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/mqttguard"
+	"banmesh/internal/wire"
+)
+
+// following gives a reader that listens to operators in topics.
+func following(operators, topics int) *reader {
+	r := &reader{network: "testnet", followers: map[ban.Feed]*follower{}, log: slog.New(slog.DiscardHandler)}
+	for o := range operators {
+		id := ban.Operator{byte(o >> 8), byte(o), 1}
+		for t := range topics {
+			topic := ban.Topic(fmt.Sprintf("topic-%d", t))
+			r.following = append(r.following, Following{topic, id})
+			f := ban.Feed{Topic: topic, Operator: id, Node: ban.Node{byte(o >> 8), byte(o), 2}}
+			r.followers[f] = newFollower("testnet", f)
+		}
+	}
+	return r
+}
+
+// matches is the rule of MQTT for filters without #.
+func matches(filter, topic string) bool {
+	f, t := strings.Split(filter, "/"), strings.Split(topic, "/")
+	if len(f) != len(t) {
+		return false
+	}
+	for i := range f {
+		if f[i] != "+" && f[i] != t[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// A thousand operators in ten topics are heard by a thousand filters, all of
+// them; few operators by filters that bring nothing that is not followed.
+func TestFiltersAreFewAndHearEveryFeed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ operators, topics, most int }{{1, 1, 2}, {300, 6, 300}, {1000, 10, 1000}, {500, 1, 1000}, {501, 1, 501}} {
+		r := following(tt.operators, tt.topics)
+		base := listening{}
+		r.listen(base)
+		if len(base) > tt.most {
+			t.Errorf("%d operators x %d topics: %d filters, at most %d are wanted", tt.operators, tt.topics, len(base), tt.most)
+		}
+		checked := 0
+		for f := range r.followers {
+			if checked++; checked > 50 {
+				break
+			}
+			live := wire.FeedName("testnet", f, wire.KindLive, 0)
+			filter := r.filterOf(f, base)
+			if filter == "" || !matches(filter, live.String()) {
+				t.Errorf("%v is heard by no filter (%q)", f, filter)
+			}
+			for _, n := range []wire.Name{wire.FeedName("testnet", f, wire.KindHead, 0), wire.FeedName("testnet", f, wire.KindDispute, 0), cardName("testnet", f.Operator)} {
+				if !slices.ContainsFunc(slices.Collect(maps.Values(base)), func(s subscription) bool {
+					return slices.ContainsFunc(s.catchUp, func(once string) bool { return matches(once, n.String()) })
+				}) {
+					t.Errorf("%v is asked for by no filter", n)
+				}
+			}
+			card := cardName("testnet", f.Operator).Live().String()
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(base)), func(filter string) bool { return matches(filter, card) }) {
+				t.Errorf("new cards of %v are heard by no filter", f.Operator)
+			}
+		}
+	}
+}
+
+// The price of one filter for an operator is bounded: messages of feeds that
+// nobody follows are dropped unread, counted, and after an allowance the operator
+// is listened to by its feeds' names.
+func TestAnOperatorThatFloodsBesideItsFeedsIsNarrowed(t *testing.T) {
+	t.Parallel()
+	r := following(1, 2)
+	r.following = append(r.following, following(1001, 1).following[1:]...) // enough for filters by operator
+	o := r.following[0].Operator
+	base := listening{}
+	r.listen(base)
+	wide := wire.Prefix + "testnet/+/" + o.String() + "/+/live"
+	if _, ok := base[wide]; !ok {
+		t.Fatalf("no %s", wide)
+	}
+	stray := wire.FeedName("testnet", ban.Feed{Topic: "other", Operator: o, Node: ban.Node{9}}, wire.KindLive, 0)
+	for i := range unfollowedBurst {
+		if r.follows(stray, testTime); r.narrowed {
+			t.Fatalf("narrowed after %d messages", i+1)
+		}
+	}
+	if r.follows(stray, testTime); !r.narrowed {
+		t.Fatal("not narrowed beyond the allowance")
+	}
+	base = listening{}
+	r.listen(base)
+	for f := range base {
+		if matches(f, stray.String()) {
+			t.Errorf("%s still brings it", f)
+		}
+	}
+	for f := range r.followers {
+		if f.Operator == o && r.filterOf(f, base) == "" {
+			t.Errorf("%v is not heard any more", f)
+		}
+	}
+}
+
+// A subscription that no broker grants is said once of its feeds.
+func TestARefusedSubscriptionIsSaidOfItsFeeds(t *testing.T) {
+	t.Parallel()
+	b := mochiBroker(t)
+	b.refuses.Store(true)
+	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
+	f := alice.feed("sshd")
+	alice.s.Publish([]ban.Topic{"sshd"})
+	card, raw := alice.id.Card()
+	bob.s.mu.Lock()
+	bob.s.cards.take(card, raw, &bob.s.fx)
+	bob.s.mu.Unlock()
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	alice.run()
+	bob.run()
+	await(t, "the word for it", func() bool {
+		v := bob.status(f)
+		return v.Status == StatusWithheld && v.Why != ""
+	})
+	b.refuses.Store(false)
+	alice.say("sshd", "192.0.2.1")
+	await(t, "the feed, once the broker grants it", func() bool { return len(bob.has(f)) == 1 && bob.status(f).Status == StatusSynced })
+}
+
+// Live messages do not hold a join up: what is waited for is retained.
+func TestLiveMessagesDoNotDelayAJoin(t *testing.T) {
+	t.Parallel()
+	b := mochiBroker(t)
+	alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
+	f := alice.feed("sshd")
+	alice.s.Publish([]ban.Topic{"sshd"})
+	alice.run()
+	alice.say("sshd", "192.0.2.1")
+	await(t, "alice's feed", func() bool { return alice.status(f).Status == StatusWriting })
+	bob.s.Follow([]Following{{"sshd", f.Operator}})
+	bob.run()
+	await(t, "the join", func() bool { return len(bob.has(f)) == 1 })
+	select {
+	case <-bob.s.links[0].arrive: // of the join
+	default:
+	}
+	alice.say("sshd", "192.0.2.2")
+	await(t, "the live ban", func() bool { return len(bob.has(f)) == 2 })
+	select {
+	case <-bob.s.links[0].arrive:
+		t.Error("a live message counts as a retained one")
+	default:
+	}
+}
+
+// Whoever comes right after a ban has it: no head is older than its deltas.
+func TestTheRetainedHeadIsNeverOlderThanTheNewestDelta(t *testing.T) {
+	t.Parallel()
+	a := newAuthor(t, openStore(t), testTime)
+	now := testTime
+	var n uint64
+	for i := range 40 {
+		now = now.Add(2 * time.Second)
+		out, err := a.say(now, wire.SortClaims([]ban.Claim{{Target: ban.MustTarget(fmt.Sprintf("192.0.2.%d", i)), End: now.Add(time.Hour), Basis: ban.BasisStrong}}, now), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var newest, head, live uint64
+		for _, o := range out {
+			name := o.name
+			if name.Kind == wire.KindLive {
+				if name, err = wire.OfLive(name, o.payload); err != nil {
+					t.Fatal(err)
+				}
+				live++
+			}
+			m, err := wire.Open(name, o.payload)
+			if o.payload == nil {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch b := m.Body.(type) {
+			case *wire.Delta:
+				newest = m.Header.Number
+			case *wire.Head:
+				if o.name.Kind == wire.KindHead {
+					head = b.N
+				}
+			}
+		}
+		if newest != head || newest <= n || live == 0 {
+			t.Fatalf("after ban %d: newest delta %d, retained head about %d, %d live", i, newest, head, live)
+		}
+		n = newest
+	}
+	// Readers who listen hear a head within a minute, and not with every ban.
+	out, err := a.tick(now.Add(headBusy), true)
+	if err != nil || !slices.ContainsFunc(out, func(o outgoing) bool { return o.name.Kind == wire.KindLive }) {
+		t.Errorf("no live head after a minute: %d messages, %v", len(out), err)
+	}
+}
+
+func TestABrokerThatStoppedInOrderIsLeftInPeace(t *testing.T) {
+	t.Parallel()
+	for range 1000 {
+		if d := restAfterGoodbye(); d < goodbyeLeast || d > goodbyeMost {
+			t.Fatalf("a pause of %v", d)
+		}
+	}
+	l := &link{}
+	if l.tookLeave(errors.New("connection reset")) {
+		t.Error("a lost connection passes for one that ended in order")
+	}
+	if !l.tookLeave(fmt.Errorf("reading: %w", mqttguard.ErrGoodbye)) {
+		t.Error("DISCONNECT is no orderly end")
+	}
+	notice, err := wire.AppendRefusal(nil, wire.Refusal{Reason: wire.RefusedLeaving, Topic: wire.RefusalTopic, Count: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.refuses(notice); !l.tookLeave(errors.New("EOF")) || l.refusal.Reason != "" {
+		t.Errorf("the broker's notice that it stops was not taken (%+v)", l.refusal)
+	}
+	if misbehaving(mqttguard.ErrGoodbye) {
+		t.Error("a goodbye counts as misbehaviour")
+	}
+}
