@@ -215,8 +215,12 @@ func (a *admission) admit(who identity, topic string, payload []byte, qos byte, 
 		return r, why
 	}
 	m, why := a.verify(name, payload)
-	if why != admitted {
+	switch {
+	case why != admitted:
 		return r, why
+	case name.Kind == wire.KindHead && old != nil && h.Epoch == old.Epoch && h.Number == old.Number:
+		// The state behind a head is not signed: nobody may change it.
+		return r, refusedStale
 	}
 	r.message = &retained.Message{
 		Topic: topic, Payload: bytes.Clone(payload), QoS: qos, Epoch: h.Epoch, Number: h.Number, Received: now,

@@ -212,6 +212,9 @@ func (a *author) send(slot int, number uint64, now time.Time, body wire.Body) []
 	payload := wire.Seal(a.key, wire.Header{
 		Kind: n.Kind, Network: a.network, Topic: a.feed.Topic, Operator: a.feed.Operator, Epoch: a.epoch, Number: number, Issued: now,
 	}, text)
+	if h, ok := body.(*wire.Head); ok && !h.Stolen && a.set.count > 0 && a.set.count <= wire.MaxState/4 {
+		payload = wire.AppendState(payload, a.set.between("", ""))
+	}
 	a.writes[a.storeKey(n.Kind, slot)] = payload
 	// Readers who listen hear it first; it is retained for those who come.
 	if n.Kind.HasLive() && n.Kind != wire.KindHead {
@@ -223,7 +226,7 @@ func (a *author) send(slot int, number uint64, now time.Time, body wire.Body) []
 
 // tellHead says the newest head to those who listen.
 func (a *author) tellHead(now time.Time, payload []byte) {
-	a.out = append(a.out, outgoing{a.name(wire.KindLive, 0), payload})
+	a.out = append(a.out, outgoing{a.name(wire.KindLive, 0), wire.BareHead(payload)})
 	a.toldN, a.toldAt = a.n, now
 }
 

@@ -122,7 +122,9 @@ func (f *follower) onHead(m *wire.Message, h *wire.Head, fx *effects) {
 	case c == 0 && f.head != nil:
 		if m.Hash != f.headHash {
 			f.freeze(m.Header.Epoch, fx)
+			return
 		}
+		f.takeState(m, fx)
 		return
 	case c == 0 && m.Hash != f.headHash:
 		f.freeze(m.Header.Epoch, fx)
@@ -144,6 +146,7 @@ func (f *follower) onHead(m *wire.Message, h *wire.Head, fx *effects) {
 	if f.sound && f.epoch == f.headEpoch && f.n == h.N {
 		f.checkHead(fx)
 	}
+	f.takeState(m, fx)
 }
 
 // checkHead compares the state with the head that is about it.

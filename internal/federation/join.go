@@ -231,10 +231,17 @@ func (f *follower) advanceJoin(fx *effects) bool {
 		f.failJoin(fx)
 		return false
 	}
+	f.replace(fx, j.set, j.n, j.gc, j.hashes)
+	return true
+}
+
+// replace puts a state that has the head's fingerprint in place of the one in
+// force.
+func (f *follower) replace(fx *effects, s set, n uint64, gc uint32, hashes map[uint64]wire.Hash) {
 	var up []wire.Entry
 	var down []wire.Withdrawal
 	from := len(fx.changes)
-	difference(&f.set, &j.set, func(e *wire.Entry) {
+	difference(&f.set, &s, func(e *wire.Entry) {
 		if up = append(up, *e); len(up) == applyMost {
 			f.emit(fx, up, nil)
 			up = up[:0]
@@ -244,11 +251,44 @@ func (f *follower) advanceJoin(fx *effects) bool {
 	if f.epoch == 0 { // nothing was heard of it before
 		f.whole(fx, from)
 	}
-	f.epoch, f.n, f.gc, f.set, f.sound = f.headEpoch, j.n, j.gc, j.set, true
-	f.recent, f.join, f.level, f.tries = j.hashes, nil, 0, 0
+	f.epoch, f.n, f.gc, f.set, f.sound = f.headEpoch, n, gc, s, true
+	f.recent, f.join, f.level, f.tries = hashes, nil, 0, 0
 	f.joinNext, f.joinWait = time.Time{}, 0
 	f.storeBase(fx)
-	return true
+}
+
+// takeState takes the state behind the newest head, where it is newer than the
+// one in force. Whoever put it there, it is the author's if the head's
+// fingerprint says so; otherwise the pieces bring it.
+func (f *follower) takeState(m *wire.Message, fx *effects) {
+	h := f.head
+	if m.State == nil || h == nil || f.frozen > 0 && f.frozen >= f.headEpoch || len(m.State) != int(h.Count) {
+		return
+	}
+	if f.sound && f.epoch == f.headEpoch && f.n >= h.N || f.epoch > f.headEpoch {
+		return
+	}
+	said := wire.Minutes(fx.now)
+	var s set
+	for i := range m.State {
+		e := m.State[i]
+		e.Said = said
+		if was, ok := f.set.get(&e.Key); ok && was.End == e.End && was.Meta == e.Meta {
+			e.Said = was.Said
+		}
+		s.put(&e)
+	}
+	if s.expire(h.GC); s.count != int(h.Count) || s.fingerprint() != h.Fingerprint {
+		f.badState++
+		return
+	}
+	if !f.roomForClaims(s.count) {
+		f.tooLarge = true
+		return
+	}
+	f.replace(fx, s, h.N, h.GC, map[uint64]wire.Hash{})
+	f.segments, f.gathered = nil, nil
+	f.settle()
 }
 
 // failJoin gives up pieces that do not add up to the head's state.

@@ -226,7 +226,7 @@ func (p *publisher) supply(a *author, l *link, messages func() ([]outgoing, erro
 	for _, o := range out {
 		// Readers at this broker may have missed all that came before.
 		if (o.name.Kind == wire.KindHead || o.name.Kind == wire.KindDispute) && o.payload != nil {
-			out = append(out, outgoing{o.name.Live(), o.payload})
+			out = append(out, liveCopy(o))
 		}
 	}
 	l.publish(out)
@@ -241,7 +241,16 @@ func withLive(o outgoing) []outgoing {
 	if !o.name.Kind.HasLive() {
 		return []outgoing{o}
 	}
-	return []outgoing{o, {o.name.Live(), o.payload}}
+	return []outgoing{o, liveCopy(o)}
+}
+
+// liveCopy is the message for those who listen.
+func liveCopy(o outgoing) outgoing {
+	payload := o.payload
+	if o.name.Kind == wire.KindHead {
+		payload = wire.BareHead(payload)
+	}
+	return outgoing{o.name.Live(), payload}
 }
 
 // announce publishes our card and documents to brokers that lack the newest

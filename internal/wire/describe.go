@@ -128,6 +128,7 @@ func (m *Message) Describe() Description {
 		default:
 			d.Manifest = hex.EncodeToString(b.Manifest[:])
 		}
+		d.ops(m.State, nil)
 	case *Manifest:
 		d.pieces(&b.Pieces)
 	case *Delta:

@@ -109,6 +109,24 @@ func Inspect(name Name, payload []byte) (Header, error) {
 
 // InspectBody is [Inspect], and gives the body that was not decoded.
 func InspectBody(name Name, payload []byte) (h Header, body []byte, err error) {
+	h, body, _, err = inspect(name, payload)
+	return h, body, err
+}
+
+// inspect is InspectBody, and gives the bytes of a state behind a head, which
+// nobody signed.
+func inspect(name Name, payload []byte) (h Header, body, state []byte, err error) {
+	h, body, err = inspectWhole(name, payload)
+	if err == nil && h.Kind == KindHead {
+		body, state = cutHead(body)
+		if len(payload)-len(state) > MaxLivePayload || len(state) > MaxState {
+			return h, nil, nil, fmt.Errorf("%w: %d bytes, %d of them a state", ErrSize, len(payload), len(state))
+		}
+	}
+	return h, body, state, err
+}
+
+func inspectWhole(name Name, payload []byte) (h Header, body []byte, err error) {
 	if len(payload) <= sign.Overhead || len(payload) > maxPayload(name.Kind) {
 		return h, nil, fmt.Errorf("%w: %d bytes", ErrSize, len(payload))
 	}
@@ -141,7 +159,7 @@ func InspectBody(name Name, payload []byte) (h Header, body []byte, err error) {
 func maxPayload(k Kind) int {
 	switch k {
 	case KindHead:
-		return MaxLivePayload
+		return MaxLivePayload + MaxState
 	case KindCard:
 		return MaxCard
 	}
@@ -150,17 +168,18 @@ func maxPayload(k Kind) int {
 
 // openEnvelope checks placement and signature and gives header and body. The
 // body aliases a copy, not the payload.
-func openEnvelope(name Name, payload []byte) (h Header, body []byte, err error) {
-	h, body, err = InspectBody(name, payload)
+func openEnvelope(name Name, payload []byte) (h Header, body, state []byte, err error) {
+	h, body, state, err = inspect(name, payload)
 	if err != nil {
-		return h, nil, err
+		return h, nil, nil, err
 	}
+	payload = payload[:len(payload)-len(state)]
 	key := [32]byte(h.Signer)
 	text, ok := sign.Open(make([]byte, 0, len(payload)-sign.Overhead), payload, &key)
 	if !ok {
-		return h, nil, ErrSignature
+		return h, nil, nil, ErrSignature
 	}
-	return h, text[len(text)-len(body):], nil
+	return h, text[len(text)-len(body):], state, nil
 }
 
 // Seal signs header and body. The header's signer is the key's own.

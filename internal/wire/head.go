@@ -1,10 +1,13 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/crypto/nacl/sign"
 )
 
 // A Head commits to a feed's state. Of two heads of an epoch the one with the
@@ -86,4 +89,48 @@ func decodeHead(d *Decoder) *Head {
 		d.fail(errors.New("the snapshot is newer than the feed"))
 	}
 	return h
+}
+
+// cutHead parts the body of a head from a state behind it.
+func cutHead(text []byte) (body, state []byte) {
+	d := Decoder{B: text}
+	if decodeHead(&d); d.err != nil {
+		return text, nil
+	}
+	n := len(text) - len(d.B)
+	return text[:n], text[n:]
+}
+
+// AppendState puts a feed's whole state behind a signed head of it, for the
+// retained message, unless it is larger than [MaxState].
+func AppendState(head []byte, entries []Entry) []byte {
+	state := AppendEntries(nil, entries)
+	if len(entries) == 0 || len(state) > MaxState {
+		return head
+	}
+	return append(head[:len(head):len(head)], state...)
+}
+
+// BareHead is a head's payload without the state behind it.
+func BareHead(payload []byte) []byte {
+	if _, body, err := decodeHeader(payload[min(len(payload), sign.Overhead):]); err == nil {
+		_, state := cutHead(body)
+		return payload[:len(payload)-len(state)]
+	}
+	return payload
+}
+
+func decodeState(state []byte) ([]Entry, error) {
+	if len(state) == 0 {
+		return nil, nil
+	}
+	d := &Decoder{B: state}
+	es := d.Entries(MaxState)
+	if err := d.End(); err != nil {
+		return nil, err
+	}
+	if len(es) == 0 || !bytes.Equal(AppendEntries(nil, es), state) {
+		return nil, errForm
+	}
+	return es, nil
 }

@@ -13,6 +13,9 @@ const (
 	MaxSent = 64 << 10
 	// MaxLivePayload bounds a head, which every follower hears all the time.
 	MaxLivePayload = 4 << 10
+	// MaxState bounds the state of a small feed behind a retained head, so that who
+	// joins a network of many small feeds needs no more than their heads.
+	MaxState = 2 << 10
 	// MaxMessageClaims bounds the claims of one message. The smallest claim is
 	// 2 bytes, so it also bounds memory to 32 times the payload.
 	MaxMessageClaims = 32 << 10

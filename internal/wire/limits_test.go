@@ -23,7 +23,8 @@ var edges = map[string]struct {
 	open  func(n int) error
 }{
 	"MaxPayload":       {MaxPayload, func(n int) error { return openSized(KindChunk, n) }},
-	"MaxLivePayload":   {MaxLivePayload, func(n int) error { return openSized(KindHead, n) }},
+	"MaxLivePayload":   {MaxLivePayload, func(n int) error { return openSized(KindHead, n+MaxState) }},
+	"MaxState":         {MaxState, openBehindAHead},
 	"MaxMessageClaims": {MaxMessageClaims, func(n int) error { return decodeEntries(n, MaxMessageClaims) }},
 	"MaxDeltaOps": {MaxDeltaOps, func(n int) error {
 		return openBody(KindDelta, 1, (&Delta{Up: entriesOf(n)}).Append(nil))
@@ -142,6 +143,18 @@ func openBody(k Kind, slot int, body []byte) error {
 	f := ban.Feed{Topic: "sshd", Operator: ban.OperatorOf(root[32:]), Node: ban.NodeOf(node[32:])}
 	_, err := Open(FeedName("testnet", f, k, slot), Seal(node, Header{Kind: k, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 1 << EpochShift, Number: 1, Issued: testTime}, body))
 	return err
+}
+
+// openBehindAHead says whether a state of n bytes behind a head is looked at.
+func openBehindAHead(n int) error {
+	root, node := testKey("root"), testKey("node")
+	f := ban.Feed{Topic: "sshd", Operator: ban.OperatorOf(root[32:]), Node: ban.NodeOf(node[32:])}
+	head := (&Head{TTL: time.Hour, Ring: 1, Pieces: &Pieces{}}).Append(nil)
+	b := Seal(node, Header{Kind: KindHead, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 1 << EpochShift, Number: 1, Issued: testTime}, head)
+	if _, err := Open(FeedName("testnet", f, KindHead, 0), append(b, make([]byte, n)...)); errors.Is(err, ErrSize) {
+		return err
+	}
+	return nil
 }
 
 // openSized says whether a payload of n bytes is looked at.

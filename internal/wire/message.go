@@ -22,6 +22,9 @@ type Message struct {
 	// Hash is the hash of the encoded body, by which heads and manifests name
 	// pieces.
 	Hash Hash
+	// State are the entries behind a retained head, nil where there are none. They
+	// are not signed: they are the feed's state if they have the head's fingerprint.
+	State []Entry
 	// Raw is the payload. It is the caller's and must not be changed.
 	Raw []byte
 }
@@ -59,24 +62,28 @@ func placed(m *Message, name Name, err error) (*Message, error) {
 
 // OpenAnySlot is Open for a message that was found elsewhere than in its slot.
 func OpenAnySlot(name Name, payload []byte) (*Message, error) {
-	h, text, err := openEnvelope(name, payload)
+	h, text, state, err := openEnvelope(name, payload)
 	if err != nil {
 		return nil, err
 	}
-	return decodeMessage(name, payload, h, text)
+	return decodeMessage(name, payload, h, text, state)
 }
 
 // decodeMessage makes a message of a payload whose signature matches.
-func decodeMessage(name Name, payload []byte, h Header, text []byte) (*Message, error) {
+func decodeMessage(name Name, payload []byte, h Header, text, state []byte) (*Message, error) {
 	body, err := decodeBody(h, text)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v: %w", ErrFormat, h.Kind, err)
+	}
+	entries, err := decodeState(state)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the state behind a head: %w", ErrFormat, err)
 	}
 	hash := HashOf(text)
 	if c, ok := body.(*Card); ok {
 		c.Hash = hash
 	}
-	return &Message{Name: name, Header: h, Body: body, Hash: hash, Raw: payload}, nil
+	return &Message{Name: name, Header: h, Body: body, Hash: hash, State: entries, Raw: payload}, nil
 }
 
 // errForm says that a body is not encoded in the one way that the protocol

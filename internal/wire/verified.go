@@ -92,10 +92,10 @@ func (s *SharedVerifier) Open(n Name, payload []byte) (*Message, error) {
 
 // openVerified is [Open] for a message whose signature was checked before.
 func openVerified(n Name, payload []byte) (*Message, error) {
-	header, text, err := InspectBody(n, payload)
+	header, text, state, err := inspect(n, payload)
 	if err != nil {
 		return nil, err
 	}
-	m, err := decodeMessage(n, payload, header, text)
+	m, err := decodeMessage(n, payload, header, text, state)
 	return placed(m, n, err)
 }

@@ -21,6 +21,7 @@ import tempfile
 
 MAX_PAYLOAD = 128 << 10
 MAX_HEAD = 4 << 10
+MAX_STATE = 2 << 10
 MAX_CARD = 32 << 10
 MAX_CLAIMS = 32 << 10
 MAX_SLOT = 8191
@@ -255,7 +256,7 @@ def parse_topic(topic):
 def read(topic, payload):
     """A message as the vectors describe one."""
     place = parse_topic(topic)
-    most = {"head": MAX_HEAD, "card": MAX_CARD}.get(place["kind"], MAX_PAYLOAD)
+    most = {"head": MAX_HEAD + MAX_STATE, "card": MAX_CARD}.get(place["kind"], MAX_PAYLOAD)
     if not 64 < len(payload) <= most:
         raise Refused("size", "")
     r = Reader(payload[64:])
@@ -271,15 +272,39 @@ def read(topic, payload):
         raise Refused("misplaced", "")
     if node and node_of(signer) != place["node"] or not node and operator_of(signer) != operator:
         raise Refused("misplaced", "")
+    state = b""
+    if kind == "head":
+        payload, state = cut_head(payload, r.at)
     if not verify(signer, payload[:64], payload[64:]):
         raise Refused("signature", "")
     m |= {"kind": kind, "operator": operator, "signer": signer.hex(), "hash": hashlib.sha256(payload[64 + r.at:]).digest()[:16].hex()}
     for name, value in (("network", network), ("topic", ban_topic), ("node", node_of(signer) if node else "")):
         if value:
             m[name] = value
+    r = Reader(payload[64 + r.at:])
     body(kind, r, m, place)
     r.end()
+    if state:
+        r = Reader(state)
+        entries = r.entries()
+        r.end()
+        if not entries:
+            raise Refused("format", "an empty state")
+        m["claims"] = claims(entries)
     return m
+
+
+def cut_head(payload, at):
+    """A head's payload without the state behind it, and the state."""
+    r = Reader(payload[64 + at:])
+    try:
+        body("head", r, {}, {"slot": None})
+    except Refused:
+        return payload, b""
+    end = 64 + at + r.at
+    if end > MAX_HEAD or len(payload) - end > MAX_STATE:
+        raise Refused("size", "")
+    return payload[:end], payload[end:]
 
 
 def body(kind, r, m, place):
