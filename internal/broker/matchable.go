@@ -15,7 +15,7 @@ type shape []func(string) bool
 
 var shapes = []shape{
 	{isOperators, isOperator, among(wire.KindCard, wire.KindTrust)},
-	{isOperators, isOperator, among(wire.KindDefinition), isTopic},
+	{isOperators, isOperator, among(wire.KindDefinition, wire.KindList), isTopic},
 	{isOperators, isOperator, among(wire.KindCard), among(wire.KindLive)},
 	{isTopic, isOperator, isNode, among(wire.KindHead, wire.KindManifest, wire.KindDispute, wire.KindLive)},
 	{isTopic, isOperator, isNode, among(wire.KindDelta, wire.KindSegment, wire.KindChunk), isSlot},

@@ -15,8 +15,8 @@ import (
 	"banmesh/internal/wire"
 )
 
-// A documentStore holds the newest trust list and topic definitions of each
-// operator that is read, and of our own. A document is never replaced by an
+// A documentStore holds the newest trust list, topic definitions and lists of
+// wallets of each operator that is read, and of our own. A document is never replaced by an
 // older one, whatever a broker serves. The session's lock is held over every
 // method but those that say otherwise.
 type documentStore struct {
@@ -30,6 +30,7 @@ type documentStore struct {
 	held map[wire.Name]*wire.Message
 	// Whose lists and definitions are wanted; our own always are.
 	trust, definitions map[ban.Operator]bool
+	lists              map[Following]bool
 	allowances         map[ban.Operator]*allowance
 	news               chan struct{} // capacity one: something has changed
 }
@@ -38,14 +39,15 @@ type documentStore struct {
 // MQTT topic.
 const bucketDocuments = "documents"
 
-// MaxDefinitions bounds the topic definitions that are kept of one operator.
+// MaxDefinitions bounds the topic definitions that are kept of one operator, and
+// its own lists.
 const MaxDefinitions = 64
 
 // newDocumentStore reads the documents that are held of a network.
 func newDocumentStore(o *Options, opener *opener) (*documentStore, error) {
 	d := &documentStore{
 		network: o.Network, own: o.Identity.Operator(), identity: o.Identity, store: o.Store, log: o.Log, opener: opener,
-		held: map[wire.Name]*wire.Message{}, trust: map[ban.Operator]bool{}, definitions: map[ban.Operator]bool{},
+		held: map[wire.Name]*wire.Message{}, trust: map[ban.Operator]bool{}, definitions: map[ban.Operator]bool{}, lists: map[Following]bool{},
 		allowances: map[ban.Operator]*allowance{}, news: make(chan struct{}, 1),
 	}
 	err := d.store.View(func(tx store.Tx) error {
@@ -87,6 +89,16 @@ type PublishedDefinition struct {
 	Text     string       `json:"text"`
 }
 
+// PublishedList is what an operator says about the wallets that it denies in a
+// topic. All of it is foreign.
+type PublishedList struct {
+	Operator ban.Operator
+	Topic    ban.Topic
+	Number   uint64
+	Issued   time.Time
+	*wire.List
+}
+
 func setOf(list []ban.Operator) map[ban.Operator]bool {
 	out := make(map[ban.Operator]bool, len(list))
 	for _, o := range list {
@@ -120,19 +132,35 @@ func (d *documentStore) published() (out []PublishedDefinition) {
 	return out
 }
 
+// walletLists gives the lists that are read, without those that were withdrawn,
+// sorted by topic and operator.
+func (d *documentStore) walletLists() (out []PublishedList) {
+	for n, m := range d.held {
+		if l, ok := m.Body.(*wire.List); ok && d.lists[Following{n.Topic, n.Operator}] && !l.Withdrawn() {
+			out = append(out, PublishedList{n.Operator, n.Topic, m.Header.Number, m.Header.Issued, l})
+		}
+	}
+	slices.SortFunc(out, func(a, b PublishedList) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), slices.Compare(a.Operator[:], b.Operator[:]))
+	})
+	return out
+}
+
 // reads says whether a document of this name is wanted.
 func (d *documentStore) reads(n wire.Name) bool {
 	if n.Operator == d.own {
 		return true
 	}
-	if n.Kind == wire.KindTrust {
+	switch n.Kind {
+	case wire.KindTrust:
 		return d.trust[n.Operator]
+	case wire.KindList:
+		return d.lists[Following{n.Topic, n.Operator}]
 	}
 	return d.definitions[n.Operator]
 }
 
-// hear takes a trust list or topic definition if it is newer than the one at
-// hand.
+// hear takes a document if it is newer than the one at hand.
 func (d *documentStore) hear(n wire.Name, p packet, fx *effects) {
 	counts := d.opener.counts
 	if !d.reads(n) {
@@ -164,7 +192,7 @@ func (d *documentStore) hear(n wire.Name, p packet, fx *effects) {
 		if m.Hash != old.Hash {
 			d.log.Error("operator_signed_two_documents", "document", n, "number", m.Header.Number)
 		}
-	case old == nil && n.Kind == wire.KindDefinition && d.count(n.Operator) >= MaxDefinitions:
+	case old == nil && n.Kind.HasTopic() && d.count(n.Operator, n.Kind) >= MaxDefinitions:
 		counts.refuse(refusedSize)
 	default:
 		d.held[n] = m
@@ -174,10 +202,10 @@ func (d *documentStore) hear(n wire.Name, p packet, fx *effects) {
 	}
 }
 
-// count gives how many topic definitions are held of an operator.
-func (d *documentStore) count(o ban.Operator) (count int) {
+// count gives how many documents of a kind are held of an operator.
+func (d *documentStore) count(o ban.Operator, k wire.Kind) (count int) {
 	for n := range d.held {
-		if n.Operator == o && n.Kind == wire.KindDefinition {
+		if n.Operator == o && n.Kind == k {
 			count++
 		}
 	}
@@ -241,17 +269,23 @@ func (d *documentStore) outgoing() (out []outgoing) {
 func (d *documentStore) listen(base listening) {
 	own := wire.Name{Network: d.network, Kind: wire.KindTrust, Operator: d.own}
 	base.always(own.String(), 1)
-	base.always(definitionsFilter(own), MaxDefinitions/4)
+	base.always(everyTopic(own, wire.KindDefinition), MaxDefinitions/4)
+	base.always(everyTopic(own, wire.KindList), MaxDefinitions/4)
 	for o := range d.trust {
 		base.always(wire.Name{Network: d.network, Kind: wire.KindTrust, Operator: o}.String(), 1)
 	}
 	for o := range d.definitions {
-		base.always(definitionsFilter(wire.Name{Network: d.network, Operator: o}), MaxDefinitions/4)
+		base.always(everyTopic(wire.Name{Network: d.network, Operator: o}, wire.KindDefinition), MaxDefinitions/4)
+	}
+	for f := range d.lists {
+		if f.Operator != d.own {
+			base.always(wire.Name{Network: d.network, Kind: wire.KindList, Topic: f.Topic, Operator: f.Operator}.String(), 1)
+		}
 	}
 }
 
-// definitionsFilter is the filter for all topic definitions of an operator.
-func definitionsFilter(n wire.Name) string {
-	n.Kind, n.Topic = wire.KindDefinition, "x"
+// everyTopic is the filter for all documents of a kind of an operator.
+func everyTopic(n wire.Name, k wire.Kind) string {
+	n.Kind, n.Topic = k, "x"
 	return strings.TrimSuffix(n.String(), "x") + "+"
 }

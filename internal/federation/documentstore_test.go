@@ -112,6 +112,45 @@ func TestATopicDefinitionIsPublishedAndWithdrawn(t *testing.T) {
 	}
 }
 
+func TestAListOfWalletsReachesWhoReadsItsTopic(t *testing.T) {
+	t.Parallel()
+	eachBroker(t, func(t *testing.T, b *testBroker) {
+		alice, bob := newNode(t, "alice", b.url), newNode(t, "bob", b.url)
+		o := alice.id.Operator()
+		at := time.Now()
+		publish := func(topic ban.Topic, l wire.List) {
+			t.Helper()
+			if _, err := alice.office().PublishList("testnet", topic, at, l); err != nil {
+				t.Fatal(err)
+			}
+			alice.s.Refresh()
+		}
+		w := [20]byte{7}
+		publish("gateway-spam", wire.List{Name: "spam"})
+		publish("gateway-payment", wire.List{Name: "unpaid", Contact: "appeals@example.org", Entries: []wire.Listed{{Wallet: w, Note: "case 7"}}})
+		bob.s.ReadLists([]Following{{"gateway-payment", o}})
+		alice.run()
+		bob.run()
+		await(t, "the list", func() bool { return len(bob.s.Lists()) == 1 })
+		l := bob.s.Lists()[0]
+		if e, ok := l.Find(w); !ok || e.Note != "case 7" || l.Contact != "appeals@example.org" || l.Operator != o || l.Topic != "gateway-payment" {
+			t.Errorf("the list is %+v", l)
+		}
+		if _, ok := l.Find([20]byte{8}); ok {
+			t.Error("a wallet is found that the list does not name")
+		}
+		bob.stop()
+		bob.open()
+		bob.s.ReadLists([]Following{{"gateway-payment", o}})
+		if len(bob.s.Lists()) != 1 {
+			t.Error("the list is lost with a restart")
+		}
+		bob.run()
+		publish("gateway-payment", wire.List{})
+		await(t, "the withdrawal", func() bool { return len(bob.s.Lists()) == 0 })
+	})
+}
+
 func TestADocumentIsRefusedThatIsOldMisplacedDamagedOrUnwanted(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, "bob")

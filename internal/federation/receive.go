@@ -53,7 +53,7 @@ func (s *Session) route(p packet) {
 	switch {
 	case n.Kind == wire.KindCard:
 		s.onCard(n, p)
-	case n.Kind == wire.KindTrust || n.Kind == wire.KindDefinition:
+	case n.Kind.IsDocument():
 		s.documents.hear(n, p, &s.fx)
 	case !n.OfNode():
 		s.counts.refuse(refusedUnknown)

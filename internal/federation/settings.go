@@ -116,6 +116,26 @@ func (s *Session) ReadDocuments(trust, definitions []ban.Operator) {
 	s.changed()
 }
 
+// ReadLists sets whose lists of wallets are read, in which topics: the whole
+// desired set.
+func (s *Session) ReadLists(lists []Following) {
+	s.mu.Lock()
+	clear(s.documents.lists)
+	for _, f := range lists {
+		s.documents.lists[f] = true
+	}
+	s.mu.Unlock()
+	s.changed()
+}
+
+// Lists gives the lists of wallets that are read, without those that were
+// withdrawn, sorted by topic and operator.
+func (s *Session) Lists() []PublishedList {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.documents.walletLists()
+}
+
 // News is told when a document that is read has changed.
 func (s *Session) News() <-chan struct{} { return s.documents.news }
 

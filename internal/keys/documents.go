@@ -119,6 +119,25 @@ func (o *Store) PublishDefinition(network string, topic ban.Topic, now time.Time
 	return o.kept(raw, err)
 }
 
+// PublishList signs the operator's next list of a topic for a network; one
+// without a name and entries withdraws it.
+func (o *Store) PublishList(network string, topic ban.Topic, now time.Time, list wire.List) ([]byte, error) {
+	n := wire.Name{Network: network, Kind: wire.KindList, Topic: topic, Operator: o.Operator()}
+	raw, err := wire.SignList(o.root, network, topic, o.nextNumber(n, now), now, list)
+	return o.kept(raw, err)
+}
+
+// PublishedList gives the list of a topic that lies beside the keys in a
+// directory, nil for none.
+func PublishedList(dir, network string, topic ban.Topic) *wire.List {
+	m, err := readDocument(documentPath(dir, wire.Name{Network: network, Kind: wire.KindList, Topic: topic}))
+	if err != nil {
+		return nil
+	}
+	l, _ := m.Body.(*wire.List)
+	return l
+}
+
 func (o *Store) kept(raw []byte, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err

@@ -73,6 +73,14 @@ func testMessages(tb testing.TB) map[Name][]byte {
 		tb.Fatal(err)
 	}
 	out[Name{Network: "livepeer", Kind: KindDefinition, Topic: "spam", Operator: f.Operator}] = b
+	b, err = SignList(root, "livepeer", "gateway-payment", 2, testTime, List{
+		Name: "unpaid work", Contact: "appeals@example.org", Criteria: "https://example.org/criteria",
+		Entries: []Listed{{Wallet: [20]byte{9}}, {Wallet: [20]byte{1}, Note: "tickets without funds", Evidence: "https://example.org/case/7"}},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out[Name{Network: "livepeer", Kind: KindList, Topic: "gateway-payment", Operator: f.Operator}] = b
 	return out
 }
 

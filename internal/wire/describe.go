@@ -49,6 +49,7 @@ type Description struct {
 	Nodes       []DescribedNode       `json:"nodes,omitempty"`
 	Revoked     []DescribedNode       `json:"revoked,omitempty"`
 	Trusted     []DescribedTrust      `json:"trusted,omitempty"`
+	Listed      []DescribedListed     `json:"listed,omitempty"`
 	Text        string                `json:"text,omitempty"`
 	Invitation  *DescribedInvitation  `json:"invitation,omitempty"`
 }
@@ -148,6 +149,8 @@ func (m *Message) Describe() Description {
 		d.trust(b.Operators)
 	case *Definition:
 		d.Text = b.Text
+	case *List:
+		d.Name, d.Contact, d.Criteria, d.Listed = b.Name, b.Contact, b.Criteria, b.described()
 	case *Invitation:
 		d.trust(b.Trusted)
 		d.Invitation = &DescribedInvitation{b.Note, b.Expires.Unix(), b.Brokers, b.Topics}

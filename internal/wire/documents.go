@@ -102,13 +102,13 @@ func signDocument(root ed25519.PrivateKey, h Header, body Body) ([]byte, error) 
 	return out, nil
 }
 
-// OpenDocument reads a trust list or topic definition wherever it was found.
+// OpenDocument reads a document of an operator wherever it was found.
 func OpenDocument(raw []byte) (*Message, error) {
 	h, err := Peek(raw)
 	if err != nil {
 		return nil, err
 	}
-	if h.Kind != KindTrust && h.Kind != KindDefinition {
+	if !h.Kind.IsDocument() {
 		return nil, fmt.Errorf("%w: it is a %v", ErrMisplaced, h.Kind)
 	}
 	return Open(Name{Network: h.Network, Kind: h.Kind, Topic: h.Topic, Operator: h.Operator}, raw)

@@ -162,6 +162,8 @@ func maxPayload(k Kind) int {
 		return MaxLivePayload + MaxState
 	case KindCard:
 		return MaxCard
+	case KindList:
+		return MaxSent
 	}
 	return MaxPayload
 }

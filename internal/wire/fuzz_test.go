@@ -51,6 +51,7 @@ func FuzzCard(f *testing.F)       { fuzzBody(f, KindCard) }
 func FuzzTrust(f *testing.F)      { fuzzBody(f, KindTrust) }
 func FuzzInvitation(f *testing.F) { fuzzBody(f, KindInvitation) }
 func FuzzDispute(f *testing.F)    { fuzzBody(f, KindDispute) }
+func FuzzList(f *testing.F)       { fuzzBody(f, KindList) }
 func FuzzDefinition(f *testing.F) { fuzzBody(f, KindDefinition) }
 
 func FuzzEnvelope(f *testing.F) {

@@ -68,6 +68,10 @@ const (
 	MaxTrusted = 1024
 	// MaxDefinition bounds a published topic definition.
 	MaxDefinition = 32 << 10
+	// MaxListed bounds the wallets of a published list, MaxNote each text about
+	// one; the list as a whole has at most MaxSent bytes.
+	MaxListed = 1024
+	MaxNote   = 300
 	// MaxLoginLife is the longest life of a login proof: longer than clocks
 	// are apart, too short to be worth stealing.
 	MaxLoginLife = 20 * time.Minute

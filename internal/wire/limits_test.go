@@ -72,6 +72,18 @@ var edges = map[string]struct {
 		raw, err := SignDefinition(testKey("root"), "testnet", "sshd", 1, testTime, strings.Repeat("x", n))
 		return openDocument(KindDefinition, "sshd", raw, err)
 	}},
+	"MaxListed": {MaxListed, func(n int) error {
+		var list List
+		for i := range n {
+			list.Entries = append(list.Entries, Listed{Wallet: [20]byte{byte(i >> 8), byte(i)}})
+		}
+		raw, err := SignList(testKey("root"), "testnet", "wallets", 1, testTime, list)
+		return openDocument(KindList, "wallets", raw, err)
+	}},
+	"MaxNote": {MaxNote, func(n int) error {
+		raw, err := SignList(testKey("root"), "testnet", "wallets", 1, testTime, List{Entries: []Listed{{Note: strings.Repeat("x", n)}}})
+		return openDocument(KindList, "wallets", raw, err)
+	}},
 	"MaxAhead": {int(MaxAhead / time.Second), func(n int) error {
 		if (Header{Issued: testTime.Add(time.Duration(n) * time.Second)}).Ahead(testTime) {
 			return ErrFuture

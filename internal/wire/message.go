@@ -17,7 +17,7 @@ type Message struct {
 	Name   Name
 	Header Header
 	// Body is one of [Head], [Delta], [Segment], [Chunk], [Manifest],
-	// [Dispute], [Card], [Trust] and [Definition].
+	// [Dispute], [Card], [Trust], [Definition] and [List].
 	Body Body
 	// Hash is the hash of the encoded body, by which heads and manifests name
 	// pieces.
@@ -112,6 +112,8 @@ func decodeBody(h Header, text []byte) (Body, error) {
 		body = decodeTrust(d)
 	case KindDefinition:
 		body = decodeDefinition(d)
+	case KindList:
+		body = decodeList(d)
 	case KindInvitation:
 		body = decodeInvitation(d)
 	default:

@@ -25,11 +25,12 @@ const (
 	KindDefinition Kind = 9  // a topic definition that an operator publishes
 	KindInvitation Kind = 10 // how to join a network; never on MQTT
 	KindLive       Kind = 11 // only of names: copies of a node's heads, deltas and disputes, or of an operator's cards, that no broker keeps
+	KindList       Kind = 12 // what an operator says about the wallets that it denies in a topic
 )
 
 var kindNames = [...]string{
 	KindHead: "head", KindDelta: "delta", KindSegment: "segment", KindChunk: "chunk", KindManifest: "manifest",
-	KindDispute: "dispute", KindCard: "card", KindTrust: "trust", KindDefinition: "topics", KindInvitation: "invitation", KindLive: "live",
+	KindDispute: "dispute", KindCard: "card", KindTrust: "trust", KindDefinition: "topics", KindInvitation: "invitation", KindLive: "live", KindList: "list",
 }
 
 // String gives the word that stands for the kind in MQTT topics.
@@ -43,6 +44,14 @@ func (k Kind) String() string {
 // OfNode says whether messages of the kind belong to a feed and are signed by
 // a node's key; the others are signed by an operator's root key.
 func (k Kind) OfNode() bool { return k >= KindHead && k <= KindDispute }
+
+// HasTopic says whether an operator signs one document of the kind for each
+// topic, which the MQTT topic then ends in.
+func (k Kind) HasTopic() bool { return k == KindDefinition || k == KindList }
+
+// IsDocument says whether messages of the kind are documents of an operator that
+// replace each other by their number.
+func (k Kind) IsDocument() bool { return k == KindTrust || k == KindDefinition || k == KindList }
 
 // HasSlot says whether the MQTT topic of the kind ends in a slot.
 func (k Kind) HasSlot() bool { return k == KindDelta || k == KindSegment || k == KindChunk }
@@ -140,7 +149,7 @@ func (n Name) String() string {
 			return b.String()
 		}
 		b.WriteString(n.Kind.String())
-		if n.Kind == KindDefinition {
+		if n.Kind.HasTopic() {
 			b.WriteByte('/')
 			b.WriteString(string(n.Topic))
 		}
@@ -242,8 +251,11 @@ func parseOperatorName(n Name, l []string) (_ Name, err error) {
 	case len(l) == 3 && l[1] == KindDefinition.String():
 		n.Kind = KindDefinition
 		n.Topic, err = ban.ParseTopic(l[2])
+	case len(l) == 3 && l[1] == KindList.String():
+		n.Kind = KindList
+		n.Topic, err = ban.ParseTopic(l[2])
 	default:
-		err = errors.New("an operator publishes a card, a trust list and topics")
+		err = errors.New("an operator publishes a card, a trust list, topics and lists")
 	}
 	return n, err
 }

@@ -26,7 +26,7 @@ MAX_CARD = 32 << 10
 MAX_CLAIMS = 32 << 10
 MAX_SLOT = 8191
 NODE_KINDS = ("head", "delta", "segment", "chunk", "manifest", "dispute")
-KINDS = ("", *NODE_KINDS, "card", "trust", "topics", "invitation")
+KINDS = ("", *NODE_KINDS, "card", "trust", "topics", "invitation", "live", "list")
 BASES = ("weak", "strong", "handed-over", "decided")
 REASONS = ("ended", "mistake", "appeal")
 WIDTHS = {1: 4, 2: 16, 3: 8, 4: 5, 5: 17, 6: 20}
@@ -378,6 +378,10 @@ def body(kind, r, m, place):
         put("trusted", trusted(r))
     elif kind == "topics":
         put("text", r.line(MAX_CARD))
+    elif kind == "list":
+        for name, most in (("name", 64), ("contact", 300), ("criteria", 300)):
+            put(name, r.line(most))
+        put("listed", listed(r))
     if m.get("slot", place["slot"]) != place["slot"]:
         raise Refused("misplaced", "another slot")
 
@@ -392,6 +396,22 @@ def trusted(r):
         one, last = {"operator": base32(operator), "weight": weight & 0x7F, "name": name}, operator
         if weight & 0x80:
             one["follows"] = True
+        out.append(one)
+    return out
+
+
+def listed(r):
+    """Reads the wallets of a list."""
+    out, last = [], b""
+    for _ in range(r.uvarint(1024)):
+        wallet = r.take(20)
+        if wallet <= last:
+            raise Refused("format", "wallets out of order")
+        one, last = {"wallet": "0x" + wallet.hex()}, wallet
+        for name in ("note", "evidence"):
+            text = r.line(300)
+            if text:
+                one[name] = text
         out.append(one)
     return out
 
