@@ -295,7 +295,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	}
 	a.honeyports.report = a.detection.Report
 	a.gate = newGateList(gateOptions{
-		settings: a.current, table: a.table, config: a.o.ConfigDir,
+		settings: a.current, table: a.table, config: a.o.ConfigDir, lists: a.sharing.Lists, explain: a.ledger.Explain,
 		state: a.o.StateDir, now: a.now, log: a.log.With(slog.String("part", "gate")),
 	})
 	if a.bouncers, err = newBouncers(a.current, a.table, a.enforcer.mainOperator, a.o.StateDir, a.now, a.log); err != nil {

@@ -21,7 +21,9 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/export"
+	"banmesh/internal/federation"
 	"banmesh/internal/gate"
+	"banmesh/internal/ledger"
 	"banmesh/internal/settings"
 	"banmesh/internal/wallet"
 	"banmesh/internal/wallet/signedlist"
@@ -57,6 +59,8 @@ type gateList struct {
 type gateOptions struct {
 	settings func() *settings.Settings
 	table    *export.Table
+	lists    func() []federation.PublishedList
+	explain  func(ban.Target) ledger.Explanation
 	config   string // directory
 	state    string
 	now      func() time.Time
@@ -174,14 +178,14 @@ func (g *gateList) write(file string, h gate.Header) error {
 		// A contact less is no reason to deny by an older list.
 		g.o.log.Warn("lists of wallets not read in full", slog.Any("error", err))
 	}
-	said := signedlist.NewIndex(lists)
+	said, published := signedlist.NewIndex(lists), g.o.lists()
 	var entries []gate.Entry
 	for _, e := range g.o.table.Wallets() {
 		if e.Topic == wallet.OrchestratorTopic {
 			continue // whom gateways do not use is no gateway
 		}
 		w, _ := e.Target.Wallet()
-		entries = append(entries, gate.Entry{Wallet: w, Until: e.Until, Reason: gate.Reason{Topic: string(e.Topic), Class: e.Class.String(), Contact: said.Contact(e.Topic, w)}})
+		entries = append(entries, gate.Entry{Wallet: w, Until: e.Until, Reason: gate.Reason{Topic: string(e.Topic), Class: e.Class.String(), Contact: g.contact(said, published, e, w)}})
 	}
 	h.Written = g.o.now().UTC()
 	b, err := gate.Encode(h, entries)
@@ -198,6 +202,34 @@ func (g *gateList) write(file string, h gate.Header) error {
 	g.header, g.sum, g.from = h, l.Sum(), from
 	g.written, err = gate.Look(file)
 	return err
+}
+
+// contact gives where a denied wallet may object: as the list says that names it,
+// an imported one, one that an operator publishes whose claim counts, or our own.
+func (g *gateList) contact(said *signedlist.Index, published []federation.PublishedList, e export.Entry, w [20]byte) string {
+	if c := said.Contact(e.Topic, w); c != "" {
+		return c
+	}
+	for _, l := range published {
+		if l.Topic != e.Topic || l.Contact == "" {
+			continue
+		}
+		if _, named := l.Find(w); named && g.counts(e, l.Operator) {
+			return l.Contact
+		}
+	}
+	return ""
+}
+
+// counts says whether an operator's claim is one of those that deny a wallet: of
+// others nothing is told to the denied.
+func (g *gateList) counts(e export.Entry, o ban.Operator) bool {
+	for _, s := range g.o.explain(e.Target).Standings {
+		if s.Topic == e.Topic && slices.ContainsFunc(s.Claims, func(c ledger.Claimed) bool { return c.Feed.Operator == o && c.Counts() }) {
+			return true
+		}
+	}
+	return false
 }
 
 // status asks the gate how it is; false where none is kept.

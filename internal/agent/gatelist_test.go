@@ -12,6 +12,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/export"
+	"banmesh/internal/federation"
 	"banmesh/internal/gate"
 	"banmesh/internal/settings"
 )
@@ -36,7 +37,7 @@ func TestADenialDuringTheFirstWriteReachesTheGate(t *testing.T) {
 		table.Apply([]export.Entry{{Target: target, Topic: "broadcaster-addresses", Until: time.Now().Add(time.Hour)}}, nil)
 	})
 	g := newGateList(gateOptions{
-		settings: func() *settings.Settings { return s }, table: table, config: dir, state: dir, log: slog.New(slog.DiscardHandler),
+		settings: func() *settings.Settings { return s }, table: table, config: dir, state: dir, lists: func() []federation.PublishedList { return nil }, log: slog.New(slog.DiscardHandler),
 		now: func() time.Time { during(); return time.Now() },
 	})
 	ctx, cancel := context.WithCancel(t.Context())

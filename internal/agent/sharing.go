@@ -174,16 +174,20 @@ func (s *sharing) wrong() error {
 // follow tells the session whom the policy listens to, this operator's other
 // nodes among them.
 func (s *sharing) follow(next *settings.Settings) {
-	var list []federation.Following
+	var list, wallets []federation.Following
 	for _, t := range next.Topics() {
 		if !t.Subscribe {
 			continue
 		}
 		for _, o := range next.Policy().As(s.Operator()).Operators(t.Topic) {
 			list = append(list, federation.Following{Topic: t.Topic, Operator: o})
+			if t.Definition.Target == "wallet" {
+				wallets = append(wallets, federation.Following{Topic: t.Topic, Operator: o})
+			}
 		}
 	}
 	s.session.Follow(list)
+	s.session.ReadLists(wallets)
 	if b := s.embedded(); b != nil {
 		b.SetOperators(s.acquainted(next))
 	}
@@ -296,6 +300,9 @@ func (s *sharing) TrustLists() []federation.TrustList { return s.session.TrustLi
 
 // Definitions implements [api.Sharing].
 func (s *sharing) Definitions() []federation.PublishedDefinition { return s.session.Definitions() }
+
+// Lists implements [api.Sharing].
+func (s *sharing) Lists() []federation.PublishedList { return s.session.Lists() }
 
 // Card implements [api.Sharing].
 func (s *sharing) Card(o ban.Operator) string {

@@ -47,8 +47,11 @@ func (s *sharing) takeNews(ctx context.Context) error {
 	}
 }
 
-// retrust compiles the policy again where the trust lists have changed.
+// retrust takes over documents that have changed: it compiles the policy again
+// where trust lists have, and has the gate's list written with the contacts of
+// the lists of wallets.
 func (a *agent) retrust(ctx context.Context) error {
+	a.gate.forget()
 	a.reloads.Lock()
 	defer a.reloads.Unlock()
 	before := a.current()

@@ -119,6 +119,8 @@ type Claimed struct {
 	WhyNot   string    `json:"why_not,omitempty"`
 	Doubt    string    `json:"doubt,omitempty"`
 	Evidence *Evidence `json:"evidence,omitempty"`
+	// Listed is what the claim's operator publishes about the wallet.
+	Listed *Listed `json:"listed,omitempty"`
 }
 
 // Evidence is why this node banned a target. It is for people and never leaves

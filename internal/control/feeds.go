@@ -36,6 +36,7 @@ type Feed struct {
 type Documents struct {
 	Trust       []TrustList  `json:"trust"`
 	Definitions []Definition `json:"definitions"`
+	Lists       []WalletList `json:"lists"`
 }
 
 // A TrustList is an operator's published list of whom it trusts.

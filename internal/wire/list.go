@@ -66,7 +66,9 @@ func decodeList(d *Decoder) *List {
 }
 
 // Withdrawn says whether the list says nothing any more.
-func (l *List) Withdrawn() bool { return l.Name == "" && l.Contact == "" && l.Criteria == "" && len(l.Entries) == 0 }
+func (l *List) Withdrawn() bool {
+	return l.Name == "" && l.Contact == "" && l.Criteria == "" && len(l.Entries) == 0
+}
 
 // Find gives the entry of a wallet.
 func (l *List) Find(wallet [20]byte) (Listed, bool) {

@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
 		"internal/ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall",
-		"internal/guests", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/span", "internal/wire",
+		"internal/guests", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",

@@ -36,7 +36,7 @@ var denyReasons = []string{"manual", "payment", "spam", "flood", "exploit", "con
 
 func newDenylistCommand(p *paths) *cobra.Command {
 	c := group("denylist", "Deny Ethereum wallets (Livepeer gateways, also called broadcasters), by hand",
-		newDenyAddCommand(p), newDenyListCommand(p), newDenyRenewCommand(p), newDenyRemoveCommand(p), newDenyDescribeCommand(p), newDenyImportCommand(p), newDenyExportCommand(p))
+		newDenyAddCommand(p), newDenyListCommand(p), newDenyRenewCommand(p), newDenyRemoveCommand(p), newDenyDescribeCommand(p), newDenyPublishCommand(p), newDenyImportCommand(p), newDenyExportCommand(p))
 	c.Long = `Deny Ethereum wallets, by hand. A wallet is never denied by a log line. The wallet gate refuses what is
 denied here or by operators whose wallet topics you accept; what you deny is shared only if you publish
 the topic, with its class of reason and its end and nothing else. Categories are topics: gateway-payment,
@@ -144,11 +144,14 @@ denies nobody. Names (ENS) are refused: what they mean can change after you sign
 				}
 				fmt.Fprintf(c.OutOrStdout(), "denied %s in %s until %s\n", walletText(b.Target), b.Topic, clock(b.Until))
 			}
-			return p.describeWallets(c, f.topic, d, targets)
+			if err := p.describeWallets(c, f.topic, d, targets); err != nil {
+				return err
+			}
+			return p.republish(c, f.topic)
 		},
 	}
 	f.register(c)
-	c.Flags().StringVar(&d.Note, "note", "", "why, in a line; kept here and in signed lists, not in the feed")
+	c.Flags().StringVar(&d.Note, "note", "", "why, in a line; kept here, in signed lists and in what `denylist publish` publishes")
 	c.Flags().StringVar(&d.Evidence, "evidence", "", "where the evidence is: an http(s) address, or sha256: and the file's hash")
 	return c
 }
@@ -188,14 +191,22 @@ func newDenyListCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			published, err := p.publishedLists(c.Context())
+			if err != nil {
+				return err
+			}
 			if asJSON {
-				return cli.JSON(c.OutOrStdout(), list)
+				out := make([]denial, 0, len(list))
+				for _, b := range list {
+					out = append(out, denial{b, saidOf(published, b)})
+				}
+				return cli.JSON(c.OutOrStdout(), out)
 			}
 			if len(list) == 0 {
 				fmt.Fprintf(c.OutOrStdout(), "no wallet is denied in %s\n", topic)
 				return nil
 			}
-			return p.printDenied(c, list)
+			return p.printDenied(c, list, published)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -205,7 +216,7 @@ func newDenyListCommand(p *paths) *cobra.Command {
 
 // printDenied prints a row a wallet, below it its note and evidence, and which of
 // the own entries end soon.
-func (p *paths) printDenied(c *cobra.Command, list []control.Ban) error {
+func (p *paths) printDenied(c *cobra.Command, list []control.Ban, published []control.WalletList) error {
 	kept, err := signedlist.ReadFolder(p.config)
 	if err != nil {
 		fmt.Fprintf(c.ErrOrStderr(), "agent: warning: %s\n", cli.Printable(err.Error()))
@@ -225,6 +236,9 @@ func (p *paths) printDenied(c *cobra.Command, list []control.Ban) error {
 		w, _ := b.Target.Wallet()
 		if d := said.Details(b.Topic, w); d != (signedlist.Details{}) {
 			fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", walletText(b.Target), cli.Printable(strings.TrimSpace(d.Note+" "+d.Evidence)))
+		}
+		for _, l := range saidOf(published, b) {
+			fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", walletText(b.Target), cli.Printable(listedLine(l)))
 		}
 	}
 	if soon > 0 {
@@ -256,7 +270,10 @@ peers' entries do not count here for 7 days or as long as --for says.
 			if err != nil {
 				return err
 			}
-			return p.admit(c, request, targets)
+			if err := p.admit(c, request, targets); err != nil {
+				return err
+			}
+			return p.republish(c, topic)
 		},
 	}
 	c.Flags().StringVar(&topic, "topic", denyTopic, "the topic")
@@ -350,7 +367,10 @@ list of kind allow-gateways keeps its wallets from being denied here, by anybody
 				fmt.Fprintf(c.OutOrStdout(), "%s could be denied in %s; nothing was done\n", plural(len(entries), "wallet"), request.Topic)
 				return nil
 			}
-			return p.deny(c, request, entries)
+			if err := p.deny(c, request, entries); err != nil {
+				return err
+			}
+			return p.republish(c, f.topic)
 		},
 	}
 	f.register(c)

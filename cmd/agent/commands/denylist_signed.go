@@ -34,11 +34,11 @@ func newDenyDescribeCommand(p *paths) *cobra.Command {
 		Example: "  agent denylist describe --topic gateway-payment --list 'Unpaid work' --contact appeals@example.org",
 		Long: `Say what your list in a topic is called, by which criteria it is made, and where the denied may object. The wallet
 gate tells the contact to those it refuses, and ` + "`agent denylist export --signed`" + ` writes all of it into the list. Peers that
-follow the feed learn none of it.
+follow the feed learn of it once ` + "`agent denylist publish`" + ` has published it.
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.editOwn(c, topic, func(o *signedlist.Own) {
+			err := p.editOwn(c, topic, func(o *signedlist.Own) {
 				for _, x := range []struct {
 					flag  string
 					to    *string
@@ -50,6 +50,10 @@ follow the feed learn none of it.
 				}
 				fmt.Fprintf(c.OutOrStdout(), "list %q in %s; to object: %s\n", o.Name, topic, cmp.Or(o.Contact, "nobody is named"))
 			})
+			if err != nil {
+				return err
+			}
+			return p.republish(c, topic)
 		},
 	}
 	c.Flags().StringVar(&topic, "topic", denyTopic, "the topic")
@@ -125,9 +129,9 @@ next edition.
 			if err != nil {
 				return err
 			}
-			own := map[ban.Target]control.Ban{}
+			own, imported := map[ban.Target]control.Ban{}, p.imported()
 			for _, b := range list {
-				if slices.Contains(b.Origin, "here") && !p.imported(b) {
+				if slices.Contains(b.Origin, "here") && !imported(b) {
 					own[b.Target] = b
 				}
 			}
@@ -137,7 +141,10 @@ next edition.
 				}
 				slices.SortFunc(targets, ban.Target.Compare)
 			}
-			return p.renew(c, request, targets, own)
+			if err := p.renew(c, request, targets, own); err != nil {
+				return err
+			}
+			return p.republish(c, topic)
 		},
 	}
 	c.Flags().StringVar(&topic, "topic", denyTopic, "the topic")
@@ -167,15 +174,20 @@ func (p *paths) renew(c *cobra.Command, request control.BanRequest, targets []ba
 	return nil
 }
 
-// imported says whether an imported list has a denial.
-func (p *paths) imported(b control.Ban) bool {
+// imported gives a function that says whether an imported list has a denial.
+func (p *paths) imported() func(control.Ban) bool {
 	k, _ := signedlist.ReadFolder(p.config) // a damaged list renews nothing
+	type listed struct {
+		topic  ban.Topic
+		wallet string
+	}
+	all := map[listed]bool{}
 	for _, l := range k.Lists {
-		if l.Topic == b.Topic && slices.ContainsFunc(l.Entries, func(e signedlist.Entry) bool { return e.Address == walletText(b.Target) }) {
-			return true
+		for _, e := range l.Entries {
+			all[listed{l.Topic, e.Address}] = true
 		}
 	}
-	return false
+	return func(b control.Ban) bool { return all[listed{b.Topic, walletText(b.Target)}] }
 }
 
 // signFlags are the flags of a signed export.
@@ -217,8 +229,9 @@ func (f *signFlags) sign(c *cobra.Command, p *paths, topic ban.Topic, list []con
 			l.Kind = signedlist.DenyOrchestrators
 		}
 	}
+	imported := p.imported()
 	for _, b := range list {
-		if !slices.Contains(b.Origin, "here") || p.imported(b) {
+		if !slices.Contains(b.Origin, "here") || imported(b) {
 			continue // others' words are theirs to sign
 		}
 		text := walletText(b.Target)

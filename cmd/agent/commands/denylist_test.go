@@ -66,6 +66,7 @@ func (s *denyServer) handler() http.Handler {
 		}
 		return list, nil
 	}))
+	mux.HandleFunc("GET /v1/documents", control.Handle(func(*http.Request) (any, error) { return control.Documents{}, nil }))
 	mux.HandleFunc("POST /v1/unban", control.Handle(func(r *http.Request) (any, error) {
 		var q control.UnbanRequest
 		if err := control.Decode(r, &q); err != nil {

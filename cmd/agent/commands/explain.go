@@ -41,6 +41,7 @@ disk. The log line is shown for this node's own bans only; it never leaves the n
 			if err != nil {
 				return err
 			}
+			p.addOwnNotes(&e)
 			if asJSON {
 				return cli.JSON(c.OutOrStdout(), e)
 			}
@@ -113,6 +114,9 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 			fmt.Fprintf(w, "  claim  %s\n", cli.Wrap(w, 9, "         ", cli.Printable(claimLine(c, now))))
 			if c.Evidence != nil && c.Evidence.Sample != "" {
 				fmt.Fprintf(w, "         %s\n", cli.Printable(strings.TrimSpace(c.Evidence.Sample)))
+			}
+			if c.Listed != nil {
+				fmt.Fprintf(w, "         %s\n", cli.Wrap(w, 9, "         ", cli.Printable(listedLine(*c.Listed))))
 			}
 		}
 		for _, l := range s.Lifts {

@@ -35,7 +35,7 @@ var answers = map[string]any{
 	"agent ban":               control.Ban{},
 	"agent bans":              []control.Ban{},
 	"agent bouncers":          []control.Bouncer{},
-	"agent denylist list":     []control.Ban{},
+	"agent denylist list":     []denial{},
 	"agent doctor":            []finding{},
 	"agent explain":           control.Explanation{},
 	"agent explain-line":      []detect.Explanation{},

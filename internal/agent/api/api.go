@@ -103,6 +103,7 @@ type Sharing interface {
 	Release(ban.Operator) (int, error)
 	TrustLists() []federation.TrustList
 	Definitions() []federation.PublishedDefinition
+	Lists() []federation.PublishedList
 	// Card gives the newest card of an operator as text, "" for none.
 	Card(ban.Operator) string
 	// Dispute publishes the unbans that others should know of.

@@ -16,6 +16,7 @@ func (s *Server) explain(r *http.Request) (any, error) {
 		return nil, control.Refuse(control.CodeBad, "", "%v", err)
 	}
 	x := Explanation(s.o.Ledger.Explain(target), s.o.Settings().NameOf)
+	s.addListed(&x)
 	x.Guest, _ = s.o.Guest(target)
 	x.Held = s.o.Held(target)
 	x.Shielded = s.o.Shielded(target)
@@ -45,6 +46,7 @@ func (s *Server) documents(*http.Request) (any, error) {
 	return control.Documents{
 		Trust:       each(s.o.Sharing.TrustLists(), trustList),
 		Definitions: each(s.o.Sharing.Definitions(), func(d federation.PublishedDefinition) control.Definition { return control.Definition(d) }),
+		Lists:       each(s.o.Sharing.Lists(), s.walletList),
 	}, nil
 }
 
