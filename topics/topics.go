@@ -51,12 +51,22 @@ type Definition struct {
 // topic's ports, if anybody does.
 const PortOwner = "_UID=port-owner"
 
+// FilterJournal in place of a journal match stands for those of the fail2ban
+// filter that the definition names.
+const FilterJournal = "fail2ban"
+
 // Detect says where a topic's log is, which lines are offences, and how many
 // of them make a ban.
 type Detect struct {
 	// Journal are matches of the systemd journal, as journalctl and
 	// fail2ban's journalmatch write them; several are alternatives.
 	Journal []string `toml:"journal"`
+	// JournalNamespace is the journal of services with LogNamespace=, JournalDirs
+	// are directories of journal files in place of this machine's, and JournalFiles
+	// bounds the files: "system" to those of no user, "runtime" to those in /run.
+	JournalNamespace string   `toml:"journal_namespace"`
+	JournalDirs      []string `toml:"journal_dirs"`
+	JournalFiles     []string `toml:"journal_files"`
 	// Files are glob patterns. With Journal set they are read only where
 	// there is no journal, unless Both is set.
 	Files []string `toml:"files"`

@@ -3,6 +3,7 @@ package topics
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -18,6 +19,8 @@ func Format(d *Definition) []byte {
 			values []string
 		}{
 			{"journal", x.Journal},
+			{"journal_dirs", x.JournalDirs},
+			{"journal_files", x.JournalFiles},
 			{"files", x.Files},
 			{"docker", x.Docker},
 			{"syslog", x.Syslog},
@@ -28,15 +31,13 @@ func Format(d *Definition) []byte {
 		} {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}
-		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone))
+		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\njournal_namespace = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone), quote(x.JournalNamespace))
 		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nguest_maxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nfailure_bytes = %d\nguest_bytes = %d\n", x.MaxLines, x.MaxRetry, x.GuestMaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.FailureBytes, x.GuestBytes)
 		for _, f := range [][2]string{{"format", x.Format}, {"address", x.Address}, {"port", x.Port}, {"user", x.User}, {"time", x.Time}} {
 			fmt.Fprintf(&b, "%s = %s\n", f[0], quote(f[1]))
 		}
 		fmt.Fprintf(&b, "episode = %s\ncorroborate = %s\n", quote(x.Episode.String()), quote(x.Corroborate.String()))
-		i := x.Increment
-		multipliers := strings.ReplaceAll(strings.Trim(fmt.Sprintf("%.6f", i.Multipliers), "[]"), " ", ", ")
-		fmt.Fprintf(&b, "\n[detect.increment]\nenabled = %t\nfactor = %f\nmultipliers = [%s]\nmaxtime = %s\nrandom = %s\n", i.Enabled, i.Factor, multipliers, quote(i.MaxTime.String()), quote(i.Random.String()))
+		formatIncrement(&b, x.Increment)
 		for _, r := range x.Rules {
 			fmt.Fprintf(&b, "\n[[detect.rule]]\nclass = %s\nregex = %s\nwhere = %s\n", quote(r.Class.String()), list(r.Regex), list(r.Where))
 			if r.Weight != nil {
@@ -53,8 +54,56 @@ func Format(d *Definition) []byte {
 			fmt.Fprintf(&b, "\n[[detect.success]]\nregex = %s\nwhere = %s\n", list(y.Regex), list(y.Where))
 		}
 	}
-	fmt.Fprintf(&b, "\n[enforce]\nports = %s\nprotocols = %s\nall_ports = %t\n", list(d.Enforce.Ports), list(d.Enforce.Protocols), d.Enforce.AllPorts)
+	formatEnforce(&b, d.Enforce)
 	return []byte(b.String())
+}
+
+// FormatChanges writes the part of a definition that an import changes of a shipped
+// one: where the log is, thresholds, ignored addresses, ports. Laid over the shipped
+// definition it leaves all else as it is, also where a later version ships another one.
+func FormatChanges(d *Definition) []byte {
+	var b strings.Builder
+	x, was := d.Detect, Detect{}
+	for _, s := range Builtin() {
+		if s.Name == d.Name && s.Detect != nil {
+			was = *s.Detect
+		}
+	}
+	fmt.Fprintf(&b, "name = %s\n\n[detect]\n", quote(string(d.Name)))
+	for _, l := range []struct {
+		key         string
+		values, was []string
+	}{
+		{"journal", x.Journal, was.Journal},
+		{"journal_dirs", x.JournalDirs, was.JournalDirs},
+		{"journal_files", x.JournalFiles, was.JournalFiles},
+		{"files", x.Files, was.Files},
+		{"ignoreip", x.IgnoreIP, was.IgnoreIP},
+	} {
+		if !slices.Equal(l.values, l.was) {
+			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
+		}
+	}
+	for _, l := range [][3]string{{"journal_namespace", x.JournalNamespace, was.JournalNamespace}, {"timezone", x.Timezone, was.Timezone}} {
+		if l[1] != l[2] {
+			fmt.Fprintf(&b, "%s = %s\n", l[0], quote(l[1]))
+		}
+	}
+	fmt.Fprintf(&b, "maxretry = %d\nfindtime = %s\nbantime = %s\n", x.MaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()))
+	if x.Increment.Enabled || was.Increment.Enabled {
+		formatIncrement(&b, x.Increment)
+	}
+	formatEnforce(&b, d.Enforce)
+	return []byte(b.String())
+}
+
+func formatIncrement(b *strings.Builder, i Increment) {
+	multipliers := strings.ReplaceAll(strings.Trim(fmt.Sprintf("%.6f", i.Multipliers), "[]"), " ", ", ")
+	fmt.Fprintf(b, "\n[detect.increment]\nenabled = %t\nfactor = %f\nmultipliers = [%s]\nmaxtime = %s\nrandom = %s\n", i.Enabled, i.Factor, multipliers, quote(i.MaxTime.String()), quote(i.Random.String()))
+}
+
+func formatEnforce(b *strings.Builder, e Enforce) {
+	fmt.Fprintf(b, "\n[enforce]\nports = %s\nprotocols = %s\nall_ports = %t\n", list(e.Ports), list(e.Protocols), e.AllPorts)
 }
 
 func list(values []string) string {

@@ -16,7 +16,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -540,12 +542,17 @@ func records(d *topics.Detect) *filter.Records {
 
 // meanings gives the verdict of each of a filter's n rules: those with
 // expressions first, and those with conditions after the expressions of
-// successes. A rule that no definition describes, as in a filter of fail2ban's, is a
-// failed login.
+// successes. A rule that no definition describes, as in a filter of fail2ban's, is of
+// the filter's class.
 func meanings(def *topics.Definition, n int) []ruleMeaning {
 	out := make([]ruleMeaning, n)
+	class := ban.ClassAuth
+	if def.Detect.Fail2ban != "" {
+		name, _, _ := strings.Cut(def.Detect.Fail2ban, "[")
+		class = classOf(filepath.Base(name))
+	}
 	for i := range out {
-		out[i] = ruleMeaning{class: ban.ClassAuth, weight: 1}
+		out[i] = ruleMeaning{class: class, weight: 1}
 	}
 	at := 0
 	put := func(m ruleMeaning, times int) {

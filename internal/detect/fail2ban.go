@@ -28,6 +28,9 @@ func fail2banFilter(def *topics.Definition, dir string) (filter.Config, error) {
 	}
 	c := FilterOf(read)
 	c.Name = string(def.Name)
+	if c.UseDNS = "no"; d.UseDNS {
+		c.UseDNS = "yes"
+	}
 	c.Ignoreregex = append(c.Ignoreregex, d.Ignoreregex...)
 	if len(d.Datepattern) > 0 {
 		c.DatePattern = d.Datepattern

@@ -21,9 +21,9 @@ type readerGroup struct {
 func (j *jail) inputs(journalPresent bool) source.Spec {
 	d := j.def.Detect
 	s := source.Spec{Docker: d.Docker, Syslog: d.Syslog, Stdin: d.Stdin}
-	useJournal := len(d.Journal) > 0 && (journalPresent || len(d.Files) == 0)
+	useJournal := len(d.Journal) > 0 && (journalPresent || len(d.Files) == 0 || len(d.JournalDirs) > 0)
 	if useJournal {
-		s.Journal = d.Journal
+		s.Journal, s.JournalDirs, s.JournalNamespace, s.JournalFiles = d.Journal, d.JournalDirs, d.JournalNamespace, d.JournalFiles
 	}
 	if !useJournal || d.Both {
 		s.Files = d.Files
@@ -31,8 +31,9 @@ func (j *jail) inputs(journalPresent bool) source.Spec {
 	return s
 }
 
-// groups joins jails that have a log pattern in common. All that read the
-// journal are one group.
+// groups joins jails that have a log pattern in common. All that read one
+// journal are one group. A jail that reads a journal of its own and a file that others read who
+// read another journal would join the two: it reads the journal alone.
 func groups(jails []*jail, journalPresent bool) []*readerGroup {
 	parent := make([]int, len(jails))
 	for i := range parent {
@@ -48,6 +49,9 @@ func groups(jails []*jail, journalPresent bool) []*readerGroup {
 	owner := map[string]int{}
 	for i, j := range jails {
 		specs[i] = j.inputs(journalPresent)
+		if specs[i].OwnJournal() {
+			specs[i].Files, specs[i].Docker, specs[i].Syslog, specs[i].Stdin = nil, nil, nil, false
+		}
 		for _, key := range keys(specs[i]) {
 			if first, ok := owner[key]; ok {
 				parent[root(i)] = root(first)
@@ -71,6 +75,9 @@ func groups(jails []*jail, journalPresent bool) []*readerGroup {
 		index := len(g.jails)
 		g.jails = append(g.jails, j)
 		g.spec.Files, g.files = join(g.spec.Files, g.files, specs[i].Files, index)
+		if len(specs[i].Journal) > 0 {
+			g.spec.JournalDirs, g.spec.JournalNamespace, g.spec.JournalFiles = specs[i].JournalDirs, specs[i].JournalNamespace, specs[i].JournalFiles
+		}
 		g.spec.Journal, g.journal = join(g.spec.Journal, g.journal, specs[i].Journal, index)
 		g.spec.Docker, g.docker = join(g.spec.Docker, g.docker, specs[i].Docker, index)
 		g.spec.Syslog, g.syslog = join(g.spec.Syslog, g.syslog, specs[i].Syslog, index)
@@ -85,7 +92,7 @@ func groups(jails []*jail, journalPresent bool) []*readerGroup {
 func keys(s source.Spec) []string {
 	var out []string
 	if len(s.Journal) > 0 {
-		out = append(out, "journal")
+		out = append(out, "journal "+s.JournalKey())
 	}
 	for _, f := range s.Files {
 		out = append(out, "file "+f)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +36,17 @@ type Imported struct {
 	Warnings []JailWarning
 	// Doubtful says that an address may be movable: see [Unproven].
 	Doubtful bool
+	// Replacement is the shipped topic that finds what the jail's filter finds, "" for
+	// none; Shipped says that it is used, by [Imported.UseShipped].
+	Replacement ban.Topic
+	Shipped     bool
+	// Frozen says why the expressions are copied and not those of the filter's file, ""
+	// where [Imported.Refer] can name it.
+	Frozen string
+
+	filterPath    string // the file, and the options
+	filterOptions map[string]string
+	filterJournal bool // its journal matches are the filter's
 }
 
 // A JailWarning is about a setting of a jail's that stands at Place, file:line.
@@ -86,7 +98,7 @@ func ImportJails(dir string) ([]Imported, error) {
 	own := f2bconf.OwnLog(dir)
 	var out []Imported
 	for _, j := range jails {
-		i, err := importJail(j, names[j.Name], own)
+		i, err := importJail(dir, j, names[j.Name], own)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("jail %s: %w", j.Name, err))
 			continue
@@ -101,7 +113,7 @@ const jailMaxRetry = 3
 
 var jailTime = span.Of(10 * time.Minute)
 
-func importJail(j *f2bconf.Jail, name ban.Topic, ownLog string) (Imported, error) {
+func importJail(dir string, j *f2bconf.Jail, name ban.Topic, ownLog string) (Imported, error) {
 	out := Imported{Jail: j.Name, Place: j.Where("action").String(), Actions: j.Actions, Port: j.Port, Protocol: j.Protocol}
 	for _, w := range j.Warnings {
 		out.Warnings = append(out.Warnings, JailWarning{w.Place.String(), w.What})
@@ -144,6 +156,8 @@ func importJail(j *f2bconf.Jail, name ban.Topic, ownLog string) (Imported, error
 		return out, fmt.Errorf("%s: %w", j.Where("failregex"), err)
 	}
 	out.Doubtful = len(movable(f)) > 0
+	out.refersTo(dir, j)
+	out.Replacement = replacementOf(dir, j)
 	return out, nil
 }
 
@@ -157,6 +171,7 @@ func logsOf(out *Imported, d *topics.Detect, j *f2bconf.Jail, ownLog string, war
 		return nil
 	}
 	if strings.HasPrefix(j.Backend, "systemd") {
+		journalOf(d, j, warn)
 		d.Files, d.Journal = nil, j.Filter.Journalmatch
 		if len(d.Journal) == 0 {
 			d.Journal = []string{""}
@@ -180,6 +195,40 @@ func logsOf(out *Imported, d *topics.Detect, j *f2bconf.Jail, ownLog string, war
 	}
 	return nil
 }
+
+// journalOf reads the options of the backend systemd: which journal is read.
+func journalOf(d *topics.Detect, j *f2bconf.Jail, warn func(option, format string, args ...any)) {
+	for k, v := range j.BackendOptions {
+		switch k {
+		case "namespace":
+			d.JournalNamespace = v
+		case "journalpath":
+			d.JournalDirs = []string{v}
+		case "journalflags":
+			flags, err := strconv.Atoi(v)
+			if err != nil || flags&^(localOnly|runtimeOnly|systemOnly) != 0 {
+				warn("backend", "journalflags = %s: only local (1), runtime (2) and system (4) mean something here", v)
+			}
+			if flags&runtimeOnly != 0 {
+				d.JournalFiles = append(d.JournalFiles, "runtime")
+			}
+			if flags&systemOnly != 0 {
+				d.JournalFiles = append(d.JournalFiles, "system")
+			}
+		case "rotated":
+			// Rotated files are read where they are not read yet, whatever it says.
+		default:
+			warn("backend", "option %q of the backend is not known and has no effect", k)
+		}
+	}
+}
+
+// Flags of sd_journal_open(3).
+const (
+	localOnly   = 1
+	runtimeOnly = 2
+	systemOnly  = 4
+)
 
 // topicNames gives each jail's topic. Of jails that are spelt alike the one that
 // is named so keeps the name, else the first by name; the others have a number.

@@ -142,7 +142,9 @@ func newReader(d *Detector, group *readerGroup) *reader {
 	if group.stdin != nil {
 		r.stdin = newJailSet(n, group.stdin...)
 	}
-	r.spec.JournalDirs = d.o.JournalDirs
+	if !r.spec.OwnJournal() {
+		r.spec.JournalDirs = d.o.JournalDirs
+	}
 	var literals []pattern.Group
 	for i, j := range r.jails {
 		r.all.add(i)
@@ -164,7 +166,12 @@ func newReader(d *Detector, group *readerGroup) *reader {
 
 // mine picks the parts of a saved position that a spec reads.
 func mine(p source.Position, spec source.Spec) source.Position {
-	out := source.Position{Time: p.Time, Journal: p.Journal, Docker: p.Docker}
+	out := source.Position{Time: p.Time, Docker: p.Docker}
+	for _, j := range p.Journal {
+		if j.Of == spec.JournalKey() {
+			out.Journal = append(out.Journal, j)
+		}
+	}
 	for _, f := range p.Files {
 		if slices.ContainsFunc(spec.Files, func(glob string) bool {
 			ok, err := filepath.Match(glob, f.Path)

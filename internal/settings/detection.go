@@ -54,7 +54,10 @@ func (s *Settings) leaveOutUnusable(dir string, own map[ban.Topic]bool) {
 		if d.Detect == nil || !own[name] && !foreign {
 			continue
 		}
-		err := detect.Usable(d)
+		err := detect.FollowFilter(d)
+		if err == nil {
+			err = detect.Usable(d)
+		}
 		if err == nil {
 			list, doubt := detect.Warnings(d, foreign)
 			for _, w := range list {

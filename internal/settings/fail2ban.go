@@ -40,7 +40,30 @@ func Fail2banJails(dir string, anyway ...string) ([]detect.Imported, error) {
 			j.Definition.Enforce = jailPorts(j, func(string) {})
 		}
 	}
+	useShipped(jails)
 	return jails, err
+}
+
+// useShipped lets the shipped topics stand for jails that ban by a filter of
+// fail2ban's which they do better. Of several jails it is the one of the topic's name,
+// else the first; a topic whose name another jail has stays that jail's.
+func useShipped(jails []detect.Imported) {
+	taken := map[ban.Topic]bool{}
+	for _, j := range jails {
+		if j.Refused == "" && j.Definition.Name != j.Replacement {
+			taken[j.Definition.Name] = true
+		}
+	}
+	for _, named := range []bool{true, false} {
+		for i := range jails {
+			j := &jails[i]
+			if j.Replacement == "" || j.Shipped || j.Refused != "" || j.FoundOnly != "" || taken[j.Replacement] || named && j.Definition.Name != j.Replacement {
+				continue
+			}
+			taken[j.Replacement] = true
+			j.UseShipped()
+		}
+	}
 }
 
 // ranges writes sorted ports as definitions do.

@@ -60,6 +60,7 @@ type examined struct {
 	feeds    []control.Feed
 	table    tableState
 	boot     []firewall.Restorer // who loads saved rules at boot
+	moved    []movedJail         // imported jails that are other ones now
 	admin    netip.Addr          // from where whoever asks is logged in, or invalid
 	clock    clockState
 }
@@ -147,6 +148,7 @@ func examine(c *cobra.Command, p *paths) examined {
 			e.withheld = who.withheld(set.Reads())
 		}
 	}
+	e.moved = movedJails(p.config)
 	client := p.client()
 	if e.running = client.Get(c.Context(), "/v1/status", nil, &e.status); e.running != nil {
 		return e
@@ -226,6 +228,7 @@ func diagnose(e examined) (list []finding) {
 		note("config", true, "", "the configuration is valid")
 	}
 	list = append(list, e.withheld...)
+	e.imports(add)
 	if e.clock.known {
 		if e.clock.synchronised {
 			note("clock", true, "", "the clock is synchronised")

@@ -66,12 +66,15 @@ afterwards. To run its jails in place instead, set include = "` + detect.Default
 				return wrong
 			}
 			all := slices.DeleteFunc(slices.Clone(jails), func(i detect.Imported) bool { return i.Refused != "" })
+			for i := range all {
+				all[i].Refer()
+			}
 			printImported(out, all)
 			err = errors.Join(err, printNotBanning(out, jails))
 			if dryRun || len(all) == 0 {
 				return err
 			}
-			written, path, writing := writeImported(out, p, all)
+			written, path, writing := writeImported(out, p, dir, all)
 			if len(written) > 0 {
 				writing = errors.Join(writing, reload(c, p, path))
 			}
@@ -153,7 +156,11 @@ func printImported(w io.Writer, all []detect.Imported) {
 		if i.Doubtful {
 			doubtful = append(doubtful, i.Jail)
 		}
-		fmt.Fprintf(w, "jail %s -> topic %s\n", i.Jail, i.Definition.Name)
+		note := ""
+		if i.Shipped {
+			note = ", the shipped one, which finds what the filter finds and more"
+		}
+		fmt.Fprintf(w, "jail %s -> topic %s%s\n", i.Jail, i.Definition.Name, note)
 		if !printJail(w, i) {
 			logless = append(logless, i.Jail)
 		}
@@ -198,7 +205,14 @@ func printJail(w io.Writer, i detect.Imported) bool {
 	if d.Decisions {
 		fmt.Fprintln(w, "  counts     the bans that this node decides in other topics")
 	}
-	fmt.Fprintf(w, "  offences   %s (%s)\n", plural(len(d.Rules[0].Regex), "expression"), d.Rules[0].Class)
+	switch {
+	case d.Fail2ban != "":
+		fmt.Fprintf(w, "  offences   of the filter %s, as it is whenever the agent starts or reloads\n", cli.Printable(d.Fail2ban))
+	case i.Shipped:
+		fmt.Fprintf(w, "  offences   %s\n", plural(len(d.Rules), "rule"))
+	default:
+		fmt.Fprintf(w, "  offences   %s (%s)%s\n", plural(len(d.Rules[0].Regex), "expression"), d.Rules[0].Class, frozenText(i))
+	}
 	if i.FoundOnly != "" {
 		fmt.Fprintf(w, "  ban        nobody, only found: after %d within %s\n", d.MaxRetry, span.Format(d.FindTime.Duration()))
 	} else {
@@ -209,6 +223,14 @@ func printJail(w io.Writer, i detect.Imported) bool {
 		fmt.Fprintf(w, "  never      %s\n", strings.Join(d.IgnoreIP, " "))
 	}
 	return here > 0 || len(d.Files) == 0
+}
+
+// frozenText says why the expressions are a copy, "" where they are none.
+func frozenText(i detect.Imported) string {
+	if i.Frozen == "" {
+		return ""
+	}
+	return ", frozen as of today: " + i.Frozen
 }
 
 func banTimeText(d *topics.Detect) string {
@@ -237,12 +259,28 @@ func closesText(e topics.Enforce) string {
 // import knows it for its own.
 const importHead = settings.ImportHead + ", which replaces it when it is run again. Own settings belong into agent.toml.\n"
 
+// importOrigin is the line below, which says of when a definition is.
+var importOrigin = regexp.MustCompile(`(?m)^# Jail "(.*)" of "(.*)" as of (\d{4}-\d\d-\d\d)\.( Frozen: .*)?\n`)
+
+// importedText is the file of an imported jail.
+func importedText(dir string, i detect.Imported, now time.Time) []byte {
+	origin := fmt.Sprintf("# Jail %q of %q as of %s.", i.Jail, dir, now.Format(time.DateOnly))
+	if i.Frozen != "" && !i.Shipped {
+		origin += " Frozen: " + cli.Printable(i.Frozen) + "."
+	}
+	body := topics.Format(i.Definition)
+	if i.Shipped {
+		body = topics.FormatChanges(i.Definition)
+	}
+	return append([]byte(importHead+origin+"\n"), body...)
+}
+
 // errOwn says that a file of the operator's own is in the way.
 var errOwn = errors.New("it was not written by `agent import fail2ban` and is left as it is")
 
 // writeImported writes a definition for each jail, and switches detection on
-// for those. Files that a person wrote are left alone and reported.
-func writeImported(w io.Writer, p *paths, all []detect.Imported) (written []detect.Imported, path string, err error) {
+// for those. from is fail2ban's directory. Files that a person wrote are left alone and reported.
+func writeImported(w io.Writer, p *paths, from string, all []detect.Imported) (written []detect.Imported, path string, err error) {
 	dir := filepath.Join(p.config, settings.TopicDirectory)
 	if err := config.MakeDirectory(dir); err != nil {
 		return nil, "", fmt.Errorf("writing definitions: %w", err)
@@ -250,9 +288,9 @@ func writeImported(w io.Writer, p *paths, all []detect.Imported) (written []dete
 	const mode = 0o644
 	var faults []error
 	for _, i := range all {
-		text := append([]byte(importHead), topics.Format(i.Definition)...)
+		text := importedText(from, i, time.Now())
 		path := filepath.Join(dir, string(i.Definition.Name)+".toml")
-		if _, err := topics.Parse(path, text); err != nil {
+		if _, err := topics.Parse(path, topics.Format(i.Definition)); err != nil {
 			faults = append(faults, fmt.Errorf("jail %s: %w", i.Jail, err))
 			continue
 		}

@@ -84,7 +84,7 @@ func Look(s Spec, o Options) []Health {
 			out = append(out, lookAtFiles(l.Name))
 		case KindJournal:
 			if journal == nil {
-				h := lookAtJournal(s.JournalDirs)
+				h := lookAtJournal(s)
 				journal = &h
 			}
 			out = append(out, *journal)
@@ -217,7 +217,8 @@ var systemJournals = []string{"/var/log/journal", "/run/log/journal"}
 
 // lookAtJournal looks at the journal's files. Those of users are beside the
 // point.
-func lookAtJournal(dirs []string) (h Health) {
+func lookAtJournal(s Spec) (h Health) {
+	dirs := s.JournalDirs
 	if len(dirs) == 0 {
 		dirs = systemJournals
 	}
@@ -226,7 +227,7 @@ func lookAtJournal(dirs []string) (h Health) {
 			one := Health{}
 			paths, _ := filepath.Glob(filepath.Join(dir, glob))
 			for _, path := range paths[:min(len(paths), maxLooked)] {
-				if !strings.HasPrefix(filepath.Base(path), "user-") {
+				if !strings.HasPrefix(filepath.Base(path), "user-") && s.fileWanted(dir, path) && (s.JournalNamespace == "" || s.directoryWanted(filepath.Base(filepath.Dir(path)))) {
 					one.lookAtFile(path, false)
 				}
 			}

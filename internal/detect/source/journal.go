@@ -4,7 +4,11 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +25,7 @@ var errNoNative = errors.New("the journal cannot be read directly")
 type journal struct {
 	matches []match
 	dirs    []string // empty is the journal of this system
+	spec    Spec
 	gate    *gate
 	o       Options
 	counters
@@ -60,14 +65,22 @@ func (c cursor) position() JournalPosition {
 	return p
 }
 
-func newJournal(texts, dirs []string, resume []JournalPosition, g *gate, o Options) (part, error) {
-	j := &journal{dirs: dirs, gate: g, o: o, streams: map[string]Stream{}}
+func newJournal(spec Spec, resume []JournalPosition, g *gate, o Options) (part, error) {
+	if n := spec.JournalNamespace; n != "" && n != "*" && !namespaceName(n) {
+		return nil, fmt.Errorf("%w: %s is no name of a journal namespace", ErrSpec, quoted(n))
+	}
+	for _, f := range spec.JournalFiles {
+		if f != "system" && f != "runtime" {
+			return nil, fmt.Errorf("%w: journal files are \"system\" or \"runtime\", not %s", ErrSpec, quoted(f))
+		}
+	}
+	j := &journal{dirs: spec.JournalDirs, spec: spec, gate: g, o: o, streams: map[string]Stream{}}
 	for _, p := range resume {
 		if c, ok := cursorOf(p); ok {
 			j.last, j.resumed = append(j.last, c), true
 		}
 	}
-	for _, text := range texts {
+	for _, text := range spec.Journal {
 		m, err := parseMatch(text)
 		if err != nil {
 			return nil, err
@@ -162,7 +175,9 @@ func (j *journal) position(p *Position) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, c := range j.last {
-		p.Journal = append(p.Journal, c.position())
+		at := c.position()
+		at.Of = j.spec.JournalKey()
+		p.Journal = append(p.Journal, at)
 	}
 }
 
@@ -190,4 +205,27 @@ func microseconds(us uint64) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMicro(int64(us))
+}
+
+// namespaceName says that systemd takes s for the name of a namespace: it is a part
+// of a directory's name.
+func namespaceName(s string) bool {
+	return len(s) <= 200 && !strings.HasPrefix(s, ".") && strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.:", r)
+	}) < 0
+}
+
+// directoryWanted says that a machine's directory of journal files is of the
+// namespace: MACHINE is of none, MACHINE.NAME of that name.
+func (s Spec) directoryWanted(name string) bool {
+	machine, namespace, _ := strings.Cut(name, ".")
+	return isMachineID(machine) && (s.JournalNamespace == "*" || namespace == s.JournalNamespace)
+}
+
+// fileWanted says that the spec reads the file of that path below root.
+func (s Spec) fileWanted(root, path string) bool {
+	if slices.Contains(s.JournalFiles, "system") && strings.HasPrefix(filepath.Base(path), "user-") {
+		return false
+	}
+	return !slices.Contains(s.JournalFiles, "runtime") || strings.HasPrefix(root, "/run/")
 }

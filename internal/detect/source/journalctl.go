@@ -89,6 +89,12 @@ func (j *journal) journalctlArguments(dir string, first bool) []string {
 	if dir != "" {
 		args = append(args, "--directory="+dir)
 	}
+	if n := j.spec.JournalNamespace; n != "" {
+		args = append(args, "--namespace="+n)
+	}
+	if slices.Contains(j.spec.JournalFiles, "system") {
+		args = append(args, "--system")
+	}
 	if !j.o.Once {
 		args = append(args, "--follow")
 	}

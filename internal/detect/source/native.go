@@ -163,7 +163,7 @@ func (n *native) directories() (dirs, roots []string) {
 		if all {
 			entries, _ := os.ReadDir(root)
 			for _, e := range entries {
-				if e.IsDir() && (len(n.j.dirs) > 0 || isMachineID(e.Name())) {
+				if e.IsDir() && (len(n.j.dirs) > 0 && n.j.spec.JournalNamespace == "" || n.j.spec.directoryWanted(e.Name())) {
 					names = append(names, e.Name())
 				}
 			}
@@ -186,7 +186,7 @@ func (n *native) directories() (dirs, roots []string) {
 		return id != "" && err == nil && info.IsDir()
 	})
 	for _, root := range system {
-		if own {
+		if own && n.j.spec.JournalNamespace == "" {
 			add(root, false, id)
 		} else {
 			// In a container that is shown its host's journal.
@@ -218,7 +218,7 @@ func (n *native) scan() error {
 		}
 		watched[dir], watched[roots[i]] = true, true
 		for _, e := range entries {
-			if !journalName(e.Name()) {
+			if !journalName(e.Name()) || !n.j.spec.fileWanted(roots[i], e.Name()) {
 				continue
 			}
 			if err := n.add(filepath.Join(dir, e.Name()), roots[i]); err != nil {

@@ -58,6 +58,9 @@ type JournalPosition struct {
 	Monotonic uint64 `json:"monotonic,omitempty"`
 	// Root is the directory that it was read from.
 	Root string `json:"root,omitempty"`
+	// Of tells several journals apart, as [Spec.JournalKey] does: two of them may
+	// hold one file.
+	Of string `json:"of,omitempty"`
 }
 
 // fingerprint is the hash that positions hold.

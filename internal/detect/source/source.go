@@ -86,6 +86,12 @@ type Spec struct {
 	// JournalDirs are the directories of journal files, each read with its
 	// machine subdirectories; empty means those of this system.
 	JournalDirs []string `json:"journal_dirs,omitempty"`
+	// JournalNamespace is the journal of services with LogNamespace= in place of the
+	// usual one (systemd.exec(5)); "*" is all of them with the usual one.
+	JournalNamespace string `json:"journal_namespace,omitempty"`
+	// JournalFiles bounds the files: "system" leaves out those of users, "runtime" those
+	// that are kept over a boot.
+	JournalFiles []string `json:"journal_files,omitempty"`
 	// Docker are glob patterns of json-file logs, or names of containers
 	// (without a slash, globs allowed) of the local Docker engine.
 	Docker []string `json:"docker,omitempty"`
@@ -99,7 +105,19 @@ type Spec struct {
 // Key is a text that is the same for equal specs, so that jails with one spec
 // share one source.
 func (s Spec) Key() string {
-	return fmt.Sprintf("files%q journal%q in%q docker%q syslog%q stdin:%t", s.Files, s.Journal, s.JournalDirs, s.Docker, s.Syslog, s.Stdin)
+	return fmt.Sprintf("files%q journal%q in%q %s docker%q syslog%q stdin:%t", s.Files, s.Journal, s.JournalDirs, s.JournalKey(), s.Docker, s.Syslog, s.Stdin)
+}
+
+// OwnJournal says that another journal is read than that of every other spec.
+func (s Spec) OwnJournal() bool { return s.JournalKey() != "" }
+
+// JournalKey is a text that is the same for specs that read the same journal, ""
+// where that is the usual one.
+func (s Spec) JournalKey() string {
+	if len(s.Journal) == 0 || s.JournalNamespace == "" && len(s.JournalFiles) == 0 && len(s.JournalDirs) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%q in %q: %q", s.JournalNamespace, s.JournalDirs, s.JournalFiles)
 }
 
 // A Start says where reading begins where no [Position] says it.
@@ -166,7 +184,7 @@ func Open(spec Spec, resume Position, o Options) (Source, error) {
 		parts = append(parts, f)
 	}
 	if len(spec.Journal) > 0 {
-		j, err := newJournal(spec.Journal, spec.JournalDirs, resume.Journal, g, o)
+		j, err := newJournal(spec, resume.Journal, g, o)
 		if err != nil {
 			return nil, err
 		}
