@@ -61,12 +61,14 @@ type Detect struct {
 	// Journal are matches of the systemd journal, as journalctl and
 	// fail2ban's journalmatch write them; several are alternatives.
 	Journal []string `toml:"journal"`
-	// JournalNamespace is the journal of services with LogNamespace=, JournalDirs
-	// are directories of journal files in place of this machine's, and JournalFiles
-	// bounds the files: "system" to those of no user, "runtime" to those in /run.
-	JournalNamespace string   `toml:"journal_namespace"`
-	JournalDirs      []string `toml:"journal_dirs"`
-	JournalFiles     []string `toml:"journal_files"`
+	// JournalNamespace reads the journal of services with this LogNamespace= in
+	// place of the usual one; "*" reads all of them and the usual one.
+	JournalNamespace string `toml:"journal_namespace"`
+	// JournalDirs are directories of journal files in place of this machine's.
+	JournalDirs []string `toml:"journal_dirs"`
+	// JournalFiles leaves journal files out: "system" those of users, "runtime"
+	// those outside of /run.
+	JournalFiles []string `toml:"journal_files" sample:"['system']"`
 	// Files are glob patterns. With Journal set they are read only where
 	// there is no journal, unless Both is set.
 	Files []string `toml:"files"`

@@ -176,4 +176,3 @@ func FollowFilter(def *topics.Definition) error {
 	}
 	return nil
 }
-

@@ -58,6 +58,10 @@ afterwards. To run its jails in place instead, set include = "` + detect.Default
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
+			dir, err := filepath.Abs(dir) // definitions and the doctor name it
+			if err != nil {
+				return fmt.Errorf("finding %s: %w", dir, err)
+			}
 			jails, err := settings.Fail2banJails(dir, anyway...)
 			if len(jails) == 0 && err == nil {
 				err = cli.Hint(fmt.Errorf("%s enables no jail", dir), "set enabled = true for the jails that you want in %s/jail.local", dir)

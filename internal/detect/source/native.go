@@ -174,7 +174,11 @@ func (n *native) directories() (dirs, roots []string) {
 	}
 	if len(n.j.dirs) > 0 {
 		for _, dir := range n.j.dirs {
-			add(filepath.Clean(dir), true, "")
+			if dir = filepath.Clean(dir); n.j.spec.JournalNamespace == "" {
+				add(dir, true, "")
+			} else {
+				add(dir, true)
+			}
 		}
 		return dirs, roots
 	}
