@@ -1,5 +1,6 @@
 // Command bench measures the federation protocol against real brokers: joining
-// a feed of a million bans, coming back after missing 50,000 changes, one ban
+// a feed of a million bans, coming back after missing 50,000 changes, joining
+// the small feeds of a thousand operators, one ban
 // on its way to a hundred readers, and what the simpler designs cost in the
 // same run. Each figure is a line: figure NAME VALUE UNIT aim AIM.
 //
@@ -16,8 +17,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,16 +41,23 @@ func main() {
 	names := flag.String("brokers", "mosquitto,banmesh,nats", "which brokers")
 	ours := flag.String("broker", "bin/broker", "our broker's program")
 	nats := flag.String("nats", "", "nats-server's program")
-	n := flag.Int("n", 1_000_000, "bans of the large feed")
+	n := flag.Int("n", 1_000_000, "bans of the large feed; 0 leaves out all that has to do with it")
 	missed := flag.Int("missed", 50_000, "changes that a reader misses")
-	readers := flag.Int("readers", 100, "readers of one ban")
+	readers := flag.Int("readers", 100, "readers of one ban; 0 leaves them out")
 	dir := flag.String("dir", "", "directory for state (default: a temporary one)")
 	agents := flag.String("agent", "bin/agent", "our agent's program")
 	inside := flag.String("inside", "", "internal: measure from ban to kernel in this directory, in a network namespace")
+	operators := flag.Int("operators", 1000, "operators of the many small feeds; 0 leaves them out")
+	topics := flag.Int("topics", 10, "topics of each of them")
+	small := flag.Int("bans", 40, "bans of each small feed")
+	job := flag.String("stay", "", "internal: be a reader of many feeds, as this file says")
 	reader := flag.String("reader", "", "internal: be a reader, as this JSON says")
 	flag.Parse()
 	if *reader != "" {
 		exit(read(*reader))
+	}
+	if *job != "" {
+		exit(stay(*job))
 	}
 	if *inside != "" {
 		exit(fromBanToKernel(*inside, *ours, *agents, *readers))
@@ -72,11 +78,14 @@ func main() {
 		if err != nil {
 			exit(fmt.Errorf("%s: %w", name, err))
 		}
-		err = run(b, filepath.Join(*dir, name), *n, *missed, *readers)
+		err = run(b, filepath.Join(*dir, name), *n, *missed, *readers, scale{*operators, *topics, *small})
 		b.kill()
 		if err != nil {
 			exit(fmt.Errorf("%s: %w", name, err))
 		}
+	}
+	if *n == 0 {
+		return
 	}
 	for _, x := range []struct {
 		name string
@@ -127,12 +136,21 @@ func figure(b *broker, name string, value float64, unit, aim string) {
 	fmt.Printf("figure %s_%s %.4g %s aim %s\n", name, b.name, value, unit, aim)
 }
 
-func run(b *broker, dir string, n, missed, readers int) error {
-	if err := large(b, dir, n, missed); err != nil {
-		return err
+func run(b *broker, dir string, n, missed, readers int, many scale) error {
+	if n > 0 {
+		if err := large(b, dir, n, missed); err != nil {
+			return err
+		}
 	}
-	if err := latency(b, dir, readers); err != nil {
-		return err
+	if many.feeds() > 0 {
+		if err := feeds(b, dir, many); err != nil {
+			return fmt.Errorf("many feeds: %w", err)
+		}
+	}
+	if readers > 0 {
+		if err := latency(b, dir, readers); err != nil {
+			return err
+		}
 	}
 	return others(b)
 }
@@ -345,6 +363,8 @@ func settled(s *federation.Session, b *broker) error {
 type readerJob struct {
 	URL, Dir, Operator string
 	Claims             int
+	Operators          []string // of many feeds, each in Topics topics
+	Topics, Feeds      int
 }
 
 // A readerResult is what it found.
@@ -486,51 +506,3 @@ func latency(b *broker, dir string, readers int) error {
 	figure(b, fmt.Sprintf("ban_to_%d_readers_p99", readers), took[len(took)*99/100].Seconds()*1000, "ms", "<50")
 	return nil
 }
-
-// A proxy stands between a client and a broker and counts bytes.
-type proxy struct {
-	l        net.Listener
-	up, down atomic.Int64
-	wg       sync.WaitGroup
-}
-
-func newProxy(address string) (*proxy, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	p := &proxy{l: l}
-	p.wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			s, err := net.Dial("tcp", address)
-			if err != nil {
-				c.Close()
-				continue
-			}
-			p.wg.Go(func() { p.copy(s, c, &p.up) })
-			p.wg.Go(func() { p.copy(c, s, &p.down) })
-		}
-	})
-	return p, nil
-}
-
-func (p *proxy) copy(to, from net.Conn, count *atomic.Int64) {
-	defer to.Close()
-	defer from.Close()
-	_, _ = io.Copy(to, io.TeeReader(from, counter{count}))
-}
-
-type counter struct{ n *atomic.Int64 }
-
-func (c counter) Write(b []byte) (int, error) {
-	c.n.Add(int64(len(b)))
-	return len(b), nil
-}
-
-func (p *proxy) url() string { return "tcp://" + p.l.Addr().String() }
-
-func (p *proxy) close() { p.l.Close() }
