@@ -26,7 +26,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: vet-client all build run install test model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate bench-client bench-compat sim docs metrics soak fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -120,11 +120,13 @@ bench-policy:
 	$(GO) run ./test/sim/benchpolicy
 bench-ledger:
 	$(GO) run ./test/ledger/bench
+bench-history:
+	$(GO) test -run '^$$' -bench History -benchmem ./internal/history
 bench-gate:
 	$(GO) run ./test/livepeer/benchgate
 bench-client:
 	$(GO) run ./test/client/bench
-bench: bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-gate bench-client bench-compat
+bench: bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat
 
 # Hundreds of agents' policy and ledger, a third of the operators hostile; writes docs/simulation.md.
 # CrowdSec's bouncers, asked of us and of CrowdSec's own server.

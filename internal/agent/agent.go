@@ -29,6 +29,7 @@ import (
 	"banmesh/internal/detect"
 	"banmesh/internal/export"
 	"banmesh/internal/firewall"
+	"banmesh/internal/history"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/procnet"
@@ -79,6 +80,7 @@ type agent struct {
 	gate       *gateList
 	owners     *portOwners
 	bouncers   *bouncers
+	chronicle  *chronicle
 
 	api    *api.Server
 	onStop onStop
@@ -95,8 +97,10 @@ const HistoryDirectory = "history"
 
 // files below the state directory.
 const (
-	storeFile  = "agent.db"
-	detectFile = "detect.json"
+	storeFile = "agent.db"
+	// EventsDirectory holds the node's history, which `agent history` reads.
+	EventsDirectory = "events"
+	detectFile      = "detect.json"
 )
 
 // stopWithin is how long an orderly stop may take before it is cut short.
@@ -147,6 +151,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serveQuery(running, queries, query) })
+	a.chronicle.Add(history.Event{Kind: history.Start, By: "this node", Count: a.ledger.Stats().Banned, Why: cmp.Or(a.o.Version, "an unknown version") + " began, with so many bans in force"})
 	a.start(running, group, listener, handler)
 	a.banner(o.Out)
 	a.notifySystemd(daemon.SdNotifyReady)
@@ -164,6 +169,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // start runs the parts until ctx ends.
 func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.Listener, handler http.Handler) {
+	group.Go(func() error { return a.chronicle.run(ctx) })
 	group.Go(func() error { return a.enforcer.run(ctx) })
 	group.Go(func() error { return a.guard.run(ctx) })
 	group.Go(func() error { return a.guests.run(ctx) })
@@ -209,12 +215,21 @@ func (a *agent) open(ctx context.Context) (err error) {
 		return err
 	}
 	a.onStop.add(a.guests.close)
-	history, err := ledger.OpenHistory(filepath.Join(a.o.StateDir, HistoryDirectory))
+	a.chronicle, err = openChronicle(filepath.Join(a.o.StateDir, EventsDirectory), chronicleOptions{
+		standing: func(topic ban.Topic, t ban.Target) (ledger.Standing, bool) { return a.ledger.Standing(topic, t) },
+		name:     func(o ban.Operator) string { return a.current().NameOf(o) },
+		now:      a.now, log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.onStop.add(a.chronicle.close)
+	past, err := ledger.OpenHistory(filepath.Join(a.o.StateDir, HistoryDirectory))
 	if err != nil {
 		return err
 	}
 	a.ledger, err = ledger.Open(ledger.Options{
-		History: history, Store: a.store, Policy: a.settings.Policy(), NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Guests: a.guests.protection(), Now: a.now, Log: a.log,
+		History: past, Noted: a.chronicle.noted, Store: a.store, Policy: a.settings.Policy(), NeverBan: a.guard.protection(), NeverPeers: a.guard.peersProtection(), Caution: a.guard.caution(), Guests: a.guests.protection(), Now: a.now, Log: a.log,
 		Loading: true,
 	})
 	if err != nil {
@@ -259,6 +274,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.onStop.add(a.honeyports.close)
 	a.enforcer, err = newEnforcer(ctx, enforcerOptions{
 		trap:     a.honeyports.watch,
+		noted:    a.chronicle.enforced,
 		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, works: a.guests.works, firewall: a.o.testing.firewall, sockets: a.o.testing.sockets,
 		state: a.o.StateDir, now: a.now, log: a.log,
 	})
@@ -274,14 +290,15 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		},
 		counts: map[heldKey]lateOffences{}, topics: map[ban.Topic]lateTopic{},
 	}
-	shields := newShielded(a.current, a.guard.shield, a.now)
+	shields := newShielded(a.current, a.guard.shield, a.now, a.chronicle.Add)
 	a.owners = &portOwners{
 		settings: a.current, now: a.now, started: a.started, log: a.log,
 		restart: func(ctx context.Context) error { return a.detection.restart(ctx) }, status: func() detect.Status { return a.detection.Status() },
 	}
 	a.detection, err = newDetection(detectionOptions{
-		owners: a.owners.jails,
-		hold:   held.hold,
+		owners:  a.owners.jails,
+		hold:    held.hold,
+		decided: a.chronicle.decided, refused: a.chronicle.refused,
 		noticed: func(ctx context.Context, n detect.Notice) {
 			shields.notice(n)
 			late.notice(ctx, n)
@@ -304,9 +321,9 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.api = api.New(api.Options{
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
 		Warnings: func(ctx context.Context) []control.Warning {
-			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings())
+			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.chronicle.warnings())
 		},
 	})
 	return nil
@@ -354,6 +371,7 @@ func (a *agent) reload(ctx context.Context) error {
 // takeOver puts settings in force.
 func (a *agent) takeOver(ctx context.Context, next *settings.Settings) error {
 	a.notifySystemd(daemon.SdNotifyReloading)
+	a.chronicle.peersChanged(operatorsOf(a.current()), operatorsOf(next))
 	a.setCurrent(next)
 	tell(a.log, next)
 	// Order matters where a topic is new: its scope before its bans.

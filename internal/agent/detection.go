@@ -45,6 +45,10 @@ type detectionOptions struct {
 	owners func([]detect.Jail) []detect.Jail
 	// hold says whether a decision is held back, and whether that is news.
 	hold func(detect.Decision) (h control.HeldOffender, held, news bool)
+	// decided is told of a decision before it is carried out, refused of one that
+	// was not, and why.
+	decided func(detect.Decision)
+	refused func(detect.Decision, string)
 	// noticed is told of offences.
 	noticed func(context.Context, detect.Notice)
 	state   string // the state directory
@@ -77,6 +81,7 @@ func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 	if h, held, news := d.o.hold(v); held {
 		if news {
 			d.o.log.WarnContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.String("reason", h.Why))
+			d.o.refused(v, h.Why)
 		}
 		return nil
 	}
@@ -92,17 +97,20 @@ func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 	if v.Guest {
 		by += ", though a guest of this node"
 	}
+	d.o.decided(v)
 	err := d.o.ledger.Own.Ban(ledger.Local{
 		Topic: v.Topic, Claim: claim, At: v.Last, Evidence: ledger.Evidence{By: by, Source: v.Source, Sample: v.Sample},
 	})
 	switch {
 	case errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed):
 		d.o.log.WarnContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.Any("reason", err))
+		d.o.refused(v, err.Error())
 		return nil
 	case errors.Is(err, ledger.ErrUnbanned):
 		// A log that is read anew, because a topic is looked for again or a
 		// definition changed, holds offences that a person has forgiven.
 		d.o.log.InfoContext(ctx, "offender not banned", slog.String("target", v.Target.String()), slog.String("topic", string(v.Topic)), slog.Any("reason", err))
+		d.o.refused(v, err.Error())
 		return nil
 	case errors.Is(err, ledger.ErrEnded):
 		return nil

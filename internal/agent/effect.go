@@ -2,8 +2,11 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"banmesh/internal/control"
+	"banmesh/internal/history"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
@@ -70,8 +73,11 @@ func (a *agent) reloadAs(ctx context.Context, q control.ReloadRequest) (e contro
 	a.refused = err
 	a.mu.Unlock()
 	if err != nil {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		a.chronicle.Add(history.Event{Kind: history.Config, By: "a reload", Why: "not taken over: " + first})
 		return e, err
 	}
+	a.chronicle.Add(history.Event{Kind: history.Config, By: "a reload", Count: len(next.Files()), Why: fmt.Sprintf("so many files taken over; %d bans begin by it, %d end", e.Begin, e.End)})
 	return e, a.takeOver(ctx, next)
 }
 

@@ -60,7 +60,9 @@ type enforcerOptions struct {
 	// guest: a peer's ban of it is not enforced.
 	works func(context.Context, ban.Topic, ban.Target) bool
 	// trap watches honeyports, and gives the local port that they lead to.
-	trap     func(context.Context, []uint16) (uint16, error)
+	trap func(context.Context, []uint16) (uint16, error)
+	// noted hears of changes that were carried out, or of the fault; nil: nobody.
+	noted    func([]ledger.Change, error)
 	firewall firewall.Firewall                // nil: the one that the settings name
 	sockets  func() ([]procnet.Socket, error) // nil: this machine's
 	state    string                           // the state directory
@@ -223,10 +225,12 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 	var remove []firewall.Key
 	var bans []ledger.Enforced
 	var lifted []export.Key
+	done := make([]ledger.Change, 0, len(changes))
 	for _, c := range changes {
 		if c.Ban && !c.Own && e.o.works(ctx, c.Topic, c.Target) {
 			continue // the ledger lifts it, now that it is a guest
 		}
+		done = append(done, c)
 		if p, ok := c.Target.Prefix(); ok {
 			if c.Ban {
 				add = append(add, firewall.Ban{Prefix: p, Topic: c.Topic, Until: c.Until, By: e.onWhoseWord(c.Topic, c.Target)})
@@ -257,6 +261,9 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 	e.written.add(e.o.now(), written, lifted)
 	mode, _ := e.Enforcement()
 	e.begun.add(ctx, bans, mode)
+	if e.o.noted != nil {
+		e.o.noted(done, err)
+	}
 }
 
 // toTable tells the readers of lists, checks and streams.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/firewall"
 	"banmesh/internal/guests"
+	"banmesh/internal/history"
 	"banmesh/internal/keys"
 	"banmesh/internal/ledger"
 	"banmesh/internal/policy"
@@ -164,4 +166,19 @@ func copyState(from, to string) error {
 		return fmt.Errorf("copying the state: %w", err)
 	}
 	return nil
+}
+
+// HistoryOffline answers GET /v1/history from the files that an agent left, or
+// that one is writing.
+func HistoryOffline(stateDir string, parameters url.Values) (page control.EventPage, err error) {
+	q, err := api.HistoryQuery(parameters)
+	if err != nil {
+		return page, err
+	}
+	store, err := history.Read(filepath.Join(stateDir, EventsDirectory))
+	if err != nil {
+		return page, err
+	}
+	found, err := store.Find(q)
+	return api.EventPage(found, store.Stats()), err
 }

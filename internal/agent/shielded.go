@@ -13,6 +13,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
+	"banmesh/internal/history"
 	"banmesh/internal/neverban"
 	"banmesh/internal/settings"
 )
@@ -25,6 +26,8 @@ type shielded struct {
 	// entry gives the never-ban entry of a target.
 	entry func(ban.Target) (neverban.Entry, bool)
 	now   func() time.Time
+	// note takes an event of it: the first offence, and one an hour.
+	note func(history.Event)
 
 	mu     sync.Mutex
 	counts map[heldKey]shieldedCount
@@ -36,6 +39,8 @@ type shieldedCount struct {
 	entry    neverban.Entry
 	offences int
 	last     time.Time
+	told     int       // offences when it was noted last
+	noted    time.Time // when that was
 }
 
 const (
@@ -48,8 +53,8 @@ const (
 	shieldedLeast  = 5
 )
 
-func newShielded(s func() *settings.Settings, entry func(ban.Target) (neverban.Entry, bool), now func() time.Time) *shielded {
-	return &shielded{settings: s, entry: entry, now: now, counts: map[heldKey]shieldedCount{}, recent: map[ban.Topic][]ban.Target{}}
+func newShielded(s func() *settings.Settings, entry func(ban.Target) (neverban.Entry, bool), now func() time.Time, note func(history.Event)) *shielded {
+	return &shielded{settings: s, entry: entry, now: now, note: note, counts: map[heldKey]shieldedCount{}, recent: map[ban.Topic][]ban.Target{}}
 }
 
 // notice counts an offence.
@@ -71,6 +76,10 @@ func (s *shielded) notice(n detect.Notice) {
 		c.entry, c.offences = e, c.offences+1
 		if n.At.After(c.last) {
 			c.last = n.At
+		}
+		if now := s.now(); now.Sub(c.noted) >= time.Hour {
+			s.note(history.Event{At: now, Kind: history.Shield, Topic: n.Topic, Target: n.Target, By: "never-ban", Why: e.String(), Count: c.offences - c.told})
+			c.told, c.noted = c.offences, now
 		}
 		s.counts[k] = c
 	}

@@ -12,6 +12,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
+	"banmesh/internal/history"
 	"banmesh/internal/neverban"
 	"banmesh/internal/settings"
 )
@@ -78,7 +79,7 @@ func TestWhichOffencesOfShieldedAddressesAreWarnedOf(t *testing.T) {
 		"an administrator's own typos": {neverban.SourceAdmin, 9, 0, 0, false},
 	} {
 		e := neverban.Entry{Prefix: netip.MustParsePrefix("172.18.0.0/16"), Source: c.source}
-		s := newShielded(func() *settings.Settings { return conf }, func(ban.Target) (neverban.Entry, bool) { return e, true }, func() time.Time { return now })
+		s := newShielded(func() *settings.Settings { return conf }, func(ban.Target) (neverban.Entry, bool) { return e, true }, func() time.Time { return now }, func(history.Event) {})
 		for range c.offences {
 			s.notice(detect.Notice{Topic: "sshd", Target: ban.MustTarget("172.18.0.5"), At: now.Add(-c.age), Shielded: true})
 		}
@@ -94,7 +95,7 @@ func TestWhichOffencesOfShieldedAddressesAreWarnedOf(t *testing.T) {
 func TestCountsOfShieldedAddressesAreBounded(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s := newShielded(nil, func(ban.Target) (neverban.Entry, bool) { return neverban.Entry{Source: neverban.SourceVPN}, true }, time.Now)
+	s := newShielded(nil, func(ban.Target) (neverban.Entry, bool) { return neverban.Entry{Source: neverban.SourceVPN}, true }, time.Now, func(history.Event) {})
 	for i := range maxShielded + 1 {
 		s.notice(detect.Notice{Topic: "sshd", Target: ban.MustTarget(fmt.Sprintf("10.0.%d.%d", i/256, i%256)), At: now.Add(time.Duration(i) * time.Second), Shielded: true})
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/history"
 	"banmesh/internal/settings"
 )
 
@@ -47,6 +48,17 @@ func (s *sharing) takeNews(ctx context.Context) error {
 	}
 }
 
+// operatorsOf gives the operators that the rules name.
+func operatorsOf(s *settings.Settings) map[string]ban.Operator {
+	list := map[string]ban.Operator{}
+	for name := range s.Config().Operators {
+		if o, ok := s.Policy().Operator(name); ok {
+			list[name] = o
+		}
+	}
+	return list
+}
+
 // retrust takes over documents that have changed: it compiles the policy again
 // where trust lists have, and has the gate's list written with the contacts of
 // the lists of wallets.
@@ -62,6 +74,7 @@ func (a *agent) retrust(ctx context.Context) error {
 	a.setCurrent(next)
 	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
 	a.sharing.follow(next)
+	a.chronicle.Add(history.Event{Kind: history.Peer, By: "a trust list", Count: next.Reached(), Why: "trust lists changed; they reach so many operators"})
 	a.log.InfoContext(ctx, "trust lists taken over", slog.Int("reached", next.Reached()))
 	return nil
 }

@@ -94,8 +94,17 @@ type Standing struct {
 	Since    time.Time `json:"since,omitzero"`
 	Until    time.Time `json:"until,omitzero"`
 	Claims   []Claimed `json:"claims,omitempty"`
+	// Disputes are those of the target, whether or not a rule listens to them.
+	Disputes []Disputed `json:"disputes,omitempty"`
 	// Lifts are the ways to end the verdict, as commands where there is one.
 	Lifts []string `json:"lifts,omitempty"`
+}
+
+// Disputed is an operator's signed statement that a target should not be banned.
+type Disputed struct {
+	Name     string    `json:"name"` // the operator's in the rules, or its identity
+	Operator string    `json:"operator"`
+	End      time.Time `json:"end"`
 }
 
 // Claimed is one claim and its weight here.

@@ -48,6 +48,10 @@ type Decision struct {
 	Weak bool `json:"weak,omitempty"`
 	// Guest says that the target is a guest, so that it took more.
 	Guest bool `json:"guest,omitempty"`
+	// Watched says that others warned of the target, so that it took fewer. Port is
+	// the client's in the last offence's line, 0 where it names none.
+	Watched bool   `json:"watched,omitempty"`
+	Port    uint16 `json:"port,omitempty"`
 	// First and Last are the times of the offences, End that of the ban.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`

@@ -94,7 +94,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		}
 		return nil
 	}
-	v := Decision{Class: o.class, Guest: guest}
+	v := Decision{Class: o.class, Guest: guest, Port: o.port, Watched: watched && e.hits < j.window.limit}
 	v.Filter, v.Source, v.Sample = evidence()
 	ok := j.conclude(&v, e, now)
 	j.mu.Unlock()

@@ -75,6 +75,13 @@ func (l *book) alsoCounts(r uint32, v *vote) bool {
 	return false
 }
 
+// holdTexts say for a note why claims begin to wait.
+var holdTexts = map[hold]string{
+	guarded:  "claims wait for approval: the peer adds more than usual",
+	queued:   "claims wait for room in the peer's budget",
+	rejected: "claims are rejected",
+}
+
 // setHold puts a vote that was counted or is new into a state: one that counts
 // uses the budget without asking.
 func (l *Peers) setHold(r uint32, v *vote, h hold) {
@@ -87,7 +94,9 @@ func (l *Peers) setHold(r uint32, v *vote, h hold) {
 		return
 	}
 	v.setHold(h)
-	state.held++
+	if state.held++; state.held == 1 {
+		l.tell(Note{Kind: NoteHold, Operator: state.feed.Operator, Topic: state.feed.Topic, Target: l.table.target(r), Why: holdTexts[h]})
+	}
 	if h == queued {
 		l.enqueue(r, v)
 	}

@@ -207,6 +207,7 @@ func (l *Peers) takeWithdrawal(topic int, f uint16, w ban.Withdrawal, now time.T
 		o := l.feeds.operator(state.feed.Operator)
 		o.withdrew(w.Reason)
 		if w.Reason == ban.ReasonMistake {
+			l.tell(Note{Kind: NoteMistake, Operator: state.feed.Operator, Topic: state.feed.Topic, Target: w.Target, Why: "its author withdrew the claim as a mistake"})
 			l.mistakes.note(mistake{v.claim(w.Target), state.feed, time.Unix(int64(v.since), 0)})
 		}
 		l.feeds.pending.operator(state.feed.Operator)
@@ -254,6 +255,7 @@ func (l *Peers) strike(f uint16, target ban.Target, now time.Time) {
 		return
 	}
 	l.feeds.pending.operator(feed.Operator)
+	l.tell(Note{Kind: NoteStrike, Operator: feed.Operator, Topic: feed.Topic, Target: target, Why: why})
 	l.log.Warn("a peer claims what must never be banned", "operator", l.nameOf(feed.Operator), "target", target.String(), "protected", why)
 	if o.recent(now) >= l.policy.Limits(feed.Topic).Strikes {
 		l.quarantineFor(feed, QuarantineStrikes, now)

@@ -78,11 +78,13 @@ func (l *Peers) Dispute(feed ban.Feed, list []Dispute) error {
 			}
 		}
 	}
+	before := l.disputes.by[feed]
 	for _, t := range l.disputes.replace(feed, kept) {
 		if r, ok := l.recordAt(place{feed.Topic, t}); ok {
 			l.evaluate(r, now)
 		}
 	}
+	l.tellDisputes(feed, before, kept)
 	if l.feeds.pending.all {
 		if err := l.save(now, nil); err != nil {
 			return err
@@ -101,4 +103,17 @@ func (l *book) disputesOf(topic int, target ban.Target) (list []policy.Dispute) 
 		list = append(list, policy.Dispute{Operator: feed.Operator, End: end})
 	}
 	return list
+}
+
+// tellDisputes notes the new disputes of targets that somebody claims.
+func (l *Peers) tellDisputes(feed ban.Feed, before, now []Dispute) {
+	known := make(map[ban.Target]bool, len(before))
+	for _, d := range before {
+		known[d.Target] = true
+	}
+	for _, d := range now {
+		if _, claimed := l.recordAt(place{feed.Topic, d.Target}); claimed && !known[d.Target] {
+			l.tell(Note{Kind: NoteDispute, Operator: feed.Operator, Topic: feed.Topic, Target: d.Target, Until: d.End, Why: "says that it should not be banned"})
+		}
+	}
 }

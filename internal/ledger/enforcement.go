@@ -99,6 +99,11 @@ func (l *Enforcement) InForce(name ban.Topic, most int) (list []Enforced) {
 type Change struct {
 	Enforced
 	Ban bool
+	// Was is the end that enforcers knew before, zero where the ban is new. Why is
+	// the reason of the verdict now: of a ban that ended, the reason that it is
+	// none any longer.
+	Was time.Time
+	Why policy.Reason
 }
 
 // Desired gives the whole desired state. From then on [Enforcement.Take] gives the
@@ -144,11 +149,11 @@ func (l *Enforcement) Take(most int) []Change {
 		}
 		rec.dirty = false
 		if want := rec.enforced(now); want != rec.told {
-			rec.told = want
-			change := Change{Ban: want != 0, Enforced: Enforced{Topic: l.table.topicName(r), Target: l.table.target(r)}}
+			change := Change{Ban: want != 0, Was: timeOf(rec.told), Why: rec.why, Enforced: Enforced{Topic: l.table.topicName(r), Target: l.table.target(r)}}
 			if change.Ban {
 				change.Enforced = l.enforcedAs(r, time.Unix(int64(want), 0))
 			}
+			rec.told = want
 			changes = append(changes, change)
 		}
 		if rec.votes == 0 && rec.told == 0 {
@@ -162,6 +167,14 @@ func (l *Enforcement) Take(most int) []Change {
 		l.notify()
 	}
 	return changes
+}
+
+// timeOf gives the time of the ledger's seconds, zero for 0.
+func timeOf(s uint32) time.Time {
+	if s == 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(s), 0)
 }
 
 // notify wakes whoever waits for changes. The lock is held.

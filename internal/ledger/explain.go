@@ -22,6 +22,7 @@ type Standing struct {
 	By           []ban.Operator
 	Since, Until time.Time
 	Claims       []Claimed
+	Disputes     []Disputed // of the target itself, whether or not they lift anything
 }
 
 // Claimed is one claim of the target or of a prefix around it, and its weight
@@ -105,6 +106,8 @@ func (l *book) standing(r uint32, now time.Time) Standing {
 	if rec := l.table.all.at(r); rec.action == verdict.Action && rec.since != 0 {
 		s.Since = time.Unix(int64(rec.since), 0)
 	}
+	p := place{q.Topic, q.Target}
+	s.Disputes = l.disputedBy(p, l.disputes.of[p], now)
 	s.Claims = l.claimed(r, s.Claims, now)
 	if s.Why == policy.ReasonNone && len(s.Claims) > 0 {
 		s.Why = s.Claims[0].WhyNot // a claim of ours that has outlived its ban

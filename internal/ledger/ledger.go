@@ -55,6 +55,9 @@ type Options struct {
 	Log        *slog.Logger      // nil: none
 	// History hears of every event, for a replay later; nil: nobody.
 	History *History
+	// Noted hears of notes, with the ledger's lock held: it must neither wait nor call
+	// the ledger. nil: nobody.
+	Noted func(Note)
 	// Loading says that feeds are replayed before anything is asked. Verdicts
 	// are computed by [Ledger.Loaded] then, once and not at each claim.
 	Loading bool
@@ -80,6 +83,7 @@ type book struct {
 	now     func() time.Time
 	log     *slog.Logger
 	history *History
+	noted   func(Note)
 
 	mu         sync.RWMutex
 	policy     *policy.Policy
@@ -118,6 +122,7 @@ func Open(o Options) (*Ledger, error) {
 	l := &book{
 		store:      o.Store,
 		now:        o.Now,
+		noted:      o.Noted,
 		log:        o.Log,
 		policy:     o.Policy,
 		never:      o.NeverBan,

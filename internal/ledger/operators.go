@@ -158,6 +158,7 @@ func (l *Peers) quarantineFor(feed ban.Feed, reason QuarantineReason, now time.T
 	o.Quarantine = &Quarantine{Since: now, Reason: reason, Feed: feed.String()}
 	l.feeds.markQuarantine(feed.Operator, true)
 	l.feeds.pending.all = true
+	l.tell(Note{Kind: NoteQuarantine, Operator: feed.Operator, Topic: feed.Topic, Why: string(reason)})
 	l.log.Warn("an operator is quarantined", "operator", l.nameOf(feed.Operator), "reason", string(reason), "feed", feed.String())
 }
 

@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/policy":             {"internal/ban", "internal/span", "internal/strict"},
 	"internal/neverban":           {"internal/ban", "internal/procnet"},
 	"internal/procnet":            {},
+	"internal/history":            {"internal/ban"},
 	"internal/ledger":             {"internal/ban", "internal/policy", "internal/store"},
 	"internal/firewall":           {"internal/ban", "internal/firewall/desired"},
 	"internal/firewall/desired":   {"internal/ban"},
@@ -59,16 +60,16 @@ var mayImport = map[string][]string{
 	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
 		"internal/ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall",
-		"internal/guests", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
+		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
-		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/policy",
+		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/policy",
 		"internal/procnet", "internal/settings", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},
 	"cmd/agent": {
 		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/federation",
-		"internal/firewall", "internal/firewall/enforcers", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
+		"internal/firewall", "internal/firewall/enforcers", "internal/history", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
 		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wallet/signedlist", "internal/wire", "topics",
 	},
 	"deploy/docgen": {"cmd/agent", "cmd/broker", "internal/cli"},

@@ -14,6 +14,8 @@ func commands(p *paths) []*cobra.Command {
 		newUnbanCommand(p),
 		newWithdrawCommand(p),
 		newExplainCommand(p),
+		newHistoryCommand(p),
+		newEventsCommand(p),
 		newTopicsCommand(p),
 		newPeersCommand(p),
 		newAllowCommand(p),

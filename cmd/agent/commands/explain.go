@@ -119,6 +119,9 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 				fmt.Fprintf(w, "         %s\n", cli.Wrap(w, 9, "         ", cli.Printable(listedLine(*c.Listed))))
 			}
 		}
+		for _, d := range s.Disputes {
+			fmt.Fprintf(w, "  disputed by %s until %s\n", cli.Printable(d.Name), clock(d.End))
+		}
 		for _, l := range s.Lifts {
 			fmt.Fprintf(w, "  lift   %s\n", cli.Printable(l))
 		}

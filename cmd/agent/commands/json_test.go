@@ -37,6 +37,7 @@ var answers = map[string]any{
 	"agent bouncers":          []control.Bouncer{},
 	"agent denylist list":     []denial{},
 	"agent doctor":            []finding{},
+	"agent events":            control.Event{},
 	"agent explain":           control.Explanation{},
 	"agent explain-line":      []detect.Explanation{},
 	"agent feeds":             []control.Feed{},
@@ -44,6 +45,7 @@ var answers = map[string]any{
 	"agent firewall check":    firewallReport{},
 	"agent firewall show":     firewall.Summary{},
 	"agent guests":            []control.Guest{},
+	"agent history":           control.EventPage{},
 	"agent hold approve":      control.CountAnswer{},
 	"agent hold list":         []control.Hold{},
 	"agent hold reject":       control.CountAnswer{},
@@ -74,7 +76,7 @@ program (` + "`go test ./cmd/agent/commands -run JSON -update`" + ` writes it). 
 
 - A time is RFC 3339 in UTC; a length of time is text as in the configuration: ` + "`\"1h 30m\"`" + `, ` + "`\"-1\"`" + ` for ever; a size is a number of bytes. No number is a time.
 - A listing is an array, ` + "`[]`" + ` where nothing is listed, never ` + "`null`" + `.
-- A name with ` + "`?`" + ` is left out where it says nothing. ` + "`agent replay`" + `, ` + "`agent tap`" + ` and ` + "`agent filter test`" + ` print an object a line.
+- A name with ` + "`?`" + ` is left out where it says nothing. ` + "`agent replay`" + `, ` + "`agent events`" + `, ` + "`agent tap`" + ` and ` + "`agent filter test`" + ` print an object a line.
 - Characters that a terminal must not get are escapes.
 `
 

@@ -77,6 +77,17 @@ func TestScripts(t *testing.T) {
 					return neg
 				})
 			},
+			// waitevent KIND [TARGET] [WHY] waits until the history has such an event;
+			// TARGET may be "".
+			"waitevent": func(ts *testscript.TestScript, _ bool, args []string) {
+				poll(ts, "the history has "+strings.Join(args, " "), func(c *control.Client) bool {
+					var p control.EventPage
+					q := url.Values{"kind": {args[0]}, "target": args[1:2]}
+					return c.Get(context.Background(), "/v1/history", q, &p) == nil && slices.ContainsFunc(p.Events, func(e control.Event) bool {
+						return len(args) < 3 || strings.Contains(e.Why, args[2])
+					})
+				})
+			},
 			// waitwarning CODE waits until status warns of it, or with ! until it
 			// does not; waitnowarning until it warns of nothing.
 			"waitwarning": func(ts *testscript.TestScript, neg bool, args []string) {

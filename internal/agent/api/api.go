@@ -55,8 +55,9 @@ type Options struct {
 	AfterBan    func(context.Context, ban.Target) []control.AfterBan
 	RemoveGuest func(ban.Target) (int, error)
 	// Gate asks the wallet gate how it is, false where none is kept.
-	Gate     func(context.Context) (control.GateStatus, bool)
-	Bouncers Bouncers
+	Gate      func(context.Context) (control.GateStatus, bool)
+	Bouncers  Bouncers
+	Chronicle Chronicle
 	// Warnings gives those of the parts that have nothing else to say here.
 	Warnings func(context.Context) []control.Warning
 }
@@ -130,6 +131,8 @@ func (s *Server) Local() (http.Handler, error) {
 		"POST /v1/unban":           s.unban,
 		"POST /v1/withdraw":        s.withdraw,
 		"GET /v1/explain":          s.explain,
+		"GET /v1/history":          s.history,
+		"GET /v1/events":           s.events,
 		"POST /v1/reload":          s.reload,
 		"POST /v1/effect":          s.effect,
 		"GET /v1/gate":             s.gate,

@@ -83,6 +83,8 @@ var (
 	FeedTooLarge     = Condition{"feed-too-large", "A peer claims more than the limits allow.", control.SeverityHigh, "agent peers show NAME"}
 	PeerHeld         = Condition{"peer-held", "Claims of a peer wait; they are watched meanwhile where the topic's watch rule says so.", control.SeverityLow, "agent hold list, then agent hold approve NAME --for 6h or agent hold reject NAME; it opens by itself after a day"}
 	PeerQuarantined  = Condition{"peer-quarantined", "An operator is quarantined: its claims count for nothing.", control.SeverityLow, "agent peers show NAME; agent undo NAME --release"}
+	ClaimDisputed    = Condition{"claim-disputed", "A peer says that a target that this node claims should not be banned.", control.SeverityLow, "agent explain TARGET; agent withdraw TARGET --reason mistake if the peer is right"}
+	HistoryFault     = Condition{"history", "Events are missing in the history, or cannot be written.", control.SeverityLow, "df -h; it is tried again every few seconds"}
 	PeerTooMuch      = Condition{"peer-too-much", "A peer claims more than is kept of one.", control.SeverityLow, "agent hold list; or raise live in the topic's limits"}
 	FeedUncertified  = Condition{"feed-uncertified", "A peer's card no longer certifies its node.", control.SeverityLow, "ask the operator to renew the node's certificate"}
 )
@@ -96,7 +98,7 @@ func Conditions() []Condition {
 		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, IndexLost, IndexSole, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
 		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
-		PeerHeld, PeerQuarantined, PeerTooMuch,
+		PeerHeld, PeerQuarantined, PeerTooMuch, ClaimDisputed, HistoryFault,
 	}
 	slices.SortFunc(list, func(a, b Condition) int { return cmp.Compare(a.Code, b.Code) })
 	return list

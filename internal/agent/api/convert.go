@@ -147,6 +147,9 @@ func Explanation(e ledger.Explanation, name func(ban.Operator) string) control.E
 		for _, c := range s.Claims {
 			out.Claims = append(out.Claims, claimed(c, name))
 		}
+		for _, d := range s.Disputes {
+			out.Disputes = append(out.Disputes, control.Disputed{Name: name(d.Operator), Operator: d.Operator.String(), End: d.End})
+		}
 		return out
 	})}
 }

@@ -1,12 +1,14 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
+	"banmesh/internal/history"
 	"banmesh/internal/ledger"
 )
 
@@ -33,6 +35,7 @@ func (s *Server) allow(r *http.Request) (any, error) {
 	if _, err := s.o.Ledger.Exemptions.Allow(q.Target, until, q.Comment); err != nil {
 		return nil, refusal(err)
 	}
+	s.note(r.Context(), history.Event{Kind: history.Allow, Target: q.Target, Why: cmp.Or(q.Comment, "allowed by hand"), Until: until, Count: len(answer.Lifted)})
 	return answer, nil
 }
 
@@ -50,6 +53,9 @@ func (s *Server) allowRemove(r *http.Request) (any, error) {
 	if err == nil {
 		err = s.o.Sharing.Dispute()
 	}
+	if err == nil {
+		s.note(r.Context(), history.Event{Kind: history.Allow, Target: q.Target, Why: "the exemption was removed"})
+	}
 	return struct{}{}, refusal(err)
 }
 
@@ -64,6 +70,7 @@ func (s *Server) approve(r *http.Request) (any, error) {
 		return nil, control.Refuse(control.CodeBad, "", "an approval lasts at most %d days", most/(24*60*60))
 	}
 	n, err := s.o.Ledger.Peers.Approve(o, q.Topic, time.Duration(q.For)*time.Second)
+	s.notePeer(r, err, history.Event{Kind: history.Hold, Topic: q.Topic, Why: "a person approved claims that waited", Count: n}, o)
 	return control.CountAnswer{Count: n}, refusal(err)
 }
 
@@ -74,6 +81,7 @@ func (s *Server) reject(r *http.Request) (any, error) {
 		return nil, err
 	}
 	n, err := s.o.Ledger.Peers.Reject(o, q.Topic)
+	s.notePeer(r, err, history.Event{Kind: history.Hold, Topic: q.Topic, Why: "a person rejected claims that waited", Count: n}, o)
 	return control.CountAnswer{Count: n}, refusal(err)
 }
 
@@ -87,6 +95,7 @@ func (s *Server) undo(r *http.Request) (any, error) {
 		return nil, control.Refuse(control.CodeAsk, "", "this lifts %d bans that rest on %s", n, s.o.Settings().NameOf(o))
 	}
 	n, err := s.o.Ledger.Peers.Undo(o, q.Why)
+	s.notePeer(r, err, history.Event{Kind: history.Quarantine, Why: cmp.Or(q.Why, "undone by hand"), Count: n}, o)
 	return control.CountAnswer{Count: n}, refusal(err)
 }
 
@@ -104,7 +113,16 @@ func (s *Server) release(r *http.Request) (any, error) {
 	if feeds > 0 && errors.Is(err, ledger.ErrUnknown) {
 		err = nil
 	}
+	s.notePeer(r, err, history.Event{Kind: history.Quarantine, Why: "the quarantine was ended by hand", Count: feeds}, o)
 	return struct{}{}, refusal(err)
+}
+
+// notePeer notes a decision about an operator, where it was carried out.
+func (s *Server) notePeer(r *http.Request, err error, e history.Event, o ban.Operator) {
+	if err == nil {
+		e.Peers = []string{s.o.Settings().NameOf(o)}
+		s.note(r.Context(), e)
+	}
 }
 
 // peerRequest reads a request about an operator, by its name here or its

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
+	"banmesh/internal/history"
 	"banmesh/internal/ledger"
 	"banmesh/internal/policy"
 	"banmesh/internal/settings"
@@ -176,6 +178,10 @@ func (s *Server) withdraw(r *http.Request) (any, error) {
 		return nil, err
 	}
 	s.o.Log.InfoContext(r.Context(), "own claims withdrawn", slog.Int("claims", len(list)), slog.String("reason", q.Reason.String()))
+	s.note(r.Context(), several(len(list), func(i int) history.Event {
+		b := &list[i]
+		return history.Event{Kind: history.Withdraw, Topic: b.Topic, Target: b.Claim.Target, By: cmp.Or(q.By, aPerson), Why: "this node's claim of " + string(b.Source) + ", reason: " + q.Reason.String(), Until: b.Claim.End}
+	})...)
 	return control.WithdrawAnswer{Withdrawn: each(list, func(b ledger.Local) control.OwnClaim {
 		return control.OwnClaim{
 			Target: b.Claim.Target, Topic: b.Topic, By: string(b.Source), End: b.Claim.End, Class: b.Claim.Class, Basis: b.Claim.Basis,
@@ -214,10 +220,11 @@ func (s *Server) unban(r *http.Request) (any, error) {
 		lasts = time.Duration(min(q.For, maxExempt)) * time.Second
 	}
 	answer := control.UnbanAnswer{Lifted: []control.Ban{}}
-	list := make([]ledger.Exemption, 0, len(targets))
+	list, lifts := make([]ledger.Exemption, 0, len(targets)), make([]int, 0, len(targets))
 	for _, t := range targets {
 		list = append(list, ledger.Exemption{Target: t, Topic: q.Topic, Comment: q.Comment, Dispute: q.Dispute})
-		answer.Lifted = append(answer.Lifted, s.lifted(t, q.Topic)...)
+		lifted := s.lifted(t, q.Topic)
+		answer.Lifted, lifts = append(answer.Lifted, lifted...), append(lifts, len(lifted))
 	}
 	expected := len(targets)
 	if q.All {
@@ -241,6 +248,14 @@ func (s *Server) unban(r *http.Request) (any, error) {
 		s.o.Detection.Forget(b.Topic, b.Target)
 	}
 	answer.Exempt = s.o.Now().Add(lasts)
+	s.note(r.Context(), several(len(list), func(i int) history.Event {
+		return history.Event{Kind: history.Unban, Topic: q.Topic, Target: list[i].Target, Why: cmp.Or(q.Comment, "unbanned by hand"), Until: answer.Exempt, Count: lifts[i]}
+	})...)
+	if q.Dispute {
+		s.note(r.Context(), several(len(list), func(i int) history.Event {
+			return history.Event{Kind: history.Dispute, Topic: q.Topic, Target: list[i].Target, Why: cmp.Or(q.Comment, "others are told that it should not be banned"), Until: answer.Exempt}
+		})...)
+	}
 	answer.Left = s.o.Firewall.Left(r.Context(), targets)
 	s.o.Log.InfoContext(r.Context(), "unbanned by hand", slog.Int("targets", len(targets)), slog.Int("lifted", len(answer.Lifted)))
 	return answer, nil

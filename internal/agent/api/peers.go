@@ -2,7 +2,9 @@ package api
 
 import (
 	"fmt"
+	"strings"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/policy"
 )
@@ -32,6 +34,29 @@ func (s *Server) peerWarnings() (list []control.Warning) {
 		if p.Dropped > 0 {
 			list = append(list, PeerTooMuch.Warn(fmt.Sprintf("%d claims of %s are more than is kept of a peer", p.Dropped, who), ""))
 		}
+	}
+	return append(list, s.disputedClaims()...)
+}
+
+// mostDisputed is how many of this node's disputed claims a warning names.
+const mostDisputed = 3
+
+// disputedClaims says which of this node's own claims others dispute, in one
+// warning an operator.
+func (s *Server) disputedClaims() (list []control.Warning) {
+	of, names := map[ban.Operator][]string{}, s.o.Settings().NameOf
+	var order []ban.Operator
+	first := map[ban.Operator]ban.Target{}
+	for _, d := range s.o.Ledger.Peers.DisputedOwn() {
+		if of[d.Operator] == nil {
+			order, first[d.Operator] = append(order, d.Operator), d.Target
+		}
+		of[d.Operator] = append(of[d.Operator], fmt.Sprintf("%s in %s", d.Target, d.Topic))
+	}
+	for _, o := range order {
+		claims := of[o]
+		text := fmt.Sprintf("%s disputes %d of this node's own claims: %s", names(o), len(claims), strings.Join(claims[:min(len(claims), mostDisputed)], ", "))
+		list = append(list, ClaimDisputed.Warn(text, fmt.Sprintf("agent explain %s; agent withdraw %s --reason mistake if %s is right", first[o], first[o], names(o))))
 	}
 	return list
 }
