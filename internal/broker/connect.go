@@ -21,14 +21,14 @@ func (c *conn) login() error {
 	if err := c.net.SetDeadline(deadline); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
 	if t, ok := c.net.(*tls.Conn); ok {
-		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		defer cancel()
 		if err := t.HandshakeContext(ctx); err != nil {
 			return err
 		}
 	}
-	if err := c.readConnect(); err != nil {
+	if err := c.readConnect(ctx); err != nil {
 		return err
 	}
 	return c.net.SetWriteDeadline(time.Time{})
@@ -36,7 +36,7 @@ func (c *conn) login() error {
 
 // readConnect reads the CONNECT, decides on it, and leaves it ready for the
 // engine, changed where this broker's rules say so.
-func (c *conn) readConnect() error {
+func (c *conn) readConnect(ctx context.Context) error {
 	for {
 		h, ok, err := frame.ParseHeader(c.in[c.place:], c.limit)
 		if err != nil {
@@ -64,7 +64,7 @@ func (c *conn) readConnect() error {
 		if c.refused != "" {
 			return &errLogin{frame.RefusedUnavailable, c.refused}
 		}
-		if c.who, err = c.b.authenticate(c, n); err != nil {
+		if c.who, err = c.b.authenticate(ctx, c, n); err != nil {
 			return err
 		}
 		c.identified.Store(&c.who)

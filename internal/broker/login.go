@@ -1,17 +1,10 @@
 package broker
 
 import (
+	"context"
 	"crypto/ed25519"
-	"crypto/hmac"
-	"crypto/pbkdf2"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
-	"fmt"
-	"strconv"
 	"strings"
-	"sync"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
@@ -49,7 +42,7 @@ func (e *errLogin) Error() string { return e.why }
 // authenticate decides who a client is from its CONNECT. It checks the cheap rules
 // first; a CONNECT that asks for more than this broker does is refused in
 // the client's own protocol.
-func (b *Broker) authenticate(c *conn, n frame.Connection) (identity, error) {
+func (b *Broker) authenticate(ctx context.Context, c *conn, n frame.Connection) (identity, error) {
 	switch {
 	case n.Level != frame.Level311:
 		code := frame.RefusedVersion
@@ -66,7 +59,7 @@ func (b *Broker) authenticate(c *conn, n frame.Connection) (identity, error) {
 	case !b.options.Open && (n.Keepalive == 0 || c.keepalive > b.limits.MaxKeepalive):
 		return identity{}, &errLogin{frame.RefusedAuthorized, "keepalive"}
 	}
-	who, err := b.identify(c, n)
+	who, err := b.identify(ctx, c, n)
 	if err != nil {
 		return who, err
 	}
@@ -83,7 +76,7 @@ func (b *Broker) authenticate(c *conn, n frame.Connection) (identity, error) {
 // use host names.
 const maxClientID = 128
 
-func (b *Broker) identify(c *conn, n frame.Connection) (identity, error) {
+func (b *Broker) identify(ctx context.Context, c *conn, n frame.Connection) (identity, error) {
 	if !n.HasUser {
 		if who, ok := b.certified(c, n); ok {
 			return who, nil
@@ -94,7 +87,10 @@ func (b *Broker) identify(c *conn, n frame.Connection) (identity, error) {
 		return identity{method: "anonymous", access: b.options.Anonymous}, nil
 	}
 	if u, ok := b.options.Users[string(n.User)]; ok {
-		if !b.passwords.check(u.Hash, n.Password) {
+		switch ok, err := b.passwords.check(ctx, c.remote.Addr(), u.Hash, n.Password); {
+		case err != nil:
+			return identity{}, &errLogin{frame.RefusedUnavailable, "too many passwords to check"}
+		case !ok:
 			return identity{}, &errLogin{frame.RefusedPassword, "password"}
 		}
 		return identity{method: "user", user: string(n.User), access: u.Access}, nil
@@ -163,97 +159,4 @@ func (b *Broker) certified(c *conn, n frame.Connection) (identity, bool) {
 	}
 	node := ban.NodeOf(key)
 	return identity{method: "key", node: node, access: AccessFull}, node.String() == string(n.ClientID)
-}
-
-// passwordRounds makes one guess cost about 20 ms of a processor.
-const passwordRounds = 100_000
-
-// HashPassword gives the hash of a password for a configuration file.
-func HashPassword(password string) (string, error) {
-	salt := make([]byte, 16)
-	if _, err := rand.Read(salt); err != nil {
-		return "", err
-	}
-	sum, err := pbkdf2.Key(sha256.New, password, salt, passwordRounds, sha256.Size)
-	if err != nil {
-		return "", err
-	}
-	e := base64.RawStdEncoding
-	return fmt.Sprintf("pbkdf2-sha256$%d$%s$%s", passwordRounds, e.EncodeToString(salt), e.EncodeToString(sum)), nil
-}
-
-// ErrHash says that a text is not a password hash.
-var ErrHash = errors.New("not a password hash; `broker hash` makes one")
-
-// CheckHash checks the form of a hash.
-func CheckHash(hash string) error {
-	_, _, _, err := parseHash(hash)
-	return err
-}
-
-func parseHash(hash string) (rounds int, salt, sum []byte, err error) {
-	parts := strings.Split(hash, "$")
-	if len(parts) != 4 || parts[0] != "pbkdf2-sha256" {
-		return 0, nil, nil, ErrHash
-	}
-	rounds, err1 := strconv.Atoi(parts[1])
-	salt, err2 := base64.RawStdEncoding.DecodeString(parts[2])
-	sum, err3 := base64.RawStdEncoding.DecodeString(parts[3])
-	if errors.Join(err1, err2, err3) != nil || rounds < 1 || rounds > 10_000_000 || len(sum) != sha256.Size {
-		return 0, nil, nil, ErrHash
-	}
-	return rounds, salt, sum, nil
-}
-
-// A passwords checks passwords, one at a time, so that guesses cannot take
-// more than one processor, and remembers those that passed, so that those who know
-// theirs do not wait for those who guess.
-type passwords struct {
-	secret [32]byte
-
-	mu     sync.Mutex
-	passed map[[32]byte]struct{}
-	work   sync.Mutex
-}
-
-// maxPassed bounds the passwords that are remembered.
-const maxPassed = 4096
-
-func newPasswords() *passwords {
-	p := &passwords{passed: map[[32]byte]struct{}{}}
-	if _, err := rand.Read(p.secret[:]); err != nil {
-		panic(err) // crypto/rand does not fail
-	}
-	return p
-}
-
-func (p *passwords) check(hash string, password []byte) bool {
-	mac := hmac.New(sha256.New, p.secret[:])
-	mac.Write([]byte(hash))
-	mac.Write([]byte{0})
-	mac.Write(password)
-	mark := [32]byte(mac.Sum(nil))
-	p.mu.Lock()
-	_, ok := p.passed[mark]
-	p.mu.Unlock()
-	if ok {
-		return true
-	}
-	p.work.Lock()
-	defer p.work.Unlock()
-	rounds, salt, want, err := parseHash(hash)
-	if err != nil {
-		return false
-	}
-	sum, err := pbkdf2.Key(sha256.New, string(password), salt, rounds, sha256.Size)
-	if err != nil || !hmac.Equal(sum, want) {
-		return false
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.passed) >= maxPassed {
-		clear(p.passed)
-	}
-	p.passed[mark] = struct{}{}
-	return true
 }

@@ -128,23 +128,6 @@ func TestACommunityBrokerKeepsNoSessions(t *testing.T) {
 	}
 }
 
-func TestOnlyTheRightPasswordMatchesItsHash(t *testing.T) {
-	t.Parallel()
-	hash, err := HashPassword("secret")
-	if err != nil || CheckHash(hash) != nil {
-		t.Fatal(err, CheckHash(hash))
-	}
-	p := newPasswords()
-	for range 2 { // the second time from memory
-		if !p.check(hash, []byte("secret")) || p.check(hash, []byte("Secret")) || p.check("", nil) {
-			t.Error("wrong verdict")
-		}
-	}
-	if CheckHash("secret") == nil || CheckHash("pbkdf2-sha256$0$$") == nil {
-		t.Error("what is no hash passed")
-	}
-}
-
 func TestThereIsExactlyOneHook(t *testing.T) {
 	t.Parallel()
 	b := community(t)
