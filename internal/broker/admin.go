@@ -22,6 +22,7 @@ type Status struct {
 	Open          bool            `json:"open"` // admits unsigned messages
 	Since         time.Time       `json:"since"`
 	Listeners     []string        `json:"listeners"`
+	Certificates  []Certificate   `json:"certificates"`
 	Connections   int             `json:"connections"`
 	MaxConnection int             `json:"connections_limit"`
 	Sessions      int             `json:"sessions"`
@@ -40,10 +41,10 @@ func (b *Broker) Status() Status {
 	s := Status{
 		Network: b.options.Network, Open: b.options.Open, Since: b.started, Connections: int(b.open.Load()), MaxConnection: b.limits.Connections,
 		Sessions: b.sessions.len(), Subscriptions: b.index.subscriptions(), Retained: b.store.Status(), BannedKeys: b.banned.all(),
-		TurnedAway: byLabel(b.count.turnedAway), Refused: byLabel(b.count.refused),
+		TurnedAway: byLabel(b.count.turnedAway), Refused: byLabel(b.count.refused), Certificates: b.certificates(),
 	}
 	for _, l := range b.listeners {
-		s.Listeners = append(s.Listeners, string(l.kind)+"://"+l.Addr().String())
+		s.Listeners = append(s.Listeners, l.name())
 	}
 	b.connsMu.Lock()
 	s.Draining = b.closing

@@ -130,6 +130,7 @@ func New(o Options) (b *Broker, err error) {
 		return b, err
 	}
 	b.gauges(o.Registry)
+	o.Registry.MustRegister(newCertificateEnds(b))
 	if err = b.openEngine(); err != nil {
 		return b, err
 	}
@@ -238,6 +239,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	go func() { stored <- b.store.Run(background) }()
 	helpers.Go(func() { b.collect(background) })
 	helpers.Go(func() { b.relieve(background) })
+	helpers.Go(func() { b.watchCertificates(background) })
 	var accepting sync.WaitGroup
 	for _, l := range b.listeners {
 		accepting.Go(func() { l.serve(b) })

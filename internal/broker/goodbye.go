@@ -6,9 +6,9 @@ import (
 	"banmesh/internal/wire"
 )
 
-// goodbyeGap is the pause between two goodbyes where few clients are connected:
-// some dozens that come back within a second trouble no other broker.
-const goodbyeGap = 20 * time.Millisecond
+// goodbyeGap is the longest pause between two goodbyes: 50 clients take the
+// whole drain time of ten seconds, and a broker of five stops within one.
+const goodbyeGap = 200 * time.Millisecond
 
 // goodbyeAt gives when the client of a number among n hears goodbye, counted
 // from the first one.

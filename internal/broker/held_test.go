@@ -229,7 +229,7 @@ func TestGoodbyesAreSpread(t *testing.T) {
 	for _, c := range []struct {
 		n    int
 		last time.Duration
-	}{{1, 0}, {2, goodbyeGap}, {100, 99 * goodbyeGap}, {1000, 999 * 10 * time.Millisecond}, {10_000, 9999 * time.Millisecond}} {
+	}{{1, 0}, {2, goodbyeGap}, {50, 49 * goodbyeGap}, {100, 99 * 100 * time.Millisecond}, {1000, 999 * 10 * time.Millisecond}, {10_000, 9999 * time.Millisecond}} {
 		if got := goodbyeAt(c.n-1, c.n, 10*time.Second); got != c.last {
 			t.Errorf("the last of %d hears it after %v, want %v", c.n, got, c.last)
 		}

@@ -59,7 +59,11 @@ func (b *Broker) listen(l Listener) error {
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
-	b.listeners = append(b.listeners, &listener{Listener: n, b: b, kind: l.Kind, tls: l.TLS, closed: make(chan struct{})})
+	made := &listener{Listener: n, b: b, kind: l.Kind, closed: make(chan struct{})}
+	if l.TLS != nil {
+		made.tls = b.paced(l)
+	}
+	b.listeners = append(b.listeners, made)
 	return nil
 }
 

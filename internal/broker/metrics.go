@@ -30,6 +30,8 @@ type counters struct {
 	heldUp       prometheus.Counter
 	collected    prometheus.Counter
 	gathered     prometheus.Counter
+
+	handshakesPaced prometheus.Counter
 }
 
 func newCounters(r prometheus.Registerer) *counters {
@@ -44,24 +46,26 @@ func newCounters(r prometheus.Registerer) *counters {
 		return c
 	}
 	return &counters{
-		connections:  counter("connections_total", "Connections that were accepted."),
-		turnedAway:   vector("turned_away_total", "Connections that did not become clients, by reason.", "reason"),
-		logins:       vector("logins_total", "Clients that logged in, by method.", "method"),
-		received:     counter("packets_received_total", "Packets of clients."),
-		published:    counter("publications_total", "Publications of clients."),
-		admitted:     counter("publications_admitted_total", "Publications that were admitted."),
-		refused:      vector("publications_refused_total", "Publications that were refused, by reason.", "reason"),
-		unsubscribed: vector("subscriptions_refused_total", "Subscriptions that were refused, by reason.", "reason"),
-		delivered:    counter("deliveries_total", "Publications handed to a client, retained ones not counted."),
-		dropped:      counter("deliveries_dropped_total", "Publications that a session had no room for."),
-		kicked:       vector("clients_kicked_total", "Clients that the broker cut, by reason.", "reason"),
-		broken:       vector("protocol_errors_total", "Connections that ended with a protocol error, by kind.", "kind"),
-		panics:       counter("recovered_panics_total", "Faults of the engine that cost one client its connection."),
-		acceptErrors: counter("accept_errors_total", "Errors of listeners that were survived."),
-		paced:        counter("publications_paced_total", "Publications that had to wait for their client's rate."),
-		heldUp:       counter("publishers_held_up_total", "Publications after which the publisher waited for most of its readers."),
-		gathered:     counter("reads_paused_total", "Pauses before the next piece of a packet that came in too many."),
-		collected:    counter("retained_collected_total", "Retained messages that were collected: old, revoked or banned."),
+		connections:     counter("connections_total", "Connections that were accepted."),
+		turnedAway:      vector("turned_away_total", "Connections that did not become clients, by reason.", "reason"),
+		logins:          vector("logins_total", "Clients that logged in, by method.", "method"),
+		received:        counter("packets_received_total", "Packets of clients."),
+		published:       counter("publications_total", "Publications of clients."),
+		admitted:        counter("publications_admitted_total", "Publications that were admitted."),
+		refused:         vector("publications_refused_total", "Publications that were refused, by reason.", "reason"),
+		unsubscribed:    vector("subscriptions_refused_total", "Subscriptions that were refused, by reason.", "reason"),
+		delivered:       counter("deliveries_total", "Publications handed to a client, retained ones not counted."),
+		dropped:         counter("deliveries_dropped_total", "Publications that a session had no room for."),
+		kicked:          vector("clients_kicked_total", "Clients that the broker cut, by reason.", "reason"),
+		broken:          vector("protocol_errors_total", "Connections that ended with a protocol error, by kind.", "kind"),
+		panics:          counter("recovered_panics_total", "Faults of the engine that cost one client its connection."),
+		acceptErrors:    counter("accept_errors_total", "Errors of listeners that were survived."),
+		paced:           counter("publications_paced_total", "Publications that had to wait for their client's rate."),
+		heldUp:          counter("publishers_held_up_total", "Publications after which the publisher waited for most of its readers."),
+		gathered:        counter("reads_paused_total", "Pauses before the next piece of a packet that came in too many."),
+		handshakesPaced: counter("handshakes_paced_total", "TLS handshakes that had to wait for their turn."),
+
+		collected: counter("retained_collected_total", "Retained messages that were collected: old, revoked or banned."),
 	}
 }
 

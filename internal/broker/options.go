@@ -108,6 +108,10 @@ type Limits struct {
 	Connecting int
 	// ConnectTime is how long a login may take, TLS included.
 	ConnectTime time.Duration
+	// HandshakeRate and HandshakeBurst are TLS handshakes a second, and how
+	// many at once. One that comes too early waits.
+	HandshakeRate  float64
+	HandshakeBurst int
 	// StallTime is how long a client may take nothing while bytes are pending
 	// for it.
 	StallTime time.Duration
@@ -177,6 +181,8 @@ func (l Limits) defaults() Limits {
 	set(&l.PerAddress, 64)
 	set(&l.Connecting, 2048)
 	set(&l.ConnectTime, 10*time.Second)
+	set(&l.HandshakeRate, 500)   // a quarter of a processor
+	set(&l.HandshakeBurst, 1000) // a community that comes back
 	set(&l.StallTime, 30*time.Second)
 	set(&l.MaxKeepalive, 20*time.Minute)
 	set(&l.MaxConnect, 4<<10)

@@ -12,6 +12,7 @@ type perIPLimit struct {
 	mu      sync.Mutex
 	origins remembered[netip.Prefix]
 	keys    remembered[identity]
+	hellos  bucket // TLS handshakes of all
 }
 
 func newPerIPLimit() perIPLimit {
@@ -27,6 +28,7 @@ type origin struct {
 	open  int
 	rate  bucket
 	fresh bucket    // operators that nobody knew
+	hello bucket    // TLS handshakes
 	until time.Time // when it may be forgotten; zero while open
 }
 
@@ -209,4 +211,25 @@ func (w *perIPLimit) newcomer(a netip.Addr, now time.Time) bool {
 		w.origins.get(c.prefix, now).fresh.take(now, 1, newcomerRate*float64(c.times), newcomerBurst*c.times)
 	}
 	return true
+}
+
+// helloShare is the part of all TLS handshakes that one address may make: at
+// once twice as many as it may have connections, so that all its nodes can
+// come back together, and this share of the rate.
+const helloShare = 32
+
+// hello counts a TLS handshake of an address, and says how long it has to wait
+// and whether that is no longer than a time.
+func (w *perIPLimit) hello(a netip.Addr, now time.Time, l *Limits, most time.Duration) (wait time.Duration, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range origins(a) {
+		d, ok := w.origins.get(c.prefix, now).hello.reserve(now, l.HandshakeRate/helloShare*float64(c.times), 2*l.PerAddress*c.times, most)
+		if !ok {
+			return 0, false
+		}
+		wait = max(wait, d)
+	}
+	d, ok := w.hellos.reserve(now, l.HandshakeRate, l.HandshakeBurst, most)
+	return max(wait, d), ok
 }

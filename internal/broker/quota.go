@@ -31,6 +31,15 @@ func (k *bucket) has(now time.Time, rate float64, burst int) bool {
 	return k.level >= 1
 }
 
+// reserve takes one event where it has to wait no longer than a time.
+func (k *bucket) reserve(now time.Time, rate float64, burst int, most time.Duration) (wait time.Duration, ok bool) {
+	if wait = k.take(now, 1, rate, burst); wait <= most {
+		return wait, true
+	}
+	k.level++
+	return 0, false
+}
+
 // pace holds a client up that is faster than its rate; false means that it is
 // too fast even for that. Only its own goroutine waits.
 func (b *Broker) pace(c *conn, now time.Time) bool { return b.charge(c, 1, now) }

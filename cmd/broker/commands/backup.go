@@ -18,8 +18,8 @@ func newBackupCommand(p *paths) *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Copy what is retained while the broker serves",
 		Long: `Write a consistent copy of the retained messages to a file that does not exist yet, with the rights of
-whoever asks. The copy is read back before it has its name. To restore, stop the broker and put the file in place of retained.db in the state directory,
-as the user that the broker runs as.
+whoever asks. The copy is on disk and was read back before it has its name. To restore, stop the broker and put the file in place of retained.db
+in the state directory, with the owner of that directory: docs/broker.md has the commands for the packaged service.
 ` + exitHelp,
 		Example: "  broker backup /var/backups/retained-$(date +%F).db",
 		Args:    cobra.ExactArgs(1),
@@ -55,5 +55,14 @@ func backup(c *cobra.Command, p *paths, path string) (size int64, err error) {
 	if err := os.Link(f.Name(), path); err != nil {
 		return 0, fmt.Errorf("writing the backup: %w", err)
 	}
-	return size, nil
+	// Its name is durable, too, when the command says that it is written.
+	return size, syncDirectory(filepath.Dir(path))
+}
+
+func syncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

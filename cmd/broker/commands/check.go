@@ -53,9 +53,6 @@ func listenersText(n int) string {
 	return fmt.Sprintf("%d listeners", n)
 }
 
-// soon is how long before its end a certificate should have been renewed.
-const soon = 14 * 24 * time.Hour
-
 // notes are settings that are allowed but worth a second thought.
 func notes(o broker.Options) (out []string) {
 	if o.Open {
@@ -70,7 +67,7 @@ func notes(o broker.Options) (out []string) {
 		}
 		if pair, err := l.TLS.GetCertificate(&tls.ClientHelloInfo{}); err == nil {
 			leaf, err := x509.ParseCertificate(pair.Certificate[0])
-			if left := time.Until(leaf.NotAfter); err == nil && left < soon {
+			if left := time.Until(leaf.NotAfter); err == nil && left < broker.RenewBy {
 				out = append(out, fmt.Sprintf("the certificate of %s ends %s; is its renewal set up?", l.Address, leaf.NotAfter.Format(time.RFC3339)))
 			}
 		}

@@ -39,6 +39,7 @@ func newStatusCommand(p *paths) *cobra.Command {
 			for _, l := range s.Listeners {
 				fmt.Fprintf(out, "listener   %s\n", l)
 			}
+			printCertificates(out, s.Certificates, time.Now())
 			fmt.Fprintf(out, "clients    %d of at most %d, %d subscriptions\n", s.Connections, s.MaxConnection, s.Subscriptions)
 			fmt.Fprintf(out, "retained   %d messages, %d KiB\n", s.Retained.Messages, s.Retained.Bytes/1024)
 			switch {
@@ -72,4 +73,20 @@ func printCounts(w io.Writer, what, how string, counts map[string]uint64) {
 		why[i] = fmt.Sprintf("%s %d", cli.Printable(reason), counts[reason])
 	}
 	fmt.Fprintf(w, "%-10s %d %s since the start: %s\n", what, sum, how, strings.Join(why, ", "))
+}
+
+// printCertificates says when each ends, and which should have been renewed.
+func printCertificates(w io.Writer, list []broker.Certificate, now time.Time) {
+	for _, c := range list {
+		left, text := c.Ends.Sub(now), ""
+		switch {
+		case left <= 0:
+			text = "ended " + c.Ends.Format(time.RFC3339) + ": clients refuse it; renew it, the broker reads the new file by itself"
+		case left < broker.RenewBy:
+			text = "ends in " + cli.Short(left.Round(time.Minute)) + ": renew it, the broker reads the new file by itself"
+		default:
+			text = "ends in " + cli.Short(left.Round(time.Hour))
+		}
+		fmt.Fprintf(w, "certificate of %s %s\n", c.Listener, text)
+	}
 }

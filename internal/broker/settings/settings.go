@@ -62,26 +62,28 @@ type User struct {
 
 // Limits bound the cost of clients.
 type Limits struct {
-	Connections   int     `toml:"connections" sample:"10000"`            // connections that are open at once
-	PerAddress    int     `toml:"connections_per_address" sample:"64"`   // and of one address; of the networks around it a multiple
-	Connecting    int     `toml:"connecting" sample:"2048"`              // connections that have not logged in
-	ConnectTime   string  `toml:"connect_time" sample:"'10s'"`           // how long they may take
-	StallTime     string  `toml:"stall_time" sample:"'30s'"`             // how long bytes may wait for a slow client
-	MaxKeepalive  string  `toml:"max_keepalive" sample:"'20m'"`          // the longest keepalive of a client
-	MaxQueued     int     `toml:"max_queued_bytes" sample:"1048576"`     // bytes that wait for one client
-	TotalQueued   int     `toml:"total_queued_bytes" sample:"268435456"` // bytes that all connections make the broker hold
-	Subscriptions int     `toml:"subscriptions" sample:"8192"`           // filters of one client
-	FeedBytes     int     `toml:"node_bytes" sample:"37748736"`          // bytes retained for one node
-	FeedMessages  int     `toml:"node_messages" sample:"4096"`           // messages retained for one node
-	TotalBytes    int     `toml:"total_bytes" sample:"536870912"`        // bytes retained for all
-	OperatorBytes int     `toml:"operator_bytes" sample:"67108864"`      // bytes retained for one operator
-	NewcomerBytes int     `toml:"newcomer_bytes" sample:"262144"`        // bytes retained for an unknown operator on its first day; twice as many each further day
-	PublishRate   float64 `toml:"publish_rate" sample:"100.0"`           // publications of one node a second
-	PublishBurst  int     `toml:"publish_burst" sample:"2000"`           // and at once
-	AddressRate   float64 `toml:"address_rate" sample:"1000.0"`          // publications of one address a second
-	AddressBurst  int     `toml:"address_burst" sample:"10000"`          // and at once
-	FeedAge       string  `toml:"feed_age" sample:"'30d'"`               // after how much silence a feed is collected; "" keeps feeds for good
-	DrainTime     string  `toml:"drain_time" sample:"'10s'"`             // over how long a stopping broker says goodbye
+	Connections    int     `toml:"connections" sample:"10000"`            // connections that are open at once
+	PerAddress     int     `toml:"connections_per_address" sample:"64"`   // and of one address; of the networks around it a multiple
+	Connecting     int     `toml:"connecting" sample:"2048"`              // connections that have not logged in
+	ConnectTime    string  `toml:"connect_time" sample:"'10s'"`           // how long they may take
+	HandshakeRate  float64 `toml:"handshake_rate" sample:"500.0"`         // TLS handshakes a second; one that comes too early waits
+	HandshakeBurst int     `toml:"handshake_burst" sample:"1000"`         // and at once
+	StallTime      string  `toml:"stall_time" sample:"'30s'"`             // how long bytes may wait for a slow client
+	MaxKeepalive   string  `toml:"max_keepalive" sample:"'20m'"`          // the longest keepalive of a client
+	MaxQueued      int     `toml:"max_queued_bytes" sample:"1048576"`     // bytes that wait for one client
+	TotalQueued    int     `toml:"total_queued_bytes" sample:"268435456"` // bytes that all connections make the broker hold
+	Subscriptions  int     `toml:"subscriptions" sample:"8192"`           // filters of one client
+	FeedBytes      int     `toml:"node_bytes" sample:"37748736"`          // bytes retained for one node
+	FeedMessages   int     `toml:"node_messages" sample:"4096"`           // messages retained for one node
+	TotalBytes     int     `toml:"total_bytes" sample:"536870912"`        // bytes retained for all
+	OperatorBytes  int     `toml:"operator_bytes" sample:"67108864"`      // bytes retained for one operator
+	NewcomerBytes  int     `toml:"newcomer_bytes" sample:"262144"`        // bytes retained for an unknown operator on its first day; twice as many each further day
+	PublishRate    float64 `toml:"publish_rate" sample:"100.0"`           // publications of one node a second
+	PublishBurst   int     `toml:"publish_burst" sample:"2000"`           // and at once
+	AddressRate    float64 `toml:"address_rate" sample:"1000.0"`          // publications of one address a second
+	AddressBurst   int     `toml:"address_burst" sample:"10000"`          // and at once
+	FeedAge        string  `toml:"feed_age" sample:"'30d'"`               // after how much silence a feed is collected; "" keeps feeds for good
+	DrainTime      string  `toml:"drain_time" sample:"'10s'"`             // over how long a stopping broker says goodbye
 }
 
 // Log says how much is logged.
@@ -282,13 +284,13 @@ func (l Limits) options(fault func(path, format string, args ...any)) broker.Lim
 	for name, n := range map[string]int{
 		"connections": l.Connections, "connections_per_address": l.PerAddress, "connecting": l.Connecting, "max_queued_bytes": l.MaxQueued, "total_queued_bytes": l.TotalQueued,
 		"subscriptions": l.Subscriptions, "node_bytes": l.FeedBytes, "node_messages": l.FeedMessages, "total_bytes": l.TotalBytes, "operator_bytes": l.OperatorBytes, "newcomer_bytes": l.NewcomerBytes,
-		"publish_burst": l.PublishBurst, "address_burst": l.AddressBurst,
+		"publish_burst": l.PublishBurst, "address_burst": l.AddressBurst, "handshake_burst": l.HandshakeBurst,
 	} {
 		if n < 0 {
 			fault("limits."+name, "it is negative")
 		}
 	}
-	if l.PublishRate < 0 || l.AddressRate < 0 {
+	if l.PublishRate < 0 || l.HandshakeRate < 0 || l.AddressRate < 0 {
 		fault("limits", "a rate is negative")
 	}
 	return broker.Limits{
@@ -297,6 +299,7 @@ func (l Limits) options(fault func(path, format string, args ...any)) broker.Lim
 		MaxKeepalive: duration("max_keepalive", l.MaxKeepalive), MaxQueued: l.MaxQueued, TotalQueued: l.TotalQueued, Subscriptions: l.Subscriptions,
 		FeedBytes: l.FeedBytes, FeedMessages: l.FeedMessages, TotalBytes: l.TotalBytes, OperatorBytes: l.OperatorBytes, NewcomerBytes: l.NewcomerBytes,
 		PublishRate: l.PublishRate, PublishBurst: l.PublishBurst, AddressRate: l.AddressRate, AddressBurst: l.AddressBurst,
+		HandshakeRate: l.HandshakeRate, HandshakeBurst: l.HandshakeBurst,
 		FeedAge: duration("feed_age", l.FeedAge), DrainTime: duration("drain_time", l.DrainTime),
 	}
 }
