@@ -11,7 +11,7 @@ import (
 // that speaks daily stays, with its newest card and head; one that fell silent
 // and strangers of a day go; logins work on each day with a proof of that day
 // alone; nothing that is remembered grows with the days.
-func TestThirtyDays(t *testing.T) {
+func TestABrokerKeepsWhatSpeaksThroughThirtyDays(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	dir, first := t.TempDir(), time.Now().Truncate(time.Second)
