@@ -1,6 +1,7 @@
 # make run    builds everything and starts a node on embedded defaults
 # make test   all tests: unit, race, kernel, the demo path, a session for every command
 # make test-loaded  all tests ten times beside busy processes, four for each processor
+# make test-docker  logs that a real Docker daemon keeps, which make test skips where there is none
 # make demo   three hosts in network namespaces, one attack, one ban (root)
 # make install  installs binaries and units
 # make lint   what CI checks beside the tests
@@ -26,7 +27,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: vet-client all build run install test model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs metrics soak fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test test-docker model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -59,6 +60,11 @@ model:
 LOADED ?= 10
 test-loaded: deps-test build
 	GO=$(GO) test/loaded.sh $(LOADED) ./... -- -timeout 60m
+
+# Debian's docker.io is large, so that make test does not ask for it.
+test-docker: TEST_PACKAGES += docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
+test-docker: deps-test
+	$(GO) test -count=1 -v ./test/docker
 
 demo: deps-test build
 	@$(GO) run ./test/demo -agent bin/agent -broker bin/broker
