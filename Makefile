@@ -122,6 +122,7 @@ bench-broker: deps-test build bin/nats-server
 bench-federation: deps-test build bin/nats-server
 	$(GO) run ./test/federation/bench -nats bin/nats-server
 	$(GO) test -count=1 -v -run TestAStartBesideAHugePeer ./internal/federation | grep figure
+	$(GO) test -count=1 -v -run TestACommunityOfSmallFeeds ./internal/federation -operators 1000 | grep figure
 bench-policy:
 	$(GO) run ./test/sim/benchpolicy
 bench-ledger:

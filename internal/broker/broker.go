@@ -35,27 +35,28 @@ import (
 // A Broker serves one network. [New] opens its state and its listeners, so
 // that faults and addresses are known; [Broker.Run] serves.
 type Broker struct {
-	options    Options
-	limits     Limits
-	prefix     string // of every filter that a client may read
-	maxQoS     byte
-	log        *slog.Logger
-	now        func() time.Time
-	registry   *prometheus.Registry
-	count      *counters
-	store      *retained.Store
-	admission  *admission
-	banned     *banList
-	passwords  *passwords
-	sessions   sessionTable
-	index      index
-	perIP      perIPLimit
-	engine     *mqtt.Server
-	flush      flushers
-	listeners  []*listener
-	connecting chan struct{}
-	telling    chan struct{} // those who hear that there is no place for their address
-	started    time.Time
+	options     Options
+	limits      Limits
+	prefix      string // of every filter that a client may read
+	maxQoS      byte
+	log         *slog.Logger
+	now         func() time.Time
+	registry    *prometheus.Registry
+	count       *counters
+	store       *retained.Store
+	admission   *admission
+	banned      *banList
+	passwords   *passwords
+	sessions    sessionTable
+	index       index
+	feedIndexes feedIndexes
+	perIP       perIPLimit
+	engine      *mqtt.Server
+	flush       flushers
+	listeners   []*listener
+	connecting  chan struct{}
+	telling     chan struct{} // those who hear that there is no place for their address
+	started     time.Time
 
 	open     atomic.Int64 // connections that may become clients
 	accepted atomic.Int64 // those of listeners, before that

@@ -129,6 +129,13 @@ func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) 
 			if f.Filter == wire.RefusalTopic && c.session.taken >= takenTold {
 				h.b.notice(c, wire.Refusal{Reason: wire.RefusedTaken, Topic: wire.RefusalTopic, Count: c.session.taken})
 			}
+			if network, ok := h.b.servesIndex(f.Filter); ok {
+				if !h.b.sendIndex(c, network) {
+					c.kick("asks for too much")
+					return
+				}
+				continue
+			}
 			visited, ok := h.b.queueRetained(c, f.Filter)
 			if all += visited; !ok || all > h.b.limits.MaxSearch {
 				c.kick("asks for too much")
@@ -262,6 +269,11 @@ func (b *Broker) mayRead(c *conn, filter string) string {
 		}
 		return ""
 	case filter == wire.RefusalTopic:
+		return ""
+	case strings.HasPrefix(filter, wire.IndexPrefix):
+		if _, ok := b.servesIndex(filter); !ok {
+			return "other network"
+		}
 		return ""
 	case !strings.HasPrefix(filter, b.prefix):
 		return "other network"

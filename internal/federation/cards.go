@@ -25,7 +25,8 @@ type cards struct {
 	store    *store.Store
 	log      *slog.Logger
 	held     map[ban.Operator]*cardState
-	asked    map[ban.Operator]*asking // for cards that a head names and nobody has delivered
+	doubted  map[ban.Operator]time.Time // whose card a broker has another one of, since when
+	asked    map[ban.Operator]*asking   // for cards that a head names and nobody has delivered
 }
 
 // cardState is the newest card of an operator.
@@ -43,7 +44,7 @@ type asking struct {
 func newCards(o *Options) (*cards, error) {
 	c := &cards{
 		own: o.Identity.Operator(), identity: o.Identity, store: o.Store, log: o.Log,
-		held: map[ban.Operator]*cardState{}, asked: map[ban.Operator]*asking{},
+		held: map[ban.Operator]*cardState{}, asked: map[ban.Operator]*asking{}, doubted: map[ban.Operator]time.Time{},
 	}
 	err := c.store.View(func(tx store.Tx) error {
 		return tx.Each(bucketCards, "", func(k string, v []byte) error {
@@ -132,10 +133,25 @@ func (c *cards) keep(card *wire.Card, raw []byte) error {
 	return nil
 }
 
+// doubt asks for a card that is held: a broker has another one.
+func (c *cards) doubt(o ban.Operator, now time.Time) {
+	c.doubted[o] = now
+}
+
+// doubtFor is how long a broker that has another card is asked for it.
+const doubtFor = 30 * time.Second
+
 // ask gives how often the cards of operators have been asked for, with one more
 // time where that is due, and forgets those that nobody lacks any more.
 func (c *cards) ask(missing map[ban.Operator]bool, now time.Time) map[ban.Operator]int {
 	out := make(map[ban.Operator]int, len(missing))
+	for o, since := range c.doubted {
+		if now.Sub(since).Abs() > doubtFor {
+			delete(c.doubted, o)
+			continue
+		}
+		missing[o] = true
+	}
 	for o := range c.asked {
 		if !missing[o] {
 			delete(c.asked, o)

@@ -40,12 +40,13 @@ type follower struct {
 	joinWait time.Duration
 	segments map[wire.Hash]*wire.Message // fetched for a reader that was away
 
-	level   int // how the plan closes a gap: 0 deltas, 1 segments, 2 chunks
-	tries   int
-	triedAt time.Time
-	recheck bool // the head is asked for: messages may have passed unheard
-	wanted  []wire.Name
-	asked   map[wire.Name]bool // wanted, as a set
+	level          int // how the plan closes a gap: 0 deltas, 1 segments, 2 chunks
+	tries          int
+	triedAt        time.Time
+	recheckDispute bool // and the disputes
+	recheck        bool // the head is asked for: messages may have passed unheard
+	wanted         []wire.Name
+	asked          map[wire.Name]bool // wanted, as a set
 
 	// frozen is the epoch in which the author contradicted itself. Nothing of
 	// that epoch is believed any more.
@@ -358,6 +359,7 @@ func newFollower(network string, feed ban.Feed) *follower {
 
 // onDispute takes a newer list of disputes.
 func (f *follower) onDispute(m *wire.Message, d *wire.Dispute, fx *effects) {
+	f.recheckDispute = false
 	e, n := m.Header.Epoch, m.Header.Number
 	switch {
 	case e < f.disputeEpoch || e == f.disputeEpoch && n < f.disputeNumber:

@@ -10,10 +10,12 @@ import (
 	"net"
 	"net/url"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/mqttguard"
 	"banmesh/internal/wire"
 
@@ -111,17 +113,19 @@ const (
 
 // A link is the connection to one broker. It reconnects for ever.
 type link struct {
-	index  int
-	broker Broker
-	urls   []*url.URL
-	url    *url.URL // the one in use; mu
-	login  func(host string, now time.Time) (client, user, password string)
-	now    func() time.Time
-	log    *slog.Logger
-	in     chan<- packet
-	up     chan<- *link  // told after each SUBACK of the first subscriptions
-	arrive chan struct{} // a retained message came
-	bad    allowance     // of messages that do not verify; the session's lock
+	index      int
+	broker     Broker
+	urls       []*url.URL
+	url        *url.URL // the one in use; mu
+	login      func(host string, now time.Time) (client, user, password string)
+	now        func() time.Time
+	log        *slog.Logger
+	in         chan<- packet
+	up         chan<- *link // told after each SUBACK of the first subscriptions
+	compare    func(*wire.Index) (unheard map[ban.Operator]bool, ok bool)
+	indexTopic string        // begins the topics of the broker's index
+	arrive     chan struct{} // a retained message came
+	bad        allowance     // of messages that do not verify; the session's lock
 
 	mu         sync.Mutex
 	out        []outgoing
@@ -133,6 +137,8 @@ type link struct {
 	connected  bool
 	since      time.Time
 	health     Health
+	theirs     *wire.Index // the broker's index, while it is asked for
+	indexHere  chan struct{}
 	leaving    bool                 // the broker has said that it stops
 	rest       func() time.Duration // before a broker that stopped in order is tried again
 	refusal    wire.Refusal         // of our publications on this connection, the last one
@@ -419,6 +425,10 @@ func (l *link) options(ctx context.Context, guard *atomic.Pointer[mqttguard.Conn
 	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
 		if m.Topic() == wire.RefusalTopic {
 			l.refuses(m.Payload())
+			return
+		}
+		if l.indexTopic != "" && strings.HasPrefix(m.Topic(), l.indexTopic) {
+			l.indexed(m.Payload())
 			return
 		}
 		select {

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/wire"
 )
 
 // want sets the subscriptions. base is the topics that the link listens to all the time,
@@ -36,6 +39,7 @@ func (l *link) wantIfNew(base listening, generation int, fetch map[string]int) {
 // subscriber makes the subscriptions at the broker those of want.
 func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 	have, fetched := map[string]bool{}, map[string]int{}
+	caught := map[string]int{} // by live filter, how many of its filters were asked
 	generation, first := -1, true
 	refused, again := map[string]bool{}, backoffTimer{least: refusedLeast, most: refusedMost}
 	defer again.stop()
@@ -88,6 +92,7 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 		}
 		for _, t := range drop {
 			delete(have, t)
+			delete(caught, t)
 		}
 		if err := l.subscribe(ctx, c, add, base, refused); err != nil {
 			return err
@@ -100,20 +105,15 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 			delete(l.answered, t)
 		}
 		l.mu.Unlock()
-		var catchUp []string
-		weights := listening{}
 		for _, t := range add {
-			h, ok := base[t]
-			if !ok {
-				continue
+			if _, ok := base[t]; ok {
+				have[t] = true
 			}
-			have[t] = true
-			if refused[t] {
-				continue
-			}
-			for i, f := range h.catchUp {
-				catchUp = append(catchUp, f)
-				weights.always(f, h.weights[i])
+		}
+		var behind []string // live filters that have filters to ask
+		for t, h := range base {
+			if have[t] && !refused[t] && caught[t] < len(h.catchUp) {
+				behind = append(behind, t)
 			}
 		}
 		if first && gen > 0 {
@@ -124,9 +124,9 @@ func (l *link) subscriber(ctx context.Context, c mqtt.Client) error {
 				return nil
 			}
 		}
-		if len(catchUp) > 0 {
+		if len(behind) > 0 {
 			used := func(t string) bool { _, ok := fetched[t]; return ok || have[t] }
-			if err := l.catchUp(ctx, c, catchUp, weights, &late, used); err != nil {
+			if err := l.catchUp(ctx, c, base, behind, caught, &late, used); err != nil {
 				return err
 			}
 		}
@@ -236,9 +236,32 @@ func (l *link) subscribe(ctx context.Context, c mqtt.Client, topics []string, we
 // filtersBatch is the most filters of one SUBSCRIBE.
 const filtersBatch = 256
 
-// catchUp asks once for the retained messages of filters. Brokers may hand them
-// out some time after they have granted the filter, so it is given up late.
-func (l *link) catchUp(ctx context.Context, c mqtt.Client, filters []string, weights listening, late *lingering, used func(string) bool) error {
+// catchUp asks once for the retained messages that belong to live filters: for
+// all of them, or where the broker has an index for those that it shows to be
+// new. Brokers may hand them out some time after they have granted the filter,
+// so filters are given up late.
+func (l *link) catchUp(ctx context.Context, c mqtt.Client, base listening, behind []string, caught map[string]int, late *lingering, used func(string) bool) error {
+	unheard, indexed := map[ban.Operator]bool(nil), false
+	if l.compare != nil && (len(behind) >= indexLeast/8 || len(behind) > 0 && base[behind[0]].operator == (ban.Operator{})) {
+		var err error
+		if unheard, indexed, err = l.askIndex(ctx, c); err != nil {
+			return err
+		}
+	}
+	var filters []string
+	weights := listening{}
+	for _, t := range behind {
+		h := base[t]
+		from := caught[t]
+		caught[t] = len(h.catchUp)
+		if indexed && !unheard[h.operator] {
+			continue
+		}
+		for i := from; i < len(h.catchUp); i++ {
+			filters = append(filters, h.catchUp[i])
+			weights.always(h.catchUp[i], h.weights[i])
+		}
+	}
 	slices.Sort(filters)
 	filters = slices.DeleteFunc(slices.Compact(filters), used)
 	for len(filters) > 0 {
@@ -307,5 +330,55 @@ func (l *link) settle(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// askIndex asks the broker which states it retains, and compares. ok is false
+// where it has no index: only a broker of ours has.
+func (l *link) askIndex(ctx context.Context, c mqtt.Client) (unheard map[ban.Operator]bool, ok bool, err error) {
+	here := make(chan struct{})
+	l.mu.Lock()
+	l.theirs, l.indexHere = &wire.Index{}, here
+	l.mu.Unlock()
+	filter := l.indexTopic + "+"
+	if err := wait(ctx, c.Subscribe(filter, 0, nil), ackTimeout); err != nil {
+		return nil, false, fmt.Errorf("asking for the index: %w", err)
+	}
+	most := time.NewTimer(subscribeWait)
+	defer most.Stop()
+	select {
+	case <-here:
+		ok = true
+	case <-most.C:
+	case <-ctx.Done():
+		return nil, false, nil
+	}
+	l.mu.Lock()
+	x := l.theirs
+	l.theirs, l.indexHere = nil, nil
+	l.mu.Unlock()
+	if err := l.unsubscribe(ctx, c, []string{filter}); err != nil || !ok {
+		return nil, false, err
+	}
+	unheard, ok = l.compare(x)
+	return unheard, ok, nil
+}
+
+// indexed takes a message of the broker's index.
+func (l *link) indexed(payload []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.theirs == nil {
+		return
+	}
+	whole, err := l.theirs.Add(payload)
+	if err != nil {
+		l.log.Warn("index_refused", "broker", l.url.Redacted(), "error", err)
+		l.theirs = nil
+		return
+	}
+	if whole && l.indexHere != nil {
+		close(l.indexHere)
+		l.indexHere = nil
 	}
 }

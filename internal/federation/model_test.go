@@ -497,7 +497,7 @@ func (s *modelState) key() (k [16]byte) {
 			continue
 		}
 		number(f.epoch, f.n, uint64(f.gc), f.headEpoch, f.headNumber, f.frozen, uint64(f.level), f.pending.epoch, f.pending.last, uint64(f.set.count))
-		flag(f.sound, f.recheck, f.stolen, f.tooLarge, f.head == nil, f.manifest == nil, f.halted == nil, f.join == nil, f.joinNext.IsZero())
+		flag(f.sound, f.recheck, f.recheckDispute, f.stolen, f.tooLarge, f.head == nil, f.manifest == nil, f.halted == nil, f.join == nil, f.joinNext.IsZero())
 		b = append(b, f.headHash[:]...)
 		b = append(b, contents(&f.set)...)
 		b = appendHashes(b, slices.Collect(maps.Keys(f.pending.byN)), func(n uint64) wire.Hash { return f.pending.byN[n].Hash })
@@ -570,7 +570,7 @@ func cloneSet(s *set) set {
 func TestTheModelKnowsEveryFieldOfAFollower(t *testing.T) {
 	t.Parallel()
 	for of, want := range map[reflect.Type]int{
-		reflect.TypeFor[pendingDeltas](): 4, reflect.TypeFor[follower](): 49, reflect.TypeFor[join](): 10, reflect.TypeFor[set](): 3, reflect.TypeFor[page](): 7,
+		reflect.TypeFor[pendingDeltas](): 4, reflect.TypeFor[follower](): 50, reflect.TypeFor[join](): 10, reflect.TypeFor[set](): 3, reflect.TypeFor[page](): 7,
 	} {
 		if got := of.NumField(); got != want {
 			t.Errorf("%v has %d fields, the model knows %d: see cloneFollower, cloneSet and key", of, got, want)

@@ -36,6 +36,9 @@ func (f *follower) asksUnseen(now time.Time) bool {
 // plan gives the MQTT topics whose retained messages would help now.
 func (f *follower) plan(fx *effects) []wire.Name {
 	if f.recheck && f.halted == nil && !f.unseen() {
+		if f.recheckDispute {
+			return []wire.Name{f.name(wire.KindHead, 0), f.name(wire.KindDispute, 0)}
+		}
 		return []wire.Name{f.name(wire.KindHead, 0)}
 	}
 	switch {
@@ -143,7 +146,9 @@ func (f *follower) retry(now time.Time) bool {
 	}
 	f.triedAt = now
 	f.tries++
-	f.recheck = f.recheck && f.tries < recheckMost
+	if f.tries >= recheckMost {
+		f.recheck, f.recheckDispute = false, false
+	}
 	if f.tries > 1 {
 		f.level = min(f.level+1, 2)
 	}

@@ -29,8 +29,12 @@ type reader struct {
 	// alone, for the messages that they sent beside them.
 	narrow     map[ban.Operator]bool
 	unfollowed map[ban.Operator]*allowance
-	narrowed   bool                  // since the last reconcile
-	released   map[ban.Operator]bool // whose quarantines end with the next reconcile
+	narrowed   bool // since the last reconcile
+	// most says that most of those whom a broker has are followed here, so that
+	// whole topics are listened to; crowded that this cost too much once.
+	most, crowded bool
+	strangers     allowance
+	released      map[ban.Operator]bool // whose quarantines end with the next reconcile
 }
 
 // Following is a topic in which an operator is listened to.

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"banmesh/internal/ban"
 	"banmesh/internal/wire"
 )
 
@@ -62,6 +63,15 @@ func (s *Session) route(p packet) {
 	default:
 		s.reader.hear(n, p, &s.fx)
 	}
+}
+
+// index compares a broker's index with what is here. It gives which operators'
+// retained messages are to be asked for by filters; ok is false for all.
+func (s *Session) index(x *wire.Index) (unheard map[ban.Operator]bool, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.look()
+	return s.reader.compare(x, &s.fx)
 }
 
 // routeLive hands a live copy to the part that its message is for. s.mu is held.

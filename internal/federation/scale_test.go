@@ -19,9 +19,10 @@ import (
 
 // following gives a reader that listens to operators in topics.
 func following(operators, topics int) *reader {
-	r := &reader{network: "testnet", followers: map[ban.Feed]*follower{}, log: slog.New(slog.DiscardHandler)}
+	r := &reader{network: "testnet", cards: &cards{held: map[ban.Operator]*cardState{}, asked: map[ban.Operator]*asking{}, doubted: map[ban.Operator]time.Time{}}, strangers: allowance{burst: unfollowedBurst, second: 5 * unfollowedSecond}, followers: map[ban.Feed]*follower{}, log: slog.New(slog.DiscardHandler)}
 	for o := range operators {
 		id := ban.Operator{byte(o >> 8), byte(o), 1}
+		r.cards.held[id] = &cardState{card: &wire.Card{}}
 		for t := range topics {
 			topic := ban.Topic(fmt.Sprintf("topic-%d", t))
 			r.following = append(r.following, Following{topic, id})
@@ -254,5 +255,106 @@ func TestABrokerThatStoppedInOrderIsLeftInPeace(t *testing.T) {
 	}
 	if misbehaving(mqttguard.ErrGoodbye) {
 		t.Error("a goodbye counts as misbehaviour")
+	}
+}
+
+// Who follows most of a broker's feeds listens to whole topics, until strangers
+// send more than is read for nothing.
+func TestWholeTopicsAreListenedToWhereMostAreFollowed(t *testing.T) {
+	t.Parallel()
+	r := following(1001, 10)
+	for _, w := range r.followers {
+		w.head, w.headEpoch = &wire.Head{N: 1}, 1
+	}
+	indexOf := func(strangers int) *wire.Index {
+		var entries []wire.IndexEntry
+		for f := range r.followers {
+			entries = append(entries, wire.IndexOfFeed(f, 1, 1, 0, 0))
+		}
+		for i := range strangers {
+			entries = append(entries, wire.IndexOfCard(ban.Operator{byte(i), byte(i >> 8), 9}, 1))
+		}
+		var x wire.Index
+		for _, b := range wire.AppendIndex(entries) {
+			if _, err := x.Add(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return &x
+	}
+	filters := func() listening {
+		base := listening{}
+		r.listen(base)
+		for f := range r.followers {
+			if r.filterOf(f, base) == "" {
+				t.Fatalf("%v is heard by no filter", f)
+			}
+		}
+		return base
+	}
+	if _, ok := r.compare(indexOf(20_000), &effects{now: testTime}); !ok || r.most {
+		t.Error("whole topics, although most of the broker's feeds are strangers'")
+	}
+	if n := len(filters()); n != 1001 {
+		t.Errorf("%d filters by operator", n)
+	}
+	if _, ok := r.compare(indexOf(2000), &effects{now: testTime}); !ok || !r.most || !r.narrowed {
+		t.Error("filters by operator, although most of the broker's feeds are followed")
+	}
+	if n := len(filters()); n != 11 {
+		t.Errorf("%d filters by topic", n)
+	}
+	stray := wire.FeedName("testnet", ban.Feed{Topic: "topic-1", Operator: ban.Operator{7, 7, 7}, Node: ban.Node{9}}, wire.KindLive, 0)
+	for range unfollowedBurst {
+		r.follows(stray, testTime)
+	}
+	if !r.most {
+		t.Fatal("given up within the allowance")
+	}
+	if r.follows(stray, testTime); r.most {
+		t.Fatal("not given up beyond it")
+	}
+	if r.compare(indexOf(0), &effects{now: testTime}); r.most {
+		t.Error("tried again after it cost too much")
+	}
+}
+
+// Only feeds that the index shows to be other are asked for.
+func TestAnIndexNamesTheFeedsThatChanged(t *testing.T) {
+	t.Parallel()
+	r := following(10, 10)
+	var entries []wire.IndexEntry
+	changed := ban.Feed{Topic: "topic-3", Operator: ban.Operator{0, 4, 1}, Node: ban.Node{0, 4, 2}}
+	card := ban.Operator{0, 7, 1}
+	for f, w := range r.followers {
+		w.head, w.headEpoch, w.epoch, w.n, w.sound = &wire.Head{N: 1, Ring: ring, Pieces: &wire.Pieces{}}, 1, 1, 1, true
+		n := uint64(1)
+		if f == changed {
+			n = 2
+		}
+		entries = append(entries, wire.IndexOfFeed(f, 1, n, 0, 0))
+	}
+	for o := range r.cards.held {
+		serial := uint64(0)
+		if o == card {
+			serial = 5
+		}
+		entries = append(entries, wire.IndexOfCard(o, serial))
+	}
+	var x wire.Index
+	if _, err := x.Add(wire.AppendIndex(entries)[0]); err != nil {
+		t.Fatal(err)
+	}
+	unheard, ok := r.compare(&x, &effects{now: testTime})
+	if !ok || len(unheard) > 0 {
+		t.Fatalf("%v, unheard %v", ok, unheard)
+	}
+	for f, w := range r.followers {
+		if (len(w.wanted) > 0) != (f == changed) {
+			t.Errorf("%v wants %v", f, w.wanted)
+		}
+	}
+	if _, asked := r.cards.doubted[card]; !asked || len(r.cards.doubted) != 1 {
+		t.Errorf("cards that are asked for: %v", r.cards.doubted)
 	}
 }

@@ -116,7 +116,8 @@ func New(o Options) (*Session, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.login, l.now, l.log, l.in, l.up = o.Identity.Login, o.Now, o.Log, s.in, s.up
+		l.login, l.now, l.log, l.in, l.up, l.compare = o.Identity.Login, o.Now, o.Log, s.in, s.up, s.index
+		l.indexTopic = wire.IndexPrefix + o.Network + "/"
 		s.links = append(s.links, l)
 	}
 	return s, s.makeParts()
@@ -139,7 +140,7 @@ func (s *Session) makeParts() (err error) {
 	}
 	s.reader = &reader{
 		network: o.Network, own: own, node: o.Identity.Node, store: o.Store, log: o.Log, opener: s.opener, cards: s.cards,
-		followers: map[ban.Feed]*follower{},
+		followers: map[ban.Feed]*follower{}, strangers: allowance{burst: unfollowedBurst, second: 5 * unfollowedSecond},
 	}
 	return nil
 }

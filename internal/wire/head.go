@@ -134,3 +134,13 @@ func decodeState(state []byte) ([]Entry, error) {
 	}
 	return es, nil
 }
+
+// BatchOfHead gives the batch that a retained head, which was verified before, is
+// about.
+func BatchOfHead(payload []byte) (n uint64, ok bool) {
+	h, body, err := decodeHeader(payload[min(len(payload), sign.Overhead):])
+	if err != nil || h.Kind != KindHead || len(body) < 8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(body), true
+}

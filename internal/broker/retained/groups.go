@@ -29,6 +29,7 @@ func (s *Store) Standing(owner string) Standing {
 
 // replace changes memory alone.
 func (s *Store) replace(topic string, m *Message) {
+	s.changes++
 	old, _ := s.topics.Get(topic)
 	if old != nil {
 		s.total = s.total.plus(old, -1)

@@ -104,6 +104,7 @@ type Store struct {
 	newest  []string // groups in the order in which they came; some are gone
 	total   Usage
 	sum     uint64              // of the messages' checksums
+	changes uint64              // of memory, since it was opened
 	pending map[string]*Message // changes that the file lacks; nil means delete
 	bytes   int                 // of pending
 	last    uint64              // sequence number of the last change
@@ -283,6 +284,14 @@ func (s *Store) Last() uint64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.last
+}
+
+// Changes counts the changes since the store was opened, also where there is no
+// file.
+func (s *Store) Changes() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.changes
 }
 
 // Tick makes the store's clock durable with the next group.
