@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/span"
@@ -174,8 +175,8 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 func (d *Detect) checkFormat(fault func(key, format string, args ...any)) {
 	records := d.Format != ""
 	for _, f := range d.Formats() {
-		if !slices.Contains([]string{"json", "logfmt", "access"}, f) {
-			fault("detect.format", `%q is none of "json", "logfmt", "access"`, f)
+		if !slices.Contains([]string{"json", "logfmt", "access", "proxy"}, f) {
+			fault("detect.format", `%q is none of "json", "logfmt", "access", "proxy"`, f)
 		}
 	}
 	if records && (d.Fail2ban != "" || d.MaxLines > 1) {
@@ -186,6 +187,7 @@ func (d *Detect) checkFormat(fault func(key, format string, args ...any)) {
 			fault("detect."+f[0], "it names a field, and there is no format")
 		}
 	}
+	d.checkSets(fault)
 	each := func(key string, regex, where []string) {
 		switch {
 		case len(regex) > 0 && len(where) > 0:
@@ -201,6 +203,27 @@ func (d *Detect) checkFormat(fault func(key, format string, args ...any)) {
 	}
 	for i, s := range d.Success {
 		each(fmt.Sprintf("detect.success.%d", i), s.Regex, s.Where)
+	}
+}
+
+// checkSets reports sets that nobody can name, or that say not whence they are.
+func (d *Detect) checkSets(fault func(key, format string, args ...any)) {
+	known := map[string]bool{}
+	for i, s := range d.Sets {
+		key := fmt.Sprintf("detect.set.%d", i)
+		switch {
+		case s.Name == "" || strings.Trim(s.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
+			fault(key, "%q is no name: it has small letters, digits and -", s.Name)
+		case known[s.Name]:
+			fault(key, "%q is the name of another set too", s.Name)
+		}
+		known[s.Name] = true
+		if _, err := time.Parse(time.DateOnly, s.Date); s.Date != "" && err != nil {
+			fault(key, "%q is no date like 2026-11-28", s.Date)
+		}
+	}
+	if len(d.Sets) > 0 && d.Format == "" {
+		fault("detect.set", "sets are asked of fields, and there is no format")
 	}
 }
 

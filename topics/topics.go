@@ -99,9 +99,9 @@ type Detect struct {
 	// lines: those within the next second are counted and believed by nobody.
 	Taint []string `toml:"taint"`
 
-	// Format says that lines are made of fields: "json", "logfmt" or "access"
-	// (the common and the combined log format), or several of them, "logfmt |
-	// json". Rules may then have Where in place of Regex, and Address names the field that holds the client's address:
+	// Format says that lines are made of fields: "json", "logfmt", "access"
+	// (the common and the combined log format) or "proxy" (Nginx Proxy
+	// Manager's), or several of them, "logfmt | json". Rules may then have Where in place of Regex, and Address names the field that holds the client's address:
 	// "request.client_ip | request.remote_ip" is the first of two that is there.
 	// Port, User and Time name the other fields that are worth something.
 	Format  string `toml:"format" sample:"'json'"`
@@ -109,6 +109,9 @@ type Detect struct {
 	Port    string `toml:"port"`    // the field that holds the client's port
 	User    string `toml:"user"`    // the field that holds the account
 	Time    string `toml:"time"`    // the field that holds the time
+
+	// Sets are lists of texts that conditions look for: "uri in secrets".
+	Sets []Set `toml:"set"`
 
 	// Ignoreregex lines are no offence whatever else they match.
 	Ignoreregex []string `toml:"ignoreregex"`
@@ -171,7 +174,7 @@ type Rule struct {
 	Regex []string `toml:"regex"`
 	// Where are conditions on fields, all of which must hold: "status = 401",
 	// "request.uri ~ ^/login\\b", "request.headers.Authorization" (it is there),
-	// "! user" (it is not).
+	// "! user" (it is not), "uri | request.uri in secrets" (a set's text is in it).
 	Where []string `toml:"where"`
 	// Weight is the count of one offence, 1 where it is left out. 0 only shows the line
 	// to explain and test.
@@ -190,6 +193,19 @@ func (r Rule) IsWeak() bool {
 		return *r.Weak
 	}
 	return r.Class == ban.ClassScanWeak
+}
+
+// A Set is a list of texts with a name.
+type Set struct {
+	Name string `toml:"name"`
+	// Source says where the texts were learnt, and Date when: "2026-11-28".
+	Source string `toml:"source"`
+	Date   string `toml:"date" sample:"'2026-11-28'"`
+	// Path looks for them before the "?" of a request alone.
+	Path bool `toml:"path"`
+	// Texts are compared without regard to case and percent-encoding. "^" before a text
+	// and "$" behind it hold it to the field's start and to its path's end.
+	Texts []string `toml:"texts"`
 }
 
 // A Success is a kind of line that proves a login; see [Rule].

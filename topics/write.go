@@ -50,6 +50,9 @@ func Format(d *Definition) []byte {
 				fmt.Fprintf(&b, "weak = %t\n", *r.Weak)
 			}
 		}
+		for _, s := range x.Sets {
+			fmt.Fprintf(&b, "\n[[detect.set]]\nname = %s\nsource = %s\ndate = %s\npath = %t\ntexts = %s\n", quote(s.Name), quote(s.Source), quote(s.Date), s.Path, list(s.Texts))
+		}
 		for _, y := range x.Success {
 			fmt.Fprintf(&b, "\n[[detect.success]]\nregex = %s\nwhere = %s\n", list(y.Regex), list(y.Where))
 		}

@@ -531,6 +531,12 @@ func records(d *topics.Detect) *filter.Records {
 	for _, f := range d.Formats() {
 		r.Formats = append(r.Formats, fields.Format(f))
 	}
+	if len(d.Sets) > 0 {
+		r.Sets = map[string]fields.Texts{}
+		for _, s := range d.Sets {
+			r.Sets[s.Name] = fields.Texts{Path: s.Path, Texts: s.Texts}
+		}
+	}
 	for _, x := range d.Rules {
 		if len(x.Where) > 0 {
 			r.Where = append(r.Where, x.Where)

@@ -34,7 +34,7 @@ var floors = []floor{
 	{"postfix", "postfix", 50, 1},
 	{"nginx-bad-request", "nginx", 8, 0},
 	{"nginx-http-auth", "nginx", 10, 0},
-	{"nginx-botsearch", "nginx", 0, 0},
+	{"nginx-botsearch", "web-probe", 12, 0},
 	{"gitlab", "gitlab", 2, 0},
 	{"grafana", "grafana", 2, 0},
 	{"mongodb-auth", "mongodb", 4, 0},

@@ -85,7 +85,7 @@ func newBouncersAddCommand(p *paths) *cobra.Command {
 	var topics []string
 	c := &cobra.Command{
 		Use: "add NAME", Short: "Give a bouncer a key, printed this once",
-		Example: "  agent bouncers add nginx\n  agent bouncers add edge --topic nginx --topic web-trap",
+		Example: "  agent bouncers add nginx\n  agent bouncers add edge --topic nginx --topic web-probe",
 		Long:    "Give a bouncer a key. It is printed this once; the agent keeps its hash. With topics it is told the bans of those alone.\n" + cli.ExitHelp,
 		Args:    exactly(1, "a name"),
 		RunE: func(c *cobra.Command, args []string) error {

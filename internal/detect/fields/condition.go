@@ -8,41 +8,55 @@ import (
 	"banmesh/internal/detect/pattern"
 )
 
-// A Condition is asked of one field of a line:
+// A Condition is asked of one field of a line, or of the first that is there
+// of several, "uri | request.uri":
 //
 //	status = 401 | 403      its text is one of these
 //	status != 200           it is there and none of these
 //	uri ~ ^/login\b         the expression matches somewhere in it
+//	uri in secrets          the set of that name has a text that is in it
 //	headers.Authorization   it is there, and not empty
 //	! user                  it is not there, or empty
+//
+// "-" is how access logs write that a field is empty.
 type Condition struct {
 	field  string
+	others []string // fields to ask where the one before is not there
 	op     string
 	values []string
 	regex  *pattern.Regex
+	set    *Set
 }
 
 // maxField bounds the text of a field that an expression looks at.
 const maxField = 4096
 
-// ParseCondition reads one condition.
-func ParseCondition(s string) (Condition, error) {
+// ParseCondition reads one condition, which may name one of the sets.
+func ParseCondition(s string, sets map[string]*Set) (Condition, error) {
 	bad := func(why string) (Condition, error) {
 		return Condition{}, fmt.Errorf("%q is no condition: %s", s, why)
 	}
 	if name, ok := strings.CutPrefix(s, "! "); ok {
-		if name = strings.TrimSpace(name); !isPath(name) {
+		names := alternatives(name)
+		if slices.ContainsFunc(names, func(n string) bool { return !isPath(n) }) {
 			return bad("a field's name has letters, digits and . _ - $ @")
 		}
-		return Condition{field: name, op: "!"}, nil
+		return Condition{field: names[0], others: names[1:], op: "!"}, nil
 	}
-	for _, op := range []string{" != ", " = ", " ~ "} {
+	for _, op := range []string{" != ", " = ", " ~ ", " in "} {
 		name, value, ok := strings.Cut(s, op)
-		if !ok || !isPath(strings.TrimSpace(name)) {
+		names := alternatives(name)
+		if !ok || slices.ContainsFunc(names, func(n string) bool { return !isPath(n) }) {
 			continue
 		}
-		c := Condition{field: strings.TrimSpace(name), op: strings.TrimSpace(op)}
-		if c.op == "~" {
+		c := Condition{field: names[0], others: names[1:], op: strings.TrimSpace(op)}
+		switch c.op {
+		case "in":
+			if c.set = sets[strings.TrimSpace(value)]; c.set == nil {
+				return bad(fmt.Sprintf("there is no set %q", strings.TrimSpace(value)))
+			}
+			return c, nil
+		case "~":
 			re, err := pattern.Compile(value, pattern.Options{NoNames: true})
 			if err != nil {
 				return bad(err.Error())
@@ -56,7 +70,7 @@ func ParseCondition(s string) (Condition, error) {
 		return c, nil
 	}
 	if !isPath(strings.TrimSpace(s)) {
-		return bad(`it has none of " = ", " != ", " ~ "`)
+		return bad(`it has none of " = ", " != ", " ~ ", " in "`)
 	}
 	return Condition{field: strings.TrimSpace(s)}, nil
 }
@@ -81,7 +95,7 @@ func (c *Condition) Groups(r *Record, f func(name, value string)) {
 	if c.regex == nil {
 		return
 	}
-	value, _ := r.Get(c.field)
+	value, _ := r.Get(c.of(r))
 	b := []byte(value)
 	spans := c.regex.Find(b, pattern.IsASCII(b), nil)
 	for i, name := range c.regex.Names() {
@@ -91,17 +105,41 @@ func (c *Condition) Groups(r *Record, f func(name, value string)) {
 	}
 }
 
+// of gives the field that a line is asked for: the first that is there.
+func (c *Condition) of(r *Record) string {
+	field := c.field
+	for _, other := range c.others {
+		if r.has(field) {
+			break
+		}
+		field = other
+	}
+	return field
+}
+
+// alternatives splits "a | b".
+func alternatives(s string) []string {
+	out := strings.Split(s, "|")
+	for i := range out {
+		out[i] = strings.TrimSpace(out[i])
+	}
+	return out
+}
+
 // Holds asks a line. A field that stands twice answers no question.
 func (c *Condition) Holds(r *Record) bool {
-	if r.Twice(c.field) {
+	field := c.of(r)
+	if r.Twice(field) {
 		return false
 	}
-	value, ok := r.Get(c.field)
+	value, ok := r.Get(field)
 	switch c.op {
+	case "in":
+		return ok && len(value) <= maxField && c.set.Holds(value)
 	case "":
-		return ok && value != ""
+		return ok && value != "" && value != "-"
 	case "!":
-		return value == ""
+		return value == "" || value == "-"
 	case "=":
 		return ok && slices.Contains(c.values, value)
 	case "!=":
@@ -120,6 +158,8 @@ func (c *Condition) Holds(r *Record) bool {
 func (c *Condition) Literals() []string {
 	var list []string
 	switch c.op {
+	case "in":
+		return c.set.literals()
 	case "=":
 		list = c.values
 	case "~":
@@ -130,16 +170,21 @@ func (c *Condition) Literals() []string {
 	}
 	var out []string
 	for _, s := range list {
-		longest := ""
-		for _, word := range strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }) {
-			if len(word) > len(longest) {
-				longest = word
-			}
-		}
+		longest := longestWord(strings.ToLower(s))
 		if longest == "" {
 			return nil
 		}
 		out = append(out, longest)
 	}
 	return out
+}
+
+// longestWord gives the longest run of letters and digits.
+func longestWord(s string) (longest string) {
+	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }) {
+		if len(word) > len(longest) {
+			longest = word
+		}
+	}
+	return longest
 }

@@ -6,6 +6,7 @@ package fields
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,10 +19,11 @@ const (
 	JSON   Format = "json"
 	Logfmt Format = "logfmt"
 	Access Format = "access" // the common and the combined log format
+	Proxy  Format = "proxy"  // Nginx Proxy Manager's
 )
 
 // Formats lists all of them.
-var Formats = []Format{JSON, Logfmt, Access}
+var Formats = []Format{JSON, Logfmt, Access, Proxy}
 
 // Limits of one line. A line beyond them is not read.
 const (
@@ -79,6 +81,9 @@ func (r *Record) Get(name string) (value string, ok bool) {
 	return "", false
 }
 
+// has says that a field is there, once or twice.
+func (r *Record) has(name string) bool { return slices.Contains(r.names, name) || r.Twice(name) }
+
 // Twice says that a field stands twice, or that an object which holds it does.
 func (r *Record) Twice(name string) bool {
 	if r.twice == nil {
@@ -117,6 +122,8 @@ func (r *Record) Parse(f Format, line []byte) error {
 		return r.logfmt(line)
 	case Access:
 		return r.access(line)
+	case Proxy:
+		return r.proxy(line)
 	}
 	return fmt.Errorf("%w: no format %q", ErrLine, f)
 }

@@ -3,6 +3,7 @@ package fields
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,7 @@ func TestAConditionHoldsOfFieldsThatStandOnce(t *testing.T) {
 		"h.Auth": true, "user": false, "missing": false, "! user": true, "! missing": true, "! h.Auth": false,
 		"twice = 1": false, "! twice": false, "twice ~ 1": false,
 	} {
-		c, err := ParseCondition(condition)
+		c, err := ParseCondition(condition, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +127,7 @@ func TestAConditionHoldsOfFieldsThatStandOnce(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "a b", "a == b c", "~ x", "a ~ (", "! a b", " = 1", "a=1"} {
-		if _, err := ParseCondition(bad); err == nil {
+		if _, err := ParseCondition(bad, nil); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}
@@ -137,7 +138,7 @@ func TestALiteralOfAConditionStandsInTheLineHoweverItIsEscaped(t *testing.T) {
 		"msg = Invalid username or password": "[username]", "status = 401 | 403": "[401 403]", "path = /users/sign_in": "[users]", "path = /": "[]",
 		"path ~ ^/login$": "[login]", "! user": "[]", "h.Authorization": "[authorization]", "a != b": "[]",
 	} {
-		c, err := ParseCondition(condition)
+		c, err := ParseCondition(condition, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,4 +187,111 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestASetsTextsAreFoundHoweverTheyAreWritten(t *testing.T) {
+	set, err := NewSet("x", Texts{Texts: []string{"/.env$", "^/cgi-bin/", "../../../", "=http:/", "union select", "/two words"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := NewSet("x", Texts{Path: true, Texts: []string{"/.env$", "/.git/"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		set   *Set
+		value string
+		holds bool
+	}{
+		{set, "/.env", true},
+		{set, "/app/.ENV?x=1", true},
+		{set, "/.environment", false},
+		{set, "/.environment/.env", true},
+		{set, "/%2eenv", true},
+		{set, "/%252e%65nv", true},
+		{set, "//.env", true},
+		{set, "/x/////.env#", true},
+		{set, "/cgi-bin/x", true},
+		{set, "//cgi-bin//x", true},
+		{set, "/a/cgi-bin/x", false},
+		{set, "/x?f=..%2f..%2F%2e%2e/etc", true},
+		{set, "/x?u=http://example.org/", true},
+		{set, "/x?u=https://example.org/", false},
+		{set, "/x?q=1%20UNION%20SELECT%201", true},
+		{set, "/two%20words", true},
+		{set, "%", false},
+		{set, "", false},
+		{path, "/.env?x", true},
+		{path, "/search?q=/.env", false},
+		{path, "/search?q=/.git/", false},
+	} {
+		if got := c.set.Holds(c.value); got != c.holds {
+			t.Errorf("%q: %t", c.value, got)
+		}
+	}
+	for _, bad := range [][]string{nil, {"ab"}, {"^ab$"}, {"/%2e"}, {"//x"}, {strings.Repeat("x", 201)}} {
+		if _, err := NewSet("x", Texts{Texts: bad}); err == nil {
+			t.Errorf("%q is a set", bad)
+		}
+	}
+	if _, err := ParseCondition("uri in other", map[string]*Set{"x": set}); err == nil {
+		t.Error("a condition names a set that is not there")
+	}
+}
+
+// FuzzSet holds that a set which finds a text in a line's field is a candidate
+// for the line.
+func FuzzSet(f *testing.F) {
+	set, err := NewSet("x", Texts{Texts: []string{"/.env$", "../../", "union select", "..;/"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	literals := set.literals()
+	f.Add("/a/.env?x")
+	f.Add("/%2e%2e/..//../x")
+	f.Fuzz(func(t *testing.T, value string) {
+		if !set.Holds(value) {
+			return
+		}
+		if !slices.ContainsFunc(literals, func(s string) bool { return strings.Contains(strings.ToLower(value), s) }) {
+			t.Errorf("%q has none of %q", value, literals)
+		}
+	})
+}
+
+func TestTheAddressOfAProxysOrAVirtualHostsLineIsItsClients(t *testing.T) {
+	for _, c := range []struct {
+		format  Format
+		line    string
+		address string
+		uri     string
+		status  string
+	}{
+		{Access, `example.org:443 192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET /x?y HTTP/1.1" 404 19 "-" "-"`, "192.0.2.1", "/x?y", "404"},
+		// A looked up name, and an ident that its machine chose.
+		{Access, `client.example.org 198.51.100.1 - [21/Nov/2026:09:14:02 +0000] "GET /x HTTP/1.1" 404 19`, "client.example.org", "/x", "404"},
+		{Access, `192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET /a b c" 400 19`, "192.0.2.1", "/a b c", "400"},
+		{Proxy, `[21/Nov/2026:09:14:02 +0000] - 404 404 - GET https example.org "/.env" [Client 192.0.2.2] [Length 5] [Gzip -] [Sent-to 10.0.0.2] "Mozilla" "-"`, "192.0.2.2", "/.env", "404"},
+		{Proxy, `[21/Nov/2026:09:14:02 +0000] MISS 200 301 - GET http example.org "/x\" [Client 198.51.100.1] " [Client 192.0.2.3] [Length 5] [Gzip -] [Sent-to 10.0.0.2] "a" "b"`, "192.0.2.3", `/x" [Client 198.51.100.1] `, "301"},
+	} {
+		var r Record
+		if err := r.Parse(c.format, []byte(c.line)); err != nil {
+			t.Errorf("%s: %v", c.line, err)
+			continue
+		}
+		got := r.Fields()
+		if got["address"] != c.address || got["uri"] != c.uri || got["status"] != c.status {
+			t.Errorf("%s: %q", c.line, got)
+		}
+	}
+	var r Record
+	for _, line := range []string{
+		`[21/Nov/2026:09:14:02 +0000] - 404 404 - GET https example.org "/.env"`,
+		`[21/Nov/2026:09:14:02 +0000] "/.env" [Client 192.0.2.2]`,
+		`[x] - 4 4 - GET https example.org "/.env" [Client 192.0.2.2]`,
+	} {
+		if err := r.Parse(Proxy, []byte(line)); err == nil {
+			t.Errorf("%s: %v", line, r.Fields())
+		}
+	}
 }

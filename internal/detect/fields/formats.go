@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -211,6 +213,18 @@ func hex(c byte) int {
 // accessTime is how access logs write a time.
 const accessTime = "02/Jan/2006:15:04:05 -0700"
 
+const hostBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"
+
+// virtualHost reads what Apache's vhost_combined writes before the address,
+// "example.org:443". No looked up name of a client ends in a port, and a client
+// that is named in this way has no ident.
+func virtualHost(word, rest string) (host string, ok bool) {
+	host, port, found := strings.Cut(word, ":")
+	address, rest, _ := strings.Cut(rest, " ")
+	_, err := netip.ParseAddr(address)
+	return host, found && host != "" && strings.Trim(host, hostBytes) == "" && port != "" && strings.Trim(port, "0123456789") == "" && err == nil && strings.HasPrefix(rest, "- ")
+}
+
 // access reads ADDRESS IDENT USER [TIME] "REQUEST" STATUS SIZE "REFERER"
 // "AGENT" and the rest. The user may hold anything but a quote, which
 // servers escape; the request is split where it is a request.
@@ -218,6 +232,12 @@ func (r *Record) access(line []byte) error {
 	text := strings.TrimSpace(string(line))
 	fault := func(what string) error { return fmt.Errorf("%w: %s", ErrLine, what) }
 	address, rest, ok := strings.Cut(text, " ")
+	if host, ok := virtualHost(address, rest); ok {
+		if err := r.add("host", host); err != nil {
+			return err
+		}
+		address, rest, _ = strings.Cut(rest, " ")
+	}
 	ident, rest, ok2 := strings.Cut(rest, " ")
 	if !ok || !ok2 || strings.ContainsAny(address+ident, `"[`) {
 		return fault("no address")
@@ -282,14 +302,62 @@ func unescapedQuote(s string) int {
 }
 
 // request splits METHOD PATH?QUERY PROTOCOL; other texts have none of these
-// fields.
+// fields. uri is the request without its method and protocol, whatever it is.
 func (r *Record) request(s string) error {
+	uri := s
+	if method, rest, ok := strings.Cut(s, " "); ok && isMethod(method) {
+		uri = rest
+	}
+	if at := strings.LastIndex(uri, " HTTP/"); at >= 0 {
+		uri = uri[:at]
+	}
+	if err := r.add("uri", uri); err != nil {
+		return err
+	}
 	words := strings.Split(s, " ")
-	if len(words) != 3 || words[0] == "" || strings.Trim(words[0], "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" || !strings.HasPrefix(words[2], "HTTP/") {
+	if len(words) != 3 || !isMethod(words[0]) || !strings.HasPrefix(words[2], "HTTP/") {
 		return nil
 	}
 	path, query, _ := strings.Cut(words[1], "?")
 	for _, f := range [][2]string{{"method", words[0]}, {"path", path}, {"query", query}, {"protocol", words[2]}} {
+		if err := r.add(f[0], f[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isMethod(s string) bool { return s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "" }
+
+// proxyLine is a line of Nginx Proxy Manager. Nginx escapes quotes in what a
+// client writes, and checks that a host holds no blank.
+var proxyLine = regexp.MustCompile(`^\[(\d\d/[A-Z][a-z]{2}/\d{4}:[\d:]{8} [+-]\d{4})\] (?:\S+ \S+ )?(\d{3}) - ([A-Z]+) \S+ (\S+) "((?:[^"\\]|\\.)*)" \[Client ([0-9A-Fa-f.:]+)\] \[Length [\d-]+\] \[Gzip [\d.-]+\](?: \[Sent-to \S*\])? "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)"$`)
+
+// proxy reads [TIME] CACHE UPSTREAM-STATUS STATUS - METHOD SCHEME HOST "URI"
+// [Client ADDRESS] [Length N] [Gzip R] [Sent-to HOST] "AGENT" "REFERER".
+func (r *Record) proxy(line []byte) error {
+	if !bytes.HasPrefix(line, []byte("[")) {
+		return fmt.Errorf("%w: no time", ErrLine)
+	}
+	m := proxyLine.FindStringSubmatch(strings.TrimSpace(string(line)))
+	if m == nil {
+		return fmt.Errorf("%w: not as the proxy manager writes", ErrLine)
+	}
+	uri := unescape(m[5])
+	path, query, _ := strings.Cut(uri, "?")
+	for _, f := range [][2]string{
+		{"time", m[1]},
+		{"status", m[2]},
+		{"method", m[3]},
+		{"host", m[4]},
+		{"request", m[3] + " " + uri},
+		{"uri", uri},
+		{"path", path},
+		{"query", query},
+		{"address", m[6]},
+		{"agent", unescape(m[7])},
+		{"referer", unescape(m[8])},
+	} {
 		if err := r.add(f[0], f[1]); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,8 @@ type Records struct {
 	// rule whose do decides. The rules of SuccessWhere come after.
 	// A condition's expression may name the offender in place of Address.
 	Where, SuccessWhere [][]string
+	// Sets are the texts that conditions look for by a name.
+	Sets map[string]fields.Texts
 }
 
 // records are compiled Records.
@@ -44,10 +47,18 @@ func compileRecords(name string, r *Records) (*records, error) {
 			faults = append(faults, fmt.Errorf("%s: format %q is none of %q", name, f, fields.Formats))
 		}
 	}
+	sets := map[string]*fields.Set{}
+	for _, key := range slices.Sorted(maps.Keys(r.Sets)) {
+		set, err := fields.NewSet(key, r.Sets[key])
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", name, err))
+		}
+		sets[key] = set
+	}
 	for i, where := range append(append([][]string{}, r.Where...), r.SuccessWhere...) {
 		var rule []fields.Condition
 		for _, s := range where {
-			c, err := fields.ParseCondition(s)
+			c, err := fields.ParseCondition(s, sets)
 			if err != nil {
 				faults = append(faults, fmt.Errorf("%s: rule %d: %w", name, i+1, err))
 				continue
