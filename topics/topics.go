@@ -197,10 +197,9 @@ func (r Rule) IsWeak() bool {
 
 // A Set is a list of texts with a name.
 type Set struct {
-	Name string `toml:"name"`
-	// Source says where the texts were learnt, and Date when: "2026-11-28".
-	Source string `toml:"source"`
-	Date   string `toml:"date" sample:"'2026-11-28'"`
+	Name   string `toml:"name"`                       // how conditions name it
+	Source string `toml:"source"`                     // where the texts were learnt
+	Date   string `toml:"date" sample:"'2026-11-28'"` // when they were learnt
 	// Path looks for them before the "?" of a request alone.
 	Path bool `toml:"path"`
 	// Texts are compared without regard to case and percent-encoding. "^" before a text
