@@ -29,7 +29,7 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 		Sources: []control.SourceStatus{
 			{Name: "journal 0 sshd", Kind: "journal", Topics: []ban.Topic{"sshd"}, Found: 4, Read: 12_345_600, Matched: 1_234_567, LastLine: ago(3 * time.Second)},
 			{Name: "journal 0 sshd-session", Kind: "journal", Topics: []ban.Topic{"sshd"}, Found: 4, Read: 78, LastLine: ago(time.Minute)},
-			{Name: "/var/log/nginx/sites/a-long-host-name.example.org/access.log", Kind: "file", Topics: []ban.Topic{long, "web-probe"}, Found: 1, Error: "permission denied: /var/log/nginx/sites"},
+			{Name: "/var/log/nginx/sites/a-long-host-name.example.org/access.log", Kind: "file", Topics: []ban.Topic{long, "web-trap"}, Found: 1, Error: "permission denied: /var/log/nginx/sites"},
 			{Name: "/var/log/secure", Kind: "file", Topics: []ban.Topic{"sshd"}},
 		},
 		Brokers: []control.BrokerStatus{
@@ -38,7 +38,7 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 		},
 		Shielded: []control.Shielded{{Topic: long, Target: ban.MustTarget("172.18.0.5"), Entry: "own-address 172.18.0.5 (address of br-0123456789ab)", Offences: 28, Last: ago(2 * time.Minute)}},
 		Warnings: []control.Warning{
-			{Code: "source", Severity: control.SeverityHigh, Text: "/var/log/nginx/sites/a-long-host-name.example.org/access.log (nginx-http-auth-trap, web-probe): permission denied: /var/log/nginx/sites", Fix: "usermod -aG adm banmesh && systemctl restart banmesh-agent"},
+			{Code: "source", Severity: control.SeverityHigh, Text: "/var/log/nginx/sites/a-long-host-name.example.org/access.log (nginx-http-auth-trap, web-trap): permission denied: /var/log/nginx/sites", Fix: "usermod -aG adm banmesh && systemctl restart banmesh-agent"},
 			{Code: "tainted", Severity: control.SeverityLow, Text: "sshd: 7 log lines that a client may have written did not count", Fix: "agent status; keep the service up to date"},
 		},
 	}
