@@ -106,28 +106,25 @@ func (t setText) stands(value string) bool {
 	return true
 }
 
-// literals gives for each text its longest word: all that an escape in the
-// line leaves as it is, but for percent-encoding, which may hide any.
+// literals gives for each text its longest part that every line which holds the
+// text has as it is, and "%", which may hide any.
 func (s *Set) literals() []string {
 	out := []string{"%"}
 	for _, t := range s.texts {
-		word := longestWord(t.text)
-		if len(word) < minText {
-			word = longestPart(t.text)
-		}
-		if word == "" {
+		part := longestPart(t.text)
+		if part == "" {
 			return nil
 		}
-		if !slices.Contains(out, word) {
-			out = append(out, word)
+		if !slices.Contains(out, part) {
+			out = append(out, part)
 		}
 	}
 	return out
 }
 
-// longestPart gives the longest part of a text without words that has neither a
-// slash, of which there may be several, nor what JSON escapes; "" where it says
-// too little.
+// longestPart gives the longest part of a text that has neither a slash, of
+// which there may be several, nor what formats escape; "" where it says too
+// little.
 func longestPart(text string) (longest string) {
 	for _, part := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(`/\"<>&`, r) || r >= 0x80 || r < ' ' }) {
 		if len(part) > max(len(longest), 1) {
