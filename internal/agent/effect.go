@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"banmesh/internal/control"
@@ -23,7 +24,23 @@ func (a *agent) effect(next *settings.Settings) control.Effect {
 	if never := before.NewlyNever(next); len(never) > 0 {
 		a.endedBy(neverban.NewSet(never), &e)
 	}
+	if gone := next.NewlyNever(before); len(gone) > 0 {
+		a.begunBy(gone, next, &e)
+	}
 	return e
+}
+
+// begunBy counts the bans that begin where never-ban entries go that nothing else
+// stands for.
+func (a *agent) begunBy(gone []neverban.Entry, next *settings.Settings, e *control.Effect) {
+	left := slices.DeleteFunc(a.guard.list(), func(x neverban.Entry) bool { return slices.Contains(gone, x) })
+	begins := a.ledger.EffectOfShields(next.Policy().As(a.sharing.Operator()), neverban.NewSet(neverban.WithoutPrivate(left)), neverban.NewSet(left))
+	e.Begin += begins.Begin
+	for _, s := range samples(begins.Begins) {
+		if len(e.Begins) < policy.MaxSamples {
+			e.Begins = append(e.Begins, s)
+		}
+	}
 }
 
 // endedBy counts the bans that new never-ban entries end.
@@ -78,7 +95,11 @@ func (a *agent) reloadAs(ctx context.Context, q control.ReloadRequest) (e contro
 		return e, err
 	}
 	a.chronicle.Add(history.Event{Kind: history.Config, By: "a reload", Count: len(next.Files()), Why: fmt.Sprintf("so many files taken over; %d bans begin by it, %d end", e.Begin, e.End)})
-	return e, a.takeOver(ctx, next)
+	err = a.takeOver(ctx, next)
+	if err == nil {
+		e.Kernel = a.enforcer.Carry(ctx)
+	}
+	return e, err
 }
 
 // effectOfRules says which bans of now begin and end with other rules in a

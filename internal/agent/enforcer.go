@@ -35,6 +35,8 @@ type enforcer struct {
 	begun     banLog
 	ports     servedPorts
 	written   written
+	// asked carries out what is due and answers with [enforcer.carried].
+	asked chan chan string
 
 	mu    sync.Mutex
 	drift firewall.Drift
@@ -84,7 +86,7 @@ func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
 	if o.sockets == nil {
 		o.sockets = func() ([]procnet.Socket, error) { return procnet.TCP("/") }
 	}
-	e := &enforcer{o: o, fw: o.firewall, begun: banLog{log: o.log, now: o.now}, ports: servedPorts{sockets: o.sockets, now: o.now, stray: map[ban.Topic]strayPort{}}, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
+	e := &enforcer{o: o, fw: o.firewall, asked: make(chan chan string), begun: banLog{log: o.log, now: o.now}, ports: servedPorts{sockets: o.sockets, now: o.now, stray: map[ban.Topic]strayPort{}}, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
 	c := o.settings()
 	switch {
 	case c.Config().Firewall.Mode == "off":
@@ -197,11 +199,13 @@ func (e *enforcer) run(ctx context.Context) error {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
+		var answer chan string
 		select {
 		case <-ctx.Done():
 			mode, _ := e.Enforcement()
 			e.begun.flush(ctx, mode)
 			return nil
+		case answer = <-e.asked:
 		case <-e.o.ledger.Enforcement.Changed():
 		case <-tick.C:
 			e.o.ledger.Expire(e.o.now())
@@ -216,6 +220,12 @@ func (e *enforcer) run(ctx context.Context) error {
 				break
 			}
 			e.apply(ctx, changes)
+		}
+		if answer != nil {
+			if e.carried() != "" {
+				e.check(ctx) // writes again, and counts those that still wait
+			}
+			answer <- e.carried()
 		}
 	}
 }

@@ -207,5 +207,5 @@ func (g *guard) ignored(t ban.Target) bool {
 func (g *guard) list() []neverban.Entry {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return g.entries
+	return slices.Clone(g.entries)
 }

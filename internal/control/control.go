@@ -151,6 +151,9 @@ type Ban struct {
 	// Cut says, where a ban was asked for, that it lasts less: 90 days are the
 	// most.
 	Cut bool `json:"cut,omitempty"`
+	// Kernel says, where a ban was asked for, why no packet is dropped by it or the
+	// kernel does not have it yet; "" where it is in force.
+	Kernel string `json:"kernel,omitempty"`
 }
 
 // AllowRequest is the body of POST /v1/allow and /v1/allow/remove: no ban
@@ -176,7 +179,14 @@ type PeerRequest struct {
 
 // CountAnswer says how many claims or bans were touched.
 type CountAnswer struct {
-	Count int `json:"count"`
+	Count  int    `json:"count"`
+	Kernel string `json:"kernel,omitempty"` // why the kernel does not follow yet, "" where it does
+}
+
+// AllowRemoveAnswer lists the bans of a target that nothing shields any longer.
+type AllowRemoveAnswer struct {
+	Banned []Ban  `json:"banned,omitempty"`
+	Kernel string `json:"kernel,omitempty"` // why the kernel does not have them yet
 }
 
 // ErrorAnswer is the body of every answer that is not 2xx.

@@ -36,6 +36,9 @@ type Effect struct {
 	Ends   []EffectBan `json:"ends,omitempty"`
 	// Rules are those that change, by topic.
 	Rules []RuleChange `json:"rules,omitempty"`
+	// Kernel says, of a configuration that was taken over, why the kernel does not
+	// follow yet; "" where it does.
+	Kernel string `json:"kernel,omitempty"`
 }
 
 // EffectBan is one target of an [Effect].

@@ -35,6 +35,7 @@ type BanAllAnswer struct {
 	Banned  int       `json:"banned"`
 	Cut     int       `json:"cut,omitempty"` // for how many more than 90 days were asked, the longest that is kept
 	Refused []Refusal `json:"refused,omitempty"`
+	Kernel  string    `json:"kernel,omitempty"` // why they are not in the kernel yet, "" where they are
 }
 
 // A Refusal is an entry of a request that was not done. The others were.
@@ -59,6 +60,7 @@ type WithdrawRequest struct {
 // WithdrawAnswer says which own claims were withdrawn.
 type WithdrawAnswer struct {
 	Withdrawn []OwnClaim `json:"withdrawn"`
+	Kernel    string     `json:"kernel,omitempty"` // why the kernel does not follow yet, "" where it does
 }
 
 // OwnClaim is a claim that this node made.
@@ -101,6 +103,8 @@ type UnbanAnswer struct {
 	// Left are bans in the kernel that this agent does not keep, and so cannot
 	// lift.
 	Left []LeftBan `json:"left,omitempty"`
+	// Kernel says why the kernel does not follow yet, "" where it does.
+	Kernel string `json:"kernel,omitempty"`
 }
 
 // A LeftBan is a target whose packets the kernel drops though this agent does

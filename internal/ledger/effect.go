@@ -55,3 +55,25 @@ func (l *Ledger) EffectOfUndo(o ban.Operator) (e policy.Effect) {
 	}
 	return e
 }
+
+// EffectOfShields says which targets that the never-ban sets keep from being banned
+// would be banned with others, one against every claim and one against
+// those of others. Nothing changes.
+func (l *Ledger) EffectOfShields(next *policy.Policy, everyone, peers policy.Protection) (e policy.Effect) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for q := range l.questions() {
+		if l.policy.Judge(q).Why != policy.ReasonNeverBan {
+			continue
+		}
+		q.NeverBan, q.NeverPeers = everyone, peers
+		v := next.Judge(q)
+		if v.Action != policy.Ban {
+			continue
+		}
+		if e.Begin++; len(e.Begins) < policy.MaxSamples {
+			e.Begins = append(e.Begins, policy.Sample{Topic: q.Topic, Target: q.Target, Why: v.Why, Rule: v.Rule, Until: v.Until})
+		}
+	}
+	return e
+}

@@ -55,6 +55,7 @@ own too, and neither peers nor this node's own detection can bring them back unt
 			for _, b := range a.Lifted {
 				fmt.Fprintf(c.OutOrStdout(), "lifted the ban of %s in %s\n", b.Target, b.Topic)
 			}
+			printKernelLags(c.OutOrStdout(), a.Kernel)
 			return nil
 		},
 	}
@@ -131,10 +132,15 @@ func newAllowRemoveCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := p.client().Post(c.Context(), "/v1/allow/remove", control.AllowRequest{Target: target}, nil); err != nil {
+			var a control.AllowRemoveAnswer
+			if err := p.client().Post(c.Context(), "/v1/allow/remove", control.AllowRequest{Target: target}, &a); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is no longer exempt\n", target)
+			for _, b := range a.Banned {
+				fmt.Fprintf(c.OutOrStdout(), "banned %s in %s until %s\n", b.Target, b.Topic, clock(b.Until))
+			}
+			printKernelLags(c.OutOrStdout(), a.Kernel)
 			return nil
 		},
 	}

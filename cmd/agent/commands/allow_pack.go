@@ -185,16 +185,18 @@ func newAllowPackListCommand(p *paths) *cobra.Command {
 }
 
 func newAllowPackRemoveCommand(p *paths) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	c := &cobra.Command{
 		Use: "remove NAME", Short: "Stop using a signed list",
 		Example: "  agent allow pack remove crawlers",
+		Long:    "Stop using a signed list. Bans that only it kept from being are told, and asked about, before they begin.\n" + cli.ExitHelp,
 		Args:    exactly(1, "a pack's name"),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := args[0]
 			if _, err := ban.ParseTopic(name); err != nil {
 				return cli.Usage("%q is no pack's name", name)
 			}
-			path, err := config.EditDropIn(p.config, "packs", func(tree map[string]any) error {
+			written, err := p.edit("packs", func(tree map[string]any) error {
 				packs := config.Table(tree, "packs")
 				if _, ok := packs[name]; !ok {
 					return errNotOurs
@@ -209,13 +211,19 @@ func newAllowPackRemoveCommand(p *paths) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := written.takeOverBeyond(c, yes, 0, 0); err != nil {
+				return err
+			}
+			// Nothing names the file any longer: a kill before this leaves it unused.
 			if err := os.Remove(settings.PackFile(p.config, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "the pack %s is no longer used\n", name)
-			return reload(c, p, path)
+			return nil
 		},
 	}
+	yesFlag(c, &yes)
+	return c
 }
 
 func newAllowPackSignCommand(p *paths) *cobra.Command {

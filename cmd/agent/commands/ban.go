@@ -3,6 +3,7 @@ package commands
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"time"
 
@@ -86,7 +87,15 @@ func banOne(c *cobra.Command, p *paths, q control.BanRequest, asJSON bool) error
 	if b.Cut {
 		fmt.Fprintf(c.OutOrStdout(), "that is after %s\n", cutAt)
 	}
+	printKernelLags(c.OutOrStdout(), b.Kernel)
 	return nil
+}
+
+// printKernelLags says why the kernel does not do what a command printed, if it does not.
+func printKernelLags(w io.Writer, why string) {
+	if why != "" {
+		fmt.Fprintln(w, cli.Wrap(w, 0, "  ", cli.Printable(why)))
+	}
 }
 
 func banMany(c *cobra.Command, p *paths, q control.BanRequest, targets []ban.Target, asJSON bool) error {
@@ -111,6 +120,7 @@ func banMany(c *cobra.Command, p *paths, q control.BanRequest, targets []ban.Tar
 		if all.Cut > 0 {
 			fmt.Fprintf(c.OutOrStdout(), "%s of them until %s\n", strconv.Itoa(all.Cut), cutAt)
 		}
+		printKernelLags(c.OutOrStdout(), all.Kernel)
 	}
 	return partly(all.Refused, len(targets))
 }

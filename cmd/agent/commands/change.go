@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -59,6 +60,12 @@ func (x *change) undo() error {
 // file is as it was before. An agent that does not run reads the file when it
 // starts.
 func (x *change) takeOver(c *cobra.Command, yes bool) error {
+	return x.takeOverBeyond(c, yes, control.Handful, math.MaxInt)
+}
+
+// takeOverBeyond is [change.takeOver], and asks where the change ends or begins more bans
+// than that.
+func (x *change) takeOverBeyond(c *cobra.Command, yes bool, ends, begins int) error {
 	var e control.Effect
 	err := x.p.client().Post(c.Context(), "/v1/reload", control.ReloadRequest{Dry: true}, &e)
 	switch {
@@ -71,8 +78,12 @@ func (x *change) takeOver(c *cobra.Command, yes bool) error {
 		return cli.Hint(fmt.Errorf("written to %s, but the running agent did not take it: %w", x.path, err), "see `agent check`")
 	}
 	printEffect(c.OutOrStdout(), e)
-	if e.End > control.Handful && !yes {
-		if err := ask(c, fmt.Sprintf("this ends %s", plural(e.End, "ban"))); err != nil {
+	if !yes && (e.End > ends || e.Begin > begins) {
+		text := fmt.Sprintf("this ends %s", plural(e.End, "ban"))
+		if e.Begin > begins {
+			text = fmt.Sprintf("this begins %s and ends %d", plural(e.Begin, "ban"), e.End)
+		}
+		if err := ask(c, text); err != nil {
 			return errors.Join(err, x.undo())
 		}
 	}
@@ -82,7 +93,8 @@ func (x *change) takeOver(c *cobra.Command, yes bool) error {
 // reload tells a running agent that a file changed, the effect of which is known
 // to the person; one that does not run reads it when it starts.
 func reload(c *cobra.Command, p *paths, path string) error {
-	err := p.client().Post(c.Context(), "/v1/reload", control.ReloadRequest{Yes: true}, nil)
+	var e control.Effect
+	err := p.client().Post(c.Context(), "/v1/reload", control.ReloadRequest{Yes: true}, &e)
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
 		fmt.Fprintf(c.OutOrStdout(), "written to %s; the agent is not running and will read it when it starts\n", path)
@@ -91,6 +103,7 @@ func reload(c *cobra.Command, p *paths, path string) error {
 		return cli.Hint(fmt.Errorf("written to %s, but the running agent did not take it: %w", path, err), "see `agent check`")
 	}
 	fmt.Fprintf(c.OutOrStdout(), "written to %s; the running agent follows\n", path)
+	printKernelLags(c.OutOrStdout(), e.Kernel)
 	return nil
 }
 

@@ -98,6 +98,7 @@ func newHoldSettleCommand(p *paths, approve bool) *cobra.Command {
 			if open > 0 {
 				fmt.Fprintf(c.OutOrStdout(), "what it claims until %s is let in too\n", clock(time.Now().Add(time.Duration(open)*time.Second)))
 			}
+			printKernelLags(c.OutOrStdout(), d.Kernel)
 			return nil
 		},
 	}
@@ -141,6 +142,7 @@ the peer's strikes.
 			default:
 				fmt.Fprintf(c.OutOrStdout(), "lifted %s that rested on %s; it counts for nothing until `agent undo %s --release`\n", plural(d.Count, "ban"), args[0], args[0])
 			}
+			printKernelLags(c.OutOrStdout(), d.Kernel)
 			return nil
 		},
 	}

@@ -119,8 +119,8 @@ func newNetworkJoinCommand(p *paths) *cobra.Command {
 		Example: "  agent network join banmesh:AbCd...\n  agent network join invitation.txt --yes",
 		Long: `Show an invitation and, when you agree, write what it says into the configuration: the network's name, its
 brokers, and the operators that it suggests to trust. The signature proves who wrote it, not that the writer deserves
-trust: compare the words with the operator over another channel. Nothing is accepted or published until you ask for it
-with ` + "`agent topics subscribe` and `agent topics publish`" + `.
+trust: compare the words with the operator over another channel. Bans that begin or end by it, where topics are accepted
+already, are told and asked about. Nothing else is accepted or published until you ask for it with ` + "`agent topics subscribe` and `agent topics publish`" + `.
 ` + cli.ExitHelp,
 		Args: exactly(1, "an invitation, a file that holds one, or -"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -140,7 +140,7 @@ with ` + "`agent topics subscribe` and `agent topics publish`" + `.
 					return &cli.Error{Err: errors.New("nothing was changed"), Code: cli.ExitError, Hint: "say yes, or use --yes where nobody can answer"}
 				}
 			}
-			return join(c, p, v)
+			return join(c, p, v, yes)
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
@@ -148,7 +148,7 @@ with ` + "`agent topics subscribe` and `agent topics publish`" + `.
 }
 
 // join writes the drop-in files of an invitation.
-func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
+func join(c *cobra.Command, p *paths, v *wire.Invitation, yes bool) error {
 	set, err := settings.Load(p.config)
 	if err != nil {
 		return err
@@ -158,8 +158,9 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
 		return err
 	}
 	out := c.OutOrStdout()
+	var trusted *change
 	if len(v.Trusted) > 0 {
-		if _, err := config.EditDropIn(p.config, peersDropIn, func(tree map[string]any) error {
+		if trusted, err = p.edit(peersDropIn, func(tree map[string]any) error {
 			var names []string
 			for _, o := range v.Trusted {
 				if known, ok := set.Policy().Name(o.Operator); ok {
@@ -179,7 +180,7 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
 			return err
 		}
 	}
-	path, err := config.EditDropIn(p.config, "network", func(tree map[string]any) error {
+	written, err := p.edit("network", func(tree map[string]any) error {
 		tree["network"] = v.Network
 		// Those of an invitation before are replaced; a person's own stay,
 		// and a broker that is named twice would be refused.
@@ -227,7 +228,10 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation) error {
 	for _, t := range v.Topics {
 		fmt.Fprintf(out, "to accept its bans: agent topics subscribe %s\n", t)
 	}
-	if err := reload(c, p, path); err != nil {
+	if trusted != nil {
+		written.also, written.before = trusted.undo, trusted.before
+	}
+	if err := written.takeOverBeyond(c, yes, 0, 0); err != nil {
 		return err
 	}
 	fmt.Fprintln(out, "another network or broker takes effect when the agent is restarted")

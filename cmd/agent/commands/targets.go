@@ -2,6 +2,7 @@ package commands
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,6 +103,7 @@ func banAll(ctx context.Context, client *control.Client, bans []control.BanReque
 			return all, err
 		}
 		all.Banned, all.Cut, all.Refused = all.Banned+a.Banned, all.Cut+a.Cut, append(all.Refused, a.Refused...)
+		all.Kernel = cmp.Or(a.Kernel, all.Kernel)
 	}
 	return all, nil
 }

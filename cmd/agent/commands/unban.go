@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 
@@ -45,6 +46,7 @@ peers' bans as they are: ` + "`agent withdraw`" + `.
 						break
 					}
 					a.Lifted, a.Left, a.Exempt = append(a.Lifted, some.Lifted...), append(a.Left, some.Left...), some.Exempt
+					a.Kernel = cmp.Or(some.Kernel, a.Kernel)
 				}
 			}
 			if err != nil {
@@ -102,4 +104,5 @@ func printUnbanned(w io.Writer, a control.UnbanAnswer, targets []ban.Target, top
 	for _, l := range a.Left {
 		fmt.Fprintf(w, "the kernel still drops packets of %s %s, which this agent does not keep; to end it: %s\n", l.Target, l.Where, l.Fix)
 	}
+	printKernelLags(w, a.Kernel)
 }

@@ -96,6 +96,7 @@ func printWithdrawn(c *cobra.Command, a control.WithdrawAnswer) error {
 	if still > 0 {
 		fmt.Fprintf(w, "%s banned all the same, by peers or by another source: `agent explain TARGET` says which\n", verb(still, "target is", "targets are"))
 	}
+	printKernelLags(w, a.Kernel)
 	return nil
 }
 

@@ -81,6 +81,12 @@ type Firewall interface {
 	Operators(context.Context) map[ban.Topic][]control.OperatorCount
 	// Holds asks the kernel about a target, false where it cannot be asked.
 	Holds(context.Context, ban.Target) (firewall.Held, bool)
+	// Carry waits until the enforcer has been given every change of before, for some
+	// seconds at most, and says why some of it is not in force; "" where it is.
+	Carry(context.Context) string
+	// Unenforced says why a ban in force drops no packet of its target, "" where it
+	// does or where nothing can be asked.
+	Unenforced(context.Context, ban.Topic, ban.Target) string
 	// Left says of which targets packets are dropped by bans that this agent does
 	// not keep, and how to end it.
 	Left(context.Context, []ban.Target) []control.LeftBan

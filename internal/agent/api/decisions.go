@@ -35,6 +35,7 @@ func (s *Server) allow(r *http.Request) (any, error) {
 	if _, err := s.o.Ledger.Exemptions.Allow(q.Target, until, q.Comment); err != nil {
 		return nil, refusal(err)
 	}
+	answer.Kernel = s.o.Firewall.Carry(r.Context())
 	s.note(r.Context(), history.Event{Kind: history.Allow, Target: q.Target, Why: cmp.Or(q.Comment, "allowed by hand"), Until: until, Count: len(answer.Lifted)})
 	return answer, nil
 }
@@ -53,10 +54,13 @@ func (s *Server) allowRemove(r *http.Request) (any, error) {
 	if err == nil {
 		err = s.o.Sharing.Dispute()
 	}
-	if err == nil {
-		s.note(r.Context(), history.Event{Kind: history.Allow, Target: q.Target, Why: "the exemption was removed"})
+	if err != nil {
+		return nil, refusal(err)
 	}
-	return struct{}{}, refusal(err)
+	kernel := s.o.Firewall.Carry(r.Context())
+	s.note(r.Context(), history.Event{Kind: history.Allow, Target: q.Target, Why: "the exemption was removed"})
+	answer := control.AllowRemoveAnswer{Banned: s.lifted(q.Target, ""), Kernel: kernel}
+	return answer, nil
 }
 
 // approve lets the claims of a peer count that wait, and with a time those
@@ -71,7 +75,7 @@ func (s *Server) approve(r *http.Request) (any, error) {
 	}
 	n, err := s.o.Ledger.Peers.Approve(o, q.Topic, time.Duration(q.For)*time.Second)
 	s.notePeer(r, err, history.Event{Kind: history.Hold, Topic: q.Topic, Why: "a person approved claims that waited", Count: n}, o)
-	return control.CountAnswer{Count: n}, refusal(err)
+	return s.counted(r, n, err)
 }
 
 // reject sees to it that the claims of a peer that wait never count.
@@ -82,7 +86,7 @@ func (s *Server) reject(r *http.Request) (any, error) {
 	}
 	n, err := s.o.Ledger.Peers.Reject(o, q.Topic)
 	s.notePeer(r, err, history.Event{Kind: history.Hold, Topic: q.Topic, Why: "a person rejected claims that waited", Count: n}, o)
-	return control.CountAnswer{Count: n}, refusal(err)
+	return s.counted(r, n, err)
 }
 
 // undo drops everything that a peer caused.
@@ -96,7 +100,7 @@ func (s *Server) undo(r *http.Request) (any, error) {
 	}
 	n, err := s.o.Ledger.Peers.Undo(o, q.Why)
 	s.notePeer(r, err, history.Event{Kind: history.Quarantine, Why: cmp.Or(q.Why, "undone by hand"), Count: n}, o)
-	return control.CountAnswer{Count: n}, refusal(err)
+	return s.counted(r, n, err)
 }
 
 // release ends a peer's quarantine, and those of its feeds.
@@ -114,7 +118,18 @@ func (s *Server) release(r *http.Request) (any, error) {
 		err = nil
 	}
 	s.notePeer(r, err, history.Event{Kind: history.Quarantine, Why: "the quarantine was ended by hand", Count: feeds}, o)
-	return struct{}{}, refusal(err)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	return s.counted(r, feeds, nil)
+}
+
+// counted answers a decision about a peer when the kernel follows it.
+func (s *Server) counted(r *http.Request, n int, err error) (any, error) {
+	if err != nil {
+		return nil, refusal(err)
+	}
+	return control.CountAnswer{Count: n, Kernel: s.o.Firewall.Carry(r.Context())}, nil
 }
 
 // notePeer notes a decision about an operator, where it was carried out.

@@ -39,6 +39,9 @@ func (s *Server) ban(r *http.Request) (any, error) {
 		answer = banOf(x, s.o.Settings().NameOf)
 	}
 	answer.Cut = tooLong(q)
+	if answer.Kernel = s.o.Firewall.Carry(r.Context()); answer.Kernel == "" {
+		answer.Kernel = s.o.Firewall.Unenforced(r.Context(), q.Topic, q.Target)
+	}
 	return answer, nil
 }
 
@@ -78,6 +81,9 @@ func (s *Server) banAll(r *http.Request) (any, error) {
 		refuse(from[x.Index], refusedBan(from[x.Index].Target, x.Err))
 	}
 	answer.Banned = len(bans) - len(refused)
+	if answer.Banned > 0 {
+		answer.Kernel = s.o.Firewall.Carry(r.Context())
+	}
 	s.o.Log.InfoContext(r.Context(), "banned by a list", slog.Int("banned", answer.Banned), slog.Int("refused", len(answer.Refused)))
 	return answer, nil
 }
@@ -182,7 +188,8 @@ func (s *Server) withdraw(r *http.Request) (any, error) {
 		b := &list[i]
 		return history.Event{Kind: history.Withdraw, Topic: b.Topic, Target: b.Claim.Target, By: cmp.Or(q.By, aPerson), Why: "this node's claim of " + string(b.Source) + ", reason: " + q.Reason.String(), Until: b.Claim.End}
 	})...)
-	return control.WithdrawAnswer{Withdrawn: each(list, func(b ledger.Local) control.OwnClaim {
+	kernel := s.o.Firewall.Carry(r.Context())
+	return control.WithdrawAnswer{Kernel: kernel, Withdrawn: each(list, func(b ledger.Local) control.OwnClaim {
 		return control.OwnClaim{
 			Target: b.Claim.Target, Topic: b.Topic, By: string(b.Source), End: b.Claim.End, Class: b.Claim.Class, Basis: b.Claim.Basis,
 			Banned: s.o.Ledger.Action(b.Topic, b.Claim.Target) == policy.Ban,
@@ -256,6 +263,7 @@ func (s *Server) unban(r *http.Request) (any, error) {
 			return history.Event{Kind: history.Dispute, Topic: q.Topic, Target: list[i].Target, Why: cmp.Or(q.Comment, "others are told that it should not be banned"), Until: answer.Exempt}
 		})...)
 	}
+	answer.Kernel = s.o.Firewall.Carry(r.Context())
 	answer.Left = s.o.Firewall.Left(r.Context(), targets)
 	s.o.Log.InfoContext(r.Context(), "unbanned by hand", slog.Int("targets", len(targets)), slog.Int("lifted", len(answer.Lifted)))
 	return answer, nil
