@@ -50,6 +50,8 @@ type Config struct {
 	Query Query `toml:"query"`
 	// LAPI answers CrowdSec's bouncers.
 	LAPI LAPI `toml:"lapi"`
+	// Fail2ban answers fail2ban's clients, and reads and writes its log.
+	Fail2ban Fail2ban `toml:"fail2ban"`
 	// Guests are addresses that lately logged in or did real work here.
 	Guests Guests `toml:"guests"`
 	// Honeyport watches ports at which nothing listens.
@@ -266,6 +268,16 @@ type LAPI struct {
 	// "operator" (by name).
 	Origin         string   `toml:"origin" sample:"'node'"`
 	TrustedProxies []string `toml:"trusted_proxies"` // addresses and prefixes whose X-Forwarded-For names the bouncer
+}
+
+// Fail2ban is the neighbourhood of fail2ban: docs/compat/fail2ban.md.
+type Fail2ban struct {
+	// Socket answers fail2ban-client, exporters and panels as fail2ban's server
+	// does: topics are jails. It has the permissions of the control socket.
+	Socket string `toml:"socket" sample:"'/run/banmesh/fail2ban.sock'"`
+	// Log is a file to which bans and their ends are written in the form of
+	// fail2ban's log.
+	Log string `toml:"log" sample:"'/var/log/banmesh/fail2ban.log'"`
 }
 
 // Includes gives the directories that Include names.

@@ -9,7 +9,7 @@ import (
 // Compat is a protocol of another program that this node speaks, in an answer of
 // GET /v1/status.
 type Compat struct {
-	Protocol string         `json:"protocol"` // "lapi"
+	Protocol string         `json:"protocol"` // "lapi", "fail2ban", "capi"
 	Listen   string         `json:"listen"`
 	Clients  []CompatClient `json:"clients"`
 }
@@ -23,6 +23,7 @@ type CompatClient struct {
 	Topics  []ban.Topic `json:"topics,omitempty"` // empty means all
 	Last    time.Time   `json:"last,omitzero"`    // its last answered question
 	Told    int         `json:"told"`             // bans in the last full answer
+	Asked   uint64      `json:"asked,omitempty"`  // commands, of a client of fail2ban's
 	// Requests and Packets it reported as refused, all origins together.
 	Requests uint64 `json:"requests"`
 	Packets  uint64 `json:"packets"`

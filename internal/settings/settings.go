@@ -86,6 +86,7 @@ func Load(dir string) (*Settings, error) {
 		fault("query.users", "%v", err)
 	}
 	s.checkLAPI(loaded.LAPI, fault)
+	checkFail2ban(loaded.Fail2ban, fault)
 	checkGuests(loaded.Guests, fault)
 	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)
 	checkNeverBan(loaded, fault)
@@ -103,7 +104,7 @@ func Load(dir string) (*Settings, error) {
 		slices.SortStableFunc(faults, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 		return nil, errors.Join(faults...)
 	}
-	return s, cmp.Or(s.setTopics(), s.checkHoneyportTopics())
+	return s, cmp.Or(s.setTopics(), s.checkHoneyportTopics(), s.checkFail2banLog())
 }
 
 // override lays the configuration's changes over the definitions of topics.

@@ -57,6 +57,7 @@ type Options struct {
 	// Gate asks the wallet gate how it is, false where none is kept.
 	Gate      func(context.Context) (control.GateStatus, bool)
 	Bouncers  Bouncers
+	Fail2ban  Fail2ban
 	Chronicle Chronicle
 	// Warnings gives those of the parts that have nothing else to say here.
 	Warnings func(context.Context) []control.Warning

@@ -37,6 +37,8 @@ var (
 	GateDown = Condition{"gate", "The wallet gate does not answer, and the orchestrator refuses everybody whose webhook it is.", control.SeverityHigh, "systemctl enable --now banmesh-gate.socket; journalctl -u banmesh-gate"}
 	GateList = Condition{"gate-list", "The wallet gate does not answer by the newest list.", control.SeverityHigh, "df -h; the file that [gate] names, and who may read it; journalctl -u banmesh-gate"}
 
+	CompatDown = Condition{"compat-down", "A protocol of another program is configured and not spoken.", control.SeverityHigh, "the reason in the text; it is tried again by itself"}
+
 	DenialsEnd = Condition{"denials-end", "Own denials of wallets end soon.", control.SeverityLow, "agent denylist list, then agent denylist renew"}
 
 	NeverBanFault = Condition{"never-ban", "The never-ban list may lack entries.", control.SeverityHigh, "the cause is in the text; it is looked for again every few seconds"}
@@ -94,7 +96,7 @@ func Conditions() []Condition {
 	list := []Condition{
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
-		GateDown, GateList, DenialsEnd, NeverBanFault, Pack,
+		GateDown, GateList, CompatDown, DenialsEnd, NeverBanFault, Pack,
 		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, IndexLost, IndexSole, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
 		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,

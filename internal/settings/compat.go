@@ -1,0 +1,36 @@
+package settings
+
+import (
+	"path/filepath"
+
+	"banmesh/internal/config"
+)
+
+// checkFail2banLog refuses a log of our own bans that a topic reads: each would
+// count twice.
+func (s *Settings) checkFail2banLog() error {
+	path := s.config.Fail2ban.Log
+	if path == "" {
+		return nil
+	}
+	for _, t := range s.topics {
+		if !t.Detect {
+			continue
+		}
+		for _, glob := range t.Definition.Detect.Files {
+			if ok, err := filepath.Match(glob, path); ok && err == nil || glob == path {
+				return s.config.At("fail2ban.log", "%s is read by the topic %s, which would count this node's own bans: name another file", path, t.Topic)
+			}
+		}
+	}
+	return nil
+}
+
+// checkFail2ban finds faults in [fail2ban].
+func checkFail2ban(c config.Fail2ban, fault faulter) {
+	for _, x := range []struct{ key, path string }{{"fail2ban.socket", c.Socket}, {"fail2ban.log", c.Log}} {
+		if x.path != "" && !filepath.IsAbs(x.path) {
+			fault(x.key, "%q is no absolute path", x.path)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package compat
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"banmesh/internal/agent"
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/firewall/testnet"
+)
+
+// fail2banServer is a real fail2ban with the jails sshd and nginx, whose state
+// and configuration are in a directory. It runs until the test ends.
+func fail2banServer(t *testing.T, action string) (dir, socket string) {
+	t.Helper()
+	program, err := exec.LookPath("fail2ban-server")
+	if err != nil {
+		t.Skip("fail2ban is not installed")
+	}
+	dir = t.TempDir()
+	socket = filepath.Join(dir, "f2b.sock")
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		testnet.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		testnet.Must(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	write("fail2ban.conf", fmt.Sprintf("[Definition]\nloglevel = INFO\nlogtarget = %[1]s/fail2ban.log\nsyslogsocket = auto\nsocket = %[1]s/f2b.sock\npidfile = %[1]s/f2b.pid\ndbfile = None\ndbpurgeage = 1d\n", dir))
+	write("filter.d/test.conf", "[Definition]\nfailregex = ^ sshd\\[\\d+\\]: Failed password for \\S+ from <ADDR> port \\d+ ssh2$\n")
+	write("action.d/quiet.conf", "[Definition]\nactionban =\nactionunban =\n")
+	write("jail.conf", fmt.Sprintf("[DEFAULT]\nbackend = polling\nfilter = test\nmaxretry = 3\nfindtime = 600\nbantime = 3600\naction = %[2]s\nenabled = true\nignoreself = false\n[nginx]\nlogpath = %[1]s/nginx.log\n[sshd]\nlogpath = %[1]s/sshd.log\n", dir, action))
+	write("sshd.log", "")
+	write("nginx.log", "")
+	start(t, program, "-f", "-c", dir, "-s", socket, "-p", filepath.Join(dir, "f2b.pid"), "start")
+	testnet.Eventually(t, func() bool {
+		return exec.Command("fail2ban-client", "-c", dir, "-s", socket, "status", "nginx").Run() == nil
+	})
+	return dir, socket
+}
+
+// node runs an agent until the test ends; its control socket is DIR/agent.sock.
+func node(t *testing.T, configuration string) (dir string, c *control.Client) {
+	t.Helper()
+	dir = t.TempDir()
+	testnet.Must(t, os.MkdirAll(filepath.Join(dir, "config"), 0o755))
+	testnet.Must(t, os.WriteFile(filepath.Join(dir, "config", "agent.toml"), []byte(strings.ReplaceAll(configuration, "DIR", dir)), 0o600))
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() {
+		over <- agent.Run(ctx, agent.Options{ConfigDir: filepath.Join(dir, "config"), StateDir: filepath.Join(dir, "state"), Socket: filepath.Join(dir, "agent.sock")})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-over; err != nil {
+			t.Errorf("agent: %v", err)
+		}
+	})
+	c = control.NewClient(filepath.Join(dir, "agent.sock"))
+	testnet.Eventually(t, func() bool {
+		var s control.Status
+		return c.Get(t.Context(), "/v1/status", nil, &s) == nil
+	})
+	return dir, c
+}
+
+const besideFail2ban = `
+[embedded_broker]
+enabled = false
+[firewall]
+mode = "off"
+[fail2ban]
+socket = "DIR/f2b.sock"
+[topics.sshd]
+detect = true
+files = ["DIR/sshd.log"]
+maxretry = 3
+findtime = "600s"
+bantime = "3600s"
+corroborate = "off"
+[topics.nginx]
+detect = true
+files = ["DIR/nginx.log"]
+bantime = "3600s"
+corroborate = "off"
+`
+
+// fail2ban's own client prints the same of our topics as of its own server's
+// jails in the same state, byte by byte but for paths and moments.
+func TestFail2bansClientSeesTheSame(t *testing.T) {
+	t.Parallel()
+	theirs, socket := fail2banServer(t, "quiet")
+	ours, _ := node(t, besideFail2ban)
+	for _, log := range []string{"sshd.log", "nginx.log"} {
+		testnet.Must(t, os.WriteFile(filepath.Join(ours, log), nil, 0o644))
+	}
+	mine := filepath.Join(ours, "f2b.sock")
+	client := func(socket, in string, args ...string) string {
+		c := exec.Command("fail2ban-client", append([]string{"-c", theirs, "-s", socket}, args...)...)
+		c.Stdin = strings.NewReader(in)
+		out, err := c.CombinedOutput()
+		if err != nil {
+			return string(out) + err.Error()
+		}
+		return string(out)
+	}
+	// One process asks everything: each of them costs a fifth of a second.
+	all := func(commands string) {
+		t.Helper()
+		moment := regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(,\d{3} fail2ban +\[\d+\])?`)
+		ask := func(socket, dir string) string {
+			return moment.ReplaceAllString(strings.ReplaceAll(client(socket, commands, "-i"), dir, "DIR"), "MOMENT")
+		}
+		got, want := ask(mine, ours), ask(socket, theirs)
+		if got != want {
+			t.Errorf("ours\n%s\ntheirs\n%s", got, want)
+		}
+		if n := strings.Count(commands, "\n"); strings.Count(want, "fail2ban> ") < n {
+			t.Errorf("not all of %d commands were answered: %s", n, want)
+		}
+	}
+	testnet.Eventually(t, func() bool { return strings.Contains(client(mine, "", "ping"), "pong") })
+	all(`ping
+version
+status
+status sshd
+get sshd bantime
+get sshd findtime
+get sshd maxretry
+get sshd logpath
+set sshd banip 192.0.2.7 2001:db8::7
+status sshd
+status sshd short
+banned
+banned 192.0.2.7
+banned 192.0.2.7 192.0.2.9
+get sshd banned 192.0.2.7
+get sshd banip
+get sshd banip --with-time
+set sshd banip 192.0.2.7
+set sshd unbanip 192.0.2.7
+set sshd unbanip 192.0.2.7
+set sshd unbanip --report-absent 192.0.2.7
+set nginx banip 192.0.2.9
+unban 192.0.2.9
+unban --all
+banned
+status nothing
+get nothing bantime
+sing
+set sshd attempt 192.0.2.66 one
+set sshd attempt 192.0.2.66 two
+set sshd attempt 192.0.2.66 three
+`)
+	// An attempt counts as a failure: the third bans.
+	for _, s := range []string{socket, mine} {
+		testnet.Eventually(t, func() bool { return strings.Contains(client(s, "", "banned", "192.0.2.66"), "sshd") })
+	}
+	all("get sshd banip\nbanned\n")
+}
+
+// What fail2ban's client bans is of the source fail2ban, is shown with the
+// client in the status, and can be withdrawn by that source; never-ban refuses
+// it as it refuses everybody.
+func TestBansOfFail2bansClientAreItsOwn(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("fail2ban-client"); err != nil {
+		t.Skip("fail2ban is not installed")
+	}
+	dir, c := node(t, besideFail2ban)
+	run := func(args ...string) string {
+		out, _ := exec.Command("fail2ban-client", append([]string{"-s", filepath.Join(dir, "f2b.sock")}, args...)...).CombinedOutput()
+		return string(out)
+	}
+	testnet.Eventually(t, func() bool { return strings.Contains(run("ping"), "pong") })
+	if out := run("set", "sshd", "banip", "192.0.2.7"); out != "1\n" {
+		t.Fatal(out)
+	}
+	if out := run("set", "sshd", "banip", "127.0.0.1"); !strings.Contains(out, "0 banned, 1 refused: 127.0.0.1") {
+		t.Error(out)
+	}
+	var s control.Status
+	testnet.Must(t, c.Get(t.Context(), "/v1/status", nil, &s))
+	if len(s.Compat) != 1 || s.Compat[0].Protocol != "fail2ban" || len(s.Compat[0].Clients) != 1 || s.Compat[0].Clients[0].Asked < 3 {
+		t.Errorf("%+v", s.Compat)
+	}
+	var w control.WithdrawAnswer
+	testnet.Must(t, c.Post(t.Context(), "/v1/withdraw", control.WithdrawRequest{All: true, By: "fail2ban"}, &w))
+	if len(w.Withdrawn) != 1 || w.Withdrawn[0].Target != ban.MustTarget("192.0.2.7") || w.Withdrawn[0].Basis != ban.BasisHandedOver {
+		t.Errorf("%+v", w)
+	}
+	// A person's shield by the client holds against the client.
+	run("set", "sshd", "addignoreip", "192.0.2.8")
+	if out := run("set", "sshd", "banip", "192.0.2.8"); !strings.Contains(out, "0 banned, 1 refused") {
+		t.Error(out)
+	}
+	run("set", "sshd", "delignoreip", "192.0.2.8")
+	if out := run("set", "sshd", "banip", "192.0.2.8"); out != "1\n" {
+		t.Error(out)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "f2b.sock")); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("%v %v", info, err)
+	}
+}
