@@ -98,8 +98,12 @@ func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 		by += ", though a guest of this node"
 	}
 	d.o.decided(v)
+	from := ledger.SourceDetection
+	if v.Named {
+		from, claim.Basis, claim.Class = ledger.SourceNamed, ban.BasisWeak, v.Class
+	}
 	err := d.o.ledger.Own.Ban(ledger.Local{
-		Topic: v.Topic, Claim: claim, At: v.Last, Evidence: ledger.Evidence{By: by, Source: v.Source, Sample: v.Sample},
+		Topic: v.Topic, Source: from, Claim: claim, At: v.Last, Evidence: ledger.Evidence{By: by, Source: v.Source, Sample: v.Sample},
 	})
 	switch {
 	case errors.Is(err, ledger.ErrNeverBan), errors.Is(err, ledger.ErrAllowed):

@@ -52,6 +52,9 @@ type Decision struct {
 	// the client's in the last offence's line, 0 where it names none.
 	Watched bool   `json:"watched,omitempty"`
 	Port    uint16 `json:"port,omitempty"`
+	// Named says that the log names the target by a host name: such a decision is
+	// for this node alone.
+	Named bool `json:"named,omitempty"`
 	// First and Last are the times of the offences, End that of the ban.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
@@ -112,6 +115,8 @@ type Options struct {
 	// Resolve gives a host name's addresses, for definitions with UseDNS; nil
 	// asks this machine's resolver.
 	Resolve func(context.Context, string) ([]string, error)
+	// Reverse gives an address's names, for the same; nil asks the same.
+	Reverse func(context.Context, string) ([]string, error)
 	// Fail2banDir is where filters of definitions that name one are; "" is
 	// /etc/fail2ban.
 	Fail2banDir string
@@ -255,6 +260,7 @@ func (d *Detector) lookBack() error {
 // with an error.
 func (d *Detector) Run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
+	endNames := d.lookUp(ctx)
 	for _, r := range d.readers {
 		group.Go(func() error { return r.run(running) })
 	}
@@ -265,6 +271,7 @@ func (d *Detector) Run(ctx context.Context) error {
 		d.keep(running, read)
 	}()
 	err := group.Wait() // with Source.Once, sources end by themselves
+	endNames()
 	close(read)
 	<-kept
 	if len(d.readers) == 0 {

@@ -23,6 +23,7 @@ type offence struct {
 	tainted     bool // a client may have written the whole line
 	spoofable   bool // anybody who can send a packet may have written it
 	elsewhere   bool // another machine may have written it, whose kernel this is not
+	named       bool // its address was found by a name in the line
 	account     Account
 	at          time.Time
 }
@@ -175,6 +176,9 @@ func (j *jail) add(o *offence) *entry {
 	}
 	e, counted := j.window.addWeak(o.target, o.at, o.weight, o.established)
 	e.blame(o.account, counted)
+	if o.named {
+		e.detail().named = true
+	}
 	j.stall.from[o.target] += counted
 	return e
 }

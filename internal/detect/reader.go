@@ -501,10 +501,19 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 		}
 		return
 	}
-	for _, t := range r.d.resolve(ctx, id) {
-		p, _ := t.Prefix()
-		blame(t, p.Addr()) // of IPv6 the kernel knows the /64, too
+	// The answer may come after the line is gone.
+	from, log, text, port := j.filter.Name+":"+strconv.Itoa(m.Rule+1)+" (by name)", l.Stream, sample(m), portOf(m.Fields)
+	o := offence{
+		port: port, class: meaning.class, weight: meaning.weight * repeated(m.Fields), weak: true, named: true,
+		tainted: tainted, spoofable: l.Spoofable, elsewhere: fromElsewhere(l.Stream), at: at,
 	}
+	r.d.named(ctx, strings.Clone(id), func(ctx context.Context, addr netip.Addr) {
+		if t, _, ok := targetOf(addr.String()); ok {
+			o := o
+			o.target, o.addr = t, addr
+			_ = r.d.count(ctx, j, o, func() (string, string, string) { return from, log, text })
+		}
+	})
 }
 
 // portOf reads the client's port that a match captured, 0 for none.
@@ -549,6 +558,7 @@ func (r *reader) success(ctx context.Context, j *jail, m *filter.Match, l *sourc
 func (j *jail) conclude(v *Decision, e *entry, now time.Time) bool {
 	v.Topic, v.Target, v.Hits, v.Established = j.topic, e.target, max(1, int(math.Round(e.hits))), e.established
 	v.Weak = e.hits-e.weak < min(j.window.limit, e.hits)
+	v.Named = e.known().named
 	v.First, v.Last = time.Unix(0, e.first).UTC(), time.Unix(0, e.last).UTC()
 	v.End = j.end(e.target, v.First, v.Last)
 	j.window.remove(e.target)

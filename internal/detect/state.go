@@ -53,6 +53,7 @@ type entryState struct {
 	Count    float64       `json:"ec,omitempty"`
 	Accounts []accountHits `json:"a,omitempty"`
 	Twins    []twinHits    `json:"tw,omitempty"`
+	Named    bool          `json:"nm,omitempty"`
 }
 
 // restore puts a batch of saved records into the jails that still exist, and
@@ -200,7 +201,7 @@ func (e *entry) state() entryState {
 	x := e.known()
 	return entryState{
 		Target: e.target, First: e.first, Last: e.last, Hits: e.hits, Seen: e.seen, Established: e.established,
-		Weak: e.weak, Episode: x.episode, Count: x.episodeCount, Accounts: slices.Clone(x.accounts), Twins: slices.Clone(x.twins),
+		Weak: e.weak, Episode: x.episode, Count: x.episodeCount, Accounts: slices.Clone(x.accounts), Twins: slices.Clone(x.twins), Named: x.named,
 	}
 }
 
@@ -210,8 +211,8 @@ func (w *window) put(s entryState) {
 	e := w.add(s.Target, time.Unix(0, s.Last), s.Hits, s.Established)
 	e.first, e.hits, e.seen, e.established = s.First, s.Hits, s.Seen, s.Established
 	e.weak = s.Weak
-	if s.Episode != 0 || len(s.Accounts)+len(s.Twins) > 0 {
-		e.more = &details{s.Episode, s.Count, s.Accounts, s.Twins}
+	if s.Episode != 0 || len(s.Accounts)+len(s.Twins) > 0 || s.Named {
+		e.more = &details{s.Episode, s.Count, s.Accounts, s.Twins, s.Named}
 	}
 }
 

@@ -64,6 +64,8 @@ type details struct {
 	accounts []accountHits
 	// twins is how much each of the rules counted that tell of the same.
 	twins []twinHits
+	// named says that an offence was found by a name.
+	named bool
 }
 
 // noDetails are those of an entry without.

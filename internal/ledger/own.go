@@ -155,7 +155,7 @@ func (l *Own) forgiven(b *Local) error {
 		return nil
 	}
 	at := l.exempt.unbannedAt(b.Topic, b.Claim.Target)
-	if at.IsZero() || (b.Source == SourceDetection || b.Source == SourceSighting) && b.At.After(at) {
+	if at.IsZero() || (b.Source == SourceDetection || b.Source == SourceNamed || b.Source == SourceSighting) && b.At.After(at) {
 		return nil
 	}
 	return fmt.Errorf("%w at %s", ErrUnbanned, at.UTC().Format(time.RFC3339))
