@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,6 +70,13 @@ func merge(to, from reflect.Value, given map[string]any) {
 		target.Set(source)
 	}
 }
+
+// hostName is the form of a host's name, whose last label has a letter.
+var hostName = regexp.MustCompile(`^(?:localhost|(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z0-9-]{0,62}[A-Za-z][A-Za-z0-9-]{0,62})\.?$`)
+
+// IsHostName says that a text may name a host: no address is one, also none that is
+// mistyped.
+func IsHostName(s string) bool { return len(s) <= 253 && hostName.MatchString(s) }
 
 func (d *Detect) fill() {
 	if d.MaxRetry == 0 {
@@ -165,8 +173,8 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 		if _, err := netip.ParseAddr(s); err == nil {
 			continue
 		}
-		if _, err := netip.ParsePrefix(s); err != nil {
-			fault("detect.ignoreip", "%q is no address and no prefix", s)
+		if _, err := netip.ParsePrefix(s); err != nil && !IsHostName(s) {
+			fault("detect.ignoreip", "%q is no address, no prefix and no host name", s)
 		}
 	}
 }

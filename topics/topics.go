@@ -132,8 +132,8 @@ type Detect struct {
 	BanTime       span.Duration `toml:"bantime"`  // the time for which an offender is banned
 	// Increment makes each further ban of a target longer.
 	Increment Increment `toml:"increment"`
-	// UseDNS takes host names in the log for offenders too, and resolves them.
-	// Whoever controls a name's zone then chooses whom it names.
+	// UseDNS looks up host names in lines that matched. An address counts that has
+	// the name itself; the evidence is weak, and the ban is for this node alone.
 	UseDNS bool `toml:"usedns"`
 	// Corroborate is how long the kernel remembers who finished a TCP handshake
 	// with a port of the topic. A line counts only for an address that did, where
@@ -149,7 +149,8 @@ type Detect struct {
 	// Episode makes weak offences of one address that lie so close together
 	// count as one: forty streams that break off at once are one thing.
 	Episode span.Duration `toml:"episode"`
-	// IgnoreIP are addresses and prefixes that are never offenders.
+	// IgnoreIP are addresses, prefixes and host names that are never offenders. Of a
+	// name the addresses count that it has, or last had where no name server answers.
 	IgnoreIP []string `toml:"ignoreip"`
 }
 

@@ -305,7 +305,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 			shields.notice(n)
 			late.notice(ctx, n)
 		},
-		settings: a.current, ledger: a.ledger, ignored: a.guard.ignored, corroborated: a.enforcer.corroborated,
+		settings: a.current, ledger: a.ledger, ignored: a.guard.ignored, addresses: a.guard.names.last, corroborated: a.enforcer.corroborated,
 		succeeded: a.guests.succeeded, guest: a.guests.holds,
 		state: a.o.StateDir, now: a.now, log: a.log,
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -38,6 +39,8 @@ type detectionOptions struct {
 	// kernel knows of a connection.
 	ignored      func(ban.Target) bool
 	corroborated func(context.Context, detect.Question) detect.Proof
+	// addresses gives those of a host that ignoreip names.
+	addresses func(name string) []netip.Addr
 	// succeeded takes logins, guest says whether a target is a guest.
 	succeeded func(context.Context, detect.Success)
 	guest     func(ban.Topic, ban.Target) bool
@@ -70,7 +73,7 @@ func newDetection(o detectionOptions) (*detection, error) {
 func (d *detection) options() detect.Options {
 	return detect.Options{
 		Jails: d.o.owners(d.o.settings().Jails()), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched, Suspected: d.o.ledger.Suspected, Banned: d.o.ledger.BannedAt,
-		Ignored: d.o.ignored, Corroborated: d.o.corroborated, Success: d.o.succeeded, Guest: d.o.guest, Now: d.o.now, Log: d.o.log,
+		Ignored: d.o.ignored, Addresses: d.o.addresses, Corroborated: d.o.corroborated, Success: d.o.succeeded, Guest: d.o.guest, Now: d.o.now, Log: d.o.log,
 		Source: source.Options{Stdin: d.input}, Sighted: d.sightings.add, Noticed: d.o.noticed,
 	}
 }

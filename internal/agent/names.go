@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"banmesh/internal/neverban"
 )
 
 // names remembers the addresses of host names, so that the never-ban list neither
@@ -58,4 +60,13 @@ func (n *names) resolve(ctx context.Context, name string) ([]netip.Addr, error) 
 	}
 	n.known[name] = r
 	return r.addrs, r.err
+}
+
+// last gives the addresses of the last answer for a name that something looks up again
+// and again. It waits for nobody.
+func (n *names) last(name string) []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	addrs := n.known[name].addrs
+	return addrs[:min(len(addrs), neverban.MaxNameAddresses)]
 }

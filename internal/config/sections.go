@@ -174,7 +174,7 @@ type Pack struct {
 
 // NeverBan is an entry written by hand.
 type NeverBan struct {
-	Target  string `toml:"target" sample:"'198.51.100.7'"` // an address, a prefix or a wallet
+	Target  string `toml:"target" sample:"'198.51.100.7'"` // an address, a prefix or a host name
 	Comment string `toml:"comment"`                        // for people
 	Until   any    `toml:"until"`                          // a time, with or without quotes; nothing means for good
 }

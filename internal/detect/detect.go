@@ -112,6 +112,9 @@ type Options struct {
 	// Noticed is told of every offence that is believed, and of those of targets
 	// that Ignored names. It must not block for long; nil if nobody wants to know.
 	Noticed func(context.Context, Notice)
+	// Addresses gives those that a name in a definition's IgnoreIP has or last had. It
+	// must not block; nil knows none.
+	Addresses func(name string) []netip.Addr
 	// Resolve gives a host name's addresses, for definitions with UseDNS; nil
 	// asks this machine's resolver.
 	Resolve func(context.Context, string) ([]string, error)
@@ -490,7 +493,7 @@ func newJail(j Jail, o *Options, b *budget) (*jail, error) {
 		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
 	}
 	out := &jail{topic: def.Name, def: def, simulate: j.Simulate, filter: f, useDNS: def.Detect.UseDNS, rules: meanings(def, f.Count())}
-	if out.ignore, err = newIgnoreList(def.Detect.IgnoreIP); err != nil {
+	if out.ignore, err = newIgnoreList(def.Detect.IgnoreIP, o.Addresses); err != nil {
 		return nil, fmt.Errorf("topic %s: %w", def.Name, err)
 	}
 	if _, err := f.Follow(dates.Options{Zone: def.Detect.Timezone}); err != nil {

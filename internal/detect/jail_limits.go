@@ -77,7 +77,6 @@ func truth(s string) bool {
 }
 
 // ignoreIPs reads fail2ban's ignoreip: addresses, prefixes, names and files.
-// Names are resolved now, because a name whose owner changes must not decide.
 func ignoreIPs(s string, warn func(option, format string, args ...any)) []string {
 	var out []string
 	for _, item := range strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\n\t", r) }) {
@@ -101,7 +100,11 @@ func ignoreIPs(s string, warn func(option, format string, args ...any)) []string
 				continue
 			}
 		}
-		warn("ignoreip", "ignoreip: %q is a name, and names are not honoured: write its addresses", item)
+		if topics.IsHostName(item) {
+			out = append(out, item)
+			continue
+		}
+		warn("ignoreip", "ignoreip: %q is no address, no prefix and no host name", item)
 	}
 	return out
 }

@@ -4,11 +4,13 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/span"
+	"banmesh/topics"
 )
 
 const permanent = span.Permanent
@@ -345,12 +347,21 @@ func isAlnum(c byte) bool {
 }
 
 // An ignoreList holds the addresses that a definition never bans.
-type ignoreList struct{ prefixes []netip.Prefix }
+type ignoreList struct {
+	prefixes []netip.Prefix
+	names    []string
+	// addresses gives those that a name has; nil: names have none.
+	addresses func(name string) []netip.Addr
+}
 
-func newIgnoreList(list []string) (ignoreList, error) {
-	var out ignoreList
+func newIgnoreList(list []string, addresses func(string) []netip.Addr) (ignoreList, error) {
+	out := ignoreList{addresses: addresses}
 	for _, s := range list {
 		t, err := ban.ParseTarget(s)
+		if err != nil && topics.IsHostName(s) {
+			out.names = append(out.names, strings.ToLower(strings.TrimSuffix(s, ".")))
+			continue
+		}
 		if err != nil {
 			return out, err
 		}
@@ -369,6 +380,14 @@ func (l ignoreList) holds(t ban.Target) bool {
 	}
 	for _, q := range l.prefixes {
 		if q.Overlaps(p) {
+			return true
+		}
+	}
+	if l.addresses == nil {
+		return false
+	}
+	for _, name := range l.names {
+		if slices.ContainsFunc(l.addresses(name), p.Contains) {
 			return true
 		}
 	}

@@ -19,6 +19,10 @@ import (
 type Options struct {
 	// Brokers are the hosts of the MQTT brokers, names or addresses.
 	Brokers []string
+	// Names are hosts whose addresses are entries. Compared are hosts whose addresses
+	// others compare with: they are looked up, and are no entries.
+	Names    []Name
+	Compared []string
 	// Extra entries are written by hand or come from signed lists. Those that
 	// are over are left out.
 	Extra []Entry
@@ -83,6 +87,7 @@ func Discover(ctx context.Context, o Options) (Set, []Entry, error) {
 	for _, host := range o.Brokers {
 		d.host(host, SourceBroker, "MQTT broker "+host)
 	}
+	d.names()
 	d.administrators()
 	clouds, err := Clouds()
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
+	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
 	"banmesh/internal/strict"
 	"banmesh/topics"
@@ -160,7 +161,9 @@ func (s *Settings) setTopics() error {
 // checkNeverBan finds faults in the entries of the never-ban list.
 func checkNeverBan(c *config.Loaded, fault faulter) {
 	for i, n := range c.NeverBan {
-		if t, err := ban.ParseTarget(n.Target); err != nil {
+		if neverban.IsName(n.Target) {
+			// Its addresses are looked up while the agent runs.
+		} else if t, err := ban.ParseTarget(n.Target); err != nil {
 			fault(fmt.Sprintf("never_ban.%d.target", i), "%v", err)
 		} else if _, ok := t.Prefix(); !ok {
 			fault(fmt.Sprintf("never_ban.%d.target", i), "%s is no address; `agent allow add` is for wallets, too", t)

@@ -43,6 +43,7 @@ type Pack struct {
 // by itself.
 type shields struct {
 	never  []neverban.Entry // of the file and of packs
+	names  []neverban.Name  // of the file
 	shared []neverban.Entry // shipped, of lists and of packs
 	packs  []Pack
 }
@@ -54,6 +55,13 @@ func loadShields(dir string, c *config.Loaded) (x shields, faults []error) {
 		faults = append(faults, c.At("never_ban", "%d entries are more than %d", len(c.NeverBan), neverban.MaxPackEntries))
 	}
 	for _, n := range c.NeverBan {
+		if neverban.IsName(n.Target) {
+			host, _ := neverban.ParseName(n.Target)
+			if until, err := n.End(); err == nil {
+				x.names = append(x.names, neverban.Name{Host: host, Reason: n.Comment, Until: until})
+			}
+			continue
+		}
 		t, err := ban.ParseTarget(n.Target)
 		p, ok := t.Prefix()
 		if err != nil || !ok {
@@ -168,7 +176,7 @@ var documentation = []netip.Prefix{
 
 // NeverBanOptions says where to look for addresses that must stay reachable.
 func (s *Settings) NeverBanOptions(now time.Time) neverban.Options {
-	o := neverban.Options{Lab: slices.Clone(documentation), Extra: s.shields.never, Now: now}
+	o := neverban.Options{Lab: slices.Clone(documentation), Extra: s.shields.never, Names: s.shields.names, Compared: s.comparedNames(), Now: now}
 	for _, p := range s.config.MayBan {
 		o.Lab = append(o.Lab, netip.MustParsePrefix(p)) // checked by Load
 	}
@@ -180,6 +188,21 @@ func (s *Settings) NeverBanOptions(now time.Time) neverban.Options {
 		}
 	}
 	return o
+}
+
+// comparedNames gives the host names in the ignoreip of topics that are detected.
+func (s *Settings) comparedNames() (list []string) {
+	for _, t := range s.topics {
+		if !t.Detect {
+			continue
+		}
+		for _, text := range t.Definition.Detect.IgnoreIP {
+			if name, err := neverban.ParseName(text); err == nil && neverban.IsName(text) && !slices.Contains(list, name) {
+				list = append(list, name)
+			}
+		}
+	}
+	return list
 }
 
 // NeverBan finds the addresses of this machine's that peers cannot ban, and those that

@@ -12,6 +12,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
 	"banmesh/internal/firewall"
+	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
 	"banmesh/internal/span"
 	"banmesh/topics"
@@ -177,7 +178,7 @@ func override(d *topics.Definition, c config.Topic) map[string]error {
 		faults["proxy"] = err
 	}
 	for _, s := range c.IgnoreIP {
-		if _, err := ban.ParseTarget(s); err != nil {
+		if _, err := ban.ParseTarget(s); err != nil && !neverban.IsName(s) {
 			faults["ignoreip"] = err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/neverban"
 )
 
 func newAllowCommand(p *paths) *cobra.Command {
@@ -22,20 +23,25 @@ func newAllowAddCommand(p *paths) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "add TARGET",
 		Short:   "Never ban a target, and lift the bans that overlap it",
-		Example: "  agent allow add 203.0.113.7 --comment \"the office\"\n  agent allow add 2001:db8::/48 --for 30d",
-		Long: `Never ban a target: an address, a prefix or a wallet. Bans in force that overlap it are lifted at once, this node's
-own too, and neither peers nor this node's own detection can bring them back until the entry ends.
+		Example: "  agent allow add 203.0.113.7 --comment \"the office\"\n  agent allow add 2001:db8::/48 --for 30d\n  agent allow add home.example.org",
+		Long: `Never ban a target: an address, a prefix, a wallet or a host by its name. Bans in force that overlap it are lifted at once, this node's
+own too, and neither peers nor this node's own detection can bring them back until the entry ends. Of a host name the
+addresses count that it has, looked up again every few minutes; the last ones where no name server answers, with a warning.
 ` + cli.ExitHelp,
 		Args: exactly(1, "the target to allow"),
 		RunE: func(c *cobra.Command, args []string) error {
+			asked, err := seconds("--for", lasts)
+			if err != nil {
+				return err
+			}
+			if neverban.IsName(args[0]) {
+				return allowName(c, p, args[0], comment, asked, yes)
+			}
 			target, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
-			q := control.AllowRequest{Target: target, Comment: comment}
-			if q.For, err = seconds("--for", lasts); err != nil {
-				return err
-			}
+			q := control.AllowRequest{Target: target, Comment: comment, For: asked}
 			var a control.UnbanAnswer
 			err = confirmed(c, yes, func(yes bool) error {
 				q.Yes = yes
@@ -128,6 +134,9 @@ func newAllowRemoveCommand(p *paths) *cobra.Command {
 		Long:    "End an entry of `agent allow add`, or the shield that `agent unban` left. What claims the target then still, bans it again.\n" + cli.ExitHelp,
 		Args:    exactly(1, "the target"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if neverban.IsName(args[0]) {
+				return disallowName(c, p, args[0])
+			}
 			target, err := parseTarget(args[0])
 			if err != nil {
 				return err
