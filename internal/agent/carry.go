@@ -18,11 +18,27 @@ func (e *enforcer) Carry(ctx context.Context) string {
 	if e.fw == nil {
 		return ""
 	}
+	return e.ask(ctx, e.asked)
+}
+
+// Check implements [api.Firewall].
+func (e *enforcer) Check(ctx context.Context) (bans int, late string) {
+	if e.fw == nil {
+		return 0, ""
+	}
+	late = e.ask(ctx, e.look)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.drift.Bans, late
+}
+
+// ask gives the loop a request and waits for its answer.
+func (e *enforcer) ask(ctx context.Context, to chan chan string) string {
 	within, cancel := context.WithTimeout(ctx, carryWithin)
 	defer cancel()
 	answer := make(chan string, 1)
 	select {
-	case e.asked <- answer:
+	case to <- answer:
 	case <-within.Done():
 		return late
 	}

@@ -37,6 +37,8 @@ type enforcer struct {
 	written   written
 	// asked carries out what is due and answers with [enforcer.carried].
 	asked chan chan string
+	// look makes it compare the firewall with the wanted bans at once.
+	look chan chan string
 
 	mu    sync.Mutex
 	drift firewall.Drift
@@ -86,7 +88,7 @@ func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
 	if o.sockets == nil {
 		o.sockets = func() ([]procnet.Socket, error) { return procnet.TCP("/") }
 	}
-	e := &enforcer{o: o, fw: o.firewall, asked: make(chan chan string), begun: banLog{log: o.log, now: o.now}, ports: servedPorts{sockets: o.sockets, now: o.now, stray: map[ban.Topic]strayPort{}}, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
+	e := &enforcer{o: o, fw: o.firewall, asked: make(chan chan string), look: make(chan chan string), begun: banLog{log: o.log, now: o.now}, ports: servedPorts{sockets: o.sockets, now: o.now, stray: map[ban.Topic]strayPort{}}, leftovers: leftovers{file: filepath.Join(o.state, enforcedFile), log: o.log}}
 	c := o.settings()
 	switch {
 	case c.Config().Firewall.Mode == "off":
@@ -206,6 +208,8 @@ func (e *enforcer) run(ctx context.Context) error {
 			e.begun.flush(ctx, mode)
 			return nil
 		case answer = <-e.asked:
+		case answer = <-e.look:
+			e.check(ctx)
 		case <-e.o.ledger.Enforcement.Changed():
 		case <-tick.C:
 			e.o.ledger.Expire(e.o.now())

@@ -16,6 +16,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
+	"banmesh/internal/control"
 	"banmesh/internal/firewall"
 	"banmesh/internal/firewall/enforcers"
 	"banmesh/internal/settings"
@@ -296,13 +297,23 @@ func newFirewallResumeCommand(p *paths) *cobra.Command {
 		Use:     "resume",
 		Short:   "Enforce again after `agent firewall panic`",
 		Example: "  agent firewall resume",
-		Long:    "Enforce again after `agent firewall panic`. A running agent puts its bans back within seconds.\n" + cli.ExitHelp,
+		Long:    "Enforce again after `agent firewall panic`. A running agent puts its bans back before this answers.\n" + cli.ExitHelp,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := p.enforcer().Resume(c.Context()); err != nil {
 				return firewallError(err)
 			}
-			_, err := fmt.Fprintln(c.OutOrStdout(), "enforcement is on")
+			var a control.CountAnswer
+			err := p.client().Post(c.Context(), "/v1/firewall/check", struct{}{}, &a)
+			switch {
+			case errors.Is(err, control.ErrNotRunning):
+				_, err = fmt.Fprintln(c.OutOrStdout(), "enforcement is on; no agent runs, so no ban is in force before one does")
+			case err != nil:
+				return cli.Hint(fmt.Errorf("enforcement is on, and the running agent did not put its bans back: %w", err), "see `agent status`")
+			default:
+				_, err = fmt.Fprintf(c.OutOrStdout(), "enforcement is on, with %s of the running agent\n", plural(a.Count, "ban"))
+				printKernelLags(c.OutOrStdout(), a.Kernel)
+			}
 			return err
 		},
 	}

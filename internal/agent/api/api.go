@@ -85,6 +85,9 @@ type Firewall interface {
 	// Carry waits until the enforcer has been given every change of before, for some
 	// seconds at most, and says why some of it is not in force; "" where it is.
 	Carry(context.Context) string
+	// Check compares the kernel with the bans now, puts it right, and gives how many
+	// prefixes are banned and why some are not in force.
+	Check(context.Context) (bans int, late string)
 	// Unenforced says why a ban in force drops no packet of its target, "" where it
 	// does or where nothing can be asked.
 	Unenforced(context.Context, ban.Topic, ban.Target) string
@@ -130,18 +133,22 @@ func New(o Options) *Server { return &Server{o} }
 func (s *Server) Local() (http.Handler, error) {
 	mux := http.NewServeMux()
 	for pattern, answer := range map[string]func(*http.Request) (any, error){
-		"GET /v1/status":           func(r *http.Request) (any, error) { return s.Status(r.Context()), nil },
-		"GET /v1/jail":             s.jail,
-		"GET /v1/bans":             s.bans,
-		"POST /v1/bans":            s.ban,
-		"POST /v1/bans/all":        s.banAll,
-		"POST /v1/unban":           s.unban,
-		"POST /v1/withdraw":        s.withdraw,
-		"GET /v1/explain":          s.explain,
-		"GET /v1/history":          s.history,
-		"GET /v1/events":           s.events,
-		"POST /v1/reload":          s.reload,
-		"POST /v1/effect":          s.effect,
+		"GET /v1/status":    func(r *http.Request) (any, error) { return s.Status(r.Context()), nil },
+		"GET /v1/jail":      s.jail,
+		"GET /v1/bans":      s.bans,
+		"POST /v1/bans":     s.ban,
+		"POST /v1/bans/all": s.banAll,
+		"POST /v1/unban":    s.unban,
+		"POST /v1/withdraw": s.withdraw,
+		"GET /v1/explain":   s.explain,
+		"GET /v1/history":   s.history,
+		"GET /v1/events":    s.events,
+		"POST /v1/reload":   s.reload,
+		"POST /v1/effect":   s.effect,
+		"POST /v1/firewall/check": func(r *http.Request) (any, error) {
+			bans, late := s.o.Firewall.Check(r.Context())
+			return control.CountAnswer{Count: bans, Kernel: late}, nil
+		},
 		"GET /v1/gate":             s.gate,
 		"GET /v1/allow":            func(*http.Request) (any, error) { return exemptions(s.o.Ledger.Exemptions.List()), nil },
 		"POST /v1/allow":           s.allow,
