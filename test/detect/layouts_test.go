@@ -1,0 +1,104 @@
+package detect_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"banmesh/internal/detect/f2bconf"
+	"banmesh/internal/settings"
+)
+
+// TestPublicLayoutsReadAsFail2banReadsThem lays small configurations, in the ways in which
+// well-known distributions of servers configure fail2ban, over the installed one: each
+// jail is read as `fail2ban-client -d` reads it, and imported by its meaning.
+func TestPublicLayoutsReadAsFail2banReadsThem(t *testing.T) {
+	t.Parallel()
+	config, _ := places(t)
+	if _, err := exec.LookPath("fail2ban-client"); err != nil {
+		t.Skip("fail2ban-client is not installed")
+	}
+	layouts, err := filepath.Glob("testdata/layouts/*")
+	if err != nil || len(layouts) != 11 {
+		t.Fatalf("layouts %q, %v", layouts, err)
+	}
+	for _, layout := range layouts {
+		t.Run(filepath.Base(layout), func(t *testing.T) {
+			t.Parallel()
+			dir := layOver(t, config, layout)
+			jails, err := f2bconf.ReadJails(dir)
+			if err != nil {
+				t.Error(err)
+			}
+			taken := compareJails(t, dir, jails)
+			var names []string
+			for _, j := range jails {
+				names = append(names, j.Name)
+			}
+			if slices.Sort(names); !slices.Equal(names, slices.Sorted(slices.Values(taken))) {
+				t.Errorf("fail2ban takes the jails %q, and here are %q", taken, names)
+			}
+			all, err := settings.Fail2banJails(dir)
+			if err != nil {
+				t.Error(err)
+			}
+			var got []string
+			for _, i := range all {
+				switch {
+				case i.Refused != "":
+					got = append(got, i.Jail+" is refused\n")
+				case i.FoundOnly != "":
+					got = append(got, i.Jail+" is found only\n")
+				default:
+					got = append(got, fmt.Sprintf("%s bans as %s\n", i.Jail, i.Definition.Name))
+				}
+			}
+			slices.Sort(got)
+			want, err := os.ReadFile(filepath.Join(layout, "import.golden"))
+			if err != nil || strings.Join(got, "") != string(want) {
+				t.Errorf("imported:\n%s\nwant (%v):\n%s", strings.Join(got, ""), err, want)
+			}
+		})
+	}
+}
+
+// layOver gives a copy of a configuration with the files of a layout in it, whose jails
+// read logs that are there.
+func layOver(t *testing.T, config, layout string) string {
+	dir := filepath.Join(t.TempDir(), "etc")
+	if out, err := exec.Command("cp", "-r", config, dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "jail.d")); err != nil {
+		t.Fatal(err)
+	}
+	log, own := filepath.Join(t.TempDir(), "any.log"), filepath.Join(t.TempDir(), "fail2ban.log")
+	for _, path := range []string{log, own} {
+		if err := os.WriteFile(path, []byte("x\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	paths := strings.NewReplacer("OWNLOG", own, "LOG", log)
+	err := filepath.WalkDir(layout, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, strings.TrimPrefix(path, layout))
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return err
+		}
+		return os.WriteFile(to, []byte(paths.Replace(string(text))), 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
