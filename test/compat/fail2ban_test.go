@@ -9,9 +9,12 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"banmesh/cmd/agent/commands"
 	"banmesh/internal/agent"
 	"banmesh/internal/ban"
+	"banmesh/internal/cli"
 	"banmesh/internal/control"
 	"banmesh/internal/firewall/testnet"
 )
@@ -34,6 +37,9 @@ func fail2banServer(t *testing.T, action string) (dir, socket string) {
 	}
 	write("fail2ban.conf", fmt.Sprintf("[Definition]\nloglevel = INFO\nlogtarget = %[1]s/fail2ban.log\nsyslogsocket = auto\nsocket = %[1]s/f2b.sock\npidfile = %[1]s/f2b.pid\ndbfile = None\ndbpurgeage = 1d\n", dir))
 	write("filter.d/test.conf", "[Definition]\nfailregex = ^ sshd\\[\\d+\\]: Failed password for \\S+ from <ADDR> port \\d+ ssh2$\n")
+	ours, err := os.ReadFile("../../deploy/fail2ban/action.d/banmesh.conf")
+	testnet.Must(t, err)
+	write("action.d/banmesh.conf", string(ours))
 	write("action.d/quiet.conf", "[Definition]\nactionban =\nactionunban =\n")
 	write("jail.conf", fmt.Sprintf("[DEFAULT]\nbackend = polling\nfilter = test\nmaxretry = 3\nfindtime = 600\nbantime = 3600\naction = %[2]s\nenabled = true\nignoreself = false\n[nginx]\nlogpath = %[1]s/nginx.log\n[sshd]\nlogpath = %[1]s/sshd.log\n", dir, action))
 	write("sshd.log", "")
@@ -207,4 +213,70 @@ func TestBansOfFail2bansClientAreItsOwn(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "f2b.sock")); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v %v", info, err)
 	}
+}
+
+// A real fail2ban with our action hands its bans over with their hits, ends
+// them when they end, and all of them when its jail stops; those of others and
+// of this node's people stay.
+func TestFail2bansActionHandsItsBansOver(t *testing.T) {
+	t.Parallel()
+	dir, c := node(t, besideFail2ban)
+	self, err := os.Executable()
+	testnet.Must(t, err)
+	program := filepath.Join(t.TempDir(), "agent")
+	testnet.Must(t, os.WriteFile(program, fmt.Appendf(nil, "#!/bin/sh\nBANMESH_TEST_COMMAND=agent exec %s --socket %s/agent.sock \"$@\"\n", self, dir), 0o755))
+	theirs, socket := fail2banServer(t, fmt.Sprintf("banmesh[agent=%s]", program))
+	banned := func() map[string]control.Ban {
+		var list []control.Ban
+		testnet.Must(t, c.Get(t.Context(), "/v1/bans", nil, &list))
+		by := map[string]control.Ban{}
+		for _, b := range list {
+			by[b.Target.String()] = b
+		}
+		return by
+	}
+	var b control.Ban
+	testnet.Must(t, c.Post(t.Context(), "/v1/bans", control.BanRequest{Target: ban.MustTarget("198.51.100.1"), Topic: "sshd", For: 3600}, &b))
+	f, err := os.OpenFile(filepath.Join(theirs, "sshd.log"), os.O_APPEND|os.O_WRONLY, 0)
+	testnet.Must(t, err)
+	for range 4 {
+		_, err = fmt.Fprintf(f, "%s sshd[8]: Failed password for root from 192.0.2.7 port 4001 ssh2\n", time.Now().Format(time.DateTime))
+		testnet.Must(t, err)
+	}
+	testnet.Must(t, f.Close())
+	testnet.Eventually(t, func() bool { _, ok := banned()["192.0.2.7"]; return ok })
+	x := banned()["192.0.2.7"]
+	if x.Hits < 3 || x.Class != ban.ClassAuth || x.Basis != ban.BasisHandedOver || time.Until(x.Until) > time.Hour || time.Until(x.Until) < 50*time.Minute {
+		t.Errorf("%+v", x)
+	}
+	client := func(args ...string) {
+		t.Helper()
+		out, err := exec.Command("fail2ban-client", append([]string{"-c", theirs, "-s", socket}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	client("set", "sshd", "banip", "192.0.2.8", "2001:db8::8")
+	testnet.Eventually(t, func() bool { return len(banned()) == 4 })
+	client("set", "sshd", "unbanip", "192.0.2.7")
+	testnet.Eventually(t, func() bool { _, ok := banned()["192.0.2.7"]; return !ok })
+	client("stop", "sshd")
+	testnet.Eventually(t, func() bool { return len(banned()) == 1 })
+	if _, ok := banned()["198.51.100.1"]; !ok {
+		t.Errorf("%+v", banned())
+	}
+	// Nobody was exempt by any of it.
+	var exempt []control.Exemption
+	testnet.Must(t, c.Get(t.Context(), "/v1/allow", nil, &exempt))
+	if len(exempt) > 0 {
+		t.Errorf("%+v", exempt)
+	}
+}
+
+// The test binary is the agent's command for scripts that call it so.
+func TestMain(m *testing.M) {
+	if os.Getenv("BANMESH_TEST_COMMAND") == "agent" {
+		os.Exit(commands.Run(context.Background(), cli.Program{Name: "agent", Version: "test"}, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
 }
