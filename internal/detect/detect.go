@@ -442,6 +442,7 @@ type jail struct {
 	stall  stall
 	counts jailCounts
 	bans   map[ban.Target]banCount
+	echoes map[ban.Target]echo // of bans that two programs may have made
 	// bansChanged and saved are for the state file: targets whose bans differ
 	// from it, nil where none is written, and the counts in it.
 	bansChanged map[ban.Target]struct{}

@@ -73,7 +73,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	suspected := !watched && d.o.Suspected != nil && o.weight > 0 && !o.weak && d.o.Suspected(j.topic, o.target)
 	j.mu.Lock()
 	j.counts.found++
-	if o.weak && d.stalled(ctx, j, &o) || o.weight == 0 || banned || j.decided(o.target, o.at) {
+	if o.weak && d.stalled(ctx, j, &o) || o.weight == 0 || banned || j.decided(o.target, o.at) || j.echoed(o.target, o.at, false) {
 		j.mu.Unlock()
 		return nil
 	}

@@ -581,7 +581,7 @@ func (d *Detector) recur(ctx context.Context, v Decision) {
 		j.mu.Lock()
 		j.counts.found++
 		ok := false
-		if !banned && !j.decided(v.Target, v.Last) {
+		if !banned && !j.decided(v.Target, v.Last) && !j.echoed(v.Target, v.Last, true) {
 			e := j.window.add(v.Target, v.Last, 1, v.Established)
 			ok = e.hits >= j.window.limit && j.conclude(&again, e, d.o.Now())
 		}
