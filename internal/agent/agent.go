@@ -347,6 +347,7 @@ func (a *agent) serveOthers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("serving lists: %w", err)
 	}
+	a.api.Listening(l.Addr().String())
 	return control.Serve(ctx, l, h, a.log)
 }
 

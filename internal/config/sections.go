@@ -253,6 +253,10 @@ type HTTP struct {
 	Listen         string   `toml:"listen" sample:"'127.0.0.1:8936'"`         // an address; without one nothing is served
 	TrustedProxies []string `toml:"trusted_proxies"`                          // addresses and prefixes whose header names the client
 	ClientHeader   string   `toml:"client_header" sample:"'X-Forwarded-For'"` // the header in which they name it
+	// Allow names who may read: addresses and prefixes. Beyond loopback this or
+	// token_file is needed.
+	Allow     []string `toml:"allow" sample:"['10.0.0.0/8']"`
+	TokenFile string   `toml:"token_file" sample:"'/etc/banmesh/http.token'"` // a file with a token of at least 16 characters, for readers anywhere else
 }
 
 // LAPI answers programs that enforce bans by CrowdSec's local API.

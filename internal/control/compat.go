@@ -9,7 +9,7 @@ import (
 // Compat is a protocol of another program that this node speaks, in an answer of
 // GET /v1/status.
 type Compat struct {
-	Protocol string         `json:"protocol"` // "lapi", "fail2ban", "capi"
+	Protocol string         `json:"protocol"` // "lapi", "fail2ban", "capi", "lists"
 	Listen   string         `json:"listen"`
 	Clients  []CompatClient `json:"clients"`
 }

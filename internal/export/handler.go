@@ -35,6 +35,12 @@ type Options struct {
 	WriteTimeout time.Duration
 	// MaxStreams bounds the streams and lists under way; 0 means 64.
 	MaxStreams int
+	// Now tells the time; nil means [time.Now].
+	Now func() time.Time
+	// Identity names this node's operator in STIX bundles, Times says when a ban
+	// began and when it was last renewed, both zero where that is not known.
+	Identity string
+	Times    func(ban.Topic, ban.Target) (began, renewed time.Time)
 }
 
 const (
@@ -56,6 +62,7 @@ type Handler struct {
 	streams chan struct{}
 	// rendering bounds the lists that are built at once: each sorts the table.
 	rendering chan struct{}
+	readers   readers
 }
 
 // New checks the options and gives a handler.
@@ -72,6 +79,9 @@ func New(o Options) (*Handler, error) {
 	if o.MaxStreams == 0 {
 		o.MaxStreams = defaultMaxStreams
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	return &Handler{
 		o:         o,
 		run:       rand.Text(),
@@ -87,13 +97,21 @@ func New(o Options) (*Handler, error) {
 //	GET /v1/check                  the same for the client that a trusted proxy names
 //	GET /v1/bans.txt               a target a line
 //	GET /v1/bans.json              all there is about each
+//	GET /v1/bans.csv, .stix        the same for spreadsheets and for threat platforms
+//	GET /v1/bans.netset, .pf, ...  as other programs load it: formats
 //	GET /v1/stream                 a snapshot, then changes, a JSON object a line
 //
-// All take topic=NAME, several times for several topics.
+// All take topic=NAME, several times for several topics; lists take kind, limit
+// and minprefix.
 func (h *Handler) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/check", h.check)
 	mux.HandleFunc("GET /v1/bans.txt", h.text)
 	mux.HandleFunc("GET /v1/bans.json", h.json)
+	mux.HandleFunc("GET /v1/bans.csv", h.csv)
+	mux.HandleFunc("GET /v1/bans.stix", h.stix)
+	for _, f := range formats {
+		mux.HandleFunc("GET /v1/bans."+f.name, h.serveFormat(f))
+	}
 	mux.HandleFunc("GET /v1/stream", h.stream)
 }
 

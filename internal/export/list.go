@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,50 +25,73 @@ const flushEvery = 4096
 // another device loads. Such devices know no wallets, so kind=wallet asks for
 // those alone, and kind=ip (the default), ipv4 and ipv6 for addresses.
 func (h *Handler) text(w http.ResponseWriter, r *http.Request) {
-	h.list(w, r, "ip", "text/plain; charset=utf-8", func(out *lineWriter, entries []Entry) {
-		var last ban.Target
-		for _, e := range entries {
-			if e.Target != last {
-				out.line([]byte(e.Target.String()))
-			}
-			last = e.Target
+	h.list(w, r, listKind{path: "txt", kind: "ip", contentType: plainText, repeats: once}, func(out *lineWriter, l *listing) {
+		for i := range l.entries {
+			out.line([]byte(l.entries[i].Target.String()))
 		}
 	})
 }
 
 // json answers with an array of all there is to say about each ban.
 func (h *Handler) json(w http.ResponseWriter, r *http.Request) {
-	h.list(w, r, "all", "application/json", func(out *lineWriter, entries []Entry) {
-		for i, e := range entries {
-			b, err := json.Marshal(toJSON(e))
-			if err != nil {
-				continue // every field marshals
-			}
-			before := []byte(",")
-			if i == 0 {
-				before = []byte("[")
-			}
-			out.line(append(before, b...))
-		}
-		if len(entries) == 0 {
-			out.line([]byte("["))
-		}
+	h.list(w, r, listKind{path: "json", kind: "all", contentType: "application/json"}, func(out *lineWriter, l *listing) {
+		writeArray(out, "[", l.entries, func(e Entry) any { return toJSON(e) })
 		out.line([]byte("]"))
 	})
 }
 
+// writeArray writes the beginning of an array and its elements, one a line.
+func writeArray(out *lineWriter, begin string, entries []Entry, element func(Entry) any) {
+	for i, e := range entries {
+		b, err := json.Marshal(element(e))
+		if err != nil {
+			continue // every field marshals
+		}
+		before := []byte(",")
+		if i == 0 {
+			before = []byte(begin)
+		}
+		out.line(append(before, b...))
+	}
+	if len(entries) == 0 {
+		out.line([]byte(begin))
+	}
+}
+
+// listKind says how a list is made.
+type listKind struct {
+	path        string // behind "/v1/bans."
+	kind        string // the default of the kind parameter
+	contentType string
+	repeats     repeats
+}
+
+// repeats says which entries that ban the same a list has.
+type repeats int
+
+const (
+	each    repeats = iota // a target in each of its topics
+	once                   // each target once
+	reduced                // and none that a wider prefix covers
+)
+
 // list gathers the entries of a request, answers 304 when the reader has them,
 // and writes them with render.
-func (h *Handler) list(w http.ResponseWriter, r *http.Request, defaultKind, contentType string, render func(*lineWriter, []Entry)) {
+func (h *Handler) list(w http.ResponseWriter, r *http.Request, of listKind, render func(*lineWriter, *listing)) {
 	q := r.URL.Query()
 	filter, err := readTopics(q)
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err, "")
 		return
 	}
-	wanted, err := readKind(q, defaultKind)
+	wanted, err := readKind(q, of.kind)
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err, "kind is ip, ipv4, ipv6, wallet or all")
+		return
+	}
+	part, err := readSelection(q)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err, "such as limit=10000 and minprefix=24 or minprefix=24,48")
 		return
 	}
 	release, ok := h.admit(w, r)
@@ -75,11 +100,13 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, defaultKind, cont
 	}
 	defer release()
 	serial, all := h.o.Bans.Snapshot()
+	q.Del("token") // it says who asks, not for which list
 	tag := h.tag(serial, q)
 	w.Header().Set("ETag", tag)
 	w.Header().Set("Cache-Control", "no-cache")
 	if has(r.Header.Values("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)
+		h.readers.note(of.path, r, -1, h.o.Now())
 		return
 	}
 	select {
@@ -87,9 +114,32 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, defaultKind, cont
 	case <-r.Context().Done():
 		return
 	}
+	l := gather(all, of.repeats, part, func(e Entry) bool { return filter.has(e.Topic) && wanted(e.Target) })
+	<-h.rendering
+	l.now = h.o.Now()
+	switch q.Get("kind") {
+	case "ipv4":
+		l.only = "4"
+	case "ipv6":
+		l.only = "6"
+	}
+	w.Header().Set("Content-Type", of.contentType)
+	w.Header().Set("X-Banmesh-Listed", strconv.Itoa(len(l.entries)))
+	w.Header().Set("X-Banmesh-Total", strconv.Itoa(l.total))
+	out := h.lines(w)
+	render(out, l)
+	if err := out.finish(); err != nil {
+		h.o.Log.Debug("a list was not read to its end", "peer", r.RemoteAddr, "error", err)
+		return
+	}
+	h.readers.note(of.path, r, len(l.entries), h.o.Now())
+}
+
+// gather sorts the wanted entries and takes the selected part of them.
+func gather(all iter.Seq[Entry], of repeats, part selection, wanted func(Entry) bool) *listing {
 	var entries []Entry
 	for e := range all {
-		if filter.has(e.Topic) && wanted(e.Target) {
+		if wanted(e) {
 			entries = append(entries, e)
 		}
 	}
@@ -99,13 +149,27 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, defaultKind, cont
 		}
 		return strings.Compare(string(a.Topic), string(b.Topic))
 	})
-	<-h.rendering
-	w.Header().Set("Content-Type", contentType)
-	out := h.lines(w)
-	render(out, entries)
-	if err := out.finish(); err != nil {
-		h.o.Log.Debug("a list was not read to its end", "peer", r.RemoteAddr, "error", err)
+	var wide ban.Target
+	left := 0
+	entries = slices.DeleteFunc(entries, func(e Entry) bool {
+		if !part.wide(e.Target) {
+			return false
+		}
+		if e.Target != wide || of == each {
+			left++
+		}
+		wide = e.Target
+		return true
+	})
+	switch of {
+	case reduced:
+		entries = reduce(entries)
+	case once:
+		entries = slices.CompactFunc(entries, func(a, b Entry) bool { return a.Target == b.Target })
 	}
+	l := &listing{total: len(entries) + left}
+	l.entries = part.cut(entries)
+	return l
 }
 
 // admit bounds the long answers under way. The caller releases its share.

@@ -116,8 +116,17 @@ func checkGate(c config.Gate, fault faulter) {
 // checkHTTP finds faults in [http], which serves lists to other programs.
 func checkHTTP(c config.HTTP, fault faulter) {
 	if c.Listen != "" {
-		if _, err := net.ResolveTCPAddr("tcp", c.Listen); err != nil {
+		a, err := net.ResolveTCPAddr("tcp", c.Listen)
+		switch {
+		case err != nil:
 			fault("http.listen", "%v; want an address and a port, such as 127.0.0.1:7937", err)
+		case !a.IP.IsLoopback() && len(c.Allow) == 0 && c.TokenFile == "":
+			fault("http.listen", "it is reached from other machines: say which in allow = [\"192.0.2.0/24\"], or name a token_file")
+		}
+	}
+	for _, p := range c.Allow {
+		if _, err := ParseNetwork(p); err != nil {
+			fault("http.allow", "%q is neither an address nor a prefix such as 10.0.0.0/8", p)
 		}
 	}
 	for _, p := range c.TrustedProxies {
@@ -128,6 +137,15 @@ func checkHTTP(c config.HTTP, fault faulter) {
 	if c.ClientHeader != "" && len(c.TrustedProxies) == 0 {
 		fault("http.client_header", "it needs trusted_proxies: anybody else could write the header")
 	}
+}
+
+// ParseNetwork reads an address or a prefix as a prefix.
+func ParseNetwork(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		a = a.Unmap().WithZone("")
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(text)
 }
 
 // checkLAPI finds faults in [lapi], which answers programs that enforce bans.

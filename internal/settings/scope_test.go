@@ -99,3 +99,22 @@ func TestTheEmbeddedBrokersRoomIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestListsBeyondLoopbackNeedATokenOrANetwork(t *testing.T) {
+	for text, fault := range map[string]string{
+		"listen = \"127.0.0.1:7937\"":                                "",
+		"listen = \"[::1]:7937\"":                                    "",
+		"listen = \":7937\"":                                         "reached from other machines",
+		"listen = \"0.0.0.0:7937\"":                                  "reached from other machines",
+		"listen = \"192.0.2.1:7937\"":                                "reached from other machines",
+		"listen = \"192.0.2.1:7937\"\nallow = [\"192.0.2.0/24\"]":    "",
+		"listen = \"192.0.2.1:7937\"\nallow = [\"192.0.2.9\"]":       "",
+		"listen = \"192.0.2.1:7937\"\nallow = [\"everybody\"]":       "neither an address nor a prefix",
+		"listen = \"192.0.2.1:7937\"\ntoken_file = \"/etc/b.token\"": "",
+	} {
+		_, err := settingsOf(t, "[http]\n"+text+"\n")
+		if (err == nil) != (fault == "") || err != nil && !strings.Contains(err.Error(), fault) {
+			t.Errorf("%s: %v, want %q", text, err, fault)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"banmesh/internal/ban"
@@ -123,11 +122,12 @@ type Sharing interface {
 
 // A Server answers for a node.
 type Server struct {
-	o Options
+	o      Options
+	public public
 }
 
 // New makes a server. It starts nothing.
-func New(o Options) *Server { return &Server{o} }
+func New(o Options) *Server { return &Server{o: o} }
 
 // Local answers on the control socket.
 func (s *Server) Local() (http.Handler, error) {
@@ -192,36 +192,6 @@ func (s *Server) Query() (http.Handler, error) {
 	mux := http.NewServeMux()
 	lists.RegisterLocal(mux)
 	return mux, nil
-}
-
-// Public answers over TCP, where [http] says so: checks, lists and metrics.
-func (s *Server) Public() (http.Handler, error) {
-	lists, err := s.lists()
-	if err != nil {
-		return nil, err
-	}
-	mux := http.NewServeMux()
-	lists.Register(mux)
-	mux.Handle("GET /metrics", s.metrics())
-	return mux, nil
-}
-
-// lists answers programs that ask who is banned.
-func (s *Server) lists() (*export.Handler, error) {
-	c := s.o.Settings().Config()
-	o := export.Options{Bans: s.o.Table, Offences: reports{s}, Log: s.o.Log, ClientHeader: c.HTTP.ClientHeader}
-	for _, p := range c.HTTP.TrustedProxies {
-		prefix, err := netip.ParsePrefix(p)
-		if err != nil {
-			return nil, c.At("http.trusted_proxies", "%v", err)
-		}
-		o.TrustedProxies = append(o.TrustedProxies, prefix)
-	}
-	h, err := export.New(o)
-	if err != nil {
-		return nil, c.At("http", "%v", err)
-	}
-	return h, nil
 }
 
 // operator reads an operator's name here, or its identity.

@@ -27,7 +27,7 @@ func (s *Server) compat() (list []control.Compat) {
 	if at := s.o.Fail2ban.Listen(); at != "" {
 		list = append(list, control.Compat{Protocol: "fail2ban", Listen: at, Clients: each(s.o.Fail2ban.Clients(), fail2banClient)})
 	}
-	return list
+	return append(list, s.compatLists()...)
 }
 
 func compatClient(x lapi.Status) control.CompatClient {
