@@ -172,6 +172,7 @@ func Run(ctx context.Context, o Options) (err error) {
 func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.Listener, handler http.Handler) {
 	group.Go(func() error { return a.chronicle.run(ctx) })
 	group.Go(func() error { return a.enforcer.run(ctx) })
+	group.Go(func() error { return a.ledger.Own.Write(ctx) })
 	group.Go(func() error { return a.guard.run(ctx) })
 	group.Go(func() error { return a.guests.run(ctx) })
 	group.Go(func() error { return a.sharing.run(ctx) })
@@ -326,7 +327,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
 		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
 		Warnings: func(ctx context.Context) []control.Warning {
-			return slices.Concat(a.warnRefused(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.chronicle.warnings())
+			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.chronicle.warnings())
 		},
 	})
 	return nil

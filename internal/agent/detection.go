@@ -74,7 +74,7 @@ func (d *detection) options() detect.Options {
 	return detect.Options{
 		Jails: d.o.owners(d.o.settings().Jails()), StatePath: filepath.Join(d.o.state, detectFile), Ban: d.ban, Watched: d.o.ledger.Watched, Suspected: d.o.ledger.Suspected, Banned: d.o.ledger.BannedAt,
 		Ignored: d.o.ignored, Addresses: d.o.addresses, Corroborated: d.o.corroborated, Success: d.o.succeeded, Guest: d.o.guest, Now: d.o.now, Log: d.o.log,
-		Source: source.Options{Stdin: d.input}, Sighted: d.sightings.add, Noticed: d.o.noticed,
+		Flush: d.o.ledger.Own.Flush, Source: source.Options{Stdin: d.input}, Sighted: d.sightings.add, Noticed: d.o.noticed,
 	}
 }
 
@@ -105,7 +105,7 @@ func (d *detection) ban(ctx context.Context, v detect.Decision) error {
 	if v.Named {
 		from, claim.Basis, claim.Class = ledger.SourceNamed, ban.BasisWeak, v.Class
 	}
-	err := d.o.ledger.Own.Ban(ledger.Local{
+	err := d.o.ledger.Own.Found(ledger.Local{
 		Topic: v.Topic, Source: from, Claim: claim, At: v.Last, Evidence: ledger.Evidence{By: by, Source: v.Source, Sample: v.Sample},
 	})
 	switch {

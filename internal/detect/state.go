@@ -107,7 +107,15 @@ func (d *Detector) Save() error {
 	whole := d.file.wantsWhole()
 	var batch []record
 	d.checkpoint(d.readers, source.Position{}, whole, &batch)
-	err := d.file.write(batch, whole)
+	var err error
+	if d.o.Flush != nil {
+		err = d.o.Flush()
+	}
+	if err == nil {
+		err = d.file.write(batch, whole)
+	} else {
+		d.file.size = 0 // the batch is lost: the next one has to be whole
+	}
 	d.saveError = err
 	if err == nil {
 		d.lastSaved = d.o.Now()

@@ -4,7 +4,7 @@
 // enforcers the result.
 //
 // Own claims, exemptions, when the claims of peers arrived and the decisions about
-// them are on disk before a call returns. Peers' claims themselves are
+// them are on disk before a call returns, but for bans that detection finds ([Own.Found]). Peers' claims themselves are
 // not: the federation stores their signed messages and replays them through
 // [Peers.ApplyAll] at start.
 package ledger
@@ -62,7 +62,8 @@ type Options struct {
 	// are computed by [Ledger.Loaded] then, once and not at each claim.
 	Loading bool
 
-	testingBounds *bounds
+	testingBounds    *bounds
+	testingOnlyStall func() // called within each write
 }
 
 // A Ledger answers questions about targets and holds the rules in force; its
@@ -94,7 +95,11 @@ type book struct {
 	table      table
 	feeds      feeds
 	sources    sources
+	// journalMu guards ownJournal. It is taken under mu or without it, and mu never
+	// under it: a write of found bans holds it while the disk works.
+	journalMu  sync.Mutex
 	ownJournal journal
+	unwritten  unwritten
 	proof      evidence
 	exempt     exemptions
 	mistakes   mistakes
@@ -102,6 +107,7 @@ type book struct {
 	nextAll    time.Time // when every verdict is due again: a probation ends
 	loading    bool      // verdicts wait for Loaded
 
+	stall    func()
 	scratch  []policy.Vote        // of the last question, to be used again
 	dirty    []uint32             // records whose enforcement may have changed
 	changed  chan struct{}        // capacity one: there is something to take
@@ -132,6 +138,8 @@ func Open(o Options) (*Ledger, error) {
 		guests:     o.Guests,
 		changed:    make(chan struct{}, 1),
 		ownReady:   make(chan struct{}, 1),
+		unwritten:  unwritten{ready: make(chan struct{}, 1)},
+		stall:      o.testingOnlyStall,
 		ownDirty:   map[place]ban.Reason{},
 	}
 	if l.now == nil {
@@ -184,11 +192,12 @@ func (l *Ledger) Loaded() {
 	l.evaluateAll(l.now())
 }
 
-// Close writes pending records about peers. The store stays open.
+// Close writes what is pending. The store stays open.
 func (l *Ledger) Close() error {
+	flushing := l.Own.Flush()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return errors.Join(l.Peers.save(l.now(), nil), l.history.flush())
+	return errors.Join(flushing, l.Peers.save(l.now(), nil), l.history.flush())
 }
 
 // view and update run f on the store, if there is one.
@@ -202,6 +211,9 @@ func (l *book) view(f func(store.Tx) error) error {
 func (l *book) update(f func(store.Tx) error) error {
 	if l.store == nil {
 		return nil
+	}
+	if l.stall != nil {
+		l.stall()
 	}
 	return l.store.Update(f)
 }

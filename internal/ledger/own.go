@@ -86,30 +86,38 @@ func (l *Own) BanAll(bans []Local) (refused []Refused, err error) {
 	now := l.now()
 	records := make([]ownRecord, 0, len(bans))
 	for i := range bans {
-		b := bans[i]
-		if b.Source == "" {
-			b.Source = SourceDetection
-		}
-		if b.At.IsZero() || b.At.After(now) {
-			b.At = now
-		}
-		if err := l.mayBan(&b, now); err != nil {
-			refused = append(refused, Refused{i, fmt.Errorf("%s: %w", b.Claim.Target, err)})
+		o, err := l.recordOf(bans[i], now)
+		if err != nil {
+			refused = append(refused, Refused{i, fmt.Errorf("%s: %w", bans[i].Claim.Target, err)})
 			continue
-		}
-		o := ownRecord{topic: b.Topic, source: b.Source, claim: b.Claim, since: seconds(b.At), proof: b.Evidence}
-		if v := l.voteOf(o.place(), b.Source); v != nil && v.inForce(b.At) {
-			old := v.claim(b.Claim.Target)
-			if old.End.After(o.claim.End) {
-				o.claim.End = old.End
-			}
-			o.claim.Hits = max(o.claim.Hits, old.Hits)
-			o.claim.Established = o.claim.Established || old.Established
-			o.since = min(o.since, v.since)
 		}
 		records = append(records, o)
 	}
 	return refused, l.commit(records, now, nil)
+}
+
+// recordOf gives the record of a ban, or why it cannot be made. The lock is held.
+func (l *Own) recordOf(b Local, now time.Time) (o ownRecord, err error) {
+	if b.Source == "" {
+		b.Source = SourceDetection
+	}
+	if b.At.IsZero() || b.At.After(now) {
+		b.At = now
+	}
+	if err := l.mayBan(&b, now); err != nil {
+		return o, err
+	}
+	o = ownRecord{topic: b.Topic, source: b.Source, claim: b.Claim, since: seconds(b.At), proof: b.Evidence}
+	if v := l.voteOf(o.place(), b.Source); v != nil && v.inForce(b.At) {
+		old := v.claim(b.Claim.Target)
+		if old.End.After(o.claim.End) {
+			o.claim.End = old.End
+		}
+		o.claim.Hits = max(o.claim.Hits, old.Hits)
+		o.claim.Established = o.claim.Established || old.Established
+		o.since = min(o.since, v.since)
+	}
+	return o, nil
 }
 
 // mayBan refuses targets that local decisions cannot ban.

@@ -40,6 +40,10 @@ func (l *Own) commit(records []ownRecord, now time.Time, also func(store.Tx) err
 	for i := range records {
 		encoded[i] = records[i].append(nil)
 	}
+	l.journalMu.Lock()
+	// Bans that were found before are older than this, and stand before it.
+	batch := l.unwritten.take()
+	encoded = append(encodedOf(batch), encoded...)
 	next := l.ownJournal
 	err := l.update(func(tx store.Tx) (err error) {
 		if also != nil {
@@ -50,10 +54,15 @@ func (l *Own) commit(records []ownRecord, now time.Time, also func(store.Tx) err
 		next, err = l.ownJournal.write(tx, encoded, l.feeds.own(), func(b []byte) []byte { return l.stillTrue(b, now) })
 		return err
 	})
+	if err == nil {
+		l.ownJournal = next
+	}
+	l.unwritten.done(len(batch), err)
+	l.journalMu.Unlock()
 	if err != nil {
 		return fmt.Errorf("writing own bans: %w", err)
 	}
-	l.ownJournal = next
+	l.tell(batch)
 	wide := map[int]bool{}
 	var errs []error
 	for i := range records {

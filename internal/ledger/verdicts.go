@@ -211,5 +211,8 @@ func (l *Ledger) Expire(now time.Time) {
 		}
 	})
 	l.Peers.tidy(now)
+	if err := l.Own.clean(now); err != nil {
+		l.log.Error("the journal of own bans is not shortened", "error", err)
+	}
 	l.notify()
 }

@@ -56,6 +56,7 @@ var (
 	StrayPort      = Condition{"stray-port", "A service is at ports that its topic does not name: a ban does not close them, and the kernel cannot confirm its log.", control.SeverityHigh, "ports = [...] in the topic"}
 	Tainted        = Condition{"tainted", "Log lines that a client may have written whole did not count.", control.SeverityLow, "agent status; keep the service up to date"}
 	Stalled        = Condition{"stalled", "This node stood still, and weak log lines of that moment count for nobody.", control.SeverityLow, "look for the cause of the pause: memory, disk, a busy host"}
+	Behind         = Condition{"behind", "Bans are in force, and the disk has not taken them yet.", control.SeverityHigh, "df -h; look at the disk: dmesg, iostat"}
 	Undecided      = Condition{"pending", "Decisions could not be recorded and are kept.", control.SeverityHigh, "df -h; it is tried again by itself"}
 	DetectState    = Condition{"detect-state", "Positions in the logs cannot be saved.", control.SeverityHigh, "df -h"}
 
@@ -97,7 +98,7 @@ func Conditions() []Condition {
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
 		GateDown, GateList, CompatDown, DenialsEnd, NeverBanFault, Pack,
-		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Undecided, DetectState,
+		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Behind, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, IndexLost, IndexSole, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
 		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
 		PeerHeld, PeerQuarantined, PeerTooMuch, ClaimDisputed, HistoryFault,
