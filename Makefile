@@ -3,7 +3,9 @@
 # make test-loaded  all tests ten times beside busy processes, four for each processor
 # make test-docker  logs that a real Docker daemon keeps, which make test skips where there is none
 # make demo   three hosts in network namespaces, one attack, one ban (root)
-# make install  installs binaries and units
+# make packages  deb, rpm, apk and Arch packages into dist/; make test-packages tries one on a booted host
+# make cross    32-bit tests, builds for other architectures and FreeBSD
+# make install  installs binaries and units; make uninstall removes them
 # make lint   what CI checks beside the tests
 # make suite-fail2ban  fail2ban's own sample suite against our engine
 # make recall          attacks of fail2ban's sample logs that our topics find
@@ -27,7 +29,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: vet-client all build run install test test-docker model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs metrics soak fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test test-docker model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -142,6 +144,34 @@ bench-compat: deps-test
 
 sim:
 	$(GO) run ./test/sim/federation -out docs -check
+
+# Packages for every architecture and format, into dist/; equal sources give equal bytes.
+ARCHITECTURES ?= amd64 arm64 armv7 386 riscv64
+FORMATS ?= deb rpm apk archlinux
+packages:
+	@GO=$(GO) deploy/packages/build.sh dist "$(VERSION)" "$(ARCHITECTURES)" "$(FORMATS)"
+
+# A package on a booted host that has nothing of ours: installed, upgraded, removed, purged; then the same again is built elsewhere and compared.
+test-packages: deps-test
+	GO=$(GO) $(GO) test -count=1 -v -timeout 20m ./test/packages -packages
+
+# Other architectures: tests of 32 bits, builds of the rest, the broker for FreeBSD.
+PORTABLE = ./internal/ban ./internal/span ./internal/strict ./internal/wire ./internal/policy ./internal/neverban ./internal/store ./internal/ledger
+cross:
+	GOARCH=386 $(GO) vet ./internal/... ./cmd/...
+	GOARCH=386 $(GO) test $(PORTABLE)
+	for arch in arm64 arm riscv64; do GOARCH=$$arch $(GO) build -o /dev/null ./cmd/banmesh && GOARCH=$$arch $(GO) build -o /dev/null ./cmd/gate || exit 1; done
+	GOOS=freebsd $(GO) build -o /dev/null ./cmd/broker
+
+# Removes all that `make install` put there, and leaves configuration, keys and state.
+uninstall:
+	-[ -n "$(DESTDIR)" ] || systemctl disable --now banmesh-agent banmesh-broker banmesh-gate.socket banmesh-gate banmesh-ipsets 2>/dev/null
+	-[ -n "$(DESTDIR)" ] || /usr/local/bin/banmesh firewall flush
+	for name in banmesh agent broker banmesh-gate; do rm -f $(DESTDIR)/usr/local/bin/$$name; done
+	for unit in banmesh-agent.service banmesh-gate.socket banmesh-gate.service banmesh-ipsets.service banmesh-broker.service; do rm -f $(DESTDIR)/etc/systemd/system/$$unit; done
+	rm -f $(DESTDIR)/usr/lib/sysusers.d/banmesh.conf $(DESTDIR)/usr/lib/tmpfiles.d/banmesh.conf
+	-[ -n "$(DESTDIR)" ] || systemctl daemon-reload
+	@echo "left: /etc/banmesh, /var/lib/banmesh, the users banmesh and banmesh-gate"
 
 # The references in docs/ that are made of the program itself.
 docs:

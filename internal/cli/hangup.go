@@ -7,7 +7,7 @@ import (
 	"slices"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // Hangup says what SIGHUP means to a program that runs until it is stopped. In
@@ -27,7 +27,4 @@ func Hangup(ctx context.Context) (_ context.Context, again <-chan os.Signal, sto
 	return ctx, signals, func() { signal.Stop(signals) }
 }
 
-func isTerminal(fd int) bool {
-	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	return err == nil
-}
+func isTerminal(fd int) bool { return term.IsTerminal(fd) }

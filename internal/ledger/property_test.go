@@ -139,7 +139,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 			}
 			return l
 		}
-		limits := &policy.LimitsSource{PerHour: ptr(1 << 24), Live: ptr(1 << 24), Addresses: ptr(1 << 31), Decided: ptr(1 << 24), Strikes: ptr(1000)}
+		limits := &policy.LimitsSource{PerHour: ptr(1 << 24), Live: ptr(1 << 24), Addresses: ptr(1<<31 - 1), Decided: ptr(1 << 24), Strikes: ptr(1000)}
 		drawPolicy := func() *policy.Policy {
 			s := policy.Source{Operators: map[string]policy.OperatorSource{}, Topics: map[string]policy.TopicSource{"sshd": {
 				Ban:    rapid.SampledFrom([]string{"any of everyone", "2 of everyone", "any of alice or 2 of bob, carol", "never"}).Draw(t, "ban"),

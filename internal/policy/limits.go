@@ -73,7 +73,7 @@ func (s *LimitsSource) limits() (l Limits, bad string) {
 		{"per_hour", s.PerHour, &l.PerHour, 0, 1 << 24},
 		{"turnover", s.Turnover, &l.Turnover, 0, 10_000},
 		{"live", s.Live, &l.Live, 0, 1 << 24},
-		{"addresses", s.Addresses, &l.Addresses, 0, 1 << 31},
+		{"addresses", s.Addresses, &l.Addresses, 0, 1<<31 - 1},
 		{"decided_per_day", s.Decided, &l.Decided, 0, 1 << 24},
 		{"strikes", s.Strikes, &l.Strikes, 1, 1000},
 	} {

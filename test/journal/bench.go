@@ -144,12 +144,12 @@ func makeJournal(ctx context.Context, path string, entries int) error {
 	random := rand.New(rand.NewPCG(5, 6))
 	w := bufio.NewWriterSize(in, 1<<20)
 	boot, machine := strings.Repeat("b", 32), strings.Repeat("c", 32)
-	const start = 1700000000000000
+	const start = int64(1700000000000000)
 	services := []struct{ tag, unit, comm string }{
 		{"sshd", "ssh.service", "sshd"}, {"CRON", "cron.service", "cron"}, {"systemd", "init.scope", "systemd"}, {"postfix/smtpd", "postfix@-.service", "smtpd"},
 	}
 	for i := range entries {
-		at := start + i*1000
+		at := start + int64(i)*1000
 		v := services[random.IntN(len(services))]
 		message := fmt.Sprintf("Failed password for invalid user admin from 203.0.113.%d port %d ssh2", random.IntN(256), random.IntN(65536))
 		if random.IntN(4) > 0 {

@@ -31,7 +31,7 @@ func writeJournal(t testing.TB, path, export string, compact, compress bool) {
 func exportEntries(from, to int, boot byte) string {
 	var b strings.Builder
 	for i := from; i < to; i++ {
-		us := int64(1700000000000000 + i*1000)
+		us := int64(1700000000000000) + int64(i)*1000
 		message := fmt.Sprintf("Failed password for root from 203.0.113.%d port %d ssh2", i%250, i)
 		if i%17 == 0 {
 			message += strings.Repeat(fmt.Sprintf(" repeated %d", i), 100) // is compressed
@@ -82,7 +82,7 @@ func TestMoreNamesAndProcessesThanTheReaderKeeps(t *testing.T) {
 	const entries, names = 4 * knownFields, maxInterned + 500
 	var b strings.Builder
 	for i := range entries {
-		fmt.Fprintf(&b, "__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=%d\n_BOOT_ID=%s\n", 1700000000000000+i*1000, 1+i*1000, strings.Repeat("a", 32))
+		fmt.Fprintf(&b, "__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=%d\n_BOOT_ID=%s\n", int64(1700000000000000)+int64(i)*1000, 1+i*1000, strings.Repeat("a", 32))
 		fmt.Fprintf(&b, "MESSAGE=line %d\nSYSLOG_IDENTIFIER=tag%d\n_PID=%d\n_HOSTNAME=host%d\n", i, i*31%names, 1+i*7%(2*knownFields), i%3)
 		if i%2 == 0 {
 			fmt.Fprintf(&b, "SYSLOG_PID=%d\n", i*13%(knownFields+1))

@@ -43,7 +43,7 @@ func run(rounds int, in string, env []string, name string, args ...string) (cost
 		}
 		u := c.ProcessState.SysUsage().(*syscall.Rusage)
 		if cpu := c.ProcessState.UserTime() + c.ProcessState.SystemTime(); cpu < best.cpu {
-			best = cost{cpu: cpu, rss: u.Maxrss, out: out.String()}
+			best = cost{cpu: cpu, rss: int64(u.Maxrss), out: out.String()}
 		}
 	}
 	return best, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -99,7 +100,7 @@ func loads(dir string, count int) error {
 	}
 	var ours, leanest report
 	ours.CPU, leanest.CPU = 1e12, 1e12
-	nftCPU, ipsetCPU, nftRSS, ipsetRSS := 1e12, 1e12, 1<<40, 1<<40
+	nftCPU, ipsetCPU, nftRSS, ipsetRSS := 1e12, 1e12, math.MaxInt, math.MaxInt
 	for range 3 {
 		for _, f := range []func() error{
 			func() error {

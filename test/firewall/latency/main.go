@@ -265,7 +265,8 @@ func (p *prober) probe(wait time.Duration) (bool, error) {
 			return false, nil
 		}
 		poll := []unix.PollFd{{Fd: int32(p.receive), Events: unix.POLLIN}}
-		if n, err := unix.Ppoll(poll, &unix.Timespec{Nsec: left.Nanoseconds() % 1e9, Sec: int64(left / time.Second)}, nil); err != nil && err != unix.EINTR {
+		timeout := unix.NsecToTimespec(left.Nanoseconds())
+		if n, err := unix.Ppoll(poll, &timeout, nil); err != nil && err != unix.EINTR {
 			return false, err
 		} else if n < 1 {
 			continue

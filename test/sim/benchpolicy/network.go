@@ -19,7 +19,7 @@ func network(operators int) (*policy.Policy, []ban.Feed, error) {
 		// Budgets are not measured here: with them, most changes of this bench
 		// would wait.
 		"sshd": {Ban: "any of core or 2 of everyone within 6h", Watch: "any of everyone", Limits: &policy.LimitsSource{
-			PerHour: number(1 << 24), Live: number(1 << 24), Addresses: number(1 << 31), Decided: number(1 << 24),
+			PerHour: number(1 << 24), Live: number(1 << 24), Addresses: number(1<<31 - 1), Decided: number(1 << 24),
 		}},
 	}}
 	feeds := make([]ban.Feed, operators)

@@ -143,6 +143,6 @@ func plainRows(n int) []scenario {
 func unlimited() *policy.LimitsSource {
 	number := func(n int) *int { return &n }
 	return &policy.LimitsSource{
-		PerHour: number(1 << 24), Live: number(1 << 24), Addresses: number(1 << 31), Decided: number(1 << 24), Strikes: number(1000),
+		PerHour: number(1 << 24), Live: number(1 << 24), Addresses: number(1<<31 - 1), Decided: number(1 << 24), Strikes: number(1000),
 	}
 }
