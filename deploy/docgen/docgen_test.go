@@ -57,7 +57,7 @@ func TestEveryKeyHasAMeaning(t *testing.T) {
 	}
 }
 
-var products = map[string]bool{"CrowdSec": true, "MiB": true}
+var products = map[string]bool{"CrowdSec": true, "LogNamespace": true, "MiB": true}
 
 // Every key of a sample is one that the program takes, with a value of its
 // kind: the sample without its comments is read by the strict reader.

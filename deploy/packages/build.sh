@@ -23,6 +23,9 @@ trap 'rm -rf "$work"' EXIT
 (cd "$here" && GOWORK=off GOFLAGS= "$go" build -trimpath -buildvcs=false -o "$work/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm)
 (cd "$top" && "$go" run ./deploy/docgen -share "$work/share" -version "$PACKAGE_VERSION")
 
+cp -r "$here/scripts" "$work/scripts"
+find "$work/scripts" -exec touch -d "@$time" {} +
+
 for arch in $architectures; do
 	tree=$work/$arch
 	mkdir -p "$tree/usr/bin" "$tree/usr/lib/systemd/system" "$tree/usr/lib/sysusers.d" "$tree/usr/lib/tmpfiles.d" "$tree/usr/share"
@@ -52,7 +55,7 @@ for arch in $architectures; do
 	find "$tree" -type f -exec chmod 0644 {} +
 	chmod 0755 "$tree"/usr/bin/banmesh "$tree"/usr/bin/banmesh-gate
 	find "$tree" -exec touch -h -d "@$time" {} +
-	sed -e "s#\${PACKAGE_TREE}#$tree#; s#\${PACKAGE_ARCH}#$(echo "$arch" | sed 's/^armv7$/arm7/')#; s#\${PACKAGE_VERSION}#$PACKAGE_VERSION#; s#\${PACKAGE_TIME}#$PACKAGE_TIME#; s#\${PACKAGE_SCRIPTS}#$here/scripts#" \
+	sed -e "s#\${PACKAGE_TREE}#$tree#; s#\${PACKAGE_ARCH}#$(echo "$arch" | sed 's/^armv7$/arm7/')#; s#\${PACKAGE_VERSION}#$PACKAGE_VERSION#; s#\${PACKAGE_TIME}#$PACKAGE_TIME#; s#\${PACKAGE_SCRIPTS}#$work/scripts#" \
 		"$here/nfpm.yaml" >"$work/nfpm.yaml"
 	for format in $formats; do
 		"$work/nfpm" package --config "$work/nfpm.yaml" --packager "$format" --target "$out/" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
