@@ -77,6 +77,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		j.mu.Unlock()
 		return nil
 	}
+	j.window.rebase(now)
 	e := j.add(&o)
 	limit := j.window.limit
 	switch {
@@ -87,7 +88,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	case suspected:
 		limit = min(limit, suspectLimit)
 	}
-	if e.hits < limit {
+	if !e.reaches(limit) {
 		x := Sighting{Topic: j.topic, Target: o.target, Class: o.class, Hits: int(e.seen), At: time.Unix(0, e.last), Established: e.established}
 		j.mu.Unlock()
 		if d.o.Sighted != nil && !guest && !o.weak && x.Established && !j.simulate && x.Hits&(x.Hits-1) == 0 {
@@ -95,7 +96,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 		}
 		return nil
 	}
-	v := Decision{Class: o.class, Guest: guest, Port: o.port, Watched: watched && e.hits < j.window.limit}
+	v := Decision{Class: o.class, Guest: guest, Port: o.port, Watched: watched && !e.reaches(j.window.limit)}
 	v.Filter, v.Source, v.Sample = evidence()
 	ok := j.conclude(&v, e, now)
 	j.mu.Unlock()
@@ -169,13 +170,13 @@ func (j *jail) add(o *offence) *entry {
 		if o.twin > 0 {
 			counted = j.window.untold(o.target, o.twin, o.weight)
 		}
-		e := j.window.add(o.target, o.at, counted, o.established)
-		e.tell(o.twin, o.weight)
-		e.blame(o.account, counted)
-		return e
+		x := event{At: o.at.UnixNano(), Weight: counted, Account: o.account, Unconfirmed: !o.established}
+		if o.twin > 0 {
+			x.Rule, x.Told = int32(o.twin), o.weight
+		}
+		return j.window.count(o.target, x)
 	}
-	e, counted := j.window.addWeak(o.target, o.at, o.weight, o.established)
-	e.blame(o.account, counted)
+	e, counted := j.window.countWeak(o.target, event{At: o.at.UnixNano(), Weight: o.weight, Account: o.account, Unconfirmed: !o.established})
 	if o.named {
 		e.detail().named = true
 	}

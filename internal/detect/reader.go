@@ -557,9 +557,9 @@ func (r *reader) success(ctx context.Context, j *jail, m *filter.Match, l *sourc
 // whether the ban that is decided is in force still.
 func (j *jail) conclude(v *Decision, e *entry, now time.Time) bool {
 	v.Topic, v.Target, v.Hits, v.Established = j.topic, e.target, max(1, int(math.Round(e.hits))), e.established
-	v.Weak = e.hits-e.weak < min(j.window.limit, e.hits)
+	v.Weak = e.hits-e.weak < min(j.window.limit, e.hits)-1e-6
 	v.Named = e.known().named
-	v.First, v.Last = time.Unix(0, e.first).UTC(), time.Unix(0, e.last).UTC()
+	v.First, v.Last = time.Unix(0, e.first()).UTC(), time.Unix(0, e.last).UTC()
 	v.End = j.end(e.target, v.First, v.Last)
 	j.window.remove(e.target)
 	if !v.End.After(now) {
@@ -583,7 +583,7 @@ func (d *Detector) recur(ctx context.Context, v Decision) {
 		ok := false
 		if !banned && !j.decided(v.Target, v.Last) && !j.echoed(v.Target, v.Last, true) {
 			e := j.window.add(v.Target, v.Last, 1, v.Established)
-			ok = e.hits >= j.window.limit && j.conclude(&again, e, d.o.Now())
+			ok = e.reaches(j.window.limit) && j.conclude(&again, e, d.o.Now())
 		}
 		j.mu.Unlock()
 		if ok && !j.simulate {

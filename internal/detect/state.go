@@ -4,14 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/detect/source"
 )
 
 // stateVersion is the form of the state file; another one is refused.
-const stateVersion = 2
+const stateVersion = 3
 
 // entriesPerRecord bounds a record of the state file: about 100 bytes an entry.
 const entriesPerRecord = 512
@@ -41,19 +40,13 @@ type counts struct {
 }
 
 type entryState struct {
-	Target      ban.Target `json:"t"`
-	First       int64      `json:"f"`
-	Last        int64      `json:"l"`
-	Hits        float64    `json:"h"`
-	Seen        uint32     `json:"n"`
-	Established bool       `json:"e,omitempty"`
-	Weak        float64    `json:"w,omitempty"`
+	Target ban.Target `json:"t"`
+	Seen   uint32     `json:"n"`
+	Events []event    `json:"e"`
 	// Of the last episode of weak offences: when it began, what it counts.
-	Episode  int64         `json:"es,omitempty"`
-	Count    float64       `json:"ec,omitempty"`
-	Accounts []accountHits `json:"a,omitempty"`
-	Twins    []twinHits    `json:"tw,omitempty"`
-	Named    bool          `json:"nm,omitempty"`
+	Episode int64   `json:"es,omitempty"`
+	Count   float64 `json:"ec,omitempty"`
+	Named   bool    `json:"nm,omitempty"`
 }
 
 // restore puts a batch of saved records into the jails that still exist, and
@@ -199,7 +192,7 @@ func (w *window) changes(whole bool) (tracked []entryState, gone []ban.Target) {
 				gone = append(gone, t)
 			}
 		}
-		slices.SortFunc(tracked, func(a, b entryState) int { return cmp.Compare(a.Last, b.Last) })
+		slices.SortFunc(tracked, func(a, b entryState) int { return cmp.Compare(a.last(), b.last()) })
 	}
 	w.changed = map[ban.Target]struct{}{} // a cleared map keeps the memory of a flood
 	return tracked, gone
@@ -207,20 +200,24 @@ func (w *window) changes(whole bool) (tracked []entryState, gone []ban.Target) {
 
 func (e *entry) state() entryState {
 	x := e.known()
-	return entryState{
-		Target: e.target, First: e.first, Last: e.last, Hits: e.hits, Seen: e.seen, Established: e.established,
-		Weak: e.weak, Episode: x.episode, Count: x.episodeCount, Accounts: slices.Clone(x.accounts), Twins: slices.Clone(x.twins), Named: x.named,
-	}
+	return entryState{Target: e.target, Seen: e.seen, Events: slices.Clone(e.events), Episode: x.episode, Count: x.episodeCount, Named: x.named}
 }
+
+// last is when the newest event was.
+func (s *entryState) last() int64 { return s.Events[len(s.Events)-1].At }
 
 // put gives a target the entry that was saved.
 func (w *window) put(s entryState) {
 	w.remove(s.Target)
-	e := w.add(s.Target, time.Unix(0, s.Last), s.Hits, s.Established)
-	e.first, e.hits, e.seen, e.established = s.First, s.Hits, s.Seen, s.Established
-	e.weak = s.Weak
-	if s.Episode != 0 || len(s.Accounts)+len(s.Twins) > 0 || s.Named {
-		e.more = &details{s.Episode, s.Count, s.Accounts, s.Twins, s.Named}
+	if len(s.Events) == 0 || len(s.Events) > maxEvents {
+		return
+	}
+	e := w.count(s.Target, s.Events[len(s.Events)-1])
+	e.events, e.seen = s.Events, s.Seen
+	e.sum()
+	w.charge(e)
+	if s.Episode != 0 || s.Named {
+		e.more = &details{s.Episode, s.Count, s.Named}
 	}
 }
 

@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,9 +24,9 @@ const DefaultMaxTracked = 300_000
 // A budget is how many more targets all windows together may track.
 type budget struct{ left atomic.Int64 }
 
-// A window counts the offences of each target as fail2ban does: the count of
-// a target whose first offence is older than findTime is scaled down to the
-// rate that it had, so a slow attacker is not forgotten at once.
+// A window counts the offences of each target within findTime: five in ten minutes are
+// five of which the first is at most ten minutes before the last, and weights add up
+// as they are.
 type window struct {
 	findTime time.Duration
 	limit    float64
@@ -43,29 +42,43 @@ type window struct {
 	episode time.Duration
 }
 
+// An entry is the offences of a target that count still.
 type entry struct {
-	target      ban.Target
-	first, last int64 // Unix nanoseconds
-	hits        float64
-	seen        uint32
-	established bool
-	// weak is how much of hits is weak offences.
-	weak  float64
-	more  *details // nil for most
-	older *entry
-	newer *entry
+	target ban.Target
+	events []event // at least one, by time
+	last   int64   // the newest one's time
+	// hits is the sum of their weights, weak the part of it that weak ones have.
+	hits, weak  float64
+	established bool   // all came over an established connection
+	seen        uint32 // offences since the target is tracked
+	cost        int32  // what it takes of the budget
+	more        *details
+	older       *entry
+	newer       *entry
 }
+
+// An event is one offence.
+type event struct {
+	At      int64   `json:"t"` // Unix nanoseconds
+	Weight  float64 `json:"w"` // as it counts
+	Told    float64 `json:"o,omitempty"`
+	Account Account `json:"u,omitempty"` // whose login takes it back
+	// Rule is a rule with twins, from 1, and Told how much it told of, whatever its twins
+	// had counted before.
+	Rule        int32 `json:"r,omitempty"`
+	Weak        bool  `json:"k,omitempty"`
+	Unconfirmed bool  `json:"n,omitempty"` // not known to come over an established connection
+}
+
+// maxEvents bounds the events of a target: beyond it the two that lie closest together
+// are one, at the time of the earlier.
+const maxEvents = 256
 
 // details are of few entries.
 type details struct {
 	// When the last episode of weak offences began, and how much it counts.
 	episode      int64
 	episodeCount float64
-	// accounts is how much of hits is failures of an account, so that a login
-	// of it can take them back.
-	accounts []accountHits
-	// twins is how much each of the rules counted that tell of the same.
-	twins []twinHits
 	// named says that an offence was found by a name.
 	named bool
 }
@@ -88,21 +101,44 @@ func (e *entry) detail() *details {
 	return e.more
 }
 
-// An accountHits is how much an account's failures count.
-type accountHits struct {
-	Account Account `json:"u"`
-	Hits    float64 `json:"h"`
-}
+// reaches says that the offences are enough. Sums of weights such as 0.1 are not exact.
+func (e *entry) reaches(limit float64) bool { return e.hits > limit-1e-6 }
 
-// A twinHits is how much a rule counted that has twins.
-type twinHits struct {
-	Rule int     `json:"r"`
-	Hits float64 `json:"h"`
+// first is when the oldest offence that counts was.
+func (e *entry) first() int64 { return e.events[0].At }
+
+// sum counts the events anew.
+func (e *entry) sum() {
+	e.hits, e.weak, e.established = 0, 0, true
+	for _, x := range e.events {
+		e.hits += x.Weight
+		if x.Weak {
+			e.weak += x.Weight
+		}
+		e.established = e.established && !x.Unconfirmed
+	}
 }
 
 // maxAccounts bounds the accounts of a target that are told apart: who tries
 // more of them forgot no password.
 const maxAccounts = 4
+
+// mayBlame says whether an account is to be remembered as the event's.
+func (e *entry) mayBlame(a Account) bool {
+	var known [maxAccounts]Account
+	n := 0
+	for _, x := range e.events {
+		switch {
+		case x.Account == 0 || slices.Contains(known[:n], x.Account):
+		case x.Account == a:
+			return true
+		case n < maxAccounts:
+			known[n] = x.Account
+			n++
+		}
+	}
+	return n < maxAccounts || slices.Contains(known[:n], a)
+}
 
 func newWindow(findTime time.Duration, limit float64, b *budget) *window {
 	return &window{findTime: findTime, limit: limit, entries: map[ban.Target]*entry{}, budget: b}
@@ -110,33 +146,107 @@ func newWindow(findTime time.Duration, limit float64, b *budget) *window {
 
 // add counts an offence and gives the target's entry.
 func (w *window) add(target ban.Target, at time.Time, weight float64, established bool) *entry {
-	t := at.UnixNano()
+	return w.count(target, event{At: at.UnixNano(), Weight: weight, Unconfirmed: !established})
+}
+
+// count adds an event and gives the target's entry. One that is older than findTime before the
+// target's newest counts for nothing.
+func (w *window) count(target ban.Target, x event) *entry {
+	w.mark(target)
 	e := w.entries[target]
 	if e == nil {
 		w.makeRoom()
-		e = &entry{target: target, first: t, last: t, established: true}
+		e = &entry{target: target, last: x.At, events: []event{x}, seen: 1}
+		e.sum()
+		e.cost = 1
 		w.entries[target] = e
 		w.budget.left.Add(-1)
 		w.push(e)
-	} else if t > e.last {
-		if w.findTime != permanent && e.first < t-int64(w.findTime) {
-			scale := float64(w.findTime) / float64(t-e.first)
-			e.hits, e.weak = math.Round(e.hits*scale), math.Round(e.weak*scale)
-			for i := range e.known().twins {
-				e.more.twins[i].Hits *= scale
-			}
-			e.first = t - int64(w.findTime)
+		return e
+	}
+	e.seen++
+	if w.findTime != permanent && x.At < e.last-int64(w.findTime) {
+		return e
+	}
+	if x.Account != 0 && !e.mayBlame(x.Account) {
+		x.Account = 0
+	}
+	i := len(e.events)
+	for i > 0 && e.events[i-1].At > x.At {
+		i--
+	}
+	e.events = slices.Insert(e.events, i, x)
+	if x.At > e.last {
+		e.last = x.At
+		if w.findTime != permanent {
+			e.events = slices.DeleteFunc(e.events, func(x event) bool { return x.At < e.last-int64(w.findTime) })
 		}
-		e.last = t
 		w.unlink(e)
 		w.push(e)
 	}
-	e.hits += weight
-	e.seen++
-	e.established = e.established && established
-	w.mark(target)
+	if len(e.events) > maxEvents {
+		e.join()
+	}
+	e.sum()
+	w.charge(e)
 	return e
 }
+
+// charge takes from the budget as much as the target's events are worth, eight of them as
+// much as a target. Room is made among those that were quiet for longer.
+func (w *window) charge(e *entry) {
+	cost := 1 + int32(len(e.events)/8)
+	w.budget.left.Add(int64(e.cost - cost))
+	e.cost = cost
+	for w.budget.left.Load() < 0 && w.oldest != nil && w.oldest != e {
+		w.remove(w.oldest.target)
+		w.evicted++
+	}
+}
+
+// join makes one event of the two that lie closest together.
+func (e *entry) join() {
+	closest := 1
+	for i := 2; i < len(e.events); i++ {
+		if e.events[i].At-e.events[i-1].At < e.events[closest].At-e.events[closest-1].At {
+			closest = i
+		}
+	}
+	a, b := &e.events[closest-1], e.events[closest]
+	a.Weight, a.Told = a.Weight+b.Weight, a.Told+b.Told
+	a.Unconfirmed, a.Weak = a.Unconfirmed || b.Unconfirmed, a.Weak || b.Weak
+	if a.Account != b.Account {
+		a.Account = 0
+	}
+	if a.Rule != b.Rule {
+		a.Rule, a.Told = 0, 0
+	}
+	e.events = slices.Delete(e.events, closest, closest+1)
+}
+
+// rebase follows a clock that was set back to now: times that it had before are not in
+// the future, and lie as far apart as they did. So nothing is forgotten and nothing
+// counts for longer.
+func (w *window) rebase(now time.Time) {
+	if w.newest == nil || w.newest.last <= now.Add(clockJitter).UnixNano() {
+		return
+	}
+	back := w.newest.last - now.UnixNano()
+	for t, e := range w.entries {
+		e.last -= back
+		for i := range e.events {
+			e.events[i].At -= back
+		}
+		if e.more != nil {
+			e.more.episode -= back
+		}
+		w.mark(t)
+	}
+}
+
+// clockJitter is how far a time may lie ahead of one that was asked for a moment
+// before, by another reader.
+const clockJitter = time.Second
 
 func (w *window) mark(target ban.Target) {
 	if w.changed != nil {
@@ -148,76 +258,61 @@ func (w *window) mark(target ban.Target) {
 // episode count as much as the heaviest of them. counted is how much this one
 // added.
 func (w *window) addWeak(target ban.Target, at time.Time, weight float64, established bool) (e *entry, counted float64) {
+	return w.countWeak(target, event{At: at.UnixNano(), Weight: weight, Unconfirmed: !established})
+}
+
+func (w *window) countWeak(target ban.Target, x event) (e *entry, counted float64) {
+	weight := x.Weight
 	counted = weight
-	e = w.entries[target]
-	if t := at.UnixNano(); w.episode > 0 {
-		if x := e.known(); x.episodeCount > 0 && t-x.episode < int64(w.episode) && t >= x.episode {
-			counted = max(0, weight-x.episodeCount)
-			x.episodeCount += counted
+	begins := false
+	if w.episode > 0 {
+		if d := w.entries[target].known(); d.episodeCount > 0 && x.At-d.episode < int64(w.episode) && x.At >= d.episode {
+			counted = max(0, weight-d.episodeCount)
+			d.episodeCount += counted
 		} else {
-			defer func() { e.detail().episode, e.detail().episodeCount = t, weight }()
+			begins = true
 		}
 	}
-	e = w.add(target, at, counted, established)
-	e.weak += counted
+	x.Weight, x.Weak = counted, true
+	e = w.count(target, x)
+	if begins {
+		e.detail().episode, e.detail().episodeCount = x.At, weight
+	}
 	return e, counted
 }
 
 // untold gives how much of an offence no twin of its rule has counted yet.
 func (w *window) untold(target ban.Target, rule int, weight float64) float64 {
-	own, most := 0.0, 0.0
-	for _, t := range w.entries[target].known().twins {
-		if t.Rule == rule {
-			own = t.Hits
-		}
-		most = max(most, t.Hits)
+	e := w.entries[target]
+	if e == nil {
+		return weight
 	}
-	return max(0, own+weight-most)
-}
-
-// tell notes the count of a rule with twins; rule 0 has none.
-func (e *entry) tell(rule int, weight float64) {
-	if rule == 0 {
-		return
-	}
-	x := e.detail()
-	for i := range x.twins {
-		if x.twins[i].Rule == rule {
-			x.twins[i].Hits += weight
-			return
+	told := map[int32]float64{}
+	for _, x := range e.events {
+		if x.Rule != 0 {
+			told[x.Rule] += x.Told
 		}
 	}
-	x.twins = append(x.twins, twinHits{rule, weight})
+	most := 0.0
+	for _, n := range told {
+		most = max(most, n)
+	}
+	return max(0, told[int32(rule)]+weight-most)
 }
 
-// take takes back the count of offences.
+// take takes back the count of weak offences, newest first.
 func (w *window) take(target ban.Target, weak float64) {
 	e := w.entries[target]
 	if e == nil {
 		return
 	}
-	w.mark(target)
-	e.hits, e.weak = max(0, e.hits-weak), max(0, e.weak-weak)
-	if e.hits == 0 {
-		w.remove(target)
-	}
-}
-
-// blame notes whose account an offence was about.
-func (e *entry) blame(a Account, weight float64) {
-	if a == 0 {
-		return
-	}
-	x := e.detail()
-	for i := range x.accounts {
-		if x.accounts[i].Account == a {
-			x.accounts[i].Hits += weight
-			return
+	for i := len(e.events) - 1; i >= 0 && weak > 0; i-- {
+		if x := &e.events[i]; x.Weak {
+			n := min(weak, x.Weight)
+			x.Weight, weak = x.Weight-n, weak-n
 		}
 	}
-	if len(x.accounts) < maxAccounts {
-		x.accounts = append(x.accounts, accountHits{a, weight})
-	}
+	w.settle(e)
 }
 
 // forgive takes back the failures of an account that has logged in.
@@ -226,16 +321,19 @@ func (w *window) forgive(target ban.Target, a Account) {
 	if e == nil || a == 0 {
 		return
 	}
-	for i, x := range e.known().accounts {
-		if x.Account != a {
-			continue
+	for i := range e.events {
+		if e.events[i].Account == a {
+			e.events[i].Weight, e.events[i].Account = 0, 0
 		}
-		w.mark(target)
-		e.more.accounts = slices.Delete(e.more.accounts, i, i+1)
-		if e.hits -= min(e.hits, x.Hits); e.hits == 0 {
-			w.remove(target)
-		}
-		return
+	}
+	w.settle(e)
+}
+
+// settle counts a target anew of whose offences some were taken back.
+func (w *window) settle(e *entry) {
+	w.mark(e.target)
+	if e.sum(); e.hits == 0 {
+		w.remove(e.target)
 	}
 }
 
@@ -284,7 +382,7 @@ func (w *window) remove(target ban.Target) {
 	if e := w.entries[target]; e != nil {
 		w.unlink(e)
 		delete(w.entries, target)
-		w.budget.left.Add(1)
+		w.budget.left.Add(int64(e.cost))
 		w.mark(target)
 	}
 }
