@@ -404,7 +404,7 @@ func (r *reader) cut(i int, st *stream, l *source.Line, line []byte) (text *filt
 		}
 		f.Cut(line, l.Time)
 		return &v.text
-	case st.shares[i]:
+	case st.shares[i] && f.Dates.Fast():
 		if !v.tried {
 			v.tried = true
 			if v.found, v.date, v.dated = st.usual.Find(line, v.now); v.dated {
@@ -412,7 +412,7 @@ func (r *reader) cut(i int, st *stream, l *source.Line, line []byte) (text *filt
 			}
 		}
 		if v.dated {
-			f.Take(v.found, v.date)
+			f.Take(v.found, v.date, line)
 			return &v.text
 		}
 	}

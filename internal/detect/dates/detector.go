@@ -3,6 +3,7 @@ package dates
 import (
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +19,8 @@ const unusedFor = 5 * time.Minute
 // template fitted last and where, so it belongs to one goroutine.
 type Detector struct {
 	o        Options
-	usual    *Usual // nil where its forms are not the first
+	usual    *Usual    // nil where its forms are not the first
+	forms    [2]*entry // of the usual forms
 	entries  []*entry
 	last     int // index of the template that fitted last
 	place    place
@@ -69,6 +71,11 @@ func (s *Set) New(o Options) (*Detector, error) {
 	}
 	for _, t := range s.templates {
 		d.entries = append(d.entries, &entry{template: t, distance: math.MaxInt})
+		for i := range d.forms {
+			if e := d.entries[len(d.entries)-1]; s.usual && e.pattern == lineBegin+defaults[i] {
+				d.forms[i] = e
+			}
+		}
 	}
 	return d, nil
 }
@@ -91,9 +98,9 @@ func (d *Detector) Zone() *time.Location { return d.zone }
 
 // Find looks for the date of a line.
 func (d *Detector) Find(line []byte) Found {
-	if d.usual != nil {
+	if d.Fast() {
 		if f, _, ok := d.usual.Find(line, d.o.Now()); ok {
-			d.fastHits[f.form]++
+			d.Took(f, line)
 			return f
 		}
 	}
@@ -120,8 +127,22 @@ func (d *Detector) Find(line []byte) Found {
 // share it, and its result with [Detector.Took].
 func (d *Detector) Usual() *Usual { return d.usual }
 
-// Took counts a date that the detector's [Usual] found as found by it.
-func (d *Detector) Took(f Found) { d.fastHits[f.form]++ }
+// Fast says that a line which begins with a date of the usual forms has that one: no
+// other template stands before theirs or fitted last, whose place would be tried first.
+func (d *Detector) Fast() bool {
+	return d.usual != nil && len(d.entries) > 1 && d.form(d.entries[0]) >= 0 && d.form(d.entries[1]) >= 0 &&
+		(d.last >= len(d.entries) || d.form(d.entries[d.last]) >= 0)
+}
+
+// form gives the usual form that an entry's template is of, -1 for none.
+func (d *Detector) form(e *entry) int { return slices.Index(d.forms[:], e) }
+
+// Took counts a date that the detector's [Usual] found as found by it, so that templates
+// rank as if it had searched.
+func (d *Detector) Took(f Found, line []byte) {
+	d.fastHits[f.form]++
+	d.won(slices.Index(d.entries, d.forms[f.form]), []int{0, f.To}, line)
+}
 
 // match runs one template on a part of a line.
 func (d *Detector) match(e *entry, line []byte, from, to int) []int {

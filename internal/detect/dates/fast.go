@@ -37,7 +37,7 @@ func (u *Usual) Find(line []byte, now time.Time) (f Found, date string, ok bool)
 
 // yearFollows says that the date is of another form, "Jan 23 21:59:59 2005".
 func yearFollows(line []byte) bool {
-	return len(line) > 20 && two(line[16:]) == 20 && isDigit(line[18]) && isDigit(line[19])
+	return len(line) >= 20 && two(line[16:]) == 20 && isDigit(line[18]) && isDigit(line[19])
 }
 
 // fast reads the two forms that most lines have, both at the start of a line:

@@ -100,9 +100,9 @@ func (f *Follower) cutRecord(line []byte) bool {
 }
 
 // Take is Cut where the detector's [dates.Usual] found the line's date, which is
-// the text date.
-func (f *Follower) Take(found dates.Found, date string) {
-	f.Dates.Took(found)
+// the text date, and the detector is [dates.Detector.Fast].
+func (f *Follower) Take(found dates.Found, date string, line []byte) {
+	f.Dates.Took(found, line)
 	f.Dated, f.Date, f.At = true, date, found.Time
 	f.lastDate, f.lastText = found.Time, date
 }
