@@ -15,6 +15,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
+	"banmesh/internal/span"
 )
 
 // afterBan counts the offences of banned targets that are dated after their ban
@@ -37,7 +38,9 @@ type afterBan struct {
 // lateOffences are those of one target in one topic after its ban.
 type lateOffences struct {
 	offences int
-	banned   time.Time // when the ban was in the kernel
+	odd      int           // of them, those whose lines have a date that is not believed
+	oddBy    time.Duration // how far the last such date was from the clock
+	banned   time.Time     // when the ban was in the kernel
 	last     time.Time
 }
 
@@ -89,6 +92,9 @@ func (a *afterBan) notice(ctx context.Context, n detect.Notice) {
 		c = lateOffences{banned: since}
 	}
 	c.offences++
+	if n.Odd != 0 {
+		c.odd, c.oddBy = c.odd+1, n.Odd
+	}
 	if n.At.After(c.last) {
 		c.last = n.At
 	}
@@ -151,16 +157,34 @@ func (a *afterBan) why(ctx context.Context, k heldKey, c lateOffences) (r biteRe
 	// Who gave up when its packets were dropped leaves lines of before the ban:
 	// the bans have met something then, though nothing since.
 	unmet := counted && x.counted && met == x.packets && (met == 0 || c.last.Sub(c.banned) > lateEnd)
-	r = a.reason(ctx, k.topic, k.target, unmet)
+	odd := 2*c.odd > c.offences
+	r = a.reason(ctx, k.topic, k.target, unmet && !odd)
 	if r.text != "" {
 		return r, c.offences >= lateLeast
 	}
 	r = biteReason{text: "the kernel drops packets by the topic's bans: lines of connections that were open before", severity: control.SeverityLow}
+	if odd {
+		return oddClock(c.oddBy, unmet), c.offences >= lateLeast
+	}
 	if c.last.Sub(c.banned) <= lateEnd {
 		return r, false
 	}
 	r.text = "the kernel drops packets by the topic's bans, and others arrive by a way that they do not cover"
 	return r, c.offences >= lateLeast
+}
+
+// oddClock is the reason of lines whose own date is far from the clock: nobody can
+// tell whether they are of before the ban.
+func oddClock(by time.Duration, unmet bool) biteReason {
+	way := "ahead of"
+	if by < 0 {
+		way, by = "behind", -by
+	}
+	text := fmt.Sprintf("the log's own dates are %s %s this machine's clock, so its lines count as just written and may be of before the ban", span.Of(by.Round(time.Minute)), way)
+	if unmet {
+		text += "; if they are not, somebody else sends the packets, as a proxy does: the kernel met none"
+	}
+	return biteReason{text, "timedatectl; the clock and the time zone of the program that writes the log, or timezone in the topic's detect", control.SeverityLow}
 }
 
 // recent gives the counts that are told of, those of most offences first.

@@ -109,6 +109,55 @@ func TestABanThatDoesNotBiteIsToldWithItsReason(t *testing.T) {
 	}
 }
 
+// A date that is far from the clock is not believed, so nobody can tell whether its
+// line is of before the ban.
+func TestLateLinesOfAWrongClockAreToldAsSuch(t *testing.T) {
+	t.Parallel()
+	const offender = "45.1.1.1"
+	for name, c := range map[string]struct {
+		odd    time.Duration
+		met    bool
+		reason string
+	}{
+		"another time zone":           {-2 * time.Hour, false, "dates are 2h behind this machine's clock"},
+		"a clock that is ahead":       {3 * time.Hour, true, "dates are 3h ahead of this machine's clock"},
+		"and nothing met: or a proxy": {-2 * time.Hour, false, "if they are not, somebody else sends the packets"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, shift := newLog(t), atomic.Int64{}
+			n := &node{t: t, dir: t.TempDir()}
+			n.now = func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
+			n.configure(detecting("sshd", l, "corroborate = \"off\"\n"))
+			n.start()
+			offend := func(odd time.Duration) {
+				l.saysAt(n.now().Add(odd), "web sshd[7]: Failed password for root from %s port 4000 ssh2", offender)
+			}
+			for range 5 {
+				offend(0)
+			}
+			n.eventually("it is banned", func() bool { return len(n.a.table.Of(ban.MustTarget(offender))) == 1 })
+			shift.Store(int64(time.Minute))
+			if c.met && !n.fake.Packet(netip.MustParseAddr(offender), "tcp", 22, 40) {
+				t.Fatal("the ban is not in force")
+			}
+			// A wrong date counts from when the reader has caught up with its log.
+			n.eventually("three late offences", func() bool {
+				list := n.explain(offender).AfterBan
+				if len(list) == 1 && list[0].Offences >= 3 {
+					return true
+				}
+				offend(c.odd)
+				return false
+			})
+			n.eventually("it is told", func() bool {
+				w, told := n.warns("ban-does-not-bite")
+				return told && w.Severity == control.SeverityLow && strings.Contains(w.Text, c.reason) && strings.Contains(w.Fix, "timezone in the topic")
+			})
+		})
+	}
+}
+
 func TestLateOffencesAreCountedFromTheirBanOnBoundedAndLoggedOnce(t *testing.T) {
 	t.Parallel()
 	banned := time.Unix(1_000_000, 0)

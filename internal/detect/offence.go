@@ -26,6 +26,7 @@ type offence struct {
 	named       bool // its address was found by a name in the line
 	account     Account
 	at          time.Time
+	odd         time.Duration // the date in the line, from the clock, where that was not believed
 }
 
 // A Sighting is an offender of whom too little was seen for a decision.
@@ -117,12 +118,15 @@ type Notice struct {
 	At     time.Time
 	// Shielded says that [Options.Ignored] names the target, so that it bans nobody.
 	Shielded bool
+	// Odd is how far the line's own date was from the clock, where that is too much
+	// to be believed: At is the clock's time then.
+	Odd time.Duration
 }
 
 // notice tells who asked of an offence.
 func (d *Detector) notice(ctx context.Context, j *jail, o *offence, shielded bool) {
 	if d.o.Noticed != nil {
-		d.o.Noticed(ctx, Notice{Topic: j.topic, Target: o.target, At: o.at, Shielded: shielded})
+		d.o.Noticed(ctx, Notice{Topic: j.topic, Target: o.target, At: o.at, Shielded: shielded, Odd: o.odd})
 	}
 }
 

@@ -55,8 +55,10 @@ type reader struct {
 	plain   []byte // room for a line without colours
 	past    bool   // lines are of a log of the past, and the clock says nothing
 	line    lineView
-	some    jailSet     // room for the jails of several entries
-	passed  bool        // an ignoreregex matched
+	some    jailSet // room for the jails of several entries
+	passed  bool    // an ignoreregex matched
+	// odd is how far the last line's date was from the clock, where it was not believed.
+	odd     time.Duration
 	caught  atomic.Bool // the backlog has been read
 	matched atomic.Uint64
 	ignored atomic.Uint64
@@ -437,6 +439,7 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l *source.Line, te
 	}
 	at := f.At
 	live := r.caught.Load() || l.Stream == "stdin" || received(l.Stream)
+	r.odd = 0
 	if at.IsZero() {
 		if !live {
 			return lineMissed // of unknown age, from before this node looked
@@ -445,12 +448,15 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l *source.Line, te
 	}
 	if live {
 		if delta := at.Sub(now); delta > oddTime || delta < -oddTime {
-			at = now
+			at, r.odd = now, delta
 		}
 	} else if at.Before(now.Add(-j.window.findTime)) && j.window.findTime != permanent {
 		return lineMissed // written long before this node looked
 	}
 	if at.After(now) {
+		if delta := at.Sub(now); delta > oddTime {
+			r.odd = delta
+		}
 		at = now
 	}
 	r.passed = false
@@ -482,7 +488,7 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 	blame := func(t ban.Target, addr netip.Addr) {
 		o := offence{
 			target: t, addr: addr, port: portOf(m.Fields), class: meaning.class, weight: meaning.weight * repeated(m.Fields), weak: meaning.weak,
-			tainted: tainted, spoofable: l.Spoofable, elsewhere: fromElsewhere(l.Stream), at: at,
+			tainted: tainted, spoofable: l.Spoofable, elsewhere: fromElsewhere(l.Stream), at: at, odd: r.odd,
 		}
 		if meaning.twin {
 			o.twin = meaning.rule + 1
@@ -505,7 +511,7 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 	from, log, text, port := j.filter.Name+":"+strconv.Itoa(m.Rule+1)+" (by name)", l.Stream, sample(m), portOf(m.Fields)
 	o := offence{
 		port: port, class: meaning.class, weight: meaning.weight * repeated(m.Fields), weak: true, named: true,
-		tainted: tainted, spoofable: l.Spoofable, elsewhere: fromElsewhere(l.Stream), at: at,
+		tainted: tainted, spoofable: l.Spoofable, elsewhere: fromElsewhere(l.Stream), at: at, odd: r.odd,
 	}
 	r.d.named(ctx, strings.Clone(id), func(ctx context.Context, addr netip.Addr) {
 		if t, _, ok := targetOf(addr.String()); ok {

@@ -250,6 +250,7 @@ func TestWhatACommandPrintsIsTrueAlsoAfterAKill(t *testing.T) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Skip("nft is not here")
 	}
+	t.Parallel()
 	testnet.Enter(t)
 	alice := newWalkNode(t, `
 [firewall]
