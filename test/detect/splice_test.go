@@ -96,6 +96,7 @@ func hides(d *topics.Definition, s topics.Sample, text string) bool {
 	return d.Name == "nginx" && strings.Contains(s.Line, "[error]") && strings.Contains(text+", ", ", client: ") ||
 		d.Name == "dovecot" && strings.Contains(s.Line, "auth: ") && (strings.Contains(text, "): Username ") || strings.Contains(text, "(given password: ")) ||
 		d.Name == "vaultwarden" && strings.Contains(text+". ", ". Username: ") ||
+		d.Name == "roundcube" && strings.Contains(s.Line, ". AUTHENTICATE") && strings.Contains(" "+text+" ", " from ") ||
 		d.Name == "sshd" && strings.Contains(s.Line, "Failed hostbased for dan ") && strings.Contains(" "+text+" ", " from ") ||
 		strings.Contains(s.Line, "pam_unix") && strings.Contains(" "+text, " rhost=")
 }
@@ -155,7 +156,7 @@ func texts(d *topics.Definition, s topics.Sample, p place) []string {
 }
 
 var (
-	module    = regexp.MustCompile(`^\w+(?:::\w+)+$`)
+	module    = regexp.MustCompile(`^(?:\w+(?:::\w+)+|MainThread|homeassistant\.[a-z.]+|(?:[a-z_]+:)?error|pid \d+:tid \d+|[A-Z][a-z]{2} [A-Z][a-z]{2} [\d :.]+)$`)
 	enclosed  = regexp.MustCompile(`"([^"]*)"|'([^']*)'|<([^<>]*)>|\[([^\[\]]*)\]|\(([^()]*)\)`)
 	jsonValue = regexp.MustCompile(`:\s*"((?:[^"\\]|\\.)*)"`)
 	fmtValue  = regexp.MustCompile(`=("(?:[^"\\]|\\.)*"|\S*)`)

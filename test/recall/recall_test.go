@@ -40,6 +40,14 @@ var floors = []floor{
 	{"mongodb-auth", "mongodb", 4, 0},
 	{"traefik-auth", "traefik", 2, 1},
 	{"webmin-auth", "webmin", 3, 0},
+	{"apache-auth", "apache", 40, 0},
+	{"asterisk", "asterisk", 45, 0},
+	{"exim", "exim", 39, 0},
+	{"mysqld-auth", "mysqld", 14, 0},
+	{"named-refused", "named", 15, 0},
+	{"proftpd", "proftpd", 10, 0},
+	{"roundcube-auth", "roundcube", 11, 0},
+	{"vsftpd", "vsftpd", 4, 0},
 }
 
 // A note is the suite's word on the line below it.

@@ -215,6 +215,16 @@ const accessTime = "02/Jan/2006:15:04:05 -0700"
 
 const hostBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"
 
+// isHost says that a text is an address, or a name with a dot: what a logging
+// service begins its lines with is neither.
+func isHost(s string) bool {
+	if strings.Contains(s, ".") && strings.Trim(s, hostBytes) == "" {
+		return true
+	}
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
 // virtualHost reads what Apache's vhost_combined writes before the address,
 // "example.org:443". No looked up name of a client ends in a port, and a client
 // that is named in this way has no ident.
@@ -239,7 +249,7 @@ func (r *Record) access(line []byte) error {
 		address, rest, _ = strings.Cut(rest, " ")
 	}
 	ident, rest, ok2 := strings.Cut(rest, " ")
-	if !ok || !ok2 || strings.ContainsAny(address+ident, `"[`) {
+	if !ok || !ok2 || !isHost(address) || strings.ContainsAny(ident, `"[`) {
 		return fault("no address")
 	}
 	open := unescapedQuote(rest)
