@@ -82,6 +82,7 @@ type agent struct {
 	bouncers   *bouncers
 	fail2ban   *fail2banSide
 	chronicle  *chronicle
+	latency    *latency
 
 	api    *api.Server
 	onStop onStop
@@ -218,6 +219,7 @@ func (a *agent) open(ctx context.Context) (err error) {
 		return err
 	}
 	a.onStop.add(a.guests.close)
+	a.latency = newLatency(a.now)
 	a.chronicle, err = openChronicle(filepath.Join(a.o.StateDir, EventsDirectory), chronicleOptions{
 		standing: func(topic ban.Topic, t ban.Target) (ledger.Standing, bool) { return a.ledger.Standing(topic, t) },
 		name:     func(o ban.Operator) string { return a.current().NameOf(o) },
@@ -241,7 +243,7 @@ func (a *agent) open(ctx context.Context) (err error) {
 	a.onStop.add(a.ledger.Close)
 	a.table = export.NewTable(a.now)
 	a.sharing, err = newSharing(ctx, sharingOptions{
-		settings: a.current, news: a.retrust, ledger: a.ledger, store: a.store, state: a.o.StateDir, machine: a.o.Machine, now: a.now, log: a.log,
+		settings: a.current, news: a.retrust, heard: a.latency.heard, ledger: a.ledger, store: a.store, state: a.o.StateDir, machine: a.o.Machine, now: a.now, log: a.log,
 	})
 	if err != nil {
 		return err
@@ -278,6 +280,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.enforcer, err = newEnforcer(ctx, enforcerOptions{
 		trap:     a.honeyports.watch,
 		noted:    a.chronicle.enforced,
+		inKernel: a.latency.inKernel,
 		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, works: a.guests.works, firewall: a.o.testing.firewall, sockets: a.o.testing.sockets,
 		state: a.o.StateDir, now: a.now, log: a.log,
 	})
@@ -301,7 +304,8 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.detection, err = newDetection(detectionOptions{
 		owners:  a.owners.jails,
 		hold:    held.hold,
-		decided: a.chronicle.decided, refused: a.chronicle.refused,
+		decided: func(v detect.Decision) { a.latency.decided(v); a.chronicle.decided(v) },
+		refused: func(v detect.Decision, why string) { a.latency.refused(v); a.chronicle.refused(v, why) },
 		noticed: func(ctx context.Context, n detect.Notice) {
 			shields.notice(n)
 			late.notice(ctx, n)
@@ -326,6 +330,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
 		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
+		LineLatency: a.latency.line, ClaimLatency: a.latency.claim,
 		Warnings: func(ctx context.Context) []control.Warning {
 			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.chronicle.warnings())
 		},

@@ -66,7 +66,9 @@ type enforcerOptions struct {
 	// trap watches honeyports, and gives the local port that they lead to.
 	trap func(context.Context, []uint16) (uint16, error)
 	// noted hears of changes that were carried out, or of the fault; nil: nobody.
-	noted    func([]ledger.Change, error)
+	noted func([]ledger.Change, error)
+	// inKernel is told of bans that the kernel has taken; nil: nobody.
+	inKernel func(ledger.Change)
 	firewall firewall.Firewall                // nil: the one that the settings name
 	sockets  func() ([]procnet.Socket, error) // nil: this machine's
 	state    string                           // the state directory
@@ -277,6 +279,13 @@ func (e *enforcer) apply(ctx context.Context, changes []ledger.Change) {
 	e.begun.add(ctx, bans, mode)
 	if e.o.noted != nil {
 		e.o.noted(done, err)
+	}
+	if err == nil && e.fw != nil && e.o.inKernel != nil {
+		for _, c := range done {
+			if _, ok := c.Target.Prefix(); ok && c.Ban && c.Was.IsZero() {
+				e.o.inKernel(c)
+			}
+		}
 	}
 }
 

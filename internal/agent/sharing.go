@@ -56,7 +56,9 @@ type sharing struct {
 type sharingOptions struct {
 	settings func() *settings.Settings
 	// news is told that documents of others arrived.
-	news   func(context.Context) error
+	news func(context.Context) error
+	// heard is told of each change of a peer's feed before it counts.
+	heard  func(ban.Change)
 	ledger *ledger.Ledger
 	store  *store.Store
 	state  string // the state directory
@@ -115,7 +117,14 @@ func (s *sharing) open(brokers []federation.Broker) (err error) {
 	s.session, err = federation.New(federation.Options{
 		Network: s.network, Brokers: brokers, Identity: s.identity, Store: s.o.store, Now: s.o.now, Log: s.o.log,
 		Commit: func(_ context.Context, write func(store.Tx) error, changes iter.Seq[ban.Change]) error {
-			return s.o.ledger.Peers.ApplyAll(changes, write)
+			return s.o.ledger.Peers.ApplyAll(func(yield func(ban.Change) bool) {
+				for c := range changes {
+					s.o.heard(c)
+					if !yield(c) {
+						return
+					}
+				}
+			}, write)
 		},
 		Disputed: func(_ context.Context, f ban.Feed, claims []ban.Claim) error {
 			list := make([]ledger.Dispute, 0, len(claims))
@@ -300,6 +309,12 @@ func (s *sharing) TrustLists() []federation.TrustList { return s.session.TrustLi
 
 // Definitions implements [api.Sharing].
 func (s *sharing) Definitions() []federation.PublishedDefinition { return s.session.Definitions() }
+
+// Counts implements [api.Sharing].
+func (s *sharing) Counts() federation.Counts { return s.session.Counts() }
+
+// CertificateEnd implements [api.Sharing].
+func (s *sharing) CertificateEnd() time.Time { return s.identity.Expires() }
 
 // Lists implements [api.Sharing].
 func (s *sharing) Lists() []federation.PublishedList { return s.session.Lists() }

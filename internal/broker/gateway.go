@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
@@ -35,7 +34,9 @@ type GatewayOptions struct {
 	Limits    Limits
 	Log       *slog.Logger
 	Registry  *prometheus.Registry
-	Now       func() time.Time
+	// Version is the program's, for its metrics.
+	Version string
+	Now     func() time.Time
 }
 
 // A Gateway copies the messages that are admitted from an open ingress to the network's
@@ -113,7 +114,7 @@ func NewGateway(o GatewayOptions) (*Gateway, error) {
 
 // Metrics gives the handler of the gateway's metrics.
 func (s *Gateway) Metrics() http.Handler {
-	return promhttp.HandlerFor(s.options.Registry, promhttp.HandlerOpts{})
+	return serveMetrics(s.options.Registry, s.options.Version)
 }
 
 // Run copies until ctx ends. Brokers that are away are normal: it tries again,

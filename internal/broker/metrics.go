@@ -2,8 +2,12 @@ package broker
 
 import (
 	"errors"
+	"net/http"
+	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
 	"banmesh/internal/broker/frame"
@@ -67,6 +71,19 @@ func newCounters(r prometheus.Registerer) *counters {
 
 		collected: counter("retained_collected_total", "Retained messages that were collected: old, revoked or banned."),
 	}
+}
+
+// serveMetrics answers with a registry's metrics and those of this process.
+func serveMetrics(r *prometheus.Registry, version string) http.Handler {
+	process := prometheus.NewRegistry()
+	process.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "banmesh_build_info", Help: "Which program this is; always 1.",
+			ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+		}, func() float64 { return 1 }),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(prometheus.Gatherers{r, process}, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }
 
 // byLabel gives the counts of a vector that has one label.

@@ -54,6 +54,8 @@ type Options struct {
 	// LogAddresses lets clients' addresses into logs and status.
 	LogAddresses bool
 	Log          *slog.Logger
+	// Version is the program's, for its metrics.
+	Version string
 	// Registry takes the metrics; nil makes one of its own.
 	Registry *prometheus.Registry
 	Now      func() time.Time

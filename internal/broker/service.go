@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Public serves HTTP without a password: /metrics, and
@@ -15,7 +14,7 @@ import (
 // it admits.
 func (b *Broker) Public() http.Handler {
 	m := http.NewServeMux()
-	m.Handle("GET /metrics", promhttp.HandlerFor(b.registry, promhttp.HandlerOpts{}))
+	m.Handle("GET /metrics", serveMetrics(b.registry, b.options.Version))
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := b.Healthy(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -45,7 +45,7 @@ program alone write.
 				}
 				o.Operators = append(o.Operators, id)
 			}
-			o.Log = settings.Log{}.Logger(c.ErrOrStderr())
+			o.Log, o.Version = settings.Log{}.Logger(c.ErrOrStderr()), c.Root().Version
 			s, err := broker.NewGateway(o)
 			if err != nil {
 				return err

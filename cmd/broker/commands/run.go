@@ -78,7 +78,7 @@ func serve(c *cobra.Command, p *paths, f *settings.File) error {
 		return err
 	}
 	log := f.Log.Logger(c.ErrOrStderr())
-	o.Log = log
+	o.Log, o.Version = log, c.Root().Version
 	b, err := broker.New(o)
 	if err != nil {
 		return err

@@ -58,6 +58,8 @@ type Options struct {
 	Bouncers  Bouncers
 	Fail2ban  Fail2ban
 	Chronicle Chronicle
+	// LineLatency and ClaimLatency time bans on their way to the kernel.
+	LineLatency, ClaimLatency *Latency
 	// Warnings gives those of the parts that have nothing else to say here.
 	Warnings func(context.Context) []control.Warning
 }
@@ -114,6 +116,9 @@ type Sharing interface {
 	TrustLists() []federation.TrustList
 	Definitions() []federation.PublishedDefinition
 	Lists() []federation.PublishedList
+	Counts() federation.Counts
+	// CertificateEnd is when this node's certificate ends, zero where it has none.
+	CertificateEnd() time.Time
 	// Card gives the newest card of an operator as text, "" for none.
 	Card(ban.Operator) string
 	// Dispute publishes the unbans that others should know of.

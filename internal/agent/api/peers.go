@@ -71,25 +71,3 @@ func fullBudget(b policy.BudgetState) string {
 	}
 	return fmt.Sprintf("for room: its bans cover %d addresses of %d", b.Addresses, b.AddressMost)
 }
-
-// peerMetrics hands on the numbers of every peer and topic.
-func (s *Server) peerMetrics(gauge func(name peerMetric, value float64, operator, topic string)) {
-	name := s.o.Settings().NameOf
-	for _, b := range s.o.Ledger.Peers.Brakes() {
-		who, topic := name(b.Operator), string(b.Topic)
-		gauge(peerWaiting, float64(b.Waiting), who, topic)
-		gauge(peerLive, float64(b.Budget.Live), who, topic)
-		gauge(peerAdded, float64(b.Brake.Added), who, topic)
-		gauge(peerAllowed, float64(b.Brake.Allowed), who, topic)
-	}
-}
-
-// A peerMetric is a number of a peer in a topic.
-type peerMetric int
-
-const (
-	peerWaiting peerMetric = iota
-	peerLive
-	peerAdded
-	peerAllowed
-)

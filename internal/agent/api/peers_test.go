@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/federation"
@@ -41,7 +45,7 @@ func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
 	if err := l.Peers.Apply(ban.Change{Feed: feed, Claims: claims}); err != nil {
 		t.Fatal(err)
 	}
-	s := New(Options{Ledger: l, Settings: func() *settings.Settings { return checked }})
+	s := New(Options{Ledger: l, Now: time.Now, Sharing: heardFeeds{}, Settings: func() *settings.Settings { return checked }})
 	list := s.peerWarnings()
 	if len(list) != 1 || list[0].Code != PeerHeld.Code || !strings.Contains(list[0].Text, "in sshd wait: ") || !strings.Contains(list[0].Fix, "agent hold approve ") {
 		t.Fatalf("warnings are %+v", list)
@@ -55,13 +59,17 @@ func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	numbers := map[peerMetric]float64{}
-	s.peerMetrics(func(m peerMetric, v float64, _, topic string) {
-		if topic == "sshd" {
-			numbers[m] = v
+	numbers := map[*prometheus.Desc]float64{}
+	for m := range collected(&peerCollector{s: s}) {
+		var d dto.Metric
+		if err := m.Write(&d); err != nil {
+			t.Fatal(err)
 		}
-	})
-	if numbers[peerWaiting] == 0 || numbers[peerWaiting]+numbers[peerLive] != 2000 || numbers[peerAllowed] == 0 {
+		if d.GetLabel()[0].GetValue() == "alice" {
+			numbers[m.Desc()] += d.GetGauge().GetValue()
+		}
+	}
+	if numbers[descPeerWaiting] == 0 || numbers[descPeerWaiting]+numbers[descPeerLive] != 2000 || numbers[descPeerAllowed] == 0 || numbers[descPeerClaims] != 2000 {
 		t.Errorf("metrics are %v", numbers)
 	}
 	if _, err := l.Peers.Undo(alice, ""); err != nil {
@@ -73,6 +81,85 @@ func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
 	}
 	if !found {
 		t.Errorf("a quarantine is no warning: %+v", s.peerWarnings())
+	}
+}
+
+// heardFeeds is a part in the network that knows feeds alone.
+type heardFeeds struct {
+	Sharing
+	feeds []federation.FeedStatus
+}
+
+func (h heardFeeds) Feeds() []federation.FeedStatus { return h.feeds }
+
+// Many operators have no more names than [maxPeers] and one for the rest.
+func TestMetricsOfManyOperatorsAreBounded(t *testing.T) {
+	var config strings.Builder
+	var feeds []federation.FeedStatus
+	var changes []ban.Change
+	names := make([]string, maxPeers+5)
+	for i := range names {
+		names[i] = fmt.Sprintf("op%d", i)
+		o := ban.OperatorOf([]byte(names[i]))
+		fmt.Fprintf(&config, "[operators.%s]\nid = %q\n", names[i], o)
+		feed := ban.Feed{Topic: "sshd", Operator: o}
+		feeds = append(feeds, federation.FeedStatus{Feed: feed, Issued: time.Unix(int64(1000+i), 0)}, federation.FeedStatus{Feed: feed, Issued: time.Unix(5000, 0)}, federation.FeedStatus{Feed: feed})
+		if i >= 5 { // the first five have nothing
+			changes = append(changes, ban.Change{Feed: feed, Claims: []ban.Claim{{Target: addressAt(i), End: time.Now().Add(time.Hour)}}})
+		}
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(config.String()+"[topics.sshd]\ndetect = false\nsubscribe = true\nban = \"any of "+strings.Join(names, ", ")+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checked, err := settings.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ledger.Open(ledger.Options{Policy: checked.Policy()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Peers.Apply(changes...); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Options{Ledger: l, Now: time.Now, Sharing: heardFeeds{feeds: feeds}, Settings: func() *settings.Settings { return checked }})
+	registry := prometheus.NewPedanticRegistry()
+	if err := registry.Register(&peerCollector{s: s}); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for _, f := range families {
+		seen[f.GetName()] = len(f.GetMetric())
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "banmesh_peer_oldest_feed_timestamp_seconds" && m.GetLabel()[0].GetValue() == otherPeers && m.GetGauge().GetValue() != 1000 {
+				t.Errorf("the others were heard last at %v", m.GetGauge().GetValue())
+			}
+		}
+	}
+	for _, name := range []string{"claims", "banning_claims", "strikes_total", "oldest_feed_timestamp_seconds"} {
+		if got := seen["banmesh_peer_"+name]; got != maxPeers+1 {
+			t.Errorf("%s has %d operators, want %d", name, got, maxPeers+1)
+		}
+	}
+}
+
+// collected gives what a collector has to say.
+func collected(c prometheus.Collector) iter.Seq[prometheus.Metric] {
+	return func(yield func(prometheus.Metric) bool) {
+		ch := make(chan prometheus.Metric)
+		go func() { defer close(ch); c.Collect(ch) }()
+		for m := range ch {
+			if !yield(m) {
+				for range ch { //nolint:revive // the rest is dropped
+				}
+				return
+			}
+		}
 	}
 }
 
