@@ -2,6 +2,7 @@
 # make test   all tests: unit, race, kernel, the demo path, a session for every command
 # make test-loaded  all tests ten times beside busy processes, four for each processor
 # make test-docker  logs that a real Docker daemon keeps, which make test skips where there is none
+# make test-prometheus  dashboards and alerts against live programs, with Prometheus, which make test does without
 # make demo   three hosts in network namespaces, one attack, one ban (root)
 # make packages  deb, rpm, apk and Arch packages into dist/; make test-packages tries one on a booted host
 # make cross    32-bit tests, builds for other architectures and FreeBSD
@@ -29,7 +30,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: vet-client all build run install test test-docker model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -67,6 +68,10 @@ test-loaded: deps-test build
 test-docker: TEST_PACKAGES += docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
 test-docker: deps-test
 	$(GO) test -count=1 -v ./test/docker
+
+test-prometheus: TEST_PACKAGES += prometheus
+test-prometheus: deps-test
+	$(GO) test -count=1 -v ./test/prometheus
 
 demo: deps-test build
 	@$(GO) run ./test/demo -agent bin/agent -broker bin/broker

@@ -38,6 +38,7 @@ type counters struct {
 	handshakesPaced prometheus.Counter
 }
 
+// newCounters registers the broker's counters.
 func newCounters(r prometheus.Registerer) *counters {
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "banmesh_broker", Name: name, Help: help})
@@ -75,6 +76,11 @@ func newCounters(r prometheus.Registerer) *counters {
 
 // serveMetrics answers with a registry's metrics and those of this process.
 func serveMetrics(r *prometheus.Registry, version string) http.Handler {
+	return promhttp.HandlerFor(prometheus.Gatherers{r, processMetrics(version)}, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// processMetrics gives the metrics of the process, whichever program it is.
+func processMetrics(version string) *prometheus.Registry {
 	process := prometheus.NewRegistry()
 	process.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -83,7 +89,7 @@ func serveMetrics(r *prometheus.Registry, version string) http.Handler {
 		}, func() float64 { return 1 }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	return promhttp.HandlerFor(prometheus.Gatherers{r, process}, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	return process
 }
 
 // byLabel gives the counts of a vector that has one label.

@@ -155,12 +155,18 @@ func buildInfo(version string) prometheus.Collector {
 	}, func() float64 { return 1 })
 }
 
+// collectors are all that have metrics of the agent.
+func (s *Server) collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		collector{s},
+		&peerCollector{s: s}, s.o.LineLatency.histogram, s.o.ClaimLatency.histogram, buildInfo(s.o.Version),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	}
+}
+
 // metrics serves a registry of the node's own.
 func (s *Server) metrics() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(
-		collector{s}, &peerCollector{s: s}, s.o.LineLatency.histogram, s.o.ClaimLatency.histogram, buildInfo(s.o.Version),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
+	r.MustRegister(s.collectors()...)
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
 }
