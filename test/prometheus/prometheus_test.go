@@ -167,7 +167,9 @@ func askPrometheus(t *testing.T, n *network) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := func(name string) string { return strings.TrimSuffix(strings.TrimPrefix(n.metrics[name], "http://"), "/metrics") }
+	target := func(name string) string {
+		return strings.TrimSuffix(strings.TrimPrefix(n.metrics[name], "http://"), "/metrics")
+	}
 	n.write("prometheus.yml", fmt.Sprintf(`global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [%q]
 scrape_configs:
