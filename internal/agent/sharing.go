@@ -57,7 +57,7 @@ type sharingOptions struct {
 	settings func() *settings.Settings
 	// news is told that documents of others arrived.
 	news func(context.Context) error
-	// heard is told of each change of a peer's feed before it counts.
+	// heard is told of each change of a peer's feed before it counts; nil: nobody.
 	heard  func(ban.Change)
 	ledger *ledger.Ledger
 	store  *store.Store
@@ -119,7 +119,9 @@ func (s *sharing) open(brokers []federation.Broker) (err error) {
 		Commit: func(_ context.Context, write func(store.Tx) error, changes iter.Seq[ban.Change]) error {
 			return s.o.ledger.Peers.ApplyAll(func(yield func(ban.Change) bool) {
 				for c := range changes {
-					s.o.heard(c)
+					if s.o.heard != nil {
+						s.o.heard(c)
+					}
 					if !yield(c) {
 						return
 					}
