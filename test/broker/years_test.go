@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"banmesh/test/broker/load"
 )
@@ -21,7 +23,7 @@ func asService(t *testing.T, port int, arg []string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command(arg[0], arg[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: serviceUser, Gid: serviceUser}}
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -132,5 +134,53 @@ func TestARestoreAsDocumented(t *testing.T) {
 	}
 	if got := retained(t, address, 20); len(got) != 20 {
 		t.Errorf("%d messages after the restore", len(got))
+	}
+}
+
+// A broker is replaced under fifty agents while bans come: each agent hears
+// every ban, those that came during the drain and while nobody served included.
+func TestAnUpgradeLeavesNoGapInBans(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	arg := command(t, port, t.TempDir())
+	config := arg[3]
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, append(text, "[limits]\ndrain_time = \"1s\"\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start := func() *exec.Cmd {
+		cmd := exec.Command(arg[0], arg[1:]...)
+		cmd.Stderr = t.Output()
+		if err := cmd.Start(); err != nil {
+			t.Error(err)
+		}
+		return cmd
+	}
+	running := start()
+	t.Cleanup(func() {
+		_ = running.Process.Kill()
+		_ = running.Wait()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := load.Upgrade{
+		Address: fmt.Sprintf("127.0.0.1:%d", port), Agents: 50, Bans: 60, Every: 10 * time.Millisecond,
+		Replace: func() error {
+			if err := running.Process.Signal(syscall.SIGTERM); err != nil {
+				return err
+			}
+			err := running.Wait()
+			running = start()
+			return err
+		},
+	}.Run(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Missing != 0 || len(r.Away) != 50 {
+		t.Errorf("%d bans were never heard; %d of 50 agents were away", r.Missing, len(r.Away))
 	}
 }

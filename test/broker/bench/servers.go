@@ -15,7 +15,8 @@ import (
 // A server is a broker in a process of its own.
 type server struct {
 	name    string
-	command func(dir string, port int) (*exec.Cmd, error)
+	command func(dir string, port int, encrypted bool) (*exec.Cmd, error)
+	tls     bool
 }
 
 // process is a running server.
@@ -23,6 +24,14 @@ type process struct {
 	cmd     *exec.Cmd
 	address string
 	dir     string
+	tls     bool
+}
+
+func (p *process) url() string {
+	if p.tls {
+		return "ssl://" + p.address
+	}
+	return "tcp://" + p.address
 }
 
 func ours(binary string) server { return banmesh(binary, "banmesh", "") }
@@ -32,25 +41,36 @@ func ours(binary string) server { return banmesh(binary, "banmesh", "") }
 func withoutAdmission(binary string) server { return banmesh(binary, "open", "open = true\n") }
 
 func banmesh(binary, name, more string) server {
-	return server{name, func(dir string, port int) (*exec.Cmd, error) {
-		config := more + fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:%d\"\n[limits]\nnewcomer_bytes = 67108864\n", filepath.Join(dir, "state"), port)
+	return server{name: name, command: func(dir string, port int, encrypted bool) (*exec.Cmd, error) {
+		listener := "kind = \"tcp\"\n"
+		if encrypted {
+			listener = fmt.Sprintf("kind = \"tls\"\ncert_file = %q\nkey_file = %q\n", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+		}
+		config := more + fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\n%saddress = \"127.0.0.1:%d\"\n[limits]\nnewcomer_bytes = 67108864\n", filepath.Join(dir, "state"), listener, port)
 		path := filepath.Join(dir, "broker.toml")
 		return exec.Command(binary, "run", "--config", path, "--socket", filepath.Join(dir, "s")), os.WriteFile(path, []byte(config), 0o600)
 	}}
 }
 
 func mosquitto() server {
-	return server{"mosquitto", func(dir string, port int) (*exec.Cmd, error) {
+	return server{name: "mosquitto", command: func(dir string, port int, encrypted bool) (*exec.Cmd, error) {
 		// Its defaults drop above 1,000 queued messages.
 		config := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nlog_type error\n", port)
+		if encrypted {
+			config += fmt.Sprintf("certfile %s\nkeyfile %s\n", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+		}
 		path := filepath.Join(dir, "mosquitto.conf")
 		return exec.Command("mosquitto", "-c", path), os.WriteFile(path, []byte(config), 0o644)
 	}}
 }
 
 func nats(binary string) server {
-	return server{"nats", func(dir string, port int) (*exec.Cmd, error) {
-		config := fmt.Sprintf("server_name: bench\nlisten: \"127.0.0.1:-1\"\njetstream { store_dir: %q, limits { default_max_consumers: -1 } }\nmqtt { listen: \"127.0.0.1:%d\", consumer_memory_storage: true, max_ack_pending: 65535 }\n", filepath.Join(dir, "js"), port)
+	return server{name: "nats", command: func(dir string, port int, encrypted bool) (*exec.Cmd, error) {
+		secret := ""
+		if encrypted {
+			secret = fmt.Sprintf(", tls { cert_file: %q, key_file: %q }", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+		}
+		config := fmt.Sprintf("server_name: bench\nlisten: \"127.0.0.1:-1\"\njetstream { store_dir: %q, limits { default_max_consumers: -1 } }\nmqtt { listen: \"127.0.0.1:%d\", consumer_memory_storage: true, max_ack_pending: 65535%s }\n", filepath.Join(dir, "js"), port, secret)
 		path := filepath.Join(dir, "nats.conf")
 		return exec.Command(binary, "-c", path), os.WriteFile(path, []byte(config), 0o644)
 	}}
@@ -64,7 +84,12 @@ func (s server) start(dir string) (*process, error) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	cmd, err := s.command(dir, port)
+	if s.tls {
+		if err := selfSigned(dir); err != nil {
+			return nil, err
+		}
+	}
+	cmd, err := s.command(dir, port, s.tls)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +102,7 @@ func (s server) start(dir string) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", s.name, err)
 	}
-	p := &process{cmd: cmd, address: fmt.Sprintf("127.0.0.1:%d", port), dir: dir}
+	p := &process{cmd: cmd, address: fmt.Sprintf("127.0.0.1:%d", port), dir: dir, tls: s.tls}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		nc, err := net.Dial("tcp", p.address)
 		if err == nil {

@@ -32,6 +32,7 @@ type Fanout struct {
 type Result struct {
 	Published, Delivered int64
 	Lost                 int64
+	Bytes                int64 // that subscribers read
 	Elapsed              time.Duration
 	CPU                  time.Duration
 	P50, P99, Max        time.Duration
@@ -58,7 +59,7 @@ func (f Fanout) Run(ctx context.Context) (r Result, err error) {
 			c.Close()
 		}
 	}()
-	var delivered atomic.Int64
+	var delivered, bytes atomic.Int64
 	tokens := make(chan struct{}, f.Publishers*f.Window)
 	for range cap(tokens) {
 		tokens <- struct{}{}
@@ -76,7 +77,7 @@ func (f Fanout) Run(ctx context.Context) (r Result, err error) {
 		}
 		every := max(1, int64(f.Subscribers/50))
 		readers.Go(func() {
-			f.read(c, func(n int64) {
+			f.read(c, &bytes, func(n int64) {
 				d := delivered.Add(n)
 				for range d/int64(f.Subscribers) - (d-n)/int64(f.Subscribers) {
 					select {
@@ -121,7 +122,7 @@ func (f Fanout) Run(ctx context.Context) (r Result, err error) {
 	after, err := f.CPU()
 	r.CPU = after - cpu
 	r.Published, r.Delivered = published.Load(), delivered.Load()
-	r.Lost = want - r.Delivered
+	r.Lost, r.Bytes = want-r.Delivered, bytes.Load()
 	for _, c := range all {
 		c.Close()
 	}
@@ -181,7 +182,7 @@ func (f Fanout) publish(ctx context.Context, c *Conn, n int, end time.Time, toke
 
 // read counts and acknowledges publications, with one write for those that came in
 // one read.
-func (f Fanout) read(c *Conn, count func(int64), samples *[]time.Duration, sample bool) {
+func (f Fanout) read(c *Conn, bytes *atomic.Int64, count func(int64), samples *[]time.Duration, sample bool) {
 	in := make([]byte, 0, 32<<10)
 	var acks []byte
 	for {
@@ -190,6 +191,7 @@ func (f Fanout) read(c *Conn, count func(int64), samples *[]time.Duration, sampl
 			return
 		}
 		in = in[:len(in)+n]
+		bytes.Add(int64(n))
 		acks = acks[:0]
 		seen := int64(0)
 		now := time.Now()

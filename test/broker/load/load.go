@@ -6,13 +6,16 @@ package load
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/broker/frame"
 	"banmesh/internal/broker/mqttclient"
 	"banmesh/internal/wire"
 )
@@ -29,6 +32,46 @@ type Conn = mqttclient.Conn
 // Dial connects a client with a clean session and without a login.
 func Dial(address, id string, keepalive uint16) (*Conn, error) {
 	return dial(address, id, "", "", keepalive)
+}
+
+// DialAt is Dial for a URL; over TLS it takes any certificate.
+func DialAt(url, id string, keepalive uint16) (*Conn, error) {
+	return mqttclient.Dial(context.Background(), mqttclient.Endpoint{
+		URL: url, ClientID: id, Keepalive: time.Duration(keepalive) * time.Second, TLS: &tls.Config{InsecureSkipVerify: true},
+	})
+}
+
+// filtersAtOnce is how many filters go into one SUBSCRIBE.
+const filtersAtOnce = 50
+
+// SubscribeAll subscribes to filters, some at a time, and wants each granted.
+func SubscribeAll(c *Conn, filters []string, qos byte) error {
+	for some := range slices.Chunk(filters, filtersAtOnce) {
+		body := []byte{0, 1}
+		for _, f := range some {
+			body = append(binary.BigEndian.AppendUint16(body, uint16(len(f))), f...)
+			body = append(body, qos)
+		}
+		packet := binary.AppendUvarint([]byte{frame.Subscribe<<4 | 2}, uint64(len(body)))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := c.Write(append(packet, body...)); err != nil {
+			return err
+		}
+		for {
+			first, answer, err := c.ReadPacket()
+			if err != nil {
+				return err
+			}
+			if first>>4 != frame.Suback {
+				continue
+			}
+			if at := slices.Index(answer[2:], 0x80); at >= 0 {
+				return fmt.Errorf("the filter %s was refused", some[at])
+			}
+			break
+		}
+	}
+	return c.SetDeadline(time.Time{})
 }
 
 // DialUser connects a client that has an account.
