@@ -328,7 +328,7 @@ func (o *outbound) tryWrite(b []byte) (int, error) {
 
 func (o *outbound) writeReady(fd uintptr) bool {
 	for o.wrote < len(o.writing) {
-		n, err := syscall.Write(int(fd), o.writing[o.wrote:])
+		n, err := rawWrite(fd, o.writing[o.wrote:])
 		switch err {
 		case nil:
 			o.wrote += n
