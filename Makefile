@@ -14,7 +14,8 @@
 # make sim    a federation with hostile operators, simulated
 # make metrics  figures about the code: sizes, comments, and broken lines that the tests notice
 # make model  every order of delivery of a small hostile feed: a million states
-# make soak   the property tests for hours; make fuzz  every parser of foreign bytes
+# make churn  a federation under load and accidents for half an hour (root): what was lost, differs, grew
+# make soak   that, and the property tests for hours; make fuzz  every parser of foreign bytes
 # make help   this list
 
 GO := $(shell deploy/go.sh)
@@ -30,7 +31,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -188,11 +189,16 @@ metrics:
 
 # Hours of what the tests do for seconds.
 SOAK ?= 1h
-soak: deps-test
+CHURN ?= 30m
+soak: deps-test churn
 	CGO_ENABLED=1 $(GO) test -race -timeout 24h -run Hostile ./internal/federation -soak $(SOAK)
 	$(GO) run ./test/journal torture
 	$(GO) test -timeout 24h -run HostileBroker -v ./test/federation -hostile $(SOAK)
 	$(GO) test -timeout 24h -run HostilePeer -v ./test/federation -hostile $(SOAK)
+
+# A federation under load and accidents: what was lost, what differs between ledger, kernel and peers, and what grew (root).
+churn: build
+	$(GO) run ./test/churn -bin bin -for $(CHURN)
 
 bin/nats-server:
 	$(GO) build -C test/broker/nats -trimpath -o $(CURDIR)/$@ github.com/nats-io/nats-server/v2
