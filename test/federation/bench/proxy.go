@@ -77,11 +77,12 @@ func (p *proxy) cut() {
 	p.conns = nil
 }
 
-// filters gives the most filters that a connection had at a time.
-func (p *proxy) filters() int {
+// filters gives the most filters that a connection had at a time, and those that
+// the newest one has now.
+func (p *proxy) filters() (most, now int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.most
+	return p.most, len(p.held)
 }
 
 // quietFor is how long nothing has to come before a reader has everything.
