@@ -113,6 +113,7 @@ func (d *Definition) check(name string, b []byte) error {
 	if d.Protocol != "" && d.Protocol != ProtocolHTTP {
 		fault("protocol", `%q is neither "http" nor nothing`, d.Protocol)
 	}
+	d.checkCost(fault)
 	if d.Detect != nil {
 		d.Detect.check(fault)
 		if d.Target == "wallet" && len(d.Detect.Rules) > 0 {

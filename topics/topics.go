@@ -33,6 +33,9 @@ type Definition struct {
 	Title string `toml:"title"`
 	// Description is a paragraph for people who decide whether to subscribe.
 	Description string `toml:"description"`
+	// Category is what people choose topics by: "attackers", "spam", "content" or
+	// "scanners"; "" is that of its first rule.
+	Category string `toml:"category"`
 	// Target is the kind of target: "ip" or "wallet".
 	Target string `toml:"target"`
 	// Protocol is the service's protocol: "http" where proxies and relays may

@@ -12,6 +12,9 @@ import (
 func Format(d *Definition) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "name = %s\ntitle = %s\ndescription = %s\ntarget = %s\nprotocol = %s\n", quote(string(d.Name)), quote(d.Title), quote(d.Description), quote(d.Target), quote(d.Protocol))
+	if d.Category != "" {
+		fmt.Fprintf(&b, "category = %s\n", quote(d.Category))
+	}
 	if x := d.Detect; x != nil {
 		b.WriteString("\n[detect]\n")
 		for _, l := range []struct {

@@ -63,7 +63,7 @@ var answers = map[string]any{
 	"agent status":            control.Status{},
 	"agent tap":               federation.Tapped{},
 	"agent topics list":       []settings.Topic{},
-	"agent topics published":  []control.Definition{},
+	"agent topics search":     []offered{},
 	"agent unban":             control.UnbanAnswer{},
 	"agent undo":              control.CountAnswer{},
 	"agent withdraw":          control.WithdrawAnswer{},

@@ -19,12 +19,34 @@ func newTopicsCommand(p *paths) *cobra.Command {
 		newTopicsListCommand(p),
 		newTopicSwitch(p, "subscribe", "Accept bans of trusted operators in a topic", "subscribe", true),
 		newTopicSwitch(p, "unsubscribe", "Stop accepting a topic; bans that peers caused in it are lifted", "subscribe", false),
-		newTopicSwitch(p, "publish", "Share this node's own bans in a topic", "publish", true),
+		newTopicsPublishCommand(p),
 		newTopicSwitch(p, "unpublish", "Stop sharing this node's own bans in a topic", "publish", false),
 		newTopicSwitch(p, "detect", "Find offenders of a topic in this machine's logs", "detect", true),
 		newTopicSwitch(p, "ignore", "Stop looking for offenders of a topic", "detect", false),
-		newTopicsCheckCommand(), newTopicsPublishDefinitionCommand(p), newTopicsPublishedCommand(p), newTopicsAdoptCommand(p),
+		newTopicsCheckCommand(), newTopicsPublishDefinitionCommand(p), newTopicsSearchCommand(p), newTopicsShowCommand(p), newTopicsDiffCommand(p), newTopicsInstallCommand(p),
 	)
+}
+
+// newTopicsPublishCommand shares bans of a topic; given a file, it publishes the definition
+// in it.
+func newTopicsPublishCommand(p *paths) *cobra.Command {
+	c := newTopicSwitch(p, "publish", "Share this node's own bans in a topic, or a topic definition", "publish", true)
+	c.Use = "publish TOPIC|FILE.toml"
+	c.Example += "\n  agent topics publish /etc/banmesh/topics.d/games.toml"
+	c.Long = "Share this node's own bans in a topic. The choice is kept in a file below the configuration directory; a running agent follows at once.\n" +
+		"Given a file of a definition, check and publish that, as `agent topics publish-definition` does.\n" + cli.ExitHelp
+	share := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if !strings.HasSuffix(args[0], ".toml") {
+			return share(c, args)
+		}
+		definition := newTopicsPublishDefinitionCommand(p)
+		definition.SetContext(c.Context())
+		definition.SetIn(c.InOrStdin())
+		definition.SetOut(c.OutOrStdout())
+		return definition.RunE(definition, args)
+	}
+	return c
 }
 
 func newTopicsListCommand(p *paths) *cobra.Command {

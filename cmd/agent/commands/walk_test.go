@@ -24,7 +24,7 @@ var reading = []string{
 	"allow list", "allow pack list", "allow pack sign", "bans", "bouncers", "check", "denylist describe", "denylist export", "denylist list", "doctor", "events", "explain",
 	"explain-line", "feeds", "filter test", "firewall check", "firewall show", "guests", "history", "hold list", "key card", "key node request", "key show",
 	"livepeer gate", "livepeer suspects", "network invite", "network show", "peers", "peers card", "peers list", "peers lists", "peers show", "policy test", "replay", "run",
-	"status", "tap", "topics check", "topics list", "topics published",
+	"status", "tap", "topics check", "topics diff", "topics list", "topics search", "topics show",
 }
 
 // inScript are commands that change files alone, whose session checks the files:
@@ -35,7 +35,7 @@ var inScript = map[string]string{
 	"key backup": "key", "key install-document": "published", "key node certify": "key", "key node install": "key", "key node rotate": "key",
 	"key operator new": "key", "key operator set": "key", "key restore": "state", "network join": "network",
 	"peers follow": "published", "peers publish-trust": "published", "peers unfollow": "published", "peers succeed": "published",
-	"topics adopt": "published", "topics publish-definition": "published",
+	"topics install": "published", "topics publish-definition": "published",
 }
 
 // inTest are commands that a test elsewhere runs: the file, and a text of it.
