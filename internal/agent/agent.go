@@ -81,6 +81,7 @@ type agent struct {
 	owners     *portOwners
 	bouncers   *bouncers
 	fail2ban   *fail2banSide
+	crowdsec   *crowdsec
 	chronicle  *chronicle
 	latency    *latency
 
@@ -183,6 +184,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	group.Go(func() error { return a.owners.run(ctx) })
 	group.Go(func() error { return a.honeyports.run(ctx) })
 	group.Go(func() error { return a.bouncers.run(ctx) })
+	group.Go(func() error { return a.crowdsec.run(ctx) })
 	group.Go(func() error { return a.fail2ban.run(ctx, a.api.Jails()) })
 	group.Go(func() error { return control.Serve(ctx, listener, handler, a.log) })
 	group.Go(func() error { return a.watchdog(ctx) })
@@ -326,10 +328,13 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		return err
 	}
 	a.fail2ban = newFail2banSide(a.current, a.table, a.heldBefore, a.now, a.log)
+	if a.crowdsec, err = a.newCrowdSec(); err != nil {
+		return err
+	}
 	a.api = api.New(api.Options{
 		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, CrowdSec: a.crowdsec, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
 		LineLatency: a.latency.line, ClaimLatency: a.latency.claim,
 		Warnings: func(ctx context.Context) []control.Warning {
 			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.chronicle.warnings())

@@ -52,6 +52,8 @@ type Config struct {
 	LAPI LAPI `toml:"lapi"`
 	// Fail2ban answers fail2ban's clients, and reads and writes its log.
 	Fail2ban Fail2ban `toml:"fail2ban"`
+	// CrowdSec lets CrowdSec itself join: its bans come in, ours go out.
+	CrowdSec CrowdSec `toml:"crowdsec"`
 	// Guests are addresses that lately logged in or did real work here.
 	Guests Guests `toml:"guests"`
 	// Honeyport watches ports at which nothing listens.
@@ -272,6 +274,15 @@ type LAPI struct {
 	// "operator" (by name).
 	Origin         string   `toml:"origin" sample:"'node'"`
 	TrustedProxies []string `toml:"trusted_proxies"` // addresses and prefixes whose X-Forwarded-For names the bouncer
+}
+
+// CrowdSec answers CrowdSec itself as its central API: docs/compat/crowdsec.md.
+type CrowdSec struct {
+	// Listen is a loopback address; without one nothing is served.
+	Listen string `toml:"listen" sample:"'127.0.0.1:8090'"`
+	// Scenarios are topics by the whole names of scenarios, "" for none; the
+	// usual ones are known.
+	Scenarios map[string]string `toml:"scenarios"`
 }
 
 // Fail2ban is the neighbourhood of fail2ban: docs/compat/fail2ban.md.

@@ -24,6 +24,10 @@ type CompatClient struct {
 	Last    time.Time   `json:"last,omitzero"`    // its last answered question
 	Told    int         `json:"told"`             // bans in the last full answer
 	Asked   uint64      `json:"asked,omitempty"`  // commands, of a client of fail2ban's
+	// Signals are alerts of a CrowdSec that were taken as bans, Ignored those that
+	// were left out.
+	Signals uint64 `json:"signals,omitempty"`
+	Ignored uint64 `json:"ignored,omitempty"`
 	// Requests and Packets it reported as refused, all origins together.
 	Requests uint64 `json:"requests"`
 	Packets  uint64 `json:"packets"`
@@ -50,4 +54,16 @@ type BouncerRequest struct {
 type BouncerKey struct {
 	Key    string `json:"key"`
 	Listen string `json:"listen"` // where it is to be used, "" while [lapi] is off
+}
+
+// CrowdSecRequest is the body of POST /v1/crowdsec/join and leave: the
+// credentials of a CrowdSec on this machine. leave needs no password.
+type CrowdSecRequest struct {
+	Login    string `json:"login"`
+	Password string `json:"password,omitempty"`
+}
+
+// CrowdSecAnswer answers POST /v1/crowdsec/join: where it is to ask.
+type CrowdSecAnswer struct {
+	URL string `json:"url"`
 }

@@ -1,8 +1,10 @@
 package settings
 
 import (
+	"net"
 	"path/filepath"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/config"
 )
 
@@ -31,6 +33,24 @@ func checkFail2ban(c config.Fail2ban, fault faulter) {
 	for _, x := range []struct{ key, path string }{{"fail2ban.socket", c.Socket}, {"fail2ban.log", c.Log}} {
 		if x.path != "" && !filepath.IsAbs(x.path) {
 			fault(x.key, "%q is no absolute path", x.path)
+		}
+	}
+}
+
+// checkCrowdSec finds faults in [crowdsec]. Credentials and lists go over it in
+// plain text, so it is for this machine alone.
+func checkCrowdSec(c config.CrowdSec, fault faulter) {
+	if c.Listen != "" {
+		switch a, err := net.ResolveTCPAddr("tcp", c.Listen); {
+		case err != nil:
+			fault("crowdsec.listen", "%v; want an address and a port, such as 127.0.0.1:8090", err)
+		case !a.IP.IsLoopback():
+			fault("crowdsec.listen", "%s is reached from other machines, without TLS: want a loopback address; a tunnel brings others to it", c.Listen)
+		}
+	}
+	for name, topic := range c.Scenarios {
+		if _, err := ban.ParseTopic(topic); topic != "" && err != nil {
+			fault("crowdsec.scenarios", "%s: %v", name, err)
 		}
 	}
 }

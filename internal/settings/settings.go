@@ -88,6 +88,7 @@ func Load(dir string) (*Settings, error) {
 	}
 	s.checkLAPI(loaded.LAPI, fault)
 	checkFail2ban(loaded.Fail2ban, fault)
+	checkCrowdSec(loaded.CrowdSec, fault)
 	checkGuests(loaded.Guests, fault)
 	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)
 	checkNeverBan(loaded, fault)

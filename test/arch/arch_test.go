@@ -56,15 +56,16 @@ var mayImport = map[string][]string{
 	"internal/gate":               {"internal/wallet", "internal/wholefile"},
 	"internal/wholefile":          {},
 	"internal/compat/recent":      {"internal/ban", "internal/export"},
+	"internal/compat/capi":        {"internal/ban", "internal/compat/recent", "internal/export", "internal/wholefile"},
 	"internal/compat/fail2ban":    {"internal/ban", "internal/export"},
 	"internal/compat/lapi":        {"internal/ban", "internal/compat/recent", "internal/export", "internal/wholefile"},
 	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
-		"internal/ban", "internal/compat/fail2ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall",
+		"internal/ban", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall",
 		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {
-		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/fail2ban", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
+		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
 		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/policy",
 		"internal/procnet", "internal/settings", "internal/span", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},

@@ -20,7 +20,7 @@ func commands(p *paths) []*cobra.Command {
 		newPeersCommand(p),
 		newAllowCommand(p),
 		newGuestsCommand(p),
-		newBouncersCommand(p),
+		newBouncersCommand(p), newCrowdSecCommand(p),
 		newHoldCommand(p),
 		newUndoCommand(p),
 		newPolicyCommand(p),

@@ -57,6 +57,7 @@ type Options struct {
 	Gate      func(context.Context) (control.GateStatus, bool)
 	Bouncers  Bouncers
 	Fail2ban  Fail2ban
+	CrowdSec  CrowdSec
 	Chronicle Chronicle
 	// LineLatency and ClaimLatency time bans on their way to the kernel.
 	LineLatency, ClaimLatency *Latency
@@ -162,6 +163,8 @@ func (s *Server) Local() (http.Handler, error) {
 		"GET /v1/bouncers":         s.bouncers,
 		"POST /v1/bouncers":        s.addBouncer,
 		"POST /v1/bouncers/remove": s.removeBouncer,
+		"POST /v1/crowdsec/join":   s.joinCrowdSec,
+		"POST /v1/crowdsec/leave":  s.leaveCrowdSec,
 		"GET /v1/guests":           s.guests,
 		"POST /v1/guests/remove":   s.removeGuest,
 		"GET /v1/hold":             func(*http.Request) (any, error) { return holds(s.o.Ledger.Peers.Holds()), nil },

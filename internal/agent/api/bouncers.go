@@ -24,6 +24,9 @@ func (s *Server) compat() (list []control.Compat) {
 	if at := s.o.Bouncers.Listen(); at != "" {
 		list = append(list, control.Compat{Protocol: "lapi", Listen: at, Clients: each(s.o.Bouncers.Clients(), compatClient)})
 	}
+	if at := s.o.CrowdSec.Listen(); at != "" {
+		list = append(list, control.Compat{Protocol: "capi", Listen: at, Clients: each(s.o.CrowdSec.Clients(), crowdSecClient)})
+	}
 	if at := s.o.Fail2ban.Listen(); at != "" {
 		list = append(list, control.Compat{Protocol: "fail2ban", Listen: at, Clients: each(s.o.Fail2ban.Clients(), fail2banClient)})
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -38,6 +39,12 @@ const Unpacked = ".deps/crowdsec"
 // Start runs a server with its state in dir; top is the top of the repository.
 // Stop ends it.
 func Start(ctx context.Context, dir, top string) (*Server, error) {
+	return StartJoined(ctx, dir, top, "")
+}
+
+// StartJoined is [Start] with the file of credentials for a central API, "" for
+// none.
+func StartJoined(ctx context.Context, dir, top, credentials string) (*Server, error) {
 	s := &Server{dir: dir, root: filepath.Join(top, Unpacked)}
 	if _, err := os.Stat(s.program("crowdsec")); err != nil {
 		if s.root = ""; exec.Command(s.program("crowdsec"), "-version").Run() != nil {
@@ -62,6 +69,9 @@ api:
   server: {log_level: error, listen_uri: %[3]s, profiles_path: %[2]s/profiles.yaml}
 prometheus: {enabled: false}
 `, dir, etc, address)
+	if credentials != "" {
+		conf = strings.Replace(conf, "  server: {log_level: error,", "  server: {log_level: error, online_client: {credentials_path: "+credentials+"},", 1)
+	}
 	for name, content := range map[string]string{"config.yaml": conf, ".index.json": "{}", "local.yaml": ""} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			return nil, err

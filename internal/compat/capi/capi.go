@@ -1,0 +1,415 @@
+// Package capi answers CrowdSec itself: the part of its central API that an
+// installation uses, so that it gets this node's bans and tells its own, and
+// nothing goes to anybody else. docs/compat/crowdsec.md has the answers.
+//
+// Version 1.4 asks below /v2, 1.6 and 1.7 below /v3.
+package capi
+
+import (
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/compat/recent"
+	"banmesh/internal/export"
+)
+
+// maxAnswer is how long an answer may take to be read.
+const maxAnswer = 2 * time.Minute
+
+// Options are the inputs of [New]. Table, Machines, Take and Log are required.
+type Options struct {
+	Table    *export.Table
+	Machines *Machines
+	// Take records signals, each as a ban of the source crowdsec.
+	Take func(context.Context, []Signal) error
+	// Scenarios are the operator's topics for scenarios, "" for none.
+	Scenarios map[string]ban.Topic
+	// Observed says that a topic's bans are counted and not enforced.
+	Observed func(ban.Topic) bool
+	// NeverBan lists what must stay reachable.
+	NeverBan func() []netip.Prefix
+	Log      *slog.Logger
+	Now      func() time.Time // nil means [time.Now]
+}
+
+// A Server answers CrowdSec installations.
+type Server struct {
+	o      Options
+	recent *recent.Log
+
+	mu      sync.Mutex
+	clients map[string]*client // by login
+	refused int                // since it was last said
+	said    time.Time
+}
+
+// client is an installation that asked since the start.
+type client struct {
+	agent            string // its User-Agent
+	from             string
+	last             time.Time
+	seq              uint64 // of the newest change that it was told
+	pulled           bool
+	told             int
+	signals, ignored uint64
+}
+
+// Status describes a client for people.
+type Status struct {
+	Login, From, Agent string
+	Last               time.Time
+	Told               int    // bans of the last whole answer
+	Signals, Ignored   uint64 // taken as bans, and left out
+}
+
+// New makes a server; the log that [Server.Recent] gives has to run.
+func New(o Options) *Server {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Observed == nil {
+		o.Observed = func(ban.Topic) bool { return false }
+	}
+	if o.NeverBan == nil {
+		o.NeverBan = func() []netip.Prefix { return nil }
+	}
+	return &Server{o: o, recent: recent.New(o.Table, o.Now, nil), clients: map[string]*client{}}
+}
+
+// Recent is the log of changes.
+func (s *Server) Recent() *recent.Log { return s.recent }
+
+// Clients lists who asked since the start, by login.
+func (s *Server) Clients() (list []Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for login, c := range s.clients {
+		list = append(list, Status{Login: login, From: c.from, Agent: c.agent, Last: c.last, Told: c.told, Signals: c.signals, Ignored: c.ignored})
+	}
+	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Login, b.Login) })
+	return list
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A writer that knows no deadline, as in a test, has nobody to wait for.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxAnswer))
+	version, path, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if !ok || version != "v2" && version != "v3" {
+		fault(w, http.StatusNotFound, "page or resource not found")
+		return
+	}
+	path = strings.TrimSuffix(path, "/")
+	if rest, ok := strings.CutPrefix(path, "lists/"); ok && r.Method == http.MethodGet {
+		s.list(w, r, rest)
+		return
+	}
+	if path == "watchers/login" || path == "watchers" {
+		s.login(w, r)
+		return
+	}
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	login, ok := s.o.Machines.holder(token, s.o.Now())
+	switch {
+	case !ok:
+		s.refuse(r)
+		fault(w, http.StatusUnauthorized, "token is expired or unknown")
+	case path == "decisions/stream" && r.Method == http.MethodGet:
+		s.stream(w, r, login, version)
+	case path == "signals" && r.Method == http.MethodPost:
+		s.signals(w, r, login)
+	default:
+		// Metrics, heartbeats, deletions, enrolment: accepted, and not read.
+		s.asked(r, login, func(*client) {})
+		done(w)
+	}
+}
+
+// asked notes a request of an installation.
+func (s *Server) asked(r *http.Request, login string, f func(*client)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.clients[login]
+	if !ok {
+		c = &client{}
+		s.clients[login] = c
+	}
+	c.last, c.from = s.o.Now(), r.RemoteAddr
+	c.agent = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, r.UserAgent()[:min(len(r.UserAgent()), 64)])
+	f(c)
+}
+
+// refuse says now and then that somebody was refused.
+func (s *Server) refuse(r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused++
+	if now := s.o.Now(); now.Sub(s.said).Abs() >= time.Minute {
+		s.o.Log.Warn("a CrowdSec without valid credentials was refused", slog.String("peer", r.RemoteAddr), slog.Int("refused", s.refused))
+		s.said, s.refused = now, 0
+	}
+}
+
+// login gives a token for a password. A machine that registers itself is let in
+// no other way.
+func (s *Server) login(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		ID       string `json:"machine_id"`
+		Password string `json:"password"`
+	}
+	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&q); err != nil {
+		fault(w, http.StatusBadRequest, "the credentials cannot be read")
+		return
+	}
+	if !s.o.Machines.login(q.ID, q.Password) {
+		s.refuse(r)
+		fault(w, http.StatusForbidden, "the machine id or password is incorrect: agent crowdsec join")
+		return
+	}
+	until := s.o.Now().Add(tokenLasts)
+	token, err := s.o.Machines.token(q.ID, until)
+	if err != nil {
+		fault(w, http.StatusInternalServerError, "no token could be made")
+		return
+	}
+	s.asked(r, q.ID, func(*client) {})
+	answer(w, map[string]any{"code": http.StatusOK, "expire": until.UTC().Format(time.RFC3339), "token": token})
+}
+
+// decision is a ban as version 1.4 reads it.
+type decision struct {
+	Duration string `json:"duration"`
+	Origin   string `json:"origin"`
+	Scenario string `json:"scenario"`
+	Scope    string `json:"scope"`
+	Type     string `json:"type"`
+	Value    string `json:"value"`
+}
+
+// stream answers a pull: everything at first, then the changes.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, login, version string) {
+	q := r.URL.Query()
+	s.mu.Lock()
+	c := s.clients[login]
+	whole, seq := q.Get("startup") == "true" || c == nil || !c.pulled, uint64(0)
+	if !whole {
+		seq = c.seq
+	}
+	s.mu.Unlock()
+	newest := s.recent.Newest()
+	var events []recent.Event
+	if !whole {
+		events, newest, whole = s.recent.Since(seq, 0)
+	}
+	fresh, deleted := []decision{}, []decision{}
+	if whole {
+		fresh = s.all()
+		events = s.recent.Gone()
+	}
+	seen := map[ban.Target]bool{}
+	for _, e := range events {
+		if e.Target.IsZero() || seen[e.Target] {
+			continue
+		}
+		seen[e.Target] = true
+		d, banned, ok := s.decide(e.Target)
+		switch {
+		case ok && !banned:
+			deleted = append(deleted, d)
+		case ok && !whole:
+			fresh = append(fresh, d)
+		}
+	}
+	if q.Get("community_pull") == "false" {
+		fresh = []decision{}
+	}
+	s.asked(r, login, func(c *client) {
+		c.seq, c.pulled = newest, true
+		if whole {
+			c.told = len(fresh)
+		}
+	})
+	if version == "v2" {
+		answer(w, map[string]any{"new": fresh, "deleted": deleted})
+		return
+	}
+	answer(w, s.v3(fresh, deleted, r, login, q.Get("additional_pull") != "false"))
+}
+
+// all gives a decision for each target in force, the longest of its topics.
+func (s *Server) all() []decision {
+	longest := map[ban.Target]export.Entry{}
+	_, entries := s.o.Table.Snapshot()
+	for e := range entries {
+		if x, ok := longest[e.Target]; !s.o.Observed(e.Topic) && (!ok || e.Until.After(x.Until)) {
+			longest[e.Target] = e
+		}
+	}
+	list := make([]decision, 0, len(longest))
+	for _, e := range longest {
+		if d, ok := s.decisionOf(e); ok {
+			list = append(list, d)
+		}
+	}
+	slices.SortFunc(list, func(a, b decision) int { return strings.Compare(a.Value, b.Value) })
+	return list
+}
+
+// decide gives the state of a target now.
+func (s *Server) decide(t ban.Target) (d decision, banned, ok bool) {
+	e := export.Entry{Target: t, Until: s.o.Now()}
+	for _, x := range s.o.Table.Of(t) {
+		if !s.o.Observed(x.Topic) && x.Until.After(e.Until) {
+			e, banned = x, true
+		}
+	}
+	d, ok = s.decisionOf(e)
+	return d, banned, ok
+}
+
+func (s *Server) decisionOf(e export.Entry) (decision, bool) {
+	p, ok := e.Target.Prefix()
+	if !ok || !tellable(p) {
+		return decision{}, false
+	}
+	rest := max(e.Until.Sub(s.o.Now()).Round(time.Second), time.Second)
+	// The deleted are compared exactly: Range has a capital.
+	d := decision{Duration: rest.String(), Origin: "CAPI", Scenario: "banmesh/" + string(e.Topic), Scope: "Ip", Type: "ban", Value: e.Target.String()}
+	if !p.IsSingleIP() {
+		d.Scope = "Range"
+	}
+	return d, true
+}
+
+// v3 makes the answer of newer versions: values by scenario and scope, and links
+// to lists, which are fetched without credentials.
+func (s *Server) v3(fresh, deleted []decision, r *http.Request, login string, links bool) any {
+	type value struct {
+		Value    string `json:"value"`
+		Duration string `json:"duration"`
+	}
+	type group struct {
+		Scenario  string `json:"scenario,omitempty"`
+		Scope     string `json:"scope"`
+		Decisions []any  `json:"decisions"`
+	}
+	groups := func(list []decision, of func(decision) any) []group {
+		slices.SortStableFunc(list, func(a, b decision) int {
+			return cmp.Or(strings.Compare(a.Scenario, b.Scenario), strings.Compare(a.Scope, b.Scope))
+		})
+		out := []group{}
+		for _, d := range list {
+			if n := len(out); n == 0 || out[n-1].Scenario != d.Scenario || out[n-1].Scope != d.Scope {
+				out = append(out, group{Scenario: d.Scenario, Scope: d.Scope})
+			}
+			out[len(out)-1].Decisions = append(out[len(out)-1].Decisions, of(d))
+		}
+		return out
+	}
+	for i := range deleted {
+		deleted[i].Scenario = ""
+	}
+	out := map[string]any{
+		"new":     groups(fresh, func(d decision) any { return value{d.Value, d.Duration} }),
+		"deleted": groups(deleted, func(d decision) any { return d.Value }),
+	}
+	if links {
+		out["links"] = s.links(r, login)
+	}
+	return out
+}
+
+// listLasts is what a list's values are told to last: longer than the two hours
+// until it is fetched again, and no longer than need be, because a ban that
+// ends meanwhile goes on for the rest of it.
+const listLasts = "2h30m"
+
+func (s *Server) links(r *http.Request, login string) any {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	url := func(name string) string {
+		return fmt.Sprintf("%s://%s/v3/lists/%s/%s/%s", scheme, r.Host, login, s.o.Machines.sign("list "+login+" "+name), name)
+	}
+	in := map[ban.Topic]bool{}
+	_, entries := s.o.Table.Snapshot()
+	for e := range entries {
+		if p, ok := e.Target.Prefix(); ok && tellable(p) && !s.o.Observed(e.Topic) {
+			in[e.Topic] = true
+		}
+	}
+	blocklists := []map[string]string{}
+	for t := range in {
+		blocklists = append(blocklists, map[string]string{"name": "banmesh-" + string(t), "url": url("banmesh-" + string(t)), "remediation": "ban", "scope": "ip", "duration": listLasts})
+	}
+	slices.SortFunc(blocklists, func(a, b map[string]string) int { return strings.Compare(a["name"], b["name"]) })
+	now := s.o.Now().UTC().Format(time.RFC3339)
+	return map[string]any{"blocklists": blocklists, "allowlists": []map[string]string{{
+		"name": "banmesh-never-ban", "description": "addresses that Banmesh never bans here", "id": "banmesh-never-ban", "url": url("never-ban"),
+		"created_at": now, "updated_at": now,
+	}}}
+}
+
+// list answers LOGIN/SIGNATURE/NAME: a topic's bans, one a line and nothing
+// else, because every line becomes a decision; or the never-ban list.
+func (s *Server) list(w http.ResponseWriter, _ *http.Request, path string) {
+	parts := strings.Split(path, "/")
+	if len(parts) != 3 || !s.o.Machines.knows(parts[0]) || !hmac.Equal([]byte(s.o.Machines.sign("list "+parts[0]+" "+parts[2])), []byte(parts[1])) {
+		fault(w, http.StatusNotFound, "page or resource not found")
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if parts[2] == "never-ban" {
+		e := json.NewEncoder(w)
+		for _, p := range s.o.NeverBan() {
+			text := p.String()
+			if p.IsSingleIP() {
+				text = p.Addr().String()
+			}
+			if e.Encode(map[string]string{"value": text, "description": "Banmesh never-ban", "created_at": s.o.Now().UTC().Format(time.RFC3339)}) != nil {
+				return // the client went away
+			}
+		}
+		return
+	}
+	_, entries := s.o.Table.Snapshot()
+	for e := range entries {
+		p, ok := e.Target.Prefix()
+		if ok && "banmesh-"+string(e.Topic) == parts[2] && tellable(p) && !s.o.Observed(e.Topic) {
+			if _, err := io.WriteString(w, e.Target.String()+"\n"); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func done(w http.ResponseWriter) { answer(w, map[string]string{"message": "OK"}) }
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client went away: there is nobody to tell
+}
+
+func fault(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"message": text}) // as in answer
+}
