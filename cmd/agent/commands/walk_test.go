@@ -40,6 +40,8 @@ var inScript = map[string]string{
 
 // inTest are commands that a test elsewhere runs: the file, and a text of it.
 var inTest = map[string][2]string{
+	"crowdsec join":    {"../../../test/compat/capi_test.go", `agent("join"`},
+	"crowdsec leave":   {"../../../test/compat/capi_test.go", `agent("leave"`},
 	"firewall prepare": {"../../../test/host/check.sh", "banmesh-ipsets.service"}, // the unit runs it, before saved rules are loaded
 	"key node move":    {"../../../internal/keys/machine_test.go", "Move("},
 	"key node revoke":  {"../../../test/federation/agents_test.go", `"key", "node", "revoke"`},
