@@ -39,6 +39,8 @@ func TestTheLogHasFail2bansFormAndOutlivesRotation(t *testing.T) {
 		}
 		table.Apply(nil, []export.Key{{Target: ban.MustTarget("192.0.2.7"), Topic: "sshd"}})
 		synctest.Wait()
+		table.Apply(nil, []export.Key{{Target: ban.MustTarget("192.0.2.8"), Topic: "sshd"}})
+		synctest.Wait()
 		time.Sleep(2 * time.Hour)
 		table.Expire()
 		synctest.Wait()
