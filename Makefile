@@ -31,7 +31,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
-.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help
 
 all: build
 
@@ -127,6 +127,12 @@ bench-latency: deps-test build
 	GO=$(GO) test/firewall/latency.sh bin/agent
 bench-broker: deps-test build bin/nats-server
 	$(GO) run ./test/broker/bench -nats bin/nats-server
+# A thousand agents that follow a thousand operators; admission's share; a reader that stalls; others that misbehave.
+bench-broker-more: deps-test build bin/nats-server
+	$(GO) run ./test/broker/bench -nats bin/nats-server -only followers,admission,stalled,faults -duration 4s
+# Which resource of which servers is full first, at 1,000 to 100,000 agents (docs/scale.md).
+sim-scale:
+	$(GO) run ./test/scale
 bench-federation: deps-test build bin/nats-server
 	$(GO) run ./test/federation/bench -nats bin/nats-server
 	$(GO) test -count=1 -v -run TestAStartBesideAHugePeer ./internal/federation | grep figure

@@ -58,6 +58,8 @@ func (b *bench) connections(context.Context) error {
 // upgrade replaces the broker under 1,000 agents while bans come.
 func (b *bench) upgrade(ctx context.Context) error {
 	s := b.servers[0]
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
 	return with(s, func(p *process) error {
 		r, err := load.Upgrade{
 			Address: p.address, Agents: 1000, Bans: 500, Every: 20 * time.Millisecond,
@@ -65,7 +67,7 @@ func (b *bench) upgrade(ctx context.Context) error {
 				if err := p.stop(); err != nil {
 					return err
 				}
-				next, err := s.start(p.dir)
+				next, err := s.startAt(p.dir, p.port)
 				if err == nil {
 					*p = *next
 				}

@@ -23,6 +23,7 @@ type server struct {
 type process struct {
 	cmd     *exec.Cmd
 	address string
+	port    int
 	dir     string
 	tls     bool
 }
@@ -46,7 +47,7 @@ func banmesh(binary, name, more string) server {
 		if encrypted {
 			listener = fmt.Sprintf("kind = \"tls\"\ncert_file = %q\nkey_file = %q\n", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 		}
-		config := more + fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\n%saddress = \"127.0.0.1:%d\"\n[limits]\nnewcomer_bytes = 67108864\n", filepath.Join(dir, "state"), listener, port)
+		config := more + fmt.Sprintf("network = \"bench\"\nstate_dir = %q\nanonymous = \"full\"\nkeys = true\n[[listeners]]\n%saddress = \"127.0.0.1:%d\"\n[limits]\nnewcomer_bytes = 67108864\ndrain_time = \"5s\"\n", filepath.Join(dir, "state"), listener, port)
 		path := filepath.Join(dir, "broker.toml")
 		return exec.Command(binary, "run", "--config", path, "--socket", filepath.Join(dir, "s")), os.WriteFile(path, []byte(config), 0o600)
 	}}
@@ -57,7 +58,8 @@ func mosquitto() server {
 		// Its defaults drop above 1,000 queued messages.
 		config := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nlog_type error\n", port)
 		if encrypted {
-			config += fmt.Sprintf("certfile %s\nkeyfile %s\n", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+			// Started by root it would become a user that may not read the key.
+			config += fmt.Sprintf("user root\ncertfile %s\nkeyfile %s\n", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 		}
 		path := filepath.Join(dir, "mosquitto.conf")
 		return exec.Command("mosquitto", "-c", path), os.WriteFile(path, []byte(config), 0o644)
@@ -84,6 +86,11 @@ func (s server) start(dir string) (*process, error) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
+	return s.startAt(dir, port)
+}
+
+// startAt starts a server on a port.
+func (s server) startAt(dir string, port int) (*process, error) {
 	if s.tls {
 		if err := selfSigned(dir); err != nil {
 			return nil, err
@@ -102,7 +109,7 @@ func (s server) start(dir string) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", s.name, err)
 	}
-	p := &process{cmd: cmd, address: fmt.Sprintf("127.0.0.1:%d", port), dir: dir, tls: s.tls}
+	p := &process{cmd: cmd, address: fmt.Sprintf("127.0.0.1:%d", port), port: port, dir: dir, tls: s.tls}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		nc, err := net.Dial("tcp", p.address)
 		if err == nil {
