@@ -19,15 +19,22 @@ const (
 	// filterShare is the part of all that filters may have: they last, the
 	// rest comes and goes.
 	filterShare = 2
-	// A filter takes its text, its place in maps, and the nodes that it adds to the tree
-	// for each level that no other filter has.
-	filterBytes = 200
-	levelBytes  = 400
+	// A filter takes its places in two maps for each client. Its text, its list
+	// of clients, and the nodes that it adds to the tree for each level that no
+	// other filter has, are there once. A million filters of a thousand
+	// clients that share them raise the process by 175 MB, connections and garbage
+	// included.
+	filterBytes   = 110
+	audienceBytes = 400
+	levelBytes    = 400
 	// feedItemBytes is a retained message that is pending, ackBytes an
 	// acknowledgement.
 	feedItemBytes = 32
 	ackBytes      = 16
 )
+
+// textBytes is what a filter takes once, whoever has it.
+func textBytes(filter string) int { return audienceBytes + len(filter) }
 
 // holds is the client's account without its filters.
 func (c *conn) holds() int {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/broker/frame"
 )
 
@@ -233,5 +234,33 @@ func TestGoodbyesAreSpread(t *testing.T) {
 		if got := goodbyeAt(c.n-1, c.n, 10*time.Second); got != c.last {
 			t.Errorf("the last of %d hears it after %v, want %v", c.n, got, c.last)
 		}
+	}
+}
+
+// A thousand nodes that each follow a thousand operators fit the default
+// limits: filters that clients share are charged once.
+func TestAThousandFollowersOfAThousandOperatorsFitTheLimits(t *testing.T) {
+	t.Parallel()
+	const nodes, operators = 1000, 1000
+	b := community(t)
+	held := func() int {
+		b.heldMu.Lock()
+		defer b.heldMu.Unlock()
+		return b.heldAll
+	}
+	var after [3]int
+	for i := range after {
+		c := newAuthor(fmt.Sprint("node ", i)).join(t, b)
+		for o := range operators {
+			id := ban.Operator{0: byte(o >> 8), 1: byte(o)}
+			if got := c.subscribe("banmesh/1/net/+/"+id.String()+"/+/head", 0); got != 0 {
+				t.Fatalf("filter %d of node %d: %#x", o, i, got)
+			}
+		}
+		after[i] = held()
+	}
+	each := (after[2] - after[0]) / 2
+	if all, most := after[0]+(nodes-1)*each, b.limits.TotalQueued/filterShare; all > most {
+		t.Errorf("a thousand nodes hold %d bytes of filters, the limit is %d", all, most)
 	}
 }

@@ -229,15 +229,15 @@ func (b *Broker) subscribe(c *conn, filter string, qos byte) bool {
 			b.count.unsubscribed.WithLabelValues("quota").Inc()
 			return false
 		}
-		sub.bytes = int32(filterBytes + 2*len(filter))
+		sub.bytes = filterBytes
 		if !b.holdFilter(s, int(sub.bytes)) {
 			b.count.unsubscribed.WithLabelValues("memory").Inc()
 			return false
 		}
-		filter = strings.Clone(filter)
 	}
 	sub.qos = qos
-	if added := b.index.subscribe(s, filter, qos) * levelBytes; added > 0 {
+	filter, added := b.index.subscribe(s, filter, qos)
+	if added > 0 {
 		if !b.holdFilter(s, added) {
 			b.index.unsubscribe(s, filter)
 			b.releaseFilter(s, int(sub.bytes))

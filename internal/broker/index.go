@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"strings"
 	"sync"
 
 	"banmesh/internal/broker/tree"
@@ -13,10 +14,12 @@ type index struct {
 	mu      sync.RWMutex
 	filters tree.Tree[*audience]
 	count   int
+	texts   int // bytes of distinct filters
 }
 
 // An audience is who subscribed to one filter.
 type audience struct {
+	filter  string // shared by all of its members
 	members map[*session]byte
 	// list is the same as a slice that does not change any more; nil when it
 	// is out of date.
@@ -43,21 +46,25 @@ func (a *audience) snapshot() []member {
 }
 
 // subscribe adds or changes a subscription; the caller keeps the session's own
-// list. added is how many levels no filter had before.
-func (x *index) subscribe(s *session, filter string, qos byte) (added int) {
+// list, under the text that it gives back, which all subscribers share. added
+// estimates the memory beside the subscription itself: that of a filter, and of
+// levels, that nobody had before.
+func (x *index) subscribe(s *session, filter string, qos byte) (shared string, added int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	a, ok := x.filters.Get(filter)
 	if !ok {
-		a = &audience{members: make(map[*session]byte, 1)}
-		added = x.filters.Set(filter, a)
+		filter = strings.Clone(filter)
+		a = &audience{filter: filter, members: make(map[*session]byte, 1)}
+		added = x.filters.Set(filter, a)*levelBytes + textBytes(filter)
+		x.texts += textBytes(filter)
 	}
 	if _, had := a.members[s]; !had {
 		x.count++
 	}
 	a.members[s] = qos
 	a.list = nil
-	return added
+	return a.filter, added
 }
 
 func (x *index) unsubscribe(s *session, filters ...string) {
@@ -74,6 +81,7 @@ func (x *index) unsubscribe(s *session, filters ...string) {
 		delete(a.members, s)
 		a.list = nil
 		if len(a.members) == 0 {
+			x.texts -= textBytes(filter)
 			x.filters.Delete(filter)
 		}
 	}
@@ -83,7 +91,7 @@ func (x *index) unsubscribe(s *session, filters ...string) {
 func (x *index) bytes() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.filters.Levels()*levelBytes + x.count*filterBytes
+	return x.filters.Levels()*levelBytes + x.texts + x.count*filterBytes
 }
 
 // subscriptions is how many there are.
