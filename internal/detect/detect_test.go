@@ -316,3 +316,38 @@ func TestMemoryIsBoundedByEvictingTheQuietest(t *testing.T) {
 		t.Errorf("%d entries, %d evicted", len(w.entries), w.evicted)
 	}
 }
+
+// Nothing says when the lines of a log without dates were written: those from
+// before this node looked are nobody's offence today. Those that came while it
+// was away are.
+func TestALogWithoutDatesBeginsAtItsEnd(t *testing.T) {
+	dir := t.TempDir()
+	log, statePath := filepath.Join(dir, "x.log"), filepath.Join(dir, "detect.json")
+	d, err := topics.Parse("x.toml", []byte("name = \"x\"\n[detect]\nfiles = [\""+log+"\"]\nmaxretry = 2\ndatepattern = [\"{NONE}\"]\n[[detect.rule]]\nclass = \"auth\"\nregex = ['^bad <ADDR>$']\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got decisions
+	read := func() {
+		t.Helper()
+		o := Options{Jails: []Jail{{Definition: d}}, Ban: got.ban, StatePath: statePath}
+		o.Source.Once = true
+		n, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, log, strings.Repeat("bad 192.0.2.1\n", 5))
+	read()
+	if list := got.all(); len(list) != 0 {
+		t.Errorf("old lines decide %+v", list)
+	}
+	write(t, log, strings.Repeat("bad 192.0.2.2\n", 2))
+	read()
+	if list := got.all(); len(list) != 1 || list[0].Target != ban.MustTarget("192.0.2.2") {
+		t.Errorf("lines of the time between decide %+v", list)
+	}
+}

@@ -53,6 +53,7 @@ type reader struct {
 	streams map[string]*stream
 	prefix  []byte
 	plain   []byte // room for a line without colours
+	fresh   bool   // no position says which lines were read before
 	past    bool   // lines are of a log of the past, and the clock says nothing
 	line    lineView
 	some    jailSet // room for the jails of several entries
@@ -118,7 +119,9 @@ func newReaders(d *Detector, resume source.Position) ([]*reader, error) {
 	for _, group := range groups(d.jails, journalPresent(d.o.JournalDirs)) {
 		r := newReader(d, group)
 		var err error
-		if r.source, err = source.Open(r.spec, mine(resume, r.spec), d.o.Source); err != nil {
+		at := mine(resume, r.spec)
+		r.fresh = d.o.Source.Start != source.StartBeginning && len(at.Files) == 0 && len(at.Docker) == 0
+		if r.source, err = source.Open(r.spec, at, d.o.Source); err != nil {
 			return nil, fmt.Errorf("watching %s: %w", group.jails[0].topic, err)
 		}
 		out = append(out, r)
@@ -440,7 +443,7 @@ func (r *reader) look(ctx context.Context, i int, st *stream, l *source.Line, te
 	at := f.At
 	live := r.caught.Load() || l.Stream == "stdin" || received(l.Stream)
 	r.odd = 0
-	if at.IsZero() {
+	if at.IsZero() || f.Dateless && r.fresh {
 		if !live {
 			return lineMissed // of unknown age, from before this node looked
 		}

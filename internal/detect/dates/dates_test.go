@@ -132,3 +132,26 @@ func FuzzFind(f *testing.F) {
 		}
 	})
 }
+
+// {NONE} fits every line, so that wherever it stands the others are tried first.
+func TestNoneIsTriedLast(t *testing.T) {
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	for _, patterns := range [][]string{{`{NONE}`, `^%Y-%m-%d %H:%M:%S`}, {`^%Y-%m-%d %H:%M:%S`, `{NONE}`}} {
+		set, err := Compile(patterns, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := set.New(Options{Now: func() time.Time { return now }, Location: time.UTC})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if f := d.Find([]byte("no date in it")); !f.Matched || f.To != f.From || !f.Time.IsZero() {
+				t.Errorf("%q: a line without a date: %+v", patterns, f)
+			}
+			if f := d.Find([]byte("2026-11-21 09:14:02 x")); f.To != 19 || f.Time.Hour() != 9 {
+				t.Errorf("%q: a line with a date: %+v", patterns, f)
+			}
+		}
+	}
+}

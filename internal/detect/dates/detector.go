@@ -22,6 +22,7 @@ type Detector struct {
 	usual    *Usual    // nil where its forms are not the first
 	forms    [2]*entry // of the usual forms
 	entries  []*entry
+	none     *template // fits where none of the entries does; may be nil
 	last     int // index of the template that fitted last
 	place    place
 	unused   int // the first template that never fitted
@@ -69,6 +70,7 @@ func (s *Set) New(o Options) (*Detector, error) {
 	if s.usual {
 		d.usual = &Usual{zone: d.zone}
 	}
+	d.none = s.none
 	for _, t := range s.templates {
 		d.entries = append(d.entries, &entry{template: t, distance: math.MaxInt})
 		for i := range d.forms {
@@ -105,7 +107,11 @@ func (d *Detector) Find(line []byte) Found {
 		}
 	}
 	t, spans := d.search(line)
-	if t == nil {
+	switch {
+	case t == nil && d.none != nil:
+		d.hits[d.none.name]++
+		return Found{Matched: true}
+	case t == nil:
 		return Found{}
 	}
 	d.hits[t.name]++

@@ -13,6 +13,9 @@ const maxPatterns = 100
 // A Set is a compiled datepattern. It may be shared by detectors.
 type Set struct {
 	templates []*template
+	// none is the template of logs without dates, where it stands beside others:
+	// it fits every line, and so it is tried last.
+	none *template
 	// usual says that lines which begin with a date in one of the two most
 	// usual forms need no search.
 	usual bool
@@ -33,7 +36,10 @@ func Compile(patterns []string, now time.Time) (*Set, error) {
 			return nil, err
 		}
 	}
-	if len(s.templates) == 0 {
+	switch {
+	case len(s.templates) == 0 && s.none != nil:
+		s.templates, s.none = []*template{s.none}, nil
+	case len(s.templates) == 0:
 		return s, s.add("{DEFAULT}", now, known)
 	}
 	return s, nil
@@ -93,6 +99,10 @@ func (s *Set) add(p string, now time.Time, known map[string]bool) error {
 		return err
 	}
 	known[t.name] = true
+	if key == "{NONE}" {
+		s.none = t
+		return nil
+	}
 	s.templates = append(s.templates, t)
 	return nil
 }
@@ -132,9 +142,12 @@ func standard(now time.Time) ([]*template, error) {
 
 // Names gives the templates' names, for reports.
 func (s *Set) Names() []string {
-	out := make([]string, len(s.templates))
-	for i, t := range s.templates {
-		out[i] = t.name
+	out := make([]string, 0, len(s.templates)+1)
+	for _, t := range s.templates {
+		out = append(out, t.name)
+	}
+	if s.none != nil {
+		out = append(out, s.none.name)
 	}
 	return out
 }

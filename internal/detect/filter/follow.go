@@ -16,8 +16,10 @@ type Follower struct {
 	Dates *dates.Detector
 
 	// Of the last line: whether a date was found, its text, and the time that
-	// the line counts as, which is zero when nothing says it.
-	Dated bool
+	// the line counts as, which is zero when nothing says it. Dateless says that
+	// the log has no dates, and that a line counts as written now.
+	Dated    bool
+	Dateless bool
 	Date  string
 	At    time.Time
 
@@ -51,7 +53,7 @@ func (f *Filter) Follow(o dates.Options) (*Follower, error) {
 // counts as written when the last one was, if that is not long ago. at is the
 // time where the source tells it; zero asks for the line's own.
 func (f *Follower) Cut(line []byte, at time.Time) []byte {
-	f.Dated, f.Date, f.At, f.parsed = false, "", at, false
+	f.Dated, f.Dateless, f.Date, f.At, f.parsed = false, false, "", at, false
 	if !at.IsZero() {
 		f.Dated, f.lastDate, f.lastText = true, at, ""
 		return line
@@ -80,7 +82,7 @@ func (f *Follower) Cut(line []byte, at time.Time) []byte {
 		return line
 	}
 	if found.Matched && found.To == found.From {
-		f.At = f.now() // the pattern says that there is no date
+		f.At, f.Dateless = f.now(), true // the pattern says that there is no date
 	}
 	return rest
 }
@@ -94,7 +96,7 @@ func (f *Follower) cutRecord(line []byte) bool {
 	}
 	f.At = f.when(f.Dates.Zone())
 	if f.Dated = !f.At.IsZero(); !f.Dated {
-		f.At = f.now()
+		f.At, f.Dateless = f.now(), true
 	}
 	return true
 }
@@ -103,7 +105,7 @@ func (f *Follower) cutRecord(line []byte) bool {
 // the text date, and the detector is [dates.Detector.Fast].
 func (f *Follower) Take(found dates.Found, date string, line []byte) {
 	f.Dates.Took(found, line)
-	f.Dated, f.Date, f.At = true, date, found.Time
+	f.Dated, f.Dateless, f.Date, f.At = true, false, date, found.Time
 	f.lastDate, f.lastText = found.Time, date
 }
 
