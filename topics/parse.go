@@ -129,6 +129,9 @@ func (d *Definition) check(name string, b []byte) error {
 		}
 	}
 	for i, s := range d.Samples {
+		if _, err := s.Written(time.UTC); err != nil {
+			fault(fmt.Sprintf("sample.%d.time", i), "%q is no time like 2026-11-21T09:14:02Z", s.Time)
+		}
 		if s.Target == "" {
 			continue
 		}

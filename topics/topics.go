@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/span"
@@ -236,6 +237,18 @@ type Enforce struct {
 	AllPorts  bool     `toml:"all_ports"`                  // close every port
 }
 
+// Written gives the time that a sample states, zero for none. zone is that of
+// times that name none.
+func (s Sample) Written(zone *time.Location) (time.Time, error) {
+	if s.Time == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339, s.Time); err == nil {
+		return t, nil
+	}
+	return time.ParseInLocation("2006-01-02T15:04:05", s.Time, zone)
+}
+
 // A Sample is a log line with the target that must be found in it.
 type Sample struct {
 	// Line as it stands in the log file, or with Journal the message alone.
@@ -244,6 +257,9 @@ type Sample struct {
 	Target string `toml:"target"`
 	// Class is the offence's, where it matters.
 	Class ban.Class `toml:"class"`
+	// Time is when the line was written, as it says itself:
+	// "2026-11-21T09:14:02+01:00", or without a zone as the topic's or this machine's is.
+	Time string `toml:"time" sample:"'2026-11-21T09:14:02Z'"`
 	// Success is whose login the line proves, "" for nobody's.
 	Success string `toml:"success"`
 	// Journal says that the line is a journal's message by Tag.

@@ -34,13 +34,21 @@ func TestEverySampleIsFoundOrNotAsTheDefinitionSays(t *testing.T) {
 			for _, f := range faults {
 				t.Error(f)
 			}
-			hit, miss := 0, 0
+			hit, miss, dated := 0, 0, 0
 			for _, s := range d.Samples {
+				if s.Time != "" {
+					dated++
+				}
 				if s.Target == "" {
 					miss++
 				} else {
 					hit++
 				}
+			}
+			// A file's lines count by their own dates, so each log's form is shown to be
+			// read as the time that it is.
+			if len(d.Detect.Files)+len(d.Detect.Docker) > 0 && dated == 0 {
+				t.Error("no sample states its time")
 			}
 			if hit < len(d.Detect.Rules) || miss < 2 {
 				t.Errorf("%d samples that must match and %d that must not are too few for %d rules", hit, miss, len(d.Detect.Rules))
@@ -136,4 +144,23 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("accepted %+v", d)
 		}
 	})
+}
+
+func TestASamplesDateIsReadAsItsTime(t *testing.T) {
+	definition := func(time string) string {
+		return "name = \"x\"\n[detect]\nfiles = [\"/x\"]\n[[detect.rule]]\nclass = \"auth\"\nregex = ['^ bad <ADDR>$']\n[[sample]]\nline = '2026-11-21T09:14:02+01:00 bad 192.0.2.1'\ntarget = \"192.0.2.1\"\nclass = \"auth\"\ntime = \"" + time + "\"\n"
+	}
+	for stated, want := range map[string]int{"2026-11-21T09:14:02+01:00": 0, "2026-11-21T08:14:02Z": 0, "2026-11-21T09:14:02Z": 1} {
+		d, err := topics.Parse("x.toml", []byte(definition(stated)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		faults, err := detect.CheckSamples(d, time.Now())
+		if err != nil || len(faults) != want {
+			t.Errorf("%s: %q, %v", stated, faults, err)
+		}
+	}
+	if _, err := topics.Parse("x.toml", []byte(definition("yesterday"))); err == nil || !strings.Contains(err.Error(), "is no time like") {
+		t.Errorf("err = %v", err)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/detect/dates"
 	"banmesh/internal/detect/source"
 	"banmesh/topics"
 )
@@ -31,13 +32,16 @@ type Sampled struct {
 	Class   ban.Class
 	Success netip.Addr
 	Account Account
+	// At is when the line was written, by its own date; zero where it has none
+	// that is read.
+	At time.Time
 }
 
 // NewSampler compiles a definition.
 func NewSampler(def *topics.Definition, now time.Time) (*Sampler, error) {
 	s := &Sampler{now: now}
 	o := Options{
-		Now: func() time.Time { return now },
+		Now: func() time.Time { return s.now },
 		Ban: func(_ context.Context, v Decision) error {
 			s.found.Target, s.found.Class = v.Target, v.Class
 			return nil
@@ -83,6 +87,9 @@ func (s *Sampler) judge(x topics.Sample, stream string) Sampled {
 		l.Matched = []int{0}
 	}
 	s.r.handle(context.Background(), l)
+	if st := s.r.streams[stream]; st != nil && st.followers[0].Dated && !x.Journal {
+		s.found.At = st.followers[0].At
+	}
 	return s.found
 }
 
@@ -94,8 +101,27 @@ func CheckSamples(def *topics.Definition, now time.Time) ([]string, error) {
 		return nil, err
 	}
 	var faults []string
+	zone := time.Local
+	if f, err := sampler.jail.filter.Follow(dates.Options{Zone: def.Detect.Timezone}); err == nil {
+		zone = f.Dates.Zone()
+	}
 	for i, s := range def.Samples {
+		written, err := s.Written(zone)
+		if err != nil {
+			return nil, fmt.Errorf("topic %s: sample %d: %w", def.Name, i+1, err)
+		}
+		sampler.now = now
+		if !written.IsZero() {
+			sampler.now = written.Add(time.Minute) // of a date without a year
+		}
 		found := sampler.Find(s)
+		if !written.IsZero() && !found.At.Truncate(time.Second).Equal(written) {
+			at := "no time is"
+			if !found.At.IsZero() {
+				at = found.At.Format(time.RFC3339) + " is"
+			}
+			faults = append(faults, fmt.Sprintf("topic %s: sample %d: %s read, want %s in %q", def.Name, i+1, at, written.Format(time.RFC3339), s.Line))
+		}
 		want := "nobody"
 		if s.Target != "" {
 			t, err := ban.ParseTarget(s.Target)
