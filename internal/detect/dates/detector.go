@@ -23,7 +23,7 @@ type Detector struct {
 	forms    [2]*entry // of the usual forms
 	entries  []*entry
 	none     *template // fits where none of the entries does; may be nil
-	last     int // index of the template that fitted last
+	last     int       // index of the template that fitted last
 	place    place
 	unused   int // the first template that never fitted
 	hits     map[string]int

@@ -20,8 +20,8 @@ type Follower struct {
 	// the log has no dates, and that a line counts as written now.
 	Dated    bool
 	Dateless bool
-	Date  string
-	At    time.Time
+	Date     string
+	At       time.Time
 
 	now      func() time.Time
 	lastDate time.Time
