@@ -171,10 +171,15 @@ func (d *Detector) match(e *entry, line []byte, from, to int) []int {
 	return spans
 }
 
+// maxBefore is where in a line a date ends at the latest: what a client makes
+// long costs no more.
+const maxBefore = 1 << 10
+
 // search is fail2ban's way of choosing: the template that fitted last at the
 // place where it did, else the first one that fits, unless its date stands
 // further into the line than dates did before.
 func (d *Detector) search(line []byte) (*template, []int) {
+	line = line[:min(len(line), maxBefore)]
 	var found []int
 	winner, skip := -1, -1
 	reserve, reserved := -1, []int(nil)

@@ -61,6 +61,9 @@ func (f *Follower) Cut(line []byte, at time.Time) []byte {
 	if f.f.records != nil && f.cutRecord(line) {
 		return line
 	}
+	if f.f.records != nil && len(f.f.failregex) == 0 {
+		return line // nobody looks at it
+	}
 	found := f.Dates.Find(line)
 	rest := line
 	if found.Matched {
