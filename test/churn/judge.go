@@ -86,6 +86,7 @@ func (p *process) claims(ctx context.Context) (n int, err error) {
 // A finding is the comparison of all there is.
 type finding struct {
 	lost    int      // addresses of the log that the author does not ban
+	which   []int    // the first few of them
 	missing int      // bans that the program was told of, and are none
 	differ  []string // places that do not agree
 }
@@ -98,7 +99,9 @@ func (w *world) compare(ctx context.Context) (f finding, err error) {
 	}
 	for n := range w.written {
 		if !author[addressOf(false, n).String()+"/64"] {
-			f.lost++
+			if f.lost++; len(f.which) < 10 {
+				f.which = append(f.which, n)
+			}
 		}
 	}
 	handed := map[string]bool{}
@@ -186,6 +189,10 @@ func (w *world) judge(ctx context.Context, lasts time.Duration) error {
 	}
 	fmt.Printf("agreed after %s\n", time.Since(end).Round(100*time.Millisecond))
 	fmt.Printf("lost: %d of %d offenders in the log; %d of %d bans of the program (%d of its commands' bans met an agent that was down)\n", f.lost, w.written, f.missing, w.handed, w.unsure)
+	for _, n := range f.which {
+		second := n / fromLog
+		fmt.Printf("  %s, of second %d: %s\n", addressOf(false, n), second, strings.Join(w.diary[max(0, second-4):min(len(w.diary), second+5)], ", "))
+	}
 	fmt.Printf("differ: %d\n", len(f.differ))
 	for _, d := range f.differ {
 		fmt.Println("  " + d)

@@ -88,6 +88,7 @@ func (w *world) churn(ctx context.Context, lasts time.Duration) error {
 		}
 		accident := accidents[w.random.IntN(len(accidents))]
 		w.done[accident.name]++
+		w.diary = append(w.diary, accident.name)
 		if err := accident.do(w, ctx); err != nil {
 			return fmt.Errorf("%s: %w", accident.name, err)
 		}

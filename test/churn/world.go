@@ -28,6 +28,7 @@ type world struct {
 	unsure   int // of them, those whose command failed: an agent was down
 	rotated  int
 	done     map[string]int
+	diary    []string // the accident of each second
 	resume   []resumed
 	early    []size // after the first third
 }
