@@ -61,7 +61,9 @@ type conn struct {
 	deadline   time.Time        // that was set last
 	who        identity
 	session    *session
-	will       *mqtt.Will // nil where there is none, or it was published
+	// announced is session for goodbyes, which come from another goroutine.
+	announced atomic.Pointer[session]
+	will      *mqtt.Will // nil where there is none, or it was published
 
 	out outbound
 	// unacked counts publications that a clean session did not acknowledge.

@@ -50,7 +50,7 @@ const leaveMost = 100 * time.Millisecond
 // leave ends a client's connection, and tells one that listens for notices that
 // it is in order: it need not come back at once.
 func (b *Broker) leave(c *conn) {
-	if s := c.session; s != nil {
+	if s := c.announced.Load(); s != nil {
 		s.subsMu.Lock()
 		_, listens := s.subs[wire.RefusalTopic]
 		s.subsMu.Unlock()

@@ -77,6 +77,7 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 		h.b.evict(cl.ID)
 	}
 	c.session = h.b.sessions.begin(c, cl, pk.Connect.Clean)
+	c.announced.Store(c.session)
 	if will := cl.Properties.Will; will.Flag != 0 {
 		c.will = &will
 	}
