@@ -185,6 +185,10 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	group.Go(func() error { return a.honeyports.run(ctx) })
 	group.Go(func() error { return a.bouncers.run(ctx) })
 	group.Go(func() error { return a.crowdsec.run(ctx) })
+	group.Go(func() error {
+		f := &fail2banLog{settings: a.current, own: a.ledger.Own, state: filepath.Join(a.o.StateDir, fail2banPosition), now: a.now, log: a.fail2ban.log}
+		return f.run(ctx)
+	})
 	group.Go(func() error { return a.fail2ban.run(ctx, a.api.Jails()) })
 	group.Go(func() error { return control.Serve(ctx, listener, handler, a.log) })
 	group.Go(func() error { return a.watchdog(ctx) })

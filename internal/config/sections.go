@@ -293,6 +293,10 @@ type Fail2ban struct {
 	// Log is a file to which bans and their ends are written in the form of
 	// fail2ban's log.
 	Log string `toml:"log" sample:"'/var/log/banmesh/fail2ban.log'"`
+	// Read is the log of a fail2ban beside this agent, whose bans are taken over.
+	Read string `toml:"read" sample:"'/var/log/fail2ban.log'"`
+	// Topics are those of jails that are named otherwise, "" for none.
+	Topics map[string]string `toml:"topics"`
 }
 
 // Includes gives the directories that Include names.

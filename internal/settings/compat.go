@@ -30,9 +30,17 @@ func (s *Settings) checkFail2banLog() error {
 
 // checkFail2ban finds faults in [fail2ban].
 func checkFail2ban(c config.Fail2ban, fault faulter) {
-	for _, x := range []struct{ key, path string }{{"fail2ban.socket", c.Socket}, {"fail2ban.log", c.Log}} {
+	for _, x := range []struct{ key, path string }{{"fail2ban.socket", c.Socket}, {"fail2ban.log", c.Log}, {"fail2ban.read", c.Read}} {
 		if x.path != "" && !filepath.IsAbs(x.path) {
 			fault(x.key, "%q is no absolute path", x.path)
+		}
+	}
+	if c.Read != "" && c.Read == c.Log {
+		fault("fail2ban.read", "%s is the log that this agent writes", c.Read)
+	}
+	for jail, topic := range c.Topics {
+		if _, err := ban.ParseTopic(topic); topic != "" && err != nil {
+			fault("fail2ban.topics", "%s: %v", jail, err)
 		}
 	}
 }

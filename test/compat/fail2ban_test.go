@@ -2,11 +2,13 @@ package compat
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -270,6 +272,58 @@ func TestFail2bansActionHandsItsBansOver(t *testing.T) {
 	testnet.Must(t, c.Get(t.Context(), "/v1/allow", nil, &exempt))
 	if len(exempt) > 0 {
 		t.Errorf("%+v", exempt)
+	}
+}
+
+// Bans in fail2ban's log are claims of the source fail2ban, each once over a
+// restart and beside the action; those that ended and of unknown jails are none,
+// an Unban takes nothing back, and one that a person withdrew stays away.
+func TestFail2bansLogIsReadOnce(t *testing.T) {
+	t.Parallel()
+	log := filepath.Join(t.TempDir(), "fail2ban.log")
+	say := func(ago time.Duration, text string) {
+		t.Helper()
+		f, err := os.OpenFile(log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		testnet.Must(t, err)
+		_, err = fmt.Fprintf(f, "%s,123 fail2ban.actions        [4711]: NOTICE  %s\n", time.Now().Add(-ago).Format(time.DateTime), text)
+		testnet.Must(t, errors.Join(err, f.Close()))
+	}
+	say(time.Minute, "[sshd] Ban 198.51.100.7")
+	say(10*time.Hour, "[web] Ban 198.51.100.8")
+	say(time.Minute, "[other] Ban 198.51.100.9")
+	say(time.Second, "[sshd] Unban 198.51.100.7")
+	say(time.Second, "[web] Restore Ban 198.51.100.10")
+	conf := strings.Replace(besideFail2ban, "socket = \"DIR/f2b.sock\"", fmt.Sprintf("read = %q\ntopics = {web = \"nginx\"}", log), 1)
+	dir, c := node(t, conf)
+	bans := func() string {
+		var list []control.Ban
+		testnet.Must(t, c.Get(t.Context(), "/v1/bans", nil, &list))
+		var out []string
+		for _, b := range list {
+			out = append(out, b.Target.String()+" "+string(b.Topic)+" "+b.Basis.String())
+		}
+		slices.Sort(out)
+		return strings.Join(out, ", ")
+	}
+	testnet.Eventually(t, func() bool {
+		return bans() == "198.51.100.10 nginx "+ban.BasisHandedOver.String()+", 198.51.100.7 sshd "+ban.BasisHandedOver.String()
+	})
+	// The action says the same: one claim.
+	var b control.Ban
+	testnet.Must(t, c.Post(t.Context(), "/v1/bans", control.BanRequest{Target: ban.MustTarget("198.51.100.7"), Topic: "sshd", For: 60, By: "fail2ban", Hits: 5}, &b))
+	var w control.WithdrawAnswer
+	testnet.Must(t, c.Post(t.Context(), "/v1/withdraw", control.WithdrawRequest{All: true, By: "fail2ban", Topic: "sshd"}, &w))
+	if len(w.Withdrawn) != 1 {
+		t.Errorf("%+v", w)
+	}
+	testnet.Eventually(t, func() bool {
+		info, err := os.Stat(filepath.Join(dir, "state", "fail2ban-log.json"))
+		return err == nil && info.Size() > 0
+	})
+	say(0, "[sshd] Ban 198.51.100.11")
+	testnet.Eventually(t, func() bool { return strings.Contains(bans(), "198.51.100.11") })
+	if strings.Contains(bans(), "198.51.100.7") {
+		t.Errorf("what was withdrawn came back: %s", bans())
 	}
 }
 
