@@ -41,6 +41,8 @@ var mayImport = map[string][]string{
 	"internal/neverban":           {"internal/ban", "internal/procnet"},
 	"internal/procnet":            {},
 	"internal/history":            {"internal/ban"},
+	"internal/siem":               {"internal/control"},
+	"internal/xarf":               {"internal/ban"},
 	"internal/ledger":             {"internal/ban", "internal/policy", "internal/store"},
 	"internal/firewall":           {"internal/ban", "internal/firewall/desired"},
 	"internal/firewall/desired":   {"internal/ban"},
@@ -71,7 +73,7 @@ var mayImport = map[string][]string{
 	},
 	"cmd/agent": {
 		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/federation",
-		"internal/firewall", "internal/firewall/enforcers", "internal/history", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
+		"internal/firewall", "internal/firewall/enforcers", "internal/history", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable", "internal/siem", "internal/xarf",
 		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wallet/signedlist", "internal/wire", "topics",
 	},
 	"deploy/docgen": {"cmd/agent", "cmd/broker", "internal/cli"},

@@ -16,6 +16,7 @@ func commands(p *paths) []*cobra.Command {
 		newExplainCommand(p),
 		newHistoryCommand(p),
 		newEventsCommand(p),
+		newReportCommand(p),
 		newTopicsCommand(p),
 		newPeersCommand(p),
 		newAllowCommand(p),

@@ -18,6 +18,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/history"
 	"banmesh/internal/printable"
+	"banmesh/internal/siem"
 	"banmesh/internal/span"
 )
 
@@ -171,7 +172,8 @@ const askAgain = time.Second
 
 func newEventsCommand(p *paths) *cobra.Command {
 	var f eventFilter
-	var asJSON, follow bool
+	var asJSON, follow, lines bool
+	var format string
 	var after uint64
 	var count int
 	c := &cobra.Command{
@@ -180,6 +182,9 @@ func newEventsCommand(p *paths) *cobra.Command {
 		Long: `Print events in the order in which they happened, oldest first; -f goes on with those to come. --json prints an object
 a line, for programs. Each has a cursor: one that stores the last cursor and starts again with --after misses
 nothing that is still kept, and is told on standard error where something is not.
+
+--format writes for collectors of logs: ecs is JSON of the Elastic Common Schema, rfc5424 is syslog's; event.sequence and
+cursor are the cursors. Both leave log lines and the logs' names out, which may name users; --lines has them in.
 ` + cli.ExitHelp,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -197,22 +202,54 @@ nothing that is still kept, and is told on standard error where something is not
 				}
 				q.Set("after", strconv.FormatUint(now.Next, 10))
 			}
-			return followEvents(c, p, q, follow, asJSON, count)
+			write, err := eventWriter(c.OutOrStdout(), asJSON, format, lines)
+			if err != nil {
+				return err
+			}
+			return followEvents(c, p, q, follow, write, count)
 		},
 	}
 	f.flags(c)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with the events to come")
 	c.Flags().BoolVar(&asJSON, "json", false, "print an object a line")
+	c.Flags().StringVar(&format, "format", "", "write for a collector of logs: "+strings.Join(siem.Formats(), " or "))
+	c.Flags().BoolVar(&lines, "lines", false, "with --format: log lines, too")
 	c.Flags().Uint64Var(&after, "after", 0, "only events behind this cursor")
 	c.Flags().IntVar(&count, "count", 0, "stop after so many events")
 	return c
 }
 
+// eventWriter gives the function that writes an event in the way that was asked
+// for.
+func eventWriter(w io.Writer, asJSON bool, format string, lines bool) (func(control.Event) error, error) {
+	switch {
+	case asJSON && format != "", lines && format == "":
+		return nil, cli.Usage("--json is one format, --format names another, and --lines belongs to --format")
+	case format != "" && !slices.Contains(siem.Formats(), format):
+		return nil, cli.Usage("--format: %q is neither %s", format, strings.Join(siem.Formats(), " nor "))
+	case format != "":
+		out := printable.JSONWriter(w)
+		if format == string(siem.Syslog) {
+			out = w // it has no character that steers a terminal
+		}
+		return func(e control.Event) error {
+			b, err := siem.Format(format).Line(e, lines)
+			if err == nil {
+				_, err = out.Write(append(b, '\n'))
+			}
+			return err
+		}, nil
+	case asJSON:
+		out := json.NewEncoder(printable.JSONWriter(w))
+		out.SetEscapeHTML(false)
+		return func(e control.Event) error { return out.Encode(e) }, nil
+	}
+	return func(e control.Event) error { printEvent(w, e); return nil }, nil
+}
+
 // followEvents prints page after page. An agent that is restarted meanwhile is
 // waited for.
-func followEvents(c *cobra.Command, p *paths, q url.Values, follow, asJSON bool, count int) error {
-	out := json.NewEncoder(printable.JSONWriter(c.OutOrStdout()))
-	out.SetEscapeHTML(false)
+func followEvents(c *cobra.Command, p *paths, q url.Values, follow bool, write func(control.Event) error, count int) error {
 	printed, heard := 0, false
 	for c.Context().Err() == nil {
 		if follow {
@@ -235,12 +272,8 @@ func followEvents(c *cobra.Command, p *paths, q url.Values, follow, asJSON bool,
 			fmt.Fprintf(c.ErrOrStderr(), "agent: warning: events behind cursor %s are no longer kept; the oldest one is of %s\n", q.Get("after"), clock(page.Oldest))
 		}
 		for _, e := range page.Events {
-			if asJSON {
-				if err := out.Encode(e); err != nil {
-					return err
-				}
-			} else {
-				printEvent(c.OutOrStdout(), e)
+			if err := write(e); err != nil {
+				return err
 			}
 			if printed++; printed == count {
 				return nil
