@@ -32,6 +32,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 UNPACKED = crowdsec
 
 .PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help
+.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help first-contact
 
 all: build
 
@@ -166,6 +167,9 @@ packages:
 # A package on a booted host that has nothing of ours: installed, upgraded, removed, purged; then the same again is built elsewhere and compared.
 test-packages: deps-test
 	GO=$(GO) $(GO) test -count=1 -v -timeout 20m ./test/packages -packages
+
+# From a bare host to a dropped packet and back: the same.
+first-contact: test-packages
 
 # Other architectures: tests of 32 bits, builds of the rest, the broker for FreeBSD.
 PORTABLE = ./internal/ban ./internal/span ./internal/strict ./internal/wire ./internal/policy ./internal/neverban ./internal/store ./internal/ledger

@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/policy":             {"internal/ban", "internal/span", "internal/strict"},
 	"internal/neverban":           {"internal/ban", "internal/procnet"},
 	"internal/procnet":            {},
+	"internal/hostscan":           {"internal/procnet", "topics"},
 	"internal/history":            {"internal/ban"},
 	"internal/siem":               {"internal/control"},
 	"internal/xarf":               {"internal/ban"},
@@ -74,6 +75,7 @@ var mayImport = map[string][]string{
 	"cmd/agent": {
 		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/federation",
 		"internal/firewall", "internal/firewall/enforcers", "internal/history", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable", "internal/siem", "internal/xarf",
+		"internal/firewall", "internal/firewall/enforcers", "internal/history", "internal/hostscan", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
 		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wallet/signedlist", "internal/wire", "topics",
 	},
 	"deploy/docgen": {"cmd/agent", "cmd/broker", "internal/cli"},

@@ -26,7 +26,7 @@ say dpkg -i /first.deb
 [ "$(readlink /usr/bin/agent)" = banmesh ] || fail "agent is no link"
 systemctl is-active -q banmesh-agent && fail "a package starts nothing by itself"
 man -w banmesh-topics-subscribe >/dev/null 2>&1 || [ -e /usr/share/man/man1/banmesh-topics-subscribe.1.gz ] || fail "no manual page"
-say systemctl enable --now banmesh-agent
+say banmesh init --yes --enforce --topics sshd
 say banmesh status
 echo "seconds: $(( ($(date +%s%N) - began) / 1000000 )) ms from the package to a running agent"
 say banmesh ban 192.0.2.77 --topic sshd --for 1h
@@ -47,6 +47,7 @@ say dpkg -r banmesh
 nft list ruleset | grep -i banmesh && fail "rules are left after the removal"
 [ -d /var/lib/banmesh ] || fail "the removal took the keys"
 say dpkg -i /second.deb
+say banmesh selftest
 say systemctl enable --now banmesh-agent
 for i in $(seq 100); do banmesh bans 2>/dev/null | grep -q 192.0.2.77 && break; sleep 0.1; done
 banmesh bans | grep -q 192.0.2.77 || fail "who comes back finds no state"

@@ -5,6 +5,8 @@ import "github.com/spf13/cobra"
 // commands are all of the agent's, one constructor and one file each.
 func commands(p *paths) []*cobra.Command {
 	return []*cobra.Command{
+		newInitCommand(p),
+		newSelftestCommand(),
 		newRunCommand(p),
 		newCheckCommand(p),
 		newReloadCommand(p),

@@ -31,7 +31,7 @@ var reading = []string{
 // keys and documents, which nothing in the kernel follows at once.
 var inScript = map[string]string{
 	"bouncers add": "bouncers", "bouncers remove": "bouncers", "denylist publish": "denylists", "denylist renew": "denylists", "denylist import": "denylist",
-	"import fail2ban": "fail2ban", "guests remove": "guests", "allow pack add": "packs", "allow pack remove": "packs",
+	"import fail2ban": "fail2ban", "init": "init", "guests remove": "guests", "allow pack add": "packs", "allow pack remove": "packs",
 	"key backup": "key", "key install-document": "published", "key node certify": "key", "key node install": "key", "key node rotate": "key",
 	"key operator new": "key", "key operator set": "key", "key restore": "state", "network join": "network",
 	"peers follow": "published", "peers publish-trust": "published", "peers unfollow": "published", "peers succeed": "published",
@@ -42,6 +42,7 @@ var inScript = map[string]string{
 var inTest = map[string][2]string{
 	"crowdsec join":    {"../../../test/compat/capi_test.go", `agent("join"`},
 	"crowdsec leave":   {"../../../test/compat/capi_test.go", `agent("leave"`},
+	"selftest":         {"../../../test/packages/contact.sh", "banmesh selftest"},
 	"firewall prepare": {"../../../test/host/check.sh", "banmesh-ipsets.service"}, // the unit runs it, before saved rules are loaded
 	"key node move":    {"../../../internal/keys/machine_test.go", "Move("},
 	"key node revoke":  {"../../../test/federation/agents_test.go", `"key", "node", "revoke"`},

@@ -1,0 +1,88 @@
+package hostscan
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"banmesh/topics"
+)
+
+// host makes a machine of files.
+func host(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		name = filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if to, ok := strings.CutPrefix(text, "-> "); ok {
+			if err := os.Symlink(to, name); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+const tcp = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:08AE 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7001 1 0000000000000000 100 0 0 10 0
+   1: 0100007F:1F90 00000000:0000 01 00000000:00000000 00:00000000 00000000     0        0 7002 1 0000000000000000 100 0 0 10 0
+`
+
+func TestTheServicesOfAMachineAreFound(t *testing.T) {
+	root := host(t, map[string]string{
+		"proc/thread-self/net/tcp":              tcp,
+		"proc/12/comm":                          "sshd\n",
+		"proc/12/fd/3":                          "-> socket:[7001]",
+		"proc/12/fd/4":                          "-> socket:[7002]", // not listening
+		"proc/13/comm":                          "fail2ban-server\n",
+		"run/log/journal/x":                     "",
+		"var/log/auth.log":                      "a line\n",
+		"var/log/jellyfin/jellyfin20261121.log": "a line\n",
+		"var/lib/docker/containers/abc/config.v2.json":    `{"Name": "/my-gitea-1"}`,
+		"var/lib/docker/containers/def/config.v2.json":    `{"Name": "/redis"}`,
+		"var/lib/docker/containers/broken/config.v2.json": `{`,
+		"etc/docker/daemon.json":                          `{"log-driver": "local"}`,
+		"etc/ufw/ufw.conf":                                "ENABLED=no\n",
+	})
+	r := Look(root, topics.Builtin())
+	found := map[string]Found{}
+	for _, f := range r.Topics {
+		found[string(f.Definition.Name)] = f
+	}
+	sshd, ok := found["sshd"]
+	if !ok || sshd.Why != "sshd listens at port 2222" || !sshd.Journal || !slices.Equal(sshd.Ports, []uint16{2222}) {
+		t.Errorf("sshd: %+v", sshd)
+	}
+	if j, ok := found["jellyfin"]; !ok || j.Why != "its log is here" || len(j.Files) != 1 || j.Files[0] != "/var/log/jellyfin/jellyfin20261121.log" {
+		t.Errorf("jellyfin: %+v", j)
+	}
+	if g, ok := found["gitea"]; !ok || !slices.Equal(g.Containers, []string{"my-gitea-1"}) {
+		t.Errorf("gitea: %+v", g)
+	}
+	for _, absent := range []string{"nginx", "postfix", "dovecot", "livepeer", "web-probe"} {
+		if f, ok := found[absent]; ok {
+			t.Errorf("%s is said to be here: %s", absent, f.Why)
+		}
+	}
+	if r.Docker != "local" {
+		t.Errorf("Docker's driver: %q", r.Docker)
+	}
+	if len(r.Others) != 1 || r.Others[0].Name != "fail2ban" {
+		t.Errorf("others: %+v", r.Others)
+	}
+}
+
+func TestAnEmptyMachineHasNothing(t *testing.T) {
+	if r := Look(t.TempDir(), topics.Builtin()); len(r.Topics) > 0 || r.Docker != "" || len(r.Others) > 0 {
+		t.Errorf("%+v", r)
+	}
+}
