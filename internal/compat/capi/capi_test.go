@@ -177,7 +177,7 @@ func TestSignalsAreReadForTargetClassCountAndTime(t *testing.T) {
 	at := time.Date(2026, 11, 28, 11, 59, 0, 5e8, time.UTC)
 	want := []Signal{
 		{ban.MustTarget("192.0.2.7"), "sshd", ban.ClassAuth, 6, at},
-		{ban.MustTarget("2001:db8::7"), "web-trap", ban.ClassExploit, 6, at},
+		{ban.MustTarget("2001:db8::7"), "web-probe", ban.ClassExploit, 6, at},
 		{ban.MustTarget("203.0.113.0/24"), "nginx", ban.ClassOther, 6, at},
 	}
 	if fmt.Sprint(c.taken) != fmt.Sprint(want) {
