@@ -167,6 +167,11 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 	if d.FindTime.Duration() <= 0 {
 		fault("detect.findtime", "it must be positive")
 	}
+	if d.Start != "" && d.Start != "tail" && d.Start != "skip" {
+		if v, err := span.Parse(d.Start); err != nil || v <= 0 {
+			fault("detect.start", "%q is none of \"tail\", \"skip\" and a time such as \"30m\"", d.Start)
+		}
+	}
 	if d.MaxLines < 0 || d.MaxLines > 1000 {
 		fault("detect.maxlines", "%d is not 0 to 1000", d.MaxLines)
 	}

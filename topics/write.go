@@ -34,7 +34,7 @@ func Format(d *Definition) []byte {
 		} {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}
-		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\njournal_namespace = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone), quote(x.JournalNamespace))
+		fmt.Fprintf(&b, "both = %t\nstdin = %t\ndecisions = %t\nfail2ban = %s\nprefregex = %s\ntimezone = %s\njournal_namespace = %s\nstart = %s\n", x.Both, x.Stdin, x.Decisions, quote(x.Fail2ban), quote(x.Prefregex), quote(x.Timezone), quote(x.JournalNamespace), quote(x.Start))
 		fmt.Fprintf(&b, "maxlines = %d\nmaxretry = %d\nguest_maxretry = %d\nfindtime = %s\nbantime = %s\nusedns = %t\nfailure_bytes = %d\nguest_bytes = %d\n", x.MaxLines, x.MaxRetry, x.GuestMaxRetry, quote(x.FindTime.String()), quote(x.BanTime.String()), x.UseDNS, x.FailureBytes, x.GuestBytes)
 		for _, f := range [][2]string{{"format", x.Format}, {"address", x.Address}, {"port", x.Port}, {"user", x.User}, {"time", x.Time}} {
 			fmt.Fprintf(&b, "%s = %s\n", f[0], quote(f[1]))
@@ -90,7 +90,7 @@ func FormatChanges(d *Definition) []byte {
 			fmt.Fprintf(&b, "%s = %s\n", l.key, list(l.values))
 		}
 	}
-	for _, l := range [][3]string{{"journal_namespace", x.JournalNamespace, was.JournalNamespace}, {"timezone", x.Timezone, was.Timezone}} {
+	for _, l := range [][3]string{{"journal_namespace", x.JournalNamespace, was.JournalNamespace}, {"timezone", x.Timezone, was.Timezone}, {"start", x.Start, was.Start}} {
 		if l[1] != l[2] {
 			fmt.Fprintf(&b, "%s = %s\n", l[0], quote(l[1]))
 		}

@@ -16,6 +16,16 @@ type readerGroup struct {
 	stdin                  []int
 }
 
+// start gives the start that all of the group's jails wish, "" where they differ.
+func (g *readerGroup) start() string {
+	for _, j := range g.jails[1:] {
+		if j.def.Detect.Start != g.jails[0].def.Detect.Start {
+			return ""
+		}
+	}
+	return g.jails[0].def.Detect.Start
+}
+
 // inputs are a jail's logs on this machine: the journal where there is
 // one, else files; both where its definition says so.
 func (j *jail) inputs(journalPresent bool) source.Spec {

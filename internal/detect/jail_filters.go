@@ -105,6 +105,7 @@ func (i *Imported) UseShipped() {
 	d, jail := all[n], i.Definition.Detect
 	x := d.Detect
 	x.MaxRetry, x.FindTime, x.BanTime, x.Increment, x.IgnoreIP = jail.MaxRetry, jail.FindTime, jail.BanTime, jail.Increment, jail.IgnoreIP
+	x.Start = jail.Start
 	if jail.Timezone != "" {
 		x.Timezone = jail.Timezone
 	}

@@ -192,6 +192,9 @@ func logsOf(out *Imported, d *topics.Detect, j *f2bconf.Jail, ownLog string, war
 		out.Refused = fmt.Sprintf("%s: it reads fail2ban's own log, which ends with fail2ban; the topic recidive counts this node's bans", j.Where("logpath"))
 	default:
 		d.Files = alive
+		if j.Tail {
+			d.Start = "tail"
+		}
 	}
 	return nil
 }

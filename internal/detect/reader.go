@@ -20,6 +20,7 @@ import (
 	"banmesh/internal/detect/filter"
 	"banmesh/internal/detect/pattern"
 	"banmesh/internal/detect/source"
+	"banmesh/internal/span"
 )
 
 // oddTime is how far a live line's date may be from the clock before the line
@@ -121,12 +122,31 @@ func newReaders(d *Detector, resume source.Position) ([]*reader, error) {
 		var err error
 		at := mine(resume, r.spec)
 		r.fresh = d.o.Source.Start != source.StartBeginning && len(at.Files) == 0 && len(at.Docker) == 0
-		if r.source, err = source.Open(r.spec, at, d.o.Source); err != nil {
+		if r.source, err = source.Open(r.spec, at, d.startOf(group)); err != nil {
 			return nil, fmt.Errorf("watching %s: %w", group.jails[0].topic, err)
 		}
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+// startOf gives the options of a group's source: where its logs begin that were not read
+// before.
+func (d *Detector) startOf(g *readerGroup) source.Options {
+	o := d.o.Source
+	if o.Start == source.StartBeginning {
+		return o // all is asked for
+	}
+	switch wish := g.start(); wish {
+	case "":
+	case "tail", "skip":
+		o.Start = source.StartEnd
+	default:
+		if v, err := span.Parse(wish); err == nil {
+			o.Start, o.Since = source.StartSince, d.o.Now().Add(-v)
+		}
+	}
+	return o
 }
 
 // newReader builds the scanner of a group's jails.

@@ -23,8 +23,9 @@ type Jail struct {
 	// Port and Protocol are the jail's variables of these names, which stock
 	// actions refer to.
 	Port, Protocol string
-	// Logpath are glob patterns.
+	// Logpath are glob patterns. Tail says that each of them is read from its end on.
 	Logpath []string
+	Tail    bool
 	// Options are all other options that are set.
 	Options map[string]string
 	Actions []Action
@@ -190,8 +191,10 @@ func (c *config) logs(dir string, j *Jail, get func(string) (string, bool, error
 	if err != nil {
 		return err
 	}
+	j.Tail = true
 	for _, l := range lines(paths) {
 		l = strings.TrimSpace(l)
+		j.Tail = j.Tail && (l == "" || strings.HasSuffix(l, " tail"))
 		for _, word := range []string{" head", " tail"} {
 			l = strings.TrimSpace(strings.TrimSuffix(l, word))
 		}
