@@ -207,6 +207,17 @@ func kernelClock() clockState {
 // configuration says so.
 const configuredOff = "firewall.mode is "
 
+// compat names programs of others that enforce less than they are told.
+func (e *examined) compat(add func(check string, l level, fix, format string, args ...any)) {
+	for _, x := range e.status.Compat {
+		for _, c := range x.Clients {
+			if c.Warning != "" {
+				add("bouncer", levelNote, "use the firewall bouncer's ipset mode, or Traefik's live mode: docs/compat/crowdsec-bouncers.md", "%s (%s) %s", cli.Printable(c.Name), cli.Printable(c.Kind), c.Warning)
+			}
+		}
+	}
+}
+
 // diagnose judges the facts, most important first.
 func diagnose(e examined) (list []finding) {
 	add := func(check string, l level, fix, format string, args ...any) {
@@ -240,6 +251,7 @@ func diagnose(e examined) (list []finding) {
 		note("agent", false, mendOfSilence(e.running), "%v", e.running)
 		return list
 	}
+	e.compat(add)
 	s := e.status
 	note("agent", true, "", "running for %s, version %s", cli.Short(e.now.Sub(s.Started)), s.Version)
 	switch {

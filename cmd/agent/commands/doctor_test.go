@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,13 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		if !f.OK || f.Fix != "" {
 			t.Errorf("a node that is well has %+v", f)
 		}
+	}
+	flat := well()
+	flat.status.Compat = []control.Compat{{Protocol: "lapi", Clients: []control.CompatClient{{Name: "edge", Kind: "crowdsec-firewall-bouncer", Warning: "may enforce a range for its first address alone"}}}}
+	if list := diagnose(flat); !slices.ContainsFunc(list, func(f finding) bool {
+		return f.Check == "bouncer" && f.Level == levelNote && f.OK && strings.Contains(f.Text, "edge (crowdsec-firewall-bouncer) may enforce a range") && strings.Contains(f.Fix, "ipset")
+	}) {
+		t.Errorf("a bouncer that cuts ranges: %+v", list)
 	}
 	quiet := well() // alice publishes, and has banned nobody
 	quiet.peers[0].Feeds = 0
