@@ -224,8 +224,13 @@ func (s *source) fill(k *Key, dir string, e ast.Expr) (err error) {
 			k.Keys, err = s.keys(home, name, k.Path)
 			return err
 		}
-		k.Kind = "lists by name"
-		k.example("[]")
+		if _, list := t.Value.(*ast.ArrayType); list {
+			k.Kind = "lists by name"
+			k.example("[]")
+			return nil
+		}
+		k.Kind = "texts by name"
+		k.example(`""`)
 		return nil
 	case *ast.InterfaceType:
 		k.Kind = "text"

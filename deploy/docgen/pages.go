@@ -34,7 +34,7 @@ func table(b *strings.Builder, keys []Key) {
 		b.WriteString("| key | kind | meaning |\n|---|---|---|\n")
 		for _, k := range plain {
 			name := last(k.Path)
-			if k.Kind == "lists by name" {
+			if strings.HasSuffix(k.Kind, "s by name") {
 				name += ".NAME"
 			}
 			fmt.Fprintf(b, "| `%s` | %s | %s |\n", name, k.Kind, strings.ReplaceAll(k.Text, "|", "\\|"))
