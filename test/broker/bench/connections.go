@@ -14,7 +14,7 @@ import (
 // connections measures connections with one subscription each, plain and
 // encrypted: their memory, logins a second, and the processor time of a login.
 func (b *bench) connections(context.Context) error {
-	const n = 1000
+	const n = 500
 	for _, encrypted := range []bool{false, true} {
 		for _, s := range b.servers {
 			name := "plain"
