@@ -34,6 +34,7 @@ type reader struct {
 	// whole topics are listened to; crowded that this cost too much once.
 	most, crowded bool
 	strangers     allowance
+	certified     map[ban.Operator]bool // whose card was known at the last reconcile
 	released      map[ban.Operator]bool // whose quarantines end with the next reconcile
 }
 
@@ -150,6 +151,12 @@ func (r *reader) reconcile(fx *effects) {
 		r.standing(w, fx)
 	}
 	clear(r.released)
+	r.certified = map[ban.Operator]bool{}
+	for _, f := range r.following {
+		if r.cards.of(f.Operator) != nil {
+			r.certified[f.Operator] = true
+		}
+	}
 }
 
 // feedsOf gives the feeds of all nodes that an operator certifies, or of which
@@ -203,6 +210,10 @@ func (r *reader) follow(feed ban.Feed, fx *effects) *follower {
 		w.drop(fx)
 	}
 	r.followers[feed] = w
+	if r.certified[feed.Operator] && w.head == nil {
+		// A node that was certified after its operator's feeds were asked for.
+		w.tries, w.triedAt = 1, fx.now
+	}
 	w.emitAll(fx)
 	if w.disputeClaims != nil {
 		fx.disputes = append(fx.disputes, disputed{feed, w.disputeClaims})

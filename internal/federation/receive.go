@@ -76,6 +76,9 @@ func (s *Session) index(x *wire.Index) (unheard map[ban.Operator]bool, ok bool) 
 
 // routeLive hands a live copy to the part that its message is for. s.mu is held.
 func (s *Session) routeLive(n wire.Name, p packet) {
+	if s.dirty && n.OfNode() && s.reader.followers[n.Feed()] == nil && s.reader.listensTo(n.Operator) {
+		s.reconcile() // the card that certifies the node may have come just before
+	}
 	switch {
 	case n.OfNode() && n.Operator == s.cards.own && n.Node == s.o.Identity.Node():
 		return // our own; the retained ones say how the broker has us
