@@ -335,8 +335,13 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	if a.crowdsec, err = a.newCrowdSec(); err != nil {
 		return err
 	}
+	references, err := openReferences(a.o.StateDir)
+	if err != nil {
+		return err
+	}
 	a.api = api.New(api.Options{
-		Version: a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
+		References: references,
+		Version:    a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
 		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, CrowdSec: a.crowdsec, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
 		LineLatency: a.latency.line, ClaimLatency: a.latency.claim,

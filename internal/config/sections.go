@@ -255,6 +255,9 @@ type HTTP struct {
 	Listen         string   `toml:"listen" sample:"'127.0.0.1:8936'"`         // an address; without one nothing is served
 	TrustedProxies []string `toml:"trusted_proxies"`                          // addresses and prefixes whose header names the client
 	ClientHeader   string   `toml:"client_header" sample:"'X-Forwarded-For'"` // the header in which they name it
+	// Appeal tells visitors who are refused where to object: a mail address, an
+	// address on the web, or a sentence.
+	Appeal string `toml:"appeal" sample:"'abuse@example.org'"`
 	// Allow names who may read: addresses and prefixes. Beyond loopback this or
 	// token_file is needed.
 	Allow     []string `toml:"allow" sample:"['10.0.0.0/8']"`

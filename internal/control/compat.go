@@ -67,3 +67,10 @@ type CrowdSecRequest struct {
 type CrowdSecAnswer struct {
 	URL string `json:"url"`
 }
+
+// Referenced answers GET /v1/reference?reference=...: the ban in force of which
+// a visitor was told the reference.
+type Referenced struct {
+	Target ban.Target `json:"target"`
+	Topic  ban.Topic  `json:"topic"`
+}

@@ -23,6 +23,10 @@ type checkAnswer struct {
 // Caddy's forward_auth expect. A request that makes no sense gets 400, which
 // those proxies show as an error of their own: a proxy that was set up wrongly
 // must be noticed, not let everybody in.
+//
+// Whoever is banned gets a page where the request names HTML, as a browser's
+// does, and a [notice] where a proxy asks for the client that it names, or with page=1.
+// Programs that ask about an address get a [checkAnswer].
 func (h *Handler) check(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	filter, err := readTopics(q)
@@ -35,15 +39,20 @@ func (h *Handler) check(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err, "ask /v1/check?ip=192.0.2.7 or /v1/check?wallet=0x..., or name the proxy and its header in the configuration")
 		return
 	}
-	answer := checkAnswer{Target: target, Matches: []jsonEntry{}}
-	for _, m := range h.o.Bans.Check(target) {
-		if filter.has(m.Topic) {
-			answer.Matches = append(answer.Matches, toJSON(m))
-		}
+	matches := slices.DeleteFunc(h.o.Bans.Check(target), func(m Match) bool { return !filter.has(m.Topic) })
+	banned := len(matches) > 0
+	// A proxy hands the answer on to the visitor, who is told neither topic nor origin.
+	visitor := !q.Has("ip") && !q.Has("wallet") || q.Has("page")
+	if page := wantsPage(r); banned && (visitor || page) {
+		h.refuseVisitor(w, h.noticeOf(matches), page)
+		return
 	}
-	answer.Banned = len(answer.Matches) > 0
+	answer := checkAnswer{Target: target, Banned: banned, Matches: []jsonEntry{}}
+	for _, m := range matches {
+		answer.Matches = append(answer.Matches, toJSON(m))
+	}
 	status := http.StatusOK
-	if answer.Banned {
+	if banned {
 		status = http.StatusForbidden
 	}
 	writeJSON(w, status, answer)

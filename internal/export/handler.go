@@ -25,6 +25,11 @@ type Options struct {
 	// ClientHeader names the header in which a trusted proxy gives the client's
 	// address to /v1/check: "X-Real-IP", "X-Forwarded-For". "" takes none.
 	ClientHeader string
+	// Appeal tells visitors who are refused where to object: an address of mail
+	// or of the web, or a sentence. "" sends them to the people who run the site.
+	Appeal string
+	// References names bans to visitors; nil gives no number.
+	References *References
 	// TrustedProxies are the only peers whose ClientHeader is believed.
 	TrustedProxies []netip.Prefix
 	// Heartbeat is how often a silent stream says that it lives; 0 means
@@ -95,6 +100,7 @@ func New(o Options) (*Handler, error) {
 //	GET /v1/check?ip=192.0.2.7     200 {"banned":false,...} or 403 {"banned":true,...}
 //	GET /v1/check?wallet=0x...     the same
 //	GET /v1/check                  the same for the client that a trusted proxy names
+//	GET /healthz                   200 while the agent answers, for proxies that do without it
 //	GET /v1/bans.txt               a target a line
 //	GET /v1/bans.json              all there is about each
 //	GET /v1/bans.csv, .stix        the same for spreadsheets and for threat platforms
@@ -105,6 +111,7 @@ func New(o Options) (*Handler, error) {
 // and minprefix.
 func (h *Handler) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/check", h.check)
+	mux.HandleFunc("GET /healthz", h.health)
 	mux.HandleFunc("GET /v1/bans.txt", h.text)
 	mux.HandleFunc("GET /v1/bans.json", h.json)
 	mux.HandleFunc("GET /v1/bans.csv", h.csv)
@@ -113,6 +120,11 @@ func (h *Handler) Register(mux *http.ServeMux) {
 		mux.HandleFunc("GET /v1/bans."+f.name, h.serveFormat(f))
 	}
 	mux.HandleFunc("GET /v1/stream", h.stream)
+}
+
+func (h *Handler) health(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", plainText)
+	_, _ = w.Write([]byte("ok\n")) // the asker went away: there is nobody to tell
 }
 
 // RegisterLocal is [Handler.Register] and POST /v1/offences, for a socket

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
@@ -124,6 +125,9 @@ func checkHTTP(c config.HTTP, fault faulter) {
 			fault("http.listen", "it is reached from other machines: say which in allow = [\"192.0.2.0/24\"], or name a token_file")
 		}
 	}
+	if len(c.Appeal) > maxAppeal || strings.ContainsFunc(c.Appeal, unicode.IsControl) {
+		fault("http.appeal", "it is one line of at most %d bytes", maxAppeal)
+	}
 	for _, p := range c.Allow {
 		if _, err := ParseNetwork(p); err != nil {
 			fault("http.allow", "%q is neither an address nor a prefix such as 10.0.0.0/8", p)
@@ -138,6 +142,9 @@ func checkHTTP(c config.HTTP, fault faulter) {
 		fault("http.client_header", "it needs trusted_proxies: anybody else could write the header")
 	}
 }
+
+// maxAppeal is a sentence or two.
+const maxAppeal = 500
 
 // ParseNetwork reads an address or a prefix as a prefix.
 func ParseNetwork(text string) (netip.Prefix, error) {

@@ -13,23 +13,25 @@ import (
 	"github.com/spf13/cobra"
 
 	"banmesh/internal/agent"
+	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/export"
 )
 
 func newExplainCommand(p *paths) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "explain TARGET",
+		Use:     "explain TARGET|REFERENCE",
 		Short:   "Why is this address, prefix or wallet banned, or not?",
-		Example: "  agent explain 203.0.113.7",
+		Example: "  agent explain 203.0.113.7\n  agent explain 7ZK3M-0QX9V   # the reference of a visitor's page",
 		Long: `Say why a target is banned or not: who claims it, which rule is met, since when, until when, whether the kernel has it,
 what the topic's bans have met, and what would lift it. Without a running agent the answer comes from what it left on
 disk. The log line is shown for this node's own bans only; it never leaves the node.
 ` + cli.ExitHelp,
 		Args: exactly(1, "the target to explain"),
 		RunE: func(c *cobra.Command, args []string) error {
-			target, err := parseTarget(args[0])
+			target, err := p.targetOrReference(c, args[0])
 			if err != nil {
 				return err
 			}
@@ -51,6 +53,18 @@ disk. The log line is shown for this node's own bans only; it never leaves the n
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// targetOrReference reads a target, or finds the one of a visitor's reference.
+func (p *paths) targetOrReference(c *cobra.Command, text string) (ban.Target, error) {
+	target, err := parseTarget(text)
+	reference, ok := export.ParseReference(text)
+	if err == nil || !ok {
+		return target, err
+	}
+	var found control.Referenced
+	err = p.client().Get(c.Context(), "/v1/reference", url.Values{"reference": {reference}}, &found)
+	return found.Target, err
 }
 
 func printExplanation(w io.Writer, e control.Explanation, now time.Time) {

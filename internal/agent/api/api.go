@@ -30,6 +30,8 @@ type Options struct {
 
 	Ledger *ledger.Ledger
 	Table  *export.Table // bans in force
+	// References names bans to visitors who are refused.
+	References *export.References
 	// Settings gives those in force. Reload reads the files again and gives the
 	// effect, Effect that of other rules in a topic.
 	Settings func() *settings.Settings
@@ -176,6 +178,7 @@ func (s *Server) Local() (http.Handler, error) {
 		"POST /v1/peers/undo":    s.undo,
 		"POST /v1/peers/release": s.release,
 		"GET /v1/feeds":          func(*http.Request) (any, error) { return feeds(s.o.Sharing.Feeds()), nil },
+		"GET /v1/reference":      s.reference,
 		"GET /v1/documents":      s.documents,
 		"GET /v1/card":           s.card,
 	} {

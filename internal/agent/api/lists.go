@@ -53,7 +53,7 @@ func (s *Server) lists() (*export.Handler, error) {
 	c := s.o.Settings().Config()
 	o := export.Options{
 		Bans: s.o.Table, Offences: reports{s}, Log: s.o.Log, ClientHeader: c.HTTP.ClientHeader, Now: s.o.Now,
-		Identity: s.o.Sharing.Operator().String(), Times: s.timesOf,
+		Appeal: c.HTTP.Appeal, References: s.o.References, Identity: s.o.Sharing.Operator().String(), Times: s.timesOf,
 	}
 	for _, p := range c.HTTP.TrustedProxies {
 		prefix, err := netip.ParsePrefix(p)
@@ -67,6 +67,20 @@ func (s *Server) lists() (*export.Handler, error) {
 		return nil, c.At("http", "%v", err)
 	}
 	return h, nil
+}
+
+// reference finds the ban in force of which a visitor gave the reference.
+func (s *Server) reference(r *http.Request) (any, error) {
+	text := r.URL.Query().Get("reference")
+	reference, ok := export.ParseReference(text)
+	if !ok {
+		return nil, control.Refuse(control.CodeBad, "ten letters and digits, such as 7ZK3M-0QX9V", "%.32q is no reference", text)
+	}
+	target, topic, ok := s.o.References.Find(reference, s.o.Table)
+	if !ok {
+		return nil, control.Refuse(control.CodeMissing, "the ban may have ended: `agent history` has the visitor's address, if they tell it", "no ban in force has the reference %s", reference)
+	}
+	return control.Referenced{Target: target, Topic: topic}, nil
 }
 
 // timesOf says when a ban in force began, and when its newest claim came.
