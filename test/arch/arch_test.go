@@ -73,7 +73,7 @@ var mayImport = map[string][]string{
 		"internal/procnet", "internal/settings", "internal/span", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},
 	"cmd/agent": {
-		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/federation",
+		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/export", "internal/federation",
 		"internal/firewall", "internal/firewall/enforcers", "internal/history", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable", "internal/siem", "internal/xarf",
 		"internal/firewall", "internal/firewall/enforcers", "internal/history", "internal/hostscan", "internal/keys", "internal/ledger", "internal/neverban", "internal/policy", "internal/printable",
 		"internal/settings", "internal/span", "internal/store", "internal/strict", "internal/wallet", "internal/wallet/signedlist", "internal/wire", "topics",

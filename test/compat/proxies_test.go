@@ -137,7 +137,7 @@ func TestCaddyAsksAndGoesOnWithoutTheAgent(t *testing.T) {
 	}
 	s, dir := newSite(t), t.TempDir()
 	conf := filepath.Join(dir, "Caddyfile")
-	testnet.Must(t, os.WriteFile(conf, []byte("{\n\tadmin off\n\tpersist_config off\n\tstorage file_system "+dir+"\n}\n"+s.text.Replace(snippet(t, "proxies.md", "caddy"))), 0o644))
+	testnet.Must(t, os.WriteFile(conf, []byte("{\n\tadmin off\n\tstorage file_system "+dir+"\n}\n"+s.text.Replace(snippet(t, "proxies.md", "caddy"))), 0o644))
 	start(t, "caddy", "run", "--config", conf, "--adapter", "caddyfile")
 	s.tried(t)
 }

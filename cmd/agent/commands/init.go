@@ -28,9 +28,9 @@ import (
 // setup is the answers of a person, or of flags, to the questions of init.
 type setup struct {
 	yes, enforce, observe, noStart, noTest bool
-	topics, publish, allow         []string
-	network                        string
-	root                           string // of the machine; for tests
+	topics, publish, allow                 []string
+	network                                string
+	root                                   string // of the machine; for tests
 }
 
 func newInitCommand(p *paths) *cobra.Command {
