@@ -5,8 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"path"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -25,17 +24,12 @@ type Key struct {
 type source struct {
 	dir     string                          // of the module
 	structs map[string]map[string]*structAt // by directory, then by name
-	others  map[string]map[string]ast.Expr  // named types that are no structs
 }
 
-type structAt struct {
-	dir  string
-	doc  string
-	expr *ast.StructType
-}
+type structAt struct{ expr *ast.StructType }
 
 func newSource(dir string) *source {
-	return &source{dir, map[string]map[string]*structAt{}, map[string]map[string]ast.Expr{}}
+	return &source{dir, map[string]map[string]*structAt{}}
 }
 
 // load parses the package in a directory of the module, once.
@@ -43,35 +37,39 @@ func (s *source) load(dir string) error {
 	if s.structs[dir] != nil {
 		return nil
 	}
-	s.structs[dir], s.others[dir] = map[string]*structAt{}, map[string]ast.Expr{}
+	s.structs[dir] = map[string]*structAt{}
 	set := token.NewFileSet()
-	all, err := parser.ParseDir(set, path.Join(s.dir, dir), func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, parser.ParseComments)
+	names, err := filepath.Glob(filepath.Join(s.dir, dir, "*.go"))
 	if err != nil {
-		return fmt.Errorf("parsing %s: %w", dir, err)
+		return fmt.Errorf("listing %s: %w", dir, err)
 	}
-	for _, p := range all {
-		for _, f := range p.Files {
-			for _, d := range f.Decls {
-				g, ok := d.(*ast.GenDecl)
-				if !ok || g.Tok != token.TYPE {
-					continue
-				}
-				for _, spec := range g.Specs {
-					t := spec.(*ast.TypeSpec)
-					doc := g.Doc
-					if t.Doc != nil {
-						doc = t.Doc
-					}
-					if st, ok := t.Type.(*ast.StructType); ok {
-						s.structs[dir][t.Name.Name] = &structAt{dir, doc.Text(), st}
-					} else {
-						s.others[dir][t.Name.Name] = t.Type
-					}
-				}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(set, name, nil, parser.ParseComments)
+		if err != nil {
+			return fmt.Errorf("parsing %s: %w", name, err)
+		}
+		s.note(dir, f)
+	}
+	return nil
+}
+
+// note takes the types that a file declares.
+func (s *source) note(dir string, f *ast.File) {
+	for _, d := range f.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.TYPE {
+			continue
+		}
+		for _, spec := range g.Specs {
+			t := spec.(*ast.TypeSpec)
+			if st, ok := t.Type.(*ast.StructType); ok {
+				s.structs[dir][t.Name.Name] = &structAt{st}
 			}
 		}
 	}
-	return nil
 }
 
 // homes are the packages that a struct's fields may name.
@@ -149,7 +147,6 @@ func fieldKeys(st *ast.StructType) map[string]string {
 var (
 	camel = regexp.MustCompile(`\b[A-Z][A-Za-z0-9]+\b`)
 	link  = regexp.MustCompile(`\[([A-Za-z.]+)\]`)
-	code  = regexp.MustCompile("`[^`]*`")
 )
 
 // sentence makes a comment about a field a text about its key.

@@ -75,7 +75,8 @@ func TestAReferenceIsReadAsPeopleTypeIt(t *testing.T) {
 	}
 	a, b := NewReferences(make([]byte, ReferenceKey)), NewReferences([]byte(strings.Repeat("k", ReferenceKey)))
 	k := Key{entry("192.0.2.7", "sshd", 1).Target, "sshd"}
-	if a.Of(k) == b.Of(k) || a.Of(k) != a.Of(k) {
-		t.Error("references are of the key")
+	again := NewReferences(make([]byte, ReferenceKey))
+	if a.Of(k) == b.Of(k) || a.Of(k) != again.Of(k) {
+		t.Error("a reference is that of its ban and of this node's key")
 	}
 }
