@@ -86,7 +86,7 @@ func (s *site) tried(t *testing.T) {
 		t.Helper()
 		var last string
 		done := false
-		for start := time.Now(); !done && time.Since(start) < 20*time.Second; {
+		for begun := time.Now(); !done && time.Since(begun) < 20*time.Second; {
 			got, body, err := s.ask(t, method, accept)
 			last = fmt.Sprint(got, " ", body, " ", err)
 			if done = err == nil && got == status && strings.Contains(body, part); done {
@@ -138,6 +138,6 @@ func TestCaddyAsksAndGoesOnWithoutTheAgent(t *testing.T) {
 	s, dir := newSite(t), t.TempDir()
 	conf := filepath.Join(dir, "Caddyfile")
 	testnet.Must(t, os.WriteFile(conf, []byte("{\n\tadmin off\n\tstorage file_system "+dir+"\n}\n"+s.text.Replace(snippet(t, "proxies.md", "caddy"))), 0o644))
-	start(t, "caddy", "run", "--config", conf, "--adapter", "caddyfile")
+	start(t, "env", "HOME="+dir, "XDG_CONFIG_HOME="+dir, "caddy", "run", "--config", conf, "--adapter", "caddyfile")
 	s.tried(t)
 }
