@@ -585,7 +585,7 @@ func (r *reader) success(ctx context.Context, j *jail, m *filter.Match, l *sourc
 // conclude fills in a decision about e's target and stops counting it. It says
 // whether the ban that is decided is in force still.
 func (j *jail) conclude(v *Decision, e *entry, now time.Time) bool {
-	v.Topic, v.Target, v.Hits, v.Established = j.topic, e.target, max(1, int(math.Round(e.hits))), e.established
+	v.Topic, v.Target, v.Hits, v.Established = j.topic, e.target, max(1, int(math.Round(e.hits))), e.established || e.sure > j.window.limit-1e-6
 	v.Weak = e.hits-e.weak < min(j.window.limit, e.hits)-1e-6
 	v.Named = e.known().named
 	v.First, v.Last = time.Unix(0, e.first()).UTC(), time.Unix(0, e.last).UTC()

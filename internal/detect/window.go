@@ -47,8 +47,10 @@ type entry struct {
 	target ban.Target
 	events []event // at least one, by time
 	last   int64   // the newest one's time
-	// hits is the sum of their weights, weak the part of it that weak ones have.
+	// hits is the sum of their weights, weak the part of it that weak ones have, and
+	// sure that of the others that came over an established connection.
 	hits, weak  float64
+	sure        float64
 	established bool   // all came over an established connection
 	seen        uint32 // offences since the target is tracked
 	cost        int32  // what it takes of the budget
@@ -109,11 +111,14 @@ func (e *entry) first() int64 { return e.events[0].At }
 
 // sum counts the events anew.
 func (e *entry) sum() {
-	e.hits, e.weak, e.established = 0, 0, true
+	e.hits, e.weak, e.sure, e.established = 0, 0, 0, true
 	for _, x := range e.events {
 		e.hits += x.Weight
-		if x.Weak {
+		switch {
+		case x.Weak:
 			e.weak += x.Weight
+		case !x.Unconfirmed:
+			e.sure += x.Weight
 		}
 		e.established = e.established && !x.Unconfirmed
 	}

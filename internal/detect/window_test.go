@@ -111,3 +111,32 @@ func TestManyEventsOfOneTargetAreBounded(t *testing.T) {
 		t.Error("the busy target made no room, or went itself")
 	}
 }
+
+// A threshold that offences over confirmed connections reach alone is reached
+// over established connections, whatever else the address left: a connection
+// that the kernel did not remember yet, say.
+func TestALineOfNoConnectionTakesNothingFromThoseThatReachTheLimit(t *testing.T) {
+	t.Parallel()
+	var b budget
+	b.left.Store(100)
+	w := newWindow(10*time.Minute, 5, &b)
+	target := ban.MustTarget("203.0.113.66")
+	at := time.Unix(1_700_000_000, 0)
+	w.addWeak(target, at, 0.01, false)
+	var e *entry
+	for i := range 5 {
+		if e = w.add(target, at.Add(time.Duration(i)*time.Second), 1, true); e.sure > w.limit-1e-6 != (i == 4) {
+			t.Errorf("after %d offences: %.2f of %v are sure", i+1, e.sure, w.limit)
+		}
+	}
+	if e.established {
+		t.Error("all offences count as established")
+	}
+	other := ban.MustTarget("203.0.113.67")
+	for i := range 5 {
+		e = w.add(other, at.Add(time.Duration(i)*time.Second), 1, i > 0)
+	}
+	if e.sure > w.limit-1e-6 {
+		t.Errorf("%.2f are sure, although one line belongs to no connection", e.sure)
+	}
+}
