@@ -57,6 +57,7 @@ type follower struct {
 	quarantined string // why this node takes nothing more of it; durable
 	replays     int
 	badState    int
+	wrongStates int // behind heads, whoever put them there
 
 	account *account // of the operator
 	counted account  // this feed's share of it

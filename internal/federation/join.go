@@ -262,10 +262,7 @@ func (f *follower) replace(fx *effects, s set, n uint64, gc uint32, hashes map[u
 // fingerprint says so; otherwise the pieces bring it.
 func (f *follower) takeState(m *wire.Message, fx *effects) {
 	h := f.head
-	if m.State == nil || h == nil || f.frozen > 0 && f.frozen >= f.headEpoch || len(m.State) != int(h.Count) {
-		return
-	}
-	if f.sound && f.epoch == f.headEpoch && f.n >= h.N || f.epoch > f.headEpoch {
+	if m.State == nil || h == nil || f.frozen > 0 && f.frozen >= f.headEpoch {
 		return
 	}
 	said := wire.Minutes(fx.now)
@@ -279,7 +276,10 @@ func (f *follower) takeState(m *wire.Message, fx *effects) {
 		s.put(&e)
 	}
 	if s.expire(h.GC); s.count != int(h.Count) || s.fingerprint() != h.Fingerprint {
-		f.badState++
+		f.wrongStates++
+		return
+	}
+	if f.sound && f.epoch == f.headEpoch && f.n >= h.N || f.epoch > f.headEpoch {
 		return
 	}
 	if !f.roomForClaims(s.count) {

@@ -95,7 +95,7 @@ func (r *reader) hear(n wire.Name, p packet, fx *effects) {
 		return
 	}
 	w.via = p.link
-	before := w.replays
+	before, wrong := w.replays, w.wrongStates
 	if d, ok := m.Body.(*wire.Dispute); ok {
 		w.onDispute(m, d, fx)
 	} else {
@@ -103,6 +103,11 @@ func (r *reader) hear(n wire.Name, p packet, fx *effects) {
 	}
 	if w.replays > before {
 		counts.refuse(refusedReplay)
+	}
+	if w.wrongStates > wrong {
+		// Nobody signed the state behind a head: it is the broker's word, and each
+		// other one makes the same head cost a signature again.
+		r.opener.bad(p, wire.ErrFormat, fx.now)
 	}
 }
 

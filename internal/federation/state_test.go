@@ -2,6 +2,7 @@ package federation
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -159,4 +160,40 @@ func mustLive(t *testing.T, o outgoing) wire.Name {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// A broker that puts other states behind a signed head pays for them itself: each
+// costs a signature, which must not be the feed's to pay.
+func TestStatesThatAreNotTheHeadsCostTheirBroker(t *testing.T) {
+	t.Parallel()
+	a := newAuthor(t, openStore(t), testTime)
+	if _, err := a.say(testTime, wire.SortClaims(bansOf(40, testTime), testTime), nil); err != nil {
+		t.Fatal(err)
+	}
+	bare := wire.BareHead(a.own(wire.KindHead, 0))
+	good := mustOpen(t, a.name(wire.KindHead, 0), a.own(wire.KindHead, 0)).State
+	f := newFollower("testnet", a.feed)
+	counts := &Counts{Refused: map[string]uint64{}}
+	root, node := testKey("root"), testKey("node")
+	card := &wire.Card{Operator: ban.OperatorOf(root[32:]), Certificates: []wire.Certificate{{Key: publicOf(node), NotBefore: testTime.Add(-time.Hour), NotAfter: testTime.Add(time.Hour)}}}
+	r := &reader{
+		network: "testnet", opener: &opener{counts: counts}, followers: map[ban.Feed]*follower{a.feed: f}, log: slog.New(slog.DiscardHandler),
+		cards: &cards{held: map[ban.Operator]*cardState{a.feed.Operator: {card: card}}},
+	}
+	l := &link{bad: allowance{burst: badBurst, second: badSecond}}
+	for i := range badBurst + 1 {
+		other := slices.Clone(good)
+		other[0].End += uint32(i + 1)
+		n := a.name(wire.KindHead, 0)
+		p := packet{link: l, topic: n.String(), payload: wire.AppendState(bare, other), retained: true}
+		if r.opener.mayDeliver(p, testTime) {
+			r.hear(n, p, &effects{now: testTime})
+		}
+	}
+	if l.bad.has(testTime, 1) {
+		t.Errorf("the broker may go on; refused %v", counts.Refused)
+	}
+	if f.set.count != 0 {
+		t.Errorf("%d claims were taken", f.set.count)
+	}
 }
