@@ -37,7 +37,11 @@ func (v *Verifier) Open(n Name, payload []byte) (m *Message, fresh bool, err err
 
 type digest [sha256.Size]byte
 
+// digestOf leaves a state behind a head out: the signature is the head's.
 func digestOf(n Name, payload []byte) (d digest) {
+	if n.Kind == KindHead {
+		payload = BareHead(payload)
+	}
 	h := sha256.New()
 	h.Write([]byte(n.String()))
 	h.Write([]byte{0}) // no name has it, so name and payload cannot be divided otherwise

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"time"
+
+	"banmesh/internal/ban"
 )
 
 func TestWhatWasVerifiedOnceIsStillCheckedForAllButItsSignature(t *testing.T) {
@@ -51,5 +54,26 @@ func TestTheMemoryOfVerifiedMessagesIsBounded(t *testing.T) {
 	}
 	if len(v.young) > verifiedMost || len(v.old) > verifiedMost {
 		t.Errorf("%d and %d are remembered", len(v.young), len(v.old))
+	}
+}
+
+// Other states behind one signed head cost no other signature, and none makes a
+// message verified that was not.
+func TestAStateBehindAHeadCostsNoSignature(t *testing.T) {
+	var v Verifier
+	key, f := testKey("node"), testFeed("sshd", testKey("root"), testKey("node"))
+	n := FeedName("testnet", f, KindHead, 0)
+	bare := Seal(key, Header{Kind: n.Kind, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 1, Number: 1, Issued: testTime}, (&Head{TTL: time.Hour, Ring: 1, Pieces: &Pieces{}}).Append(nil))
+	for i := range 5 {
+		state := []Entry{{Key: ban.KeyOf(ban.MustTarget("192.0.2.1")), End: Minutes(testTime) + uint32(i)}}
+		m, fresh, err := v.Open(n, AppendState(bare, state))
+		if err != nil || fresh != (i == 0) || len(m.State) != 1 || m.State[0].End != state[0].End {
+			t.Fatalf("state %d: fresh %v, %v", i, fresh, err)
+		}
+	}
+	forged := bytes.Clone(bare)
+	forged[70] ^= 1
+	if _, _, err := v.Open(n, forged); err == nil {
+		t.Error("a forged head passes")
 	}
 }
