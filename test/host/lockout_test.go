@@ -205,7 +205,7 @@ ban = "any of mallory"
 prefix = ["v4/8"]
 [topics.sshd.limits]
 per_hour = 1000000
-addresses = 2147483648
+addresses = 2147483647
 strikes = 1000
 `, brokerAddress, fromPeer.Text()), 0o600)
 	l.write("resolv.conf", "nameserver "+resolver+"\n", 0o644)
