@@ -17,7 +17,7 @@ func TestJournalsOfNamespacesAndOfSomeFilesAlone(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		writeJournal(t, path, fmt.Sprintf("__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=%d\n_BOOT_ID=%s\nMESSAGE=of %s\n_PID=1\n\n", 1700000000000000+i, 1+i, strings.Repeat("b", 32), name), true, false)
+		writeJournal(t, path, fmt.Sprintf("__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=%d\n_BOOT_ID=%s\nMESSAGE=of %s\n_PID=1\n\n", int64(1700000000000000)+int64(i), 1+i, strings.Repeat("b", 32), name), true, false)
 	}
 	for name, c := range map[string]struct {
 		spec Spec

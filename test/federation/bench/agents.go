@@ -28,7 +28,7 @@ type process struct {
 }
 
 // limits let one author claim a million targets, which defaults hold back.
-const limits = "[topics.sshd.limits]\nper_hour = 1000000\nlive = 10000000\naddresses = 1000000000\n"
+const limits = "[topics.sshd.limits]\nper_hour = 16000000\nlive = 10000000\naddresses = 1000000000\n"
 
 // agent runs a node on a broker. Its policy believes the author.
 func agent(program, dir, broker, firewall, topic string, author *keys.Identity) (*process, error) {
