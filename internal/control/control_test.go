@@ -275,3 +275,26 @@ func TestAnEmptyListingIsAnEmptyArray(t *testing.T) {
 		t.Errorf("%s, %v", b, err)
 	}
 }
+
+// Whoever asks an agent that is killed meanwhile hears that it does not run.
+func TestAnAgentThatEndsBeforeItAnswersIsNotRunning(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	if err := NewClient(path).Get(t.Context(), "/x", nil, nil); !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v", err)
+	}
+}
