@@ -33,7 +33,7 @@ const (
 	ackBytes      = 16
 )
 
-// textBytes is what a filter takes once, whoever has it.
+// textBytes is a filter's cost, taken once, whoever has it.
 func textBytes(filter string) int { return audienceBytes + len(filter) }
 
 // holds is the client's account without its filters.

@@ -42,7 +42,7 @@ func TestLiveCopiesAreHandedOnAndNotKept(t *testing.T) {
 	if where, payload, _ := reader.message(); where != liveOf(t, at) || payload != head {
 		t.Errorf("heard %s", where)
 	}
-	reader.wantNothing() // the retained head is none of what was subscribed to
+	reader.wantNothing() // the retained head matches no subscription
 	late := newAuthor("carol").join(t, b)
 	if q := late.subscribe(filter, 0); q != 0 {
 		t.Fatalf("granted %#x", q)

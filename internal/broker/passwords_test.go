@@ -34,7 +34,7 @@ func TestOnlyTheRightPasswordMatchesItsHash(t *testing.T) {
 	}
 }
 
-// cheapHash is quick to check: what is tested is who waits for whom.
+// cheapHash is quick to check: the test is about who waits for whom.
 const cheapHash = "pbkdf2-sha256$1$c2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 func TestPasswordsAreCheckedInParallelUnderALimit(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 const ExitHelp = `
 Exit codes: 0 done, 1 error, 2 wrong usage, 3 partly done or a question that nobody answered, 10 the agent is not running`
 
-// An Error is shown to a person: what went wrong and where, what to do, and
+// An Error is shown to a person: the fault and its place, the mend, and
 // the exit code. Several can be joined with [errors.Join].
 type Error struct {
 	Err  error

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// NoOther refuses what stands where one of the command's own commands should:
+// NoOther refuses a word where one of the command's own commands should:
 // it says which one was probably meant.
 func NoOther(c *cobra.Command, args []string) error {
 	if len(args) == 0 {

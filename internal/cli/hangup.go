@@ -10,7 +10,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Hangup says what SIGHUP means to a program that runs until it is stopped. In
+// Hangup defines SIGHUP to a program that runs until it is stopped. In
 // a person's terminal it means that the terminal is gone: the context ends. A
 // service is asked to look at its configuration: each signal goes to again. What
 // was started with SIGHUP ignored, as by nohup, goes on ignoring it.

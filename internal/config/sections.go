@@ -133,7 +133,7 @@ type Topic struct {
 	Detect    *bool `toml:"detect"`     // find offenders here
 	Subscribe *bool `toml:"subscribe"`  // accept bans of trusted operators
 	Publish   *bool `toml:"publish"`    // share the bans that this node makes
-	ShareWeak *bool `toml:"share_weak"` // and what was seen and banned nobody
+	ShareWeak *bool `toml:"share_weak"` // and sightings that banned nobody
 	Observe   *bool `toml:"observe"`    // count packets, do not drop them
 	Simulate  *bool `toml:"simulate"`   // find offenders, ban none of them
 	// MaxRetry offences within FindTime make a ban of BanTime; here and below,

@@ -128,7 +128,7 @@ type Claimed struct {
 	WhyNot   string    `json:"why_not,omitempty"`
 	Doubt    string    `json:"doubt,omitempty"`
 	Evidence *Evidence `json:"evidence,omitempty"`
-	// Listed is what the claim's operator publishes about the wallet.
+	// Listed is the publication of the claim's operator about the wallet.
 	Listed *Listed `json:"listed,omitempty"`
 }
 

@@ -6,7 +6,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// A WalletList is what an operator publishes about the wallets that it denies in
+// A WalletList is an operator's publication about the wallets that it denies in
 // a topic. It denies nobody: claims do. All its texts are foreign.
 type WalletList struct {
 	Operator ban.Operator   `json:"operator"`
@@ -27,7 +27,7 @@ type ListedWallet struct {
 	Evidence string     `json:"evidence,omitempty"` // an http(s) address, or sha256: and the hash
 }
 
-// Listed is what one list says about one wallet.
+// Listed is the entry of one list for one wallet.
 type Listed struct {
 	By       string `json:"by"` // whose list, as the rules name the operator
 	List     string `json:"list,omitempty"`
@@ -37,7 +37,7 @@ type Listed struct {
 	Criteria string `json:"criteria,omitempty"`
 }
 
-// About gives what the list says about a wallet; false where it does not name it.
+// About gives the list's entry for a wallet; false where it does not name it.
 func (l *WalletList) About(wallet ban.Target) (Listed, bool) {
 	for _, e := range l.Entries {
 		if e.Wallet == wallet {

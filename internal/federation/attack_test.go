@@ -77,7 +77,7 @@ func (a *attacker) publish(topic string, payload []byte) {
 	}
 }
 
-// recorded gives what was heard so far, of topics that contain the text.
+// recorded gives the messages heard so far, of topics that contain the text.
 func (a *attacker) recorded(contains string) map[string][]byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -329,7 +329,7 @@ func enforced(l *ledger.Ledger) (out []string) {
 	return out
 }
 
-// heard waits until the ledger has what n says, and gives what is enforced.
+// heard waits until the ledger has the claims of n, and gives the enforced targets.
 func heard(t *testing.T, n, bob *testNode, l *ledger.Ledger, claims ...string) []string {
 	t.Helper()
 	n.say("sshd", claims...)

@@ -90,7 +90,7 @@ type authorState struct {
 	pieces               wire.Pieces
 	snapshotN            uint64
 	snapshotGC           uint32
-	dirty                []bool // by chunk: it no longer says what the set does
+	dirty                []bool // by chunk: it differs from the set
 	stale                []int  // by chunk: entries that have ended
 	weight               []int  // by chunk: entries when it was written
 	unsealed             []*wire.Delta

@@ -29,7 +29,7 @@ type sighting int
 
 const (
 	sightOurs     sighting = iota // we sent it, or could have
-	sightRestored                 // we sent it and forgot: the state is older than what we said
+	sightRestored                 // we sent it and forgot: the state is older than our messages
 	sightCloned                   // somebody else has our key and uses it now
 )
 

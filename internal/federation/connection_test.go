@@ -12,7 +12,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// Nobody is "synced" with what nobody hands out, and nothing is "written" that
+// Nobody is "synced" with messages that nobody hands out, and nothing is "written" that
 // nobody takes.
 func TestFeedsAreCutOffWhileNoBrokerAnswers(t *testing.T) {
 	t.Parallel()

@@ -89,7 +89,7 @@ type PublishedDefinition struct {
 	Text     string       `json:"text"`
 }
 
-// PublishedList is what an operator says about the wallets that it denies in a
+// PublishedList is an operator's document about the wallets that it denies in a
 // topic. All of it is foreign.
 type PublishedList struct {
 	Operator ban.Operator

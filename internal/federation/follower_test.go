@@ -51,7 +51,7 @@ func TestAJoinIsNotContinuedInTheNextEpoch(t *testing.T) {
 }
 
 // A reader that hears a feed for the first time must tell a join from a flood,
-// in however many pieces it comes; what comes later is no join.
+// in however many pieces it comes; later deltas are no join.
 func TestAFirstJoinIsOneReset(t *testing.T) {
 	t.Parallel()
 	key := testKey("node")

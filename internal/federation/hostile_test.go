@@ -26,8 +26,8 @@ var soak = flag.Duration("soak", 0, "how long the hostile network is tried")
 // TestAHostileNetworkDelaysAndNeverDeceives runs an author and two readers
 // over two brokers that lose, repeat, reorder, replay, forge and forget, with
 // clocks that are a day wrong and machines that crash or come back from a
-// backup. At every step no reader holds what its author never said, and none
-// goes back. After the network has healed each reader holds what the author says.
+// backup. At every step no reader holds a claim that its author never made, and none
+// goes back. After the network has healed each reader holds the author's set.
 func TestAHostileNetworkDelaysAndNeverDeceives(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ func TestAHostileNetworkDelaysAndNeverDeceives(t *testing.T) {
 // A hostileBroker keeps retained messages and a queue for each reader.
 type hostileBroker struct {
 	retained map[string][]byte
-	before   []map[string][]byte // what it held earlier
+	before   []map[string][]byte // its earlier contents
 	queue    [2][]packet         // by reader, not delivered yet
 	down     bool                // the author's messages do not arrive
 }
@@ -152,7 +152,7 @@ func (w *hostileWorld) openAuthor() {
 	}
 }
 
-// publish hands what the author says to the brokers that it reaches.
+// publish hands the author's messages to the brokers that it reaches.
 func (w *hostileWorld) publish(out []outgoing, err error) {
 	if err != nil {
 		w.rt.Fatal(err)
@@ -200,7 +200,7 @@ func (w *hostileWorld) step() {
 			w.now = w.now.Add(2 * time.Second)
 			w.publish(w.author.say(w.authorNow(), []wire.Entry{wire.EntryOf(c)}, nil))
 		}
-	case 6: // kill -9 after the commit: what it led to is not published
+	case 6: // kill -9 after the commit: its messages are not published
 		w.astore.Close()
 		w.openAuthor()
 	case 7: // a backup is taken
@@ -219,17 +219,17 @@ func (w *hostileWorld) step() {
 			w.backup = ""
 		}
 		w.openAuthor()
-		// An author that forgot must find what it said at some broker. If all
+		// An author that forgot must find its messages at some broker. If all
 		// brokers have forgotten too and its clock was wrong, it needs a new key.
 		w.look(w.history)
 	case 9:
 		b.down = !b.down
-	case 10: // the author finds out what a broker holds, and fills it
+	case 10: // the author learns a broker's contents, and fills it
 		w.look(b.holds())
 		if !b.down && w.author.silence() == "" {
 			w.fill(b)
 		}
-	case 11: // a broker forgets, or goes back to what it held
+	case 11: // a broker forgets, or goes back to earlier contents
 		b.before = append(b.before, maps.Clone(b.retained))
 		b.retained = map[string][]byte{}
 		if rapid.Bool().Draw(rt, "back") {
@@ -270,12 +270,12 @@ func (w *hostileWorld) step() {
 			p.retained = rapid.Bool().Draw(rt, "retained")
 			r.receive(p)
 		}
-	case 17: // what a thief of nothing can make: a self-signed message
+	case 17: // a self-signed message: a thief of nothing can make it
 		f := testFeed("sshd", testKey("root"), testKey("thief"))
 		up := []wire.Entry{wire.EntryOf(ban.Claim{Target: ban.MustTarget("9.9.9.9"), End: w.now.Add(time.Hour)})}
 		n := wire.FeedName("testnet", f, wire.KindDelta, 1)
 		r.receive(packet{topic: n.String(), payload: wire.Seal(testKey("thief"), wire.Header{Kind: wire.KindDelta, Network: "testnet", Topic: "sshd", Operator: f.Operator, Epoch: 9 << wire.EpochShift, Number: 1, Issued: w.now}, (&wire.Delta{Up: up}).Append(nil))})
-	case 18, 19: // the reader asks a broker for what it wants
+	case 18, 19: // the reader asks a broker for its missing parts
 		r.fetch(b, func() bool { return rapid.IntRange(0, 5).Draw(rt, "lost") == 0 })
 	case 20: // the reader's process dies
 		r.close()
@@ -298,7 +298,7 @@ func (w *hostileWorld) fill(b *hostileBroker) {
 	}
 }
 
-// look shows the author what a broker holds of its feed.
+// look shows the author a broker's copy of its feed.
 func (w *hostileWorld) look(holds []packet) {
 	seen := uint64(0)
 	for _, p := range holds {
@@ -381,7 +381,7 @@ func (r *hostileReader) step() {
 	}
 }
 
-// check is what holds at every moment.
+// check asserts the invariants of every moment.
 func (r *hostileReader) check() {
 	for _, c := range r.ledger {
 		if !r.w.said[c] {
@@ -398,7 +398,7 @@ func (r *hostileReader) check() {
 	r.epoch, r.n = f.epoch, f.n
 }
 
-// synced says whether the reader has what its author says now.
+// synced says whether the reader has its author's present set.
 func (r *hostileReader) synced() bool {
 	for _, f := range r.s.Feeds() {
 		if f.Feed == r.w.feed {

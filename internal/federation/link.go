@@ -107,7 +107,7 @@ const (
 	// inFlight is how many publishes wait for their acknowledgement.
 	inFlight = 64
 	// outMost is how many messages wait for a connected broker that does not
-	// take them; then the link is cut, and what it lacks is found out anew.
+	// take them; then the link is cut, and its gaps are found anew.
 	outMost = 16384
 )
 
@@ -145,7 +145,7 @@ type link struct {
 	refusedAt  time.Time
 	lastError  string
 	advice     string            // about lastError
-	told       map[string]string // what was last logged of each address that failed
+	told       map[string]string // the last logged line of each address that failed
 	cut        chan struct{}     // closed to give the connection up
 	cutWhy     error
 	misbehaved int // how often the broker was disconnected for the messages that it delivered

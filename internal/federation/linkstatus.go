@@ -45,7 +45,7 @@ type BrokerStatus struct {
 	Health    Health    `json:"health"`
 	Since     time.Time `json:"since,omitzero"` // of the last connection
 	Error     string    `json:"error,omitempty"`
-	Advice    string    `json:"advice,omitempty"` // what a person can do about it
+	Advice    string    `json:"advice,omitempty"` // for a person
 	Queued    int       `json:"queued"`
 	Refused   int       `json:"refused,omitempty"` // subscriptions that it refuses; asked again
 	Lost      int       `json:"lost,omitempty"`    // messages that it acknowledged and does not keep; sent again

@@ -9,11 +9,11 @@ import (
 	"banmesh/internal/wire"
 )
 
-// listening is the MQTT filters that a link listens to all the time, with what
+// listening is the MQTT filters that a link listens to all the time, with
 // it asks for once when a filter is new.
 type listening map[string]subscription
 
-// A subscription is what belongs to one filter.
+// A subscription holds the state of one filter.
 type subscription struct {
 	weight   int          // retained messages that the filter may bring
 	operator ban.Operator // of a live filter

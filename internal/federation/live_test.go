@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// brokers are what the live tests run against.
+// brokers are those that the live tests run against.
 var brokers = map[string]func(testing.TB) *testBroker{"mosquitto": mosquitto, "mochi": mochiBroker}
 
 // A testBroker is a broker that can be stopped and started again, empty.
@@ -36,7 +36,7 @@ type testBroker struct {
 	url         string
 	start, stop func()
 	refuses     atomic.Bool                   // subscriptions; the library's broker only
-	loses       atomic.Bool                   // what it should retain; the library's broker only
+	loses       atomic.Bool                   // retained messages; the library's broker only
 	stalls      atomic.Pointer[chan struct{}] // publications, until it is closed; the library's broker only
 }
 
@@ -483,7 +483,7 @@ func TestALargeFeedIsJoined(t *testing.T) {
 	})
 }
 
-// tickNow writes what is pending as a delta at once.
+// tickNow writes the pending changes as a delta at once.
 func (a *author) tickNow(now time.Time) ([]outgoing, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -65,7 +65,7 @@ type modelMessage struct {
 	final bool // of the author's newest state: brokers retain it
 }
 
-// A modelState is what a reader knows.
+// A modelState is a reader's knowledge.
 type modelState struct {
 	card      *modelMessage
 	followers [2]*follower
@@ -87,7 +87,7 @@ func newModel(t *testing.T) *model {
 	root, node, next := testKey("root"), testKey("node"), testKey("next")
 	m.feeds = [2]ban.Feed{testFeed("sshd", root, node), testFeed("sshd", root, next)}
 	m.operator = m.feeds[0].Operator
-	// Revoked is what was said in the last minute: all of it, as readers date it.
+	// Revoked is everything said in the last minute, as readers date it.
 	certify := func(serial uint64, key wire.PublicKey, revoked ...wire.Revocation) *modelMessage {
 		c := wire.Card{Serial: serial, Issued: testTime.Add(-time.Hour), Revocations: revoked, Certificates: []wire.Certificate{{Key: key, NotBefore: testTime.Add(-72 * time.Hour), NotAfter: testTime.Add(720 * time.Hour)}}}
 		raw, err := c.Sign(root)
@@ -109,7 +109,7 @@ func newModel(t *testing.T) *model {
 		return wire.SortClaims([]ban.Claim{{Target: ban.MustTarget(fmt.Sprintf("192.0.2.%d", last)), End: testTime.Add(5 * time.Hour)}}, now)
 	}
 	// The author says 1, then others, and takes 1 back; it forgets and begins
-	// again with what it has; it says more.
+	// again with its present set; it says more.
 	a := newAuthor(t, open("author"), now)
 	m.add(t, a, 0, "first epoch, ", false)
 	step := func(a *author, feed int, what string, thief bool, up []wire.Entry, down ...wire.Withdrawal) {
@@ -309,7 +309,7 @@ func (f *follower) unbounded() {
 	f.triedAt = time.Time{}
 }
 
-// check finds what may never be.
+// check finds broken invariants.
 func (m *model) check(before, after *modelState, x *modelMessage) {
 	fault := func(format string, args ...any) {
 		m.mu.Lock()
@@ -362,7 +362,7 @@ func (m *model) check(before, after *modelState, x *modelMessage) {
 	}
 }
 
-// heal delivers what an honest broker retains: twice, as pieces are taken when
+// heal delivers an honest broker's retained messages: twice, as pieces are taken when
 // they are asked for. The reader must come to hold the author's newest state.
 func (m *model) heal(s *modelState) {
 	revoked := s.card != nil && s.card.card.Serial == 2

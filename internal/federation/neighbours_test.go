@@ -129,7 +129,7 @@ func TestAFeedWhoseCardIsWithheldIsNeverSynced(t *testing.T) {
 	}
 }
 
-// Row 5: what one broker makes up costs the messages of the others nothing, and
+// Row 5: the inventions of one broker cost the messages of the others nothing, and
 // the broker its connection.
 func TestAFloodOfOneBrokerStarvesNoOther(t *testing.T) {
 	t.Parallel()
@@ -288,7 +288,7 @@ func TestAFeedBeyondALimitIsQuarantinedAndNothingElse(t *testing.T) {
 	}
 	restart(Following{"sshd", n.author.feed.Operator})
 	check("after a restart")
-	// A person ends it by name, durably; what is beyond the limit then is refused again.
+	// A person ends it by name, durably; the excess then is refused again.
 	if k, err := n.s.Release(n.author.feed.Operator); err != nil || k != 1 {
 		t.Fatalf("released %d feeds, %v", k, err)
 	}

@@ -137,7 +137,7 @@ func (p *publisher) spread(a *author, out []outgoing) {
 // A job is one author's turn.
 type job struct {
 	a     *author
-	links []*link // that have just told what they hold
+	links []*link // that have just told their contents
 	wish  bool    // whether the operator wants the feed published
 	again uint64  // an epoch to begin above
 }

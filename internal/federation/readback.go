@@ -30,9 +30,9 @@ const (
 // readBack is the messages that were published in one connection and not seen since.
 type readBack struct {
 	sent         map[wire.Name]wire.Hash
-	first, spoke time.Time // of what is in sent
+	first, spoke time.Time // of the messages in sent
 
-	asked           map[wire.Name]wire.Hash // what is read back now; nil between two times
+	asked           map[wire.Name]wire.Hash // read back now; nil between two times
 	seen            map[wire.Name]wire.Hash
 	attempt         int
 	began, answered time.Time

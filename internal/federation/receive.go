@@ -65,7 +65,7 @@ func (s *Session) route(p packet) {
 	}
 }
 
-// index compares a broker's index with what is here. It gives which operators'
+// index compares a broker's index with the local heads. It gives which operators'
 // retained messages are to be asked for by filters; ok is false for all.
 func (s *Session) index(x *wire.Index) (unheard map[ban.Operator]bool, ok bool) {
 	s.mu.Lock()

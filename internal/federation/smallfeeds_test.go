@@ -174,7 +174,7 @@ func (o *smallOperator) head(k int, n uint64, claims []ban.Claim, now time.Time)
 }
 
 // Who follows a whole community of small feeds hears all of it by few filters,
-// for 20 bytes a ban; who comes back hears what changed, for a hundredth of
+// for 20 bytes a ban; who comes back hears the changes, for a hundredth of
 // that. The figures at a thousand operators are printed by make bench-federation.
 func TestACommunityOfSmallFeedsIsJoinedAndRejoined(t *testing.T) {
 	t.Parallel()

@@ -82,7 +82,7 @@ func (s *Session) Feeds() []FeedStatus {
 // that is said of the feeds.
 const unansweredAfter = 5 * time.Second
 
-// byConnection takes back what cannot be said of feeds while no broker answers, or
+// byConnection takes back statements that cannot be made of feeds while no broker answers, or
 // none acknowledges.
 func (s *Session) byConnection(feeds []FeedStatus) {
 	if !s.running {

@@ -66,7 +66,7 @@ func TestTheTreeIsThatOfTheEntries(t *testing.T) {
 	})
 }
 
-// checkNode checks what add and remove rely on.
+// checkNode checks the invariants of add and remove.
 func checkNode(t *rapid.T, n *node) {
 	switch {
 	case n == nil:

@@ -75,7 +75,7 @@ type standing struct {
 	// Approved is until when a person lets the operator's claims in without
 	// asking the guard.
 	Approved time.Time `json:"approved_until,omitzero"`
-	// Guard measures what the operator usually adds, over all of its nodes.
+	// Guard measures the operator's usual additions, over all of its nodes.
 	Guard policy.Guard `json:"guard"`
 }
 

@@ -13,7 +13,7 @@ type Dispute struct {
 	End    time.Time
 }
 
-// maxDisputes bounds what one operator can dispute in a topic at a time.
+// maxDisputes bounds the disputes of one operator in a topic at a time.
 const maxDisputes = 10_000
 
 // disputes are found by target, and by feed to be replaced.

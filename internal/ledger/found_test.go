@@ -87,7 +87,7 @@ func TestABanWaitsForNoDisk(t *testing.T) {
 	})
 }
 
-// TestWhatIsFoundIsPublishedWhenItIsOnDisk: and what a person does meanwhile is later on
+// TestWhatIsFoundIsPublishedWhenItIsOnDisk: and a person's acts meanwhile is later on
 // disk, too.
 func TestWhatIsFoundIsPublishedWhenItIsOnDisk(t *testing.T) {
 	t.Parallel()

@@ -192,7 +192,7 @@ func (l *Ledger) Loaded() {
 	l.evaluateAll(l.now())
 }
 
-// Close writes what is pending. The store stays open.
+// Close writes the pending changes. The store stays open.
 func (l *Ledger) Close() error {
 	flushing := l.Own.Flush()
 	l.mu.Lock()

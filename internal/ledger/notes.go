@@ -8,7 +8,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// A Note is something that happened to a peer or to what it claims, for a
+// A Note is something that happened to a peer or to its claims, for a
 // history that people read. Bans and their ends are in [Enforcement.Take].
 type Note struct {
 	Kind     NoteKind

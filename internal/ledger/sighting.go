@@ -21,7 +21,7 @@ type Sighting struct {
 	Established bool
 }
 
-// Sight has the node's feeds say what was seen, as weak evidence for three days:
+// Sight has the node's feeds tell the sighting, as weak evidence for three days:
 // it bans nobody here, and elsewhere it makes a target watched at most, where
 // several operators say the same. Targets that may not be banned, and those of
 // which this node says more already, are left out. It is durable when nil is

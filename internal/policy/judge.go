@@ -119,7 +119,7 @@ func (p *Policy) judgeSiblings(r *rules, q *Question, now int64, guest bool) (s 
 
 // unconfirmed says that a claim is weak for one reason alone: no kernel could
 // be asked for the connections. It is a ban where it was made, as of a service
-// behind a proxy on another machine; what was only seen is told where the kernel
+// behind a proxy on another machine; a mere sighting is told where the kernel
 // confirmed it.
 func (v *Vote) unconfirmed() bool {
 	return v.Basis == ban.BasisWeak && !v.Established && v.Class != ban.ClassScanWeak

@@ -17,7 +17,7 @@ type jailMeaning struct {
 	enforce topics.Enforce
 	// lets names an action that lets offenders through, "" for none.
 	lets string
-	// why says, where nobody is banned, what the actions do instead.
+	// why says, where nobody is banned, the actions' effect instead.
 	why      string
 	warnings []string
 }

@@ -27,7 +27,7 @@ func TestADefinitionThatCannotBeUsedIsLeftOutAndNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The shipped topic keeps its bans and looks for nobody: what was to be
+	// The shipped topic keeps its bans and looks for nobody: those that were to be
 	// changed, whom to spare perhaps, nobody knows.
 	if sshd, ok := s.Find("sshd"); !ok || sshd.Detect || len(sshd.Scope.Ports) == 0 {
 		t.Errorf("sshd: %+v", sshd)

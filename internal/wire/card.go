@@ -32,9 +32,9 @@ type Card struct {
 	Issued   time.Time
 	Hash     Hash // of the encoded body, by which heads name the card; filled by reading and signing
 
-	Name     string // what the operator calls itself; nothing vouches for it
+	Name     string // the operator's own name for itself; nothing vouches for it
 	Contact  string // where to write about a ban
-	Criteria string // URL of what it bans for
+	Criteria string // URL of its criteria for bans
 	// Successor is the operator that may take this one's place, or zero. Naming
 	// it while the root key is in good hands makes it worth something.
 	Successor    ban.Operator

@@ -26,7 +26,7 @@ type Trusted struct {
 	Operator ban.Operator `json:"operator"`
 	Weight   uint8        `json:"weight"` // 0 to 100
 	Follows  bool         `json:"follows,omitempty"`
-	Name     string       `json:"name"` // what the author calls it; foreign text
+	Name     string       `json:"name"` // the author's name for it; foreign text
 }
 
 // followsBit is the high bit of a [Trusted]'s weight on the wire.

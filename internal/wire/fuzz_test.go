@@ -27,7 +27,7 @@ func fuzzBody(f *testing.F, kind Kind) {
 		runtime.ReadMemStats(&before)
 		got, err := decodeBody(h, body)
 		runtime.ReadMemStats(&after)
-		// Whatever the bytes announce, memory is linear in what was paid for.
+		// Whatever the bytes announce, memory is linear in the bytes received.
 		if grown := after.TotalAlloc - before.TotalAlloc; grown > 256<<10+200*uint64(len(body)) {
 			t.Fatalf("%d bytes made the decoder allocate %d", len(body), grown)
 		}

@@ -12,7 +12,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// A List is what an operator says about the wallets that it denies in a topic:
+// A List is an operator's document about the wallets that it denies in a topic:
 // where they may object, by which criteria, and of each why. It bans nobody: the
 // feed does, and a wallet that stands here alone is not denied. The root key
 // signs; the header's number counts versions. All texts are foreign and plain.

@@ -25,7 +25,7 @@ const (
 	KindDefinition Kind = 9  // a topic definition that an operator publishes
 	KindInvitation Kind = 10 // how to join a network; never on MQTT
 	KindLive       Kind = 11 // only of names: copies of a node's heads, deltas and disputes, or of an operator's cards, that no broker keeps
-	KindList       Kind = 12 // what an operator says about the wallets that it denies in a topic
+	KindList       Kind = 12 // an operator's document about the wallets that it denies in a topic
 )
 
 var kindNames = [...]string{

@@ -9,7 +9,7 @@ import (
 )
 
 // RefusalTopic is the filter under which a broker tells a client, and no other,
-// why it does not keep what that client publishes. MQTT 3.1.1 has no negative
+// why it does not keep that client's publications. MQTT 3.1.1 has no negative
 // acknowledgement. Brokers that do not know it never publish there.
 const RefusalTopic = "$banmesh/refused"
 

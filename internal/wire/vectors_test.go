@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite the test vectors")
 // vectorsFile is read by implementations in other languages too.
 const vectorsFile = "../../testdata/vectors/messages.json"
 
-// A vector is a payload, where it was found, and what to make of it.
+// A vector is a payload, where it was found, and its verdict.
 type vector struct {
 	Name    string       `json:"name"`
 	Meaning string       `json:"meaning"`

@@ -19,7 +19,7 @@ const (
 )
 
 // TestWhatOthersSayIsNeverPassedOn is the network's freedom from loops: bob
-// accepts and publishes the same topic, and carol hears only what bob himself
+// accepts and publishes the same topic, and carol hears only those that bob himself
 // says.
 func TestWhatOthersSayIsNeverPassedOn(t *testing.T) {
 	t.Parallel()
@@ -70,7 +70,7 @@ func TestABrokerThatIsDownLosesNothing(t *testing.T) {
 	if got := bob.banned(); len(got) != 1 {
 		t.Errorf("the loss of the broker changed bob's bans: %v", got)
 	}
-	b.start() // with nothing of what it held
+	b.start() // with nothing of its state
 	eventually(t, "the ban of meanwhile arrives", bob.has("203.0.113.1", "203.0.113.2"))
 }
 
@@ -357,7 +357,7 @@ func TestARootKeyElsewhereRevokesANode(t *testing.T) {
 	one.bans("203.0.113.3")
 	eventually(t, "and goes on", bob.has("203.0.113.1", "203.0.113.2", "203.0.113.3"))
 	// The second machine is stolen: whatever it said in the last hour goes, and
-	// what it says from now on.
+	// its claims from now on.
 	two.do("key", "node", "revoke", two.id.Node().String(), "--dir", office, "--since", time.Now().Add(-time.Hour).UTC().Format(time.RFC3339))
 	card := filepath.Join(t.TempDir(), "card")
 	if err := os.WriteFile(card, []byte(one.do("key", "card", filepath.Join(office, "operator.card"), "--text")), 0o644); err != nil {

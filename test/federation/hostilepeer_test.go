@@ -14,7 +14,7 @@ import (
 )
 
 // Whatever a followed peer signs, the agent is the same process afterwards,
-// small, hears the honest, answers, and starts again from what it has stored.
+// small, hears the honest, answers, and starts again from its stored state.
 func TestAHostilePeerEndsFillsAndStarvesNobody(t *testing.T) {
 	broker := mosquitto(t)
 	alice, bob, mallory := newNode(t, "alice", broker.url()), newNode(t, "bob", broker.url()), newNode(t, "mallory", broker.url())

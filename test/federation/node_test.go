@@ -175,7 +175,7 @@ func (n *node) command(args ...string) *exec.Cmd {
 	return exec.Command(program, append([]string{"--config-dir", n.path("config"), "--state-dir", n.path("state"), "--socket", n.path("s")}, args...)...)
 }
 
-// do runs a command that must succeed and gives what it prints.
+// do runs a command that must succeed and gives its output.
 func (n *node) do(args ...string) string {
 	n.t.Helper()
 	out, err := n.command(args...).Output()
@@ -200,7 +200,7 @@ func (n *node) bans(targets ...string) {
 	}
 }
 
-// banned gives what is banned at the node, sorted.
+// banned gives the bans at the node, sorted.
 func (n *node) banned() (out []string) {
 	n.t.Helper()
 	var list []control.Ban

@@ -30,7 +30,7 @@ const (
 	// returnShare is the part of a join that a node hears again when it comes back
 	// to a broker that has an index of states.
 	returnShare = 0.005
-	// feedOverhead is what a broker's memory takes for a retained message
+	// feedOverhead is a broker's memory for a retained message
 	// beside its payload: topic and bookkeeping.
 	feedOverhead = 400
 	// loginTime is how long agents take to come back, in seconds: ten seconds of

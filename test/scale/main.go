@@ -1,4 +1,4 @@
-// Command scale says what of a broker breaks first as a community grows: a model
+// Command scale says which part of a broker breaks first as a community grows: a model
 // of processors, memory, network and connections with constants that `make
 // bench-broker` measures. docs/scale.md says where to move then, and how.
 //

@@ -81,7 +81,7 @@ func (d deployment) loads(c community, m machine) []load {
 	if d.engine.index {
 		again *= returnShare
 	}
-	// A joiner's bytes come in large messages: what costs is the network.
+	// A joiner's bytes come in large messages: the network is the cost.
 	state := c.operators() * float64(c.topics) * (float64(c.live)*banBytes + feedOverhead)
 	memory := agents*(d.engine.connection+c.followed()*d.engine.filter) + state
 	return []load{

@@ -1,4 +1,4 @@
-// Package clitest checks that what the documentation tells people to type
+// Package clitest checks that the commands that the documentation shows
 // exists.
 package clitest
 
@@ -42,7 +42,7 @@ type commandLine struct {
 	words  []string
 }
 
-// code is what stands between backquotes; ends is where a shell's command ends.
+// code is the text between backquotes; ends is where a shell's command ends.
 var (
 	code = regexp.MustCompile("`+([^`]+)`+")
 	ends = regexp.MustCompile(`[|;&<>()]|\s#|$`)

@@ -82,7 +82,7 @@ func (d disturbance) start(p *process) (end func() string, err error) {
 }
 
 // faults measures how others fare while somebody misbehaves. The same
-// disturbance of another broker on this machine says what of it is the
+// disturbance of another broker on this machine says how much of it is the
 // machine's, which the disturber, the disturbed and the load share.
 func (b *bench) faults(ctx context.Context) error {
 	s := b.servers[0]

@@ -24,7 +24,7 @@ type Upgrade struct {
 	Replace func() error
 }
 
-// An UpgradeResult is what the agents saw.
+// An UpgradeResult is the agents' view.
 type UpgradeResult struct {
 	Missing int           // bans that an agent never heard, of all agents
 	Late    time.Duration // the longest time from a ban to its arrival at an agent
@@ -49,7 +49,7 @@ type follower struct {
 	arrived chan struct{}
 }
 
-// Run publishes all bans, and gives what the agents heard once each has heard
+// Run publishes all bans, and gives the messages that the agents heard once each has heard
 // all, or ctx ended.
 func (u Upgrade) Run(ctx context.Context) (r UpgradeResult, err error) {
 	ctx, cancel := context.WithCancel(ctx)

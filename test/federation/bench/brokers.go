@@ -191,7 +191,7 @@ func publish(topic string, payload []byte, retain byte, id uint16) []byte {
 	return append(out, body...)
 }
 
-// join subscribes with QoS 1 and counts what comes until nothing does for
+// join subscribes with QoS 1 and counts messages until nothing does for
 // three seconds.
 func join(address, id, filter string) (got, bytes int, last time.Time, err error) {
 	c, err := load.Dial(address, id, 60)

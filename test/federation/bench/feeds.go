@@ -142,7 +142,7 @@ func keyed(dir, name string, urls []string, c *clock) (*federation.Session, iden
 	return s, id, done, err
 }
 
-// An identity is what the benchmark needs of a node's keys.
+// An identity is the part of a node's keys that the benchmark needs.
 type identity interface{ Operator() ban.Operator }
 
 // A readerProcess is a reader in a process of its own, which goes on until it

@@ -1,7 +1,7 @@
 // Command bench measures the federation protocol against real brokers: joining
 // a feed of a million bans, coming back after missing 50,000 changes, joining
 // the small feeds of a thousand operators, one ban
-// on its way to a hundred readers, and what the simpler designs cost in the
+// on its way to a hundred readers, and the cost of simpler designs in the
 // same run. Each figure is a line: figure NAME VALUE UNIT aim AIM.
 //
 //	bench -brokers mosquitto,banmesh,nats -broker bin/broker -agent bin/agent -nats path/to/nats-server
@@ -218,7 +218,7 @@ func appendClaim(out []ban.Claim, next func() uint32, seen map[ban.Target]bool, 
 	})
 }
 
-// large measures a join, what one more ban costs, and a return.
+// large measures a join, the cost of one more ban, and a return.
 func large(b *broker, dir string, n, missed int) error {
 	c := &clock{}
 	c.offset.Store(int64(-8 * time.Hour))
@@ -233,7 +233,7 @@ func large(b *broker, dir string, n, missed int) error {
 	}
 	author.Publish([]ban.Topic{topic})
 	before := b.rss()
-	// The author's clock is hours behind, so that what is missed later can be
+	// The author's clock is hours behind, so that deltas missed later can be
 	// spread over hours; its messages are good for three.
 	stop := background(author)
 	if err := settled(author, b); err != nil {
@@ -277,7 +277,7 @@ func large(b *broker, dir string, n, missed int) error {
 	if err := settled(author, b); err != nil {
 		return err
 	}
-	// Bytes of one ban: what the author sends for ten of them, two seconds
+	// Bytes of one ban: the author's messages for ten of them, two seconds
 	// apart by its clock.
 	stop()
 	job.Claims = 0
@@ -294,7 +294,7 @@ func large(b *broker, dir string, n, missed int) error {
 	return single(b, dir, c)
 }
 
-// single measures what one ban alone costs to publish in the large feed.
+// single measures the cost to publish one ban alone in the large feed.
 func single(b *broker, dir string, c *clock) error {
 	p, err := newProxy(b.address)
 	if err != nil {
@@ -313,7 +313,7 @@ func single(b *broker, dir string, c *clock) error {
 		return err
 	}
 	p.up.Store(0)
-	const bans = 48 // two seals of the ring: what they cost is shared
+	const bans = 48 // two seals of the ring: their cost is shared
 	for i := range bans {
 		c.offset.Add(int64(2 * time.Second))
 		t, err := ban.ParseTarget(fmt.Sprintf("203.0.113.%d", i))
@@ -359,7 +359,7 @@ func settled(s *federation.Session, b *broker) error {
 	return fmt.Errorf("the author did not get rid of its messages: %+v", s.Brokers())
 }
 
-// A readerJob is what a reader's process is told to do.
+// A readerJob is an order to a reader's process.
 type readerJob struct {
 	URL, Dir, Operator string
 	Claims             int
@@ -367,7 +367,7 @@ type readerJob struct {
 	Topics, Feeds      int
 }
 
-// A readerResult is what it found.
+// A readerResult is its finding.
 type readerResult struct{ Seconds, MiB float64 }
 
 func spawn(job readerJob) (r readerResult, err error) {
