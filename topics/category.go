@@ -38,7 +38,7 @@ const (
 	maxExpressionBytes = 16 << 10
 )
 
-// checkCost bounds what a definition may cost whoever loads it.
+// checkCost bounds a definition's cost for whoever loads it.
 func (d *Definition) checkCost(fault func(key, format string, args ...any)) {
 	if d.Category != "" && !slices.Contains(Categories, d.Category) {
 		fault("category", "%q is none of %q", d.Category, Categories)

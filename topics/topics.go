@@ -34,7 +34,7 @@ type Definition struct {
 	Title string `toml:"title"`
 	// Description is a paragraph for people who decide whether to subscribe.
 	Description string `toml:"description"`
-	// Category is what people choose topics by: "attackers", "spam", "content" or
+	// Category is a choice of topics for people: "attackers", "spam", "content" or
 	// "scanners"; "" is that of its first rule.
 	Category string `toml:"category"`
 	// Target is the kind of target: "ip" or "wallet".

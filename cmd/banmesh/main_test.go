@@ -11,7 +11,7 @@ func TestTheProgramIsWhatItIsCalled(t *testing.T) {
 		called string
 		args   []string
 		code   int
-		want   []string // parts of what it prints
+		want   []string // parts of its output
 		not    []string
 	}{
 		{"banmesh", []string{"--help"}, 0, []string{"  banmesh run ", "  banmesh topics subscribe sshd", "  broker ", "banmesh [flags]"}, []string{"  agent run"}},

@@ -19,7 +19,7 @@ import (
 	"banmesh/internal/policy"
 )
 
-// chronicle notes what happens for the node's history. To add an event never waits for the
+// chronicle notes events for the node's history. To add an event never waits for the
 // disk: events queue, and one goroutine writes them.
 type chronicle struct {
 	o     chronicleOptions
@@ -385,7 +385,7 @@ func (c *chronicle) hit(at time.Time, x ledger.Change) history.Event {
 	return e
 }
 
-// noted takes what the ledger notes about peers; its lock is held.
+// noted takes the ledger's notes about peers; its lock is held.
 func (c *chronicle) noted(n ledger.Note) {
 	kinds := map[ledger.NoteKind]history.Kind{
 		ledger.NoteHold: history.Hold, ledger.NoteStrike: history.Strike, ledger.NoteQuarantine: history.Quarantine,

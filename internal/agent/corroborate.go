@@ -74,7 +74,7 @@ func (e *enforcer) trace(ctx context.Context, topic ban.Topic, from netip.AddrPo
 	return e.fw.Address(ctx, topic, from.Addr())
 }
 
-// unseen says what it means that the kernel remembers no connection of a line:
+// unseen interprets that the kernel remembers no connection of a line:
 // nothing where the service also speaks UDP, where proxies of other machines
 // stand before it, where the line is older than the memory or younger than what
 // it lasts for, and where the service is at ports that the topic does not name.

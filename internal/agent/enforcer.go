@@ -35,7 +35,7 @@ type enforcer struct {
 	begun     banLog
 	ports     servedPorts
 	written   written
-	// asked carries out what is due and answers with [enforcer.carried].
+	// asked carries out the due changes and answers with [enforcer.carried].
 	asked chan chan string
 	// look makes it compare the firewall with the wanted bans at once.
 	look chan chan string

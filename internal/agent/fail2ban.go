@@ -22,7 +22,7 @@ import (
 // fail2banRetry is how long a socket that cannot be made is let be.
 const fail2banRetry = 10 * time.Second
 
-// fail2banSide is what [fail2ban] asks for: its socket and its log.
+// fail2banSide is the work that [fail2ban] asks for: its socket and its log.
 type fail2banSide struct {
 	settings func() *settings.Settings
 	now      func() time.Time
@@ -47,7 +47,7 @@ func newFail2banSide(current func() *settings.Settings, table *export.Table, res
 // Total implements [api.Fail2ban].
 func (f *fail2banSide) Total(t ban.Topic) uint64 { return f.chronicle.Total(t) }
 
-// run does what [fail2ban] asks for until ctx ends.
+// run serves [fail2ban] until ctx ends.
 func (f *fail2banSide) run(ctx context.Context, node fail2ban.Node) error {
 	if c := f.settings().Config().Fail2ban; c.Socket == "" && c.Log == "" {
 		return nil

@@ -159,7 +159,7 @@ func mostOf(list []ban.Target) (most ban.Target, times int) {
 }
 
 // proxyOf says whether a proxy may have an entry's address, and whose it is. Who
-// is logged in, and what this node depends on, is no proxy before a service.
+// is logged in, and a host that this node depends on, is no proxy before a service.
 func proxyOf(e neverban.Entry) (whose string, ok bool) {
 	switch e.Source {
 	case neverban.SourceOwn, neverban.SourceBogon, neverban.SourceContainer:

@@ -18,7 +18,7 @@ import (
 )
 
 // An application that logs the proxy before it bans nobody for ever: the offences
-// of an own address are counted, told, and named as what they are.
+// of an own address are counted, told, and named by their kind.
 func TestOffencesOfAnOwnAddressAreCountedAndTold(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)

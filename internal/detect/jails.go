@@ -36,7 +36,7 @@ type Imported struct {
 	Warnings []JailWarning
 	// Doubtful says that an address may be movable: see [Unproven].
 	Doubtful bool
-	// Replacement is the shipped topic that finds what the jail's filter finds, "" for
+	// Replacement is the shipped topic that finds the lines of the jail's filter, "" for
 	// none; Shipped says that it is used, by [Imported.UseShipped].
 	Replacement ban.Topic
 	Shipped     bool

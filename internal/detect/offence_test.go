@@ -149,7 +149,7 @@ func TestWhatIsNotEnoughForABanIsASighting(t *testing.T) {
 	readOnce(t, Options{
 		Jails: []Jail{{Definition: sshd(t, log)}}, Ban: bans.ban,
 		Guest: func(_ ban.Topic, target ban.Target) bool { return target == ban.MustTarget("192.0.2.2") },
-		// Nobody tells of what no kernel confirms.
+		// Nobody tells of connections that no kernel confirms.
 		Corroborated: func(ctx context.Context, q Question) Proof {
 			if q.From.Addr().String() == "192.0.2.4" {
 				return ProofUnknown

@@ -43,7 +43,7 @@ type entryState struct {
 	Target ban.Target `json:"t"`
 	Seen   uint32     `json:"n"`
 	Events []event    `json:"e"`
-	// Of the last episode of weak offences: when it began, what it counts.
+	// Of the last episode of weak offences: when it began, its count.
 	Episode int64   `json:"es,omitempty"`
 	Count   float64 `json:"ec,omitempty"`
 	Named   bool    `json:"nm,omitempty"`

@@ -53,7 +53,7 @@ type entry struct {
 	sure        float64
 	established bool   // all came over an established connection
 	seen        uint32 // offences since the target is tracked
-	cost        int32  // what it takes of the budget
+	cost        int32  // its share of the budget
 	more        *details
 	older       *entry
 	newer       *entry

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// notice is what a visitor who is refused is told: no topic, no origin, no
+// notice is the text for a visitor who is refused: no topic, no origin, no
 // address but in the page's own request.
 type notice struct {
 	Banned    bool   `json:"banned"`

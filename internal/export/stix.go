@@ -43,7 +43,7 @@ type stixIdentity struct {
 }
 
 // stix answers with a bundle of STIX 2.1: an indicator for each banned address in a
-// topic. While a ban lasts its identifier stays, so that a reader updates what
+// topic. While a ban lasts its identifier stays, so that a reader updates the object that
 // it has.
 func (h *Handler) stix(w http.ResponseWriter, r *http.Request) {
 	h.list(w, r, listKind{path: "stix", kind: "ip", contentType: "application/stix+json;version=2.1"}, func(out *lineWriter, l *listing) {

@@ -37,7 +37,7 @@ const (
 	Refuse     Kind = "refuse"     // an offender was found and not banned
 	Shield     Kind = "shield"     // offences of a never-ban entry
 	Hold       Kind = "hold"       // claims of a peer wait, or a person decided on them
-	Strike     Kind = "strike"     // a peer claims what must never be banned
+	Strike     Kind = "strike"     // a peer claims a never-ban target
 	Quarantine Kind = "quarantine" // nothing of a peer counts, or again
 	Withdraw   Kind = "withdraw"   // a claim was withdrawn
 	Unban      Kind = "unban"      // a person lifted bans

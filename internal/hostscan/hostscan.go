@@ -194,7 +194,7 @@ func dockerDriver(root string) string {
 	return "json-file"
 }
 
-// others gives the programs that do what we do, or rule the firewall.
+// others gives the programs with our task, or rule the firewall.
 func others(root string, running map[string][]uint16) (out []Other) {
 	_, fail2ban := running["fail2ban-server"]
 	_, crowdsec := running["crowdsec"]

@@ -21,7 +21,7 @@ const (
 	KindProxy    Kind = "proxy"    // a proxy that a person named
 )
 
-// Proxies says whether what comes from such an address was sent by somebody
+// Proxies says whether packets from such an address were sent by somebody
 // behind it: where a web server's log names it, it means another.
 func (k Kind) Proxies() bool { return k == KindCDN || k == KindRelay }
 

@@ -20,7 +20,7 @@ const Replacement = '?'
 // tags) may not.
 func Shown(r rune) bool { return r != utf8.RuneError && unicode.IsPrint(r) || r == '\u00a0' }
 
-// Text is one line of foreign text: what may not be shown, line ends and tabs
+// Text is one line of foreign text: characters that may not be shown, line ends and tabs
 // among it, is [Replacement]; so is each byte that is no UTF-8.
 func Text(s string) string { return replace(s, false) }
 
@@ -78,7 +78,7 @@ func escape(out []byte, r rune) []byte {
 	return append(out, '\\', 'u', digits[r>>12&15], digits[r>>8&15], digits[r>>4&15], digits[r&15])
 }
 
-// JSONWriter passes on what an encoder of encoding/json writes, each value in
+// JSONWriter passes on the output of an encoder of encoding/json, each value in
 // one Write, as [JSON] gives it.
 func JSONWriter(w io.Writer) io.Writer { return jsonWriter{w} }
 

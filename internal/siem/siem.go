@@ -133,7 +133,7 @@ type ecsLog struct {
 	File map[string]string `json:"file"`
 }
 
-// ecsBanmesh has what the schema has no field for.
+// ecsBanmesh holds facts for which the schema has no field.
 type ecsBanmesh struct {
 	By    string    `json:"by,omitempty"`
 	Peers []string  `json:"peers,omitempty"`

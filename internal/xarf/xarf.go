@@ -65,7 +65,7 @@ type Evidence struct {
 	Hash        string `json:"hash"`    // sha256:HEX of the bytes
 }
 
-// An Incident is what a node knows about an offender.
+// An Incident is a node's knowledge of an offender.
 type Incident struct {
 	Address     netip.Addr
 	Port        uint16 // the offender's, 0 where no line named it

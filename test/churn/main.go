@@ -1,5 +1,5 @@
-// Command churn keeps a federation busy and unlucky for a while, and prints what
-// was lost, what differs between ledger, kernel and peers, and what grew.
+// Command churn keeps a federation busy and unlucky for a while, and prints which lines
+// were lost, the differences between ledger, kernel and peers, and the growth.
 //
 //	churn -bin bin -for 30m
 //

@@ -83,7 +83,7 @@ func TestCrowdSecItselfJoins(t *testing.T) {
 		t.Fatalf("%d %s", status, answer)
 	}
 	var e control.Explanation
-	// CrowdSec 1.4 sends what it has every half a minute.
+	// CrowdSec 1.4 sends its signals every half a minute.
 	for deadline := time.Now().Add(2 * time.Minute); len(e.Standings) == 0; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the alert does not come")

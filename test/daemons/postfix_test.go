@@ -117,7 +117,7 @@ func TestNobodyButTheClientIsBlamedByPostfix(t *testing.T) {
 		"NOQUEUE: reject: RCPT from x[" + framed + "]: 554 5.7.1 x",
 		": improper command pipelining after AUTH from x[" + framed + "]",
 	} {
-		// Pipelined where it is not allowed: postfix logs what came too early.
+		// Pipelined where it is not allowed: postfix logs commands that came too early.
 		smtp(t, attacker, port, false, "EHLO x", text, "NOOP", text, "QUIT")
 		smtp(t, attacker, port, false, "HELO x", "MAIL FROM:<"+text+">", "RCPT TO:<"+text+"@example.com>", "DATA", text)
 		smtp(t, attacker, port, true, "EHLO "+text, "MAIL FROM:<a@example.com>", `RCPT TO:<"`+text+`"@example.com>`, "QUIT")

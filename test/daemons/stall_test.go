@@ -65,7 +65,7 @@ func runServer(t *testing.T) (port string, process *os.Process, log string) {
 	return port, process, filepath.Join(dir, "output")
 }
 
-// handshake does what a gateway does for a request, and gives up after a while.
+// handshake handshakes as a gateway does for a request, and gives up after a while.
 func handshake(ctx context.Context, from, port string, patience time.Duration) error {
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()

@@ -35,7 +35,7 @@ type process struct {
 	done chan struct{}
 }
 
-// output keeps what a process said, for when something goes wrong.
+// output keeps a process's output, for when something goes wrong.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -181,7 +181,7 @@ func (n *network) close() error {
 	return errors.Join(errs...)
 }
 
-// tell prints what every process said.
+// tell prints every process's output.
 func (n *network) tell(w io.Writer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -37,7 +37,7 @@ func main() {
 	fmt.Printf("figure failed_login_to_remote_drop %.1f ms aim 1000\n", float64(r.drop.Microseconds())/1000)
 }
 
-// result is what the demo showed.
+// result is the demo's outcome.
 type result struct {
 	drop    time.Duration // from the last failed login in A's log before the ban to the first packet that B dropped
 	packets uint64        // dropped by B's kernel
@@ -256,7 +256,7 @@ func probe(ctx context.Context, address string) (time.Time, error) {
 	return time.Time{}, ctx.Err()
 }
 
-// acceptAll listens and closes what connects, until stop.
+// acceptAll listens and closes connections, until stop.
 func acceptAll(address string, ready, stop chan struct{}) error {
 	l, err := net.Listen("tcp4", address)
 	if err != nil {

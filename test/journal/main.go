@@ -74,7 +74,7 @@ func again(ctx context.Context, args []string) error {
 	return cmd.Run()
 }
 
-// figure prints one result and says whether it is what is aimed at.
+// figure prints one result and says whether it meets the aim.
 func figure(name string, value float64, unit, aim string) {
 	fmt.Printf("figure %s %.4g %s aim %s\n", name, value, unit, aim)
 }

@@ -107,7 +107,7 @@ func TestEveryLineOfTheTablesHasItsWeight(t *testing.T) {
 		var lines []string
 		made, class := 0, ""
 		for n := 1; n <= 40 && made == 0; n++ {
-			// A second each: what one address leaves within one is one thing.
+			// A second each: lines of one address within one second count once.
 			lines = append(lines, strings.NewReplacer(" 08:19:01 ", fmt.Sprintf(" 08:19:%02d ", n), " 08:19:58 ", fmt.Sprintf(" 08:19:%02d ", n)).Replace(c.line))
 			if n < c.lines-1 || c.lines == 0 && n < 40 {
 				continue // only where it is decided
@@ -147,7 +147,7 @@ func TestAnHonestGatewayIsNotBannedBecauseTheNodeIsSlow(t *testing.T) {
 }
 
 // TestMonitorsAloneBanNobody is for monitors of every pace and kind and for gateways of
-// a node that stood still: what honest clients leave, however often, says
+// a node that stood still: the lines of honest clients, however many, say
 // nothing about them.
 func TestMonitorsAloneBanNobody(t *testing.T) {
 	t.Parallel()
@@ -206,7 +206,7 @@ func TestTheNodesOwnStallIsBlamedOnNobody(t *testing.T) {
 	}
 }
 
-// replayed gives what the jail counted of a log.
+// replayed gives the jail's counts for a log.
 func replayed(t *testing.T, d *topics.Definition, lines ...string) detect.JailStatus {
 	t.Helper()
 	o := detect.Options{Jails: []detect.Jail{{Definition: d}}}
@@ -217,7 +217,7 @@ func replayed(t *testing.T, d *topics.Definition, lines ...string) detect.JailSt
 	return s.Jails[0]
 }
 
-// TestWhatAClientWroteIntoTheLogIsNoOffence has what one request leaves: a
+// TestWhatAClientWroteIntoTheLogIsNoOffence has the lines of one request: a
 // header without its message, a line that the client wrote, the message's rest.
 func TestWhatAClientWroteIntoTheLogIsNoOffence(t *testing.T) {
 	t.Parallel()

@@ -33,7 +33,7 @@ func hello(record, version uint16, ciphers, extensions []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(out, uint16(len(message))), message...)
 }
 
-// lines collects what a server logs.
+// lines collects a server's log.
 type lines struct {
 	mu  sync.Mutex
 	all []string

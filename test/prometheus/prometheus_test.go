@@ -211,7 +211,7 @@ scrape_configs:
 			answered++
 		}
 	}
-	// Panels of what did not happen have nothing to show.
+	// Panels of absent events have nothing to show.
 	if answered < 40 {
 		t.Errorf("%d queries of dashboards have an answer", answered)
 	}

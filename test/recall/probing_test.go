@@ -12,7 +12,7 @@ import (
 )
 
 // probes are requests of scanners, one of each kind, as "STATUS METHOD URI",
-// with the agent behind a tab where that is what gives them away. The forms are
+// with the agent behind a tab where the agent gives them away. The forms are
 // those of the advisories that the topic's sets name.
 const probes = `
 404 GET /.env

@@ -91,7 +91,7 @@ func banOne(c *cobra.Command, p *paths, q control.BanRequest, asJSON bool) error
 	return nil
 }
 
-// printKernelLags says why the kernel does not do what a command printed, if it does not.
+// printKernelLags says why the kernel lags behind a command's output, if it does.
 func printKernelLags(w io.Writer, why string) {
 	if why != "" {
 		fmt.Fprintln(w, cli.Wrap(w, 0, "  ", cli.Printable(why)))

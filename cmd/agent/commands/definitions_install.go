@@ -160,8 +160,8 @@ takes it. With --from shipped this program's own definition is written there, a 
 	return c
 }
 
-// printConsequences says what a definition does where it is in use: which logs it reads,
-// whom it bans when, for how long, and what it closes.
+// printConsequences tells the effects of a definition in use: which logs it reads,
+// whom it bans when, for how long, and which ports it closes.
 func printConsequences(w io.Writer, o offered) error {
 	d, err := topics.Parse(string(o.Topic), o.text)
 	if err != nil {

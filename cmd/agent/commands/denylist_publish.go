@@ -62,7 +62,7 @@ A document has room for 1,024 wallets and 64 KiB: those with a note or evidence 
 	return c
 }
 
-// ownList gives what this operator says about the wallets that it denies here in
+// ownList gives this operator's list of the wallets that it denies here in
 // a topic, and how many did not fit.
 func (p *paths) ownList(ctx context.Context, topic ban.Topic) (l wire.List, left int, err error) {
 	own, err := signedlist.ReadOwn(p.config, topic)
@@ -90,7 +90,7 @@ func (p *paths) ownList(ctx context.Context, topic ban.Topic) (l wire.List, left
 	return l, left, nil
 }
 
-// listRoom is what a list's entries may take of a document: the rest is for its
+// listRoom is the part of a document for a list's entries: the rest is for its
 // texts, header and signature.
 const listRoom = wire.MaxSent - 2<<10
 
@@ -148,7 +148,7 @@ func (p *paths) republish(c *cobra.Command, topic string) error {
 	return nil
 }
 
-// A denial is a denied wallet and what the lists say of it whose operators deny it.
+// A denial is a denied wallet and its entries in the lists of those who deny it.
 type denial struct {
 	control.Ban
 	Said []control.Listed `json:"said,omitempty"`
@@ -163,7 +163,7 @@ func (p *paths) publishedLists(ctx context.Context) ([]control.WalletList, error
 	return d.Lists, nil
 }
 
-// saidOf gives what the published lists of those who deny a wallet say of it.
+// saidOf gives a wallet's entries in the published lists of those who deny it.
 func saidOf(lists []control.WalletList, b control.Ban) (said []control.Listed) {
 	for i := range lists {
 		l := &lists[i]
@@ -177,7 +177,7 @@ func saidOf(lists []control.WalletList, b control.Ban) (said []control.Listed) {
 	return said
 }
 
-// listedLine is what a list says of a wallet, in a line.
+// listedLine is a list's entry for a wallet, in a line.
 func listedLine(l control.Listed) string {
 	text := l.By + "'s list"
 	if l.List != "" {
@@ -190,7 +190,7 @@ func listedLine(l control.Listed) string {
 	return text
 }
 
-// addOwnNotes puts what is noted here about an own denial into an explanation.
+// addOwnNotes puts the notes about an own denial into an explanation.
 func (p *paths) addOwnNotes(e *control.Explanation) {
 	w, ok := e.Target.Wallet()
 	if !ok {

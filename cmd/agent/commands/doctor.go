@@ -349,7 +349,7 @@ func (e examined) freshness(note func(string, bool, string, string, ...any)) {
 	}
 }
 
-// mendOfSilence is what helps where the agent does not answer this user.
+// mendOfSilence is the mend where the agent does not answer this user.
 func mendOfSilence(err error) string {
 	if errors.Is(err, control.ErrPermission) {
 		return "sudo agent doctor, or join the group that owns the socket: it answers others than you"

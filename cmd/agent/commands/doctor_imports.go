@@ -20,7 +20,7 @@ type movedJail struct {
 	Gone          bool // nothing enables it any more
 }
 
-// movedJails compares the definitions that imports wrote with what an import would write
+// movedJails compares the definitions that imports wrote with the result of an import
 // now. Directories of fail2ban's that are gone are left out: whoever removes
 // fail2ban afterwards wants to hear nothing of it.
 func movedJails(config string) (list []movedJail) {

@@ -61,7 +61,7 @@ starts the service, and at last bans an address for real, in a network that is m
 	return c
 }
 
-// before is what an earlier run wrote.
+// before holds the answers of an earlier run.
 type initBefore struct {
 	exists   bool
 	simulate bool
@@ -154,7 +154,7 @@ func (s *setup) selftest(c *cobra.Command) error {
 	return newSelftestCommand().RunE(c, nil)
 }
 
-// earlier reads what an earlier run wrote.
+// earlier reads the files of an earlier run.
 func (s *setup) earlier(p *paths) (b initBefore, err error) {
 	_, err = config.EditDropIn(p.config, "init", func(tree map[string]any) error {
 		b.exists = len(tree) > 0
@@ -177,7 +177,7 @@ func (s *setup) earlier(p *paths) (b initBefore, err error) {
 // errLook ends an edit that only reads.
 var errLook = errors.New("only looked at")
 
-// propose prints what was found and gives the topics to watch.
+// propose prints the findings and gives the topics to watch.
 func (s *setup) propose(ctx context.Context, out io.Writer, report *hostscan.Report, definitions []*topics.Definition, was initBefore) (chosen []hostscan.Found, err error) {
 	if len(s.topics) > 0 {
 		for _, name := range s.topics {

@@ -26,7 +26,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/json.md and the goldens anew")
 
-// answers are what commands with --json print. Those of filter test and key card
+// answers are the output of commands with --json. Those of filter test and key card
 // describe foreign text and are left open.
 var answers = map[string]any{
 	"agent allow add":         control.UnbanAnswer{},

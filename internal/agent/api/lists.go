@@ -14,7 +14,7 @@ import (
 	"banmesh/internal/settings"
 )
 
-// public is what is served over TCP.
+// public serves the requests over TCP.
 type public struct {
 	mu     sync.Mutex
 	listen string

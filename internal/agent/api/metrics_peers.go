@@ -123,7 +123,7 @@ func oldestHeads(feeds []federation.FeedStatus) map[ban.Operator]time.Time {
 	return out
 }
 
-// sums adds up what several operators share one label for, so that no name comes
+// sums adds up the values of operators that share one label, so that no name comes
 // twice: Prometheus would refuse the whole scrape.
 type sums struct {
 	ch     chan<- prometheus.Metric

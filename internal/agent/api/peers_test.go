@@ -148,7 +148,7 @@ func TestMetricsOfManyOperatorsAreBounded(t *testing.T) {
 	}
 }
 
-// collected gives what a collector has to say.
+// collected gives a collector's metrics.
 func collected(c prometheus.Collector) iter.Seq[prometheus.Metric] {
 	return func(yield func(prometheus.Metric) bool) {
 		ch := make(chan prometheus.Metric)
@@ -163,7 +163,7 @@ func collected(c prometheus.Collector) iter.Seq[prometheus.Metric] {
 	}
 }
 
-// A listing of peers shows the gravest of what is wrong with their feeds, and
+// A listing of peers shows the gravest fault of their feeds, and
 // nothing of a feed that is only late.
 func TestAPeersLineShowsTheGravestOfItsFeeds(t *testing.T) {
 	t.Parallel()

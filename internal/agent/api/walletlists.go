@@ -24,7 +24,7 @@ func (s *Server) walletList(l federation.PublishedList) control.WalletList {
 	}
 }
 
-// addListed puts into an explanation what the claims' operators say of the wallet
+// addListed puts into an explanation the entries of the claims' operators for the wallet
 // in the lists that they publish.
 func (s *Server) addListed(x *control.Explanation) {
 	if x.Target.Kind() != ban.KindWallet {

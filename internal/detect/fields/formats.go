@@ -225,7 +225,7 @@ func isHost(s string) bool {
 	return err == nil
 }
 
-// virtualHost reads what Apache's vhost_combined writes before the address,
+// virtualHost reads the host that Apache's vhost_combined writes before the address,
 // "example.org:443". No looked up name of a client ends in a port, and a client
 // that is named in this way has no ident.
 func virtualHost(word, rest string) (host string, ok bool) {

@@ -34,7 +34,7 @@ const (
 )
 
 // Texts are a [Set]'s source. With Path they are looked for before the "?" of a
-// field, so that what somebody searches for is no path.
+// field, so that a search term is no path.
 type Texts struct {
 	Path  bool
 	Texts []string

@@ -27,7 +27,7 @@ func TestEveryEnforcerIsFoundByItsName(t *testing.T) {
 	}
 }
 
-// Each can be asked without an agent, and says what it cannot know.
+// Each can be asked without an agent, and names the facts that it cannot know.
 func TestEveryEnforcerAnswersWithoutAnAgent(t *testing.T) {
 	testnet.Enter(t)
 	ctx := testnet.Context(t)

@@ -75,7 +75,7 @@ func (r *ruleset) chain(name string) (chain, bool) {
 }
 
 func (s set) like(w set) bool {
-	// The room for what the kernel puts there itself depends on the number of
+	// The room for the kernel's own headers depends on the number of
 	// topics; it is no reason to write every ban anew.
 	sized := s.size == w.size || w.flags&unix.NFT_SET_EVAL != 0
 	return s.key.magic == w.key.magic && s.data.magic == w.data.magic && s.flags == w.flags && sized && s.timeout == w.timeout

@@ -50,7 +50,7 @@ func (f features) less(other features) features {
 
 // serves says which part of a configuration the kernel lacks. It is found out
 // before anything is taken over: a table that an earlier process left would stay
-// as it is for ever otherwise. The kernel is asked only for what is wanted, since
+// as it is for ever otherwise. The kernel is asked only for the wanted features, since
 // it loads modules to answer.
 func (n *Firewall) serves(c firewall.Config) error {
 	for _, s := range c.Scopes {

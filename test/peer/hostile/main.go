@@ -1,5 +1,5 @@
 // Command hostile is a peer that wants to harm those who follow it: its keys are
-// its own and its signatures are right, and what it signs is too much, too
+// its own and its signatures are right, and its claims are too many, too
 // often, contradictory, or nonsense. It publishes at a broker until it is ended
 // or -for is over.
 package main
