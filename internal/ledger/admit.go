@@ -12,7 +12,7 @@ import (
 func (l *Peers) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) {
 	state := &l.feeds.list[f]
 	key := l.feeds.keyOf(state.feed)
-	b, limits := l.feeds.budget(state.feed), l.policy.Limits(state.feed.Topic)
+	b, limits := l.feeds.budget(state.feed), l.policy.LimitsOf(state.feed.Topic, state.feed.Operator)
 	v.since = seconds(now)
 	l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, f})
 	l.feeds.pending.feed(f, &l.feeds)
@@ -40,7 +40,7 @@ func (l *Peers) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) 
 
 // room asks an operator's budget for a vote's claim.
 func (l *Peers) room(b *budget, r uint32, v *vote, now time.Time) bool {
-	return b.Take(l.policy.Limits(l.table.topicName(r)), l.table.target(r), l.basisFor(b, v, now), now)
+	return b.Take(l.policy.LimitsOf(l.table.topicName(r), l.feeds.list[v.feed].feed.Operator), l.table.target(r), l.basisFor(b, v, now), now)
 }
 
 // basisFor is the basis on which a budget takes a vote's claim: one that a
@@ -136,7 +136,7 @@ func (l *Peers) release(key budgetKey, b *budget, now time.Time) {
 
 // releaseFrom gives the rest of a queue.
 func (l *Peers) releaseFrom(queue []voteAt, key budgetKey, topic int, b *budget, now time.Time) []voteAt {
-	limits := l.policy.Limits(key.topic)
+	limits := l.policy.LimitsOf(key.topic, key.operator)
 	for ; len(queue) > 0; queue = queue[1:] {
 		q := queue[0]
 		v, ok := l.queuedVote(q, topic)

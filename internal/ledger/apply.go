@@ -112,7 +112,7 @@ func (l *Peers) arrival(f uint16, reset bool, now time.Time) (how arrival) {
 	if !b.credited {
 		b.credited = true
 		if l.feeds.away > 0 {
-			b.Guard.Credit(l.policy.Limits(state.feed.Topic), l.feeds.away)
+			b.Guard.Credit(l.policy.LimitsOf(state.feed.Topic, state.feed.Operator), l.feeds.away)
 		}
 	}
 	if b.Joined.IsZero() {
@@ -133,7 +133,7 @@ func (l *Peers) takeClaim(topic int, f uint16, c *ban.Claim, how *arrival, now t
 			return
 		}
 	}
-	b, limits := l.feeds.budget(state.feed), l.policy.Limits(state.feed.Topic)
+	b, limits := l.feeds.budget(state.feed), l.policy.LimitsOf(state.feed.Topic, state.feed.Operator)
 	if b.stored >= capacity(limits) {
 		state.dropped++
 		return
@@ -160,9 +160,17 @@ func (l *Peers) takeClaim(topic int, f uint16, c *ban.Claim, how *arrival, now t
 	} else {
 		l.strike(f, c.Target, now)
 		l.admit(r, f, v, how, now)
-		l.history.claim(now, state.feed, *c)
+		l.keepClaim(now, state.feed, c)
 	}
 	l.feeds.pending.touch(l.book, r)
+}
+
+// keepClaim keeps a peer's claim for a replay of other rules. Imports are left out:
+// no rule of a topic counts them, and a list would fill the day.
+func (l *Peers) keepClaim(now time.Time, feed ban.Feed, c *ban.Claim) {
+	if _, imported := l.policy.Import(feed.Operator); !imported {
+		l.history.claim(now, feed, *c)
+	}
 }
 
 // renewAfter is how soon a claim that its author repeats unchanged counts from
@@ -170,7 +178,8 @@ func (l *Peers) takeClaim(topic int, f uint16, c *ban.Claim, how *arrival, now t
 const renewAfter = time.Hour
 
 // renew takes a claim that the feed makes already. A claim that is said again, or
-// for longer, counts from now: the topic's ttl is from its arrival.
+// for longer, counts from now: the topic's ttl is from its arrival. That of an import
+// has its end alone, and keeps the time since which it is known.
 func (l *Peers) renew(r uint32, f uint16, v *vote, c *ban.Claim, how *arrival, now time.Time) {
 	state := &l.feeds.list[f]
 	v.set(flagGeneration, state.generation)
@@ -179,13 +188,13 @@ func (l *Peers) renew(r uint32, f uint16, v *vote, c *ban.Claim, how *arrival, n
 	if v.says(*c) && !again {
 		return
 	}
-	if longer || again {
+	if _, imported := l.policy.Import(state.feed.Operator); (longer || again) && !imported {
 		v.since = seconds(now)
 		l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, f})
 	}
 	if !v.says(*c) {
 		v.setClaim(*c)
-		l.history.claim(now, state.feed, *c)
+		l.keepClaim(now, state.feed, c)
 	}
 	l.feeds.pending.touch(l.book, r)
 }
@@ -225,8 +234,11 @@ func (l *Peers) sweep(topic int, f uint16, now time.Time) {
 			stale = append(stale, r)
 		}
 	}
+	_, imported := l.policy.Import(l.feeds.list[f].feed.Operator)
 	for _, r := range stale {
-		l.history.withdrawal(now, l.feeds.list[f].feed, l.table.target(r))
+		if !imported {
+			l.history.withdrawal(now, l.feeds.list[f].feed, l.table.target(r))
+		}
 		l.feeds.pending.touch(l.book, r)
 		l.withdraw(r, f)
 	}
@@ -257,7 +269,7 @@ func (l *Peers) strike(f uint16, target ban.Target, now time.Time) {
 	l.feeds.pending.operator(feed.Operator)
 	l.tell(Note{Kind: NoteStrike, Operator: feed.Operator, Topic: feed.Topic, Target: target, Why: why})
 	l.log.Warn("a peer claims what must never be banned", "operator", l.nameOf(feed.Operator), "target", target.String(), "protected", why)
-	if o.recent(now) >= l.policy.Limits(feed.Topic).Strikes {
+	if o.recent(now) >= l.policy.LimitsOf(feed.Topic, feed.Operator).Strikes {
 		l.quarantineFor(feed, QuarantineStrikes, now)
 	}
 }

@@ -35,7 +35,7 @@ func (l *Peers) Brakes() []PeerBrake {
 	}
 	list := make([]PeerBrake, 0, len(l.feeds.budgets))
 	for key, b := range l.feeds.budgets {
-		limits := l.policy.Limits(key.topic)
+		limits := l.policy.LimitsOf(key.topic, key.operator)
 		p := PeerBrake{Topic: key.topic, Operator: key.operator, Node: key.node, Brake: b.Guard.State(limits, now), Budget: b.State(limits, now), Waiting: waiting[key]}
 		if b.Approved.After(now) {
 			p.Approved = b.Approved

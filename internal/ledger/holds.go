@@ -125,7 +125,7 @@ func (l *Peers) decide(o ban.Operator, topic ban.Topic, to hold, open time.Durat
 				continue
 			}
 			if to == counted {
-				if !l.alsoCounts(r, v) && !l.feeds.budget(state.feed).Take(l.policy.Limits(state.feed.Topic), l.table.target(r), ban.BasisStrong, now) {
+				if !l.alsoCounts(r, v) && !l.feeds.budget(state.feed).Take(l.policy.LimitsOf(state.feed.Topic, state.feed.Operator), l.table.target(r), ban.BasisStrong, now) {
 					continue
 				}
 				l.countsNow(voteAt{r, v.feed}, v)

@@ -89,7 +89,7 @@ func (m *ownModel) says(topic ban.Topic, now time.Time) []ban.Claim {
 	for k, c := range m.claims {
 		b, ok := best[c.Target]
 		c.End = m.told(k)
-		if k.topic == topic && c.End.After(now) && (!ok || cmp.Or(cmp.Compare(strength[c.Basis], strength[b.Basis]), c.Compare(b)) > 0) {
+		if k.topic == topic && k.source.published() && c.End.After(now) && (!ok || cmp.Or(cmp.Compare(strength[c.Basis], strength[b.Basis]), c.Compare(b)) > 0) {
 			best[c.Target] = c
 		}
 	}
@@ -120,7 +120,7 @@ func (h heard) says(topic ban.Topic, now time.Time) (list []ban.Claim) {
 	return list
 }
 
-var ownSources = []Source{SourceDetection, SourceHand, SourceFail2ban, SourceOfList("drop"), "swamp"}
+var ownSources = []Source{SourceDetection, SourceHand, SourceFail2ban, "list:drop", "swamp"}
 
 // TestWhatANodeSaysIsItsModel: for every order of bans, imports, withdrawals by
 // source, unbans, time, restarts and kills, the node holds and publishes the

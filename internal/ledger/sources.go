@@ -13,8 +13,8 @@ import (
 // without the others.
 type Source string
 
-// The sources that the program itself has. Lists are "list:NAME"; a program
-// that bans through the control socket is named by itself.
+// The sources that the program itself has. A program that bans through the control
+// socket is named by itself; one that hands on a list is "list:NAME".
 const (
 	SourceDetection Source = "detection"
 	SourceHand      Source = "hand"
@@ -31,16 +31,21 @@ const (
 // sightingFeed is the number of [SourceSighting].
 const sightingFeed = 0
 
-// SourceOfList is the source of an adopted list.
-func SourceOfList(name string) Source { return Source("list:" + name) }
-
-// Basis gives the basis of the source's claims: the decision of a person, who
-// also adopts lists, or another program's ban. Detection says itself.
+// Basis gives the basis of the source's claims: the decision of a person, or
+// another program's ban. Detection says itself.
 func (s Source) Basis() ban.Basis {
-	if s == SourceHand || strings.HasPrefix(string(s), "list:") {
+	if s == SourceHand {
 		return ban.BasisDecided
 	}
 	return ban.BasisHandedOver
+}
+
+// published says whether the source's claims may leave the node: not those of hosts
+// whose address a log does not give, and not those that come from somebody who
+// publishes them already.
+func (s Source) published() bool {
+	kind, _, named := strings.Cut(string(s), ":")
+	return s != SourceNamed && !(named && (kind == ban.ImportList || kind == ban.ImportVallumd))
 }
 
 // MaxSource is the longest source, in bytes.

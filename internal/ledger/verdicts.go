@@ -197,6 +197,8 @@ func (l *Ledger) Expire(now time.Time) {
 		l.nextAll = l.policy.NextProbation(now)
 		l.evaluateAll(now)
 	}
+	// Prefixes often end together, as those of a list do: each topic is looked at once.
+	topics := map[int]struct{}{}
 	l.wheel.drain(now, func(r uint32, slot uint32) {
 		rec := l.table.all.at(r)
 		if rec.kind == ban.KindNone || rec.wake != slot {
@@ -207,9 +209,12 @@ func (l *Ledger) Expire(now time.Time) {
 		topic := int(rec.topic)
 		l.evaluate(r, now)
 		if wide {
-			l.evaluateTopic(topic, now)
+			topics[topic] = struct{}{}
 		}
 	})
+	for topic := range topics {
+		l.evaluateTopic(topic, now)
+	}
 	l.Peers.tidy(now)
 	if err := l.Own.clean(now); err != nil {
 		l.log.Error("the journal of own bans is not shortened", "error", err)

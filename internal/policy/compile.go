@@ -49,6 +49,7 @@ func Compile(s Source, trust Trust) (*Policy, error) {
 	for _, name := range slices.Sorted(maps.Keys(s.Topics)) {
 		c.topic(name, s.Topics[name])
 	}
+	c.imports(s.Imports)
 	if len(c.faults) > 0 {
 		return nil, c.faults
 	}

@@ -52,6 +52,8 @@ func (p *Policy) Counts(topic ban.Topic, v Vote, now time.Time) Reason {
 		return ReasonNone
 	case v.Own:
 		return ReasonExpired
+	case p.imported[v.Operator] != nil:
+		return p.imported[v.Operator].counts(topic, &v, now.Unix())
 	case r == nil:
 		return ReasonNoRule
 	}
@@ -62,11 +64,18 @@ func (p *Policy) Counts(topic ban.Topic, v Vote, now time.Time) Reason {
 	return why
 }
 
-// Accepts says whether the topic's rules would look at a claim of target at
-// all.
+// Accepts says whether the topic's rules, or an import in it, would look at a
+// claim of target at all.
 func (p *Policy) Accepts(topic ban.Topic, target ban.Target) bool {
-	r := p.topics[topic]
-	return r != nil && !r.tooWide(target)
+	if r := p.topics[topic]; r != nil && !r.tooWide(target) {
+		return true
+	}
+	for o := range p.imported {
+		if p.ImportAccepts(o, topic, target) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *rules) tooWide(t ban.Target) bool {

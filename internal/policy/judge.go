@@ -60,7 +60,7 @@ func protects(p Protection, t ban.Target) (string, bool) {
 }
 
 // judgeOthers is the verdict without this node's own bans: that of its
-// operator's other nodes and that of the peers.
+// operator's other nodes, that of the peers and that of imports.
 func (p *Policy) judgeOthers(q *Question, now int64) Verdict {
 	if why, ok := protects(q.NeverPeers, q.Target); ok {
 		return Verdict{Why: ReasonNeverBan, Rule: why}
@@ -78,6 +78,9 @@ func (p *Policy) judgeOthers(q *Question, now int64) Verdict {
 		peers = Verdict{Why: ReasonGuest, Rule: guest}
 	} else {
 		peers = p.judgePeers(r, q, now)
+	}
+	if !isGuest {
+		peers = peers.and(p.judgeImports(q, now))
 	}
 	if siblings.Action == Ignore {
 		return peers
@@ -134,7 +137,7 @@ func (p *Policy) judgePeers(r *rules, q *Question, now int64) Verdict {
 	claimed := false
 	for i := range q.Votes {
 		v := &q.Votes[i]
-		if v.Own || r != nil && p.speaks(r, v.Operator) {
+		if v.Own || p.imported[v.Operator] != nil || r != nil && p.speaks(r, v.Operator) {
 			continue
 		}
 		claimed = true

@@ -32,6 +32,7 @@ type Policy struct {
 	topics    map[ban.Topic]*rules
 	groups    map[string]*group
 	trust     Trust
+	imported  map[ban.Operator]*imported
 	self      ban.Operator // zero: none
 	warnings  strict.Faults
 }
@@ -77,19 +78,22 @@ func (p *Policy) Warnings() strict.Faults { return p.warnings }
 // WithTrust compiles the same rules against other published trust lists.
 func (p *Policy) WithTrust(t Trust) (*Policy, error) { return Compile(p.source, t) }
 
-// Name gives the operator's name in the rules; ok is false for one that the
+// Name gives the operator's name in the rules, or that of an import; ok is false for one that the
 // rules do not name (it may still be reached by a follow, see [Policy.Knows]).
 func (p *Policy) Name(o ban.Operator) (name string, ok bool) {
 	if op := p.operators[o]; op != nil {
 		return op.name, true
 	}
-	return "", false
+	return p.Import(o)
 }
 
 // Operator gives the operator of a name.
 func (p *Policy) Operator(name string) (ban.Operator, bool) {
 	if op := p.byName[name]; op != nil {
 		return op.id, true
+	}
+	if o := ban.Import(name).Operator(); p.imported[o] != nil {
+		return o, true
 	}
 	return ban.Operator{}, false
 }
@@ -158,6 +162,9 @@ func (p *Policy) Accepted(topic ban.Topic) bool {
 // Knows says whether the operator's claims count for something in the topic.
 func (p *Policy) Knows(topic ban.Topic, o ban.Operator) bool {
 	r := p.topics[topic]
+	if x := p.imported[o]; x != nil {
+		return x.topics[topic]
+	}
 	return r != nil && (r.knows(o) || p.speaks(r, o))
 }
 
@@ -176,7 +183,15 @@ func (p *Policy) Follows() []ban.Operator {
 	return slices.SortedFunc(maps.Keys(all), compareOperators)
 }
 
-// Limits gives the bounds of one operator in the topic.
+// LimitsOf gives the bounds of an operator in the topic.
+func (p *Policy) LimitsOf(topic ban.Topic, o ban.Operator) Limits {
+	if x := p.imported[o]; x != nil {
+		return x.limits
+	}
+	return p.Limits(topic)
+}
+
+// Limits gives the bounds of each operator in the topic that is no import.
 func (p *Policy) Limits(topic ban.Topic) Limits {
 	if r := p.topics[topic]; r != nil {
 		return r.limits

@@ -16,6 +16,9 @@ type Source struct {
 	Operators map[string]OperatorSource `toml:"operators,omitempty" json:"operators,omitempty"`
 	Groups    map[string][]string       `toml:"groups,omitempty" json:"groups,omitempty"`
 	Topics    map[string]TopicSource    `toml:"topics,omitempty" json:"topics,omitempty"`
+	// Imports are the imports in use, by name ("list:drop"). Set by who reads the
+	// configuration.
+	Imports map[string]ImportSource `toml:"-" json:"imports,omitempty"`
 	// Self is this node's own operator, whose other nodes speak for it in the
 	// topics that it accepts. nil where the node has none; no file says it.
 	Self *ban.Operator `toml:"-" json:"self,omitempty"`

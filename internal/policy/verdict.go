@@ -83,12 +83,13 @@ const (
 	ReasonGuest                     // it lately logged in or did real work here
 	ReasonMistake                   // its author withdrew it as a mistake
 	ReasonTold                      // the ban here has ended, and peers are told of its evidence
+	ReasonImported                  // an imported list or network names it
 )
 
 var reasonNames = [...]string{
 	"none", "local", "quorum", "watched", "probation", "held", "disputed", "caution", "never-ban", "exempt",
 	"no-rule", "no-quorum", "unknown-operator", "quarantine", "prefix", "evidence", "expired",
-	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake", "told",
+	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake", "told", "imported",
 }
 
 var reasonTexts = [...]string{
@@ -117,6 +118,7 @@ var reasonTexts = [...]string{
 	"it lately logged in or did real work here, so no peer bans it",
 	"its author withdrew it as a mistake",
 	"the ban here has ended; peers are told of its evidence while that counts",
+	"an imported list or network names it",
 }
 
 // String gives the reason's name: "never-ban".
