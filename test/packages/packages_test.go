@@ -3,10 +3,8 @@ package packages
 
 import (
 	"bytes"
-	"context"
 	_ "embed"
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"banmesh/test/booted"
 )
 
 // The builds take minutes, so they have a target of their own: make test-packages.
@@ -38,55 +36,15 @@ func TestPackagesComeAndGo(t *testing.T) {
 	if !*packages {
 		t.Skip("make test-packages runs it")
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("booting a host needs root")
-	}
+	h := booted.New(t)
 	base := t.TempDir()
 	top, err := filepath.Abs("../..")
 	must(t, err)
 	build(t, top, filepath.Join(base, "first"), "0.1.0", "deb rpm apk archlinux")
 	build(t, top, filepath.Join(base, "second"), "0.2.0", "deb")
-
-	upper, root := filepath.Join(base, "upper"), filepath.Join(base, "root")
-	must(t, os.Mkdir(upper, 0o755), os.Mkdir(root, 0o755), unix.Mount("tmpfs", upper, "tmpfs", 0, "size=1g"))
-	t.Cleanup(func() { _ = unix.Unmount(upper, unix.MNT_DETACH) })
-	must(t, os.Mkdir(upper+"/u", 0o755), os.Mkdir(upper+"/w", 0o755))
-	must(t, unix.Mount("overlay", root, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s/u,workdir=%s/w", upper, upper)))
-	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
-	units := filepath.Join(root, "etc/systemd/system")
-	for _, name := range []string{
-		"apt-daily.timer", "apt-daily-upgrade.timer", "fail2ban.service", "mosquitto.service", "ssh.service", "rsyslog.service", "nftables.service", "docker.service", "containerd.service",
-		"sshguard.service", "exim4.service", "systemd-networkd-wait-online.service", "nginx.service", "man-db.timer", "e2scrub_all.timer", "fstrim.timer", "systemd-resolved.service",
-		"systemd-timesyncd.service", "systemd-firstboot.service", "console-getty.service", "rpcbind.service", "cron.service", "postfix.service", "dovecot.service", "crowdsec.service",
-		"crowdsec-firewall-bouncer.service", "crowdsec-custom-bouncer.service", "postgresql.service", "haproxy.service", "chrony.service",
-	} {
-		path := filepath.Join(units, name)
-		_ = os.Remove(path)
-		must(t, os.Symlink("/dev/null", path))
-	}
-	copyTo := func(from, to string) {
-		b, err := os.ReadFile(from)
-		must(t, err, os.WriteFile(filepath.Join(root, to), b, 0o644))
-	}
-	copyTo(filepath.Join(base, "first/banmesh_0.1.0_amd64.deb"), "first.deb")
-	copyTo(filepath.Join(base, "second/banmesh_0.2.0_amd64.deb"), "second.deb")
-	must(t, os.WriteFile(filepath.Join(root, "usr/local/bin/check.sh"), []byte(contact), 0o755), os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o444))
-	must(t, os.WriteFile(filepath.Join(units, "check.service"), []byte("[Unit]\nAfter=basic.target\n[Service]\nType=exec\nStandardOutput=file:/check.out\nStandardError=file:/check.err\n"+
-		"ExecStart=/bin/sh /usr/local/bin/check.sh\nExecStopPost=/bin/systemctl poweroff --no-block\nTimeoutStartSec=200\n"), 0o644))
-	must(t, os.MkdirAll(filepath.Join(units, "default.target.wants"), 0o755), os.Symlink("/etc/systemd/system/check.service", filepath.Join(units, "default.target.wants/check.service")))
-	must(t, os.RemoveAll(filepath.Join(units, "default.target")), os.Symlink("/lib/systemd/system/multi-user.target", filepath.Join(units, "default.target")))
-
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	boot := exec.CommandContext(ctx, "systemd-nspawn", "-D", root, "--private-network", "--register=no", "--keep-unit", "-b", "--console=pipe")
-	boot.Cancel = func() error { return boot.Process.Signal(unix.SIGKILL) }
-	boot.WaitDelay = 5 * time.Second
-	log, err := boot.CombinedOutput()
-	out, _ := os.ReadFile(filepath.Join(root, "check.out"))
-	errs, _ := os.ReadFile(filepath.Join(root, "check.err"))
-	if err != nil || !bytes.HasSuffix(out, []byte("all is well\n")) {
-		t.Fatalf("booting: %v\nsaid\n%s%s\nboot log\n%s", err, out, errs, log[max(0, len(log)-3000):])
-	}
+	h.Copy(filepath.Join(base, "first/banmesh_0.1.0_amd64.deb"), "first.deb", 0o644)
+	h.Copy(filepath.Join(base, "second/banmesh_0.2.0_amd64.deb"), "second.deb", 0o644)
+	out := h.Run(booted.Boot{Script: contact, Limit: 5 * time.Minute})
 	t.Logf("\n%s", out)
 }
 
