@@ -100,6 +100,14 @@ type Boot struct {
 	Namespace string        // path of a network namespace; a new one without links if empty
 }
 
+// limit is the time for the whole run.
+func (b Boot) limit() time.Duration {
+	if b.Limit == 0 {
+		return time.Minute
+	}
+	return b.Limit
+}
+
 // Run boots the host, runs the script and gives its output. The test fails where
 // the script does not end with the line [Well].
 func (h *Host) Run(b Boot) string {
@@ -118,14 +126,15 @@ func (h *Host) Try(b Boot) (string, error) {
 	}
 	h.Write("usr/local/bin/check.sh", b.Script, 0o755)
 	h.Write("etc/systemd/system/check.service", fmt.Sprintf("[Unit]\nAfter=%s\n[Service]\nType=exec\nStandardOutput=file:/check.out\nStandardError=file:/check.err\n"+
-		"ExecStart=/bin/sh /usr/local/bin/check.sh\nExecStopPost=/bin/systemctl poweroff --no-block\nRuntimeMaxSec=%d\n", b.After, int(b.Limit.Seconds())), 0o644)
+		"ExecStart=/bin/sh /usr/local/bin/check.sh\nExecStopPost=/bin/systemctl poweroff --no-block\nRuntimeMaxSec=%d\n", b.After, int(b.limit().Seconds())), 0o644)
 	if _, err := os.Lstat(h.unit("default.target.wants/check.service")); err != nil {
 		h.Enable("check.service")
 	}
 	for _, name := range []string{"check.out", "check.err"} {
 		_ = os.Remove(filepath.Join(h.Root, name))
 	}
-	ctx, cancel := context.WithTimeout(h.t.Context(), b.Limit+10*time.Second)
+	// A machine ends after the test does, so its context is none of the test.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.t.Context()), b.limit()+10*time.Second)
 	defer cancel()
 	network := "--private-network"
 	if b.Namespace != "" {

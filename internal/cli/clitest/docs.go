@@ -1,5 +1,5 @@
 // Package clitest checks that the commands that the documentation shows
-// exists.
+// exist.
 package clitest
 
 import (
