@@ -70,6 +70,25 @@ func TestBansOfAListNeverLeaveTheNode(t *testing.T) {
 	w.wantTold("198.51.100.8 strong 72h0m0s")
 }
 
+// The owner of a name chooses whose address it is, so a ban of one that a log names is
+// this node's own affair, also beside evidence that is not.
+func TestBansByNameNeverLeaveTheNode(t *testing.T) {
+	w := newWorld(t, Options{})
+	named := claim("198.51.100.7", time.Hour)
+	named.Basis = ban.BasisWeak
+	w.must(w.Own.Found(Local{Topic: "sshd", Source: SourceNamed, Claim: named, At: w.now}))
+	w.wantDesired("sshd 198.51.100.7 1h0m0s")
+	w.wantTold()
+	w.restart()
+	w.wantTold()
+	if changes := w.Own.Take(); len(changes) != 0 {
+		t.Errorf("readers are told %+v", changes)
+	}
+	seen := claim("198.51.100.7", 30*time.Minute)
+	w.must(w.Own.Found(Local{Topic: "sshd", Source: SourceDetection, Claim: seen, At: w.now}))
+	w.wantTold("198.51.100.7 strong 72h0m0s")
+}
+
 func TestAPersonDisownsClaimsOfAnImport(t *testing.T) {
 	w := newWorld(t, Options{Policy: importing(t, "ban", 0)})
 	list := edition(entry("198.51.100.7", time.Hour), entry("198.51.100.8", time.Hour))

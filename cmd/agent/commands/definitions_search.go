@@ -110,10 +110,23 @@ func (o *offered) standing(config string) string {
 	case by != o.By:
 		return ""
 	case o.Number > number || o.By == byShipped && !bytes.Equal(rest, o.text):
-		return "newer edition"
+		return newerEdition
 	}
 	return "in use"
 }
+
+// newerEditions gives the offered definitions of which an earlier edition is
+// installed. Without an agent that runs, only the shipped ones are known.
+func newerEditions(c *cobra.Command, p *paths) []offered {
+	list, err := offers(c, p)
+	if err != nil {
+		return nil // another finding says why the agent or its configuration cannot be asked
+	}
+	return slices.DeleteFunc(list, func(o offered) bool { return o.State != newerEdition })
+}
+
+// newerEdition is the [offered.State] of a later edition than the installed one.
+const newerEdition = "newer edition"
 
 // offer finds the definition of a topic, of an operator where from names one. Of
 // several it is a fault to name none.

@@ -61,6 +61,7 @@ type examined struct {
 	table    tableState
 	boot     []firewall.Restorer // who loads saved rules at boot
 	moved    []movedJail         // imported jails that are other ones now
+	editions []offered           // definitions of which an earlier edition is installed
 	admin    netip.Addr          // from where whoever asks is logged in, or invalid
 	clock    clockState
 }
@@ -148,7 +149,7 @@ func examine(c *cobra.Command, p *paths) examined {
 			e.withheld = who.withheld(set.Reads())
 		}
 	}
-	e.moved = movedJails(p.config)
+	e.moved, e.editions = movedJails(p.config), newerEditions(c, p)
 	client := p.client()
 	if e.running = client.Get(c.Context(), "/v1/status", nil, &e.status); e.running != nil {
 		return e
@@ -240,6 +241,9 @@ func diagnose(e examined) (list []finding) {
 	}
 	list = append(list, e.withheld...)
 	e.imports(add)
+	for _, o := range e.editions {
+		add("topic", levelNote, fmt.Sprintf("agent topics diff %s --from %s, then agent topics install", o.Topic, o.By), "a newer edition of %s is offered by %s; the installed one stays in use", o.Topic, cli.Printable(o.By))
+	}
 	if e.clock.known {
 		if e.clock.synchronised {
 			note("clock", true, "", "the clock is synchronised")
