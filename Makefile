@@ -4,7 +4,7 @@
 # make test-docker  logs that a real Docker daemon keeps, which make test skips where there is none
 # make test-prometheus  dashboards and alerts against live programs, with Prometheus, which make test does without
 # make demo   three hosts in network namespaces, one attack, one ban (root)
-# make packages  deb, rpm, apk and Arch packages into dist/; make test-packages tries one on a booted host
+# make packages  deb, rpm, apk and Arch packages into dist/; make test-packages tries one on a booted host, make test-guides follows docs/guides
 # make cross    32-bit tests, builds for other architectures and FreeBSD
 # make install  installs binaries and units; make uninstall removes them
 # make lint   what CI checks beside the tests
@@ -32,7 +32,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 UNPACKED = crowdsec
 
 .PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help
-.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help first-contact
+.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help first-contact test-guides
 
 all: build
 
@@ -167,6 +167,10 @@ packages:
 # A package on a booted host that has nothing of ours: installed, upgraded, removed, purged; then the same again is built elsewhere and compared.
 test-packages: deps-test
 	GO=$(GO) $(GO) test -count=1 -v -timeout 20m ./test/packages -packages
+
+# Every command of docs/guides, on booted hosts; the answers that the guides show are compared. With UPDATE=-update they are written.
+test-guides: deps-test
+	$(GO) test -count=1 -v -timeout 15m ./test/guides -run TestTheGuidesAreTrue -guides $(UPDATE)
 
 # From a bare host to a dropped packet and back: the same.
 first-contact: test-packages

@@ -55,10 +55,15 @@ func New(t testing.TB) *Host {
 	must(t, unix.Mount("overlay", root, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s/u,workdir=%s/w", upper, upper)))
 	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
 	h := &Host{Root: root, t: t}
-	for _, name := range masked {
-		path := h.unit(name)
-		_ = os.Remove(path)
-		must(t, os.Symlink("/dev/null", path))
+	// All that this machine's administrator installed and that starts by itself.
+	started, err := filepath.Glob(h.unit("multi-user.target.wants/*.service"))
+	must(t, err)
+	for i, path := range started {
+		started[i] = filepath.Base(path)
+	}
+	for _, name := range append(started, masked...) {
+		h.Unmask(name)
+		must(t, os.Symlink("/dev/null", h.unit(name)))
 	}
 	h.Write("etc/machine-id", "", 0o444)
 	must(t, os.RemoveAll(h.unit("default.target")), os.Symlink("/lib/systemd/system/multi-user.target", h.unit("default.target")))
@@ -81,6 +86,15 @@ func (h *Host) Copy(from, to string, mode os.FileMode) {
 	b, err := os.ReadFile(from)
 	must(h.t, err)
 	h.Write(to, string(b), mode)
+}
+
+// Unmask has a unit of a package be what the package says; no unit of this
+// machine's own starts otherwise.
+func (h *Host) Unmask(name string) {
+	h.t.Helper()
+	if err := os.Remove(h.unit(name)); err != nil && !os.IsNotExist(err) {
+		h.t.Fatal(err)
+	}
 }
 
 // Enable starts units of /etc/systemd/system at boot.
@@ -136,11 +150,11 @@ func (h *Host) Try(b Boot) (string, error) {
 	// A machine ends after the test does, so its context is none of the test.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.t.Context()), b.limit()+10*time.Second)
 	defer cancel()
-	network := "--private-network"
+	network := []string{"--private-network"}
 	if b.Namespace != "" {
-		network = "--network-namespace-path=" + b.Namespace
+		network = []string{"--network-namespace-path=" + b.Namespace, "--capability=CAP_NET_ADMIN"}
 	}
-	boot := exec.CommandContext(ctx, "systemd-nspawn", "-D", h.Root, network, "--register=no", "--keep-unit", "-b", "--console=pipe")
+	boot := exec.CommandContext(ctx, "systemd-nspawn", append(network, "-D", h.Root, "--register=no", "--keep-unit", "-b", "--console=pipe")...)
 	boot.Cancel = func() error { return boot.Process.Signal(unix.SIGKILL) }
 	boot.WaitDelay = 5 * time.Second
 	log, err := boot.CombinedOutput()
