@@ -237,3 +237,31 @@ func Format(d time.Duration) string {
 	}
 	return b.String()
 }
+
+// Short prints a duration as a person would say it: "9 d 23 h", "3 h 20 min",
+// "45 s". It rounds to the second of its two units.
+func Short(d time.Duration) string {
+	if d < 0 {
+		return "-" + Short(-d)
+	}
+	units := []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}, {time.Second, "s"}}
+	for i, u := range units[:len(units)-1] {
+		// Rounded first, so that 59 min 59.8 s is an hour and not 60 minutes.
+		rounded := d.Round(units[i+1].size)
+		if rounded < u.size {
+			continue
+		}
+		s := fmt.Sprintf("%d %s", rounded/u.size, u.name)
+		if rest := rounded % u.size / units[i+1].size; rest > 0 {
+			s += fmt.Sprintf(" %d %s", rest, units[i+1].name)
+		}
+		return s
+	}
+	if d < time.Second && d > 0 {
+		return d.Round(time.Millisecond).String()
+	}
+	return fmt.Sprintf("%d s", d.Round(time.Second)/time.Second)
+}

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -115,13 +116,13 @@ adopted is checked so too.
 
 // published asks the running agent for the definitions of those whom the
 // configuration names.
-func published(c *cobra.Command, p *paths) ([]control.Definition, *settings.Settings, error) {
+func published(ctx context.Context, p *paths) ([]control.Definition, *settings.Settings, error) {
 	set, err := settings.Load(p.config)
 	if err != nil {
 		return nil, nil, err
 	}
 	var d control.Documents
-	err = p.client().Get(c.Context(), "/v1/documents", nil, &d)
+	err = p.client().Get(ctx, "/v1/documents", nil, &d)
 	return d.Definitions, set, err
 }
 

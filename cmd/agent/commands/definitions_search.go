@@ -2,6 +2,7 @@ package commands
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/doctor"
 	"banmesh/internal/settings"
 	"banmesh/topics"
 )
@@ -44,8 +46,8 @@ const byShipped = "shipped"
 
 // offers lists the definitions that can be installed: published ones where an agent runs,
 // and the shipped ones.
-func offers(c *cobra.Command, p *paths) ([]offered, error) {
-	list, set, err := published(c, p)
+func offers(ctx context.Context, p *paths) ([]offered, error) {
+	list, set, err := published(ctx, p)
 	if errors.Is(err, control.ErrNotRunning) {
 		err = nil // nobody tells of others', and ours are here
 	}
@@ -117,12 +119,17 @@ func (o *offered) standing(config string) string {
 
 // newerEditions gives the offered definitions of which an earlier edition is
 // installed. Without an agent that runs, only the shipped ones are known.
-func newerEditions(c *cobra.Command, p *paths) []offered {
-	list, err := offers(c, p)
+func (p *paths) newerEditions(ctx context.Context) (newer []doctor.Edition) {
+	list, err := offers(ctx, p)
 	if err != nil {
 		return nil // another finding says why the agent or its configuration cannot be asked
 	}
-	return slices.DeleteFunc(list, func(o offered) bool { return o.State != newerEdition })
+	for _, o := range list {
+		if o.State == newerEdition {
+			newer = append(newer, doctor.Edition{Topic: o.Topic, By: o.By})
+		}
+	}
+	return newer
 }
 
 // newerEdition is the [offered.State] of a later edition than the installed one.
@@ -131,7 +138,7 @@ const newerEdition = "newer edition"
 // offer finds the definition of a topic, of an operator where from names one. Of
 // several it is a fault to name none.
 func offer(c *cobra.Command, p *paths, topic, from string) (offered, error) {
-	list, err := offers(c, p)
+	list, err := offers(c.Context(), p)
 	if err != nil {
 		return offered{}, err
 	}
@@ -168,7 +175,7 @@ said and never taken by itself.
 			if category != "" && !slices.Contains(topics.Categories, category) {
 				return cli.Usage("--category is one of %s", strings.Join(topics.Categories, ", "))
 			}
-			list, err := offers(c, p)
+			list, err := offers(c.Context(), p)
 			if err != nil {
 				return err
 			}

@@ -259,26 +259,6 @@ func closesText(e topics.Enforce) string {
 	return strings.Join(protocols, ",") + " " + strings.Join(e.Ports, ",")
 }
 
-// importHead begins each definition that the import writes, so that a later
-// import knows it for its own.
-const importHead = settings.ImportHead + ", which replaces it when it is run again. Own settings belong into agent.toml.\n"
-
-// importOrigin is the line below, which says of when a definition is.
-var importOrigin = regexp.MustCompile(`(?m)^# Jail "(.*)" of "(.*)" as of (\d{4}-\d\d-\d\d)\.( Frozen: .*)?\n`)
-
-// importedText is the file of an imported jail.
-func importedText(dir string, i detect.Imported, now time.Time) []byte {
-	origin := fmt.Sprintf("# Jail %q of %q as of %s.", i.Jail, dir, now.Format(time.DateOnly))
-	if i.Frozen != "" && !i.Shipped {
-		origin += " Frozen: " + cli.Printable(i.Frozen) + "."
-	}
-	body := topics.Format(i.Definition)
-	if i.Shipped {
-		body = topics.FormatChanges(i.Definition)
-	}
-	return append([]byte(importHead+origin+"\n"), body...)
-}
-
 // errOwn says that a file of the operator's own is in the way.
 var errOwn = errors.New("it was not written by `agent import fail2ban` and is left as it is")
 
@@ -292,7 +272,7 @@ func writeImported(w io.Writer, p *paths, from string, all []detect.Imported) (w
 	const mode = 0o644
 	var faults []error
 	for _, i := range all {
-		text := importedText(from, i, time.Now())
+		text := settings.ImportedText(from, i, time.Now())
 		path := filepath.Join(dir, string(i.Definition.Name)+".toml")
 		if _, err := topics.Parse(path, topics.Format(i.Definition)); err != nil {
 			faults = append(faults, fmt.Errorf("jail %s: %w", i.Jail, err))
@@ -300,7 +280,7 @@ func writeImported(w io.Writer, p *paths, from string, all []detect.Imported) (w
 		}
 		before, err := os.ReadFile(path)
 		switch {
-		case err == nil && !bytes.HasPrefix(before, []byte(importHead)):
+		case err == nil && !bytes.HasPrefix(before, []byte(settings.ImportedHead)):
 			faults = append(faults, fmt.Errorf("jail %s: %s: %w", i.Jail, path, errOwn))
 			continue
 		case err != nil && !errors.Is(err, fs.ErrNotExist):

@@ -19,6 +19,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/config"
 	"banmesh/internal/detect"
+	"banmesh/internal/doctor"
 	"banmesh/internal/hostscan"
 	"banmesh/internal/settings"
 	"banmesh/internal/strict"
@@ -198,7 +199,6 @@ func (s *setup) propose(ctx context.Context, out io.Writer, report *hostscan.Rep
 			}
 		}
 	}
-	service, isService := theService()
 	t := cli.NewTable(out, "TOPIC", "WHY", "LOG", "LAST LINES", "")
 	for _, f := range report.Topics {
 		if !f.HasLog() {
@@ -211,8 +211,8 @@ func (s *setup) propose(ctx context.Context, out io.Writer, report *hostscan.Rep
 			mark = "new"
 		}
 		where, known := logOf(f), s.known(ctx, f, definitions)
-		if isService && os.Geteuid() == 0 && !f.Journal {
-			if held := service.withheld(f.Files); len(held) > 0 {
+		if os.Geteuid() == 0 && !f.Journal {
+			if held := doctor.Withheld(f.Files); len(held) > 0 {
 				known, mark = "the service may not read it", "fix: "+held[0].Fix
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"banmesh/internal/cli/clitest"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
+	"banmesh/internal/doctor"
 	"banmesh/internal/federation"
 	"banmesh/internal/firewall"
 	"banmesh/internal/settings"
@@ -36,7 +37,7 @@ var answers = map[string]any{
 	"agent bans":              []control.Ban{},
 	"agent bouncers":          []control.Bouncer{},
 	"agent denylist list":     []denial{},
-	"agent doctor":            []finding{},
+	"agent doctor":            []doctor.Finding{},
 	"agent events":            control.Event{},
 	"agent explain":           control.Explanation{},
 	"agent explain-line":      []detect.Explanation{},

@@ -11,12 +11,13 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/doctor"
 	"banmesh/internal/federation"
 	"banmesh/internal/span"
 )
 
 // crowded is a node with long names and large numbers.
-func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []control.Feed, control.Explanation, []finding) {
+func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []control.Feed, control.Explanation, []doctor.Finding) {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	long := ban.Topic("nginx-http-auth-trap")
 	s := control.Status{
@@ -68,11 +69,11 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 		}},
 		Kernel: &control.Held{Banned: true, Map: "deny4", Left: span.Of(time.Hour)},
 	}
-	e := examined{
-		now: now, clock: clockState{true, true}, admin: netip.MustParseAddr("203.0.113.9"), status: s, feeds: feeds, table: tableState{known: true, present: true},
-		never: []control.NeverBan{{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Source: "gateway"}},
+	e := doctor.Facts{
+		Now: now, Clock: doctor.ClockState{Known: true, Synchronised: true}, Admin: netip.MustParseAddr("203.0.113.9"), Status: s, Feeds: feeds, Table: doctor.TableState{Known: true, Present: true},
+		Never: []control.NeverBan{{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Source: "gateway"}},
 	}
-	return s, bans, peers, feeds, x, diagnose(e)
+	return s, bans, peers, feeds, x, doctor.Diagnose(e)
 }
 
 // All that a person looks at fits a terminal of 80 columns; commands to copy stay

@@ -9,6 +9,7 @@ import (
 	"banmesh/internal/agent"
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/doctor"
 	"banmesh/internal/settings"
 )
 
@@ -64,10 +65,8 @@ func newCheckCommand(p *paths) *cobra.Command {
 			for _, w := range s.Warnings() {
 				fmt.Fprintf(c.OutOrStdout(), "warning: %s\n", cli.Printable(w))
 			}
-			if who, ok := theService(); ok {
-				for _, f := range who.withheld(s.Reads()) {
-					fmt.Fprintf(c.OutOrStdout(), "warning: %s\n   mend: %s\n", cli.Printable(f.Text), cli.Printable(f.Fix))
-				}
+			for _, f := range doctor.Withheld(s.Reads()) {
+				fmt.Fprintf(c.OutOrStdout(), "warning: %s\n   mend: %s\n", cli.Printable(f.Text), cli.Printable(f.Fix))
 			}
 			files := s.Files()
 			if len(files) == 0 {

@@ -13,6 +13,7 @@ import (
 
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
+	"banmesh/internal/doctor"
 	"banmesh/internal/federation"
 )
 
@@ -129,7 +130,7 @@ func printLogs(w io.Writer, logs []control.SourceStatus, now time.Time) error {
 	t := cli.NewTable(w, "TOPIC", "READ", "MATCHED", "LAST LINE", "LOG", "IGNORED", "UNREAD")
 	t.Cut("TOPIC", "LOG")
 	t.Least("LOG", 24)
-	for _, x := range groupLogs(logs) {
+	for _, x := range doctor.GroupLogs(logs) {
 		last := "never"
 		switch {
 		case x.Error != "":

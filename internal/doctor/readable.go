@@ -1,4 +1,4 @@
-package commands
+package doctor
 
 import (
 	"fmt"
@@ -48,9 +48,18 @@ func theService() (who someone, ok bool) {
 	return who, true
 }
 
+// Withheld says which of the files the service's user may not read, and the
+// command that changes it; nothing on a machine without the service.
+func Withheld(files []string) []Finding {
+	if who, ok := theService(); ok {
+		return who.withheld(files)
+	}
+	return nil
+}
+
 // withheld says which of the files someone may not read, and the command that
 // changes it.
-func (w someone) withheld(files []string) (out []finding) {
+func (w someone) withheld(files []string) (out []Finding) {
 	for _, name := range files {
 		for at := name; ; at = filepath.Dir(at) {
 			bit, give := uint32(4), "r"
@@ -58,8 +67,8 @@ func (w someone) withheld(files []string) (out []finding) {
 				bit, give = 1, "x" // to go through a directory
 			}
 			if info, err := os.Stat(at); err == nil && !w.may(info, bit) {
-				out = append(out, finding{
-					Check: "readable", Level: levelWrong, Text: fmt.Sprintf("%s: the service's user %s may not read it", name, w.name),
+				out = append(out, Finding{
+					Check: "readable", Level: LevelWrong, Text: fmt.Sprintf("%s: the service's user %s may not read it", name, w.name),
 					Fix: fmt.Sprintf("chgrp %s %s && chmod g+%s %s", w.name, at, give, at),
 				})
 				break

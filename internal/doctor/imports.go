@@ -1,4 +1,4 @@
-package commands
+package doctor
 
 import (
 	"bytes"
@@ -14,8 +14,8 @@ import (
 	"banmesh/internal/settings"
 )
 
-// A movedJail is an imported definition whose jail is another one now.
-type movedJail struct {
+// A MovedJail is an imported definition whose jail is another one now.
+type MovedJail struct {
 	Jail, Dir, At string
 	Gone          bool // nothing enables it any more
 }
@@ -23,7 +23,7 @@ type movedJail struct {
 // movedJails compares the definitions that imports wrote with the result of an import
 // now. Directories of fail2ban's that are gone are left out: whoever removes
 // fail2ban afterwards wants to hear nothing of it.
-func movedJails(config string) (list []movedJail) {
+func movedJails(config string) (list []MovedJail) {
 	paths, err := filepath.Glob(filepath.Join(config, settings.TopicDirectory, "*.toml"))
 	if err != nil {
 		return nil // a pattern of glob characters in the directory's own name
@@ -31,10 +31,10 @@ func movedJails(config string) (list []movedJail) {
 	known := map[string][]detect.Imported{}
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
-		if err != nil || !bytes.HasPrefix(text, []byte(importHead)) {
+		if err != nil || !bytes.HasPrefix(text, []byte(settings.ImportedHead)) {
 			continue
 		}
-		m := importOrigin.FindSubmatch(text[len(importHead):])
+		m := settings.ImportOrigin.FindSubmatch(text[len(settings.ImportedHead):])
 		if m == nil {
 			continue
 		}
@@ -56,23 +56,23 @@ func movedJails(config string) (list []movedJail) {
 		}
 		i := slices.IndexFunc(all, func(j detect.Imported) bool { return j.Jail == jail && j.Refused == "" })
 		if i < 0 {
-			list = append(list, movedJail{Jail: jail, Dir: dir, At: string(m[3]), Gone: true})
+			list = append(list, MovedJail{Jail: jail, Dir: dir, At: string(m[3]), Gone: true})
 			continue
 		}
 		now := all[i]
 		now.Refer()
-		if !bytes.Equal(importedText(dir, now, at), text) {
-			list = append(list, movedJail{Jail: jail, Dir: dir, At: string(m[3])})
+		if !bytes.Equal(settings.ImportedText(dir, now, at), text) {
+			list = append(list, MovedJail{Jail: jail, Dir: dir, At: string(m[3])})
 		}
 	}
 	return list
 }
 
 // imports says which imported jails have moved on.
-func (e examined) imports(add func(string, level, string, string, ...any)) {
+func (e Facts) imports(add func(string, Level, string, string, ...any)) {
 	of := map[string][]string{}
 	var order []string
-	for _, m := range e.moved {
+	for _, m := range e.Moved {
 		key := fmt.Sprintf("no longer enabled in %s", m.Dir)
 		if !m.Gone {
 			key = fmt.Sprintf("another now in %s than on %s, when they were imported", m.Dir, m.At)
@@ -83,10 +83,10 @@ func (e examined) imports(add func(string, level, string, string, ...any)) {
 		of[key] = append(of[key], m.Jail)
 	}
 	for _, key := range order {
-		l, fix := levelWrong, "agent import fail2ban --dry-run, then without --dry-run"
+		l, fix := LevelWrong, "agent import fail2ban --dry-run, then without --dry-run"
 		if strings.HasPrefix(key, "no longer") {
-			l, fix = levelNote, "agent topics ignore NAME, where the topic is not wanted either"
+			l, fix = LevelNote, "agent topics ignore NAME, where the topic is not wanted either"
 		}
-		add("import", l, fix, "%s: %s", plural(len(of[key]), "jail")+" ("+strings.Join(of[key], ", ")+")", key)
+		add("import", l, fix, "%s: %s", count(len(of[key]), "jail")+" ("+strings.Join(of[key], ", ")+")", key)
 	}
 }
