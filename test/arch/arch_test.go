@@ -64,6 +64,8 @@ var mayImport = map[string][]string{
 	"internal/compat/recent":      {"internal/ban", "internal/export"},
 	"internal/compat/capi":        {"internal/ban", "internal/compat/recent", "internal/export", "internal/wholefile"},
 	"internal/compat/fail2ban":    {"internal/ban", "internal/export"},
+	"internal/compat/lists":       {"internal/ban"},
+	"internal/compat/lists/fetch": {"internal/compat/lists", "internal/wholefile"},
 	"internal/compat/lapi":        {"internal/ban", "internal/compat/recent", "internal/export", "internal/wholefile"},
 	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
