@@ -329,4 +329,3 @@ func TestALinkInTheSpoolIsNotFollowed(t *testing.T) {
 		t.Errorf("the spool has %s", got)
 	}
 }
-
