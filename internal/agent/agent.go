@@ -32,6 +32,7 @@ import (
 	"banmesh/internal/history"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
+	"banmesh/internal/notify"
 	"banmesh/internal/procnet"
 	"banmesh/internal/settings"
 	"banmesh/internal/store"
@@ -82,6 +83,7 @@ type agent struct {
 	bouncers   *bouncers
 	fail2ban   *fail2banSide
 	crowdsec   *crowdsec
+	messages   *notify.Notifier
 	chronicle  *chronicle
 	latency    *latency
 
@@ -185,6 +187,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	group.Go(func() error { return a.honeyports.run(ctx) })
 	group.Go(func() error { return a.bouncers.run(ctx) })
 	group.Go(func() error { return a.crowdsec.run(ctx) })
+	group.Go(func() error { return a.messages.Run(ctx) })
 	group.Go(func() error {
 		f := &fail2banLog{settings: a.current, own: a.ledger.Own, state: filepath.Join(a.o.StateDir, fail2banPosition), now: a.now, log: a.fail2ban.log}
 		return f.run(ctx)
@@ -339,7 +342,9 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.messages = a.openMessages()
 	a.api = api.New(api.Options{
+		Messages:   a.messages,
 		References: references,
 		Version:    a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
@@ -405,6 +410,7 @@ func (a *agent) takeOver(ctx context.Context, next *settings.Settings) error {
 	)
 	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
 	a.bouncers.observe()
+	a.messages.Reload()
 	err = errors.Join(err, a.sharing.begin(ctx, next))
 	a.sharing.follow(next)
 	err = errors.Join(err, a.sharing.publish(next), a.detection.restart(ctx))

@@ -58,6 +58,42 @@ type Config struct {
 	Guests Guests `toml:"guests"`
 	// Honeyport watches ports at which nothing listens.
 	Honeyport Honeyport `toml:"honeyport"`
+	// Notify are receivers of messages: docs/notify.md.
+	Notify []Notify `toml:"notify"`
+}
+
+// Notify is a receiver of messages about this node.
+type Notify struct {
+	Name string `toml:"name" sample:"'phone'"` // of a-z, 0-9 and '-'
+	// Type is "email", "webhook", "ntfy", "gotify", "matrix", "telegram", "slack",
+	// "discord" or "mqtt".
+	Type string `toml:"type" sample:"'ntfy'"`
+	// URL is the server's: https:// and, of ntfy, with the topic; smtp:// (STARTTLS)
+	// or smtps:// for e-mail, by default this machine's own; ssl:// for MQTT.
+	URL string `toml:"url" sample:"'https://ntfy.sh/my-topic'"`
+	// To are the addresses of e-mail, the room of Matrix, the chat of Telegram or the
+	// topic of MQTT.
+	To   []string `toml:"to" sample:"['admin@example.org']"`
+	From string   `toml:"from" sample:"'banmesh@example.org'"` // the sender's address, of e-mail
+	User string   `toml:"user"`                                // an account at the server, of e-mail, MQTT and ntfy
+	// TokenFile is a file with the secret, which not every user may read: the token,
+	// the account's password, the key that signs webhooks, or the whole address of
+	// a webhook of Slack or Discord.
+	TokenFile string `toml:"token_file" sample:"'/etc/banmesh/ntfy.token'"`
+	CAFile    string `toml:"ca_file"` // a file with the certificates that may sign the server's, in place of the system's
+	Plain     bool   `toml:"plain"`   // send in plain text beyond this machine, without TLS
+	// On are the kinds of messages: "ban", "hold", "quarantine", "mistake", "ending",
+	// "silent", "unbitten", "fault", "receipt"; by default all but "ban".
+	On    []string `toml:"on" sample:"['hold', 'fault', 'receipt']"`
+	Every Text     `toml:"every" sample:"'5m'"` // how often a kind is told at most; the sample is the default
+	// Quiet are hours of this machine's clock in which only urgent kinds are sent.
+	Quiet string `toml:"quiet" sample:"'22:00-07:00'"`
+	// Urgent are the kinds that quiet hours do not stop; by default "fault".
+	Urgent []string `toml:"urgent" sample:"['fault']"`
+	// Details adds log lines and the full text of warnings, which may name users,
+	// hosts and files.
+	Details bool   `toml:"details"`
+	Label   string `toml:"label" sample:"'web 1'"` // begins each message, in place of "Banmesh"
 }
 
 // Honeyport says at which ports a finished handshake is an offence.

@@ -45,6 +45,8 @@ type Status struct {
 	Gate *GateStatus `json:"gate,omitempty"`
 	// Shielded counts the offences of never-ban entries, the latest first.
 	Shielded []Shielded `json:"shielded,omitempty"`
+	// Notify are the receivers of messages.
+	Notify []Notify `json:"notify,omitempty"`
 	// Warnings name the faults of the node and the commands that mend them.
 	Warnings []Warning `json:"warnings"`
 }

@@ -15,6 +15,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/config"
 	"banmesh/internal/neverban"
+	"banmesh/internal/notify"
 	"banmesh/internal/policy"
 	"banmesh/internal/strict"
 	"banmesh/topics"
@@ -35,6 +36,7 @@ type Settings struct {
 	trusting    trusting
 	included    map[ban.Topic]included
 	warnings    []string
+	receivers   []notify.Entry
 	// leftOut are topics whose definition cannot be used, broken why.
 	leftOut map[ban.Topic]bool
 	broken  []error
@@ -91,6 +93,7 @@ func Load(dir string) (*Settings, error) {
 	checkCrowdSec(loaded.CrowdSec, fault)
 	checkGuests(loaded.Guests, fault)
 	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)
+	s.receivers = checkNotify(loaded.Notify, fault)
 	checkNeverBan(loaded, fault)
 	if _, err := parseProxies(loaded.Proxy); err != nil {
 		fault("proxy", "%v", err)
@@ -225,11 +228,18 @@ func (s *Settings) Peers() []Peer {
 func (s *Settings) Files() []string { return s.config.Files }
 
 // Reads gives the files that an agent reads at its start: those of the
-// configuration, and those that its brokers' entries name.
+// configuration, and those that the entries of brokers and receivers name.
 func (s *Settings) Reads() []string {
 	list := slices.Clone(s.config.Files)
 	for _, b := range s.config.Brokers {
 		for _, f := range []string{b.PasswordFile, b.CAFile, b.CertFile, b.KeyFile} {
+			if f != "" {
+				list = append(list, f)
+			}
+		}
+	}
+	for _, n := range s.config.Notify {
+		for _, f := range []string{n.TokenFile, n.CAFile} {
 			if f != "" {
 				list = append(list, f)
 			}

@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"internal/config":    {"internal/policy", "internal/strict"},
 	"internal/settings": {
 		"internal/ban", "internal/config", "internal/detect", "internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate",
-		"internal/guests", "internal/neverban", "internal/policy", "internal/printable", "internal/span", "internal/strict", "internal/wire", "topics",
+		"internal/guests", "internal/neverban", "internal/notify", "internal/policy", "internal/printable", "internal/span", "internal/strict", "internal/wire", "topics",
 	},
 	"internal/detect":     {"internal/ban", "internal/span", "internal/strict", "topics"},
 	"internal/wire":       {"internal/ban"},
@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"internal/hostscan":           {"internal/procnet", "topics"},
 	"internal/history":            {"internal/ban"},
 	"internal/siem":               {"internal/control"},
+	"internal/notify":             {"internal/ban", "internal/control", "internal/history", "internal/mqttguard", "internal/printable", "internal/wholefile"},
 	"internal/xarf":               {"internal/ban"},
 	"internal/ledger":             {"internal/ban", "internal/policy", "internal/store"},
 	"internal/firewall":           {"internal/ban", "internal/firewall/desired"},
@@ -70,11 +71,11 @@ var mayImport = map[string][]string{
 	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
 		"internal/ban", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall",
-		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
+		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/notify", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {
 		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
-		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/policy",
+		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/notify", "internal/policy",
 		"internal/procnet", "internal/settings", "internal/span", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},
 	"cmd/agent": {
@@ -95,7 +96,8 @@ var onlyIn = map[string][]string{
 	"github.com/google/nftables":          {"internal/firewall/nft"},
 	"github.com/vishvananda/netlink":      {"internal/neverban"},
 	"github.com/mochi-mqtt/server/v2":     {"internal/broker"},
-	"github.com/eclipse/paho.mqtt.golang": {"internal/federation"},
+	"github.com/eclipse/paho.mqtt.golang": {"internal/federation", "internal/notify"},
+	"github.com/wneessen/go-mail":         {"internal/notify"},
 	"golang.org/x/crypto/nacl/sign":       {"internal/wire"},
 	"go.etcd.io/bbolt":                    {"internal/store"},
 	"github.com/pelletier/go-toml/v2":     {"internal/strict"},

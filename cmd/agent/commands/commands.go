@@ -23,6 +23,7 @@ func commands(p *paths) []*cobra.Command {
 		newPeersCommand(p),
 		newAllowCommand(p),
 		newGuestsCommand(p),
+		newNotifyCommand(p),
 		newBouncersCommand(p), newCrowdSecCommand(p),
 		newHoldCommand(p),
 		newUndoCommand(p),

@@ -3,6 +3,9 @@ package commands
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/signal"
@@ -113,6 +116,23 @@ func TestScripts(t *testing.T) {
 				_, err = f.WriteString(b.String())
 				ts.Check(err)
 				ts.Check(f.Close())
+			},
+			// sink FILE receives requests at $SINK and writes each to a file, without its
+			// address: method, path, the headers of a webhook, body.
+			"sink": func(ts *testscript.TestScript, _ bool, args []string) {
+				f, err := os.Create(ts.MkAbs(args[0]))
+				ts.Check(err)
+				s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					b, _ := io.ReadAll(r.Body)
+					fmt.Fprintf(f, "%s %s %s %s\n", r.Method, r.URL.Path, r.Header.Get("Banmesh-Signature"), b)
+					if strings.Contains(string(b), "refuse") {
+						http.Error(w, "no such channel", http.StatusForbidden)
+						return
+					}
+					fmt.Fprint(w, "taken")
+				}))
+				ts.Defer(func() { s.Close(); f.Close() })
+				ts.Setenv("SINK", s.URL)
 			},
 			// smalldisk DIR SIZE mounts a file system of that size until the script
 			// ends; only root can.

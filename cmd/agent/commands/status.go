@@ -103,6 +103,14 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.Gate != nil {
 		fmt.Fprintf(w, "wallet gate: %s; allowed %d, refused %d\n", gateLine(*s.Gate, now), s.Gate.Allowed, s.Gate.Refused)
 	}
+	for _, x := range s.Notify {
+		state, colour := receiverState(x, now)
+		last := "nothing sent yet"
+		if !x.LastSent.IsZero() {
+			last = "last sent " + cli.Short(max(now.Sub(x.LastSent), 0)) + " ago"
+		}
+		fmt.Fprintf(w, "messages to %s (%s): %s, %s\n", x.Name, x.Type, cli.Paint(w, colour, state), last)
+	}
 	if n := len(s.Shielded); n > 0 {
 		sum, last := 0, s.Shielded[0]
 		for _, x := range s.Shielded {

@@ -24,7 +24,7 @@ import (
 var reading = []string{
 	"allow list", "allow pack list", "allow pack sign", "bans", "bouncers", "check", "denylist describe", "denylist export", "denylist list", "doctor", "events", "explain",
 	"explain-line", "feeds", "filter test", "firewall check", "firewall show", "guests", "history", "hold list", "key card", "key node request", "key show",
-	"livepeer gate", "livepeer suspects", "network invite", "network show", "peers", "peers card", "peers list", "peers lists", "peers show", "policy test", "replay", "run",
+	"livepeer gate", "livepeer suspects", "notify", "network invite", "network show", "peers", "peers card", "peers list", "peers lists", "peers show", "policy test", "replay", "run",
 	"status", "tap", "topics check", "topics diff", "topics list", "topics search", "topics show",
 }
 
@@ -32,7 +32,7 @@ var reading = []string{
 // keys and documents, which nothing in the kernel follows at once.
 var inScript = map[string]string{
 	"bouncers add": "bouncers", "bouncers remove": "bouncers", "denylist publish": "denylists", "denylist renew": "denylists", "denylist import": "denylist",
-	"import fail2ban": "fail2ban", "init": "init", "guests remove": "guests", "allow pack add": "packs", "allow pack remove": "packs",
+	"import fail2ban": "fail2ban", "notify test": "notify", "init": "init", "guests remove": "guests", "allow pack add": "packs", "allow pack remove": "packs",
 	"key backup": "key", "key install-document": "published", "key node certify": "key", "key node install": "key", "key node rotate": "key",
 	"key operator new": "key", "key operator set": "key", "key restore": "state", "network join": "network",
 	"peers follow": "published", "peers publish-trust": "published", "peers unfollow": "published", "peers succeed": "published",

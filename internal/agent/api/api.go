@@ -61,6 +61,7 @@ type Options struct {
 	Fail2ban  Fail2ban
 	CrowdSec  CrowdSec
 	Chronicle Chronicle
+	Messages  Messages
 	// LineLatency and ClaimLatency time bans on their way to the kernel.
 	LineLatency, ClaimLatency *Latency
 	// Warnings gives those of the parts that have nothing else to say here.
@@ -168,12 +169,14 @@ func (s *Server) Local() (http.Handler, error) {
 		"POST /v1/crowdsec/join":   s.joinCrowdSec,
 		"POST /v1/crowdsec/leave":  s.leaveCrowdSec,
 		"GET /v1/guests":           s.guests,
+		"GET /v1/notify":           func(*http.Request) (any, error) { return s.o.Messages.Status(), nil },
+		"POST /v1/notify/test":     s.notifyTest,
 		"POST /v1/guests/remove":   s.removeGuest,
 		"GET /v1/hold":             func(*http.Request) (any, error) { return holds(s.o.Ledger.Peers.Holds()), nil },
 		"POST /v1/hold/approve":    s.approve,
 		"POST /v1/hold/reject":     s.reject,
 		"GET /v1/peers": func(*http.Request) (any, error) {
-			return peers(s.o.Ledger.Peers.List(), s.o.Sharing.Feeds(), s.refusedOf), nil
+			return s.Peers(), nil
 		},
 		"POST /v1/peers/undo":    s.undo,
 		"POST /v1/peers/release": s.release,

@@ -89,6 +89,7 @@ var (
 	ClaimDisputed    = Condition{"claim-disputed", "A peer says that a target that this node claims should not be banned.", control.SeverityLow, "agent explain TARGET; agent withdraw TARGET --reason mistake if the peer is right"}
 	HistoryFault     = Condition{"history", "Events are missing in the history, or cannot be written.", control.SeverityLow, "df -h; it is tried again every few seconds"}
 	PeerTooMuch      = Condition{"peer-too-much", "A peer claims more than is kept of one.", control.SeverityLow, "agent hold list; or raise live in the topic's limits"}
+	MessagesFail     = Condition{"messages", "Messages to a receiver do not arrive, or are not kept until they do.", control.SeverityLow, "agent notify; agent notify test NAME"}
 	FeedUncertified  = Condition{"feed-uncertified", "A peer's card no longer certifies its node.", control.SeverityLow, "ask the operator to renew the node's certificate"}
 )
 
@@ -101,7 +102,7 @@ func Conditions() []Condition {
 		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Behind, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, IndexLost, IndexSole, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
 		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,
-		PeerHeld, PeerQuarantined, PeerTooMuch, ClaimDisputed, HistoryFault,
+		PeerHeld, PeerQuarantined, PeerTooMuch, ClaimDisputed, HistoryFault, MessagesFail,
 	}
 	slices.SortFunc(list, func(a, b Condition) int { return cmp.Compare(a.Code, b.Code) })
 	return list

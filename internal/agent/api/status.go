@@ -25,7 +25,8 @@ func (s *Server) Status(ctx context.Context) control.Status {
 		Topics: s.topics(ctx, conf), Sources: sources(d), Brokers: s.o.Sharing.Brokers(), Broker: s.o.Sharing.Embedded(),
 		Compat:   s.compat(),
 		Shielded: s.o.Shielded(ban.Target{}),
-		Warnings: []control.Warning{},
+		Notify:   s.o.Messages.Status(),
+		Warnings: s.warnings(ctx, conf, d),
 	}
 	for _, x := range d.Sources {
 		out.Cut, out.Dropped = out.Cut+x.Status.Cut, out.Dropped+x.Status.Dropped
@@ -34,15 +35,30 @@ func (s *Server) Status(ctx context.Context) control.Status {
 		g.Wallets = []control.WalletCount{}
 		out.Gate = &g
 	}
-	out.Warnings = append(out.Warnings, s.o.Firewall.Warnings(ctx)...)
-	out.Warnings = append(out.Warnings, s.o.Sharing.Warnings()...)
-	if n := len(conf.Warnings()); n > 0 {
-		out.Warnings = append(out.Warnings, Undone.Warn(fmt.Sprintf("%d things that the configuration asks for are not done", n), ""))
-	}
-	out.Warnings = append(out.Warnings, s.detectionWarnings(conf, d)...)
-	out.Warnings = append(out.Warnings, s.peerWarnings()...)
-	out.Warnings = append(out.Warnings, s.o.Warnings(ctx)...)
 	return out
+}
+
+// Warnings gives the conditions that hold now, without the rest of the status.
+func (s *Server) Warnings(ctx context.Context) []control.Warning {
+	return s.warnings(ctx, s.o.Settings(), s.o.Detection.Status())
+}
+
+func (s *Server) warnings(ctx context.Context, conf *settings.Settings, d detect.Status) []control.Warning {
+	list := []control.Warning{}
+	list = append(list, s.o.Firewall.Warnings(ctx)...)
+	list = append(list, s.o.Sharing.Warnings()...)
+	if n := len(conf.Warnings()); n > 0 {
+		list = append(list, Undone.Warn(fmt.Sprintf("%d things that the configuration asks for are not done", n), ""))
+	}
+	list = append(list, s.detectionWarnings(conf, d)...)
+	list = append(list, s.peerWarnings()...)
+	list = append(list, s.messageWarnings()...)
+	return append(list, s.o.Warnings(ctx)...)
+}
+
+// Peers gives the operators that the rules name or that are heard, by name.
+func (s *Server) Peers() []control.Peer {
+	return peers(s.o.Ledger.Peers.List(), s.o.Sharing.Feeds(), s.refusedOf)
 }
 
 // topics gives the topics that the node does something with.

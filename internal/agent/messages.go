@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"context"
+	"path/filepath"
+
+	"banmesh/internal/agent/api"
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/notify"
+)
+
+// messagesFile keeps the messages that wait, below the state directory.
+const messagesFile = "notify.json"
+
+// openMessages makes the part that tells people of events. It is a part of the
+// agent and no process of its own: it needs the history and the warnings, which
+// only the control socket has, and who may use that may unban anybody. To
+// receivers it opens connections as to brokers, and reads a few bytes of their
+// answers.
+func (a *agent) openMessages() *notify.Notifier {
+	mends := map[string]string{}
+	for _, c := range api.Conditions() {
+		mends[c.Code] = c.Mend
+	}
+	return notify.Open(notify.Options{
+		Entries: func() []notify.Entry { return a.current().Receivers() },
+		Find:    a.chronicle.Find, Wait: a.chronicle.Wait,
+		Warnings: func(ctx context.Context) []control.Warning { return a.api.Warnings(ctx) },
+		Mend:     func(code string) string { return mends[code] },
+		Peers:    func() []control.Peer { return a.api.Peers() },
+		Claims: func(topic ban.Topic, t ban.Target) bool {
+			s, ok := a.ledger.Standing(topic, t)
+			if !ok {
+				return false
+			}
+			for _, c := range s.Claims {
+				if c.Own {
+					return true
+				}
+			}
+			return false
+		},
+		Guest: func(t ban.Target) bool { _, ok := a.guests.why(t); return ok },
+		File:  filepath.Join(a.o.StateDir, messagesFile), Now: a.now, Log: a.log,
+	})
+}

@@ -1,0 +1,121 @@
+package notify
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/wneessen/go-mail"
+)
+
+// email hands a mail to a server: with STARTTLS by smtp://, with TLS from the
+// first byte by smtps://, and in plain text to this machine's own. A sendmail
+// program is not run: the service may not, and such a program's own server
+// listens on this machine.
+type email struct {
+	entry  *Entry
+	secret string
+	tls    *tls.Config
+}
+
+func (x *email) send(ctx context.Context, m Message) (string, error) {
+	u, err := url.Parse(x.entry.URL)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, sendWithin)
+	defer cancel()
+	letter, err := x.letter(m)
+	if err != nil {
+		return "", err
+	}
+	client, err := x.client(u)
+	if err != nil {
+		return "", err
+	}
+	if err := client.DialAndSendWithContext(ctx, letter); err != nil {
+		return "", fmt.Errorf("handing the mail to %s: %s", u.Host, hide(err.Error(), x.secret))
+	}
+	return "the mail was taken by " + u.Host, nil
+}
+
+func (x *email) client(u *url.URL) (*mail.Client, error) {
+	_, domain, _ := strings.Cut(x.entry.From, "@")
+	t := x.tls.Clone()
+	t.ServerName = u.Hostname()
+	// The greeting and the identity name the sender's domain: this machine's name
+	// is nobody's business.
+	options := []mail.Option{mail.WithHELO(domain), mail.WithTimeout(sendWithin / 2), mail.WithTLSConfig(t), mail.WithoutNoop(), mail.WithDialContextFunc(dialWithDeadline)}
+	port := 587
+	switch {
+	case u.Scheme == "smtps":
+		port = 465
+		options = append(options, mail.WithSSL(), mail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
+			return guarded((&tls.Dialer{NetDialer: &net.Dialer{}, Config: t}).DialContext(ctx, network, address))
+		}))
+	case thisMachine(u.Hostname()) && x.entry.User == "", x.entry.Plain:
+		port = 25
+		options = append(options, mail.WithTLSPolicy(mail.NoTLS))
+	default:
+		options = append(options, mail.WithTLSPolicy(mail.TLSMandatory))
+	}
+	if p, err := strconv.Atoi(u.Port()); err == nil {
+		port = p
+	}
+	options = append(options, mail.WithPort(port))
+	if x.entry.User != "" {
+		options = append(options, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(x.entry.User), mail.WithPassword(x.secret))
+	}
+	return mail.NewClient(u.Hostname(), options...)
+}
+
+// dialWithDeadline bounds the whole conversation: a server that says a byte now
+// and then would otherwise hold it for ever.
+func dialWithDeadline(ctx context.Context, network, address string) (net.Conn, error) {
+	return guarded((&net.Dialer{}).DialContext(ctx, network, address))
+}
+
+func guarded(c net.Conn, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &deadlined{c, time.Now().Add(sendWithin)}, nil
+}
+
+// deadlined is a connection whose deadline can only be brought forward.
+type deadlined struct {
+	net.Conn
+	end time.Time
+}
+
+func (d *deadlined) SetDeadline(t time.Time) error {
+	if t.IsZero() || t.After(d.end) {
+		t = d.end
+	}
+	return d.Conn.SetDeadline(t)
+}
+
+func (x *email) letter(m Message) (*mail.Msg, error) {
+	_, domain, _ := strings.Cut(x.entry.From, "@")
+	l := mail.NewMsg(mail.WithNoDefaultUserAgent())
+	if err := l.From(x.entry.From); err != nil {
+		return nil, fmt.Errorf("the sender: %w", err)
+	}
+	if err := l.To(x.entry.To...); err != nil {
+		return nil, fmt.Errorf("a recipient: %w", err)
+	}
+	l.Subject(strings.Join(strings.Fields(m.Title), " "))
+	l.SetMessageIDWithValue(m.ID + "@" + domain)
+	l.SetDateWithValue(m.At)
+	l.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody is away to it
+	if m.Urgent {
+		l.SetImportance(mail.ImportanceHigh)
+	}
+	l.SetBodyString(mail.TypeTextPlain, m.WithPages()+"\n")
+	return l, nil
+}
