@@ -168,8 +168,10 @@ func TestARefusalIsSaidWithoutTheSecret(t *testing.T) {
 		want   string
 		after  time.Duration
 	}{
-		"refused": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad token "+secret, http.StatusUnauthorized) }, "it answered 401 Unauthorized: bad token [secret]", 0},
-		"slowly":  {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Retry-After", "90"); w.WriteHeader(429) }, "it answered 429 Too Many Requests", 90 * time.Second},
+		"refused": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "bad token "+secret, http.StatusUnauthorized)
+		}, "it answered 401 Unauthorized: bad token [secret]", 0},
+		"slowly": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Retry-After", "90"); w.WriteHeader(429) }, "it answered 429 Too Many Requests", 90 * time.Second},
 		"telegram": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(429)
 			fmt.Fprint(w, `{"ok":false,"parameters":{"retry_after":7}}`)
@@ -178,7 +180,9 @@ func TestARefusalIsSaidWithoutTheSecret(t *testing.T) {
 			w.Header().Set("Retry-After", "1e300")
 			w.WriteHeader(503)
 		}, "it answered 503 Service Unavailable", longestPause},
-		"moved": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.9/", http.StatusFound) }, "it answered 302 Found: a redirect, which is not followed: name the last address", 0},
+		"moved": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://192.0.2.9/", http.StatusFound)
+		}, "it answered 302 Found: a redirect, which is not followed: name the last address", 0},
 		"endless": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(500)
 			for range 1000 {
