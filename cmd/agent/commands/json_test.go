@@ -55,6 +55,8 @@ var answers = map[string]any{
 	"agent livepeer gate":     control.GateStatus{},
 	"agent livepeer suspects": suspects.Report{},
 	"agent network show":      invitationReport{},
+	"agent notify":            []control.Notify{},
+	"agent notify test":       []control.NotifyTest{},
 	"agent peers":             []control.Peer{},
 	"agent peers list":        []settings.Peer{},
 	"agent peers lists":       []control.TrustList{},
