@@ -78,7 +78,7 @@ type Detect struct {
 	Files []string `toml:"files"`
 	// Both reads files and journal.
 	Both bool `toml:"both"`
-	// Docker are names of containers or globs of json-file logs; always read.
+	// Docker are names of containers or globs of json-file and local logs; always read.
 	Docker []string `toml:"docker"`
 	// Syslog are addresses to receive on, such as "udp://127.0.0.1:5140".
 	Syslog []string `toml:"syslog"`

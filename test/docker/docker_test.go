@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,10 +34,10 @@ const (
 	gateway  = "203.0.113.90" // it only breaks off, as honest gateways do
 )
 
-// TestProbesOfAContainerAreFoundInBothOfDockersLogs probes a TLS server in a
-// container whose lines Docker keeps in its json files, and one whose lines go to
-// the journal.
-func TestProbesOfAContainerAreFoundInBothOfDockersLogs(t *testing.T) {
+// TestProbesOfAContainerAreFoundInEachOfDockersLogs probes a TLS server in a
+// container whose lines Docker keeps in its json files, one whose lines go to
+// the journal, and one of the driver "local".
+func TestProbesOfAContainerAreFoundInEachOfDockersLogs(t *testing.T) {
 	if dir := os.Getenv(inside); dir != "" {
 		probeContainers(t, dir)
 		return
@@ -73,6 +74,7 @@ func probeContainers(t *testing.T, dir string) {
 		// One is found by its name, the other by its image.
 		{"my-livepeer-1", "json-file", "8935", "203.0.113.1"},
 		{"orchestrator", "journald", "8936", "203.0.113.2"},
+		{"my-livepeer-2", "local", "8937", "203.0.113.3"},
 	}
 	for _, c := range all {
 		run(t, exec.CommandContext(t.Context(), "docker", "run", "--detach", "--name", c.name, "--network", "host", "--log-driver", c.driver, image, "/livepeer", server+":"+c.port))
@@ -85,7 +87,7 @@ func probeContainers(t *testing.T, dir string) {
 			probe(t, gateway, c.port, "")
 		}
 	}
-	want := []string{all[0].probes, all[1].probes}
+	want := []string{all[0].probes, all[1].probes, all[2].probes}
 	var got []string
 	for deadline := time.Now().Add(30 * time.Second); !slices.Equal(got, want); {
 		if time.Now().After(deadline) {
@@ -94,6 +96,74 @@ func probeContainers(t *testing.T, dir string) {
 		}
 		got = banned(t)
 	}
+	followRotations(t)
+}
+
+// followRotations reads a container of the driver "local" while Docker rotates and
+// compresses its files, with restarts, and compares the lines with
+// those that Docker itself gives.
+func followRotations(t *testing.T) {
+	t.Helper()
+	const name, port = "rotated", "8938"
+	run(t, exec.CommandContext(t.Context(), "docker", "run", "--detach", "--name", name, "--network", "host", "--log-driver", "local",
+		"--log-opt", "max-size=1k", "--log-opt", "max-file=100", image, "/livepeer", server+":"+port))
+	var got []string
+	position := source.Position{}
+	probed := 0
+	for _, round := range []int{40, 1, 60} {
+		ctx, cancel := context.WithCancel(t.Context())
+		start := source.StartBeginning
+		s, err := source.Open(source.Spec{Docker: []string{name}}, position, source.Options{Start: start})
+		must(t, err)
+		seen := make(chan string)
+		ended := make(chan error, 1)
+		go func() {
+			ended <- s.Run(ctx, func(l source.Line) error {
+				select {
+				case seen <- string(l.Text):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				return nil
+			})
+		}()
+		for range round {
+			probe(t, "203.0.113.1", port, "\x00\x01junk that is no TLS at all\n")
+			probed++
+		}
+		for count(got) < probed {
+			select {
+			case line := <-seen:
+				got = append(got, line)
+			case <-time.After(30 * time.Second):
+				t.Fatalf("%d lines of %d came", count(got), probed)
+			}
+		}
+		cancel()
+		<-ended
+		position = s.Position()
+	}
+	files, err := filepath.Glob("/var/lib/docker/containers/*/local-logs/container.log.*.gz")
+	must(t, err)
+	if len(files) < 5 {
+		t.Fatalf("Docker compressed %q alone", files)
+	}
+	out, err := exec.CommandContext(t.Context(), "docker", "logs", name).CombinedOutput()
+	must(t, err)
+	want := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	if !slices.Equal(got, want) {
+		t.Fatalf("%d lines, Docker gives %d\n%s\n\n%s", len(got), len(want), strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// count gives the lines that tell of probes.
+func count(lines []string) (n int) {
+	for _, l := range lines {
+		if strings.Contains(l, "TLS handshake error") {
+			n++
+		}
+	}
+	return n
 }
 
 // banned reads all logs once, as they are configured in the shipped topic.
@@ -133,7 +203,7 @@ func startDaemons(t *testing.T, dir string) {
 		must(t, os.MkdirAll(d, 0o755), unix.Mount("tmpfs", d, "tmpfs", 0, "mode=755"))
 	}
 	run(t, exec.CommandContext(t.Context(), "ip", "link", "set", "lo", "up"))
-	for _, address := range []string{server, gateway, "203.0.113.1", "203.0.113.2"} {
+	for _, address := range []string{server, gateway, "203.0.113.1", "203.0.113.2", "203.0.113.3"} {
 		run(t, exec.CommandContext(t.Context(), "ip", "addr", "add", address+"/32", "dev", "lo"))
 	}
 	for _, c := range []*exec.Cmd{

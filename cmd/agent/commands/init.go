@@ -224,7 +224,7 @@ func (s *setup) propose(ctx context.Context, out io.Writer, report *hostscan.Rep
 	for _, o := range report.Others {
 		fmt.Fprintf(out, "%s %s\n", o.Name, o.Text)
 	}
-	if report.Docker != "" && report.Docker != "json-file" && report.Docker != "journald" {
+	if report.Docker != "" && report.Docker != "json-file" && report.Docker != "local" && report.Docker != "journald" {
 		fmt.Fprintf(out, "Docker logs by its driver %q: see \"Containers\" in docs/recipes.md\n", report.Docker)
 	}
 	return chosen, nil

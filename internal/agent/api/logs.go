@@ -123,7 +123,7 @@ func logFix(l detect.LogStatus) string {
 	case h.Driver == "journald":
 		return fmt.Sprintf("journal = [\"CONTAINER_NAME=%s\"] in the topic, in place of docker", l.Name)
 	case h.Driver != "":
-		return fmt.Sprintf("make the container again with --log-driver json-file, or with journald and journal = [\"CONTAINER_NAME=%s\"]", l.Name)
+		return fmt.Sprintf("make the container again with --log-driver local or json-file, or with journald and journal = [\"CONTAINER_NAME=%s\"]", l.Name)
 	}
 	return ""
 }

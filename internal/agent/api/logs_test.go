@@ -23,7 +23,7 @@ func TestALogsWarningNamesTheLogAndTheCommand(t *testing.T) {
 			log(source.KindFile, "/var/log/nginx/access.log", source.Health{Denied: "/var/log/nginx"}, "nginx", "web"),
 		}},
 		{Logs: []detect.LogStatus{
-			log(source.KindContainer, "db", source.Health{Found: 1, Driver: "local"}, "mysql"),
+			log(source.KindContainer, "db", source.Health{Found: 1, Driver: "syslog"}, "mysql"),
 			log(source.KindContainer, "app", source.Health{}, "gitea"),
 			log(source.KindJournal, "_SYSTEMD_UNIT=ssh.service", source.Health{Found: 2}, "sshd"),
 		}},
@@ -37,7 +37,7 @@ func TestALogsWarningNamesTheLogAndTheCommand(t *testing.T) {
 	}
 	want := []string{
 		"source /var/log/nginx/access.log (nginx, web): permission denied: /var/log/nginx",
-		"source container db (mysql): Docker's log driver local writes no file that can be read",
+		"source container db (mysql): Docker's log driver syslog writes no file that can be read",
 		"source address already in use",
 		"log-missing gitea: none of its logs is there: container app",
 	}

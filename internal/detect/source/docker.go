@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -20,8 +21,9 @@ const (
 	maxContainerFile = 4 << 20
 )
 
-// dockerFormat is Docker's json-file log: one JSON object a line, with pieces
-// of long log lines in several.
+// dockerFormat is Docker's logs: json-file, one JSON object a line, and local,
+// one record of protobuf after the other, with pieces of long log lines in
+// several.
 type dockerFormat struct {
 	names   []string // globs of containers' names; the others are skipped
 	indexes []int    // of names in the spec
@@ -49,7 +51,7 @@ func newDocker(spec []string, resume []FilePosition, at time.Time, g *gate, o Op
 	}
 	format.globs = len(globs)
 	if len(format.names) > 0 {
-		globs = append(globs, filepath.Join(root, "*", "*-json.log"))
+		globs = append(globs, filepath.Join(root, "*", "*-json.log"), filepath.Join(root, "*", localDir, localFile))
 	}
 	f, err := newFiles(globs, format, resume, at, g, o)
 	if err != nil {
@@ -67,7 +69,7 @@ func newDocker(spec []string, resume []FilePosition, at time.Time, g *gate, o Op
 func (d dockerFormat) limit() int { return maxRecord }
 
 func (d dockerFormat) decoder(f *file) decoder {
-	name, id := containerOf(f.path)
+	name, id := containerOf(containerDir(f.path))
 	dec := &dockerDecoder{tag: name, host: id, stream: "docker:" + name}
 	for _, i := range f.matched {
 		if i < d.globs {
@@ -80,14 +82,25 @@ func (d dockerFormat) decoder(f *file) decoder {
 			}
 		}
 	}
+	if isLocalLog(f.path) {
+		return &localDecoder{*dec}
+	}
 	return dec
 }
 
-// containerOf tells the name and the short id of the container whose log has a
-// path. Docker describes the container beside the log; without that, the name
+// containerDir gives the directory of the container whose log has a path.
+func containerDir(path string) string {
+	if dir := filepath.Dir(path); isLocalLog(path) {
+		return filepath.Dir(dir)
+	} else {
+		return dir
+	}
+}
+
+// containerOf tells the name and the short id of the container with a
+// directory. Docker describes the container there; without that, the name
 // is the directory's.
-func containerOf(path string) (name, id string) {
-	dir := filepath.Dir(path)
+func containerOf(dir string) (name, id string) {
 	id = filepath.Base(dir)
 	if len(id) > 12 {
 		id = id[:12]
@@ -143,11 +156,17 @@ func (d *dockerDecoder) decode(raw []byte, line *Line) outcome {
 	if err := json.Unmarshal(raw, r); err != nil || r.Log == nil {
 		return unusable
 	}
+	text, whole := strings.CutSuffix(*r.Log, "\n")
+	return d.add([]byte(text), r.Stream, whole, r.Time, line)
+}
+
+// add takes a piece of a line of one of the container's two streams; whole says
+// that the line ends with it.
+func (d *dockerDecoder) add(text []byte, stream string, whole bool, at time.Time, line *Line) outcome {
 	j := &d.out
-	if r.Stream == "stderr" {
+	if stream == "stderr" {
 		j = &d.err
 	}
-	text, whole := strings.CutSuffix(*r.Log, "\n")
 	if j.skip {
 		j.skip = !whole
 		return skipped
@@ -158,14 +177,14 @@ func (d *dockerDecoder) decode(raw []byte, line *Line) outcome {
 	}
 	if room := MaxLine - len(j.text); len(text) > room {
 		text = text[:room]
-		for len(text) > 0 && !utf8.ValidString(text[len(text)-1:]) && len(text) > room-utf8.UTFMax {
+		for len(text) > 0 && !utf8.Valid(text[len(text)-1:]) && len(text) > room-utf8.UTFMax {
 			text = text[:len(text)-1] // not in the middle of a character
 		}
 		line.cut = true
 	}
 	j.skip = !whole
-	d.text = append(append(d.text[:0], j.text...), strings.TrimSuffix(text, "\r")...)
+	d.text = append(append(d.text[:0], j.text...), bytes.TrimSuffix(text, []byte{'\r'})...)
 	j.text = j.text[:0]
-	line.Text, line.Time, line.Tag, line.Host, line.Stream, line.Matched = d.text, r.Time, d.tag, d.host, d.stream, d.matched
+	line.Text, line.Time, line.Tag, line.Host, line.Stream, line.Matched = d.text, at, d.tag, d.host, d.stream, d.matched
 	return complete
 }

@@ -50,6 +50,7 @@ type file struct {
 	f       *os.File // open for reading
 	format  format
 	decoder decoder
+	framed  bool // its records are told apart by their lengths
 	matched []int
 
 	head    []byte // its first bytes, up to headSize
@@ -104,6 +105,7 @@ func (f *file) seek(offset int64, cut bool) error {
 	f.committed.Store(offset)
 	f.cut.Store(cut)
 	f.decoder = f.format.decoder(f)
+	_, f.framed = f.decoder.(*localDecoder)
 	f.tail = f.tail[:0]
 	if n := min(offset, tailSize); n > 0 {
 		tail := make([]byte, n)
@@ -163,6 +165,11 @@ func (f *file) read(buf []byte) ([]byte, error) {
 func (f *file) consume(data []byte, handle func(raw []byte) (bool, error), c *counters) error {
 	read := f.readAt // the offset of data[0]
 	defer func() { f.readAt = read }()
+	if f.framed {
+		used, err := f.consumeRecords(data, read, handle, c)
+		read = used
+		return err
+	}
 	limit := f.format.limit()
 	for len(data) > 0 {
 		if f.cut.Load() {

@@ -215,7 +215,14 @@ func (s *files) drainFile(ctx context.Context, f *file) (more bool, err error) {
 		f.atEnd = false
 		f.grewAt = s.o.Now()
 		turn += len(data)
-		if err := s.hand(f, data); err != nil {
+		if err := s.hand(f, data); errors.Is(err, errDamaged) {
+			if err := f.seek(resync(f.f, f.committed.Load()), false); err != nil {
+				s.failed(err)
+				f.dirty, f.atEnd = false, true
+				return false, nil
+			}
+			continue
+		} else if err != nil {
 			return false, err
 		}
 		f.keepTail(data)
@@ -273,8 +280,8 @@ func (s *files) line(f *file, raw []byte) (whole bool, err error) {
 
 // flush hands on a last line that has no end, of a file that is given up.
 func (s *files) flush(f *file) error {
-	if len(f.partial) == 0 || f.cut.Load() {
-		return nil
+	if len(f.partial) == 0 || f.cut.Load() || f.framed {
+		return nil // a part of a record is no line
 	}
 	s.gate.Lock()
 	defer s.gate.Unlock()

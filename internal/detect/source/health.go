@@ -62,7 +62,7 @@ type Health struct {
 	// look into, and that may hold the log.
 	Denied string `json:"denied,omitempty"`
 	// Driver is Docker's log driver of a container whose log is in no file that
-	// can be read: "local", "none", "journald", ...
+	// can be read: "none", "journald", "syslog", ...
 	Driver string `json:"driver,omitempty"`
 	// Error is why it cannot be read, where neither of these is it.
 	Error string `json:"error,omitempty"`
@@ -274,8 +274,10 @@ func listContainers(o Options) (list []dockerContainer, hidden string) {
 			hidden = dir
 			continue
 		}
-		c.name, _ = containerOf(c.log)
-		c.driver = driverOf(dir)
+		c.name, _ = containerOf(dir)
+		if c.driver = driverOf(dir); c.driver == localDriver {
+			c.log = filepath.Join(dir, localDir, localFile)
+		}
 		list = append(list, c)
 	}
 	return list, hidden
@@ -308,7 +310,7 @@ func lookAtContainers(pattern string, all []dockerContainer, hidden string) (h H
 		if ok, err := filepath.Match(pattern, c.name); err != nil || !ok {
 			continue
 		}
-		if c.driver != "" && c.driver != "json-file" {
+		if c.driver != "" && c.driver != "json-file" && c.driver != localDriver {
 			h.Driver = c.driver
 			h.Found++
 			continue

@@ -202,7 +202,7 @@ func (s *files) add(n found, first bool) *file {
 	case ok:
 		offset, cut = p.Offset, p.Cut
 	case before.at.IsZero() && (first || s.blocked[n.path]) && (s.virgin || s.unasked(n.path)):
-		offset, err = s.startOffset(h, info)
+		offset, err = s.startOffset(h, info, isLocalLog(n.path))
 		if err != nil {
 			h.Close()
 			return fail(err)
@@ -240,11 +240,15 @@ func (s *files) unasked(path string) bool {
 }
 
 // startOffset is where a file is begun that was never read before.
-func (s *files) startOffset(h *os.File, info os.FileInfo) (int64, error) {
-	switch s.o.Start {
-	case StartBeginning:
+func (s *files) startOffset(h *os.File, info os.FileInfo, framed bool) (int64, error) {
+	switch {
+	case s.o.Start == StartBeginning:
 		return 0, nil
-	case StartSince:
+	case framed && s.o.Start == StartSince:
+		return recordsSince(h, info.Size(), s.o.Since), nil
+	case framed:
+		return info.Size(), nil // where it is the inside of a record, that one is lost
+	case s.o.Start == StartSince:
 		if !info.ModTime().Before(s.o.Since) {
 			return s.bisect(h, info.Size())
 		}

@@ -1,5 +1,5 @@
 // Package source reads log lines, each exactly once, from where services put
-// them: files that rotate, the systemd journal, Docker's json-file logs, syslog
+// them: files that rotate, the systemd journal, Docker's logs, syslog
 // datagrams and streams, and standard input.
 //
 // A [Source] hands lines in order to one function and knows its [Position], a
@@ -92,7 +92,7 @@ type Spec struct {
 	// JournalFiles bounds the files: "system" leaves out those of users, "runtime" those
 	// that are kept over a boot.
 	JournalFiles []string `json:"journal_files,omitempty"`
-	// Docker are glob patterns of json-file logs, or names of containers
+	// Docker are glob patterns of json-file and local logs, or names of containers
 	// (without a slash, globs allowed) of the local Docker engine.
 	Docker []string `json:"docker,omitempty"`
 	// Syslog are addresses to receive on: "udp://127.0.0.1:5140" or
