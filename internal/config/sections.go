@@ -122,9 +122,12 @@ type Broker struct {
 	User         string   `toml:"user"`          // an account at the broker, where it asks for one
 	PasswordFile string   `toml:"password_file"` // a file with the account's password
 	CAFile       string   `toml:"ca_file"`       // a file with the certificates that may sign the broker's, in place of the system's
-	CertFile     string   `toml:"cert_file"`     // a certificate that this node shows
-	KeyFile      string   `toml:"key_file"`      // the private key of that certificate
-	ServerName   string   `toml:"server_name"`   // the name in the broker's certificate, where it is not the one of the address
+	// Fingerprint is the SHA-256 of the broker's own certificate, in hex: whoever
+	// signed it and for which name then does not matter.
+	Fingerprint string `toml:"fingerprint"`
+	CertFile    string `toml:"cert_file"`   // a certificate that this node shows
+	KeyFile     string `toml:"key_file"`    // the private key of that certificate
+	ServerName  string `toml:"server_name"` // the name in the broker's certificate, where it is not the one of the address
 }
 
 // EmbeddedBroker is the broker inside the agent.
@@ -134,6 +137,9 @@ type EmbeddedBroker struct {
 	Enabled *bool `toml:"enabled"`
 	// Listen is a TCP address; the default is a socket in the state directory.
 	Listen string `toml:"listen" sample:"'192.0.2.1:1883'"`
+	// TLS makes it speak TLS at Listen, with a certificate that it makes itself;
+	// other nodes name its fingerprint. This node uses the socket all the same.
+	TLS bool `toml:"tls"`
 	// MaxBytes bounds its retained messages, on disk and in memory: by default 8 MiB,
 	// which a feed of a million addresses fits into.
 	MaxBytes int `toml:"max_bytes" sample:"8388608"`

@@ -90,6 +90,9 @@ func Create(dir, name string, now time.Time) (*Identity, error) {
 // is no node key, and otherwise with [ErrKeyFile], [ErrKeyMode] or the faults of the
 // card.
 func Load(dir string) (*Identity, error) {
+	if err := finishJoin(dir); err != nil {
+		return nil, err
+	}
 	id, err := readKeys(dir)
 	if err != nil {
 		return nil, err
@@ -232,24 +235,32 @@ func (id *Identity) UpdateCard(now time.Time, change func(*wire.Card)) error {
 	return id.sign(next, 1)
 }
 
-// Renew renews the node's certificate if a third of its life is left and the
-// root key is at hand. It says whether there is a new card.
+// Renew renews the node's certificate, and those of nodes that were paired with this
+// machine, if a third of its life is left and the root key is at hand. It says whether
+// there is a new card.
 func (id *Identity) Renew(now time.Time) (bool, error) {
 	if !id.HasRoot() {
 		return false, nil
 	}
+	due := id.due(now)
 	card, _ := id.Card()
-	if card != nil {
+	if card != nil && len(due) == 0 {
 		for _, x := range card.Certificates {
 			if x.Key == id.NodeKey() && x.NotAfter.Sub(now) > renewBefore {
 				return false, nil
 			}
 		}
+	}
+	if card != nil {
 		if _, revoked := card.RevokedSince(id.Node()); revoked {
 			return false, nil
 		}
 	}
-	err := id.UpdateCard(now, nil)
+	err := id.UpdateCard(now, func(c *wire.Card) {
+		for _, key := range due {
+			c.Certify(key, now)
+		}
+	})
 	return err == nil, err
 }
 
