@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/broker"
 	"banmesh/internal/config"
+	"banmesh/internal/keys"
 	"banmesh/internal/settings"
 )
 
@@ -62,23 +64,35 @@ var ErrEmbeddedBroker = errors.New("opening the embedded broker")
 // this node's user may open. It admits only operators that are known here.
 func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url string, err error) {
 	var b *broker.Broker
-	open := func(l broker.Listener) (err error) {
+	open := func(l ...broker.Listener) (err error) {
 		b, err = broker.New(broker.Options{
 			Network: s.network, StateDir: filepath.Join(s.o.state, "broker"), Keys: true, Now: s.o.now,
-			Log: s.o.log.With(slog.String("part", "broker")), Listeners: []broker.Listener{l}, Limits: embeddedLimits(e),
+			Log: s.o.log.With(slog.String("part", "broker")), Listeners: l, Limits: embeddedLimits(e),
 			Operators: s.acquainted(s.o.settings()),
 		})
 		return err
 	}
 	socket := EmbeddedSocket(s.o.state)
+	own := broker.Listener{Kind: broker.Unix, Address: socket, Mode: 0o600}
 	switch {
+	case e.Listen != "" && e.TLS:
+		certificate, _, fault := keys.BrokerCertificate(s.o.state, s.o.now())
+		if fault != nil {
+			return "", fmt.Errorf("%w: %w", ErrEmbeddedBroker, fault)
+		}
+		if len(socket) > longestSocket {
+			own = broker.Listener{Kind: broker.TCP, Address: "127.0.0.1:0"}
+		} else {
+			url = "unix://" + socket
+		}
+		err = open(own, broker.Listener{Kind: broker.TLS, Address: e.Listen, TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}})
 	case e.Listen != "":
 		err = open(broker.Listener{Kind: broker.TCP, Address: e.Listen})
 	case len(socket) > longestSocket:
 		s.o.log.InfoContext(ctx, "embedded broker on a free port, its socket's path is too long", slog.String("path", socket))
 		err = open(broker.Listener{Kind: broker.TCP, Address: "127.0.0.1:0"})
 	default:
-		err = open(broker.Listener{Kind: broker.Unix, Address: socket, Mode: 0o600})
+		err = open(own)
 		url = "unix://" + socket
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -92,7 +106,7 @@ func (s *sharing) embed(ctx context.Context, e config.EmbeddedBroker) (url strin
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broker, s.room = b, e.MaxBytes
+	s.broker, s.opened = b, e
 	return url, nil
 }
 

@@ -45,7 +45,7 @@ type sharing struct {
 	// broker is the embedded one, nil where others are named and while nothing
 	// is shared; served says that it ran, so that it closed itself.
 	broker *broker.Broker
-	room   int // embedded_broker.max_bytes that it was opened with
+	opened config.EmbeddedBroker // the settings that it was opened with
 	served bool
 	// begun is closed once there is an embedded broker; nil where a running
 	// node cannot begin one.
@@ -280,8 +280,10 @@ func (s *sharing) needsRestart(next *settings.Settings) string {
 		return "the list of brokers"
 	case wantsBroker(next) && s.embedded() == nil && (s.begun == nil || next.Config().EmbeddedBroker.Listen != ""):
 		return "the embedded broker, which something is now published to or accepted from"
-	case s.embedded() != nil && next.Config().EmbeddedBroker.MaxBytes != s.room:
+	case s.embedded() != nil && next.Config().EmbeddedBroker.MaxBytes != s.opened.MaxBytes:
 		return "embedded_broker.max_bytes"
+	case s.embedded() != nil && (next.Config().EmbeddedBroker.Listen != s.opened.Listen || next.Config().EmbeddedBroker.TLS != s.opened.TLS):
+		return "the embedded broker's address"
 	}
 	return ""
 }
@@ -295,7 +297,8 @@ func (s *sharing) Node() ban.Node { return s.identity.Node() }
 // Embedded implements [api.Sharing].
 func (s *sharing) Embedded() string {
 	if b := s.embedded(); b != nil {
-		return b.Addr().String()
+		list := b.Addrs() // the socket of this node comes first
+		return list[len(list)-1].String()
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,5 +80,33 @@ func TestABanOnOneNodeOfAnOperatorIsOneOnItsOthers(t *testing.T) {
 	b.eventually("a withdrawal there ends it here", func() bool { return !b.drops("45.1.1.1") })
 	if x := b.explain("45.1.1.1"); len(x.Standings) != 1 || x.Standings[0].Why != policy.ReasonMistake.String() {
 		t.Errorf("explain says %+v", x)
+	}
+}
+
+// The broker of one node speaks TLS to the others, who know its certificate by its
+// fingerprint alone; a node that knows another fingerprint does not connect.
+func TestANodeReachesItsSiblingsBrokerOverTLS(t *testing.T) {
+	t.Parallel()
+	a, b := siblings(t)
+	const topic = "\n[topics.sshd]\ndetect = false\nsubscribe = true\npublish = true\n"
+	a.configure("[embedded_broker]\nenabled = true\nlisten = \"127.0.0.1:0\"\ntls = true\n" + topic)
+	a.start()
+	address := a.a.sharing.Embedded()
+	_, fingerprint, err := keys.BrokerCertificate(filepath.Join(a.dir, "state"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.configure(fmt.Sprintf("[[brokers]]\nurl = \"ssl://%s\"\nfingerprint = \"%064d\"\n", address, 0) + topic)
+	b.start()
+	b.eventually("the wrong certificate is told", func() bool {
+		var s control.Status
+		return b.client.Get(t.Context(), "/v1/status", nil, &s) == nil && len(s.Brokers) == 1 && strings.Contains(s.Brokers[0].Error, "has the fingerprint "+fingerprint)
+	})
+	b.configure(fmt.Sprintf("[[brokers]]\nurl = \"ssl://%s\"\nfingerprint = \"%s\"\n", address, strings.ToUpper(fingerprint)) + topic)
+	b.restart()
+	for from, to := range map[*node]*node{a: b, b: a} {
+		target := map[*node]string{a: "45.1.1.1", b: "45.1.1.2"}[from]
+		from.post("/v1/bans", control.BanRequest{Target: ban.MustTarget(target), Topic: "sshd", For: 3600}, nil)
+		to.eventually("the other node drops it", func() bool { return to.drops(target) })
 	}
 }

@@ -42,6 +42,9 @@ const (
 
 // checkEmbedded finds faults in [embedded_broker].
 func checkEmbedded(c config.EmbeddedBroker, fault faulter) {
+	if c.TLS && c.Listen == "" {
+		fault("embedded_broker.tls", "TLS is for other machines: listen = \"[::]:8883\" beside it says where")
+	}
 	if c.MaxBytes != 0 && (c.MaxBytes < embeddedLeast || c.MaxBytes > embeddedMost) {
 		fault("embedded_broker.max_bytes", "%d is not within %d and %d", c.MaxBytes, embeddedLeast, embeddedMost)
 	}

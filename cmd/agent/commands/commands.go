@@ -7,6 +7,7 @@ func commands(p *paths) []*cobra.Command {
 	return []*cobra.Command{
 		newInitCommand(p),
 		newSelftestCommand(),
+		newPairCommand(p),
 		newRunCommand(p),
 		newCheckCommand(p),
 		newReloadCommand(p),

@@ -57,6 +57,7 @@ var answers = map[string]any{
 	"agent network show":      invitationReport{},
 	"agent notify":            []control.Notify{},
 	"agent notify test":       []control.NotifyTest{},
+	"agent pair":              pairReport{},
 	"agent peers":             []control.Peer{},
 	"agent peers list":        []settings.Peer{},
 	"agent peers lists":       []control.TrustList{},
@@ -79,7 +80,7 @@ program (` + "`go test ./cmd/agent/commands -run JSON -update`" + ` writes it). 
 
 - A time is RFC 3339 in UTC; a length of time is text as in the configuration: ` + "`\"1h 30m\"`" + `, ` + "`\"-1\"`" + ` for ever; a size is a number of bytes. No number is a time.
 - A listing is an array, ` + "`[]`" + ` where nothing is listed, never ` + "`null`" + `.
-- A name with ` + "`?`" + ` is left out where it says nothing. ` + "`agent replay`" + `, ` + "`agent events`" + `, ` + "`agent tap`" + ` and ` + "`agent filter test`" + ` print an object a line.
+- A name with ` + "`?`" + ` is left out where it says nothing. ` + "`agent replay`" + `, ` + "`agent events`" + `, ` + "`agent tap`" + `, ` + "`agent pair`" + ` and ` + "`agent filter test`" + ` print an object a line.
 - Characters that a terminal must not get are escapes.
 `
 

@@ -75,7 +75,7 @@ disturb the agent. A broker may refuse to show everything; name a topic or an op
 					return fmt.Errorf("broker %s: %w", conf.Brokers[0].URL, err)
 				}
 			default:
-				if tap.Broker.URL = "tcp://" + conf.EmbeddedBroker.Listen; conf.EmbeddedBroker.Listen == "" {
+				if tap.Broker.URL = "tcp://" + conf.EmbeddedBroker.Listen; conf.EmbeddedBroker.Listen == "" || conf.EmbeddedBroker.TLS {
 					tap.Broker.URL = "unix://" + agent.EmbeddedSocket(p.state)
 				}
 			}

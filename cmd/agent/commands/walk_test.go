@@ -43,6 +43,7 @@ var inScript = map[string]string{
 var inTest = map[string][2]string{
 	"crowdsec join":    {"../../../test/compat/capi_test.go", `agent("join"`},
 	"crowdsec leave":   {"../../../test/compat/capi_test.go", `agent("leave"`},
+	"pair":             {"pair_test.go", `"pair", "--json"`},
 	"selftest":         {"../../../test/packages/contact.sh", "banmesh selftest"},
 	"firewall prepare": {"../../../test/host/check.sh", "banmesh-ipsets.service"}, // the unit runs it, before saved rules are loaded
 	"key node move":    {"../../../internal/keys/machine_test.go", "Move("},
