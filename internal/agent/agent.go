@@ -84,6 +84,7 @@ type agent struct {
 	fail2ban   *fail2banSide
 	crowdsec   *crowdsec
 	messages   *notify.Notifier
+	lists      *publicLists
 	chronicle  *chronicle
 	latency    *latency
 
@@ -188,6 +189,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	group.Go(func() error { return a.bouncers.run(ctx) })
 	group.Go(func() error { return a.crowdsec.run(ctx) })
 	group.Go(func() error { return a.messages.Run(ctx) })
+	group.Go(func() error { return a.lists.run(ctx) })
 	group.Go(func() error {
 		f := &fail2banLog{settings: a.current, own: a.ledger.Own, state: filepath.Join(a.o.StateDir, fail2banPosition), now: a.now, log: a.fail2ban.log}
 		return f.run(ctx)
@@ -276,6 +278,12 @@ func (a *agent) restore(ctx context.Context) error {
 	if err := a.sharing.restore(ctx); err != nil {
 		return err
 	}
+	a.lists = newPublicLists(publicListOptions{
+		settings: a.current, apply: a.ledger.Peers.Apply, never: a.guard.refusesPeers, note: a.chronicle.Add, state: a.o.StateDir, now: a.now, log: a.log,
+	})
+	if err := a.lists.restore(ctx); err != nil {
+		return err
+	}
 	// A full disk must not keep the bans out of the kernel: run tries again.
 	_ = a.sharing.publish(next) // noted
 	a.ledger.Loaded()
@@ -348,10 +356,10 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		References: references,
 		Version:    a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, CrowdSec: a.crowdsec, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, CrowdSec: a.crowdsec, Lists: a.lists, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
 		LineLatency: a.latency.line, ClaimLatency: a.latency.claim,
 		Warnings: func(ctx context.Context) []control.Warning {
-			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.chronicle.warnings())
+			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.lists.warnings(), a.chronicle.warnings())
 		},
 	})
 	return nil
@@ -411,6 +419,7 @@ func (a *agent) takeOver(ctx context.Context, next *settings.Settings) error {
 	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
 	a.bouncers.observe()
 	a.messages.Reload()
+	err = errors.Join(err, a.lists.changed(ctx))
 	err = errors.Join(err, a.sharing.begin(ctx, next))
 	a.sharing.follow(next)
 	err = errors.Join(err, a.sharing.publish(next), a.detection.restart(ctx))

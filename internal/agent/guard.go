@@ -139,6 +139,16 @@ func (g *guard) peersProtection() policy.Protection {
 	return g.peers
 }
 
+// refusesPeers says why a target is banned by nobody's word but perhaps this node's.
+func (g *guard) refusesPeers(t ban.Target) (why string, ok bool) {
+	for _, p := range []policy.Protection{g.protection(), g.peersProtection()} {
+		if why, ok = p.Protects(t); ok {
+			return why, ok
+		}
+	}
+	return "", false
+}
+
 // inside gives the shared network that a prefix is in.
 func (g *guard) inside(p netip.Prefix) (neverban.Entry, bool) {
 	g.mu.RLock()

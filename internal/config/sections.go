@@ -33,6 +33,11 @@ type Config struct {
 	MayBan []string `toml:"may_ban" sample:"['10.9.0.0/16']"`
 	// Packs are the signed lists in use, by name.
 	Packs map[string]Pack `toml:"packs"`
+	// Lists are public lists of addresses that count here, by name:
+	// docs/compat/lists.md.
+	Lists map[string]List `toml:"lists"`
+	// Fetch says where `agent fetch` leaves the lists that have an address.
+	Fetch Fetch `toml:"fetch"`
 	// Proxy names proxies on other machines before the services of all topics:
 	// addresses, prefixes, "cdn", "relay".
 	Proxy []string `toml:"proxy" sample:"['10.0.0.5', 'cdn']"`

@@ -57,7 +57,7 @@ func (c *compiler) imports(list map[string]ImportSource) {
 			continue
 		}
 		x := &imported{name: name, topics: map[ban.Topic]bool{}}
-		action, ok := importRules[s.Rule]
+		action, ok := ImportRule(s.Rule)
 		if x.action = action; !ok {
 			c.fault(key+".rule", fmt.Sprintf("%q is no rule of an import", clip(s.Rule)), `write "watch", "suspect" or "ban"`)
 		}
@@ -68,9 +68,8 @@ func (c *compiler) imports(list map[string]ImportSource) {
 			}
 			x.topics[topic] = true
 		}
-		widest := append([]string{fmt.Sprintf("v4/%d", DefaultImportPrefix4), fmt.Sprintf("v6/%d", DefaultImportPrefix6)}, s.Prefix...)
 		var bad string
-		if x.floor.prefix4, x.floor.prefix6, bad = parsePrefixFloors(widest); bad != "" {
+		if x.floor.prefix4, x.floor.prefix6, bad = ImportFloors(s.Prefix); bad != "" {
 			c.fault(key+".prefix", fmt.Sprintf("%q is not a prefix limit", clip(bad)), `write "v4/24" (8 to 32) or "v6/48" (19 to 128)`)
 		}
 		if s.Live < 0 || s.Live > MaxImported {
@@ -82,6 +81,18 @@ func (c *compiler) imports(list map[string]ImportSource) {
 	if len(list) > MaxImports {
 		c.fault("imports", fmt.Sprintf("at most %d imports", MaxImports), "")
 	}
+}
+
+// ImportFloors reads the widest prefixes that an import may name; bad is the first text
+// that is none.
+func ImportFloors(list []string) (four, six int, bad string) {
+	return parsePrefixFloors(append([]string{fmt.Sprintf("v4/%d", DefaultImportPrefix4), fmt.Sprintf("v6/%d", DefaultImportPrefix6)}, list...))
+}
+
+// ImportRule reads the rule of an import.
+func ImportRule(s string) (Action, bool) {
+	action, ok := importRules[s]
+	return action, ok
 }
 
 // importLimits are those of an import. The rate of changes is for its reader to

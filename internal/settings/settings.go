@@ -33,6 +33,7 @@ type Settings struct {
 	policy      *policy.Policy
 	shields     shields
 	topics      []Topic
+	lists       []List
 	trusting    trusting
 	included    map[ban.Topic]included
 	warnings    []string
@@ -98,6 +99,7 @@ func Load(dir string) (*Settings, error) {
 	if _, err := parseProxies(loaded.Proxy); err != nil {
 		fault("proxy", "%v", err)
 	}
+	s.checkLists(fault)
 	s.leaveOutUnusable(dir, own)
 	faults = append(faults, s.override(dir)...)
 	var refused []error

@@ -71,6 +71,7 @@ func (s *Settings) source() policy.Source {
 	} else if known <= 3 { // so few are better read by name
 		group = strings.Join(slices.Sorted(maps.Keys(src.Operators)), ", ")
 	}
+	src.Imports = s.imports()
 	rules := policy.Recommended(group, known)
 	for name, t := range src.Topics {
 		t.Accept = on(s.config.Topics[name].Subscribe)

@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"internal/span":      {},
 	"internal/config":    {"internal/policy", "internal/strict"},
 	"internal/settings": {
-		"internal/ban", "internal/config", "internal/detect", "internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate",
+		"internal/ban", "internal/compat/lists", "internal/config", "internal/detect", "internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate",
 		"internal/guests", "internal/neverban", "internal/notify", "internal/policy", "internal/printable", "internal/span", "internal/strict", "internal/wire", "topics",
 	},
 	"internal/detect":     {"internal/ban", "internal/span", "internal/strict", "topics"},
@@ -75,7 +75,7 @@ var mayImport = map[string][]string{
 		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/notify", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {
-		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/config", "internal/control", "internal/detect", "internal/export",
+		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/compat/lists", "internal/config", "internal/control", "internal/detect", "internal/export",
 		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/notify", "internal/policy",
 		"internal/procnet", "internal/settings", "internal/span", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},

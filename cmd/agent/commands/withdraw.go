@@ -24,6 +24,7 @@ as well: ` + "`agent unban`" + `.
 
 --by is the source: detection, hand, fail2ban, crowdsec, list:NAME, or the name that ` + "`agent ban --by`" + ` was given. --reason is
 ended (it is over), mistake (it should never have been said) or appeal (somebody asked, and you agreed); readers count mistakes.
+Entries of a public list (list:NAME) that are withdrawn count here for nothing until the list itself drops them.
 ` + cli.ExitHelp,
 		Args: anyTargets(&file, &all),
 		RunE: func(c *cobra.Command, args []string) error {

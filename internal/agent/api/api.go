@@ -60,6 +60,7 @@ type Options struct {
 	Bouncers  Bouncers
 	Fail2ban  Fail2ban
 	CrowdSec  CrowdSec
+	Lists     PublicLists
 	Chronicle Chronicle
 	Messages  Messages
 	// LineLatency and ClaimLatency time bans on their way to the kernel.
@@ -168,6 +169,8 @@ func (s *Server) Local() (http.Handler, error) {
 		"POST /v1/bouncers/remove": s.removeBouncer,
 		"POST /v1/crowdsec/join":   s.joinCrowdSec,
 		"POST /v1/crowdsec/leave":  s.leaveCrowdSec,
+		"GET /v1/lists":            s.publicLists,
+		"POST /v1/lists/approve":   s.approveList,
 		"GET /v1/guests":           s.guests,
 		"GET /v1/notify":           func(*http.Request) (any, error) { return s.o.Messages.Status(), nil },
 		"POST /v1/notify/test":     s.notifyTest,

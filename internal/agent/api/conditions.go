@@ -39,6 +39,10 @@ var (
 
 	CompatDown = Condition{"compat-down", "A protocol of another program is configured and not spoken.", control.SeverityHigh, "the reason in the text; it is tried again by itself"}
 
+	ListHeld  = Condition{"list-held", "A public list changed more than it may by itself, and its newest edition waits; the one before it counts on.", control.SeverityLow, "agent lists show NAME, then agent lists approve NAME if that is right"}
+	ListFault = Condition{"list-fault", "The newest edition of a public list cannot be had or read; the one before it counts until its end.", control.SeverityLow, "agent lists; journalctl -u banmesh-fetch"}
+	ListEnded = Condition{"list-ended", "A public list has ended, since nothing confirmed it: nothing of it counts.", control.SeverityHigh, "agent lists; systemctl enable --now banmesh-fetch.timer"}
+
 	DenialsEnd = Condition{"denials-end", "Own denials of wallets end soon.", control.SeverityLow, "agent denylist list, then agent denylist renew"}
 
 	NeverBanFault = Condition{"never-ban", "The never-ban list may lack entries.", control.SeverityHigh, "the cause is in the text; it is looked for again every few seconds"}
@@ -98,7 +102,7 @@ func Conditions() []Condition {
 	list := []Condition{
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
-		GateDown, GateList, CompatDown, DenialsEnd, NeverBanFault, Pack,
+		GateDown, GateList, CompatDown, ListHeld, ListFault, ListEnded, DenialsEnd, NeverBanFault, Pack,
 		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Behind, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, IndexLost, IndexSole, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
 		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,

@@ -170,10 +170,17 @@ func (s *Server) withdraw(r *http.Request) (any, error) {
 			return nil, noTopic(q.Topic)
 		}
 	}
+	i, notOne := ban.ParseImport(q.By)
+	imported := notOne == nil
 	if q.All && !q.Yes {
 		n := 0
 		for range s.o.Ledger.Bans(ledger.Filter{Topic: q.Topic, Own: true}) {
 			n++
+		}
+		if imported {
+			for range s.o.Ledger.Bans(ledger.Filter{Topic: q.Topic, Operator: i.Operator()}) {
+				n++
+			}
 		}
 		if n > control.Handful {
 			return nil, control.Refuse(control.CodeAsk, "", "this may end up to %d bans of this node", n)
@@ -182,6 +189,14 @@ func (s *Server) withdraw(r *http.Request) (any, error) {
 	list, err := s.o.Ledger.Own.Withdraw(ledger.Selection{Targets: q.Targets, Topic: q.Topic, Source: ledger.Source(q.By)}, q.Reason)
 	if err != nil {
 		return nil, err
+	}
+	if imported {
+		// A list that this node imports says nothing for us, but here it is over all the same.
+		disowned, err := s.o.Ledger.Peers.Disown(i, q.Topic, q.Targets)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, disowned...)
 	}
 	s.o.Log.InfoContext(r.Context(), "own claims withdrawn", slog.Int("claims", len(list)), slog.String("reason", q.Reason.String()))
 	s.note(r.Context(), several(len(list), func(i int) history.Event {

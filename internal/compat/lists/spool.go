@@ -105,8 +105,13 @@ func ReadSpooled(dir, name string, f Fetched, o Options) (*Edition, error) {
 }
 
 // Open opens a file that another user may have made: a regular one, and no link.
-func Open(path string) (*os.File, fs.FileInfo, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+func Open(path string) (*os.File, fs.FileInfo, error) { return open(path, unix.O_NOFOLLOW) }
+
+// OpenNamed opens a regular file that the operator named, which may be a link.
+func OpenNamed(path string) (*os.File, fs.FileInfo, error) { return open(path, 0) }
+
+func open(path string, more int) (*os.File, fs.FileInfo, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|more, 0)
 	if err != nil {
 		return nil, nil, err
 	}

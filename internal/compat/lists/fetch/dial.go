@@ -11,28 +11,16 @@ import (
 	"net/url"
 	"syscall"
 	"time"
+
+	"banmesh/internal/compat/lists"
 )
 
 // errPrivate says that a name or a redirection leads into a private network.
 var errPrivate = errors.New("its address is not of the public internet")
 
-// CheckURL refuses an address from which a list may not come.
-func CheckURL(l List) (*url.URL, error) {
-	u, err := url.Parse(l.URL)
-	switch {
-	case err != nil:
-		return nil, err
-	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Opaque != "":
-		return nil, fmt.Errorf("%.80q is no address of a list: it begins with https://", l.URL)
-	case u.Scheme == "http" && !l.HTTP:
-		return nil, errors.New("it is fetched without encryption, so that anybody on the way may change it")
-	}
-	return u, nil
-}
-
 // client makes the HTTP client of one list.
-func (f *Fetcher) client(l List) (*http.Client, error) {
-	first, err := CheckURL(l)
+func (f *Fetcher) client(l lists.Origin) (*http.Client, error) {
+	first, err := lists.CheckURL(l)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +50,7 @@ func (f *Fetcher) client(l List) (*http.Client, error) {
 			if len(via) > redirections {
 				return fmt.Errorf("more than %d redirections", redirections)
 			}
-			if _, err := CheckURL(List{URL: r.URL.String(), HTTP: l.HTTP && via[len(via)-1].URL.Scheme == "http"}); err != nil {
+			if _, err := lists.CheckURL(lists.Origin{URL: r.URL.String(), HTTP: l.HTTP && via[len(via)-1].URL.Scheme == "http"}); err != nil {
 				return fmt.Errorf("it redirects to %.120q: %w", r.URL.Redacted(), err)
 			}
 			return nil

@@ -8,6 +8,7 @@
 package fetch
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -43,16 +44,6 @@ const (
 	// maxValidator bounds the texts of a server that it is told again.
 	maxValidator = 512
 )
-
-// A List says where a list is.
-type List struct {
-	Name  string
-	URL   string
-	Every time.Duration // how often its server is asked
-	// HTTP lets it come without encryption, Private from an address of a private
-	// network: the one of URL, and of no redirection.
-	HTTP, Private bool
-}
 
 // An Outcome says how a fetch went.
 type Outcome string
@@ -104,7 +95,7 @@ func Lock(spool string) (unlock func() error, err error) {
 }
 
 // Tidy removes lists from the spool that are none of those named.
-func Tidy(spool string, named []List) error {
+func Tidy(spool string, named []lists.Origin) error {
 	keep := map[string]bool{".lock": true}
 	for _, l := range named {
 		keep[filepath.Base(lists.BodyFile(spool, l.Name))] = true
@@ -126,7 +117,7 @@ func Tidy(spool string, named []List) error {
 
 // Fetch asks for a list. Whatever comes of it, its record says so; the list that was
 // there before stays where no newer one came.
-func (f *Fetcher) Fetch(ctx context.Context, l List) (Outcome, error) {
+func (f *Fetcher) Fetch(ctx context.Context, l lists.Origin) (Outcome, error) {
 	before, err := lists.ReadFetched(f.Spool, l.Name)
 	if err != nil && !errors.Is(err, lists.ErrNotFetched) || before.URL != l.URL || !f.agrees(l.Name, before) {
 		before = lists.Fetched{URL: l.URL, Tried: before.Tried, Error: before.Error, Next: before.Next}
@@ -147,7 +138,7 @@ func (f *Fetcher) Fetch(ctx context.Context, l List) (Outcome, error) {
 }
 
 // due says whether it is time to ask for a list.
-func due(before lists.Fetched, l List, now time.Time) bool {
+func due(before lists.Fetched, l lists.Origin, now time.Time) bool {
 	wait := l.Every
 	if before.Error != "" {
 		wait = min(wait, retryAfter)
@@ -170,7 +161,7 @@ func (f *Fetcher) agrees(name string, r lists.Fetched) bool {
 }
 
 // ask asks a server for a list, and writes it into the spool if it is another one.
-func (f *Fetcher) ask(ctx context.Context, l List, before lists.Fetched) (next lists.Fetched, _ Outcome, err error) {
+func (f *Fetcher) ask(ctx context.Context, l lists.Origin, before lists.Fetched) (next lists.Fetched, _ Outcome, err error) {
 	limit := within
 	if f.testingOnlyTime > 0 {
 		limit = f.testingOnlyTime
@@ -212,7 +203,7 @@ func (f *Fetcher) ask(ctx context.Context, l List, before lists.Fetched) (next l
 		next.Next = retryTime(answer.Header.Get("Retry-After"), f.Now())
 		return next, "", fmt.Errorf("the server answers %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
 	}
-	sum, err := f.keep(l.Name, before.Sum, answer)
+	sum, err := f.keep(ctx, l.Name, before.Sum, answer)
 	if err != nil {
 		return next, "", fmt.Errorf("reading the list: %w", plain(err))
 	}
@@ -227,7 +218,7 @@ func (f *Fetcher) ask(ctx context.Context, l List, before lists.Fetched) (next l
 
 // keep writes the body of an answer into the spool, unless it is the list that is
 // there, and gives its checksum.
-func (f *Fetcher) keep(name, before string, answer *http.Response) (sum string, err error) {
+func (f *Fetcher) keep(ctx context.Context, name, before string, answer *http.Response) (sum string, err error) {
 	most := int64(lists.MaxBytes)
 	if f.testingOnlyLimit > 0 {
 		most = f.testingOnlyLimit
@@ -257,6 +248,8 @@ func (f *Fetcher) keep(name, before string, answer *http.Response) (sum string, 
 	if err == nil && n > most {
 		err = lists.ErrTooLarge
 	}
+	// A server that sees this end close the connection may still end the list in order.
+	err = cmp.Or(err, ctx.Err())
 	err = errors.Join(err, file.Chmod(0o644), wholefile.Give(file), file.Sync(), file.Close())
 	if err != nil {
 		return "", err

@@ -25,7 +25,7 @@ type world struct {
 	*testing.T
 	f      *Fetcher
 	server *httptest.Server
-	list   List
+	list   lists.Origin
 	now    time.Time
 	asked  int
 }
@@ -39,7 +39,7 @@ func newWorld(t *testing.T, answer http.HandlerFunc) *world {
 	}))
 	t.Cleanup(w.server.Close)
 	w.f = &Fetcher{Spool: t.TempDir(), Version: "1", Now: func() time.Time { return w.now }, testingOnlyTLS: w.server.Client().Transport.(*http.Transport).TLSClientConfig}
-	w.list = List{Name: "drop", URL: w.server.URL + "/drop.txt", Every: time.Hour, Private: true}
+	w.list = lists.Origin{Name: "drop", URL: w.server.URL + "/drop.txt", Every: time.Hour, Private: true}
 	return w
 }
 
@@ -131,7 +131,7 @@ func TestAListIsFetchedAndAskedForByItsConditions(t *testing.T) {
 	w.list.URL = w.server.URL + "/other.txt"
 	w.want(Changed)
 	w.list.Name = "else"
-	if err := Tidy(w.f.Spool, []List{w.list}); err != nil {
+	if err := Tidy(w.f.Spool, []lists.Origin{w.list}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := lists.ReadFetched(w.f.Spool, "drop"); !errors.Is(err, lists.ErrNotFetched) {
@@ -239,7 +239,7 @@ func TestAPrivateAddressIsAskedOnlyWhereTheListSaysSo(t *testing.T) {
 	open := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) { fmt.Fprint(out, "203.0.113.0/24\n") }))
 	defer open.Close()
 	w.f.Force = true
-	w.list = List{Name: "drop", URL: open.URL, Every: time.Hour, Private: true}
+	w.list = lists.Origin{Name: "drop", URL: open.URL, Every: time.Hour, Private: true}
 	w.fails("without encryption")
 	w.list.HTTP = true
 	w.want(Changed)
@@ -279,7 +279,7 @@ func TestAFetchThatWasKilledIsMadeGood(t *testing.T) {
 	if got := w.spooled(); got != "[203.0.113.0/24]" {
 		t.Errorf("the spool has %s", got)
 	}
-	if err := Tidy(w.f.Spool, []List{w.list}); err != nil {
+	if err := Tidy(w.f.Spool, []lists.Origin{w.list}); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(w.f.Spool + "/.new-*"); len(left) != 0 {
