@@ -158,7 +158,8 @@ func buildInfo(version string) prometheus.Collector {
 // collectors are all that have metrics of the agent.
 func (s *Server) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		collector{s}, listCollector{s},
+		collector{s},
+		listCollector{s},
 		&peerCollector{s: s}, s.o.LineLatency.histogram, s.o.ClaimLatency.histogram, buildInfo(s.o.Version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}
