@@ -85,6 +85,7 @@ type agent struct {
 	crowdsec   *crowdsec
 	messages   *notify.Notifier
 	lists      *publicLists
+	vallumds   []*vallumdSide
 	chronicle  *chronicle
 	latency    *latency
 
@@ -190,6 +191,9 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	group.Go(func() error { return a.crowdsec.run(ctx) })
 	group.Go(func() error { return a.messages.Run(ctx) })
 	group.Go(func() error { return a.lists.run(ctx) })
+	for _, v := range a.vallumds {
+		group.Go(func() error { return v.run(ctx) })
+	}
 	group.Go(func() error {
 		f := &fail2banLog{settings: a.current, own: a.ledger.Own, state: filepath.Join(a.o.StateDir, fail2banPosition), now: a.now, log: a.fail2ban.log}
 		return f.run(ctx)
@@ -275,7 +279,7 @@ func (a *agent) restore(ctx context.Context) error {
 	}
 	a.setCurrent(next)
 	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
-	if err := a.sharing.restore(ctx); err != nil {
+	if err := errors.Join(a.sharing.restore(ctx), a.openVallumds()); err != nil {
 		return err
 	}
 	a.lists = newPublicLists(publicListOptions{
@@ -346,6 +350,9 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	if a.crowdsec, err = a.newCrowdSec(); err != nil {
 		return err
 	}
+	if err := a.connectVallumds(); err != nil {
+		return err
+	}
 	references, err := openReferences(a.o.StateDir)
 	if err != nil {
 		return err
@@ -356,10 +363,10 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		References: references,
 		Version:    a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, CrowdSec: a.crowdsec, Lists: a.lists, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, CrowdSec: a.crowdsec, Lists: a.lists, Vallumds: a.vallumdStatus, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
 		LineLatency: a.latency.line, ClaimLatency: a.latency.claim,
 		Warnings: func(ctx context.Context) []control.Warning {
-			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.lists.warnings(), a.chronicle.warnings())
+			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.lists.warnings(), a.warnVallumds(), a.chronicle.warnings())
 		},
 	})
 	return nil

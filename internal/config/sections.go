@@ -59,6 +59,8 @@ type Config struct {
 	Fail2ban Fail2ban `toml:"fail2ban"`
 	// CrowdSec lets CrowdSec itself join: its bans come in, ours go out.
 	CrowdSec CrowdSec `toml:"crowdsec"`
+	// Vallumd are private brokers whose vallumds are told bans, or are believed.
+	Vallumd []Vallumd `toml:"vallumd"`
 	// Guests are addresses that lately logged in or did real work here.
 	Guests Guests `toml:"guests"`
 	// Honeyport watches ports at which nothing listens.
@@ -347,6 +349,49 @@ type Fail2ban struct {
 	Read string `toml:"read" sample:"'/var/log/fail2ban.log'"`
 	// Topics are those of jails that are named otherwise, "" for none.
 	Topics map[string]string `toml:"topics"`
+}
+
+// Vallumd is a private broker to which vallumds listen: docs/compat/vallumd.md.
+type Vallumd struct {
+	// Name is that of the broker here: who speaks there is "vallumd:NAME".
+	Name string `toml:"name" sample:"'home'"`
+	// URL is tcp://HOST:PORT, ssl://HOST:PORT or unix:///PATH.
+	URL          string `toml:"url" sample:"'ssl://broker.example.net:8883'"`
+	User         string `toml:"user"`          // an account at the broker, where it asks for one
+	PasswordFile string `toml:"password_file"` // a file with the account's password
+	CAFile       string `toml:"ca_file"`       // a file with the certificates that may sign the broker's, in place of the system's
+	CertFile     string `toml:"cert_file"`     // a certificate that this node shows
+	KeyFile      string `toml:"key_file"`      // the private key of that certificate
+	ServerName   string `toml:"server_name"`   // the name in the broker's certificate, where it is not the one of the address
+	Fingerprint  string `toml:"fingerprint"`   // the SHA-256 of the broker's own certificate, in hex, in place of a name and an authority
+	// Publish names the topics whose bans are told.
+	Publish []string `toml:"publish" sample:"['sshd']"`
+	// Accept names the topics for which those that others tell are taken.
+	Accept []string `toml:"accept" sample:"['sshd']"`
+	// Sets are the names of ipsets that are not their topic's.
+	Sets map[string]string `toml:"sets" sample:"'blacklist'"`
+	// Sets6 are the ipsets for IPv6 addresses; without one those are not told.
+	Sets6 map[string]string `toml:"sets6" sample:"'blacklist6'"`
+	// Timeout is that of the sets; bans that last longer are told again before it.
+	Timeout Text `toml:"timeout" sample:"'1h'"`
+	// Rule is the treatment of addresses that others tell: "watch" (default), "suspect" or "ban".
+	Rule string `toml:"rule" sample:"'watch'"`
+	For  Text   `toml:"for" sample:"'1d'"` // how long one counts after it was told last; the sample is the default
+	// Live is how many of them count in a topic.
+	Live int `toml:"live" sample:"10000"`
+}
+
+// SetsOf gives the names of a topic's ipsets; name6 is "" for none.
+func (v Vallumd) SetsOf(topic string) (name, name6 string) {
+	if name = v.Sets[topic]; name == "" {
+		name = topic
+	}
+	return name, v.Sets6[topic]
+}
+
+// Broker gives the entry of its broker.
+func (v Vallumd) Broker() Broker {
+	return Broker{URL: v.URL, User: v.User, PasswordFile: v.PasswordFile, CAFile: v.CAFile, CertFile: v.CertFile, KeyFile: v.KeyFile, ServerName: v.ServerName, Fingerprint: v.Fingerprint}
 }
 
 // Includes gives the directories that Include names.

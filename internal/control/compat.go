@@ -14,6 +14,26 @@ type Compat struct {
 	Clients  []CompatClient `json:"clients"`
 }
 
+// Vallumd is a private broker whose vallumds are told bans, or are believed.
+type Vallumd struct {
+	Name      string      `json:"name"` // "vallumd:home"
+	URL       string      `json:"url"`
+	Connected bool        `json:"connected"`
+	Error     string      `json:"error,omitempty"` // why it is not connected
+	Publish   []ban.Topic `json:"publish,omitempty"`
+	Accept    []ban.Topic `json:"accept,omitempty"`
+	// Told are addresses that the sets have from this node, LeftOut bans in force
+	// that no set can hold.
+	Told    int `json:"told"`
+	LeftOut int `json:"left_out"`
+	// Heard are messages of others that were taken since the start, Junk those that
+	// say nothing or that nobody asked for, Full addresses beyond the budget.
+	Heard uint64    `json:"heard"`
+	Junk  uint64    `json:"junk"`
+	Full  int       `json:"full"`
+	Last  time.Time `json:"last,omitzero"` // when the last message was taken
+}
+
 // CompatClient is a program that asked since the agent started.
 type CompatClient struct {
 	Name    string      `json:"name"`

@@ -40,6 +40,8 @@ type Status struct {
 	Broker string `json:"broker,omitempty"`
 	// Compat are the protocols of other programs that this node speaks.
 	Compat []Compat `json:"compat,omitempty"`
+	// Vallumd are the private brokers of [[vallumd]].
+	Vallumd []Vallumd `json:"vallumd,omitempty"`
 	// Gate is the wallet gate's own account, without its wallets; null where
 	// none answers.
 	Gate *GateStatus `json:"gate,omitempty"`

@@ -89,7 +89,7 @@ func (m *ownModel) says(topic ban.Topic, now time.Time) []ban.Claim {
 	for k, c := range m.claims {
 		b, ok := best[c.Target]
 		c.End = m.told(k)
-		if k.topic == topic && k.source.published() && c.End.After(now) && (!ok || cmp.Or(cmp.Compare(strength[c.Basis], strength[b.Basis]), c.Compare(b)) > 0) {
+		if k.topic == topic && k.source.Published() && c.End.After(now) && (!ok || cmp.Or(cmp.Compare(strength[c.Basis], strength[b.Basis]), c.Compare(b)) > 0) {
 			best[c.Target] = c
 		}
 	}

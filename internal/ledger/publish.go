@@ -38,7 +38,7 @@ func (v *vote) kept(now time.Time) bool {
 func (l *book) ownClaim(r uint32, now time.Time) (c ban.Claim, ok bool) {
 	target := l.table.target(r)
 	for v := range l.table.votesOf(r) {
-		if !isOwn(v.feed) || !v.kept(now) || !l.sources.names[v.feed].published() {
+		if !isOwn(v.feed) || !v.kept(now) || !l.sources.names[v.feed].Published() {
 			continue
 		}
 		x := v.claim(target)

@@ -40,10 +40,10 @@ func (s Source) Basis() ban.Basis {
 	return ban.BasisHandedOver
 }
 
-// published says whether the source's claims may leave the node: not those of hosts
+// Published says whether the source's claims may leave the node: not those of hosts
 // whose address a log does not give, and not those that come from somebody who
 // publishes them already.
-func (s Source) published() bool {
+func (s Source) Published() bool {
 	kind, _, named := strings.Cut(string(s), ":")
 	return s != SourceNamed && !(named && (kind == ban.ImportList || kind == ban.ImportVallumd))
 }

@@ -39,32 +39,37 @@ func checkBrokers(list []config.Broker, fault faulter) {
 				fault(at("monitors"), "%q: want http://HOST:PORT or https://HOST:PORT", text)
 			}
 		}
-		if b.Fingerprint != "" {
-			if n, err := hex.DecodeString(b.Fingerprint); err != nil || len(n) != sha256.Size {
-				fault(at("fingerprint"), "want the SHA-256 of the broker's certificate, %d characters of hex", 2*sha256.Size)
-			}
-			if b.CAFile != "" || b.ServerName != "" {
-				fault(at("fingerprint"), "with it, ca_file and server_name have no meaning: leave them out")
-			}
+		checkBrokerFiles(fmt.Sprintf("brokers.%d", i), b, fault)
+	}
+}
+
+// checkBrokerFiles finds faults in the files and the certificate that a broker's entry names. They
+// would otherwise be found by the next start. Who may not read them may still ask other
+// things of the configuration.
+func checkBrokerFiles(at string, b config.Broker, fault faulter) {
+	if b.Fingerprint != "" {
+		if n, err := hex.DecodeString(b.Fingerprint); err != nil || len(n) != sha256.Size {
+			fault(at+".fingerprint", "want the SHA-256 of the broker's certificate, %d characters of hex", 2*sha256.Size)
 		}
-		there := true
-		for key, file := range map[string]string{"password_file": b.PasswordFile, "ca_file": b.CAFile, "cert_file": b.CertFile, "key_file": b.KeyFile} {
-			if file == "" {
-				continue
-			}
-			if _, err := os.Stat(file); err != nil {
-				fault(at(key), "%v", err)
-				there = false
-			}
+		if b.CAFile != "" || b.ServerName != "" {
+			fault(at+".fingerprint", "with it, ca_file and server_name have no meaning: leave them out")
 		}
-		if !there {
+	}
+	there := true
+	for key, file := range map[string]string{"password_file": b.PasswordFile, "ca_file": b.CAFile, "cert_file": b.CertFile, "key_file": b.KeyFile} {
+		if file == "" {
 			continue
 		}
-		// A fault in the files would otherwise be found by the next start. Who may
-		// not read them may still ask other things of the configuration.
-		if _, err := BrokerOf(b); err != nil && !errors.Is(err, fs.ErrPermission) {
-			fault(fmt.Sprintf("brokers.%d", i), "%v", err)
+		if _, err := os.Stat(file); err != nil {
+			fault(at+"."+key, "%v", err)
+			there = false
 		}
+	}
+	if !there {
+		return
+	}
+	if _, err := BrokerOf(b); err != nil && !errors.Is(err, fs.ErrPermission) {
+		fault(at, "%v", err)
 	}
 }
 

@@ -323,6 +323,7 @@ func NeedsRestart(old, next *Settings) string {
 		{"what bouncers are answered", old.config.LAPI, next.config.LAPI},
 		{"what is done for fail2ban", old.config.Fail2ban, next.config.Fail2ban},
 		{"what CrowdSec is answered", old.config.CrowdSec, next.config.CrowdSec},
+		{"what vallumd is told", old.config.Vallumd, next.config.Vallumd},
 		{"the guests", old.config.Guests, next.config.Guests},
 	} {
 		if !reflect.DeepEqual(x.old, x.next) {

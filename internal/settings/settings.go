@@ -92,6 +92,7 @@ func Load(dir string) (*Settings, error) {
 	s.checkLAPI(loaded.LAPI, fault)
 	checkFail2ban(loaded.Fail2ban, fault)
 	checkCrowdSec(loaded.CrowdSec, fault)
+	checkVallumd(loaded, fault)
 	checkGuests(loaded.Guests, fault)
 	checkHoneyport(loaded.Honeyport, loaded.Firewall, fault)
 	s.receivers = checkNotify(loaded.Notify, fault)
@@ -233,7 +234,11 @@ func (s *Settings) Files() []string { return s.config.Files }
 // configuration, and those that the entries of brokers and receivers name.
 func (s *Settings) Reads() []string {
 	list := slices.Clone(s.config.Files)
-	for _, b := range s.config.Brokers {
+	brokers := slices.Clone(s.config.Brokers)
+	for _, v := range s.config.Vallumd {
+		brokers = append(brokers, v.Broker())
+	}
+	for _, b := range brokers {
 		for _, f := range []string{b.PasswordFile, b.CAFile, b.CertFile, b.KeyFile} {
 			if f != "" {
 				list = append(list, f)

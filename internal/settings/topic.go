@@ -83,6 +83,11 @@ func (s *Settings) source() policy.Source {
 		}
 		src.Topics[name] = t
 	}
+	for name, v := range s.Vallumd() {
+		if len(v.Accept) > 0 {
+			src.Imports[string(name)] = policy.ImportSource{Topics: v.Accept, Rule: v.Rule, Prefix: []string{"v4/32", "v6/128"}, Live: v.Live}
+		}
+	}
 	return src
 }
 

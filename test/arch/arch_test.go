@@ -69,13 +69,15 @@ var mayImport = map[string][]string{
 	"internal/compat/lists":       {"internal/ban"},
 	"internal/compat/lists/fetch": {"internal/compat/lists", "internal/wholefile"},
 	"internal/compat/lapi":        {"internal/ban", "internal/compat/recent", "internal/export", "internal/wholefile"},
-	"internal/broker":             {"internal/ban", "internal/span", "internal/store", "internal/strict", "internal/wire"},
+	"internal/compat/vallumd":     {"internal/ban", "internal/broker", "internal/broker/mqttclient", "internal/export"},
+	"internal/broker/mqttclient":  {"internal/broker"},
+	"internal/broker":             {"internal/ban", "internal/broker/mqttclient", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
 		"internal/ban", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall",
 		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/notify", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {
-		"internal/agent/api", "internal/ban", "internal/broker", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/compat/lists", "internal/config", "internal/control", "internal/detect", "internal/export",
+		"internal/agent/api", "internal/ban", "internal/broker", "internal/broker/mqttclient", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/compat/lists", "internal/compat/vallumd", "internal/config", "internal/control", "internal/detect", "internal/export",
 		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/notify", "internal/policy",
 		"internal/procnet", "internal/settings", "internal/span", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},

@@ -100,6 +100,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	for _, x := range s.Compat {
 		fmt.Fprintf(w, "%s on %s: %s\n", x.Protocol, x.Listen, plural(len(x.Clients), "client"))
 	}
+	for _, x := range s.Vallumd {
+		fmt.Fprintln(w, cli.Printable(vallumdLine(x)))
+	}
 	if s.Gate != nil {
 		fmt.Fprintf(w, "wallet gate: %s; allowed %d, refused %d\n", gateLine(*s.Gate, now), s.Gate.Allowed, s.Gate.Refused)
 	}
@@ -260,4 +263,23 @@ func printBans(w io.Writer, bans []control.Ban, now time.Time) error {
 			cmp.Or(strconv.Itoa(b.Hits), "0"))
 	}
 	return t.Flush()
+}
+
+// vallumdLine is the line of a private broker of vallumd's.
+func vallumdLine(x control.Vallumd) string {
+	state := "connected"
+	if !x.Connected {
+		state = "not connected (" + x.Error + ")"
+	}
+	line := fmt.Sprintf("%s on %s: %s", x.Name, x.URL, state)
+	if len(x.Publish) > 0 {
+		line += fmt.Sprintf("; it has %s from here", plural(x.Told, "address"))
+	}
+	if len(x.Accept) > 0 {
+		line += fmt.Sprintf("; heard %s", plural(int(x.Heard), "message"))
+	}
+	if x.Junk > 0 {
+		line += fmt.Sprintf(", left %d out", x.Junk)
+	}
+	return line
 }

@@ -56,11 +56,13 @@ type Options struct {
 	AfterBan    func(context.Context, ban.Target) []control.AfterBan
 	RemoveGuest func(ban.Target) (int, error)
 	// Gate asks the wallet gate how it is, false where none is kept.
-	Gate      func(context.Context) (control.GateStatus, bool)
-	Bouncers  Bouncers
-	Fail2ban  Fail2ban
-	CrowdSec  CrowdSec
-	Lists     PublicLists
+	Gate     func(context.Context) (control.GateStatus, bool)
+	Bouncers Bouncers
+	Fail2ban Fail2ban
+	CrowdSec CrowdSec
+	Lists    PublicLists
+	// Vallumds gives the private brokers of [[vallumd]]; nil for none.
+	Vallumds  func() []control.Vallumd
 	Chronicle Chronicle
 	Messages  Messages
 	// LineLatency and ClaimLatency time bans on their way to the kernel.

@@ -33,6 +33,14 @@ func (s *Server) compat() (list []control.Compat) {
 	return append(list, s.compatLists()...)
 }
 
+// vallumds gives the private brokers of [[vallumd]].
+func (s *Server) vallumds() []control.Vallumd {
+	if s.o.Vallumds == nil {
+		return nil
+	}
+	return s.o.Vallumds()
+}
+
 func compatClient(x lapi.Status) control.CompatClient {
 	c := control.CompatClient{Name: x.Name, Kind: x.Kind, Version: x.Version, Topics: x.Topics, Last: x.Pulled, Told: x.Told}
 	if x.From.IsValid() {

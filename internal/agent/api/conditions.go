@@ -43,6 +43,9 @@ var (
 	ListFault = Condition{"list-fault", "The newest edition of a public list cannot be had or read; the one before it counts until its end.", control.SeverityLow, "agent lists; journalctl -u banmesh-fetch"}
 	ListEnded = Condition{"list-ended", "A public list has ended, since nothing confirmed it: nothing of it counts.", control.SeverityHigh, "agent lists; systemctl enable --now banmesh-fetch.timer"}
 
+	VallumdLeftOut = Condition{"vallumd-left-out", "Bans are not told to vallumds, because their sets cannot hold them.", control.SeverityLow, "sets6 in [[vallumd]]; otherwise nothing need be done: they are enforced here"}
+	VallumdFull    = Condition{"vallumd-full", "A broker of vallumd's tells more addresses than may count.", control.SeverityLow, "live in [[vallumd]]; agent withdraw --all --by vallumd:NAME"}
+
 	DenialsEnd = Condition{"denials-end", "Own denials of wallets end soon.", control.SeverityLow, "agent denylist list, then agent denylist renew"}
 
 	NeverBanFault = Condition{"never-ban", "The never-ban list may lack entries.", control.SeverityHigh, "the cause is in the text; it is looked for again every few seconds"}
@@ -102,7 +105,7 @@ func Conditions() []Condition {
 	list := []Condition{
 		Configuration, Undone,
 		NotEnforcing, BansLeft, FirewallOff, FirewallFull, FirewallRefuses, FirewallPending, NoCounters, NoTracking, MemoryFull, NoHoneyports,
-		GateDown, GateList, CompatDown, ListHeld, ListFault, ListEnded, DenialsEnd, NeverBanFault, Pack,
+		GateDown, GateList, CompatDown, VallumdLeftOut, VallumdFull, ListHeld, ListFault, ListEnded, DenialsEnd, NeverBanFault, Pack,
 		Source, LogMissing, LogSilent, NoSource, ProxiesHeld, ShieldedOnly, BanDoesNotBite, NoProof, Uncorroborated, StrayPort, Tainted, Stalled, Behind, Undecided, DetectState,
 		NoBroker, BrokerRefuses, BrokerKeepsNone, BrokerMisbehaves, BrokerLoses, IndexLost, IndexSole, Contended, Unanswered, Unpublished, Revoked, Certificate, Cloned, KeyReplaced, Copied, Restarted,
 		FeedEquivocating, FeedContested, FeedStolen, FeedQuarantined, FeedWithheld, FeedStale, FeedTooLarge, FeedUncertified,

@@ -1,0 +1,327 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"banmesh/internal/agent/api"
+	"banmesh/internal/ban"
+	"banmesh/internal/broker/mqttclient"
+	"banmesh/internal/compat/vallumd"
+	"banmesh/internal/control"
+	"banmesh/internal/export"
+	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
+	"banmesh/internal/wholefile"
+)
+
+// vallumdSaved is how often changes of what vallumds were told are written down.
+const vallumdSaved = time.Second
+
+// vallumdRenewed is the share of its time after which an address that is told again
+// counts from anew: a repeated message costs nothing before.
+const vallumdRenewed = 16
+
+// A vallumdSide is one entry of [[vallumd]]: the bridge to its broker, and the words
+// of others there, which count as those of an import.
+type vallumdSide struct {
+	by     ban.Import
+	conf   settings.Vallumd
+	peers  *ledger.Peers
+	state  string // the file of vallumdState
+	now    func() time.Time
+	log    *slog.Logger
+	bridge *vallumd.Bridge
+
+	mu      sync.Mutex
+	said    map[ban.Topic]map[ban.Target]time.Time // with the end of each
+	full    int                                    // words beyond the budget
+	told    []vallumd.Told                         // of the earlier run, until there is a bridge
+	written int                                    // changes of the bridge's that are on disk
+}
+
+// vallumdState is the part of an entry that outlasts a restart.
+type vallumdState struct {
+	Told []vallumd.Told                     `json:"told"`
+	Said map[ban.Topic]map[string]time.Time `json:"said"`
+}
+
+// openVallumds reads the state of each entry of [[vallumd]] and gives the ledger the
+// words that still count.
+func (a *agent) openVallumds() error {
+	for by, conf := range a.current().Vallumd() {
+		v := &vallumdSide{
+			by: by, conf: conf, peers: a.ledger.Peers, state: filepath.Join(a.o.StateDir, "vallumd-"+conf.Name+".json"), now: a.now,
+			log: a.log.With(slog.String("part", "vallumd"), slog.String("name", conf.Name)),
+		}
+		if err := v.open(); err != nil {
+			return err
+		}
+		a.vallumds = append(a.vallumds, v)
+	}
+	return nil
+}
+
+// open reads the state and hands the ledger all that was said and counts still.
+func (v *vallumdSide) open() error {
+	v.said = map[ban.Topic]map[ban.Target]time.Time{}
+	var s vallumdState
+	b, err := os.ReadFile(v.state)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	default:
+		if err := json.Unmarshal(b, &s); err != nil {
+			return fmt.Errorf("%s is damaged: remove it, and addresses count when they are told again: %w", v.state, err)
+		}
+	}
+	v.told = s.Told
+	now := v.now()
+	for _, name := range v.conf.Accept {
+		topic := ban.Topic(name)
+		c := ban.Change{Feed: v.by.Feed(topic), Reset: true}
+		v.said[topic] = map[ban.Target]time.Time{}
+		for text, end := range s.Said[topic] {
+			target, err := ban.ParseTarget(text)
+			if err != nil || !end.After(now) || len(v.said[topic]) >= v.conf.Live {
+				continue
+			}
+			v.said[topic][target] = end
+			c.Claims = append(c.Claims, wordOf(target, end))
+		}
+		slices.SortFunc(c.Claims, ban.Claim.Compare)
+		if err := v.peers.Apply(c); err != nil {
+			return fmt.Errorf("restoring the words of %s: %w", v.by, err)
+		}
+	}
+	return nil
+}
+
+// wordOf is the claim that a word is: nobody says for which reason.
+func wordOf(target ban.Target, end time.Time) ban.Claim {
+	return ban.Claim{Target: target, End: end, Basis: ban.BasisHandedOver, Hits: 1}
+}
+
+// connect makes the bridges of all entries.
+func (a *agent) connectVallumds() error {
+	for _, v := range a.vallumds {
+		broker, err := settings.BrokerOf(v.conf.Broker())
+		if err != nil {
+			return err
+		}
+		o := vallumd.Options{
+			Name: v.conf.Name, Timeout: v.conf.Timeout, Table: a.table, Take: v.take, Tell: a.mayTell, Now: a.now, Log: v.log,
+			Broker: mqttclient.Endpoint{URL: broker.URL, TLS: broker.TLS, User: broker.User, Password: broker.Password, ClientID: clientID()},
+		}
+		for _, t := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(v.conf.Publish, v.conf.Accept)))) {
+			s := vallumd.Set{Topic: ban.Topic(t), Publish: slices.Contains(v.conf.Publish, t), Accept: slices.Contains(v.conf.Accept, t)}
+			s.Name, s.Name6 = v.conf.SetsOf(t)
+			o.Sets = append(o.Sets, s)
+		}
+		v.bridge = vallumd.New(o, v.told)
+		v.told = nil
+	}
+	return nil
+}
+
+// mayTell says whether a ban may be told to vallumds: one that rests on more than the
+// word of an import. Others hand theirs on themselves, and two nodes that told each other's would
+// keep a ban alive for ever.
+func (a *agent) mayTell(e export.Entry) bool {
+	s, ok := a.ledger.Standing(e.Topic, e.Target)
+	return ok && slices.ContainsFunc(s.Claims, func(c ledger.Claimed) bool {
+		if !c.Counts() {
+			return false
+		}
+		_, imported := a.ledger.Policy().Import(c.Feed.Operator)
+		return c.Own && c.Source.Published() || !c.Own && !imported
+	})
+}
+
+// run serves the entry until ctx ends.
+func (v *vallumdSide) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return v.bridge.Run(ctx) })
+	group.Go(func() error {
+		tick := time.NewTicker(vallumdSaved)
+		defer tick.Stop()
+		for {
+			over := false
+			select {
+			case <-ctx.Done():
+				over = true
+			case <-tick.C:
+			}
+			v.mu.Lock()
+			var err error
+			if v.bridge.Changes() != v.written {
+				err = v.save()
+			}
+			v.mu.Unlock()
+			if err != nil {
+				v.log.Warn("state_not_written", slog.Any("error", err))
+			}
+			if over {
+				return nil
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// take takes words of others over: the ledger first, then the file. A word of a
+// target that is known costs neither until a good part of its time is over.
+func (v *vallumdSide) take(_ context.Context, words []vallumd.Word) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := v.now()
+	ends := map[ban.Topic]map[ban.Target]time.Time{} // of targets that change; zero for a withdrawal
+	full := 0
+	for _, w := range words {
+		target, err := ban.TargetOfAddr(w.Addr)
+		said := v.said[w.Topic]
+		if err != nil || said == nil {
+			continue
+		}
+		if ends[w.Topic] == nil {
+			ends[w.Topic] = map[ban.Target]time.Time{}
+		}
+		until, changes := ends[w.Topic][target]
+		if !changes {
+			until = said[target]
+		}
+		switch end := now.Add(v.conf.For); {
+		case !w.Add && !until.IsZero():
+			ends[w.Topic][target] = time.Time{}
+		case !w.Add, until.After(end.Add(-v.conf.For / vallumdRenewed)):
+		case until.IsZero() && !v.room(said, ends[w.Topic], now):
+			full++
+		default:
+			ends[w.Topic][target] = end
+		}
+	}
+	var changes []ban.Change
+	for topic, list := range ends {
+		c := ban.Change{Feed: v.by.Feed(topic)}
+		for target, end := range list {
+			if end.IsZero() {
+				c.Withdrawn = append(c.Withdrawn, ban.Withdraw(ban.ReasonEnded, target)...)
+			} else {
+				c.Claims = append(c.Claims, wordOf(target, end))
+			}
+		}
+		if len(list) > 0 {
+			slices.SortFunc(c.Claims, ban.Claim.Compare)
+			changes = append(changes, c)
+		}
+	}
+	if full > 0 && v.full == 0 {
+		v.log.Warn("words_beyond_the_budget", slog.Int("live", v.conf.Live))
+	}
+	v.full += full
+	if len(changes) == 0 {
+		return nil
+	}
+	if err := v.peers.Apply(changes...); err != nil {
+		return err
+	}
+	for topic, list := range ends {
+		for target, end := range list {
+			if end.IsZero() {
+				delete(v.said[topic], target)
+			} else {
+				v.said[topic][target] = end
+			}
+		}
+	}
+	return v.save()
+}
+
+// room says whether one more address fits into the budget of a topic. Those whose time
+// is over make room.
+func (v *vallumdSide) room(said, more map[ban.Target]time.Time, now time.Time) bool {
+	if len(said)+len(more) < v.conf.Live {
+		return true
+	}
+	for target, end := range said {
+		if !end.After(now) {
+			delete(said, target)
+		}
+	}
+	return len(said)+len(more) < v.conf.Live
+}
+
+// save writes the state down. v.mu is held.
+func (v *vallumdSide) save() error {
+	told, changes := v.bridge.Told()
+	s := vallumdState{Told: told, Said: map[ban.Topic]map[string]time.Time{}}
+	for topic, said := range v.said {
+		s.Said[topic] = map[string]time.Time{}
+		for target, end := range said {
+			s.Said[topic][target.String()] = end
+		}
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := wholefile.Write(v.state, b, 0o600); err != nil {
+		return fmt.Errorf("writing down the words of %s: %w", v.by, err)
+	}
+	v.written = changes
+	return nil
+}
+
+// vallumdStatus gives the state of each entry of [[vallumd]].
+func (a *agent) vallumdStatus() (list []control.Vallumd) {
+	for _, v := range a.vallumds {
+		s := v.bridge.Status()
+		v.mu.Lock()
+		x := control.Vallumd{
+			Name: string(v.by), URL: s.URL, Connected: s.Connected, Error: s.Err, Publish: topicsOf(v.conf.Publish), Accept: topicsOf(v.conf.Accept),
+			Told: s.Told, LeftOut: s.LeftOut, Heard: s.Heard, Junk: s.Junk, Full: v.full, Last: s.Last,
+		}
+		v.mu.Unlock()
+		list = append(list, x)
+	}
+	return list
+}
+
+func topicsOf(names []string) (list []ban.Topic) {
+	for _, n := range names {
+		list = append(list, ban.Topic(n))
+	}
+	return list
+}
+
+// warnVallumds says which brokers are not reached, and what is left out.
+func (a *agent) warnVallumds() (list []control.Warning) {
+	for _, x := range a.vallumdStatus() {
+		if !x.Connected {
+			list = append(list, api.CompatDown.Warn(fmt.Sprintf("the broker of %s, %s, is not reached: %s", x.Name, x.URL, x.Error), "url, user and ca_file in [[vallumd]]; agent status"))
+		}
+		if x.LeftOut > 0 && len(x.Publish) > 0 {
+			list = append(list, api.VallumdLeftOut.Warn(fmt.Sprintf("%d bans are not told to %s: an ipset of vallumd's takes single addresses, %d at most, and IPv6 in a set of its own", x.LeftOut, x.Name, vallumd.MaxTold), "sets6 in [[vallumd]], where IPv6 is left out"))
+		}
+		if x.Full > 0 {
+			list = append(list, api.VallumdFull.Warn(fmt.Sprintf("%s told %d addresses more than may count", x.Name, x.Full), "live in [[vallumd]]; agent withdraw --all --by "+x.Name))
+		}
+	}
+	return list
+}
+
+// clientID names this connection to brokers of vallumd's, which take an identifier once.
+func clientID() string { return "banmesh-" + rand.Text()[:12] }

@@ -1,0 +1,227 @@
+package vallumd
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/export"
+)
+
+// MaxTold bounds the addresses that the sets of a broker have from us: the usual size
+// of an ipset.
+const MaxTold = 65536
+
+// expandFrom is the widest prefix of IPv4 that is told address by address.
+const expandFrom = 28
+
+// key is an element of a set.
+type key struct {
+	set  string
+	addr netip.Addr
+}
+
+// A Told is an address that a set has from us.
+type Told struct {
+	Set  string     `json:"set"`
+	Addr netip.Addr `json:"addr"`
+}
+
+// message is one that is to be published.
+type message struct {
+	key
+	add bool
+}
+
+// An outbox compares the addresses that sets should have with those that they have
+// from us. Its owner locks.
+type outbox struct {
+	sets    map[ban.Topic]Set
+	heard   map[string]bool // sets that are accepted too
+	timeout time.Duration
+
+	bans    map[export.Key]time.Time // that can be told
+	leftOut map[export.Key]time.Time // in force, and in no set; as many as [MaxTold]
+	want    map[key]int              // how many bans want it
+	told    map[key]time.Time        // when it was acknowledged last; zero: by an earlier connection
+	dirty   map[key]bool             // looked at next
+	swept   time.Time                // when all were
+	changes int                      // of told
+}
+
+func newOutbox(sets []Set, timeout time.Duration, told []Told) outbox {
+	o := outbox{sets: map[ban.Topic]Set{}, heard: map[string]bool{}, timeout: timeout, told: map[key]time.Time{}}
+	for _, s := range sets {
+		if s.Publish {
+			o.sets[s.Topic] = s
+		}
+		for _, name := range s.names() {
+			o.heard[name] = o.heard[name] || s.Accept
+		}
+	}
+	for _, x := range told {
+		o.told[key{x.Set, x.Addr}] = time.Time{}
+	}
+	o.clear()
+	return o
+}
+
+func (s Set) names() []string {
+	if s.Name6 == "" || s.Name6 == s.Name {
+		return []string{s.Name}
+	}
+	return []string{s.Name, s.Name6}
+}
+
+func (o *outbox) publishes(t ban.Topic) bool { _, ok := o.sets[t]; return ok }
+
+func (o *outbox) hears(set string) bool { return o.heard[set] }
+
+// every is how often all addresses are looked at.
+func (o *outbox) every() time.Duration { return min(max(o.timeout/16, time.Second), time.Minute) }
+
+// clear forgets the bans, and not what the sets have.
+func (o *outbox) clear() {
+	o.bans, o.leftOut, o.want, o.dirty = map[export.Key]time.Time{}, map[export.Key]time.Time{}, map[key]int{}, map[key]bool{}
+	o.swept = time.Time{}
+}
+
+// reconnected has every address told anew: the vallumds may have been cut off too.
+func (o *outbox) reconnected() {
+	for k := range o.told {
+		o.told[k] = time.Time{}
+	}
+	o.swept = time.Time{}
+}
+
+// elements gives the elements of sets that stand for a target, none where no set can
+// hold it.
+func (o *outbox) elements(k export.Key) (list []key) {
+	s, published := o.sets[k.Topic]
+	p, ok := k.Target.Prefix()
+	switch {
+	case !ok || !published:
+	case p.IsSingleIP() && p.Addr().Is4():
+		list = []key{{s.Name, p.Addr()}}
+	case p.IsSingleIP() && s.Name6 != "":
+		list = []key{{s.Name6, p.Addr()}}
+	case p.Addr().Is4() && p.Bits() >= expandFrom:
+		for a := p.Addr(); p.Contains(a); a = a.Next() {
+			list = append(list, key{s.Name, a})
+		}
+	}
+	return list
+}
+
+// ban notes a ban in force.
+func (o *outbox) ban(e export.Entry) {
+	k := export.Key{Target: e.Target, Topic: e.Topic}
+	if _, known := o.bans[k]; known {
+		o.bans[k] = e.Until
+		return
+	}
+	if !o.publishes(k.Topic) {
+		return
+	}
+	list := o.elements(k)
+	if len(list) == 0 || len(o.want)+len(list) > MaxTold {
+		if _, known := o.leftOut[k]; known || len(o.leftOut) < MaxTold {
+			o.leftOut[k] = e.Until
+		}
+		return
+	}
+	delete(o.leftOut, k)
+	o.bans[k] = e.Until
+	for _, x := range list {
+		o.want[x]++
+		o.dirty[x] = true
+	}
+}
+
+// lift notes that a ban has ended.
+func (o *outbox) lift(k export.Key) {
+	delete(o.leftOut, k)
+	if _, known := o.bans[k]; !known {
+		return
+	}
+	delete(o.bans, k)
+	for _, x := range o.elements(k) {
+		if o.want[x]--; o.want[x] <= 0 {
+			delete(o.want, x)
+		}
+		o.dirty[x] = true
+	}
+}
+
+// due gives the messages that are to be sent now, deletions first.
+func (o *outbox) due(now time.Time) (list []message) {
+	look := func(k key) {
+		at, told := o.told[k]
+		switch {
+		case o.want[k] > 0 && (!told || now.Sub(at) >= o.timeout*3/4 || now.Before(at)):
+			list = append(list, message{k, true})
+		case o.want[k] == 0 && told:
+			list = append(list, message{k, false})
+		}
+	}
+	if now.Sub(o.swept) >= o.every() || now.Before(o.swept) {
+		o.swept = now
+		for k, until := range o.bans {
+			if !until.After(now) {
+				o.lift(k)
+			}
+		}
+		for k, until := range o.leftOut {
+			if o.lift(k); until.After(now) {
+				o.ban(export.Entry{Target: k.Target, Topic: k.Topic, Until: until}) // there may be room now
+			}
+		}
+		for k := range o.want {
+			look(k)
+		}
+		for k := range o.told {
+			if o.want[k] == 0 {
+				look(k)
+			}
+		}
+	} else {
+		for k := range o.dirty {
+			look(k)
+		}
+	}
+	clear(o.dirty)
+	slices.SortFunc(list, func(a, b message) int {
+		if a.add != b.add {
+			if b.add {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.set, b.set), a.addr.Compare(b.addr))
+	})
+	return list
+}
+
+// acknowledged notes that the broker has a message.
+func (o *outbox) acknowledged(m message, now time.Time) {
+	if _, told := o.told[m.key]; told != m.add {
+		o.changes++
+	}
+	if m.add {
+		o.told[m.key] = now
+	} else {
+		delete(o.told, m.key)
+	}
+}
+
+// list gives the addresses that the sets have from us, sorted.
+func (o *outbox) list() []Told {
+	list := make([]Told, 0, len(o.told))
+	for k := range o.told {
+		list = append(list, Told{k.set, k.addr})
+	}
+	slices.SortFunc(list, func(a, b Told) int { return cmp.Or(cmp.Compare(a.Set, b.Set), a.Addr.Compare(b.Addr)) })
+	return list
+}

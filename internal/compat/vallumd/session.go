@@ -1,0 +1,227 @@
+package vallumd
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/mqttclient"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// session is one connection, from CONNECT to its loss.
+func (b *Bridge) session(ctx context.Context) error {
+	e := b.o.Broker
+	e.Keepalive = keepalive
+	conn, err := mqttclient.Dial(ctx, e)
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	filters := b.filters()
+	acks, granted := make(chan uint16, inFlight), make(chan struct{}, len(filters))
+	group.Go(func() error { conn.KeepAlive(ctx); return nil }) // closes it when ctx ends
+	group.Go(func() error { return b.read(ctx, conn, acks, granted) })
+	group.Go(func() error {
+		if err := subscribe(ctx, conn, filters, granted); err != nil {
+			return err
+		}
+		b.mu.Lock()
+		b.status.Connected, b.status.Err = true, ""
+		b.out.reconnected()
+		b.mu.Unlock()
+		b.o.Log.InfoContext(ctx, "broker_connected", slog.String("broker", e.URL))
+		return b.tell(ctx, conn, acks)
+	})
+	return group.Wait()
+}
+
+// filters gives the topics of the sets that are accepted.
+func (b *Bridge) filters() (list []string) {
+	for _, s := range b.o.Sets {
+		if !s.Accept {
+			continue
+		}
+		for _, name := range s.names() {
+			list = append(list, name+"/"+add, name+"/"+del)
+		}
+	}
+	return list
+}
+
+// subscribe asks for the words in the sets that are accepted, and waits until the
+// broker grants all.
+func subscribe(ctx context.Context, conn *mqttclient.Conn, filters []string, granted <-chan struct{}) error {
+	for _, f := range filters {
+		if err := conn.Request(f, 1); err != nil {
+			return err
+		}
+	}
+	late := time.After(ackTime)
+	for range filters {
+		select {
+		case <-granted:
+		case <-late:
+			return errNotTaken
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// read takes the broker's packets until the connection is lost.
+func (b *Bridge) read(ctx context.Context, conn *mqttclient.Conn, acks chan<- uint16, granted chan<- struct{}) error {
+	for {
+		first, body, err := conn.Await()
+		if err != nil {
+			return err
+		}
+		h := frame.Header{Type: first >> 4, Flags: first & 0xf, Remaining: len(body)}
+		switch h.Type {
+		case frame.Puback:
+			if len(body) != 2 {
+				return fmt.Errorf("%w: a PUBACK of %d bytes", frame.ErrMalformed, len(body))
+			}
+			select {
+			case acks <- frame.AckID(body):
+			default: // one that nothing waits for
+			}
+		case frame.Suback:
+			if len(body) != 3 || body[2] > 2 {
+				return fmt.Errorf("the broker does not let user %q read a set: SUBACK %x", b.o.Broker.User, body)
+			}
+			select {
+			case granted <- struct{}{}:
+			default:
+			}
+		case frame.Publish:
+			p, err := frame.ParsePublish(h, body)
+			if err != nil {
+				return err
+			}
+			if err := b.hear(ctx, p); err != nil {
+				return err
+			}
+			if p.QoS > 0 {
+				if err := conn.Send(frame.AppendPuback(nil, p.ID)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// hear takes a message: a word of somebody else's, our own come back, or junk.
+func (b *Bridge) hear(ctx context.Context, p frame.Publication) error {
+	w, name, ok := parse(b.o.Sets, p)
+	b.mu.Lock()
+	if !ok {
+		b.junk()
+		b.mu.Unlock()
+		return nil
+	}
+	own := b.echoes.take(echoKey{key{name, w.Addr}, w.Add}, b.o.Now())
+	b.mu.Unlock()
+	if own {
+		return nil
+	}
+	select {
+	case b.words <- w:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// junk counts a message that is left out. b.mu is held.
+func (b *Bridge) junk() {
+	b.status.Junk++
+	b.unsaid++
+	if now := b.o.Now(); now.Sub(b.logged) >= junkLogged {
+		b.o.Log.Warn("messages_left_out", slog.String("broker", b.o.Broker.URL), slog.Uint64("messages", b.unsaid))
+		b.logged, b.unsaid = now, 0
+	}
+}
+
+// tell publishes whatever is due until the connection is lost.
+func (b *Bridge) tell(ctx context.Context, conn *mqttclient.Conn, acks <-chan uint16) error {
+	tick := time.NewTicker(b.out.every())
+	defer tick.Stop()
+	waiting := map[uint16]message{}
+	var id uint16
+	for {
+		b.mu.Lock()
+		now := b.o.Now()
+		list := b.out.due(now)
+		b.echoes.sweep(now)
+		b.mu.Unlock()
+		for _, m := range list {
+			for id++; id == 0 || waiting[id] != (message{}); id++ {
+			}
+			if err := b.publish(conn, m, id); err != nil {
+				return err
+			}
+			waiting[id] = m
+			if len(waiting) < inFlight {
+				continue
+			}
+			if err := b.await(ctx, waiting, acks, inFlight/2); err != nil {
+				return err
+			}
+		}
+		if err := b.await(ctx, waiting, acks, 0); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-b.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// publish sends a message, and remembers that it may come back.
+func (b *Bridge) publish(conn *mqttclient.Conn, m message, id uint16) error {
+	action := del
+	if m.add {
+		action = add
+	}
+	packet, at := frame.AppendPublish(nil, m.set+"/"+action, []byte(m.addr.String()), 1, false)
+	packet[at], packet[at+1] = byte(id>>8), byte(id)
+	if b.out.hears(m.set) {
+		b.mu.Lock()
+		b.echoes.expect(echoKey{m.key, m.add}, b.o.Now())
+		b.mu.Unlock()
+	}
+	return conn.Send(packet)
+}
+
+// await waits until at most so many messages wait for their acknowledgement.
+func (b *Bridge) await(ctx context.Context, waiting map[uint16]message, acks <-chan uint16, most int) error {
+	timer := time.NewTimer(ackTime)
+	defer timer.Stop()
+	for len(waiting) > most {
+		select {
+		case id := <-acks:
+			m, ok := waiting[id]
+			if !ok {
+				continue
+			}
+			delete(waiting, id)
+			b.mu.Lock()
+			b.out.acknowledged(m, b.o.Now())
+			b.mu.Unlock()
+			timer.Reset(ackTime)
+		case <-timer.C:
+			return errNotTaken
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

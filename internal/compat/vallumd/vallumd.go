@@ -1,0 +1,271 @@
+// Package vallumd speaks with vallumd over MQTT: a program that adds the addresses
+// in messages to ipsets.
+//
+// The contract is three lines. The topic SET/add or SET/del names an ipset, the
+// payload is one address as text. Nothing is signed, nothing says who speaks or for
+// how long, and nobody answers: a set's own timeout ends what was added, and an
+// address that is added again begins its time anew. So it is for a private broker,
+// and whatever comes in is the word of that broker alone.
+package vallumd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/broker/mqttclient"
+	"banmesh/internal/export"
+)
+
+// A Set is an ipset of the vallumds, and the topic of ours that it stands for.
+type Set struct {
+	Topic ban.Topic
+	Name  string
+	Name6 string // the one for IPv6 addresses; "" for none
+	// Publish says that bans of the topic are told, Accept that those told in the
+	// set are taken.
+	Publish, Accept bool
+}
+
+// A Word is a message of somebody else's: an address is banned, or no longer.
+type Word struct {
+	Topic ban.Topic
+	Addr  netip.Addr
+	Add   bool
+}
+
+// Options are the inputs of [New].
+type Options struct {
+	Name   string
+	Broker mqttclient.Endpoint
+	Sets   []Set
+	// Timeout is that of the sets. A ban that lasts longer is told again before it.
+	Timeout time.Duration
+	Table   *export.Table
+	// Tell says whether a ban may be told; nil means all.
+	Tell func(export.Entry) bool
+	// Take takes words over, in their order. It is asked again until it returns nil.
+	Take func(context.Context, []Word) error
+	Now  func() time.Time
+	Log  *slog.Logger
+}
+
+// How a bridge behaves.
+const (
+	backoffLeast = 500 * time.Millisecond
+	backoffMost  = time.Minute
+	keepalive    = 30 * time.Second
+	// ackTime is how long a broker may take to acknowledge, and inFlight how many
+	// messages wait for that.
+	ackTime  = 30 * time.Second
+	inFlight = 64
+	// takeMost bounds one call of Take; as many again wait for it, and then the
+	// connection is not read.
+	takeMost = 512
+	// junkLogged is how often messages that are left out are logged of.
+	junkLogged = time.Minute
+)
+
+// Status says how a bridge is.
+type Status struct {
+	Name, URL string
+	Connected bool
+	Err       string // why not
+	Told      int    // addresses that the sets have from us
+	LeftOut   int    // bans in force that no set can hold: ranges, IPv6 without a set, more than [MaxTold]
+	Heard     uint64 // words of others that were taken
+	Junk      uint64 // messages that say nothing, or that nobody asked for
+	Last      time.Time
+}
+
+// A Bridge is the connection to one broker. Its methods may be called from several
+// goroutines.
+type Bridge struct {
+	o     Options
+	words chan Word
+	wake  chan struct{} // there may be something to tell
+
+	mu     sync.Mutex
+	out    outbox
+	echoes echoes
+	status Status
+	logged time.Time // when junk was logged last
+	unsaid uint64    // junk since then
+}
+
+// New makes a bridge. told is what the sets have from an earlier run.
+func New(o Options, told []Told) *Bridge {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	b := &Bridge{
+		o: o, words: make(chan Word, takeMost), wake: make(chan struct{}, 1),
+		out: newOutbox(o.Sets, o.Timeout, told), echoes: echoes{},
+	}
+	b.status = Status{Name: o.Name, URL: o.Broker.URL, Err: "not connected yet"}
+	return b
+}
+
+// Status gives the bridge's state.
+func (b *Bridge) Status() Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.status
+	s.Told, s.LeftOut = len(b.out.told), len(b.out.leftOut)
+	return s
+}
+
+// Told gives the addresses that the sets have from us, for [New] after a restart.
+// changed counts their changes.
+func (b *Bridge) Told() (list []Told, changed int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.out.list(), b.out.changes
+}
+
+// Changes gives the second result of [Bridge.Told] alone.
+func (b *Bridge) Changes() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.out.changes
+}
+
+// Run connects, tells, listens and connects again until ctx ends.
+func (b *Bridge) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return b.follow(ctx) })
+	group.Go(func() error { return b.takeWords(ctx) })
+	group.Go(func() error {
+		wait := backoffLeast
+		for {
+			began := b.o.Now()
+			err := b.session(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			b.failed(err)
+			if b.o.Now().Sub(began) > backoffMost {
+				wait = backoffLeast
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+			}
+			wait = min(2*wait, backoffMost)
+		}
+	})
+	return group.Wait()
+}
+
+// failed notes why the connection is lost, and logs what differs from the last time.
+func (b *Bridge) failed(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.status.Connected || b.status.Err != err.Error() {
+		b.o.Log.Warn("broker_unreachable", slog.String("broker", b.o.Broker.URL), slog.Any("error", err))
+	}
+	b.status.Connected, b.status.Err = false, err.Error()
+}
+
+// follow keeps the outbox at the bans in force until ctx ends.
+func (b *Bridge) follow(ctx context.Context) error {
+	serial, entries := b.o.Table.Snapshot()
+	for {
+		b.mu.Lock()
+		b.out.clear()
+		b.mu.Unlock()
+		for e := range entries {
+			b.ban(e)
+		}
+		for {
+			b.poke()
+			batch, err := b.o.Table.Next(ctx, serial)
+			if errors.Is(err, export.ErrBehind) {
+				serial, entries = b.o.Table.Snapshot()
+				break
+			}
+			if err != nil {
+				return nil // ctx ended
+			}
+			serial = batch.Serial
+			for _, e := range batch.Bans {
+				b.ban(e)
+			}
+			b.mu.Lock()
+			for _, k := range batch.Lifted {
+				b.out.lift(k)
+			}
+			b.mu.Unlock()
+		}
+	}
+}
+
+// ban notes a ban to be told, or one that may no longer be.
+func (b *Bridge) ban(e export.Entry) {
+	if !b.out.publishes(e.Topic) {
+		return
+	}
+	tell := b.o.Tell == nil || b.o.Tell(e)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if tell {
+		b.out.ban(e)
+	} else {
+		b.out.lift(export.Key{Target: e.Target, Topic: e.Topic})
+	}
+}
+
+func (b *Bridge) poke() {
+	select {
+	case b.wake <- struct{}{}:
+	default: // a wake-up is pending already
+	}
+}
+
+// takeWords hands words on until ctx ends.
+func (b *Bridge) takeWords(ctx context.Context) error {
+	for {
+		var list []Word
+		select {
+		case <-ctx.Done():
+			return nil
+		case w := <-b.words:
+			list = append(list, w)
+		}
+		for more := true; more && len(list) < takeMost; {
+			select {
+			case w := <-b.words:
+				list = append(list, w)
+			default:
+				more = false
+			}
+		}
+		for wait := backoffLeast; ; wait = min(2*wait, backoffMost) {
+			err := b.o.Take(ctx, list)
+			if err == nil {
+				break
+			}
+			b.o.Log.WarnContext(ctx, "words_not_taken", slog.Int("words", len(list)), slog.Any("error", err))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+			}
+		}
+		b.mu.Lock()
+		b.status.Heard += uint64(len(list))
+		b.status.Last = b.o.Now()
+		b.mu.Unlock()
+	}
+}
+
+// errNotTaken says that a broker does not acknowledge.
+var errNotTaken = fmt.Errorf("the broker acknowledges nothing for %v", ackTime)

@@ -1,0 +1,314 @@
+package compat
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"banmesh/internal/agent"
+	"banmesh/internal/control"
+	"banmesh/internal/firewall/testnet"
+)
+
+// A mosquitto is Debian's broker with the other side of vallumd's contract: what
+// mosquitto_sub hears in every set, and mosquitto_pub.
+type mosquitto struct {
+	t    *testing.T
+	port string
+	stop func()
+}
+
+func newMosquitto(t *testing.T, port string) *mosquitto {
+	t.Helper()
+	program, err := exec.LookPath("mosquitto")
+	if err != nil {
+		t.Skip("mosquitto is not installed")
+	}
+	if port == "" {
+		l := testnet.ListenTCP(t, "127.0.0.1:0")
+		_, port, _ = net.SplitHostPort(l.Addr().String())
+		testnet.Must(t, l.Close())
+	}
+	path := filepath.Join(t.TempDir(), "mosquitto.conf")
+	testnet.Must(t, os.WriteFile(path, []byte("listener "+port+" 127.0.0.1\nallow_anonymous true\n"), 0o600))
+	c := exec.Command(program, "-c", path)
+	testnet.Must(t, c.Start())
+	m := &mosquitto{t: t, port: port}
+	m.stop = sync.OnceFunc(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	})
+	t.Cleanup(m.stop)
+	testnet.Eventually(t, func() bool {
+		nc, err := net.Dial("tcp", "127.0.0.1:"+port)
+		return err == nil && nc.Close() == nil
+	})
+	return m
+}
+
+func (m *mosquitto) say(topic, payload string, more ...string) {
+	m.t.Helper()
+	testnet.Run(m.t, "mosquitto_pub", append([]string{"-p", m.port, "-q", "1", "-t", topic, "-m", payload}, more...)...)
+}
+
+// Sets are those of a vallumd that never forgets.
+type vallumdSets struct {
+	mu   sync.Mutex
+	has  map[string]bool
+	adds int
+}
+
+// listen follows the broker as vallumd does.
+func (m *mosquitto) listen() *vallumdSets {
+	m.t.Helper()
+	c := exec.Command("mosquitto_sub", "-p", m.port, "-q", "2", "-t", "sshd/#", "-t", "ready", "-F", "%t %p")
+	out, err := c.StdoutPipe()
+	testnet.Must(m.t, err)
+	testnet.Must(m.t, c.Start())
+	s := &vallumdSets{has: map[string]bool{}}
+	done, ready := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		told := sync.OnceFunc(func() { close(ready) })
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			topic, payload, _ := strings.Cut(lines.Text(), " ")
+			s.mu.Lock()
+			switch topic {
+			case "ready":
+				told()
+			case "sshd/add":
+				s.has[payload] = true
+				s.adds++
+			case "sshd/del":
+				delete(s.has, payload)
+			}
+			s.mu.Unlock()
+		}
+	}()
+	m.t.Cleanup(func() {
+		_ = c.Process.Kill()
+		<-done
+		_ = c.Wait()
+	})
+	testnet.Eventually(m.t, func() bool {
+		m.say("ready", "x")
+		select {
+		case <-ready:
+			return true
+		default:
+			return false
+		}
+	})
+	return s
+}
+
+func (s *vallumdSets) holds(addrs ...string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.has) != len(addrs) {
+		return false
+	}
+	for _, a := range addrs {
+		if !s.has[a] {
+			return false
+		}
+	}
+	return true
+}
+
+// A vallumdNode is an agent that can be stopped and started again.
+type vallumdNode struct {
+	t    *testing.T
+	dir  string
+	c    *control.Client
+	stop func()
+}
+
+func newVallumdNode(t *testing.T, m *mosquitto, more string) *vallumdNode {
+	t.Helper()
+	n := &vallumdNode{t: t, dir: t.TempDir()}
+	testnet.Must(t, os.MkdirAll(filepath.Join(n.dir, "config"), 0o755))
+	testnet.Must(t, os.WriteFile(filepath.Join(n.dir, "config", "agent.toml"), []byte(fmt.Sprintf(`
+embedded_broker.enabled = false
+[topics.sshd]
+detect = false
+[[vallumd]]
+name = "home"
+url = "tcp://127.0.0.1:%s"
+%s
+`, m.port, more)), 0o600))
+	n.start()
+	return n
+}
+
+func (n *vallumdNode) start() {
+	n.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	socket := filepath.Join(n.dir, "agent.sock")
+	go func() {
+		over <- agent.Run(ctx, agent.Options{ConfigDir: filepath.Join(n.dir, "config"), StateDir: filepath.Join(n.dir, "state"), Socket: socket})
+	}()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-over; err != nil {
+			n.t.Errorf("agent: %v", err)
+		}
+	})
+	n.t.Cleanup(n.stop)
+	n.c = control.NewClient(socket)
+	testnet.Eventually(n.t, func() bool { s, err := n.status(); return err == nil && s.Connected })
+}
+
+func (n *vallumdNode) status() (control.Vallumd, error) {
+	var s control.Status
+	if err := n.c.Get(context.Background(), "/v1/status", nil, &s); err != nil {
+		return control.Vallumd{}, err
+	}
+	if len(s.Vallumd) != 1 {
+		return control.Vallumd{}, errors.New("no line of vallumd")
+	}
+	return s.Vallumd[0], nil
+}
+
+func (n *vallumdNode) command(args ...string) string {
+	n.t.Helper()
+	self, err := os.Executable()
+	testnet.Must(n.t, err)
+	c := exec.Command(self, append([]string{"--config-dir", filepath.Join(n.dir, "config"), "--socket", filepath.Join(n.dir, "agent.sock")}, args...)...)
+	c.Env = append(os.Environ(), "BANMESH_TEST_COMMAND=agent")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		n.t.Fatalf("agent %v: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+const firewallOff = "[firewall]\nmode = \"off\"\n"
+
+func TestVallumdsSetsFollowTheBansHere(t *testing.T) {
+	t.Parallel()
+	m := newMosquitto(t, "")
+	heard := m.listen()
+	n := newVallumdNode(t, m, "publish = [\"sshd\"]\naccept = [\"sshd\"]\n"+firewallOff)
+	n.command("ban", "198.51.100.7", "--topic", "sshd", "--for", "1h")
+	n.command("ban", "203.0.113.0/30", "--topic", "sshd", "--for", "1h")
+	all := []string{"198.51.100.7", "203.0.113.0", "203.0.113.1", "203.0.113.2", "203.0.113.3"}
+	testnet.Eventually(t, func() bool { return heard.holds(all...) })
+	n.command("withdraw", "198.51.100.7", "--topic", "sshd")
+	testnet.Eventually(t, func() bool { return heard.holds(all[1:]...) })
+
+	// Our own messages come back, and count for nothing.
+	m.say("sshd/add", "198.51.100.9")
+	testnet.Eventually(t, func() bool { s, err := n.status(); return err == nil && s.Heard == 1 })
+	if s := n.command("explain", "203.0.113.1"); strings.Contains(s, "vallumd:home") {
+		t.Errorf("our own message came in:\n%s", s)
+	}
+
+	// A ban that ends while the node is down is deleted when it is back, and nothing before.
+	n.command("ban", "198.51.100.8", "--topic", "sshd", "--for", "2s")
+	testnet.Eventually(t, func() bool { return heard.holds(append([]string{"198.51.100.8", "198.51.100.9"}, all[1:]...)...) })
+	n.stop()
+	time.Sleep(2 * time.Second) //nolint:forbidigo // the ban's own time
+	n.start()
+	testnet.Eventually(t, func() bool { return heard.holds(append([]string{"198.51.100.9"}, all[1:]...)...) })
+
+	// A broker that comes back empty is told all again.
+	m.stop()
+	testnet.Eventually(t, func() bool { s, err := n.status(); return err == nil && !s.Connected })
+	m = newMosquitto(t, m.port)
+	heard = m.listen()
+	testnet.Eventually(t, func() bool { return heard.holds(all[1:]...) })
+}
+
+func TestWordsOfVallumdAreOfAPseudoOperator(t *testing.T) {
+	t.Parallel()
+	m := newMosquitto(t, "")
+	m.say("sshd/add", "198.51.100.66", "-r")
+	n := newVallumdNode(t, m, "accept = [\"sshd\"]\nfor = \"1h\"\n"+firewallOff)
+	m.say("sshd/add", "198.51.100.7")
+	m.say("sshd/add", "198.51.100.8")
+	m.say("sshd/add", "nonsense")
+	testnet.Eventually(t, func() bool { s, err := n.status(); return err == nil && s.Heard == 2 && s.Junk == 2 })
+	for _, when := range []string{"at first", "after a restart"} {
+		if s := n.command("explain", "198.51.100.7"); !strings.Contains(s, "vallumd:home") || !strings.Contains(s, "watch") {
+			t.Errorf("%s: explain says\n%s", when, s)
+		}
+		if s := n.command("explain", "198.51.100.66"); strings.Contains(s, "vallumd:home") {
+			t.Errorf("%s: a retained message counts:\n%s", when, s)
+		}
+		n.stop()
+		n.start()
+	}
+	// A deletion takes back the broker's word alone.
+	n.command("ban", "198.51.100.7", "--topic", "sshd", "--for", "1h")
+	m.say("sshd/del", "198.51.100.7")
+	m.say("sshd/del", "198.51.100.99")
+	testnet.Eventually(t, func() bool { return !strings.Contains(n.command("explain", "198.51.100.7"), "vallumd:home") })
+	if s := n.command("explain", "198.51.100.7"); !strings.Contains(s, "banned") {
+		t.Errorf("a message lifted our own ban:\n%s", s)
+	}
+	if s := n.command("explain", "198.51.100.8"); !strings.Contains(s, "vallumd:home") {
+		t.Errorf("a message took more back than its own:\n%s", s)
+	}
+	if s := n.command("peers"); !strings.Contains(s, "vallumd:home") {
+		t.Errorf("peers says\n%s", s)
+	}
+	if s := n.command("status"); !strings.Contains(s, "vallumd:home on tcp://127.0.0.1:"+m.port+": connected; heard ") {
+		t.Errorf("status says\n%s", s)
+	}
+	// A person's word ends what the broker says, also when it is said again.
+	n.command("withdraw", "--all", "--by", "vallumd:home")
+	m.say("sshd/add", "198.51.100.8")
+	m.say("sshd/add", "198.51.100.10")
+	testnet.Eventually(t, func() bool { return strings.Contains(n.command("explain", "198.51.100.10"), "watch") })
+	n.stop()
+	n.start()
+	if s := n.command("explain", "198.51.100.8"); !strings.Contains(s, "does not count") {
+		t.Errorf("it counts all the same:\n%s", s)
+	}
+}
+
+// A million lines of junk, and as many addresses as anybody can write, stay within the
+// budget, and the node goes on answering.
+func TestAFloodOfVallumdsMessagesIsBounded(t *testing.T) {
+	t.Parallel()
+	m := newMosquitto(t, "")
+	n := newVallumdNode(t, m, "accept = [\"sshd\"]\nlive = 100\n"+firewallOff)
+	flood := func(topic string, lines func(*bytes.Buffer)) {
+		var b bytes.Buffer
+		lines(&b)
+		c := exec.Command("mosquitto_pub", "-p", m.port, "-t", topic, "-l")
+		c.Stdin = &b
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	flood("sshd/add", func(b *bytes.Buffer) {
+		for i := range 20_000 {
+			fmt.Fprintf(b, "junk %d\n", i)
+		}
+	})
+	flood("sshd/add", func(b *bytes.Buffer) {
+		for i := range 2_000 {
+			fmt.Fprintf(b, "203.0.%d.%d\n", 113+i/256, i%256)
+		}
+	})
+	m.say("sshd/del", "203.0.113.1")
+	testnet.Eventually(t, func() bool {
+		s, err := n.status()
+		return err == nil && s.Junk > 0 && s.Full > 0
+	})
+	var bans []control.Peer
+	testnet.Must(t, n.c.Get(t.Context(), "/v1/peers", nil, &bans))
+}
