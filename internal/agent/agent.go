@@ -158,7 +158,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serveQuery(running, queries, query) })
-	a.chronicle.Add(history.Event{Kind: history.Start, By: "this node", Count: a.ledger.Stats().Banned, Why: cmp.Or(a.o.Version, "an unknown version") + " began, with so many bans in force"})
+	a.chronicle.Add(history.Event{Kind: history.Start, By: "this node", Count: a.ledger.Stats().Banned, Why: fmt.Sprintf("%s began, with %d bans in force", cmp.Or(a.o.Version, "an unknown version"), a.ledger.Stats().Banned)})
 	a.start(running, group, listener, handler)
 	a.banner(o.Out)
 	a.notifySystemd(daemon.SdNotifyReady)

@@ -31,7 +31,7 @@ func TestErrorsArePrintedWithTheirHints(t *testing.T) {
 func TestDurationsReadAsAPersonSaysThem(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0 s", 45 * time.Second: "45 s", 90 * time.Second: "1 min 30 s", time.Hour: "1 h",
-		239*time.Hour + 30*time.Minute: "10 d", 26 * time.Hour: "1 d 2 h", -time.Minute: "-1 min", 3599800 * time.Millisecond: "1 h", 59*time.Minute + 20*time.Second: "59 min 20 s", 5 * time.Millisecond: "5ms",
+		239*time.Hour + 30*time.Minute: "10 d", 26 * time.Hour: "1 d 2 h", -time.Minute: "-1 min", 3599800 * time.Millisecond: "1 h", 59*time.Minute + 20*time.Second: "59 min 20 s", 5 * time.Millisecond: "5 ms",
 	} {
 		if got := Short(d); got != want {
 			t.Errorf("Short(%v) = %q, want %q", d, got, want)

@@ -41,8 +41,8 @@ func effectOf(a detect.JailAction) actionEffect {
 	switch name := strings.ToLower(a.Name); {
 	case guess.kind == effectBans:
 		return guess
-	case name == "hostsdeny":
-		return actionEffect{kind: effectBans} // the services behind tcp wrappers: those of the jail
+	case name == "hostsdeny", name == "banmesh":
+		return actionEffect{kind: effectBans} // the services behind tcp wrappers: those of the jail; or this node itself
 	case slices.ContainsFunc(tellingNames, func(part string) bool { return strings.Contains(name, part) }):
 		return actionEffect{kind: effectTells}
 	case slices.ContainsFunc(elsewhereNames, func(part string) bool { return strings.Contains(name, part) }):

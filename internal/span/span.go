@@ -261,7 +261,7 @@ func Short(d time.Duration) string {
 		return s
 	}
 	if d < time.Second && d > 0 {
-		return d.Round(time.Millisecond).String()
+		return fmt.Sprintf("%d ms", max(d.Round(time.Millisecond), time.Millisecond)/time.Millisecond)
 	}
 	return fmt.Sprintf("%d s", d.Round(time.Second)/time.Second)
 }

@@ -110,4 +110,18 @@ func (m *Machine) Must(script string) string {
 	return out
 }
 
+// Write writes a file of the running host, for root alone.
+func (m *Machine) Write(path, text string) {
+	m.h.t.Helper()
+	m.h.Write(path, text, 0o600)
+}
+
+// Read gives the contents of a file of the running host.
+func (m *Machine) Read(path string) string {
+	m.h.t.Helper()
+	b, err := os.ReadFile(filepath.Join(m.h.Root, path))
+	must(m.h.t, err)
+	return string(b)
+}
+
 func second(_ int, err error) error { return err }

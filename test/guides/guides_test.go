@@ -100,6 +100,10 @@ func follow(t *testing.T, file, deb string, number int) {
 		if host == "" {
 			host = g.hosts[0]
 		}
+		if s.to != "" {
+			machines[s.to].Write(s.script, machines[host].Read(s.script))
+			continue
+		}
 		out, code := machines[host].Do(s.script)
 		if !s.hidden {
 			t.Logf("%s# %s\n%s", host, s.script, out)
@@ -141,6 +145,7 @@ func boot(t *testing.T, g guide, deb string, number int) map[string]*booted.Mach
 		ip("netns", "add", name)
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
 	}
+	authority := newAuthority(t)
 	names := "127.0.0.1 localhost\n"
 	for i, host := range g.hosts {
 		names += fmt.Sprintf("45.80.20.%d %s.example.net %s\n", 10+i, host, host)
@@ -164,6 +169,7 @@ func boot(t *testing.T, g guide, deb string, number int) map[string]*booted.Mach
 		h.Copy(deb, "root/banmesh_0.1.0_amd64.deb", 0o644)
 		h.Write("etc/hostname", host+"\n", 0o644)
 		h.Write("etc/hosts", names, 0o644)
+		authority.install(t, h, host+".example.net")
 		machines[host] = h.Start(4*time.Minute, "/run/netns/"+space)
 	}
 	for _, host := range g.hosts {

@@ -12,6 +12,7 @@ import (
 type step struct {
 	host   string // "" for the first
 	script string // of bash
+	to     string // not empty: the file of the host that script names is copied to this one
 	hidden bool   // of the guide's world, which a reader does not see
 	line   int    // in the guide, counted from 1
 	// wanted is the answer that the guide shows, nil where it shows none;
@@ -32,14 +33,14 @@ var (
 	fence   = regexp.MustCompile("^( *)```([a-z]*)$")
 	prompt  = regexp.MustCompile(`^([a-z]*)([#$]) (.+)$`)
 	target  = regexp.MustCompile(`^(?:#|//) (?:([a-z]+):)?(/[^ ]+)$`)
-	comment = regexp.MustCompile(`^<!-- (hosts|bare|run|not run)(?: ([a-z]+))?:?(?: (.*))?$`)
+	comment = regexp.MustCompile(`^<!-- (hosts|bare|copy|run|not run)(?: ([a-z]+))?:?(?: (.*))?$`)
 )
 
 // parse reads a guide. Blocks of console have commands behind prompts, "# " for
 // root or "NAME# " for root of another host, "NAME$ " likewise, and the answers
 // below them; blocks of sh are run whole; other blocks whose first line is a
 // comment with a path are added to that file. Comments of HTML prepare the
-// guide's world: "hosts: a b", "run [HOST]:" with a script, "not run:" with the
+// guide's world: "hosts: a b", "run [HOST]:" with a script, "copy: HOST:PATH HOST", "not run:" with the
 // reason before a block.
 func parse(text string) (g guide, err error) {
 	lines := strings.Split(text, "\n")
@@ -59,6 +60,10 @@ func parse(text string) (g guide, err error) {
 				g.hosts = strings.Fields(m[2] + " " + body)
 			case "bare":
 				g.bare = true
+			case "copy": // "one:/root/file two": to the same place
+				from, to, _ := strings.Cut(body, " ")
+				host, path, _ := strings.Cut(from, ":")
+				g.steps = append(g.steps, step{host: host, script: path, to: to, hidden: true, line: number})
 			case "run":
 				g.steps = append(g.steps, step{host: m[2], script: body, hidden: true, line: number})
 			case "not run":
@@ -127,8 +132,12 @@ var changing = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?: UTC|Z)?`), "TIME"},
 	{regexp.MustCompile(`\b[a-z2-7]{26}\b`), "IDENTITY"},
 	{regexp.MustCompile(`\b[a-z2-7]{16}\b`), "NODE"},
-	{regexp.MustCompile(`\b\d+(?:\.\d+)? (?:ms|s|min|h|d|MiB|KiB|kB)\b`), "N UNIT"},
+	{regexp.MustCompile(`\b\d+(?:\.\d+)? (?:ms|s|min|h|d|MiB|KiB|kB)(?: \d+ (?:s|min|h))?\b`), "N UNIT"},
 	{regexp.MustCompile(`https?://127\.0\.0\.1:\d+/[0-9a-zA-Z_/-]{16,}`), "SECRET URL"},
+	{regexp.MustCompile(`\[\d+\]`), "[PROCESS]"},
+	{regexp.MustCompile(`(\d\.\d+\.\d+\.\d+):\d{4,5}\b`), "$1:PORT"},
+	{regexp.MustCompile(`\b\d+ packets`), "N packets"},
+	{regexp.MustCompile(`\b\d+ entries found`), "N entries found"},
 	{regexp.MustCompile(` {2,}`), "  "},
 }
 

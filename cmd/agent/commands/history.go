@@ -120,7 +120,7 @@ func printHistory(w io.Writer, page control.EventPage) {
 	case len(page.Events) == 0 && page.Kept == 0:
 		fmt.Fprintln(w, "nothing is kept yet")
 	case len(page.Events) == 0:
-		fmt.Fprintf(w, "nothing of that since %s; %s are kept\n", clock(page.Oldest), plural(page.Kept, "event"))
+		fmt.Fprintf(w, "nothing of that since %s; %s kept\n", clock(page.Oldest), plural(page.Kept, "event"))
 	case page.More:
 		fmt.Fprintf(w, "these are the newest %d; --limit shows more\n", len(page.Events))
 	}
