@@ -27,12 +27,14 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
+	"banmesh/internal/doctor"
 	"banmesh/internal/export"
 	"banmesh/internal/firewall"
 	"banmesh/internal/history"
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/notify"
+	"banmesh/internal/page"
 	"banmesh/internal/procnet"
 	"banmesh/internal/settings"
 	"banmesh/internal/store"
@@ -52,6 +54,9 @@ type Options struct {
 	Reload <-chan os.Signal
 	// Machine is that of [keys.Machine]; "" ties the keys to none.
 	Machine string
+	// Editions lists newer editions of installed topic definitions, for the page's
+	// judgement; may be nil.
+	Editions func(context.Context) []doctor.Edition
 
 	testing struct {
 		network  func() (neverban.Network, error) // nil: the kernel's
@@ -88,6 +93,8 @@ type agent struct {
 	vallumds   []*vallumdSide
 	chronicle  *chronicle
 	latency    *latency
+	page       *page.Server // nil where there is none
+	pageSide   *pageSide
 
 	api    *api.Server
 	onStop onStop
@@ -200,6 +207,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 	})
 	group.Go(func() error { return a.fail2ban.run(ctx, a.api.Jails()) })
 	group.Go(func() error { return control.Serve(ctx, listener, handler, a.log) })
+	group.Go(func() error { return a.runPage(ctx, control.NewHandlerClient(handler)) })
 	group.Go(func() error { return a.watchdog(ctx) })
 	group.Go(func() error { return a.reloadWhenAsked(ctx) })
 	group.Go(func() error { return a.serveOthers(ctx) })
@@ -358,7 +366,8 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		return err
 	}
 	a.messages = a.openMessages()
-	a.api = api.New(api.Options{
+	a.page, a.pageSide = a.newPage()
+	options := api.Options{
 		Messages:   a.messages,
 		References: references,
 		Version:    a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
@@ -368,7 +377,11 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		Warnings: func(ctx context.Context) []control.Warning {
 			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.lists.warnings(), a.warnVallumds(), a.chronicle.warnings())
 		},
-	})
+	}
+	if a.page != nil { // a nil pointer in the interface would be a page
+		options.Page = a.page
+	}
+	a.api = api.New(options)
 	return nil
 }
 

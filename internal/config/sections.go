@@ -51,6 +51,8 @@ type Config struct {
 	Gate Gate `toml:"gate"`
 	// HTTP serves checks, lists and metrics to other programs.
 	HTTP HTTP `toml:"http"`
+	// Page is the page for a browser: docs/page.md.
+	Page Page `toml:"page"`
 	// Query says which users' programs the query socket answers.
 	Query Query `toml:"query"`
 	// LAPI answers CrowdSec's bouncers.
@@ -311,6 +313,25 @@ type HTTP struct {
 	// token_file is needed.
 	Allow     []string `toml:"allow" sample:"['10.0.0.0/8']"`
 	TokenFile string   `toml:"token_file" sample:"'/etc/banmesh/http.token'"` // a file with a token of at least 16 characters, for readers anywhere else
+}
+
+// Page is the page that shows this node in a browser. Nobody sees it without
+// the one-time link of `agent page open`.
+type Page struct {
+	// Listen is an address or the path of a unix socket; without one there is no page.
+	Listen string `toml:"listen" sample:"'127.0.0.1:7938'"`
+	// URL is the page's address as a browser reaches it, where a reverse proxy
+	// stands before it.
+	URL         string `toml:"url" sample:"'https://bans.example.org'"`
+	Certificate string `toml:"certificate"` // a file with the certificate with which the page speaks TLS
+	Key         string `toml:"key"`         // its private key
+	// Plain allows an address beyond loopback without TLS, where another machine's
+	// proxy speaks it: whoever is between reads along.
+	Plain bool `toml:"plain"`
+	// Nodes are other nodes of the same operator to show beside this one: a name,
+	// and the control socket of its agent on this machine, such as one that
+	// `ssh -L` forwards.
+	Nodes map[string]string `toml:"nodes" sample:"'/run/banmesh-nodes/web2.sock'"`
 }
 
 // LAPI answers programs that enforce bans by CrowdSec's local API.

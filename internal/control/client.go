@@ -45,6 +45,56 @@ func NewClient(socket string) *Client {
 	}}
 }
 
+// NewHandlerClient gives a client of a handler in this process: the same
+// answers, without a socket between.
+func NewHandlerClient(h http.Handler) *Client {
+	return &Client{"this process", &http.Client{Transport: handlerTransport{h}}}
+}
+
+// handlerTransport answers requests by a handler.
+type handlerTransport struct{ handler http.Handler }
+
+// RoundTrip implements [http.RoundTripper].
+func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := &answer{header: http.Header{}, status: http.StatusOK}
+	if r.Body == nil {
+		r = r.Clone(r.Context())
+		r.Body = http.NoBody
+	}
+	t.handler.ServeHTTP(answer, r)
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return &http.Response{
+		Status: http.StatusText(answer.status), StatusCode: answer.status, Header: answer.header, Request: r,
+		Body: io.NopCloser(&answer.body), ContentLength: int64(answer.body.Len()),
+	}, nil
+}
+
+// answer is a response in memory.
+type answer struct {
+	header http.Header
+	status int
+	wrote  bool
+	body   bytes.Buffer
+}
+
+// Header implements [http.ResponseWriter].
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader implements [http.ResponseWriter].
+func (a *answer) WriteHeader(status int) {
+	if !a.wrote {
+		a.wrote, a.status = true, status
+	}
+}
+
+// Write implements [http.ResponseWriter].
+func (a *answer) Write(b []byte) (int, error) {
+	a.wrote = true
+	return a.body.Write(b)
+}
+
 // Get asks for path with query and reads the JSON answer into answer.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, answer any) error {
 	if len(query) > 0 {

@@ -38,6 +38,8 @@ type Status struct {
 	Brokers []BrokerStatus `json:"brokers"`
 	// Broker is the address of the embedded broker, or "".
 	Broker string `json:"broker,omitempty"`
+	// Page is the address of the page for browsers, or "".
+	Page string `json:"page,omitempty"`
 	// Compat are the protocols of other programs that this node speaks.
 	Compat []Compat `json:"compat,omitempty"`
 	// Vallumd are the private brokers of [[vallumd]].

@@ -30,6 +30,8 @@ type Trial struct {
 	Topics       []*topics.Definition
 	Fail2banDir  string
 	Fail2banOnly bool
+	// Rule is one failregex to try in place of the filter that Spec names.
+	Rule string
 	// Logtype is "file" or "journal": the lines are a journal's, without a
 	// date. "" is "file", or "journal" when Log is.
 	Logtype string
@@ -117,6 +119,10 @@ var ErrFilter = errors.New("no such topic or fail2ban filter")
 
 // config finds the filter that the trial names.
 func (t *Trial) config(r *TrialReport) (filter.Config, []string, error) {
+	if t.Rule != "" {
+		r.Kind, r.Name = "rule", t.Rule
+		return filter.Config{Name: "rule", Failregex: []string{t.Rule}, UseDNS: "no"}, nil, nil
+	}
 	logtype := t.Logtype
 	if logtype == "" && t.Log == "journal" {
 		logtype = "journal"

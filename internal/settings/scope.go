@@ -320,6 +320,7 @@ func NeedsRestart(old, next *Settings) string {
 	}{
 		{"the firewall's enforcer", a, b},
 		{"what is served over HTTP", old.config.HTTP, next.config.HTTP},
+		{"the page", old.config.Page, next.config.Page},
 		{"what bouncers are answered", old.config.LAPI, next.config.LAPI},
 		{"what is done for fail2ban", old.config.Fail2ban, next.config.Fail2ban},
 		{"what CrowdSec is answered", old.config.CrowdSec, next.config.CrowdSec},

@@ -86,6 +86,7 @@ func Load(dir string) (*Settings, error) {
 	checkEmbedded(loaded.EmbeddedBroker, fault)
 	checkGate(loaded.Gate, fault)
 	checkHTTP(loaded.HTTP, fault)
+	checkPage(loaded.Page, fault)
 	if _, err := loaded.Query.UIDs(); err != nil {
 		fault("query.users", "%v", err)
 	}

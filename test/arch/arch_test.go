@@ -48,6 +48,7 @@ var mayImport = map[string][]string{
 	"internal/history":            {"internal/ban"},
 	"internal/siem":               {"internal/control"},
 	"internal/notify":             {"internal/ban", "internal/control", "internal/history", "internal/mqttguard", "internal/printable", "internal/wholefile"},
+	"internal/page":               {"internal/ban", "internal/control", "internal/detect", "internal/doctor", "internal/ledger", "internal/printable", "internal/span"},
 	"internal/xarf":               {"internal/ban"},
 	"internal/ledger":             {"internal/ban", "internal/policy", "internal/store"},
 	"internal/firewall":           {"internal/ban", "internal/firewall/desired"},
@@ -77,8 +78,8 @@ var mayImport = map[string][]string{
 		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/notify", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {
-		"internal/agent/api", "internal/ban", "internal/broker", "internal/broker/mqttclient", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/compat/lists", "internal/compat/vallumd", "internal/config", "internal/control", "internal/detect", "internal/export",
-		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/notify", "internal/policy",
+		"internal/agent/api", "internal/ban", "internal/broker", "internal/broker/mqttclient", "internal/compat/capi", "internal/compat/fail2ban", "internal/compat/lapi", "internal/compat/lists", "internal/compat/vallumd", "internal/config", "internal/control", "internal/detect", "internal/doctor", "internal/export",
+		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/notify", "internal/page", "internal/policy",
 		"internal/procnet", "internal/settings", "internal/span", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},
 	"cmd/agent": {
@@ -110,6 +111,7 @@ var onlyIn = map[string][]string{
 	"github.com/fsnotify/fsnotify":        {"internal/detect"},
 	"github.com/coreos/go-systemd/v22":    {"cmd/gate", "internal/agent", "internal/broker"},
 	"github.com/prometheus/client_golang": {"internal/agent/api", "internal/broker"},
+	"rsc.io/qr":                           {"internal/page"},
 	"github.com/klauspost/compress":       {"internal/detect"},
 	"banmesh/internal/store":              {"cmd/agent", "internal/agent", "internal/broker", "internal/federation", "internal/ledger"},
 	"os/exec":                             {"cmd/agent", "internal/detect", "internal/firewall/nft", "internal/firewall/testnet", "internal/firewall/tools"}, // the last asks a running fail2ban for its bans

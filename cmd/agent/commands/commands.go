@@ -27,6 +27,7 @@ func commands(p *paths) []*cobra.Command {
 		newNotifyCommand(p),
 		newBouncersCommand(p), newCrowdSecCommand(p),
 		newHoldCommand(p),
+		newPageCommand(p),
 		newUndoCommand(p),
 		newPolicyCommand(p),
 		newDoctorCommand(p),

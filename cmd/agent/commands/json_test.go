@@ -58,6 +58,7 @@ var answers = map[string]any{
 	"agent notify":            []control.Notify{},
 	"agent notify test":       []control.NotifyTest{},
 	"agent pair":              pairReport{},
+	"agent page open":         control.PageLink{},
 	"agent peers":             []control.Peer{},
 	"agent peers list":        []settings.Peer{},
 	"agent peers lists":       []control.TrustList{},

@@ -1,12 +1,9 @@
 package commands
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,7 +14,6 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/cli"
 	"banmesh/internal/ledger"
-	"banmesh/internal/settings"
 	"banmesh/internal/span"
 )
 
@@ -116,24 +112,11 @@ history is kept by the agent for a week; a LOG is a file of it. Nothing is chang
 
 // try replays events against the rules of a configuration directory.
 func try(c *cobra.Command, config string, feed func(func(ledger.Event) error) error) (ledger.Trial, error) {
-	set, err := settings.Load(config)
-	if err != nil {
-		return ledger.Trial{}, err
+	t, warn, err := agent.TryPolicy(c.Context(), config, feed)
+	if warn != nil {
+		fmt.Fprintf(c.ErrOrStderr(), "agent: warning: the never-ban list may lack entries: %s\n", cli.Printable(warn.Error()))
 	}
-	never, shared, err := set.NeverBan(c.Context(), time.Now(), func(ctx context.Context, name string) ([]netip.Addr, error) {
-		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-	})
-	if err != nil {
-		fmt.Fprintf(c.ErrOrStderr(), "agent: warning: the never-ban list may lack entries: %s\n", cli.Printable(err.Error()))
-	}
-	r, err := ledger.NewReplay(set.Policy(), never, shared)
-	if err != nil {
-		return ledger.Trial{}, err
-	}
-	if err := feed(r.Feed); err != nil {
-		return ledger.Trial{}, err
-	}
-	return r.End(), nil
+	return t, err
 }
 
 func printPolicyTrial(w io.Writer, name string, t ledger.Trial) {

@@ -38,7 +38,8 @@ makes a service read its configuration again, as ` + "`agent reload`" + ` does.
 			ctx, again, stop := cli.Hangup(c.Context())
 			defer stop()
 			return agent.Run(ctx, agent.Options{
-				Version: c.Root().Version, ConfigDir: p.config, StateDir: p.state, Socket: p.socket, Log: log, Out: c.OutOrStdout(), Reload: again,
+				Editions: p.newerEditions,
+				Version:  c.Root().Version, ConfigDir: p.config, StateDir: p.state, Socket: p.socket, Log: log, Out: c.OutOrStdout(), Reload: again,
 				Machine: thisMachine(),
 			})
 		},

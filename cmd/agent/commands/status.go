@@ -103,6 +103,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	for _, x := range s.Vallumd {
 		fmt.Fprintln(w, cli.Printable(vallumdLine(x)))
 	}
+	if s.Page != "" {
+		fmt.Fprintf(w, "page on %s; `agent page open` signs a browser in\n", cli.Printable(s.Page))
+	}
 	if s.Gate != nil {
 		fmt.Fprintf(w, "wallet gate: %s; allowed %d, refused %d\n", gateLine(*s.Gate, now), s.Gate.Allowed, s.Gate.Refused)
 	}

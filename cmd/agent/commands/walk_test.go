@@ -36,7 +36,7 @@ var inScript = map[string]string{
 	"key backup": "key", "key install-document": "published", "key node certify": "key", "key node install": "key", "key node rotate": "key",
 	"key operator new": "key", "key operator set": "key", "key restore": "state", "network join": "network",
 	"peers follow": "published", "peers publish-trust": "published", "peers unfollow": "published", "peers succeed": "published",
-	"topics install": "published", "topics publish-definition": "published", "report": "history",
+	"page open": "page", "page close": "page", "topics install": "published", "topics publish-definition": "published", "report": "history",
 }
 
 // inTest are commands that a test elsewhere runs: the file, and a text of it.

@@ -21,7 +21,8 @@ import (
 	"banmesh/internal/settings"
 )
 
-// Options are the parts of a node that [New] reads. All of them are required.
+// Options are the parts of a node that [New] reads. All of them are required
+// but the page.
 type Options struct {
 	Version string
 	Started time.Time
@@ -65,6 +66,8 @@ type Options struct {
 	Vallumds  func() []control.Vallumd
 	Chronicle Chronicle
 	Messages  Messages
+	// Page is the page for browsers; nil where there is none.
+	Page Page
 	// LineLatency and ClaimLatency time bans on their way to the kernel.
 	LineLatency, ClaimLatency *Latency
 	// Warnings gives those of the parts that have nothing else to say here.
@@ -148,6 +151,7 @@ func (s *Server) Local() (http.Handler, error) {
 		"GET /v1/status":    func(r *http.Request) (any, error) { return s.Status(r.Context()), nil },
 		"GET /v1/jail":      s.jail,
 		"GET /v1/bans":      s.bans,
+		"GET /v1/bans/page": s.banPage,
 		"POST /v1/bans":     s.ban,
 		"POST /v1/bans/all": s.banAll,
 		"POST /v1/unban":    s.unban,
@@ -177,6 +181,8 @@ func (s *Server) Local() (http.Handler, error) {
 		"GET /v1/notify":           func(*http.Request) (any, error) { return s.o.Messages.Status(), nil },
 		"POST /v1/notify/test":     s.notifyTest,
 		"POST /v1/guests/remove":   s.removeGuest,
+		"POST /v1/page/open":       s.openPage,
+		"POST /v1/page/close":      s.closePage,
 		"GET /v1/hold":             func(*http.Request) (any, error) { return holds(s.o.Ledger.Peers.Holds()), nil },
 		"POST /v1/hold/approve":    s.approve,
 		"POST /v1/hold/reject":     s.reject,

@@ -3,9 +3,7 @@ package api
 import (
 	"net/http"
 
-	"banmesh/internal/ban"
 	"banmesh/internal/control"
-	"banmesh/internal/ledger"
 )
 
 // maxListed bounds one listing; a longer one is asked for by topic, or read
@@ -15,22 +13,9 @@ const maxListed = 200_000
 // bans lists the bans in force.
 func (s *Server) bans(r *http.Request) (any, error) {
 	q := r.URL.Query()
-	f := ledger.Filter{}
-	if t := q.Get("topic"); t != "" {
-		topic, err := ban.ParseTopic(t)
-		if err != nil {
-			return nil, control.Refuse(control.CodeBad, "", "%v", err)
-		}
-		f.Topic = topic
-	}
-	switch origin := q.Get("origin"); {
-	case origin == Here:
-		f.Own = true
-	case origin != "":
-		var err error
-		if f.Operator, err = s.operator(origin); err != nil {
-			return nil, err
-		}
+	f, err := s.banFilter(q.Get("topic"), q.Get("origin"))
+	if err != nil {
+		return nil, err
 	}
 	list := []control.Ban{}
 	for x := range s.o.Ledger.Bans(f) {

@@ -25,6 +25,7 @@ func (s *Server) Status(ctx context.Context) control.Status {
 		Topics: s.topics(ctx, conf), Sources: sources(d), Brokers: s.o.Sharing.Brokers(), Broker: s.o.Sharing.Embedded(),
 		Compat:   s.compat(),
 		Vallumd:  s.vallumds(),
+		Page:     s.pageURL(),
 		Shielded: s.o.Shielded(ban.Target{}),
 		Notify:   s.o.Messages.Status(),
 		Warnings: s.warnings(ctx, conf, d),

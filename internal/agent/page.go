@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"banmesh/internal/config"
+	"banmesh/internal/control"
+	"banmesh/internal/detect"
+	"banmesh/internal/doctor"
+	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/enforcers"
+	"banmesh/internal/keys"
+	"banmesh/internal/ledger"
+	"banmesh/internal/page"
+	"banmesh/internal/settings"
+	"banmesh/internal/wire"
+)
+
+// pageSide does for the page what commands do outside of the agent: it reads and
+// changes the configuration's files.
+type pageSide struct {
+	o       Options
+	current func() *settings.Settings
+	reload  func(context.Context, control.ReloadRequest) (control.Effect, error)
+	client  *control.Client // set before the page is shown
+
+	switching sync.Mutex
+}
+
+// newPage makes the page where [page] asks for one; nil where it does not.
+func (a *agent) newPage() (*page.Server, *pageSide) {
+	conf := a.current().Config().Page
+	if conf.Listen == "" {
+		return nil, nil
+	}
+	side := &pageSide{o: a.o, current: a.current, reload: a.reloadAs}
+	return page.New(page.Options{
+		Listen: conf.Listen, URL: conf.URL, Certificate: conf.Certificate, Key: conf.Key, Nodes: conf.Nodes, Now: a.now, Log: a.log.With("part", "page"),
+		Doctor: side.doctor, Trial: side.trial, Replay: side.replay, Switch: side.set, Invite: side.invite,
+	}), side
+}
+
+// runPage shows the page until ctx ends; where there is none it does nothing.
+func (a *agent) runPage(ctx context.Context, client *control.Client) error {
+	if a.page == nil {
+		return nil
+	}
+	a.pageSide.client = client
+	return a.page.Run(ctx, client)
+}
+
+func (p *pageSide) doctor(ctx context.Context) []doctor.Finding {
+	return doctor.Examine(ctx, doctor.Options{Config: p.o.ConfigDir, Client: p.client, Editions: p.o.Editions, Enforcer: func() (firewall.Enforcer, firewall.Setup) {
+		sw := SwitchFile(p.o.StateDir)
+		setup := settings.Setup(p.current().Config().Firewall, sw)
+		if e, err := p.current().Enforcer(sw); err == nil {
+			return e, setup
+		}
+		return enforcers.All(setup)[0], setup
+	}})
+}
+
+// trial tries a filter on pasted lines.
+func (p *pageSide) trial(ctx context.Context, q page.TrialRequest) (*detect.TrialReport, []detect.TrialLine, error) {
+	var lines []detect.TrialLine
+	t := detect.Trial{
+		Spec: q.Spec, Rule: q.Rule, Topics: p.current().Definitions(), Log: "-", In: strings.NewReader(q.Lines),
+		Each: func(l detect.TrialLine) error {
+			lines = append(lines, l)
+			return nil
+		},
+	}
+	r, err := t.Run(ctx)
+	return r, lines, err
+}
+
+// replay tries the rules in force on the history of claims.
+func (p *pageSide) replay(ctx context.Context, last time.Duration) (t ledger.Trial, warn, err error) {
+	t, warn, err = TryPolicy(ctx, p.o.ConfigDir, func(f func(ledger.Event) error) error {
+		return ledger.HistorySince(filepath.Join(p.o.StateDir, HistoryDirectory), time.Now().Add(-last), func(e ledger.Event) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return f(e)
+		})
+	})
+	if errors.Is(err, ledger.ErrUnknown) {
+		return t, warn, nil // nothing happened yet
+	}
+	return t, warn, err
+}
+
+// set sets a switch of a topic in the drop-in file of `agent topics`, and puts it in
+// force. Where it is refused, or ends more bans than was said yes to, the file is
+// as it was before.
+func (p *pageSide) set(ctx context.Context, q page.SwitchRequest) (control.Effect, error) {
+	p.switching.Lock()
+	defer p.switching.Unlock()
+	t, ok := p.current().Find(q.Topic)
+	switch {
+	case !ok:
+		return control.Effect{}, control.Refuse(control.CodeMissing, "", "no topic %.64q is defined", q.Topic)
+	case q.Field == "detect" && q.Value && !t.Detectable:
+		return control.Effect{}, control.Refuse(control.CodeRefused, "", "topic %s has no filter: nothing in a log shows its offenders", q.Topic)
+	}
+	path := filepath.Join(p.o.ConfigDir, config.DropInDirectory, "topics.toml")
+	before, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return control.Effect{}, mayNotWrite(err, q)
+	}
+	if _, err := config.EditDropIn(p.o.ConfigDir, "topics", func(tree map[string]any) error {
+		config.Table(tree, "topics", string(q.Topic))[q.Field] = q.Value
+		return nil
+	}); err != nil {
+		return control.Effect{}, mayNotWrite(err, q)
+	}
+	effect, err := p.reload(ctx, control.ReloadRequest{Yes: q.Yes})
+	if err == nil {
+		return effect, nil
+	}
+	undo := os.Remove(path)
+	if before != nil {
+		undo = config.WriteAtomic(path, before, 0o644)
+	}
+	if undo == nil { // the agent says again that its files and its rules agree
+		_, undo = p.reload(ctx, control.ReloadRequest{Yes: true})
+	}
+	if undo != nil {
+		err = fmt.Errorf("%w; %s could not be put back: %w", err, path, undo)
+	}
+	return control.Effect{}, err
+}
+
+// mayNotWrite names the command where the agent's user may not write the
+// configuration, as the shipped unit has it.
+func mayNotWrite(err error, q page.SwitchRequest) error {
+	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	verb := map[string]map[bool]string{
+		"detect": {true: "detect", false: "ignore"}, "subscribe": {true: "subscribe", false: "unsubscribe"}, "publish": {true: "publish", false: "unpublish"},
+	}[q.Field][q.Value]
+	return control.Refuse(control.CodeRefused, fmt.Sprintf("sudo agent topics %s %s; docs/page.md says how to let the page write", verb, q.Topic), "this agent may not write its configuration, so that nobody who gets in changes it: %v", err)
+}
+
+// invite signs an invitation with the operator's root key, where that is here.
+func (p *pageSide) invite(_ context.Context, q page.InviteRequest) (string, error) {
+	o, err := keys.OpenStore(p.o.StateDir)
+	if err != nil {
+		return "", err
+	}
+	now := time.Now()
+	v := &wire.Invitation{
+		Network: p.current().Config().Network, Issued: now, Note: q.Note, Expires: now.AddDate(0, 0, q.Days),
+		Brokers: slices.Clone(q.Brokers), Topics: slices.Clone(q.Topics),
+	}
+	if len(v.Brokers) == 0 {
+		return "", errors.New("an invitation names a broker that others can reach")
+	}
+	if q.Self {
+		x := wire.Trusted{Weight: 100, Name: "self", Operator: o.Operator()}
+		if card, _ := o.Card(); card != nil {
+			x.Name = card.Name
+		}
+		v.Trusted = append(v.Trusted, x)
+	}
+	return v.Sign(o.Root())
+}

@@ -1,0 +1,32 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"banmesh/internal/ledger"
+	"banmesh/internal/settings"
+)
+
+// TryPolicy replays what happened, which feed gives, against the rules of a
+// configuration directory. An error in warn says that the never-ban list of the trial may
+// lack entries.
+func TryPolicy(ctx context.Context, config string, feed func(func(ledger.Event) error) error) (t ledger.Trial, warn, err error) {
+	set, err := settings.Load(config)
+	if err != nil {
+		return t, nil, err
+	}
+	never, shared, warn := set.NeverBan(ctx, time.Now(), func(ctx context.Context, name string) ([]netip.Addr, error) {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	})
+	r, err := ledger.NewReplay(set.Policy(), never, shared)
+	if err != nil {
+		return t, warn, err
+	}
+	if err := feed(r.Feed); err != nil {
+		return t, warn, err
+	}
+	return r.End(), warn, nil
+}

@@ -1,0 +1,133 @@
+package page
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"banmesh/internal/control"
+	"banmesh/internal/detect"
+)
+
+// filtersData is the filter workshop.
+type filtersData struct {
+	Topics []control.TopicStatus
+	Spec   string
+	Rule   string
+	Lines  string
+	Fault  string
+	Report *detect.TrialReport
+	Fates  []fate
+	More   int // lines that are not listed
+
+	Proposal *Proposal
+}
+
+// A fate is what became of one line, for people.
+type fate struct {
+	Number int
+	Text   string
+	Verb   string // "matches", "no offence", "ignored" or "missed"
+	Why    string
+	ID     string
+	Fields []field
+}
+
+type field struct{ Name, Value string }
+
+const (
+	// maxFates bounds the lines that are listed.
+	maxFates = 200
+	// maxPasted bounds the lines that are tried.
+	maxPasted = 128 << 10
+)
+
+func (s *Server) filters(r *http.Request) (view, error) {
+	d := filtersData{Spec: r.URL.Query().Get("topic")}
+	if err := s.topicsFor(r.Context(), &d.Topics); err != nil {
+		return view{}, err
+	}
+	return view{Title: "Filter workshop", Template: "filters", Data: d}, nil
+}
+
+func (s *Server) topicsFor(ctx context.Context, into *[]control.TopicStatus) error {
+	var status control.Status
+	err := s.node.Get(ctx, "/v1/status", nil, &status)
+	*into = status.Topics
+	return err
+}
+
+// tryFilter tries a filter on pasted lines. It bans nobody and keeps nothing.
+func (s *Server) tryFilter(r *http.Request) (view, error) {
+	d := filtersData{Spec: strings.TrimSpace(r.PostFormValue("spec")), Rule: strings.TrimSpace(r.PostFormValue("rule")), Lines: r.PostFormValue("lines")}
+	if err := s.topicsFor(r.Context(), &d.Topics); err != nil {
+		return view{}, err
+	}
+	v := view{Title: "Filter workshop", Template: "filters", Data: &d}
+	switch {
+	case strings.TrimSpace(d.Lines) == "":
+		d.Fault = "Paste some lines of a log."
+	case len(d.Lines) > maxPasted:
+		d.Fault, d.Lines = "These are more than 128 KiB: paste fewer lines, or use agent filter test.", ""
+	case strings.ContainsAny(d.Spec, "/\\"):
+		d.Fault = "A path is for agent filter test; here a topic or a filter of fail2ban's is tried, or a rule."
+	}
+	if d.Fault != "" {
+		return v, nil
+	}
+	release, err := s.alone(r.Context())
+	if err != nil {
+		return v, err
+	}
+	defer release()
+	report, lines, err := s.o.Trial(r.Context(), TrialRequest{Spec: d.Spec, Rule: d.Rule, Lines: d.Lines})
+	if err != nil {
+		d.Fault = err.Error()
+		return v, nil
+	}
+	d.Report = report
+	for _, l := range lines {
+		if l.Skipped {
+			continue
+		}
+		if len(d.Fates) == maxFates {
+			d.More++
+			continue
+		}
+		d.Fates = append(d.Fates, fateOf(l))
+	}
+	d.Proposal = s.propose(r.Context(), lines)
+	return v, nil
+}
+
+// fateOf says what became of a line.
+func fateOf(l detect.TrialLine) fate {
+	f := fate{Number: l.Line, Text: l.Text, ID: l.ID}
+	switch {
+	case l.Matched:
+		f.Verb, f.Why = "matches", "rule "+ordinals([]int{l.Regex})+" names "+l.ID
+	case l.Ignored:
+		f.Verb, f.Why = "ignored", "an ignoreregex takes it out"
+	case len(l.NoFail) > 0:
+		f.Verb, f.Why = "no offence", "rule "+ordinals(l.NoFail)+" knows the line, and it is no offence of its own"
+	case l.Time == nil:
+		f.Verb, f.Why = "missed", "no rule matches, and no date was found at its begin"
+	default:
+		f.Verb, f.Why = "missed", "no rule matches"
+	}
+	for _, name := range sortedKeys(l.Fields) {
+		f.Fields = append(f.Fields, field{name, l.Fields[name]})
+	}
+	return f
+}
+
+// alone waits for the turn of something costly: one runs at a time.
+func (s *Server) alone(ctx context.Context) (release func(), err error) {
+	select {
+	case s.heavy <- struct{}{}:
+		return func() { <-s.heavy }, nil
+	case <-ctx.Done():
+		return nil, errors.New("the node is busy with another trial: try again in a moment")
+	}
+}

@@ -1,0 +1,282 @@
+// Package page shows a node in a browser: every answer is one of the control
+// interface, so that no figure can differ from that of the command line. It
+// works without JavaScript, loads nothing from elsewhere, and shows nobody
+// anything without a session that a one-time link began.
+package page
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/control"
+	"banmesh/internal/detect"
+	"banmesh/internal/doctor"
+	"banmesh/internal/ledger"
+)
+
+// Options are the inputs of [New].
+type Options struct {
+	// Listen is a TCP address or the absolute path of a unix socket.
+	Listen string
+	// URL is the address for browsers; "" is that of Listen.
+	URL string
+	// Certificate and Key are files with which TCP speaks TLS; "" is plain HTTP.
+	Certificate, Key string
+	Now              func() time.Time
+	Log              *slog.Logger
+
+	// Doctor judges the node as `agent doctor` does.
+	Doctor func(context.Context) []doctor.Finding
+	// Trial tries a filter on lines as `agent filter test` does.
+	Trial func(context.Context, TrialRequest) (*detect.TrialReport, []detect.TrialLine, error)
+	// Replay tries the rules on what happened as `agent policy test` does. An error in warn
+	// leaves a result.
+	Replay func(ctx context.Context, last time.Duration) (t ledger.Trial, warn, err error)
+	// Switch sets a switch of a topic as `agent topics` does.
+	Switch func(context.Context, SwitchRequest) (control.Effect, error)
+	// Invite makes a signed invitation as `agent network invite` does.
+	Invite func(context.Context, InviteRequest) (string, error)
+	// Nodes are other nodes of the operator, by name; each is a control socket.
+	Nodes map[string]string
+}
+
+// A TrialRequest is lines to try a topic's filter on, or one rule.
+type TrialRequest struct {
+	Spec  string // a topic or a filter of fail2ban's
+	Rule  string // a failregex in its place
+	Lines string
+}
+
+// A SwitchRequest sets one switch of a topic.
+type SwitchRequest struct {
+	Topic ban.Topic
+	Field string // "detect", "subscribe" or "publish"
+	Value bool
+	Yes   bool // without the question that more than a handful of bans begins
+}
+
+// An InviteRequest is the contents of an invitation.
+type InviteRequest struct {
+	Brokers []string
+	Topics  []ban.Topic
+	Self    bool // suggest this operator
+	Note    string
+	Days    int
+}
+
+// A Server shows one node.
+type Server struct {
+	o        Options
+	node     *control.Client
+	doors    *doors
+	hub      *hub
+	samples  *samples
+	mux      *http.ServeMux
+	sessions *sessions
+	findings findings
+	heavy    chan struct{} // held while something costly runs, of which one runs at a time
+
+	mu sync.Mutex
+	at string // the address that is listened on
+}
+
+// Limits of a server.
+const (
+	// MaxLive is how many readers follow along at once.
+	MaxLive = 1000
+	// maxConns leaves room beside them for people who look.
+	maxConns = MaxLive + 200
+	// maxBody bounds a form, in bytes: pasted lines.
+	maxBody = 256 << 10
+	// maxBusy bounds the requests that are answered at once.
+	maxBusy = 32
+	// answerWithin bounds the time for which a request is answered.
+	answerWithin = time.Minute
+)
+
+// New makes a server. It starts nothing.
+func New(o Options) *Server {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{o: o, at: o.Listen, sessions: newSessions(o.Now), heavy: make(chan struct{}, 1)}
+	s.hub = newHub(s.state, o.Log)
+	s.samples = newSamples(o.Now)
+	s.mux = s.routes()
+	return s
+}
+
+// URL is the page's address for browsers, without a slash at its end.
+func (s *Server) URL() string {
+	if s.o.URL != "" {
+		return strings.TrimRight(s.o.URL, "/")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	scheme := "http"
+	if s.o.Certificate != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + s.at
+}
+
+// Open makes a link that signs one browser in, once.
+func (s *Server) Open() (control.PageLink, error) {
+	token, until := s.sessions.link()
+	return control.PageLink{URL: s.URL() + "/sign-in?link=" + url.QueryEscape(token), Until: until}, nil
+}
+
+// Close ends every session and every link.
+func (s *Server) Close() control.PageClosed { return s.sessions.close() }
+
+// Run shows the node until ctx ends. node answers for it.
+func (s *Server) Run(ctx context.Context, node *control.Client) error {
+	l, err := s.listen(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.at = l.Addr().String()
+	s.mu.Unlock()
+	s.o.Log.InfoContext(ctx, "page shown", slog.String("url", s.URL()))
+	return s.serve(ctx, l, node)
+}
+
+func (s *Server) listen(ctx context.Context) (net.Listener, error) {
+	if filepath.IsAbs(s.o.Listen) {
+		l, err := control.Listen(s.o.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("showing the page: %w", err)
+		}
+		return l, nil
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("showing the page: %w", err)
+	}
+	if s.o.Certificate == "" {
+		return l, nil
+	}
+	files := &certificate{cert: s.o.Certificate, key: s.o.Key}
+	if _, err := files.get(nil); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: files.get, NextProtos: []string{"h2", "http/1.1"}}), nil
+}
+
+// serve answers on l until ctx ends, and closes it.
+func (s *Server) serve(ctx context.Context, l net.Listener, node *control.Client) error {
+	s.node = node
+	s.doors = newDoors(s.URL())
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	var parts sync.WaitGroup
+	running, stop := context.WithCancel(ctx)
+	parts.Go(func() { s.hub.run(running, node) })
+	parts.Go(func() { s.samples.run(running, node) })
+	over := make(chan error, 1)
+	go func() { over <- server.Serve(limit(l, maxConns)) }()
+	var err error
+	select {
+	case err = <-over:
+		err = fmt.Errorf("showing the page: %w", err)
+	case <-ctx.Done():
+		server.Close() // nobody loses anything: forms are answered when they are done
+		<-over
+	}
+	stop()
+	parts.Wait()
+	return err
+}
+
+// limit closes connections beyond a number at once.
+func limit(l net.Listener, most int) net.Listener {
+	return &limited{Listener: l, room: make(chan struct{}, most)}
+}
+
+type limited struct {
+	net.Listener
+	room chan struct{}
+}
+
+// Accept implements [net.Listener].
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.room <- struct{}{}:
+			return &counted{Conn: c, done: sync.OnceFunc(func() { <-l.room })}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+type counted struct {
+	net.Conn
+	done func()
+}
+
+// Close implements [net.Conn].
+func (c *counted) Close() error {
+	defer c.done()
+	return c.Conn.Close()
+}
+
+// certificate is a pair of files, read again when one of them changes.
+type certificate struct {
+	cert, key string
+
+	mu   sync.Mutex
+	at   [2]time.Time
+	pair *tls.Certificate
+}
+
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var at [2]time.Time
+	for i, name := range []string{c.cert, c.key} {
+		if info, err := statFile(name); err == nil {
+			at[i] = info.ModTime()
+		}
+	}
+	if c.pair != nil && at == c.at {
+		return c.pair, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	if err != nil {
+		if c.pair != nil && !errors.Is(err, fs.ErrNotExist) {
+			return c.pair, nil // one of the two is being replaced
+		}
+		return nil, fmt.Errorf("reading the page's certificate: %w", err)
+	}
+	c.pair, c.at = &pair, at
+	return c.pair, nil
+}

@@ -1,0 +1,159 @@
+package page
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"banmesh/internal/detect"
+)
+
+// A Proposal is a rule for lines that no rule matches, and the trial of it on the
+// same lines.
+type Proposal struct {
+	Rule    string
+	Line    string // the line that it was made of
+	Matched int    // of the lines that nothing matched
+	Others  int    // lines that it matches besides
+	Of      int    // lines that nothing matched
+	Warning string
+}
+
+var (
+	numbers = regexp.MustCompile(`\d+`)
+	quoted  = regexp.MustCompile(`"[^"]*"|'[^']*'`)
+	// user is the word behind "user" or "for", which whoever connects may choose.
+	user = regexp.MustCompile(`\b(?:(?:user|account|login)=|(?:user|account) |for (?:invalid )?(?:user )?)(\S+)`)
+	// date is the time at a line's begin, which the engine cuts out, and program the
+	// host and the program behind it, as syslog writes them.
+	date    = regexp.MustCompile(`^(?:<\d+>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d[^\s\]]*)\s+`)
+	program = regexp.MustCompile(`^(?:[\w.-]+ )?([A-Za-z][\w./-]*)(?:\[\d+\])?:\s+`)
+)
+
+// propose makes a rule of the first line that nothing matched and that names an
+// address, and tries it on all the lines. It is a draft: only a person knows
+// whether the line shows an offence.
+func (s *Server) propose(ctx context.Context, lines []detect.TrialLine) *Proposal {
+	missed := func(l detect.TrialLine) bool {
+		return !l.Matched && !l.Ignored && !l.Skipped && len(l.NoFail) == 0
+	}
+	var text []string
+	p := &Proposal{}
+	for _, l := range lines {
+		text = append(text, l.Text)
+		if !missed(l) {
+			continue
+		}
+		p.Of++
+		if p.Rule == "" {
+			if rule, ok := ruleOf(l.Text); ok {
+				p.Rule, p.Line = rule, l.Text
+			}
+		}
+	}
+	if p.Rule == "" {
+		return nil
+	}
+	_, tried, err := s.o.Trial(ctx, TrialRequest{Rule: p.Rule, Lines: strings.Join(text, "\n")})
+	if err != nil || len(tried) != len(lines) {
+		return nil // nothing is proposed that was not tried
+	}
+	for i, l := range tried {
+		switch {
+		case !l.Matched:
+		case missed(lines[i]):
+			p.Matched++
+		default:
+			p.Others++
+		}
+	}
+	if p.Matched == 0 {
+		return nil
+	}
+	if strings.Contains(p.Rule, ".*") || strings.Contains(p.Rule, `\S+`) {
+		p.Warning = "A part of the line is free text that a client may choose. Anchor the rule at the end of the line, and put the address before the free text where the program allows."
+	}
+	return p
+}
+
+// ruleOf makes a rule of a line: its only address becomes <HOST>, numbers and names any.
+func ruleOf(line string) (string, bool) {
+	rest, begin := line, "^"
+	if m := date.FindString(line); m != "" {
+		rest, begin = line[len(m):], `^\s*`
+		if m := program.FindStringSubmatch(rest); m != nil {
+			rest, begin = rest[len(m[0]):], `^\s*(?:\S+ )?`+regexp.QuoteMeta(m[1])+`(?:\[\d+\])?:\s+`
+		}
+	}
+	at, length := addressIn(rest)
+	if length == 0 {
+		return "", false
+	}
+	return begin + general(rest[:at]) + "<HOST>" + general(rest[at+length:]) + "$", true
+}
+
+// addressIn finds the first address of a text.
+func addressIn(text string) (at, length int) {
+	for i := 0; i < len(text); {
+		j := i
+		for j < len(text) && strings.IndexByte("0123456789abcdefABCDEF:.", text[j]) >= 0 {
+			j++
+		}
+		word := strings.TrimRight(text[i:j], ".:")
+		if a, err := netip.ParseAddr(word); err == nil && (i == 0 || !alphanumeric(text[i-1])) && !a.IsUnspecified() {
+			return i, len(word)
+		}
+		i = max(j, i) + 1
+	}
+	return 0, 0
+}
+
+func alphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// general escapes a part of a line and lets numbers, quoted texts and names vary.
+func general(text string) string {
+	var b strings.Builder
+	for len(text) > 0 {
+		q, u, n := quoted.FindStringIndex(text), user.FindStringSubmatchIndex(text), numbers.FindStringIndex(text)
+		first := len(text)
+		for _, m := range [][]int{q, n} {
+			if m != nil {
+				first = min(first, m[0])
+			}
+		}
+		if u != nil {
+			first = min(first, u[2])
+		}
+		b.WriteString(regexp.QuoteMeta(text[:first]))
+		switch {
+		case first == len(text):
+			return b.String()
+		case u != nil && u[2] == first:
+			b.WriteString(`\S+`)
+			text = text[u[3]:]
+		case q != nil && q[0] == first:
+			b.WriteString(text[first:first+1] + `.*` + text[first:first+1])
+			text = text[q[1]:]
+		default:
+			b.WriteString(`\d+`)
+			text = text[n[1]:]
+		}
+	}
+	return b.String()
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+func ordinals(list []int) string {
+	var words []string
+	for _, n := range list {
+		words = append(words, strconv.Itoa(n))
+	}
+	return strings.Join(words, ", ")
+}
