@@ -58,9 +58,7 @@ func (s *Server) makeInvite(r *http.Request) (view, error) {
 		return v, nil
 	}
 	d.Days = q.Days
-	for _, b := range strings.Fields(r.PostFormValue("brokers")) {
-		q.Brokers = append(q.Brokers, b)
-	}
+	q.Brokers = strings.Fields(r.PostFormValue("brokers"))
 	for _, text := range r.PostForm["topic"] {
 		t, err := ban.ParseTopic(text)
 		if err != nil {

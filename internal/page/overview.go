@@ -33,6 +33,9 @@ type findings struct {
 	list []doctor.Finding
 }
 
+// chartEvents is the most events that a chart is made of.
+const chartEvents = "10000"
+
 // findingsFor is how long a judgement is shown as that of now.
 const findingsFor = 5 * time.Second
 
@@ -44,9 +47,6 @@ func (f *findings) get(ctx context.Context, now time.Time, judge func(context.Co
 	}
 	return f.list
 }
-
-// chartEvents is the most events that a chart is made of.
-const chartEvents = 10_000
 
 func (s *Server) overview(r *http.Request) (view, error) {
 	ctx, now := r.Context(), s.o.Now()
@@ -61,7 +61,7 @@ func (s *Server) overview(r *http.Request) (view, error) {
 		{"/v1/status", nil, &status},
 		{"/v1/peers", nil, &d.Peers},
 		{"/v1/history", url.Values{"limit": {"8"}}, &latest},
-		{"/v1/history", url.Values{"limit": {"10000"}, "kind": {"ban"}, "since": {now.Add(-24 * time.Hour).UTC().Format(time.RFC3339)}}, &bans},
+		{"/v1/history", url.Values{"limit": {chartEvents}, "kind": {"ban"}, "since": {now.Add(-24 * time.Hour).UTC().Format(time.RFC3339)}}, &bans},
 	} {
 		if err := s.node.Get(ctx, x.path, x.query, x.into); err != nil {
 			return view{}, err

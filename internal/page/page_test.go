@@ -117,8 +117,7 @@ func newFake() *fakeNode {
 		Warnings: []control.Warning{{Code: "x", Severity: control.SeverityHigh, Text: evil, Fix: "agent check"}},
 		Shielded: []control.Shielded{{Topic: "sshd", Target: ban.MustTarget("192.0.2.1"), Entry: evil, Offences: 3, Last: noon}},
 	}}
-	var alice ban.Operator
-	alice = ban.OperatorOf([]byte("alice"))
+	alice := ban.OperatorOf([]byte("alice"))
 	n.peers = []control.Peer{{Operator: alice, Name: "alice", Claims: 1000, Banning: 40, Met: 12, Measured: 800, Guests: 2, Recent: []control.Strike{{Target: ban.MustTarget("192.0.2.1"), Topic: "sshd", At: noon, Why: evil}}}}
 	n.holds = []control.Hold{{Feed: "f", Topic: "sshd", Operator: alice, Name: "alice", Why: control.HoldGuard, Claims: 9, Sample: []ban.Target{ban.MustTarget("203.0.113.77")}}}
 	for i := range 250 {
