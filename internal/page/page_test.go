@@ -382,7 +382,7 @@ func TestALinkSignsOneBrowserInOnceAndSoon(t *testing.T) {
 	}
 }
 
-func TestSessionsEnd(t *testing.T) {
+func TestASessionEndsByTimeAndByHand(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*site){
 		"after a time":    func(x *site) { x.keepUp(sessionFor) },
