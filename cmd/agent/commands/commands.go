@@ -12,6 +12,7 @@ func commands(p *paths) []*cobra.Command {
 		newCheckCommand(p),
 		newReloadCommand(p),
 		newStatusCommand(p),
+		newTopCommand(p),
 		newBansCommand(p),
 		newBanCommand(p),
 		newUnbanCommand(p),

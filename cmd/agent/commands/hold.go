@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -40,15 +41,7 @@ feed is let in again after a day, at its hourly budget; what is more than is kep
 				fmt.Fprintln(c.OutOrStdout(), "nothing waits")
 				return nil
 			}
-			t := cli.NewTable(c.OutOrStdout(), "PEER", "TOPIC", "WAITING", "COUNTED", "WHY", "SOME OF THEM")
-			for _, h := range list {
-				sample := make([]string, 0, len(h.Sample))
-				for _, s := range h.Sample {
-					sample = append(sample, s.String())
-				}
-				t.Row(h.Name, string(h.Topic), strconv.Itoa(h.Claims), strconv.Itoa(h.Live), h.Why, strings.Join(sample, " "))
-			}
-			if err := t.Flush(); err != nil {
+			if err := printHolds(c.OutOrStdout(), list); err != nil {
 				return err
 			}
 			fmt.Fprintln(c.OutOrStdout(), "decide with `agent hold approve PEER` or `agent hold reject PEER`")
@@ -57,6 +50,18 @@ feed is let in again after a day, at its hourly budget; what is more than is kep
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+func printHolds(w io.Writer, list []control.Hold) error {
+	t := cli.NewTable(w, "PEER", "TOPIC", "WAITING", "COUNTED", "WHY", "SOME OF THEM")
+	for _, h := range list {
+		sample := make([]string, 0, len(h.Sample))
+		for _, s := range h.Sample {
+			sample = append(sample, s.String())
+		}
+		t.Row(h.Name, string(h.Topic), strconv.Itoa(h.Claims), strconv.Itoa(h.Live), h.Why, strings.Join(sample, " "))
+	}
+	return t.Flush()
 }
 
 func newHoldSettleCommand(p *paths, approve bool) *cobra.Command {

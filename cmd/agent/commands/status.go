@@ -70,12 +70,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	}
 	fmt.Fprintf(w, "enforcement: %s%s\n\n", enforcement, cli.Wrap(w, taken, "   ", rest))
 
-	t := cli.NewTable(w, "TOPIC", "DETECT", "ACCEPT", "PUBLISH", "OWN", "BANS", "PACKETS", "POLICY")
-	for _, x := range s.Topics {
-		t.Row(string(x.Topic), detects(x), yes(x.Subscribe), yes(x.Publish), strconv.Itoa(x.Own), strconv.Itoa(x.Bans),
-			strconv.FormatUint(x.Packets, 10), x.Policy)
-	}
-	if err := t.Flush(); err != nil {
+	if err := printTopics(w, s.Topics); err != nil {
 		return err
 	}
 	for _, x := range s.Topics {
@@ -136,6 +131,16 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// printTopics prints a row a topic that the node does something with.
+func printTopics(w io.Writer, topics []control.TopicStatus) error {
+	t := cli.NewTable(w, "TOPIC", "DETECT", "ACCEPT", "PUBLISH", "OWN", "BANS", "PACKETS", "POLICY")
+	for _, x := range topics {
+		t.Row(string(x.Topic), detects(x), yes(x.Subscribe), yes(x.Publish), strconv.Itoa(x.Own), strconv.Itoa(x.Bans),
+			strconv.FormatUint(x.Packets, 10), x.Policy)
+	}
+	return t.Flush()
 }
 
 // printLogs prints a row a named log, which its topic names. Why one cannot be

@@ -25,7 +25,7 @@ var reading = []string{
 	"allow list", "allow pack list", "allow pack sign", "bans", "bouncers", "check", "denylist describe", "denylist export", "denylist list", "doctor", "events", "explain",
 	"explain-line", "feeds", "filter test", "firewall check", "firewall show", "guests", "history", "hold list", "key card", "key node request", "key show",
 	"livepeer gate", "livepeer suspects", "notify", "network invite", "network show", "peers", "peers card", "peers list", "peers lists", "peers show", "policy test", "replay", "run",
-	"status", "tap", "topics check", "topics diff", "topics list", "topics search", "topics show",
+	"status", "tap", "top", "topics check", "topics diff", "topics list", "topics search", "topics show",
 }
 
 // inScript are commands that change files alone, whose session checks the files:
