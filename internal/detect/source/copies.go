@@ -16,7 +16,9 @@ import (
 // one lies beside it.
 func (s *files) truncated(f *file) error {
 	p := f.position()
-	f.before = s.findCopy(p)
+	if f.before = s.findCopy(p); f.before == nil {
+		f.before = s.findCompressed(p)
+	}
 	f.earlier = &p
 	f.head = f.head[:0]
 	if err := f.seek(0, false); err != nil {
@@ -63,9 +65,7 @@ func (s *files) findCopy(p FilePosition) *file {
 			s.failed(err)
 			continue
 		}
-		s.mu.Lock()
-		f.target, f.rotated, f.leftAt = n.path, true, s.now
-		s.mu.Unlock()
+		s.left(f, n.path)
 		return f
 	}
 	return nil

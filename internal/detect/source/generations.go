@@ -120,17 +120,27 @@ func (s *files) missed(n found, before owner) []*file {
 			s.failed(err)
 			continue
 		}
-		s.mu.Lock()
-		f.target, f.rotated, f.leftAt = sibling.path, true, s.now
-		s.mu.Unlock()
+		s.left(f, sibling.path)
 		if offset == 0 {
 			f.fresh.Store(true) // an empty one may become a copy
 			f.freshAt = s.now
 		}
 		list = append(list, f)
 	}
-	return list
+	// After those, one of which may have been compressed meanwhile, and until
+	// no rotation comes between.
+	var older []*file
+	for range maxPasses {
+		more := s.missedCompressed(n, before)
+		if older = append(older, more...); len(more) == 0 {
+			break
+		}
+	}
+	return append(older, list...)
 }
+
+// maxPasses bounds how often older generations are looked for at a time.
+const maxPasses = 4
 
 // birth is when a file was made, if the file system knows.
 func birth(path string) (time.Time, bool) {

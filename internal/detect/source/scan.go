@@ -354,14 +354,18 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 		s.owners[p.Path] = owner{f: f, at: s.resumeAt}
 		return true
 	}
-	if f := s.findCopy(p); f != nil {
+	f := s.findCopy(p)
+	if f == nil {
+		f = s.findCompressed(p)
+	}
+	if f != nil {
 		f.before = older
 		s.owners[p.Path] = owner{f: f, at: s.resumeAt}
 		return true
 	}
 	if _, err := os.Stat(p.Path); err == nil {
 		s.o.Log.Warn("the log file that was being read is gone; what it got since then is not read", "file", p.Path)
-		s.failed(fmt.Errorf("%s: the rotated file is gone or compressed", p.Path))
+		s.failed(fmt.Errorf("%s: the rotated file is gone", p.Path))
 		return true
 	}
 	delete(s.owners, p.Path)
