@@ -400,6 +400,9 @@ type Vallumd struct {
 	For  Text   `toml:"for" sample:"'1d'"` // how long one counts after it was told last; the sample is the default
 	// Live is how many of them count in a topic.
 	Live int `toml:"live" sample:"10000"`
+	// PerHour is how many new ones count in an hour, more where many are usual; the
+	// rest waits for a person.
+	PerHour int `toml:"per_hour" sample:"200"`
 }
 
 // SetsOf gives the names of a topic's ipsets; name6 is "" for none.

@@ -257,6 +257,11 @@ func Diagnose(e Facts) (list []Finding) {
 			note("broker", false, cmp.Or(b.Advice, "agent status; the broker's log"), "%s is not connected: %s", b.URL, cmp.Or(b.Error, "no reason is known"))
 		}
 	}
+	for _, x := range s.Vallumd {
+		if x.Connected { // else it is a warning of the agent's
+			note("vallumd", true, "", "%s is connected", printable.Text(x.Name))
+		}
+	}
 	subscribes := false
 	for _, t := range s.Topics {
 		subscribes = subscribes || t.Subscribe

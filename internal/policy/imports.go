@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,6 +22,10 @@ type ImportSource struct {
 	Prefix []string `json:"prefix,omitempty"`
 	// Live is how many of its claims count in a topic; 0 is [DefaultImported].
 	Live int `json:"live,omitempty"`
+	// PerHour is how many of its new claims count in any hour, more where its own
+	// turnover is larger; the rest waits for a person. 0 is no bound: its reader judges
+	// the rate, who sees a whole edition.
+	PerHour int `json:"per_hour,omitempty"`
 }
 
 // Defaults and bounds of an [ImportSource].
@@ -72,10 +77,13 @@ func (c *compiler) imports(list map[string]ImportSource) {
 		if x.floor.prefix4, x.floor.prefix6, bad = ImportFloors(s.Prefix); bad != "" {
 			c.fault(key+".prefix", fmt.Sprintf("%q is not a prefix limit", clip(bad)), `write "v4/24" (8 to 32) or "v6/48" (19 to 128)`)
 		}
+		if s.PerHour < 0 || s.PerHour > MaxImported {
+			c.fault(key+".per_hour", fmt.Sprintf("at most %d claims of an import in an hour", MaxImported), "")
+		}
 		if s.Live < 0 || s.Live > MaxImported {
 			c.fault(key+".live", fmt.Sprintf("at most %d claims of an import count", MaxImported), "")
 		}
-		x.limits = importLimits(s.Live)
+		x.limits = importLimits(s.Live, s.PerHour)
 		c.imported[i.Operator()] = x
 	}
 	if len(list) > MaxImports {
@@ -95,14 +103,10 @@ func ImportRule(s string) (Action, bool) {
 	return action, ok
 }
 
-// importLimits are those of an import. The rate of changes is for its reader to
-// judge, who sees a whole edition.
-func importLimits(live int) Limits {
-	if live == 0 {
-		live = DefaultImported
-	}
+// importLimits are those of an import.
+func importLimits(live, perHour int) Limits {
 	l := DefaultLimits()
-	l.PerHour, l.Live, l.Addresses, l.Decided = 1<<24, live, 1<<31-1, 1<<24
+	l.PerHour, l.Live, l.Addresses, l.Decided = cmp.Or(perHour, 1<<24), cmp.Or(live, DefaultImported), 1<<31-1, 1<<24
 	return l
 }
 

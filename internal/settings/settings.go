@@ -231,15 +231,20 @@ func (s *Settings) Peers() []Peer {
 // Files are the configuration files that were read, in order.
 func (s *Settings) Files() []string { return s.config.Files }
 
+// brokers gives the entries of all brokers, those of vallumds among them.
+func (s *Settings) brokers() []config.Broker {
+	list := slices.Clone(s.config.Brokers)
+	for _, v := range s.config.Vallumd {
+		list = append(list, v.Broker())
+	}
+	return list
+}
+
 // Reads gives the files that an agent reads at its start: those of the
 // configuration, and those that the entries of brokers and receivers name.
 func (s *Settings) Reads() []string {
 	list := slices.Clone(s.config.Files)
-	brokers := slices.Clone(s.config.Brokers)
-	for _, v := range s.config.Vallumd {
-		brokers = append(brokers, v.Broker())
-	}
-	for _, b := range brokers {
+	for _, b := range s.brokers() {
 		for _, f := range []string{b.PasswordFile, b.CAFile, b.CertFile, b.KeyFile} {
 			if f != "" {
 				list = append(list, f)

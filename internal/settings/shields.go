@@ -180,7 +180,7 @@ func (s *Settings) NeverBanOptions(now time.Time) neverban.Options {
 	for _, p := range s.config.MayBan {
 		o.Lab = append(o.Lab, netip.MustParsePrefix(p)) // checked by Load
 	}
-	for _, b := range s.config.Brokers {
+	for _, b := range s.brokers() {
 		for _, text := range append([]string{b.URL}, b.Others...) {
 			if u, err := url.Parse(text); err == nil && u.Hostname() != "" {
 				o.Brokers = append(o.Brokers, u.Hostname())

@@ -85,7 +85,7 @@ func (s *Settings) source() policy.Source {
 	}
 	for name, v := range s.Vallumd() {
 		if len(v.Accept) > 0 {
-			src.Imports[string(name)] = policy.ImportSource{Topics: v.Accept, Rule: v.Rule, Prefix: []string{"v4/32", "v6/128"}, Live: v.Live}
+			src.Imports[string(name)] = policy.ImportSource{Topics: v.Accept, Rule: v.Rule, Prefix: []string{"v4/32", "v6/128"}, Live: v.Live, PerHour: v.PerHour}
 		}
 	}
 	return src

@@ -19,6 +19,8 @@ const (
 	defaultVallumdFor = 24 * time.Hour
 	// defaultVallumdLive is far below a list's: a broker's word has no author.
 	defaultVallumdLive = 10_000
+	// defaultVallumdHour is that of a peer.
+	defaultVallumdHour = 200
 )
 
 // A Vallumd is a checked entry of [[vallumd]].
@@ -40,6 +42,9 @@ func (s *Settings) Vallumd() iter.Seq2[ban.Import, Vallumd] {
 			}
 			if v.Live == 0 {
 				v.Live = defaultVallumdLive
+			}
+			if v.PerHour == 0 {
+				v.PerHour = defaultVallumdHour
 			}
 			if !yield(ban.ImportOf(ban.ImportVallumd, c.Name), v) {
 				return

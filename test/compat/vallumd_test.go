@@ -40,7 +40,7 @@ func newMosquitto(t *testing.T, port string) *mosquitto {
 		testnet.Must(t, l.Close())
 	}
 	path := filepath.Join(t.TempDir(), "mosquitto.conf")
-	testnet.Must(t, os.WriteFile(path, []byte("listener "+port+" 127.0.0.1\nallow_anonymous true\n"), 0o600))
+	testnet.Must(t, os.WriteFile(path, []byte("listener "+port+" 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"), 0o600))
 	c := exec.Command(program, "-c", path)
 	testnet.Must(t, c.Start())
 	m := &mosquitto{t: t, port: port}
@@ -279,6 +279,85 @@ func TestWordsOfVallumdAreOfAPseudoOperator(t *testing.T) {
 	}
 }
 
+// The whole path: a message of vallumd's on Debian's broker, and the kernel drops the
+// packets of whom it names; the deletion opens the way again. The broker asks for a
+// password over TLS.
+func TestAMessageOfVallumdsClosesThePort(t *testing.T) {
+	t.Parallel()
+	testnet.Enter(t)
+	const here, offender, other = "198.18.0.1", "198.18.0.7", "198.18.0.8"
+	host := testnet.Attach(t, "lan", []string{here + "/24"}, []string{offender + "/24", other + "/24"})
+	l := testnet.ListenTCP(t, here+":22")
+	dir := t.TempDir()
+	testnet.Must(t, os.Chmod(dir, 0o755))
+	at := func(name string) string { return filepath.Join(dir, name) }
+	testnet.Run(t, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=home", "-addext", "subjectAltName=DNS:home", "-keyout", at("key.pem"), "-out", at("cert.pem"))
+	testnet.Run(t, "mosquitto_passwd", "-c", "-b", at("accounts"), "agent", "swordfish")
+	testnet.Must(t, os.WriteFile(at("password"), []byte("swordfish\n"), 0o600))
+	testnet.Must(t, os.WriteFile(at("mosquitto.conf"), fmt.Appendf(nil, "user root\nlistener 8883 127.0.0.1\nallow_anonymous false\npassword_file %[1]s/accounts\ncertfile %[1]s/cert.pem\nkeyfile %[1]s/key.pem\n", dir), 0o600))
+	start(t, "mosquitto", "-c", at("mosquitto.conf"))
+	testnet.Must(t, os.MkdirAll(at("config"), 0o755))
+	testnet.Must(t, os.WriteFile(at("config/agent.toml"), fmt.Appendf(nil, `
+embedded_broker.enabled = false
+may_ban = ["198.18.0.0/15"]
+[topics.sshd]
+detect = false
+[[vallumd]]
+name = "home"
+url = "ssl://127.0.0.1:8883"
+user = "agent"
+password_file = "%[1]s/password"
+ca_file = "%[1]s/cert.pem"
+server_name = "home"
+accept = ["sshd"]
+rule = "ban"
+`, dir), 0o600))
+	self, err := os.Executable()
+	testnet.Must(t, err)
+	program := []string{"BANMESH_TEST_COMMAND=agent", self, "--config-dir", at("config"), "--state-dir", at("state"), "--socket", at("agent.sock")}
+	run := func() (kill func()) {
+		c := exec.Command("env", append(program, "run")...)
+		testnet.Must(t, c.Start())
+		kill = sync.OnceFunc(func() {
+			_ = c.Process.Kill()
+			_ = c.Wait()
+		})
+		t.Cleanup(kill)
+		return kill
+	}
+	kill := run()
+	say := func(action, addr string) {
+		testnet.Run(t, "mosquitto_pub", "-h", "127.0.0.1", "-p", "8883", "--cafile", at("cert.pem"), "--insecure", "-u", "agent", "-P", "swordfish", "-q", "1", "-t", "sshd/"+action, "-m", addr)
+	}
+	connected := func() bool {
+		out, err := exec.Command("env", append(program, "status")...).CombinedOutput()
+		return err == nil && strings.Contains(string(out), "vallumd:home on ssl://127.0.0.1:8883: connected")
+	}
+	testnet.Eventually(t, connected)
+	if _, _, err := host.Dial(offender, here+":22", l); err != nil {
+		t.Fatal(err)
+	}
+	say("add", offender)
+	testnet.Eventually(t, func() bool { return host.Refused(offender, here+":22", l) })
+	if _, _, err := host.Dial(other, here+":22", l); err != nil {
+		t.Errorf("somebody else is dropped: %v", err)
+	}
+	say("add", here) // this machine itself
+	// A kill loses nothing.
+	kill()
+	run()
+	testnet.Eventually(t, connected)
+	if !host.Refused(offender, here+":22", l) {
+		t.Error("the kill opened the port")
+	}
+	say("del", offender)
+	testnet.Eventually(t, func() bool { return !host.Refused(offender, here+":22", l) })
+	out, err := exec.Command("env", append(program, "explain", here)...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "not banned") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // A million lines of junk, and as many addresses as anybody can write, stay within the
 // budget, and the node goes on answering.
 func TestAFloodOfVallumdsMessagesIsBounded(t *testing.T) {
@@ -309,6 +388,46 @@ func TestAFloodOfVallumdsMessagesIsBounded(t *testing.T) {
 		s, err := n.status()
 		return err == nil && s.Junk > 0 && s.Full > 0
 	})
-	var bans []control.Peer
-	testnet.Must(t, n.c.Get(t.Context(), "/v1/peers", nil, &bans))
+	var peers []control.Peer
+	testnet.Must(t, n.c.Get(t.Context(), "/v1/peers", nil, &peers))
+	if len(peers) != 1 || peers[0].Claims > 100 || peers[0].Claims == 0 {
+		t.Errorf("%+v", peers)
+	}
+	info, err := os.Stat(filepath.Join(n.dir, "state", "vallumd-home.json"))
+	if err != nil || info.Size() > 16<<10 {
+		t.Errorf("%v: %v", info, err)
+	}
+}
+
+// A broker that suddenly tells many more than usual is held for a person.
+func TestAFloodOfVallumdsAddressesWaitsForAPerson(t *testing.T) {
+	t.Parallel()
+	m := newMosquitto(t, "")
+	n := newVallumdNode(t, m, "accept = [\"sshd\"]\n"+firewallOff)
+	var b bytes.Buffer
+	for i := range 3_000 {
+		fmt.Fprintf(&b, "203.0.%d.%d\n", 113+i/256, i%256)
+	}
+	c := exec.Command("mosquitto_pub", "-p", m.port, "-q", "1", "-t", "sshd/add", "-l")
+	c.Stdin = &b
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var p control.Peer
+	testnet.Eventually(t, func() bool {
+		var list []control.Peer
+		if err := n.c.Get(t.Context(), "/v1/peers", nil, &list); err != nil || len(list) != 1 {
+			return false
+		}
+		p = list[0]
+		return p.Waiting >= 2_800
+	})
+	if p.Waiting != 2_800 {
+		t.Errorf("%d wait: %+v", p.Waiting, p)
+	}
+	if s := n.command("status"); !strings.Contains(s, "claims of vallumd:home in sshd wait") || !strings.Contains(s, "200 watched") {
+		t.Errorf("status says\n%s", s)
+	}
+	n.command("hold", "approve", "vallumd:home", "--topic", "sshd")
+	testnet.Eventually(t, func() bool { return strings.Contains(n.command("status"), "3000 watched") })
 }

@@ -66,9 +66,11 @@ const (
 	// messages wait for that.
 	ackTime  = 30 * time.Second
 	inFlight = 64
-	// takeMost bounds one call of Take; as many again wait for it, and then the
-	// connection is not read.
-	takeMost = 512
+	// takeMost bounds one call of Take. As many as waitMost wait for it, and then the
+	// connection is not read: a stock broker drops what is more than a thousand
+	// messages ahead of its reader.
+	takeMost = 4096
+	waitMost = 16384
 	// junkLogged is how often messages that are left out are logged of.
 	junkLogged = time.Minute
 )
@@ -106,7 +108,7 @@ func New(o Options, told []Told) *Bridge {
 		o.Now = time.Now
 	}
 	b := &Bridge{
-		o: o, words: make(chan Word, takeMost), wake: make(chan struct{}, 1),
+		o: o, words: make(chan Word, waitMost), wake: make(chan struct{}, 1),
 		out: newOutbox(o.Sets, o.Timeout, told), echoes: echoes{},
 	}
 	b.status = Status{Name: o.Name, URL: o.Broker.URL, Err: "not connected yet"}
