@@ -29,6 +29,8 @@ import (
 var version = "unknown"
 
 func main() {
+	// A journal that restarts, and with it whoever reads the log, does not end the gate.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stderr)
 	stop()

@@ -132,7 +132,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Out == nil {
 		o.Out = io.Discard
 	}
-	checked, err := settings.Load(o.ConfigDir)
+	checked, refused, err := settingsAtStart(o.ConfigDir, o.StateDir)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	// Files that root leaves in the service's state directory have to be readable by the service.
 	defer func() { err = errors.Join(err, wholefile.GiveTree(o.StateDir)) }()
-	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: checked}
+	a := &agent{o: o, log: o.Log, now: o.Now, started: o.Now(), settings: checked, refused: refused}
 	defer func() { err = errors.Join(err, a.onStop.run()) }()
 	tell(a.log, checked)
 	if err := errors.Join(a.open(ctx), wholefile.GiveTree(o.StateDir)); err != nil {
@@ -166,6 +166,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serveQuery(running, queries, query) })
 	a.chronicle.Add(history.Event{Kind: history.Start, By: "this node", Count: a.ledger.Stats().Banned, Why: fmt.Sprintf("%s began, with %d bans in force", cmp.Or(a.o.Version, "an unknown version"), a.ledger.Stats().Banned)})
+	a.tellRefused(ctx, refused)
 	a.start(running, group, listener, handler)
 	a.banner(o.Out)
 	a.notifySystemd(daemon.SdNotifyReady)
@@ -475,6 +476,27 @@ func (a *agent) reloadWhenAsked(ctx context.Context) error {
 				a.log.ErrorContext(ctx, "configuration not taken over", slog.Any("error", err))
 			}
 		}
+	}
+}
+
+// tellRefused says at the start that the files hold another configuration than the one in
+// force, or keeps a copy of the one that is.
+func (a *agent) tellRefused(ctx context.Context, refused error) {
+	if refused == nil {
+		a.keepLastGood(ctx)
+		return
+	}
+	first, _, _ := strings.Cut(refused.Error(), "\n")
+	a.log.ErrorContext(ctx, "configuration refused at the start, the last good one stays in force", slog.Any("error", refused))
+	fmt.Fprintf(a.o.Out, "the configuration is refused, and the last good one stays in force: %s\n`agent check` has all faults\n", first)
+	a.chronicle.Add(history.Event{Kind: history.Config, By: "the start", Why: "not taken over: " + first})
+}
+
+// keepLastGood keeps a copy of the configuration in force. Without it only the next
+// faulty start is worse, so a full disk ends nothing.
+func (a *agent) keepLastGood(ctx context.Context) {
+	if err := keepLastGood(a.o.ConfigDir, a.o.StateDir); err != nil {
+		a.log.WarnContext(ctx, "no copy of the configuration kept", slog.Any("error", err))
 	}
 }
 

@@ -23,7 +23,11 @@ func (a *agent) banner(w io.Writer) {
 			publish = append(publish, string(t.Topic))
 		}
 		if t.Subscribe {
-			accept = append(accept, fmt.Sprintf("%s (from %s)", t.Topic, orNobody(t.Operators)))
+			from := t.Operators
+			if n := a.sharing.Siblings(); n > 0 {
+				from = append([]string{"the other nodes of this operator"}, from...)
+			}
+			accept = append(accept, fmt.Sprintf("%s (from %s)", t.Topic, orNobody(from)))
 		}
 	}
 	d := a.detection.Status()
@@ -56,7 +60,7 @@ func (a *agent) banner(w io.Writer) {
 	fmt.Fprintf(w, "  publishes  %s\n", orElse(publish, "nothing, until asked: `agent topics publish sshd`"))
 	fmt.Fprintf(w, "  accepts    %s\n", orElse(accept, "nothing, until asked: `agent topics subscribe sshd`"))
 	if a.sharing.broker != nil {
-		fmt.Fprintf(w, "  broker     its own, on %s\n", a.sharing.broker.Addr())
+		fmt.Fprintf(w, "  broker     its own, on %s\n", a.sharing.Embedded())
 	}
 	for _, b := range a.sharing.brokers {
 		fmt.Fprintf(w, "  broker     %s\n", b.URL)

@@ -97,6 +97,7 @@ func (a *agent) reloadAs(ctx context.Context, q control.ReloadRequest) (e contro
 	a.chronicle.Add(history.Event{Kind: history.Config, By: "a reload", Count: len(next.Files()), Why: fmt.Sprintf("so many files taken over; %d bans begin by it, %d end", e.Begin, e.End)})
 	err = a.takeOver(ctx, next)
 	if err == nil {
+		a.keepLastGood(ctx)
 		e.Kernel = a.enforcer.Carry(ctx)
 	}
 	return e, err

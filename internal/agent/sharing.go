@@ -294,6 +294,20 @@ func (s *sharing) Operator() ban.Operator { return s.identity.Operator() }
 // Node implements [api.Sharing].
 func (s *sharing) Node() ban.Node { return s.identity.Node() }
 
+// Siblings implements [api.Sharing].
+func (s *sharing) Siblings() (n int) {
+	card, _ := s.identity.Card()
+	if card == nil {
+		return 0
+	}
+	for _, x := range card.Certificates {
+		if x.Key != s.identity.NodeKey() && card.Certifies(x.Key, s.o.now()) == nil {
+			n++
+		}
+	}
+	return n
+}
+
 // Embedded implements [api.Sharing].
 func (s *sharing) Embedded() string {
 	if b := s.embedded(); b != nil {

@@ -104,6 +104,15 @@ func TestANodeReachesItsSiblingsBrokerOverTLS(t *testing.T) {
 	})
 	b.configure(fmt.Sprintf("[[brokers]]\nurl = \"ssl://%s\"\nfingerprint = \"%s\"\n", address, strings.ToUpper(fingerprint)) + topic)
 	b.restart()
+	var s control.Status
+	if err := b.client.Get(t.Context(), "/v1/status", nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range s.Topics {
+		if x.Topic == "sshd" && x.Policy != "own operator" {
+			t.Errorf("status names the rule %q", x.Policy)
+		}
+	}
 	for from, to := range map[*node]*node{a: b, b: a} {
 		target := map[*node]string{a: "45.1.1.1", b: "45.1.1.2"}[from]
 		from.post("/v1/bans", control.BanRequest{Target: ban.MustTarget(target), Topic: "sshd", For: 3600}, nil)

@@ -14,7 +14,9 @@ import (
 // a person's terminal it means that the terminal is gone: the context ends. A
 // service is asked to look at its configuration: each signal goes to again. What
 // was started with SIGHUP ignored, as by nohup, goes on ignoring it.
+// Its output may lose its reader, see [OutliveReaders].
 func Hangup(ctx context.Context) (_ context.Context, again <-chan os.Signal, stop context.CancelFunc) {
+	OutliveReaders()
 	switch {
 	case signal.Ignored(syscall.SIGHUP):
 		return ctx, nil, func() {}
@@ -28,3 +30,7 @@ func Hangup(ctx context.Context) (_ context.Context, again <-chan os.Signal, sto
 }
 
 func isTerminal(fd int) bool { return term.IsTerminal(fd) }
+
+// OutliveReaders lets a program go on when whoever reads its output is gone, as a journal
+// that restarts. Other programs end then, which is meant where they stand in a pipe.
+func OutliveReaders() { signal.Ignore(syscall.SIGPIPE) }

@@ -479,6 +479,9 @@ func printPaired(out io.Writer, r pairReport, f followed) {
 	t.Row("card", fmt.Sprintf("number %d", r.Card))
 	t.Row("network", r.Network)
 	for _, b := range r.Brokers {
+		if strings.Contains(b, "://:") {
+			b += " of this server"
+		}
 		t.Row("broker", cli.Printable(b))
 	}
 	t.Row("shared", sharedText(r))

@@ -13,6 +13,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/broker"
 	"banmesh/internal/broker/settings"
+	"banmesh/internal/cli"
 	"banmesh/internal/control"
 )
 
@@ -31,6 +32,7 @@ program alone write.
 		Example: "  broker admit --network example --from tcp://127.0.0.1:1884 --to tcp://nats:1883 --to-user admit --to-password-file /etc/banmesh-broker/admit",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
+			cli.OutliveReaders()
 			o.Ingress.ClientID, o.Target.ClientID = "banmesh-admit", "banmesh-admit"
 			if o.Ingress.Password, err = readPassword(ingressPassword); err != nil {
 				return err

@@ -73,6 +73,8 @@ func serve(c *cobra.Command, p *paths, f *settings.File) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
 	}
+	ctx, again, stop := cli.Hangup(c.Context())
+	defer stop()
 	o, err := f.Options()
 	if err != nil {
 		return err
@@ -98,8 +100,6 @@ func serve(c *cobra.Command, p *paths, f *settings.File) error {
 	if s.Open {
 		log.Warn("this broker is open: it admits every topic and payload, signed or not; for private networks only")
 	}
-	ctx, again, stop := cli.Hangup(c.Context())
-	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		for {

@@ -116,6 +116,8 @@ type Firewall interface {
 type Sharing interface {
 	Operator() ban.Operator
 	Node() ban.Node
+	// Siblings is how many other nodes the operator's card certifies.
+	Siblings() int
 	// Embedded is the address of the node's own broker, "" for none.
 	Embedded() string
 	Brokers() []control.BrokerStatus

@@ -82,7 +82,7 @@ func (s *Server) topics(ctx context.Context, conf *settings.Settings) []control.
 		}
 		c := counters[t.Topic]
 		list = append(list, control.TopicStatus{
-			Topic: t.Topic, Detect: t.Detect, Simulate: t.Simulate, Subscribe: t.Subscribe, Publish: t.Publish, Policy: t.Policy,
+			Topic: t.Topic, Detect: t.Detect, Simulate: t.Simulate, Subscribe: t.Subscribe, Publish: t.Publish, Policy: s.rule(t),
 			Own: own[t.Topic], Bans: bans[t.Topic], Packets: c.Packets, Bytes: c.Bytes,
 			Observe: t.Observe, Operators: operators[t.Topic],
 		})
@@ -153,4 +153,13 @@ func (s *Server) doubts(conf *settings.Settings, d detect.Status) (list []contro
 			fmt.Sprintf("agent explain-line --topic %s 'LINE'; behind a proxy: corroborate = \"off\" in [topics.%s]", j.Topic, j.Topic)))
 	}
 	return list
+}
+
+// rule is the expression that bans in a topic; without any the operator's own other nodes
+// are believed, where there are some.
+func (s *Server) rule(t settings.Topic) string {
+	if t.Policy == "" && t.Subscribe && s.o.Sharing.Siblings() > 0 {
+		return "own operator"
+	}
+	return t.Policy
 }
