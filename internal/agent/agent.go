@@ -366,8 +366,8 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.messages = a.openMessages()
 	a.page, a.pageSide = a.newPage()
+	a.messages = a.openMessages()
 	options := api.Options{
 		Messages:   a.messages,
 		References: references,

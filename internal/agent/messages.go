@@ -2,12 +2,14 @@ package agent
 
 import (
 	"context"
+	"net/url"
 	"path/filepath"
 
 	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/notify"
+	"banmesh/internal/page"
 )
 
 // messagesFile keeps the messages that wait, below the state directory.
@@ -18,6 +20,8 @@ const messagesFile = "notify.json"
 // only the control socket has, and who may use that may unban anybody. To
 // receivers it opens connections as to brokers, and reads a few bytes of their
 // answers.
+//
+// The page has to be made before.
 func (a *agent) openMessages() *notify.Notifier {
 	mends := map[string]string{}
 	for _, c := range api.Conditions() {
@@ -41,7 +45,36 @@ func (a *agent) openMessages() *notify.Notifier {
 			}
 			return false
 		},
+		Page:  a.pageForMessages(),
 		Guest: func(t ban.Target) bool { _, ok := a.guests.why(t); return ok },
 		File:  filepath.Join(a.o.StateDir, messagesFile), Now: a.now, Log: a.log,
 	})
+}
+
+// pageForMessages gives the page's addresses; none where [page] has no url.
+func (a *agent) pageForMessages() notify.Page {
+	if a.page == nil {
+		return notify.Page{}
+	}
+	return notify.Page{
+		Act: func(x notify.Action) string { return a.page.Button(page.Action(x)) },
+		Show: func(k notify.Kind, t ban.Target) string {
+			path := "/"
+			switch {
+			case !t.IsZero():
+				path = "/explain?target=" + url.QueryEscape(t.String())
+			case k == notify.Ban:
+				path = "/bans"
+			case k == notify.Hold:
+				path = "/holds"
+			case k == notify.Quarantine, k == notify.Receipt:
+				path = "/peers"
+			case k == notify.Mistake:
+				path = "/history"
+			case k == notify.Silent:
+				path = "/sources"
+			}
+			return a.page.Address(path)
+		},
+	}
 }

@@ -86,6 +86,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.signIn(w, r)
 		return
 	}
+	if r.URL.Path == buttonPath {
+		s.press(w, r)
+		return
+	}
 	who, ok := s.sessions.of(r, s.cookieName())
 	if !ok {
 		s.askToSignIn(w)

@@ -85,6 +85,7 @@ type Server struct {
 	samples  *samples
 	mux      *http.ServeMux
 	sessions *sessions
+	buttons  buttons
 	findings findings
 	heavy    chan struct{} // held while something costly runs, of which one runs at a time
 
@@ -114,7 +115,7 @@ func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, at: o.Listen, sessions: newSessions(o.Now), heavy: make(chan struct{}, 1)}
+	s := &Server{o: o, at: o.Listen, sessions: newSessions(o.Now), buttons: buttons{now: o.Now}, heavy: make(chan struct{}, 1)}
 	s.hub = newHub(s.state, o.Log)
 	s.samples = newSamples(o.Now)
 	s.mux = s.routes()

@@ -271,7 +271,11 @@ func (s *Server) askToSignIn(w http.ResponseWriter) {
 }
 
 // bareView is a page for whoever is not signed in: it says nothing of the node.
-type bareView struct{ Title, Text, Command, Link string }
+type bareView struct {
+	Title, Text, Command string
+	Link                 string // of a sign-in
+	Button               string // of a message
+}
 
 // bare writes a page whose style is its own, so that nothing else is served
 // without a session.
