@@ -160,17 +160,37 @@ func (l *publicLists) run(ctx context.Context) error {
 	}
 }
 
-// changed has the lists looked at, after the configuration changed: those that it
-// names no longer end before this returns.
+// changed follows the configuration: lists that it names no longer have ended, and new
+// ones were read, when it returns.
 func (l *publicLists) changed(ctx context.Context) error {
 	l.looking.Lock()
-	err := l.follow(ctx)
-	l.looking.Unlock()
+	defer l.looking.Unlock()
+	if err := l.follow(ctx); err != nil {
+		return err
+	}
+	for _, s := range l.states {
+		if s.taken == nil {
+			l.lookInto(ctx, s)
+		}
+	}
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
-	return err
+	return nil
+}
+
+// lookInto looks at one list, and notes its fault.
+func (l *publicLists) lookInto(ctx context.Context, s *listState) {
+	fault := ""
+	if err := l.lookAt(ctx, s); err != nil {
+		if fault = err.Error(); fault != s.fault {
+			l.o.log.WarnContext(ctx, "a list is not read", slog.String("list", s.list.Name), slog.Any("error", err))
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.fault = fault
 }
 
 // look takes over the configuration, and newer editions of the lists.
@@ -185,17 +205,7 @@ func (l *publicLists) look(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s := l.states[name]
-		fault := ""
-		if err := l.lookAt(ctx, s); err != nil {
-			fault = err.Error()
-			if fault != s.fault {
-				l.o.log.WarnContext(ctx, "a list is not read", slog.String("list", name), slog.Any("error", err))
-			}
-		}
-		l.mu.Lock()
-		s.fault = fault
-		l.mu.Unlock()
+		l.lookInto(ctx, l.states[name])
 	}
 }
 
@@ -487,18 +497,13 @@ func (l *publicLists) count(s *listState, c *lists.Copy) error {
 	l.mu.Lock()
 	s.taken = &kept // also where the ledger cannot take it yet: the next look tries again
 	l.mu.Unlock()
-	conf := l.o.settings()
 	for _, topic := range s.list.Topics {
-		class := ban.ClassOther
-		if t, ok := conf.Find(topic); ok {
-			class = classOfTopic(t)
-		}
 		feed := s.list.Import.Feed(topic)
 		for first := 0; first == 0 || first < len(targets); first += listPart {
 			part := targets[first:min(first+listPart, len(targets))]
 			claims := make([]ban.Claim, 0, len(part))
 			for _, t := range part {
-				claims = append(claims, ban.Claim{Target: t, End: until, Class: class, Basis: ban.BasisHandedOver})
+				claims = append(claims, ban.Claim{Target: t, End: until, Class: ban.ClassOther, Basis: ban.BasisHandedOver})
 			}
 			if err := l.o.apply(ban.Change{Feed: feed, Reset: first == 0, More: first+listPart < len(targets), Claims: claims}); err != nil {
 				return err

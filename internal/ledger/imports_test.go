@@ -204,3 +204,20 @@ func TestTheLastEditionOfAListIsItsBans(t *testing.T) {
 		}
 	})
 }
+
+func TestAnOffenderInAListedPrefixWasMet(t *testing.T) {
+	w := newWorld(t, Options{Policy: importing(t, "watch", 0)})
+	w.must(w.Peers.Apply(edition(entry("203.0.113.0/24", time.Hour), entry("203.0.113.7", time.Hour))))
+	w.must(w.BanLocal("sshd", claim("203.0.113.7", time.Hour), Evidence{}))
+	w.Peers.Met("sshd", ban.MustTarget("203.0.113.8"))
+	w.Peers.Met("sshd", ban.MustTarget("198.51.100.8"))
+	if p := w.Peers.List(); len(p) != 1 || p[0].Name != "list:drop" || p[0].Met != 2 || p[0].Claims != 2 {
+		t.Errorf("%+v", p)
+	}
+	if _, err := w.Exemptions.Unban(ban.MustTarget("203.0.113.9"), 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if p := w.Peers.List(); p[0].Overruled != 1 {
+		t.Errorf("an unban inside its prefix: %+v", p[0])
+	}
+}

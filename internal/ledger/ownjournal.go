@@ -118,7 +118,7 @@ func (l *Own) put(o *ownRecord, now time.Time, wide map[int]bool) error {
 			return err
 		}
 		if source != sightingFeed && !l.bansHere(r, now) {
-			l.credit(r, true)
+			l.met(topic, o.claim.Target)
 			l.history.own(now, o.topic, o.claim)
 		}
 		l.set(r, source, o)

@@ -119,10 +119,20 @@ func (l *Peers) List() []Peer {
 	return list
 }
 
-// credit counts for the peers that claimed a target whether they were right: met
-// says that it offended here, otherwise a person unbanned it.
-func (l *book) credit(r uint32, met bool) {
+// met counts for those that had claimed a target, or a prefix around it, that it
+// offended here: they were right.
+func (l *book) met(topic int, target ban.Target) {
 	var seen []ban.Operator
+	if r, ok := l.table.find(topic, target); ok {
+		seen = l.credit(r, true, seen)
+	}
+	l.table.around(topic, target, func(wider uint32) { seen = l.credit(wider, true, seen) })
+}
+
+// credit counts for the peers that claim a record's target whether they were right:
+// met says that it offended here, otherwise a person unbanned it. Those that were seen
+// already are counted once; it gives all of them.
+func (l *book) credit(r uint32, met bool, seen []ban.Operator) []ban.Operator {
 	for v := range l.table.votesOf(r) {
 		if isOwn(v.feed) {
 			continue
@@ -140,6 +150,7 @@ func (l *book) credit(r uint32, met bool) {
 			p.Overruled++
 		}
 	}
+	return seen
 }
 
 // Met tells the ledger that a target offended here, where that did not lead to
@@ -148,8 +159,6 @@ func (l *Peers) Met(topic ban.Topic, target ban.Target) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t, ok := l.table.topics[topic]; ok {
-		if r, ok := l.table.find(t, target); ok {
-			l.credit(r, true)
-		}
+		l.met(t, target)
 	}
 }

@@ -91,7 +91,7 @@ func (l *Exemptions) shield(list []Exemption, now time.Time) (lifted []Local, er
 	l.exempt.build(now)
 	for _, e := range list {
 		l.eachUnder(e, func(_ int, r uint32) {
-			l.credit(r, false)
+			l.credit(r, false, nil)
 			l.evaluate(r, now)
 		})
 	}

@@ -127,7 +127,7 @@ func (p *Policy) ImportAccepts(o ban.Operator, topic ban.Topic, target ban.Targe
 }
 
 // counts gives the worth of a claim of an import: [ReasonNone] where it bans,
-// [ReasonImported] where it is noticed only, anything else for nothing. One that
+// [ReasonNoticed] where it is watched or suspected only, anything else for nothing. One that
 // waits counts for nothing: nobody approved it.
 func (x *imported) counts(topic ban.Topic, v *Vote, now int64) Reason {
 	switch {
@@ -142,7 +142,7 @@ func (x *imported) counts(topic ban.Topic, v *Vote, now int64) Reason {
 	case v.Held:
 		return ReasonHeld
 	case x.action < Ban:
-		return ReasonImported
+		return ReasonNoticed
 	}
 	return ReasonNone
 }
@@ -160,7 +160,7 @@ func (p *Policy) judgeImports(q *Question, now int64) (verdict Verdict) {
 		if v.Own || x == nil {
 			continue
 		}
-		if why := x.counts(q.Topic, v, now); why != ReasonNone && why != ReasonImported {
+		if why := x.counts(q.Topic, v, now); why != ReasonNone && why != ReasonNoticed {
 			continue
 		}
 		if x.action > verdict.Action || x.action == verdict.Action && (v.End.After(verdict.Until) || v.End.Equal(verdict.Until) && x.name < verdict.Rule) {

@@ -84,12 +84,13 @@ const (
 	ReasonMistake                   // its author withdrew it as a mistake
 	ReasonTold                      // the ban here has ended, and peers are told of its evidence
 	ReasonImported                  // an imported list or network names it
+	ReasonNoticed                   // the rule of the import that says so bans nobody
 )
 
 var reasonNames = [...]string{
 	"none", "local", "quorum", "watched", "probation", "held", "disputed", "caution", "never-ban", "exempt",
 	"no-rule", "no-quorum", "unknown-operator", "quarantine", "prefix", "evidence", "expired",
-	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake", "told", "imported",
+	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake", "told", "imported", "noticed",
 }
 
 var reasonTexts = [...]string{
@@ -119,6 +120,7 @@ var reasonTexts = [...]string{
 	"its author withdrew it as a mistake",
 	"the ban here has ended; peers are told of its evidence while that counts",
 	"an imported list or network names it",
+	"its list's or network's rule bans nobody: an offence here does",
 }
 
 // String gives the reason's name: "never-ban".

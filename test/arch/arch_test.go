@@ -84,6 +84,7 @@ var mayImport = map[string][]string{
 		"internal/procnet", "internal/settings", "internal/span", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},
 	"cmd/agent": {
+		"internal/compat/lists", "internal/compat/lists/fetch", // the second for `agent fetch`, a process of its own
 		"internal/agent", "internal/ban", "internal/cli", "internal/config", "internal/control", "internal/detect", "internal/doctor", "internal/export", "internal/federation",
 		"internal/firewall", "internal/firewall/enforcers", "internal/history", "internal/hostscan", "internal/keys", "internal/ledger", "internal/neverban",
 		"internal/pairing", "internal/policy", "internal/printable", "internal/settings", "internal/siem", "internal/span", "internal/store", "internal/strict", "internal/top",

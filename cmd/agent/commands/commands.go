@@ -27,6 +27,7 @@ func commands(p *paths) []*cobra.Command {
 		newGuestsCommand(p),
 		newNotifyCommand(p),
 		newBouncersCommand(p), newCrowdSecCommand(p),
+		newListsCommand(p), newFetchCommand(p),
 		newHoldCommand(p),
 		newPageCommand(p),
 		newUndoCommand(p),

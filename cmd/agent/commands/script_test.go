@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,6 +134,30 @@ func TestScripts(t *testing.T) {
 				}))
 				ts.Defer(func() { s.Close(); f.Close() })
 				ts.Setenv("SINK", s.URL)
+			},
+			// serve DIR serves the files of a directory at $SERVER, as they are at each request:
+			// a date of whole seconds would hide a change.
+			"serve": func(ts *testscript.TestScript, _ bool, args []string) {
+				s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					b, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), filepath.Base(r.URL.Path)))
+					if err != nil {
+						http.NotFound(w, r)
+						return
+					}
+					_, _ = w.Write(b) // the client may be gone
+				}))
+				ts.Defer(s.Close)
+				ts.Setenv("SERVER", s.URL)
+			},
+			// many FILE N writes a list of so many addresses.
+			"many": func(ts *testscript.TestScript, _ bool, args []string) {
+				n, err := strconv.Atoi(args[1])
+				ts.Check(err)
+				var b strings.Builder
+				for i := range n {
+					fmt.Fprintf(&b, "45.0.%d.%d\n", i>>8, i&0xff)
+				}
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b.String()), 0o644))
 			},
 			// smalldisk DIR SIZE mounts a file system of that size until the script
 			// ends; only root can.

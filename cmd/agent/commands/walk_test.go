@@ -24,14 +24,14 @@ import (
 var reading = []string{
 	"allow list", "allow pack list", "allow pack sign", "bans", "bouncers", "check", "denylist describe", "denylist export", "denylist list", "doctor", "events", "explain",
 	"explain-line", "feeds", "filter test", "firewall check", "firewall show", "guests", "history", "hold list", "key card", "key node request", "key show",
-	"livepeer gate", "livepeer suspects", "notify", "network invite", "network show", "peers", "peers card", "peers list", "peers lists", "peers show", "policy test", "replay", "run",
+	"lists", "lists show", "livepeer gate", "livepeer suspects", "notify", "network invite", "network show", "peers", "peers card", "peers list", "peers lists", "peers show", "policy test", "replay", "run",
 	"status", "tap", "top", "topics check", "topics diff", "topics list", "topics search", "topics show",
 }
 
 // inScript are commands that change files alone, whose session checks the files:
 // keys and documents, which nothing in the kernel follows at once.
 var inScript = map[string]string{
-	"bouncers add": "bouncers", "bouncers remove": "bouncers", "denylist publish": "denylists", "denylist renew": "denylists", "denylist import": "denylist",
+	"lists add": "lists", "lists approve": "lists", "lists remove": "lists", "fetch": "lists", "bouncers add": "bouncers", "bouncers remove": "bouncers", "denylist publish": "denylists", "denylist renew": "denylists", "denylist import": "denylist",
 	"import fail2ban": "fail2ban", "notify test": "notify", "init": "init", "guests remove": "guests", "allow pack add": "packs", "allow pack remove": "packs",
 	"key backup": "key", "key install-document": "published", "key node certify": "key", "key node install": "key", "key node rotate": "key",
 	"key operator new": "key", "key operator set": "key", "key restore": "state", "network join": "network",

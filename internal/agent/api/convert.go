@@ -184,6 +184,9 @@ func lifts(s ledger.Standing, name func(ban.Operator) string) (list []string) {
 	case policy.Watch:
 		list = append(list, fmt.Sprintf("agent allow add %s", s.Target), "the watch ends by itself at "+until)
 	}
+	if s.Why == policy.ReasonImported {
+		list = append(list, fmt.Sprintf("agent withdraw %s --by %s", s.Target, s.Rule))
+	}
 	if s.Why == policy.ReasonHeld {
 		list = append(list, "agent hold approve, or agent hold reject")
 	}

@@ -1,0 +1,369 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/cli"
+	"banmesh/internal/config"
+	"banmesh/internal/control"
+	"banmesh/internal/settings"
+	"banmesh/internal/span"
+)
+
+// listsDropIn is the drop-in file of these commands.
+const listsDropIn = "lists"
+
+func newListsCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "lists", Short: "Use public lists of addresses, such as Spamhaus DROP, and see of what use they were",
+		Example: "  agent lists\n" +
+			"  agent lists add drop --url https://www.spamhaus.org/drop/drop_v4.json --topic sshd\n" +
+			"  agent lists show drop\n  agent lists approve drop",
+		Long: `List the public lists of addresses that count here. A list has a rule of its own: the addresses on it are watched (their
+first offence here bans them) unless it says "ban". It bans no guest and nothing that is never banned, nothing of it is
+published, and an edition that changed too much at once waits for ` + "`agent lists approve`" + `. Formats, limits and the
+service that fetches: docs/compat/lists.md.
+` + cli.ExitHelp,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			list := []control.PublicList{}
+			if err := p.client().Get(c.Context(), "/v1/lists", nil, &list); err != nil {
+				return err
+			}
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), list)
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "no list is used: agent lists add NAME --url URL --topic TOPIC")
+				return nil
+			}
+			return printLists(c.OutOrStdout(), list, time.Now())
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.AddCommand(newListsAddCommand(p), newListsShowCommand(p), newListsApproveCommand(p), newListsRemoveCommand(p))
+	return c
+}
+
+func printLists(w io.Writer, list []control.PublicList, now time.Time) error {
+	t := cli.NewTable(w, "LIST", "RULE", "ENTRIES", "REFUSED", "AGE", "ENDS", "MET", "WRONG", "STATE")
+	for i := range list {
+		x := &list[i]
+		age, ends := "-", "-"
+		if !x.Confirmed.IsZero() {
+			age = cli.Short(max(now.Sub(x.Confirmed).Truncate(time.Second), 0))
+		}
+		if x.Ends.After(now) {
+			ends = "in " + cli.Short(x.Ends.Sub(now))
+		}
+		t.Row(x.Name, x.Rule, strconv.Itoa(x.Entries), strconv.Itoa(x.Junk+x.Wide+x.Never), age, ends, strconv.Itoa(x.Met), strconv.Itoa(x.Guests+x.Overruled+x.Disputed), listState(x, now))
+		if x.Held != nil || x.Fault != "" || x.Quarantine != nil || !x.Ends.After(now) {
+			t.Paint(8, cli.Doubt)
+		}
+	}
+	return t.Flush()
+}
+
+// listState says in few words how a list stands, its gravest trouble first.
+func listState(x *control.PublicList, now time.Time) string {
+	switch {
+	case x.Quarantine != nil:
+		return "quarantined"
+	case x.Held != nil:
+		return "waits: " + x.Held.Why
+	case x.Taken.IsZero() && x.Fault == "":
+		return "is about to be read"
+	case x.Taken.IsZero():
+		return x.Fault
+	case !x.Ends.After(now):
+		return "has ended"
+	case x.Fault != "":
+		return x.Fault
+	}
+	return "counts"
+}
+
+// listFlags are the settings of a list that `agent lists add` writes.
+type listFlags struct {
+	file, url, format, column, score, rule, lasts, every string
+	topics, allow, prefix                                []string
+	minimum                                              float64
+	most, change                                         int
+}
+
+// write puts the settings that were given into a table.
+func (f *listFlags) write(c *cobra.Command, into map[string]any) {
+	for name, value := range map[string]any{
+		"file": f.file, "url": f.url, "format": f.format, "column": f.column, "score": f.score, "rule": f.rule, "for": f.lasts, "every": f.every,
+		"minimum": f.minimum, "max-entries": f.most, "max-change": f.change,
+	} {
+		if c.Flags().Changed(name) {
+			into[strings.ReplaceAll(name, "-", "_")] = value
+		}
+	}
+	for key, list := range map[string][]string{"topics": f.topics, "allow": f.allow, "prefix": f.prefix} {
+		if len(list) > 0 {
+			texts := make([]any, 0, len(list))
+			for _, s := range list {
+				texts = append(texts, s)
+			}
+			into[key] = texts
+		}
+	}
+}
+
+func newListsAddCommand(p *paths) *cobra.Command {
+	var f listFlags
+	var yes bool
+	c := &cobra.Command{
+		Use: "add NAME", Short: "Use a public list in topics",
+		Example: "  agent lists add drop --url https://www.spamhaus.org/drop/drop_v4.json --topic sshd\n" +
+			"  agent lists add ssh --url https://lists.blocklist.de/lists/ssh.txt --topic sshd --every 12h\n" +
+			"  agent lists add abuse --file /srv/lists/abuse.json --column ipAddress --score abuseConfidenceScore --minimum 90 --topic sshd",
+		Long: `Use a list of addresses that somebody publishes, from a file of this machine or from an address on the web. The agent
+fetches nothing: ` + "`agent fetch`" + ` does, by systemd's banmesh-fetch.timer, as a user of its own. The format is found out by
+itself. With --rule watch (the default) an address on the list is banned at its first offence here; with --rule ban at once.
+` + cli.ExitHelp,
+		Args: exactly(1, "a name"),
+		RunE: func(c *cobra.Command, args []string) error {
+			name := args[0]
+			if _, err := ban.ParseImport(string(ban.ImportOf(ban.ImportList, name))); err != nil {
+				return cli.Usage("%v", err)
+			}
+			if (f.file == "") == (f.url == "") {
+				return cli.Usage("say where the list is, with either --url or --file")
+			}
+			if len(f.topics) == 0 {
+				return cli.Usage("say with --topic where the list counts")
+			}
+			before, err := settings.Load(p.config)
+			if err != nil {
+				return err
+			}
+			for _, l := range before.Lists() {
+				if l.Name == name {
+					return cli.Hint(fmt.Errorf("a list is named %s already", name), "`agent lists remove %s` first, or choose another name", name)
+				}
+			}
+			written, err := p.edit(listsDropIn, func(tree map[string]any) error {
+				f.write(c, config.Table(tree, "lists", name))
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			after, err := settings.Load(p.config)
+			if err != nil {
+				return errors.Join(err, written.undo())
+			}
+			if err := written.takeOver(c, yes); err != nil {
+				return err
+			}
+			for _, l := range after.Lists() {
+				if l.Name == name {
+					printListAdded(c.OutOrStdout(), &l)
+				}
+			}
+			x, err := p.publicList(c, name)
+			if errors.Is(err, control.ErrNotRunning) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if x.Fault == "" {
+				fmt.Fprintf(c.OutOrStdout(), "%s now; %d refused: agent lists show %s\n", verb(x.Entries, "entry counts", "entries count"), x.Junk+x.Wide+x.Never, name)
+			} else {
+				fmt.Fprintf(c.OutOrStdout(), "nothing of it counts yet: %s\n", cli.Printable(x.Fault))
+			}
+			return nil
+		},
+	}
+	x := c.Flags()
+	x.StringVar(&f.url, "url", "", "the list's address on the web")
+	x.StringVar(&f.file, "file", "", "or the file that it is in")
+	x.StringArrayVar(&f.topics, "topic", nil, "a topic in which it counts; may be repeated")
+	x.StringVar(&f.rule, "rule", "watch", "watch, suspect or ban")
+	x.StringVar(&f.format, "format", "", "lines, json, dshield, ipsum or csv (default: found out)")
+	x.StringVar(&f.column, "column", "", "the CSV column or JSON key with the address (default: found out)")
+	x.StringVar(&f.score, "score", "", "the CSV column or JSON key with a score")
+	x.Float64Var(&f.minimum, "minimum", 0, "the least score that is taken")
+	x.StringVar(&f.lasts, "for", "", "how long an entry counts after the list was confirmed (default: 48h, of a file 30d)")
+	x.StringVar(&f.every, "every", "6h", "how often the list is fetched")
+	x.IntVar(&f.most, "max-entries", 100_000, "how many entries count")
+	x.IntVar(&f.change, "max-change", 50, "by how many percent it may change without a person")
+	x.StringArrayVar(&f.prefix, "prefix", nil, "the widest prefix that is taken (default: v4/16 and v6/32)")
+	x.StringArrayVar(&f.allow, "allow", nil, "let it come by http, without encryption, or from a private address")
+	yesFlag(c, &yes)
+	return c
+}
+
+func printListAdded(w io.Writer, l *settings.List) {
+	fmt.Fprintf(w, "%s: an address on the list is %s in %s, for %s after the list was last confirmed\n", l.Name,
+		map[string]string{"watch": "watched", "suspect": "a suspect", "ban": "banned"}[l.Rule.String()], topicNames(l.Topics), span.Format(l.For))
+	if l.File == "" {
+		host := l.Fetch.URL
+		if u, err := url.Parse(host); err == nil {
+			host = u.Host
+		}
+		fmt.Fprintf(w, "the agent fetches nothing itself; this asks %s every %s: systemctl enable --now banmesh-fetch.timer\n", cli.Printable(host), span.Format(l.Fetch.Every))
+	}
+}
+
+func newListsShowCommand(p *paths) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "show NAME", Short: "Show one list: its edition, the entries that were refused, its use here",
+		Example: "  agent lists show drop",
+		Long:    "Show one list: which edition of it counts and until when, which entries were refused, which edition waits, and of what use it was.\n" + cli.ExitHelp,
+		Args:    exactly(1, "a list's name"),
+		RunE: func(c *cobra.Command, args []string) error {
+			x, err := p.publicList(c, args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return cli.JSON(c.OutOrStdout(), x)
+			}
+			printList(c.OutOrStdout(), x, time.Now())
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// publicList asks the agent for a list.
+func (p *paths) publicList(c *cobra.Command, name string) (*control.PublicList, error) {
+	list := []control.PublicList{}
+	if err := p.client().Get(c.Context(), "/v1/lists", nil, &list); err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i].Name == name {
+			return &list[i], nil
+		}
+	}
+	return nil, cli.Hint(fmt.Errorf("no list is named %q", name), "see `agent lists`")
+}
+
+func printList(w io.Writer, x *control.PublicList, now time.Time) {
+	line := func(head, format string, args ...any) {
+		fmt.Fprintf(w, "%-10s %s\n", head, cli.Wrap(w, 11, strings.Repeat(" ", 11), cli.Printable(fmt.Sprintf(format, args...))))
+	}
+	from := x.URL
+	if x.File != "" {
+		from = x.File
+	}
+	line("list", "%s, from %s", x.Name, from)
+	line("rule", "%s in %s", x.Rule, topicNames(x.Topics))
+	if x.Taken.IsZero() {
+		line("edition", "none was taken yet")
+	} else {
+		line("edition", "%s (%s), taken %s, confirmed %s", verb(x.Entries, "entry", "entries"), x.Format, clock(x.Taken), clock(x.Confirmed))
+		if x.Ends.After(now) {
+			line("ends", "%s, unless it is confirmed before", clock(x.Ends))
+		} else {
+			line("ends", "it has ended, %s", clock(x.Ends))
+		}
+		line("left out", "%d no address, %d too wide, %d never to be banned, %d below the minimum, %d repeated, %d beyond the number of entries", x.Junk, x.Wide, x.Never, x.Low, x.Repeated, x.Beyond)
+		for _, r := range x.Refused {
+			line("", "%s: %s", r.Text, r.Why)
+		}
+	}
+	line("use here", "%s met, of whom it had warned; part of %s in force", plural(x.Met, "offender"), plural(x.Banning, "ban"))
+	line("wrong", "%s of guests here, %d unbanned by a person, %d disputed", verb(x.Guests, "entry", "entries"), x.Overruled, x.Disputed)
+	if x.Quarantine != nil {
+		line("quarantine", "nothing of it counts: %s", x.Quarantine.Why)
+	}
+	if x.Fault != "" {
+		line("fault", "%s", x.Fault)
+	}
+	if h := x.Held; h != nil {
+		line("waits", "a newer edition: %s", h.Why)
+		line("", "%d new, such as %s; %d gone", h.Added, strings.Join(h.Sample, " "), h.Gone)
+		fmt.Fprintf(w, "\nagent lists approve %s\n", x.Name)
+	}
+}
+
+func newListsApproveCommand(p *paths) *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use: "approve NAME", Short: "Let the edition count that waits because it changed too much",
+		Example: "  agent lists approve drop",
+		Long: `Show how the newest edition of a list differs from the one that counts, ask, and let it count. It is the edition that
+was shown: one that comes meanwhile waits again.
+` + cli.ExitHelp,
+		Args: exactly(1, "a list's name"),
+		RunE: func(c *cobra.Command, args []string) error {
+			x, err := p.publicList(c, args[0])
+			if err != nil {
+				return err
+			}
+			if x.Held == nil {
+				return cli.Hint(fmt.Errorf("no edition of the list %s waits", x.Name), "see `agent lists show %s`", x.Name)
+			}
+			w := c.OutOrStdout()
+			fmt.Fprintf(w, "%s: %s; %d new, %d gone\n", x.Name, cli.Printable(x.Held.Why), x.Held.Added, x.Held.Gone)
+			if !yes {
+				if err := ask(c, fmt.Sprintf("this lets %s count", verb(x.Held.After, "entry", "entries"))); err != nil {
+					return err
+				}
+			}
+			var now control.PublicList
+			if err := p.client().Post(c.Context(), "/v1/lists/approve", control.ListApproval{Name: x.Name, Sum: x.Held.Sum}, &now); err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "%s of the list %s now\n", verb(now.Entries, "entry counts", "entries count"), x.Name)
+			printKernelLags(w, now.Fault)
+			return nil
+		},
+	}
+	yesFlag(c, &yes)
+	return c
+}
+
+func newListsRemoveCommand(p *paths) *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use: "remove NAME", Short: "Stop using a public list",
+		Example: "  agent lists remove drop",
+		Long:    "Stop using a public list: all that it says ends at once. Bans that rest on an offence here stay.\n" + cli.ExitHelp,
+		Args:    exactly(1, "a list's name"),
+		RunE: func(c *cobra.Command, args []string) error {
+			name := args[0]
+			written, err := p.edit(listsDropIn, func(tree map[string]any) error {
+				all := config.Table(tree, "lists")
+				if _, ok := all[name]; !ok {
+					return errNotOurs
+				}
+				delete(all, name)
+				config.Prune(tree)
+				return nil
+			})
+			if errors.Is(err, errNotOurs) {
+				return cli.Hint(fmt.Errorf("no list %q was added by this command", name), "see `agent lists`; what you wrote into agent.toml, you remove there")
+			}
+			if err != nil {
+				return err
+			}
+			if err := written.takeOver(c, yes); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "the list %s is no longer used\n", name)
+			return nil
+		},
+	}
+	yesFlag(c, &yes)
+	return c
+}
