@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,18 @@ func TestABanOnOneNodeOfAnOperatorIsOneOnItsOthers(t *testing.T) {
 	x := b.explain("45.1.1.1")
 	if len(x.Standings) != 1 || x.Standings[0].Why != policy.ReasonOwnOperator.String() || time.Until(x.Standings[0].Until) < 29*24*time.Hour {
 		t.Errorf("explain says %+v", x)
+	}
+	if c := x.Standings[0].Claims; len(c) != 1 || c[0].Name != "own node "+a.a.sharing.Node().String() {
+		t.Errorf("explain names %+v", c)
+	}
+	var bans []control.Ban
+	if err := b.client.Get(t.Context(), "/v1/bans", nil, &bans); err != nil || len(bans) != 2 {
+		t.Errorf("bans: %v, %v", bans, err)
+	}
+	for _, x := range bans {
+		if !slices.Equal(x.Origin, []string{"own nodes"}) {
+			t.Errorf("the origin of %s is %q", x.Target, x.Origin)
+		}
 	}
 	b.hear(alice, "45.1.1.3")
 	if b.drops("45.1.1.3") {

@@ -115,6 +115,16 @@ func TestWhyAClaimDoesNotCountInFull(t *testing.T) {
 			t.Errorf("%+v: %v, want %v", v, got, why)
 		}
 	}
+	// Weak for want of a kernel to ask, it bans on the operator's other nodes all the same.
+	lone := with(vote("dave", 0, day), ban.BasisWeak, 5)
+	lone.Established = false
+	if got := p.Counts("sshd", lone, t0); got != ReasonOwnOperator {
+		t.Errorf("another node's weak claim: %v", got)
+	}
+	lone.Held = true
+	if got := p.Counts("sshd", lone, t0); got != ReasonWeak {
+		t.Errorf("another node's weak claim that waits: %v", got)
+	}
 	for why := range ReasonTold + 1 {
 		var back Reason
 		if b, err := why.MarshalText(); err != nil || back.UnmarshalText(b) != nil || back != why || why.Sentence() == "" {

@@ -58,7 +58,8 @@ func (p *Policy) Counts(topic ban.Topic, v Vote, now time.Time) Reason {
 		return ReasonNoRule
 	}
 	why, _ := p.counts(r, &v, now.Unix())
-	if (why == ReasonNone || why == ReasonSecond || why == ReasonEvidence) && p.speaks(r, v.Operator) {
+	full := why == ReasonNone || why == ReasonSecond || why == ReasonEvidence || why == ReasonWeak && !v.Held && v.unconfirmed()
+	if full && p.speaks(r, v.Operator) {
 		return ReasonOwnOperator
 	}
 	return why

@@ -104,7 +104,7 @@ func follow(t *testing.T, file, deb string, number int) {
 			machines[s.to].Write(s.script, machines[host].Read(s.script))
 			continue
 		}
-		out, code := machines[host].Do(s.script)
+		out, code := machines[host].Do("[ ! -e /root/environment ] || . /root/environment\n" + s.script)
 		if !s.hidden {
 			t.Logf("%s# %s\n%s", host, s.script, out)
 		}

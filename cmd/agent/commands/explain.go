@@ -17,6 +17,7 @@ import (
 	"banmesh/internal/cli"
 	"banmesh/internal/control"
 	"banmesh/internal/export"
+	"banmesh/internal/policy"
 )
 
 func newExplainCommand(p *paths) *cobra.Command {
@@ -182,7 +183,7 @@ func claimLine(c control.Claimed, now time.Time) string {
 			parts = append(parts, "from "+c.Evidence.Source)
 		}
 	}
-	if !c.Counts {
+	if !c.Counts && c.WhyNot != policy.ReasonOwnOperator.String() {
 		parts = append(parts, "does not count: "+c.Doubt)
 	}
 	return strings.Join(parts, ", ")

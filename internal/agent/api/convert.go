@@ -165,6 +165,9 @@ func claimed(c ledger.Claimed, name func(ban.Operator) string) control.Claimed {
 	if !c.Own {
 		out.Name, out.Operator, out.Node = name(c.Feed.Operator), c.Feed.Operator.String(), c.Feed.Node.String()
 	}
+	if c.WhyNot == policy.ReasonOwnOperator {
+		out.Name = "own node " + out.Node
+	}
 	if c.Evidence != (ledger.Evidence{}) {
 		evidence := control.Evidence(c.Evidence)
 		out.Evidence = &evidence
@@ -221,14 +224,20 @@ func origin(s ledger.Standing, name func(ban.Operator) string) []string {
 	if s.Why == policy.ReasonLocal {
 		names = append(names, Here)
 	}
+	if s.Why == policy.ReasonOwnOperator {
+		names = append(names, OwnNodes)
+	}
 	for _, o := range s.By {
 		names = append(names, name(o))
 	}
 	return names
 }
 
-// Here is the origin of this node's own bans.
-const Here = "here"
+// Origins that are no other operator.
+const (
+	Here     = "here"      // this node's own bans
+	OwnNodes = "own nodes" // bans of the other nodes of this node's operator
+)
 
 func banOf(s ledger.Standing, name func(ban.Operator) string) control.Ban {
 	b := control.Ban{Target: s.Target, Topic: s.Topic, Until: s.Until, Origin: origin(s, name), Rule: s.Rule}
