@@ -459,7 +459,7 @@ func (a *agent) next() (*settings.Settings, error) {
 		return nil, err
 	}
 	if changed := cmp.Or(a.sharing.needsRestart(next), settings.NeedsRestart(a.current(), next)); changed != "" {
-		return nil, &control.RefusedError{Code: control.CodeRefused, Text: changed + " changed, which needs a restart", Hint: "systemctl restart banmesh-agent"}
+		return nil, &control.RefusedError{Code: control.CodeRestart, Text: changed + " changed, which needs a restart", Hint: "systemctl restart banmesh-agent"}
 	}
 	return a.sharing.takeTrust(next)
 }

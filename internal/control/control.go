@@ -207,6 +207,7 @@ type ErrorAnswer struct {
 const (
 	CodeBad      = "bad-request"
 	CodeRefused  = "refused" // never-ban, cap or policy forbids it
+	CodeRestart  = "restart" // it takes effect when the agent is restarted, and not before
 	CodeMissing  = "not-found"
 	CodeAsk      = "ask" // it changes much: send it again with Yes
 	CodeInternal = "internal"

@@ -176,7 +176,7 @@ func WriteError(w http.ResponseWriter, err error) {
 	switch answer.Code {
 	case CodeBad:
 		status = http.StatusBadRequest
-	case CodeRefused, CodeAsk:
+	case CodeRefused, CodeRestart, CodeAsk:
 		status = http.StatusConflict
 	case CodeMissing:
 		status = http.StatusNotFound

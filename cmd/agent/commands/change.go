@@ -75,7 +75,7 @@ func (x *change) takeOverBeyond(c *cobra.Command, yes bool, ends, begins int) er
 		}
 		return reload(c, x.p, x.path)
 	case err != nil:
-		return cli.Hint(fmt.Errorf("written to %s, but the running agent did not take it: %w", x.path, err), "see `agent check`")
+		return notTaken(x.path, err)
 	}
 	printEffect(c.OutOrStdout(), e)
 	if !yes && (e.End > ends || e.Begin > begins) {
@@ -100,11 +100,27 @@ func reload(c *cobra.Command, p *paths, path string) error {
 		fmt.Fprintf(c.OutOrStdout(), "written to %s; the agent is not running and will read it when it starts\n", path)
 		return nil
 	case err != nil:
-		return cli.Hint(fmt.Errorf("written to %s, but the running agent did not take it: %w", path, err), "see `agent check`")
+		return notTaken(path, err)
 	}
 	fmt.Fprintf(c.OutOrStdout(), "written to %s; the running agent follows\n", path)
 	printKernelLags(c.OutOrStdout(), e.Kernel)
 	return nil
+}
+
+// notTaken is the fault of a file that is written, and that the running agent refused.
+func notTaken(path string, err error) error {
+	hint := "see `agent check`"
+	if refused, ok := errors.AsType[*control.RefusedError](err); ok && refused.Hint != "" {
+		hint = refused.Hint
+	}
+	return cli.Hint(fmt.Errorf("written to %s, but the running agent did not take it: %w", path, err), "%s", hint)
+}
+
+// wantsRestart says whether a running agent refused a change because only a restart
+// brings it about.
+func wantsRestart(err error) bool {
+	refused, ok := errors.AsType[*control.RefusedError](err)
+	return ok && refused.Code == control.CodeRestart
 }
 
 func rulesBetween(before, after *settings.Settings) (list []control.RuleChange) {

@@ -231,10 +231,15 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation, yes bool) error {
 	if trusted != nil {
 		written.also, written.before = trusted.undo, trusted.before
 	}
-	if err := written.takeOverBeyond(c, yes, 0, 0); err != nil {
+	if err := written.takeOverBeyond(c, yes, 0, 0); !wantsRestart(err) {
 		return err
 	}
-	fmt.Fprintln(out, "another network or broker takes effect when the agent is restarted")
+	// A network or broker that is new: bans are in the kernel while the service restarts.
+	followed, err := follow(c, p, true, false, false)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "written to %s\n%s\n", written.path, followed.text)
 	return nil
 }
 
