@@ -64,7 +64,7 @@ func newReceiver(e *Entry) (receiver, error) {
 	case Email:
 		return &email{e, secret, t}, nil
 	case MQTT:
-		return &broker{e, secret, t}, nil
+		return &broker{e, secret, t, sendWithin}, nil
 	case Webhook:
 		return webhook{w}, nil
 	case Ntfy:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
@@ -20,6 +21,7 @@ type broker struct {
 	entry  *Entry
 	secret string
 	tls    *tls.Config
+	within time.Duration // for an attempt with all its steps
 }
 
 // maxPacket is the longest packet that the broker may send, in bytes: nothing is
@@ -35,11 +37,11 @@ func (b *broker) send(ctx context.Context, m Message) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, sendWithin)
+	ctx, cancel := context.WithTimeout(ctx, b.within)
 	defer cancel()
 	o := mqtt.NewClientOptions().AddBroker(u.String()).SetClientID("banmesh-" + newID()[:15]).SetUsername(b.entry.User).SetPassword(b.secret)
 	o.SetProtocolVersion(4).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false)
-	o.SetConnectTimeout(sendWithin / 2).SetWriteTimeout(sendWithin / 2)
+	o.SetConnectTimeout(b.within / 2).SetWriteTimeout(b.within / 2)
 	o.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return b.dial(ctx, u) })
 	c := mqtt.NewClient(o)
 	defer c.Disconnect(250)
