@@ -288,9 +288,10 @@ func (a *agent) restore(ctx context.Context) error {
 	}
 	a.setCurrent(next)
 	a.ledger.SetPolicy(next.Policy().As(a.sharing.Operator()))
-	if err := errors.Join(a.sharing.restore(ctx), a.openVallumds()); err != nil {
+	if err := a.sharing.restore(ctx); err != nil {
 		return err
 	}
+	a.openVallumds()
 	a.lists = newPublicLists(publicListOptions{
 		settings: a.current, apply: a.ledger.Peers.Apply, never: a.guard.refusesPeers, note: a.chronicle.Add, state: a.o.StateDir, now: a.now, log: a.log,
 	})

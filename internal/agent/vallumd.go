@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,8 @@ type vallumdSide struct {
 	full    int                                    // words beyond the budget
 	told    []vallumd.Told                         // of the earlier run, until there is a bridge
 	written int                                    // changes of the bridge's that are on disk
+	unsaved bool                                   // said is not
+	lost    error                                  // why the state of the earlier run is not known
 }
 
 // vallumdState is the part of an entry that outlasts a restart.
@@ -59,52 +62,50 @@ type vallumdState struct {
 }
 
 // openVallumds reads the state of each entry of [[vallumd]] and gives the ledger the
-// words that still count.
-func (a *agent) openVallumds() error {
+// words that still count. Neither a damaged file nor a full disk keeps the node from
+// starting: addresses count again when they are told again.
+func (a *agent) openVallumds() {
 	for by, conf := range a.current().Vallumd() {
 		v := &vallumdSide{
 			by: by, conf: conf, peers: a.ledger.Peers, state: filepath.Join(a.o.StateDir, "vallumd-"+conf.Name+".json"), now: a.now,
 			log: a.log.With(slog.String("part", "vallumd"), slog.String("name", conf.Name)),
 		}
-		if err := v.open(); err != nil {
-			return err
+		if v.lost = v.open(); v.lost != nil {
+			v.log.Error("the state of a broker cannot be read", slog.Any("error", v.lost))
 		}
 		a.vallumds = append(a.vallumds, v)
 	}
-	return nil
 }
 
 // open reads the state and hands the ledger all that was said and counts still.
 func (v *vallumdSide) open() error {
 	v.said = map[ban.Topic]map[ban.Target]time.Time{}
+	for _, name := range v.conf.Accept {
+		v.said[ban.Topic(name)] = map[ban.Target]time.Time{}
+	}
 	var s vallumdState
 	b, err := os.ReadFile(v.state)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	default:
-		if err := json.Unmarshal(b, &s); err != nil {
-			return fmt.Errorf("%s is damaged: remove it, and addresses count when they are told again: %w", v.state, err)
-		}
 	}
 	v.told = s.Told
 	now := v.now()
-	for _, name := range v.conf.Accept {
-		topic := ban.Topic(name)
+	for topic, said := range v.said {
 		c := ban.Change{Feed: v.by.Feed(topic), Reset: true}
-		v.said[topic] = map[ban.Target]time.Time{}
 		for text, end := range s.Said[topic] {
 			target, err := ban.ParseTarget(text)
-			if err != nil || !end.After(now) || len(v.said[topic]) >= v.conf.Live {
+			if err != nil || !end.After(now) || len(said) >= v.conf.Live {
 				continue
 			}
-			v.said[topic][target] = end
+			said[target] = end
 			c.Claims = append(c.Claims, wordOf(target, end))
 		}
 		slices.SortFunc(c.Claims, ban.Claim.Compare)
 		if err := v.peers.Apply(c); err != nil {
-			return fmt.Errorf("restoring the words of %s: %w", v.by, err)
+			return err
 		}
 	}
 	return nil
@@ -167,7 +168,7 @@ func (v *vallumdSide) run(ctx context.Context) error {
 			}
 			v.mu.Lock()
 			var err error
-			if v.bridge.Changes() != v.written {
+			if v.unsaved || v.bridge.Changes() != v.written {
 				err = v.save()
 			}
 			v.mu.Unlock()
@@ -182,13 +183,15 @@ func (v *vallumdSide) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// take takes words of others over: the ledger first, then the file. A word of a
+// take takes words of others over: the ledger first, then the file. It fails only where
+// the ledger does, and may be given the same words again. A word of a
 // target that is known costs neither until a good part of its time is over.
 func (v *vallumdSide) take(_ context.Context, words []vallumd.Word) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := v.now()
 	ends := map[ban.Topic]map[ban.Target]time.Time{} // of targets that change; zero for a withdrawal
+	more := map[ban.Topic]int{} // addresses, of the words so far
 	full := 0
 	for _, w := range words {
 		target, err := ban.TargetOfAddr(w.Addr)
@@ -206,11 +209,15 @@ func (v *vallumdSide) take(_ context.Context, words []vallumd.Word) error {
 		switch end := now.Add(v.conf.For); {
 		case !w.Add && !until.IsZero():
 			ends[w.Topic][target] = time.Time{}
+			more[w.Topic]--
 		case !w.Add, until.After(end.Add(-v.conf.For / vallumdRenewed)):
-		case until.IsZero() && !v.room(said, ends[w.Topic], now):
+		case !until.IsZero():
+			ends[w.Topic][target] = end
+		case !v.room(said, more[w.Topic], now):
 			full++
 		default:
 			ends[w.Topic][target] = end
+			more[w.Topic]++
 		}
 	}
 	var changes []ban.Change
@@ -247,21 +254,20 @@ func (v *vallumdSide) take(_ context.Context, words []vallumd.Word) error {
 			}
 		}
 	}
-	return v.save()
+	v.unsaved = true
+	if err := v.save(); err != nil {
+		v.log.Warn("state_not_written", slog.Any("error", err)) // run tries again
+	}
+	return nil
 }
 
-// room says whether one more address fits into the budget of a topic. Those whose time
-// is over make room.
-func (v *vallumdSide) room(said, more map[ban.Target]time.Time, now time.Time) bool {
-	if len(said)+len(more) < v.conf.Live {
-		return true
+// room says whether one more address fits into the budget of a topic, beside those that
+// were said and so many more. Those whose time is over make room.
+func (v *vallumdSide) room(said map[ban.Target]time.Time, more int, now time.Time) bool {
+	if len(said)+more >= v.conf.Live {
+		maps.DeleteFunc(said, func(_ ban.Target, end time.Time) bool { return !end.After(now) })
 	}
-	for target, end := range said {
-		if !end.After(now) {
-			delete(said, target)
-		}
-	}
-	return len(said)+len(more) < v.conf.Live
+	return len(said)+more < v.conf.Live
 }
 
 // save writes the state down. v.mu is held.
@@ -281,7 +287,7 @@ func (v *vallumdSide) save() error {
 	if err := wholefile.Write(v.state, b, 0o600); err != nil {
 		return fmt.Errorf("writing down the words of %s: %w", v.by, err)
 	}
-	v.written = changes
+	v.written, v.unsaved = changes, false
 	return nil
 }
 
@@ -309,6 +315,11 @@ func topicsOf(names []string) (list []ban.Topic) {
 
 // warnVallumds says which brokers are not reached, and what is left out.
 func (a *agent) warnVallumds() (list []control.Warning) {
+	for _, v := range a.vallumds {
+		if v.lost != nil {
+			list = append(list, api.CompatDown.Warn(fmt.Sprintf("what %s said before the start is not known: %v", v.by, v.lost), "df -h; nothing else: addresses count when they are told again"))
+		}
+	}
 	for _, x := range a.vallumdStatus() {
 		if !x.Connected {
 			list = append(list, api.CompatDown.Warn(fmt.Sprintf("the broker of %s, %s, is not reached: %s", x.Name, x.URL, x.Error), "url, user and ca_file in [[vallumd]]; agent status"))

@@ -279,6 +279,28 @@ func TestWordsOfVallumdAreOfAPseudoOperator(t *testing.T) {
 	}
 }
 
+// Two nodes that tell and believe each other on one broker keep no ban alive: what one
+// has from the other it does not tell on.
+func TestTwoNodesOnOneBrokerMakeNoLoop(t *testing.T) {
+	t.Parallel()
+	m := newMosquitto(t, "")
+	heard := m.listen()
+	const both = "publish = [\"sshd\"]\naccept = [\"sshd\"]\nrule = \"ban\"\n" + firewallOff
+	a, b := newVallumdNode(t, m, both), newVallumdNode(t, m, both)
+	a.command("ban", "198.51.100.7", "--topic", "sshd", "--for", "1h")
+	testnet.Eventually(t, func() bool { return strings.Contains(b.command("explain", "198.51.100.7"), "is banned in sshd") })
+	// A ban of the other's own is behind everything that it might tell on.
+	b.command("ban", "198.51.100.8", "--topic", "sshd", "--for", "1h")
+	testnet.Eventually(t, func() bool { return heard.holds("198.51.100.7", "198.51.100.8") })
+	if s, err := b.status(); err != nil || s.Told != 1 {
+		t.Errorf("it tells %d bans on, %v", s.Told, err)
+	}
+	a.command("withdraw", "198.51.100.7", "--topic", "sshd")
+	testnet.Eventually(t, func() bool {
+		return heard.holds("198.51.100.8") && strings.Contains(b.command("explain", "198.51.100.7"), "not banned") && strings.Contains(a.command("explain", "198.51.100.7"), "not banned")
+	})
+}
+
 // The whole path: a message of vallumd's on Debian's broker, and the kernel drops the
 // packets of whom it names; the deletion opens the way again. The broker asks for a
 // password over TLS.

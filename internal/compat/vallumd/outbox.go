@@ -41,6 +41,7 @@ type outbox struct {
 	sets    map[ban.Topic]Set
 	heard   map[string]bool // sets that are accepted too
 	timeout time.Duration
+	most    int // [MaxTold]
 
 	bans    map[export.Key]time.Time // that can be told
 	leftOut map[export.Key]time.Time // in force, and in no set; as many as [MaxTold]
@@ -52,7 +53,7 @@ type outbox struct {
 }
 
 func newOutbox(sets []Set, timeout time.Duration, told []Told) outbox {
-	o := outbox{sets: map[ban.Topic]Set{}, heard: map[string]bool{}, timeout: timeout, told: map[key]time.Time{}}
+	o := outbox{sets: map[ban.Topic]Set{}, heard: map[string]bool{}, timeout: timeout, most: MaxTold, told: map[key]time.Time{}}
 	for _, s := range sets {
 		if s.Publish {
 			o.sets[s.Topic] = s
@@ -126,8 +127,8 @@ func (o *outbox) ban(e export.Entry) {
 		return
 	}
 	list := o.elements(k)
-	if len(list) == 0 || len(o.want)+len(list) > MaxTold {
-		if _, known := o.leftOut[k]; known || len(o.leftOut) < MaxTold {
+	if len(list) == 0 || len(o.want)+len(list) > o.most {
+		if _, known := o.leftOut[k]; known || len(o.leftOut) < o.most {
 			o.leftOut[k] = e.Until
 		}
 		return

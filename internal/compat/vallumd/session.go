@@ -195,7 +195,7 @@ func (b *Bridge) publish(conn *mqttclient.Conn, m message, id uint16) error {
 	packet[at], packet[at+1] = byte(id>>8), byte(id)
 	if b.out.hears(m.set) {
 		b.mu.Lock()
-		b.echoes.expect(echoKey{m.key, m.add}, b.o.Now())
+		b.echoes.expect(echoKey(m), b.o.Now())
 		b.mu.Unlock()
 	}
 	return conn.Send(packet)

@@ -185,23 +185,24 @@ func TestSetsHoldSingleAddresses(t *testing.T) {
 
 func TestASetTakesNoMoreThanItHolds(t *testing.T) {
 	o := newOutbox(sets, time.Hour, nil)
+	o.most = 300
 	addr := netip.MustParseAddr("10.0.0.0")
-	for range MaxTold + 1 {
+	for range o.most + 1 {
 		o.ban(entry("sshd", addr.String(), t0.Add(time.Hour)))
 		addr = addr.Next()
 	}
-	if len(o.want) != MaxTold || len(o.leftOut) != 1 {
+	if len(o.want) != o.most || len(o.leftOut) != 1 {
 		t.Fatalf("%d are told and %d left out", len(o.want), len(o.leftOut))
 	}
 	for _, m := range o.due(t0) {
 		o.acknowledged(m, t0)
 	}
 	o.lift(export.Key{Target: ban.MustTarget("10.0.0.0"), Topic: "sshd"})
-	if said(&o, t0); len(o.told) != MaxTold-1 {
+	if said(&o, t0); len(o.told) != o.most-1 {
 		t.Errorf("%d are told", len(o.told))
 	}
 	said(&o, t0.Add(5*time.Minute)) // there is room for the last one
-	if len(o.told) != MaxTold || len(o.leftOut) != 0 {
+	if len(o.told) != o.most || len(o.leftOut) != 0 {
 		t.Errorf("%d are told and %d left out", len(o.told), len(o.leftOut))
 	}
 }

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/compat/vallumd"
+	"banmesh/internal/control"
+)
+
+// unreached is an entry whose broker does not answer: the words come from the test.
+const unreached = quiet + "[[vallumd]]\nname = \"home\"\nurl = \"tcp://127.0.0.1:1\"\naccept = [\"sshd\"]\nrule = \"ban\"\nlive = 3\nfor = \"1h\"\n"
+
+// hears gives the node words such as "+198.51.100.7" and "-198.51.100.7".
+func (n *node) hears(words ...string) {
+	n.t.Helper()
+	var list []vallumd.Word
+	for _, w := range words {
+		list = append(list, vallumd.Word{Topic: "sshd", Addr: netip.MustParseAddr(w[1:]), Add: w[0] == '+'})
+	}
+	if err := n.a.vallumds[0].take(n.t.Context(), list); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// imported gives the addresses that count by the word of a broker.
+func (n *node) imported() string {
+	var list []string
+	for _, c := range n.a.ledger.Peers.Imported("vallumd:home", "sshd") {
+		list = append(list, c.Target.String())
+	}
+	return strings.Join(list, " ")
+}
+
+func TestWordsOfABrokerStayWithinTheirBudget(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, unreached)
+	want := func(when, list string, full int) {
+		t.Helper()
+		if got := n.imported(); got != list {
+			t.Errorf("%s: %q, want %q", when, got, list)
+		}
+		if got := n.a.vallumdStatus()[0].Full; got != full {
+			t.Errorf("%s: %d beyond the budget, want %d", when, got, full)
+		}
+	}
+	n.hears("+198.51.100.1", "+198.51.100.2", "+198.51.100.3", "+198.51.100.1")
+	want("at the limit", "198.51.100.1 198.51.100.2 198.51.100.3", 0)
+	n.hears("+198.51.100.4")
+	want("beyond it", "198.51.100.1 198.51.100.2 198.51.100.3", 1)
+	n.restart()
+	want("after a restart", "198.51.100.1 198.51.100.2 198.51.100.3", 0)
+	n.hears("+198.51.100.4", "-198.51.100.2", "-198.51.100.9")
+	n.hears("+198.51.100.4")
+	want("with room again", "198.51.100.1 198.51.100.3 198.51.100.4", 1)
+	n.hears("-198.51.100.1", "+198.51.100.1", "-198.51.100.3", "+198.51.100.3", "-198.51.100.3")
+	want("in the order of the words", "198.51.100.1 198.51.100.4", 1)
+	n.restart()
+	want("after another restart", "198.51.100.1 198.51.100.4", 0)
+	if !n.drops("198.51.100.1") || n.drops("198.51.100.3") {
+		t.Error("the firewall has something else")
+	}
+	if told := n.a.ledger.Own.Claims("sshd"); len(told) != 0 {
+		t.Errorf("published: %+v", told)
+	}
+}
+
+func TestABrokersWordIsNoneOfANeverBannedAddress(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "never_ban = [{target = \"198.51.100.1\"}]\n"+unreached)
+	n.hears("+198.51.100.1", "+198.51.100.2")
+	if n.drops("198.51.100.1") || !n.drops("198.51.100.2") {
+		t.Error("the firewall has something else")
+	}
+	n.post("/v1/unban", control.UnbanRequest{Targets: []ban.Target{ban.MustTarget("198.51.100.2")}}, nil)
+	n.hears("-198.51.100.2", "+198.51.100.2")
+	if n.drops("198.51.100.2") {
+		t.Error("a broker's word beats a person's")
+	}
+}
+
+func TestADamagedStateOfABrokerIsToldAndEndsNothing(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, unreached)
+	n.hears("+198.51.100.1")
+	n.stop()
+	if err := os.WriteFile(filepath.Join(n.dir, "state", "vallumd-home.json"), []byte(`{"told":[{"set":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	if got := fmt.Sprint(n.a.warnVallumds()); !strings.Contains(got, "before the start is not known") {
+		t.Errorf("warnings: %s", got)
+	}
+	n.hears("+198.51.100.1")
+	if got := n.imported(); got != "198.51.100.1" {
+		t.Errorf("imported %q", got)
+	}
+}
