@@ -191,7 +191,7 @@ func (v *vallumdSide) take(_ context.Context, words []vallumd.Word) error {
 	defer v.mu.Unlock()
 	now := v.now()
 	ends := map[ban.Topic]map[ban.Target]time.Time{} // of targets that change; zero for a withdrawal
-	more := map[ban.Topic]int{} // addresses, of the words so far
+	more := map[ban.Topic]int{}                      // addresses, of the words so far
 	full := 0
 	for _, w := range words {
 		target, err := ban.TargetOfAddr(w.Addr)
