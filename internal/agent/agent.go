@@ -25,6 +25,7 @@ import (
 
 	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/usage"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
 	"banmesh/internal/doctor"
@@ -86,6 +87,7 @@ type agent struct {
 	gate       *gateList
 	owners     *portOwners
 	bouncers   *bouncers
+	shared     *usage.Attribution // of traffic that others report
 	fail2ban   *fail2banSide
 	crowdsec   *crowdsec
 	messages   *notify.Notifier
@@ -353,7 +355,8 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		settings: a.current, table: a.table, config: a.o.ConfigDir, lists: a.sharing.Lists, explain: a.ledger.Explain,
 		state: a.o.StateDir, now: a.now, log: a.log.With(slog.String("part", "gate")),
 	})
-	if a.bouncers, err = newBouncers(a.current, a.table, a.enforcer.mainOperator, a.o.StateDir, a.now, a.log); err != nil {
+	a.shared = sharedTraffic(a.table, a.enforcer.mainOperator)
+	if a.bouncers, err = newBouncers(a.current, a.table, a.enforcer.mainOperator, a.shared, a.o.StateDir, a.now, a.log); err != nil {
 		return err
 	}
 	a.fail2ban = newFail2banSide(a.current, a.table, a.heldBefore, a.now, a.log)
@@ -374,7 +377,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		References: references,
 		Version:    a.o.Version, Started: a.started, Now: a.now, Log: a.log, Ledger: a.ledger, Table: a.table,
 		Settings: a.current, Reload: a.reloadAs, Effect: a.effectOfRules, Detection: a.detection, Firewall: a.enforcer, Sharing: a.sharing,
-		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Fail2ban: a.fail2ban, CrowdSec: a.crowdsec, Lists: a.lists, Vallumds: a.vallumdStatus, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
+		NeverBan: a.guard.everything, Gate: a.gate.status, Bouncers: a.bouncers, Shared: a.shared, Fail2ban: a.fail2ban, CrowdSec: a.crowdsec, Lists: a.lists, Vallumds: a.vallumdStatus, Guests: a.guests.list, Guest: a.guests.why, Held: held.about, Shielded: shields.about, AfterBan: late.about, RemoveGuest: a.guests.remove, Chronicle: a.chronicle,
 		LineLatency: a.latency.line, ClaimLatency: a.latency.claim,
 		Warnings: func(ctx context.Context) []control.Warning {
 			return slices.Concat(a.warnRefused(), a.warnBehind(), a.guard.warnings(), held.warnings(), shields.warnings(), late.warnings(ctx), a.gate.warnings(ctx), a.owners.warnings(), a.fail2ban.warnings(), a.lists.warnings(), a.warnVallumds(), a.chronicle.warnings())

@@ -18,6 +18,8 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/lapi"
+	"banmesh/internal/compat/serving"
+	"banmesh/internal/compat/usage"
 	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/export"
@@ -43,7 +45,7 @@ type bouncers struct {
 
 // newBouncers opens the keys. operator names the operators of a ban for
 // counters, "" for none.
-func newBouncers(current func() *settings.Settings, table *export.Table, operator func(ban.Topic, ban.Target) string, state string, now func() time.Time, log *slog.Logger) (*bouncers, error) {
+func newBouncers(current func() *settings.Settings, table *export.Table, operator func(ban.Topic, ban.Target) string, shared *usage.Attribution, state string, now func() time.Time, log *slog.Logger) (*bouncers, error) {
 	b := &bouncers{log: log.With(slog.String("part", "lapi")), settings: current, observed: map[ban.Topic]bool{}}
 	var err error
 	if b.keys, err = lapi.OpenKeys(filepath.Join(state, bouncersFile)); err != nil {
@@ -53,7 +55,7 @@ func newBouncers(current func() *settings.Settings, table *export.Table, operato
 	if c.Listen == "" {
 		return b, nil
 	}
-	o := lapi.Options{Table: table, Keys: b.keys, Log: b.log, Now: now, Observed: b.isObserved, Units: c.ClientUnits}
+	o := lapi.Options{Table: table, Keys: b.keys, Log: b.log, Now: now, Observed: b.isObserved, Units: c.ClientUnits, Shared: shared}
 	if len(o.Units) == 0 {
 		o.Units = []string{"bouncer-ou"}
 	}
@@ -118,8 +120,32 @@ func (b *bouncers) run(ctx context.Context) error {
 	b.log.InfoContext(ctx, "bouncers are answered", slog.String("address", b.Listen()))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.server.Recent().Run(ctx) })
-	group.Go(func() error { return control.Serve(ctx, l, b.server, b.log) })
+	group.Go(func() error { return serving.Serve(ctx, l, b.server, serving.Options{Log: b.log}) })
 	return group.Wait()
+}
+
+// Refused implements [api.Bouncers].
+func (b *bouncers) Refused() serving.Refused {
+	if b.server == nil {
+		return serving.Refused{}
+	}
+	return b.server.Refused()
+}
+
+// sharedTraffic divides traffic that programs report for several operators' bans.
+func sharedTraffic(table *export.Table, operator func(ban.Topic, ban.Target) string) *usage.Attribution {
+	start := time.Now()
+	return &usage.Attribution{
+		Elapsed: func() time.Duration { return time.Since(start) },
+		Bans: func(yield func(usage.Ban) bool) {
+			_, entries := table.Snapshot()
+			for e := range entries {
+				if _, ok := e.Target.Prefix(); ok && !yield(usage.Ban{Topic: e.Topic, Operator: operator(e.Topic, e.Target), Here: e.Here}) {
+					return
+				}
+			}
+		},
+	}
 }
 
 // listenForBouncers listens on a unix socket or on TCP, there with TLS where a

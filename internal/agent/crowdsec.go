@@ -13,7 +13,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/capi"
-	"banmesh/internal/control"
+	"banmesh/internal/compat/serving"
 )
 
 // crowdsecFile keeps the installations that joined, below the state directory.
@@ -43,7 +43,7 @@ func (a *agent) newCrowdSec() (*crowdsec, error) {
 		topics[scenario] = ban.Topic(topic)
 	}
 	c.server = capi.New(capi.Options{
-		Table: a.table, Machines: machines, Scenarios: topics, Log: c.log, Now: a.now,
+		Table: a.table, Machines: machines, Scenarios: topics, Log: c.log, Now: a.now, Shared: a.shared,
 		Take: func(ctx context.Context, list []capi.Signal) error { return a.api.TakeSignals(ctx, list) },
 		Observed: func(t ban.Topic) bool {
 			x, ok := a.current().Find(t)
@@ -75,7 +75,7 @@ func (c *crowdsec) run(ctx context.Context) error {
 	c.log.InfoContext(ctx, "CrowdSec is answered", slog.String("address", c.Listen()))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.server.Recent().Run(ctx) })
-	group.Go(func() error { return control.Serve(ctx, l, c.server, c.log) })
+	group.Go(func() error { return serving.Serve(ctx, l, c.server, serving.Options{Log: c.log}) })
 	return group.Wait()
 }
 
@@ -88,6 +88,9 @@ func (c *crowdsec) Listen() string {
 	defer c.mu.Unlock()
 	return c.at
 }
+
+// Refused implements [api.CrowdSec].
+func (c *crowdsec) Refused() serving.Refused { return c.server.Refused() }
 
 // Clients implements [api.CrowdSec].
 func (c *crowdsec) Clients() []capi.Status { return c.server.Clients() }

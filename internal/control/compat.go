@@ -12,6 +12,15 @@ type Compat struct {
 	Protocol string         `json:"protocol"` // "lapi", "fail2ban", "capi", "lists"
 	Listen   string         `json:"listen"`
 	Clients  []CompatClient `json:"clients"`
+	// Refused tells of wrong keys and passwords, nil for none.
+	Refused *CompatRefused `json:"refused,omitempty"`
+}
+
+// CompatRefused counts wrong credentials since the agent started.
+type CompatRefused struct {
+	Count uint64    `json:"count"`
+	From  string    `json:"from,omitempty"` // the last one's address, "" on a unix socket
+	At    time.Time `json:"at"`             // of the last one
 }
 
 // Vallumd is a private broker whose vallumds are told bans, or are believed.

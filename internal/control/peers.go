@@ -31,6 +31,9 @@ type Peer struct {
 	// Refused counts the packets and requests that bouncers refused by its word
 	// since the agent started; only with [lapi] origin = "operator".
 	Refused uint64 `json:"refused,omitempty"`
+	// RefusedShare estimates those that were reported for several operators'
+	// bans together: the share that its bans have of them.
+	RefusedShare uint64 `json:"refused_share,omitempty"`
 	// Measured is how many claims of addresses it has, weak ones left out, and
 	// Guests how many of them are of guests of this node: its false positives.
 	Measured int `json:"measured"`

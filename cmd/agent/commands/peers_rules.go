@@ -375,6 +375,9 @@ func printPeer(w io.Writer, x control.Peer, now time.Time) {
 	if x.Refused > 0 {
 		fmt.Fprintf(w, "  edge   %d packets and requests were refused by its word at bouncers, since the start\n", x.Refused)
 	}
+	if x.RefusedShare > 0 {
+		fmt.Fprintf(w, "  edge   about %d more, its share of what was reported for several operators together\n", x.RefusedShare)
+	}
 	if x.Measured > 0 {
 		fmt.Fprintf(w, "  false  %s of its %s, weak ones left out, are of guests of this node (%s)\n", strconv.Itoa(x.Guests), plural(x.Measured, "claim"), guestRate(x))
 	}

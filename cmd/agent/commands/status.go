@@ -93,7 +93,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		return err
 	}
 	for _, x := range s.Compat {
-		fmt.Fprintf(w, "%s on %s: %s\n", x.Protocol, x.Listen, plural(len(x.Clients), "client"))
+		fmt.Fprintf(w, "%s on %s: %s%s\n", x.Protocol, x.Listen, plural(len(x.Clients), "client"), compatRefused(x.Refused, now))
 	}
 	for _, x := range s.Vallumd {
 		fmt.Fprintln(w, cli.Printable(vallumdLine(x)))
@@ -290,4 +290,16 @@ func vallumdLine(x control.Vallumd) string {
 		line += fmt.Sprintf(", left %d out", x.Junk)
 	}
 	return line
+}
+
+// compatRefused says how often wrong credentials were refused.
+func compatRefused(x *control.CompatRefused, now time.Time) string {
+	if x == nil {
+		return ""
+	}
+	from := ""
+	if x.From != "" {
+		from = " from " + x.From
+	}
+	return fmt.Sprintf("; refused %s without valid credentials, the last%s %s ago", plural(int(min(x.Count, 1<<31-1)), "request"), from, cli.Short(max(now.Sub(x.At), 0)))
 }

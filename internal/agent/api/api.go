@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/usage"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
 	"banmesh/internal/export"
@@ -59,6 +60,8 @@ type Options struct {
 	// Gate asks the wallet gate how it is, false where none is kept.
 	Gate     func(context.Context) (control.GateStatus, bool)
 	Bouncers Bouncers
+	// Shared divides traffic that programs report for several operators together.
+	Shared   *usage.Attribution
 	Fail2ban Fail2ban
 	CrowdSec CrowdSec
 	Lists    PublicLists

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"banmesh/internal/compat/lapi"
+	"banmesh/internal/compat/serving"
 	"banmesh/internal/control"
 )
 
@@ -17,15 +18,29 @@ type Bouncers interface {
 	// Listen is where they ask, "" while that is off.
 	Listen() string
 	Clients() []lapi.Status
+	// Refused tells of programs without a valid key.
+	Refused() serving.Refused
+}
+
+// refused shows wrong credentials since the start.
+func refused(r serving.Refused) *control.CompatRefused {
+	if r.Count == 0 {
+		return nil
+	}
+	out := &control.CompatRefused{Count: r.Count, At: r.At}
+	if r.From.IsValid() {
+		out.From = r.From.String()
+	}
+	return out
 }
 
 // compat lists the protocols of other programs that are spoken.
 func (s *Server) compat() (list []control.Compat) {
 	if at := s.o.Bouncers.Listen(); at != "" {
-		list = append(list, control.Compat{Protocol: "lapi", Listen: at, Clients: each(s.o.Bouncers.Clients(), compatClient)})
+		list = append(list, control.Compat{Protocol: "lapi", Listen: at, Clients: each(s.o.Bouncers.Clients(), compatClient), Refused: refused(s.o.Bouncers.Refused())})
 	}
 	if at := s.o.CrowdSec.Listen(); at != "" {
-		list = append(list, control.Compat{Protocol: "capi", Listen: at, Clients: each(s.o.CrowdSec.Clients(), crowdSecClient)})
+		list = append(list, control.Compat{Protocol: "capi", Listen: at, Clients: each(s.o.CrowdSec.Clients(), crowdSecClient), Refused: refused(s.o.CrowdSec.Refused())})
 	}
 	if at := s.o.Fail2ban.Listen(); at != "" {
 		list = append(list, control.Compat{Protocol: "fail2ban", Listen: at, Clients: each(s.o.Fail2ban.Clients(), fail2banClient)})
@@ -76,6 +91,9 @@ func (s *Server) refusedOf(name string) (n uint64) {
 	}
 	return n
 }
+
+// shareOf gives an operator's share of what was refused for several together.
+func (s *Server) shareOf(name string) uint64 { return s.o.Shared.Of(CounterName(name)) }
 
 // bouncers lists the programs that have keys.
 func (s *Server) bouncers(*http.Request) (any, error) {

@@ -75,14 +75,14 @@ func quarantine(q *ledger.Quarantine) *control.Quarantine {
 	return &control.Quarantine{Since: q.Since, Why: why, Feed: q.Feed}
 }
 
-func peers(list []ledger.Peer, feeds []federation.FeedStatus, refused func(name string) uint64) []control.Peer {
+func peers(list []ledger.Peer, feeds []federation.FeedStatus, refused, share func(name string) uint64) []control.Peer {
 	trouble := troubles(feeds)
 	return each(list, func(p ledger.Peer) control.Peer {
 		out := control.Peer{
 			Operator: p.Operator, Name: p.Name, Feeds: p.Feeds, Claims: p.Claims, Banning: p.Banning, Alone: p.Alone,
 			Corroborated: p.Corroborated, Waiting: p.Waiting, Disputed: p.Disputed, Met: p.Met, Overruled: p.Overruled,
 			Strikes: p.Strikes, Total: p.Total, Quarantine: quarantine(p.Quarantine), Probation: p.Probation,
-			Dropped: p.Dropped, Withdrawn: p.Withdrawn, Measured: p.Record.Claims, Guests: p.Record.Guests, Refused: refused(p.Name), Trouble: trouble[p.Operator],
+			Dropped: p.Dropped, Withdrawn: p.Withdrawn, Measured: p.Record.Claims, Guests: p.Record.Guests, Refused: refused(p.Name), RefusedShare: share(p.Name), Trouble: trouble[p.Operator],
 		}
 		for _, s := range p.Recent {
 			out.Recent = append(out.Recent, control.Strike(s))

@@ -8,6 +8,7 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/capi"
+	"banmesh/internal/compat/serving"
 	"banmesh/internal/control"
 	"banmesh/internal/ledger"
 )
@@ -18,10 +19,12 @@ type CrowdSec interface {
 	// Listen is where it answers, "" while that is off.
 	Listen() string
 	Clients() []capi.Status
+	// Refused tells of installations without valid credentials.
+	Refused() serving.Refused
 }
 
 func crowdSecClient(c capi.Status) control.CompatClient {
-	return control.CompatClient{Name: c.Login, From: c.From, Kind: c.Agent, Last: c.Last, Told: c.Told, Signals: c.Signals, Ignored: c.Ignored}
+	return control.CompatClient{Name: c.Login, From: c.From, Kind: c.Agent, Last: c.Last, Told: c.Told, Signals: c.Signals, Ignored: c.Ignored, Requests: c.Dropped.Requests, Packets: c.Dropped.Packets}
 }
 
 // joinCrowdSec lets an installation in by the credentials that it has.

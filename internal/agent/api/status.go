@@ -60,7 +60,7 @@ func (s *Server) warnings(ctx context.Context, conf *settings.Settings, d detect
 
 // Peers gives the operators that the rules name or that are heard, by name.
 func (s *Server) Peers() []control.Peer {
-	return peers(s.o.Ledger.Peers.List(), s.o.Sharing.Feeds(), s.refusedOf)
+	return peers(s.o.Ledger.Peers.List(), s.o.Sharing.Feeds(), s.refusedOf, s.shareOf)
 }
 
 // topics gives the topics that the node does something with.

@@ -6,11 +6,8 @@
 package capi
 
 import (
-	"cmp"
 	"context"
-	"crypto/hmac"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -22,11 +19,10 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/recent"
+	"banmesh/internal/compat/serving"
+	"banmesh/internal/compat/usage"
 	"banmesh/internal/export"
 )
-
-// maxAnswer is how long an answer may take to be read.
-const maxAnswer = 2 * time.Minute
 
 // Options are the inputs of [New]. Table, Machines, Take and Log are required.
 type Options struct {
@@ -40,8 +36,11 @@ type Options struct {
 	Observed func(ban.Topic) bool
 	// NeverBan lists what must stay reachable.
 	NeverBan func() []netip.Prefix
-	Log      *slog.Logger
-	Now      func() time.Time // nil means [time.Now]
+	// Shared takes the traffic that an installation's bouncers refused by our
+	// bans; nil leaves it to nobody.
+	Shared *usage.Attribution
+	Log    *slog.Logger
+	Now    func() time.Time // nil means [time.Now]
 }
 
 // A Server answers CrowdSec installations.
@@ -49,10 +48,12 @@ type Server struct {
 	o      Options
 	recent *recent.Log
 
+	sender   serving.Sender
+	guesses  serving.Guesses
+	editions editions
+
 	mu      sync.Mutex
 	clients map[string]*client // by login
-	refused int                // since it was last said
-	said    time.Time
 }
 
 // client is an installation that asked since the start.
@@ -64,14 +65,16 @@ type client struct {
 	pulled           bool
 	told             int
 	signals, ignored uint64
+	dropped          usage.Dropped
 }
 
 // Status describes a client for people.
 type Status struct {
 	Login, From, Agent string
 	Last               time.Time
-	Told               int    // bans of the last whole answer
-	Signals, Ignored   uint64 // taken as bans, and left out
+	Told               int           // bans of the last whole answer
+	Signals, Ignored   uint64        // taken as bans, and left out
+	Dropped            usage.Dropped // by its bouncers, for our bans
 }
 
 // New makes a server; the log that [Server.Recent] gives has to run.
@@ -85,7 +88,10 @@ func New(o Options) *Server {
 	if o.NeverBan == nil {
 		o.NeverBan = func() []netip.Prefix { return nil }
 	}
-	return &Server{o: o, recent: recent.New(o.Table, o.Now, nil), clients: map[string]*client{}}
+	return &Server{
+		o: o, recent: recent.New(o.Table, o.Now, nil), clients: map[string]*client{},
+		guesses: serving.Guesses{Log: o.Log, Of: "a CrowdSec without valid credentials was refused"},
+	}
 }
 
 // Recent is the log of changes.
@@ -96,16 +102,17 @@ func (s *Server) Clients() (list []Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for login, c := range s.clients {
-		list = append(list, Status{Login: login, From: c.from, Agent: c.agent, Last: c.last, Told: c.told, Signals: c.signals, Ignored: c.ignored})
+		list = append(list, Status{Login: login, From: c.from, Agent: c.agent, Last: c.last, Told: c.told, Signals: c.signals, Ignored: c.ignored, Dropped: c.dropped})
 	}
 	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Login, b.Login) })
 	return list
 }
 
+// Refused tells of those who have no valid credentials.
+func (s *Server) Refused() serving.Refused { return s.guesses.Refused() }
+
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// A writer that knows no deadline, as in a test, has nobody to wait for.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxAnswer))
 	version, path, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	if !ok || version != "v2" && version != "v3" {
 		fault(w, http.StatusNotFound, "page or resource not found")
@@ -124,14 +131,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	login, ok := s.o.Machines.holder(token, s.o.Now())
 	switch {
 	case !ok:
-		s.refuse(r)
-		fault(w, http.StatusUnauthorized, "token is expired or unknown")
+		fault(w, s.wrong(w, r, http.StatusUnauthorized), "token is expired or unknown")
 	case path == "decisions/stream" && r.Method == http.MethodGet:
 		s.stream(w, r, login, version)
 	case path == "signals" && r.Method == http.MethodPost:
 		s.signals(w, r, login)
+	case path == "usage-metrics" && r.Method == http.MethodPost:
+		s.usage(w, r, login)
 	default:
-		// Metrics, heartbeats, deletions, enrolment: accepted, and not read.
+		// Other metrics, heartbeats, deletions, enrolment: accepted, and not read.
 		s.asked(r, login, func(*client) {})
 		done(w)
 	}
@@ -156,15 +164,9 @@ func (s *Server) asked(r *http.Request, login string, f func(*client)) {
 	f(c)
 }
 
-// refuse says now and then that somebody was refused.
-func (s *Server) refuse(r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refused++
-	if now := s.o.Now(); now.Sub(s.said).Abs() >= time.Minute {
-		s.o.Log.Warn("a CrowdSec without valid credentials was refused", slog.String("peer", r.RemoteAddr), slog.Int("refused", s.refused))
-		s.said, s.refused = now, 0
-	}
+// wrong notes wrong credentials and gives the status of the answer.
+func (s *Server) wrong(w http.ResponseWriter, r *http.Request, status int) int {
+	return s.guesses.Wrong(r.Context(), w, serving.AddrOf(r.RemoteAddr), status)
 }
 
 // login gives a token for a password. A machine that registers itself is let in
@@ -179,8 +181,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !s.o.Machines.login(q.ID, q.Password) {
-		s.refuse(r)
-		fault(w, http.StatusForbidden, "the machine id or password is incorrect: agent crowdsec join")
+		fault(w, s.wrong(w, r, http.StatusForbidden), "the machine id or password is incorrect: agent crowdsec join")
 		return
 	}
 	until := s.o.Now().Add(tokenLasts)
@@ -247,10 +248,21 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, login, version s
 		}
 	})
 	if version == "v2" {
-		answer(w, map[string]any{"new": fresh, "deleted": deleted})
+		s.send(w, map[string]any{"new": fresh, "deleted": deleted})
 		return
 	}
-	answer(w, s.v3(fresh, deleted, r, login, q.Get("additional_pull") != "false"))
+	s.send(w, s.v3(fresh, deleted, r, login, q.Get("additional_pull") != "false"))
+}
+
+// send answers with what may be long.
+func (s *Server) send(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		fault(w, http.StatusInternalServerError, "the answer could not be made")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = s.sender.Send(w, b) // the client went away: there is nobody to tell
 }
 
 // all gives a decision for each target in force, the longest of its topics.
@@ -296,109 +308,6 @@ func (s *Server) decisionOf(e export.Entry) (decision, bool) {
 		d.Scope = "Range"
 	}
 	return d, true
-}
-
-// v3 makes the answer of newer versions: values by scenario and scope, and links
-// to lists, which are fetched without credentials.
-func (s *Server) v3(fresh, deleted []decision, r *http.Request, login string, links bool) any {
-	type value struct {
-		Value    string `json:"value"`
-		Duration string `json:"duration"`
-	}
-	type group struct {
-		Scenario  string `json:"scenario,omitempty"`
-		Scope     string `json:"scope"`
-		Decisions []any  `json:"decisions"`
-	}
-	groups := func(list []decision, of func(decision) any) []group {
-		slices.SortStableFunc(list, func(a, b decision) int {
-			return cmp.Or(strings.Compare(a.Scenario, b.Scenario), strings.Compare(a.Scope, b.Scope))
-		})
-		out := []group{}
-		for _, d := range list {
-			if n := len(out); n == 0 || out[n-1].Scenario != d.Scenario || out[n-1].Scope != d.Scope {
-				out = append(out, group{Scenario: d.Scenario, Scope: d.Scope})
-			}
-			out[len(out)-1].Decisions = append(out[len(out)-1].Decisions, of(d))
-		}
-		return out
-	}
-	for i := range deleted {
-		deleted[i].Scenario = ""
-	}
-	out := map[string]any{
-		"new":     groups(fresh, func(d decision) any { return value{d.Value, d.Duration} }),
-		"deleted": groups(deleted, func(d decision) any { return d.Value }),
-	}
-	if links {
-		out["links"] = s.links(r, login)
-	}
-	return out
-}
-
-// listLasts is what a list's values are told to last: longer than the two hours
-// until it is fetched again, and no longer than need be, because a ban that
-// ends meanwhile goes on for the rest of it.
-const listLasts = "2h30m"
-
-func (s *Server) links(r *http.Request, login string) any {
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	url := func(name string) string {
-		return fmt.Sprintf("%s://%s/v3/lists/%s/%s/%s", scheme, r.Host, login, s.o.Machines.sign("list "+login+" "+name), name)
-	}
-	in := map[ban.Topic]bool{}
-	_, entries := s.o.Table.Snapshot()
-	for e := range entries {
-		if p, ok := e.Target.Prefix(); ok && tellable(p) && !s.o.Observed(e.Topic) {
-			in[e.Topic] = true
-		}
-	}
-	blocklists := []map[string]string{}
-	for t := range in {
-		blocklists = append(blocklists, map[string]string{"name": "banmesh-" + string(t), "url": url("banmesh-" + string(t)), "remediation": "ban", "scope": "ip", "duration": listLasts})
-	}
-	slices.SortFunc(blocklists, func(a, b map[string]string) int { return strings.Compare(a["name"], b["name"]) })
-	now := s.o.Now().UTC().Format(time.RFC3339)
-	return map[string]any{"blocklists": blocklists, "allowlists": []map[string]string{{
-		"name": "banmesh-never-ban", "description": "addresses that Banmesh never bans here", "id": "banmesh-never-ban", "url": url("never-ban"),
-		"created_at": now, "updated_at": now,
-	}}}
-}
-
-// list answers LOGIN/SIGNATURE/NAME: a topic's bans, one a line and nothing
-// else, because every line becomes a decision; or the never-ban list.
-func (s *Server) list(w http.ResponseWriter, _ *http.Request, path string) {
-	parts := strings.Split(path, "/")
-	if len(parts) != 3 || !s.o.Machines.knows(parts[0]) || !hmac.Equal([]byte(s.o.Machines.sign("list "+parts[0]+" "+parts[2])), []byte(parts[1])) {
-		fault(w, http.StatusNotFound, "page or resource not found")
-		return
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if parts[2] == "never-ban" {
-		e := json.NewEncoder(w)
-		for _, p := range s.o.NeverBan() {
-			text := p.String()
-			if p.IsSingleIP() {
-				text = p.Addr().String()
-			}
-			if e.Encode(map[string]string{"value": text, "description": "Banmesh never-ban", "created_at": s.o.Now().UTC().Format(time.RFC3339)}) != nil {
-				return // the client went away
-			}
-		}
-		return
-	}
-	_, entries := s.o.Table.Snapshot()
-	for e := range entries {
-		p, ok := e.Target.Prefix()
-		if ok && "banmesh-"+string(e.Topic) == parts[2] && tellable(p) && !s.o.Observed(e.Topic) {
-			if _, err := io.WriteString(w, e.Target.String()+"\n"); err != nil {
-				return
-			}
-		}
-	}
 }
 
 func done(w http.ResponseWriter) { answer(w, map[string]string{"message": "OK"}) }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/usage"
 	"banmesh/internal/export"
 )
 
@@ -236,17 +237,91 @@ func TestTokensOutliveARestartAndEndWithLeaving(t *testing.T) {
 	}
 }
 
-// A report of traffic is accepted and not read, however long it is.
+// Metrics are accepted and not read, however long they are, and of a report of
+// traffic no more than a mebibyte is.
 func TestHundredMegabytesOfMetricsAreNotRead(t *testing.T) {
 	t.Parallel()
 	c := newCentral(t)
-	body := &counted{r: io.LimitReader(zeros{}, 100<<20)}
-	r := httptest.NewRequest("POST", "/v3/usage-metrics", body)
-	r.Header.Set("Authorization", "Bearer "+c.token)
-	w := httptest.NewRecorder()
-	c.server.ServeHTTP(w, r)
-	if w.Code != http.StatusOK || body.n > 0 {
-		t.Errorf("%d, %d bytes read", w.Code, body.n)
+	for path, most := range map[string]int{"/v3/metrics/": 0, "/v3/usage-metrics": usage.MaxBody + 1} {
+		body := &counted{r: io.LimitReader(zeros{}, 100<<20)}
+		r := httptest.NewRequest("POST", path, body)
+		r.Header.Set("Authorization", "Bearer "+c.token)
+		w := httptest.NewRecorder()
+		c.server.ServeHTTP(w, r)
+		if w.Code != http.StatusOK || body.n > most {
+			t.Errorf("%s: %d, %d bytes read", path, w.Code, body.n)
+		}
+	}
+}
+
+// CrowdSec asks for a list with the time of its last fetch, others with a tag:
+// an unchanged one costs nothing, and one that changed in the very second of the
+// fetch is not missed.
+func TestAnUnchangedListIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	c := newCentral(t)
+	path := "/v3/lists/machine/" + c.server.o.Machines.sign("list machine banmesh-sshd") + "/banmesh-sshd"
+	get := func(name, value string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", path, nil)
+		if name != "" {
+			r.Header.Set(name, value)
+		}
+		w := httptest.NewRecorder()
+		c.server.ServeHTTP(w, r)
+		return w
+	}
+	since := func(at time.Time) int { return get("If-Modified-Since", at.UTC().Format(http.TimeFormat)).Code }
+	c.ban("198.51.100.9", 10*time.Hour)
+	first := get("", "")
+	if first.Code != http.StatusOK || first.Body.String() != "198.51.100.9\n" || first.Header().Get("Last-Modified") != "" {
+		t.Errorf("%d %q %v", first.Code, first.Body, first.Header())
+	}
+	if w := get("If-None-Match", first.Header().Get("ETag")); w.Code != http.StatusNotModified || w.Body.Len() > 0 {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+	if got := since(c.now); got != http.StatusOK {
+		t.Errorf("within the second: %d", got)
+	}
+	c.now = c.now.Add(2 * time.Hour)
+	if got := since(c.now.Add(-time.Hour)); got != http.StatusNotModified {
+		t.Errorf("unchanged for two hours: %d", got)
+	}
+	if at := get("", "").Header().Get("Last-Modified"); at == "" || get("If-Modified-Since", at).Code != http.StatusNotModified {
+		t.Errorf("its own time: %q", at)
+	}
+	c.ban("198.51.100.10", 10*time.Hour)
+	if got := since(c.now); got != http.StatusOK {
+		t.Errorf("it changed in the second in which it was fetched: %d", got)
+	}
+	if w := get("If-None-Match", first.Header().Get("ETag")); w.Code != http.StatusOK {
+		t.Errorf("it changed: %d", w.Code)
+	}
+	for _, header := range []string{"nonsense", "", "Sat, 28 Nov 2026"} {
+		if w := get("If-Modified-Since", header); w.Code != http.StatusOK {
+			t.Errorf("%q: %d", header, w.Code)
+		}
+	}
+}
+
+// An installation's bouncers report by the list that a decision came from, or
+// for all that came from here; its own decisions are nobody's.
+func TestTrafficOfAnInstallationIsItsOperators(t *testing.T) {
+	t.Parallel()
+	c := newCentral(t)
+	shared := &usage.Attribution{Elapsed: func() time.Duration { return 0 }, Bans: func(yield func(usage.Ban) bool) {
+		_ = yield(usage.Ban{Topic: "sshd", Operator: "alice"}) && yield(usage.Ban{Topic: "nginx", Operator: "bob"})
+	}}
+	c.server.o.Shared = shared
+	item := func(origin string, n int) string {
+		return fmt.Sprintf(`{"name":"dropped","value":%d,"unit":"packet","labels":{"origin":%q}}`, n, origin)
+	}
+	status, _ := c.do("POST", "/v3/usage-metrics", c.token, `{"remediation_components":[{"metrics":[{"items":[`+
+		item("CAPI", 20)+","+item("lists:banmesh-sshd", 5)+","+item("crowdsec", 1000)+","+item("lists:other", 1000)+`]}]}]}`)
+	if alice, bob := shared.Of("alice"), shared.Of("bob"); status != http.StatusOK || alice != 15 || bob != 10 {
+		t.Errorf("%d: %d %d", status, alice, bob)
+	}
+	if x := c.server.Clients()[0].Dropped; x != (usage.Dropped{Packets: 25}) {
+		t.Errorf("%+v", x)
 	}
 }
 

@@ -89,26 +89,36 @@ func (s *Server) meaning(scenario string) (m Meaning, ok bool) {
 // signals takes alerts as another program's bans. What is not known, made by
 // hand or changed by its operator is counted and left out.
 func (s *Server) signals(w http.ResponseWriter, r *http.Request, login string) {
-	var list []signal
-	if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
+	d := json.NewDecoder(r.Body)
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
 		fault(w, http.StatusBadRequest, "the signals cannot be read")
 		return
 	}
-	if len(list) > maxSignals {
-		fault(w, http.StatusRequestEntityTooLarge, "more than 1000 signals at once")
-		return
-	}
 	var taken []Signal
-	for _, x := range list {
+	heard := 0
+	for ; d.More(); heard++ {
+		var x signal
+		switch err := d.Decode(&x); {
+		case err != nil:
+			fault(w, http.StatusBadRequest, "the signals cannot be read")
+			return
+		case heard >= maxSignals:
+			fault(w, http.StatusRequestEntityTooLarge, "more than 1000 signals at once")
+			return
+		}
 		if v, ok := s.read(&x); ok {
 			taken = append(taken, v)
 		}
+	}
+	if _, err := d.Token(); err != nil { // the bracket that ends them
+		fault(w, http.StatusBadRequest, "the signals cannot be read")
+		return
 	}
 	if err := s.o.Take(r.Context(), taken); err != nil {
 		fault(w, http.StatusServiceUnavailable, "the signals could not be recorded")
 		return
 	}
-	s.asked(r, login, func(c *client) { c.signals += uint64(len(taken)); c.ignored += uint64(len(list) - len(taken)) })
+	s.asked(r, login, func(c *client) { c.signals += uint64(len(taken)); c.ignored += uint64(heard - len(taken)) })
 	done(w)
 }
 

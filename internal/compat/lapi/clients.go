@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/usage"
 )
 
 // maxClients bounds the clients that are remembered, a key and address each.
@@ -32,13 +33,9 @@ type client struct {
 	pause   time.Duration // the longest between two pulls
 	pull    time.Time
 	told    int // decisions of the last full answer
-	dropped map[string]Dropped
-	flat    bool // understands no ranges
-}
-
-// Dropped is traffic that a bouncer refused.
-type Dropped struct {
-	Packets, Bytes, Requests uint64
+	dropped map[string]usage.Dropped
+	strange usage.Dropped // of origins that nobody was told
+	flat    bool          // understands no ranges
 }
 
 // Status describes a client for people.
@@ -52,7 +49,10 @@ type Status struct {
 	Told    int       // decisions of the last full answer
 	// Dropped is the traffic that it reported as refused, by the origin that it
 	// was told with the decision.
-	Dropped map[string]Dropped
+	Dropped map[string]usage.Dropped
+	// Strange is the traffic that it reported for other origins, as that of its
+	// own rules.
+	Strange usage.Dropped
 	// Flat says that the program cuts ranges to their first address or passes
 	// them over, so that only small ones reach it, one address after the other.
 	Flat bool
@@ -118,7 +118,7 @@ func (c *clients) status() (list []Status) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, x := range c.list {
-		s := Status{Name: id.name, From: id.from, Kind: x.kind, Version: x.version, Topics: x.topics, Pulled: x.pull, Told: x.told, Flat: x.flat, Dropped: map[string]Dropped{}}
+		s := Status{Name: id.name, From: id.from, Kind: x.kind, Version: x.version, Topics: x.topics, Pulled: x.pull, Told: x.told, Flat: x.flat, Strange: x.strange, Dropped: map[string]usage.Dropped{}}
 		for origin, d := range x.dropped {
 			s.Dropped[origin] = d
 		}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -18,6 +17,8 @@ import (
 
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/recent"
+	"banmesh/internal/compat/serving"
+	"banmesh/internal/compat/usage"
 	"banmesh/internal/export"
 )
 
@@ -35,13 +36,16 @@ type Options struct {
 	// Operator names the operator that is a ban's origin, made of letters,
 	// digits, dash and underscore; nil makes two origins, here and network.
 	Operator func(ban.Topic, ban.Target) string
+	// Shared takes the traffic that was refused for operators whose name is no
+	// origin; nil leaves it to nobody.
+	Shared *usage.Attribution
 	// Units are the organisational units whose client certificates are bouncers.
 	Units []string
 	// Proxies are the peers whose X-Forwarded-For is believed.
 	Proxies []netip.Prefix
-	// WriteTimeout is how long a part of an answer may take to be read; 0 means
-	// 10 seconds.
-	WriteTimeout time.Duration
+	// Held bounds the bytes of answers that are being sent; 0 means
+	// [serving.DefaultHeld].
+	Held int
 }
 
 // A Server answers bouncers.
@@ -51,7 +55,10 @@ type Server struct {
 	clients clients
 	answers answers
 	origins origins
-	refused refusals
+	sender  serving.Sender
+	guesses serving.Guesses
+	// rendering bounds the answers of everything that are made at once.
+	rendering chan struct{}
 	// metrics bounds the reports of traffic that are read at once.
 	metrics chan struct{}
 }
@@ -68,17 +75,18 @@ func New(o Options) *Server {
 	if o.Observed == nil {
 		o.Observed = func(ban.Topic) bool { return false }
 	}
-	if o.WriteTimeout == 0 {
-		o.WriteTimeout = 10 * time.Second
-	}
 	return &Server{
 		o: o, recent: recent.New(o.Table, o.Now, o.Elapsed), clients: clients{list: map[identity]*client{}},
-		metrics: make(chan struct{}, 4),
+		metrics: make(chan struct{}, 4), rendering: make(chan struct{}, 2), sender: serving.Sender{Held: o.Held},
+		guesses: serving.Guesses{Log: o.Log, Of: "a bouncer without a valid key was refused", Elapsed: o.Elapsed},
 	}
 }
 
 // Recent is the log of changes that has to run.
 func (s *Server) Recent() *recent.Log { return s.recent }
+
+// Refused tells of those who have no valid key.
+func (s *Server) Refused() serving.Refused { return s.guesses.Refused() }
 
 // Clients lists those who asked since the start.
 func (s *Server) Clients() []Status { return s.clients.status() }
@@ -104,7 +112,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		b, id, ok := s.admit(r)
 		if !ok {
-			fault(w, http.StatusForbidden, "access forbidden")
+			// The peer's own address: a header that names another costs nothing.
+			fault(w, s.guesses.Wrong(r.Context(), w, serving.AddrOf(r.RemoteAddr), http.StatusForbidden), "access forbidden")
 			return
 		}
 		f(w, r, id, b)
@@ -119,7 +128,6 @@ func (s *Server) admit(r *http.Request) (Bouncer, identity, bool) {
 		if b, ok := s.o.Keys.of(key); ok {
 			return b, identity{b.Name, from}, true
 		}
-		s.refused.note(s.o.Log, from, s.o.Elapsed())
 		return Bouncer{}, identity{}, false
 	}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
@@ -127,7 +135,6 @@ func (s *Server) admit(r *http.Request) (Bouncer, identity, bool) {
 			return Bouncer{Name: name}, identity{name, from}, true
 		}
 	}
-	s.refused.note(s.o.Log, from, s.o.Elapsed())
 	return Bouncer{}, identity{}, false
 }
 
@@ -139,7 +146,7 @@ func (s *Server) certified(c *x509.Certificate) (name string, ok bool) {
 // peer gives the client's address; the zero address for a unix socket. Behind a
 // proxy that is believed it is the last address that is no such proxy.
 func (s *Server) peer(r *http.Request) netip.Addr {
-	from := addrOf(r.RemoteAddr)
+	from := serving.AddrOf(r.RemoteAddr)
 	if !s.trusted(from) {
 		return from
 	}
@@ -160,15 +167,6 @@ func (s *Server) trusted(a netip.Addr) bool {
 	return slices.ContainsFunc(s.o.Proxies, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-func addrOf(remote string) netip.Addr {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		return netip.Addr{}
-	}
-	a, _ := netip.ParseAddr(host)
-	return a.Unmap().WithZone("")
-}
-
 // alive answers whether a key is valid, and moves nothing.
 func (s *Server) alive(w http.ResponseWriter, _ *http.Request, _ identity, _ Bouncer) {
 	w.WriteHeader(http.StatusOK)
@@ -184,18 +182,25 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, id identity, 
 		return
 	}
 	now := s.o.Now()
+	body, told := s.list(&f, p, now)
+	s.pulled(id, r, b, s.recent.Newest(), false, told)
+	s.send(w, r, body)
+}
+
+// list makes the answer of [Server.decisions].
+func (s *Server) list(f *filter, p page, now time.Time) (body []byte, told int) {
 	var found []decision
 	if p.around.IsValid() && !p.inside {
-		found = s.covering(&f, p)
+		found = s.covering(f, p)
 	} else {
-		found = s.listed(&f, p)
+		s.rendering <- struct{}{}
+		defer func() { <-s.rendering }()
+		found = s.listed(f, p)
 	}
-	s.pulled(id, r, b, s.recent.Newest(), false, len(found))
 	if len(found) == 0 {
-		write(w, http.StatusOK, []byte("null"))
-		return
+		return []byte("null"), 0
 	}
-	s.send(w, r, appendList(make([]byte, 0, 160*len(found)), found, now))
+	return appendList(make([]byte, 0, 160*len(found)), found, now), len(found)
 }
 
 // topics gives the topics that a bouncer is told of.
@@ -282,22 +287,12 @@ func (s *Server) origin(e export.Entry) string {
 	return OriginNetwork
 }
 
-// send writes a long answer to a reader that may be slow, in parts that each
-// have their time.
+// send writes a long answer to a reader that may be slow.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, b []byte) {
 	w.Header().Set("Content-Type", "application/json")
-	control := http.NewResponseController(w)
-	for len(b) > 0 {
-		// A writer that knows no deadline, as in a test, has nobody to wait for.
-		_ = control.SetWriteDeadline(time.Now().Add(s.o.WriteTimeout))
-		n := min(len(b), 64<<10)
-		if _, err := w.Write(b[:n]); err != nil {
-			s.o.Log.Debug("an answer was not read to its end", slog.String("peer", r.RemoteAddr), slog.Any("error", err))
-			return
-		}
-		b = b[n:]
+	if err := s.sender.Send(w, b); err != nil {
+		s.o.Log.Debug("an answer was not read to its end", slog.String("peer", r.RemoteAddr), slog.Any("error", err))
 	}
-	_ = control.SetWriteDeadline(time.Time{})
 }
 
 func write(w http.ResponseWriter, status int, b []byte) {

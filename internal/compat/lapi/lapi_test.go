@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/usage"
 	"banmesh/internal/export"
 )
 
@@ -168,6 +170,10 @@ func TestPagesByID(t *testing.T) {
 
 func TestNobodyAsksWithoutAKey(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, nobodyAsksWithoutAKey)
+}
+
+func nobodyAsksWithoutAKey(t *testing.T) {
 	n := newNode(t, nil)
 	for _, path := range []string{"/v1/decisions", "/v1/decisions/stream?startup=true"} {
 		for _, key := range []string{"", "wrong", n.key + "=", strings.ToLower(n.key)} {
@@ -254,8 +260,8 @@ func TestOnlyOriginsThatWereToldAreCounted(t *testing.T) {
 		`{"remediation_components":"x"}`: 422,
 		`{`:                              400,
 		``:                               400,
-		`"` + strings.Repeat("x", maxUsage-2) + `"`: 422,
-		`"` + strings.Repeat("x", maxUsage-1) + `"`: 413,
+		`"` + strings.Repeat("x", usage.MaxBody-2) + `"`: 422,
+		`"` + strings.Repeat("x", usage.MaxBody-1) + `"`: 413,
 	} {
 		if got := n.ask("POST", "/v1/usage-metrics", n.key, custom, body).Code; got != want {
 			t.Errorf("%.60s: %d, want %d", body, got, want)
@@ -264,6 +270,10 @@ func TestOnlyOriginsThatWereToldAreCounted(t *testing.T) {
 	got := n.Clients()[0].Dropped
 	if len(got) != 1 || got[OriginNetwork].Requests != 7 {
 		t.Errorf("%+v", got)
+	}
+	// Those of its own rules are shown apart.
+	if x := n.Clients()[0].Strange; x != (usage.Dropped{Requests: 1}) {
+		t.Errorf("%+v", x)
 	}
 }
 

@@ -2,9 +2,7 @@ package lapi
 
 import (
 	"encoding/json"
-	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +56,8 @@ func (s *Server) render(f *filter, events []recent.Event, whole, flat bool) (bod
 	now := s.o.Now()
 	var fresh, deleted []decision
 	if whole {
+		s.rendering <- struct{}{}
+		defer func() { <-s.rendering }()
 		_, deleted = s.changes(f, s.recent.Gone(), now)
 		if !flat {
 			return s.renderWhole(f, deleted, now)
@@ -187,10 +187,15 @@ type answer struct {
 	made           time.Duration
 	body           []byte
 	told           int
+	size           int // of body once it is rendered; answers.mu guards it
 }
 
-// maxAnswers bounds the kinds of answers that are kept at once.
-const maxAnswers = 64
+// maxAnswers bounds the kinds of answers that are kept at once, and maxKept the
+// bytes of those that are rendered.
+const (
+	maxAnswers = 64
+	maxKept    = 32 << 20
+)
 
 // get gives a kept answer of the same state, or has it rendered: once for all
 // who ask meanwhile.
@@ -201,8 +206,13 @@ func (a *answers) get(key answerKey, serial, newest uint64, now time.Duration, r
 	}
 	x, ok := a.kept[key]
 	if !ok || x.serial != serial || x.newest != newest || now-x.made >= answerFor {
+		kept := 0
+		for _, old := range a.kept {
+			kept += old.size
+		}
 		for k, old := range a.kept {
-			if now-old.made >= answerFor || len(a.kept) >= maxAnswers {
+			if now-old.made >= answerFor || len(a.kept) >= maxAnswers || kept > maxKept {
+				kept -= old.size
 				delete(a.kept, k)
 			}
 		}
@@ -210,7 +220,12 @@ func (a *answers) get(key answerKey, serial, newest uint64, now time.Duration, r
 		a.kept[key] = x
 	}
 	a.mu.Unlock()
-	x.once.Do(func() { x.body, x.told = render() })
+	x.once.Do(func() {
+		x.body, x.told = render()
+		a.mu.Lock()
+		x.size = len(x.body)
+		a.mu.Unlock()
+	})
 	return x.body, x.told
 }
 
@@ -240,25 +255,6 @@ func (o *origins) all() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return append([]string{OriginHere, OriginNetwork}, o.names...)
-}
-
-// refusals say now and then that somebody has no key.
-type refusals struct {
-	mu    sync.Mutex
-	count int
-	said  time.Duration
-	began bool
-}
-
-func (r *refusals) note(log *slog.Logger, from netip.Addr, now time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.count++
-	if r.began && now-r.said < time.Minute {
-		return
-	}
-	log.Warn("a bouncer without a valid key was refused", slog.String("peer", from.String()), slog.Int("refused", r.count))
-	r.began, r.said, r.count = true, now, 0
 }
 
 func quote(s string) string {

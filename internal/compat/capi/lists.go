@@ -1,0 +1,216 @@
+package capi
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"banmesh/internal/ban"
+	"banmesh/internal/compat/usage"
+)
+
+const (
+	listPrefix = "banmesh-"  // of a topic's list
+	neverBan   = "never-ban" // the allowlist
+	// created is when every entry of the allowlist says that it was made: a date
+	// that moved would make every fetch a new edition.
+	created = "2026-11-28T00:00:00Z"
+)
+
+// v3 makes the answer of newer versions: values by scenario and scope, and links
+// to lists, which are fetched without credentials.
+func (s *Server) v3(fresh, deleted []decision, r *http.Request, login string, links bool) any {
+	type value struct {
+		Value    string `json:"value"`
+		Duration string `json:"duration"`
+	}
+	type group struct {
+		Scenario  string `json:"scenario,omitempty"`
+		Scope     string `json:"scope"`
+		Decisions []any  `json:"decisions"`
+	}
+	groups := func(list []decision, of func(decision) any) []group {
+		slices.SortStableFunc(list, func(a, b decision) int {
+			return cmp.Or(strings.Compare(a.Scenario, b.Scenario), strings.Compare(a.Scope, b.Scope))
+		})
+		out := []group{}
+		for _, d := range list {
+			if n := len(out); n == 0 || out[n-1].Scenario != d.Scenario || out[n-1].Scope != d.Scope {
+				out = append(out, group{Scenario: d.Scenario, Scope: d.Scope})
+			}
+			out[len(out)-1].Decisions = append(out[len(out)-1].Decisions, of(d))
+		}
+		return out
+	}
+	for i := range deleted {
+		deleted[i].Scenario = ""
+	}
+	out := map[string]any{
+		"new":     groups(fresh, func(d decision) any { return value{d.Value, d.Duration} }),
+		"deleted": groups(deleted, func(d decision) any { return d.Value }),
+	}
+	if links {
+		out["links"] = s.links(r, login)
+	}
+	return out
+}
+
+// listLasts is what a list's values are told to last: longer than the two hours
+// until it is fetched again, and no longer than need be, because a ban that
+// ends meanwhile goes on for the rest of it.
+const listLasts = "2h30m"
+
+func (s *Server) links(r *http.Request, login string) any {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	url := func(name string) string {
+		return fmt.Sprintf("%s://%s/v3/lists/%s/%s/%s", scheme, r.Host, login, s.o.Machines.sign("list "+login+" "+name), name)
+	}
+	in := map[ban.Topic]bool{}
+	_, entries := s.o.Table.Snapshot()
+	for e := range entries {
+		if p, ok := e.Target.Prefix(); ok && tellable(p) && !s.o.Observed(e.Topic) {
+			in[e.Topic] = true
+		}
+	}
+	blocklists := []map[string]string{}
+	for t := range in {
+		blocklists = append(blocklists, map[string]string{"name": listPrefix + string(t), "url": url(listPrefix + string(t)), "remediation": "ban", "scope": "ip", "duration": listLasts})
+	}
+	slices.SortFunc(blocklists, func(a, b map[string]string) int { return strings.Compare(a["name"], b["name"]) })
+	now := s.o.Now().UTC().Format(time.RFC3339)
+	return map[string]any{"blocklists": blocklists, "allowlists": []map[string]string{{
+		"name": "banmesh-never-ban", "description": "addresses that Banmesh never bans here", "id": "banmesh-never-ban", "url": url(neverBan),
+		"created_at": now, "updated_at": now,
+	}}}
+}
+
+// list answers LOGIN/SIGNATURE/NAME: a topic's bans, one a line and nothing
+// else, because every line becomes a decision; or the never-ban list. CrowdSec
+// asks with If-Modified-Since the time when it fetched the list last.
+func (s *Server) list(w http.ResponseWriter, r *http.Request, path string) {
+	parts := strings.Split(path, "/")
+	if len(parts) != 3 || !s.o.Machines.knows(parts[0]) || !hmac.Equal([]byte(s.o.Machines.sign("list "+parts[0]+" "+parts[2])), []byte(parts[1])) {
+		fault(w, s.wrong(w, r, http.StatusNotFound), "page or resource not found")
+		return
+	}
+	body := s.bansOf(parts[2])
+	if parts[2] == neverBan {
+		body = s.neverBan()
+	}
+	now := s.o.Now()
+	etag, changed := s.editions.of(parts[2], body, now)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("ETag", etag)
+	if !changed.After(now) {
+		w.Header().Set("Last-Modified", changed.Format(http.TimeFormat))
+	}
+	if unchanged(r, etag, changed) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	_ = s.sender.Send(w, body) // the client went away: there is nobody to tell
+}
+
+// bansOf lists a topic's bans, a line each, sorted.
+func (s *Server) bansOf(name string) []byte {
+	var lines []string
+	_, entries := s.o.Table.Snapshot()
+	for e := range entries {
+		p, ok := e.Target.Prefix()
+		if ok && listPrefix+string(e.Topic) == name && tellable(p) && !s.o.Observed(e.Topic) {
+			lines = append(lines, e.Target.String()+"\n")
+		}
+	}
+	slices.Sort(lines)
+	return []byte(strings.Join(lines, ""))
+}
+
+// neverBan lists what this node never bans, a JSON object a line.
+func (s *Server) neverBan() []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	for _, p := range s.o.NeverBan() {
+		text := p.String()
+		if p.IsSingleIP() {
+			text = p.Addr().String()
+		}
+		_ = e.Encode(map[string]string{"value": text, "description": "Banmesh never-ban", "created_at": created}) // strings in memory
+	}
+	return b.Bytes()
+}
+
+// editions remember when each list came to be as it is.
+type editions struct {
+	mu   sync.Mutex
+	list map[string]edition
+}
+
+type edition struct {
+	etag    string
+	changed time.Time
+}
+
+// of gives a list's tag, and the whole second after it came to be as it is: one
+// that changes within the second in which it was fetched is fetched again.
+func (e *editions) of(name string, body []byte, now time.Time) (etag string, changed time.Time) {
+	sum := sha256.Sum256(body)
+	etag = `"` + hex.EncodeToString(sum[:16]) + `"`
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	x, ok := e.list[name]
+	if ok && x.etag == etag {
+		return etag, x.changed
+	}
+	if e.list == nil {
+		e.list = map[string]edition{}
+	}
+	x = edition{etag, now.UTC().Truncate(time.Second).Add(time.Second)}
+	e.list[name] = x
+	return etag, x.changed
+}
+
+// unchanged says that a reader has the list already; a tag counts more than a
+// time (RFC 9110, 13.2.2).
+func unchanged(r *http.Request, etag string, changed time.Time) bool {
+	if tags := r.Header.Get("If-None-Match"); tags != "" {
+		return strings.Contains(tags, etag)
+	}
+	since, err := http.ParseTime(r.Header.Get("If-Modified-Since"))
+	return err == nil && !changed.After(since)
+}
+
+// usage takes the traffic that an installation's bouncers refused: by the list
+// that a decision came from, or by all that it was told. A report that cannot be
+// read is accepted too: it would be sent again and again.
+func (s *Server) usage(w http.ResponseWriter, r *http.Request, login string) {
+	report, err := usage.Read(r)
+	if err != nil {
+		s.o.Log.Debug("a report of traffic cannot be read", slog.String("peer", r.RemoteAddr), slog.Any("error", err))
+	}
+	var all usage.Dropped
+	for origin, d := range report.Dropped {
+		topic, of := strings.CutPrefix(origin, "lists:"+listPrefix)
+		if !of && origin != "CAPI" {
+			continue // its own decisions
+		}
+		all.Add(d)
+		if s.o.Shared != nil {
+			s.o.Shared.Add(d, func(b usage.Ban) bool { return !of || string(b.Topic) == topic })
+		}
+	}
+	s.asked(r, login, func(c *client) { c.dropped.Add(all) })
+	done(w)
+}
