@@ -87,6 +87,7 @@ install: build
 	install -D -m 0644 deploy/systemd/banmesh-agent.service $(DESTDIR)/etc/systemd/system/banmesh-agent.service
 	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system deploy/systemd/banmesh-gate.socket deploy/systemd/banmesh-gate.service
 	install -D -m 0644 deploy/systemd/banmesh-ipsets.service $(DESTDIR)/etc/systemd/system/banmesh-ipsets.service
+	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system deploy/systemd/banmesh-fetch.service deploy/systemd/banmesh-fetch.timer
 	install -D -m 0644 deploy/broker/banmesh-broker.service $(DESTDIR)/etc/systemd/system/banmesh-broker.service
 	install -D -m 0644 deploy/systemd/banmesh.sysusers $(DESTDIR)/usr/lib/sysusers.d/banmesh.conf
 	install -D -m 0644 deploy/systemd/banmesh.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/banmesh.conf
@@ -185,13 +186,13 @@ cross:
 
 # Removes all that `make install` put there, and leaves configuration, keys and state.
 uninstall:
-	-[ -n "$(DESTDIR)" ] || systemctl disable --now banmesh-agent banmesh-broker banmesh-gate.socket banmesh-gate banmesh-ipsets 2>/dev/null
+	-[ -n "$(DESTDIR)" ] || systemctl disable --now banmesh-agent banmesh-broker banmesh-gate.socket banmesh-gate banmesh-ipsets banmesh-fetch.timer 2>/dev/null
 	-[ -n "$(DESTDIR)" ] || /usr/local/bin/banmesh firewall flush
 	for name in banmesh agent broker banmesh-gate; do rm -f $(DESTDIR)/usr/local/bin/$$name; done
-	for unit in banmesh-agent.service banmesh-gate.socket banmesh-gate.service banmesh-ipsets.service banmesh-broker.service; do rm -f $(DESTDIR)/etc/systemd/system/$$unit; done
+	for unit in banmesh-agent.service banmesh-gate.socket banmesh-gate.service banmesh-ipsets.service banmesh-fetch.service banmesh-fetch.timer banmesh-broker.service; do rm -f $(DESTDIR)/etc/systemd/system/$$unit; done
 	rm -f $(DESTDIR)/usr/lib/sysusers.d/banmesh.conf $(DESTDIR)/usr/lib/tmpfiles.d/banmesh.conf
 	-[ -n "$(DESTDIR)" ] || systemctl daemon-reload
-	@echo "left: /etc/banmesh, /var/lib/banmesh, the users banmesh and banmesh-gate"
+	@echo "left: /etc/banmesh, /var/lib/banmesh, /var/lib/banmesh-fetch, the users banmesh, banmesh-gate and banmesh-fetch"
 
 # The references in docs/ that are made of the program itself.
 docs:

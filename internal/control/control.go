@@ -40,6 +40,9 @@ type Status struct {
 	Broker string `json:"broker,omitempty"`
 	// Page is the address of the page for browsers, or "".
 	Page string `json:"page,omitempty"`
+	// Lists are the public lists of addresses that count here; their use is in the
+	// answer to GET /v1/lists alone.
+	Lists []PublicList `json:"lists,omitempty"`
 	// Compat are the protocols of other programs that this node speaks.
 	Compat []Compat `json:"compat,omitempty"`
 	// Vallumd are the private brokers of [[vallumd]].

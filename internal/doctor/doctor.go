@@ -257,6 +257,11 @@ func Diagnose(e Facts) (list []Finding) {
 			note("broker", false, cmp.Or(b.Advice, "agent status; the broker's log"), "%s is not connected: %s", b.URL, cmp.Or(b.Error, "no reason is known"))
 		}
 	}
+	for _, x := range s.Lists {
+		if x.Held == nil && x.Fault == "" && x.Ends.After(e.Now) { // else it is a warning of the agent's
+			note("list", true, "", "%s counts with %s, confirmed %s ago; %d refused", x.Name, entries(x.Entries), span.Short(e.Now.Sub(x.Confirmed)), x.Junk+x.Wide+x.Never)
+		}
+	}
 	for _, x := range s.Vallumd {
 		if x.Connected { // else it is a warning of the agent's
 			note("vallumd", true, "", "%s is connected", printable.Text(x.Name))
@@ -283,6 +288,13 @@ func Diagnose(e Facts) (list []Finding) {
 	}
 	e.freshness(note)
 	return list
+}
+
+func entries(n int) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
 }
 
 // heard says whether any feed of a peer has arrived; one without bans is no

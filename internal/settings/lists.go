@@ -2,6 +2,7 @@ package settings
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -177,4 +178,31 @@ func (s *Settings) imports() map[string]policy.ImportSource {
 		all[string(l.Import)] = x
 	}
 	return all
+}
+
+// Origins gives the lists of a configuration directory that are fetched, and the spool.
+// It reads nothing else of the configuration, so that a fault elsewhere leaves no list
+// old.
+func Origins(dir string) (all []lists.Origin, spool string, err error) {
+	loaded, err := config.Load(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	s := &Settings{config: loaded}
+	var faults []error
+	for _, name := range slices.Sorted(maps.Keys(loaded.Lists)) {
+		if loaded.Lists[name].URL == "" {
+			continue
+		}
+		l := List{Name: name}
+		_, err := ban.ParseImport(string(ban.ImportOf(ban.ImportList, name)))
+		if err == nil {
+			s.checkOrigin(&l, "lists."+name, loaded.Lists[name], func(path, format string, args ...any) {
+				faults = append(faults, loaded.At(path, format, args...))
+			})
+		}
+		faults = append(faults, err)
+		all = append(all, l.Fetch)
+	}
+	return all, s.Spool(), errors.Join(faults...)
 }

@@ -17,8 +17,8 @@ state() { # all that a package may leave behind
 until systemctl is-system-running 2>/dev/null | grep -q 'running\|degraded'; do sleep 0.2; done
 ip link set lo up
 # The machine under this one may have had something of ours.
-for user in banmesh banmesh-gate; do userdel $user 2>/dev/null || true; done
-rm -rf /etc/banmesh /var/lib/banmesh /var/lib/banmesh-gate /usr/local/bin/banmesh* /usr/local/bin/agent /usr/local/bin/broker /usr/lib/sysusers.d/banmesh.conf /usr/lib/tmpfiles.d/banmesh.conf
+for user in banmesh banmesh-gate banmesh-fetch; do userdel $user 2>/dev/null || true; done
+rm -rf /etc/banmesh /var/lib/banmesh /var/lib/banmesh-gate /var/lib/banmesh-fetch /usr/local/bin/banmesh* /usr/local/bin/agent /usr/local/bin/broker /usr/lib/sysusers.d/banmesh.conf /usr/lib/tmpfiles.d/banmesh.conf
 rm -f /etc/systemd/system/banmesh*
 state /tmp/before
 began=$(date +%s%N)
@@ -31,6 +31,16 @@ say banmesh status
 echo "seconds: $(( ($(date +%s%N) - began) / 1000000 )) ms from the package to a running agent"
 say banmesh ban 192.0.2.77 --topic sshd --for 1h
 nft list ruleset | grep -q 192.0.2.77 || fail "the ban is not in the kernel"
+
+# Lists are fetched by a user of their own, and nobody asked for that yet.
+systemctl is-enabled -q banmesh-fetch.timer && fail "a package fetches nothing by itself"
+[ "$(stat -c '%U %a' /var/lib/banmesh-fetch)" = "banmesh-fetch 755" ] || fail "the spool of lists is not banmesh-fetch's"
+say banmesh lists add nowhere --url https://127.0.0.1:9/list.txt --topic sshd
+say systemctl enable --now banmesh-fetch.timer
+say systemctl start banmesh-fetch.service
+grep -q 'not of the public internet' /var/lib/banmesh-fetch/nowhere.json || fail "the fetch left no record"
+[ "$(stat -c %U /var/lib/banmesh-fetch/nowhere.json)" = banmesh-fetch ] || fail "root fetched"
+say banmesh lists remove nowhere
 
 # An upgrade loses no ban, not for a moment: the kernel's entry is looked at all the while.
 ( n=0; while [ ! -e /tmp/upgraded ]; do nft list ruleset | grep -q 192.0.2.77 || n=$((n + 1)); done; echo "$n" >/tmp/gaps ) &

@@ -25,17 +25,16 @@ its own, and cron can. A server is asked for changes alone, over https unless th
 other scheme and to no private address. A list that cannot be had leaves the one of before in its place.
 ` + "\nExit codes: 0 all well, 1 error, 2 wrong usage, 3 a list could not be had",
 		RunE: func(c *cobra.Command, args []string) error {
-			set, err := settings.Load(p.config)
+			all, configured, err := settings.Origins(p.config)
 			if err != nil {
 				return err
 			}
-			all := originsOf(set)
 			for _, name := range args {
 				if !slices.ContainsFunc(all, func(o lists.Origin) bool { return o.Name == name }) {
 					return cli.Hint(fmt.Errorf("no list that has an address is named %q", name), "see `agent lists`")
 				}
 			}
-			f := &fetch.Fetcher{Spool: set.Spool(), Version: c.Root().Version, Now: time.Now, Force: now}
+			f := &fetch.Fetcher{Spool: configured, Version: c.Root().Version, Now: time.Now, Force: now}
 			if spool != "" {
 				f.Spool = spool
 			}
@@ -45,16 +44,6 @@ other scheme and to no private address. A list that cannot be had leaves the one
 	c.Flags().BoolVar(&now, "now", false, "ask although it is not time yet")
 	c.Flags().StringVar(&spool, "spool", "", "the directory (default: [fetch] spool, else "+lists.DefaultSpool+")")
 	return c
-}
-
-// originsOf gives the lists that are fetched.
-func originsOf(s *settings.Settings) (all []lists.Origin) {
-	for _, l := range s.Lists() {
-		if l.File == "" {
-			all = append(all, l.Fetch)
-		}
-	}
-	return all
 }
 
 // fetchLists fetches the lists that are named, or all of them.

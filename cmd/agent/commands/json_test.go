@@ -52,6 +52,8 @@ var answers = map[string]any{
 	"agent hold reject":       control.CountAnswer{},
 	"agent key card":          wire.Description{},
 	"agent key show":          keyReport{},
+	"agent lists":             []control.PublicList{},
+	"agent lists show":        control.PublicList{},
 	"agent livepeer gate":     control.GateStatus{},
 	"agent livepeer suspects": suspects.Report{},
 	"agent network show":      invitationReport{},

@@ -95,6 +95,10 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	for _, x := range s.Compat {
 		fmt.Fprintf(w, "%s on %s: %s%s\n", x.Protocol, x.Listen, plural(len(x.Clients), "client"), compatRefused(x.Refused, now))
 	}
+	for i := range s.Lists {
+		x := &s.Lists[i]
+		fmt.Fprintf(w, "list %s: %s by rule %s; %s\n", x.Name, verb(x.Entries, "entry", "entries"), x.Rule, cli.Wrap(w, 8, "   ", cli.Printable(listState(x, now))))
+	}
 	for _, x := range s.Vallumd {
 		fmt.Fprintln(w, cli.Printable(vallumdLine(x)))
 	}

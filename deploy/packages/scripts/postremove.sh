@@ -4,8 +4,8 @@ if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload || true
 fi
 if [ "${1:-}" = purge ]; then
-	rm -rf /etc/banmesh /var/lib/banmesh /var/lib/banmesh-gate /var/lib/banmesh-broker /var/lib/private/banmesh-broker /run/banmesh
-	for user in banmesh banmesh-gate; do
+	rm -rf /etc/banmesh /var/lib/banmesh /var/lib/banmesh-gate /var/lib/banmesh-fetch /var/lib/banmesh-broker /var/lib/private/banmesh-broker /run/banmesh
+	for user in banmesh banmesh-gate banmesh-fetch; do
 		if command -v userdel >/dev/null 2>&1 && id "$user" >/dev/null 2>&1; then
 			userdel "$user" >/dev/null 2>&1 || true
 		fi

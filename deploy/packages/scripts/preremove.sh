@@ -5,6 +5,6 @@ case "${1:-remove}" in
 upgrade | failed-upgrade | deconfigure | 1) exit 0 ;;
 esac
 if [ -d /run/systemd/system ]; then
-	systemctl --no-reload disable --now banmesh-agent.service banmesh-broker.service banmesh-admit.service banmesh-ipsets.service banmesh-gate.socket banmesh-gate.service >/dev/null 2>&1 || true
+	systemctl --no-reload disable --now banmesh-agent.service banmesh-broker.service banmesh-admit.service banmesh-ipsets.service banmesh-fetch.timer banmesh-fetch.service banmesh-gate.socket banmesh-gate.service >/dev/null 2>&1 || true
 fi
 banmesh firewall flush >/dev/null 2>&1 || true

@@ -24,6 +24,7 @@ func (s *Server) Status(ctx context.Context) control.Status {
 		Enforcement: mode, Reason: why, Bans: stats.Banned, Watched: stats.Watched, Waiting: stats.Waiting,
 		Topics: s.topics(ctx, conf), Sources: sources(d), Brokers: s.o.Sharing.Brokers(), Broker: s.o.Sharing.Embedded(),
 		Compat:   s.compat(),
+		Lists:    s.o.Lists.List(),
 		Vallumd:  s.vallumds(),
 		Page:     s.pageURL(),
 		Shielded: s.o.Shielded(ban.Target{}),
