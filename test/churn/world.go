@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -26,7 +27,6 @@ type world struct {
 	written  int // addresses in the log
 	handed   int // addresses of the program
 	unsure   int // of them, those whose command failed: an agent was down
-	rotated  int
 	done     map[string]int
 	diary    []string // the accident of each second
 	resume   []resumed
@@ -211,12 +211,24 @@ func (w *world) load(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// rotate renames the log away, or copies and truncates it, as logrotate does.
+// kept is how many generations of the log there are: more than rotations in the time
+// that an agent is killed, paused and catches up. One that is deleted before it was
+// read is lost to everybody.
+const kept = 60
+
+// rotate renames the log away, or copies and truncates it, as logrotate does: older
+// generations are renamed, each gets a file of its own. Nobody writes meanwhile, as what
+// is written between copy and truncation is lost to everybody.
 func (w *world) rotate(copying bool) error {
-	w.rotated++
-	old := fmt.Sprintf("%s.%d", w.log, w.rotated%3)
+	for n := kept; n > 0; n-- {
+		from := fmt.Sprintf("%s.%d", w.log, n)
+		if err := os.Rename(from, fmt.Sprintf("%s.%d", w.log, n+1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	first := w.log + ".1"
 	if !copying {
-		if err := os.Rename(w.log, old); err != nil {
+		if err := os.Rename(w.log, first); err != nil {
 			return err
 		}
 		return os.WriteFile(w.log, nil, 0o644)
@@ -226,7 +238,7 @@ func (w *world) rotate(copying bool) error {
 		return err
 	}
 	defer in.Close()
-	out, err := os.Create(old)
+	out, err := os.OpenFile(first, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

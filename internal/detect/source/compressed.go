@@ -26,15 +26,29 @@ var errExpanded = fmt.Errorf("more than %d bytes when expanded", maxExpanded)
 // compressedGenerations lists the compressed older generations of a log, oldest
 // first. One that lies beside its text is not finished and not listed.
 func compressedGenerations(path string) []found {
-	dir, base := filepath.Split(path)
-	entries, err := os.ReadDir(filepath.Clean(dir))
+	base := filepath.Base(path)
+	list := compressedBeside(path, func(text string) bool { return rotatedName(base, text) })
+	slices.SortStableFunc(list, func(a, b found) int {
+		x, y := generationOf(base, a.path), generationOf(base, b.path)
+		if x > 0 && y > 0 {
+			return cmp.Compare(y, x)
+		}
+		return a.info.ModTime().Compare(b.info.ModTime())
+	})
+	return list
+}
+
+// compressedBeside lists the finished compressed files beside path of which the name
+// without its ending is wanted.
+func compressedBeside(path string, wanted func(text string) bool) (list []found) {
+	dir := filepath.Dir(path)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil
 	}
-	var list []found
 	for _, e := range entries {
 		text, ok := strings.CutSuffix(e.Name(), gzipped)
-		if !ok || !rotatedName(base, text) || !e.Type().IsRegular() || len(list) >= maxSiblings {
+		if !ok || !wanted(text) || !e.Type().IsRegular() || len(list) >= maxSiblings {
 			continue
 		}
 		if _, err := os.Lstat(filepath.Join(dir, text)); err == nil {
@@ -44,13 +58,6 @@ func compressedGenerations(path string) []found {
 			list = append(list, found{path: filepath.Join(dir, e.Name()), info: info})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b found) int {
-		x, y := generationOf(base, a.path), generationOf(base, b.path)
-		if x > 0 && y > 0 {
-			return cmp.Compare(y, x)
-		}
-		return a.info.ModTime().Compare(b.info.ModTime())
-	})
 	return list
 }
 
@@ -128,6 +135,9 @@ func (p FilePosition) begins(head []byte) bool {
 // being read.
 func (s *files) knows(head []byte) bool {
 	for _, f := range s.list {
+		if len(f.head) == 0 {
+			_ = f.remember() // it may have been written to since it was opened
+		}
 		if f.position().begins(head) || f.earlier != nil && f.earlier.begins(head) {
 			return true
 		}
@@ -137,14 +147,14 @@ func (s *files) knows(head []byte) bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(s.lost, func(p FilePosition) bool { return p.begins(head) })
 }
 
 // findCompressed looks for a file that was compressed while nobody read it, and
 // follows its text from where reading stopped.
 func (s *files) findCompressed(p FilePosition) *file {
-	list := compressedGenerations(p.Path)
-	slices.Reverse(list)
+	stem := stemOf(filepath.Base(p.Path))
+	list := compressedBeside(p.Path, func(text string) bool { return strings.HasPrefix(text, stem) })
 	for _, n := range list {
 		head, err := headOf(n.path)
 		if err != nil || !p.begins(head) {

@@ -14,7 +14,7 @@ import (
 // truncated begins a file anew that was emptied. What it held and was not read
 // yet is taken from the copy that rotation by "copytruncate" makes first, if
 // one lies beside it.
-func (s *files) truncated(f *file) error {
+func (s *files) truncated(f *file) {
 	p := f.position()
 	if f.before = s.findCopy(p); f.before == nil {
 		f.before = s.findCompressed(p)
@@ -25,7 +25,6 @@ func (s *files) truncated(f *file) error {
 		s.failed(err)
 		f.dirty, f.atEnd = false, true
 	}
-	return nil
 }
 
 // findCopy looks beside a file that no longer holds the bytes read from it, for
@@ -104,6 +103,9 @@ func (s *files) equalsOther(h *os.File, info os.FileInfo) bool {
 func (s *files) equalTo(h *os.File, info os.FileInfo, id fileID) *FilePosition {
 	dir := filepath.Dir(h.Name())
 	for _, g := range s.list {
+		if len(g.head) == 0 {
+			_ = g.remember() // it may have been written to since it was opened
+		}
 		p := g.position()
 		if g.id == id || g.fresh.Load() || filepath.Dir(p.realPath()) != dir {
 			continue

@@ -160,6 +160,26 @@ func (f *file) read(buf []byte) ([]byte, error) {
 	return buf[kept:n], nil
 }
 
+// intact reports whether the file still holds the bytes that were read from it.
+// A file that cannot be read says nothing of that.
+func (f *file) intact() bool {
+	if len(f.head) < headSize {
+		if err := f.remember(); err != nil {
+			return !errors.Is(err, errTruncated)
+		}
+	}
+	var buf [headSize]byte
+	want, at := f.tail, f.readAt-int64(len(f.tail))
+	if f.readAt == 0 {
+		want = f.head
+	}
+	n, err := f.f.ReadAt(buf[:len(want)], at)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return true
+	}
+	return bytes.Equal(buf[:n], want)
+}
+
 // consume hands on the lines of data, which follows the bytes read before. The
 // caller holds the gate. An error is the handler's.
 func (f *file) consume(data []byte, handle func(raw []byte) (bool, error), c *counters) error {

@@ -195,9 +195,8 @@ func (s *files) drainFile(ctx context.Context, f *file) (more bool, err error) {
 		}
 		switch {
 		case errors.Is(err, errTruncated):
-			if err := s.truncated(f); err != nil {
-				return false, err
-			}
+			s.truncated(f)
+			s.again = true // there may have been more than one rotation
 			return true, nil
 		case err != nil:
 			// It is tried again at the next sweep; a source does not stop.

@@ -14,13 +14,7 @@ import (
 // the generations that a rotation leaves.
 func siblings(path string) []found {
 	dir, base := filepath.Split(path)
-	stem := strings.TrimSuffix(base, filepath.Ext(base))
-	if i := strings.IndexAny(stem, "0123456789"); i > 0 {
-		stem = stem[:i]
-	}
-	if stem == "" {
-		stem = base
-	}
+	stem := stemOf(base)
 	entries, err := os.ReadDir(filepath.Clean(dir))
 	if err != nil {
 		return nil
@@ -36,6 +30,18 @@ func siblings(path string) []found {
 	}
 	slices.SortStableFunc(list, func(a, b found) int { return a.info.ModTime().Compare(b.info.ModTime()) })
 	return list
+}
+
+// stemOf gives the beginning that a log's name shares with those of its generations.
+func stemOf(base string) string {
+	stem := strings.TrimSuffix(base, filepath.Ext(base))
+	if i := strings.IndexAny(stem, "0123456789"); i > 0 {
+		stem = stem[:i]
+	}
+	if stem == "" {
+		return base
+	}
+	return stem
 }
 
 // rotatedName reports whether name is a rotation's for an older
@@ -76,6 +82,19 @@ func shape(name string) string {
 		}
 	}
 	return b.String()
+}
+
+// between looks for generations that came and went since a name was last looked up
+// although it names the same file: rotation by copying leaves that, however often
+// it ran. They are read before the file goes on.
+func (s *files) between(n found, f *file, before owner) {
+	dir, err := os.Stat(filepath.Dir(n.path))
+	if err == nil && dir.ModTime().Before(before.at.Add(-clockMargin)) && f.target == "" {
+		return // no name in it came or went
+	}
+	for _, g := range s.missed(n, before) {
+		g.before, f.before = f.before, g
+	}
 }
 
 // missed follows the generations of a log that came and went between two looks

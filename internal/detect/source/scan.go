@@ -47,13 +47,21 @@ func (s *files) scan() {
 	if first {
 		s.restore(names)
 	}
+	for _, f := range slices.Clone(s.list) {
+		if !f.intact() {
+			s.truncated(f)
+		}
+	}
 	claimed := map[*file]bool{}
 	for _, n := range names {
 		f := s.find(idOf(n.info))
-		if f == nil {
+		switch before := s.owners[n.path]; {
+		case f == nil:
 			if f = s.add(n, first); f == nil {
 				continue
 			}
+		case !before.at.IsZero():
+			s.between(n, f, before)
 		}
 		if !claimed[f] {
 			claimed[f] = true
