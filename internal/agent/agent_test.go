@@ -24,7 +24,7 @@ import (
 
 // node is a running agent whose firewall and network are the test's.
 type node struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	fake    *firewall.Fake
 	client  *control.Client
@@ -43,7 +43,7 @@ type node struct {
 // quiet begins the configuration of every node of these tests.
 const quiet = "[embedded_broker]\nlisten = \"127.0.0.1:0\"\n[topics.sshd]\ndetect = false\n"
 
-func newNode(t *testing.T, config string) *node {
+func newNode(t testing.TB, config string) *node {
 	t.Helper()
 	n := &node{t: t, dir: t.TempDir()}
 	for _, port := range []uint16{22, 443, 8935} {

@@ -46,7 +46,7 @@ func (a *agent) newPage() (*page.Server, *pageSide) {
 	side := &pageSide{o: a.o, current: a.current, reload: a.reloadAs}
 	return page.New(page.Options{
 		Listen: conf.Listen, URL: conf.URL, Certificate: conf.Certificate, Key: conf.Key, Nodes: conf.Nodes, Now: a.now, Log: a.log.With("part", "page"),
-		Doctor: side.doctor, Trial: side.trial, Replay: side.replay, Switch: side.set, Invite: side.invite,
+		Topics: side.topics, Doctor: side.doctor, Trial: side.trial, Replay: side.replay, Switch: side.set, Invite: side.invite,
 	}), side
 }
 
@@ -57,6 +57,17 @@ func (a *agent) runPage(ctx context.Context, client *control.Client) error {
 	}
 	a.pageSide.client = client
 	return a.page.Run(ctx, client)
+}
+
+// topics lists the topics as `agent topics list` does.
+func (p *pageSide) topics() (list []page.Topic) {
+	for _, t := range p.current().Topics() {
+		list = append(list, page.Topic{
+			Topic: t.Topic, Title: t.Title, Wallets: t.Definition.Target == "wallet", Detectable: t.Detectable,
+			Detect: t.Detect, Subscribe: t.Subscribe, Publish: t.Publish, Simulate: t.Simulate, Observe: t.Observe, Policy: t.Policy,
+		})
+	}
+	return list
 }
 
 func (p *pageSide) doctor(ctx context.Context) []doctor.Finding {

@@ -18,7 +18,7 @@ type bansData struct {
 	Topic   string
 	Origin  string
 	Sort    string
-	Topics  []control.TopicStatus
+	Topics  []Topic
 	Origins []string
 	First   int // of the rows here, counted from 1; 0 where there is none
 	Last    int
@@ -43,14 +43,13 @@ func (s *Server) bans(r *http.Request) (view, error) {
 	if err := s.node.Get(r.Context(), "/v1/bans/page", ask, &d.Page); err != nil {
 		return view{}, err
 	}
-	var status control.Status
 	var peers []control.Peer
-	for path, into := range map[string]any{"/v1/status": &status, "/v1/peers": &peers, "/v1/allow": &d.Allowed} {
+	for path, into := range map[string]any{"/v1/peers": &peers, "/v1/allow": &d.Allowed} {
 		if err := s.node.Get(r.Context(), path, nil, into); err != nil {
 			return view{}, err
 		}
 	}
-	d.Topics = status.Topics
+	d.Topics = s.o.Topics()
 	d.Origins = append(d.Origins, "here")
 	for _, p := range peers {
 		d.Origins = append(d.Origins, p.Name)

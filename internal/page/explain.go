@@ -16,7 +16,7 @@ type explainData struct {
 	Fault       string
 	Explanation control.Explanation
 	Latest      []control.Event
-	Topics      []control.TopicStatus
+	Topics      []Topic
 }
 
 func (s *Server) explain(r *http.Request) (view, error) {
@@ -41,11 +41,7 @@ func (s *Server) explain(r *http.Request) (view, error) {
 	if err := s.node.Get(r.Context(), "/v1/history", url.Values{"target": {d.Target}, "limit": {"20"}}, &events); err != nil {
 		return v, err
 	}
-	var status control.Status
-	if err := s.node.Get(r.Context(), "/v1/status", nil, &status); err != nil {
-		return v, err
-	}
-	d.Asked, d.Latest, d.Topics = true, events.Events, status.Topics
+	d.Asked, d.Latest, d.Topics = true, events.Events, s.o.Topics()
 	v.Title = "Explain " + d.Explanation.Target.String()
 	return v, nil
 }

@@ -6,13 +6,12 @@ import (
 	"net/http"
 	"strings"
 
-	"banmesh/internal/control"
 	"banmesh/internal/detect"
 )
 
 // filtersData is the filter workshop.
 type filtersData struct {
-	Topics []control.TopicStatus
+	Topics []Topic
 	Spec   string
 	Rule   string
 	Lines  string
@@ -44,26 +43,13 @@ const (
 )
 
 func (s *Server) filters(r *http.Request) (view, error) {
-	d := filtersData{Spec: r.URL.Query().Get("topic")}
-	if err := s.topicsFor(r.Context(), &d.Topics); err != nil {
-		return view{}, err
-	}
+	d := filtersData{Spec: r.URL.Query().Get("topic"), Topics: s.o.Topics()}
 	return view{Title: "Filter workshop", Template: "filters", Data: d}, nil
-}
-
-func (s *Server) topicsFor(ctx context.Context, into *[]control.TopicStatus) error {
-	var status control.Status
-	err := s.node.Get(ctx, "/v1/status", nil, &status)
-	*into = status.Topics
-	return err
 }
 
 // tryFilter tries a filter on pasted lines. It bans nobody and keeps nothing.
 func (s *Server) tryFilter(r *http.Request) (view, error) {
-	d := filtersData{Spec: strings.TrimSpace(r.PostFormValue("spec")), Rule: strings.TrimSpace(r.PostFormValue("rule")), Lines: r.PostFormValue("lines")}
-	if err := s.topicsFor(r.Context(), &d.Topics); err != nil {
-		return view{}, err
-	}
+	d := filtersData{Spec: strings.TrimSpace(r.PostFormValue("spec")), Rule: strings.TrimSpace(r.PostFormValue("rule")), Lines: r.PostFormValue("lines"), Topics: s.o.Topics()}
 	v := view{Title: "Filter workshop", Template: "filters", Data: &d}
 	switch {
 	case strings.TrimSpace(d.Lines) == "":

@@ -23,7 +23,7 @@ type historyData struct {
 	Page                       control.EventPage
 	More                       string // the address of a longer list, "" for none
 	Fault                      string
-	Topics                     []control.TopicStatus
+	Topics                     []Topic
 }
 
 type kindChoice struct {
@@ -69,11 +69,7 @@ func (s *Server) history(r *http.Request) (view, error) {
 		d.Fault = err.Error()
 		return v, nil
 	}
-	var status control.Status
-	if err := s.node.Get(r.Context(), "/v1/status", nil, &status); err != nil {
-		return v, err
-	}
-	d.Topics = status.Topics
+	d.Topics = s.o.Topics()
 	if d.Page.More && d.Limit < maxEvents {
 		next := r.URL.Query()
 		next.Set("limit", strconv.Itoa(min(d.Limit*5, maxEvents)))

@@ -14,7 +14,7 @@ import (
 
 // inviteData is the form of an invitation, and one that was made.
 type inviteData struct {
-	Topics  []control.TopicStatus
+	Topics  []Topic
 	Brokers []string
 	Text    string
 	QR      *qrCode
@@ -41,7 +41,7 @@ func (s *Server) inviteForm(r *http.Request) (d inviteData, err error) {
 			d.Brokers = append(d.Brokers, b.URL)
 		}
 	}
-	d.Topics, d.Days = status.Topics, 30
+	d.Topics, d.Days = s.o.Topics(), 30
 	return d, nil
 }
 

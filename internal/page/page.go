@@ -37,6 +37,8 @@ type Options struct {
 	Now              func() time.Time
 	Log              *slog.Logger
 
+	// Topics lists every topic that is defined, by name, as `agent topics list` does.
+	Topics func() []Topic
 	// Doctor judges the node as `agent doctor` does.
 	Doctor func(context.Context) []doctor.Finding
 	// Trial tries a filter on lines as `agent filter test` does.
@@ -50,6 +52,20 @@ type Options struct {
 	Invite func(context.Context, InviteRequest) (string, error)
 	// Nodes are other nodes of the operator, by name; each is a control socket.
 	Nodes map[string]string
+}
+
+// A Topic is one that is defined, and the node's part in it.
+type Topic struct {
+	Topic      ban.Topic
+	Title      string
+	Wallets    bool // its targets are wallets
+	Detectable bool // it has a filter
+	Detect     bool
+	Subscribe  bool
+	Publish    bool
+	Simulate   bool
+	Observe    bool
+	Policy     string // the rule that bans
 }
 
 // A TrialRequest is lines to try a topic's filter on, or one rule.

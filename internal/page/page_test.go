@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,6 +128,15 @@ func newFake() *fakeNode {
 	return n
 }
 
+func someTopics() []Topic {
+	return []Topic{
+		{Topic: "livepeer", Title: evil, Detectable: true, Publish: true},
+		{Topic: "sshd", Title: "Failed logins", Detectable: true, Detect: true, Subscribe: true, Policy: "any of alice"},
+		{Topic: "gateway-spam", Title: "Wallets", Wallets: true},
+		{Topic: "nginx", Title: "Web", Detectable: true},
+	}
+}
+
 // site is a page that is shown, and a browser that knows it.
 type site struct {
 	t      *testing.T
@@ -158,6 +168,7 @@ func show(t *testing.T) *site {
 	x := &site{t: t, node: newFake(), now: noon}
 	x.server = New(Options{
 		Listen: "127.0.0.1:0", Now: x.clock,
+		Topics: someTopics,
 		Doctor: func(context.Context) []doctor.Finding {
 			return []doctor.Finding{{Check: "log", Level: doctor.LevelWrong, Text: evil, Fix: "agent check"}, {Check: "clock", OK: true, Level: doctor.LevelOK, Text: "well"}}
 		},
@@ -747,6 +758,62 @@ func TestASlowReaderIsLetGo(t *testing.T) {
 	h.leave(slow)
 }
 
+// A thousand browsers, each with a connection of its own, cost little, and one
+// more is told so.
+func TestAThousandBrowsersFollowInBoundedMemory(t *testing.T) {
+	x := show(t).signIn()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	before := heap()
+	open := make([]*http.Response, MaxLive)
+	for i := range open {
+		resp, err := x.follow(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if open[i] = resp; resp.StatusCode != http.StatusOK {
+			t.Fatalf("the %dth: %s", i+1, resp.Status)
+		}
+	}
+	if resp, err := x.follow(ctx); err != nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("one more: %v, %v", resp, err)
+	} else {
+		resp.Body.Close()
+	}
+	x.server.hub.tell(message(state{Bans: 777_777}))
+	for i, resp := range open {
+		for r := bufio.NewReaderSize(resp.Body, 128); ; {
+			got, err := event(r)
+			if err != nil {
+				t.Fatalf("the %dth ended: %v", i+1, err)
+			}
+			if strings.Contains(got, "777777") {
+				break
+			}
+		}
+	}
+	// Both ends of a thousand connections are in this process.
+	if used := heap() - before; used > 128<<20 {
+		t.Errorf("they take %d MiB", used>>20)
+	} else {
+		t.Logf("they take %d KiB each, with the clients' ends", used>>10/MaxLive)
+	}
+	if a := x.get("/"); a.StatusCode != http.StatusOK {
+		t.Errorf("meanwhile: %s", a.Status)
+	}
+	cancel()
+	for _, r := range open {
+		r.Body.Close()
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse + m.StackInuse)
+}
+
 func TestASocketThatIsNotReadHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	x := show(t).signIn()
@@ -837,6 +904,7 @@ func FuzzForms(f *testing.F) {
 	f.Add("/invite", "days=99999999999999999999&brokers=+++&topic=%2e%2e")
 	x := New(Options{
 		Listen: "127.0.0.1:7938", Now: func() time.Time { return noon },
+		Topics: someTopics,
 		Doctor: func(context.Context) []doctor.Finding { return nil },
 		Trial: func(ctx context.Context, q TrialRequest) (*detect.TrialReport, []detect.TrialLine, error) {
 			var lines []detect.TrialLine

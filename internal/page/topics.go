@@ -6,12 +6,36 @@ import (
 	"banmesh/internal/control"
 )
 
+// topicRow is a topic with its counters, where there are any.
+type topicRow struct {
+	Topic
+	Own, Bans int
+}
+
+// inUse says whether the node does something with the topic.
+func (t topicRow) inUse() bool { return t.Detect || t.Subscribe || t.Publish || t.Bans > 0 }
+
+// topics lists those in use first.
 func (s *Server) topics(r *http.Request) (view, error) {
 	var status control.Status
 	if err := s.node.Get(r.Context(), "/v1/status", nil, &status); err != nil {
 		return view{}, err
 	}
-	return view{Title: "Topics", Template: "topics", Data: status.Topics}, nil
+	var used, others []topicRow
+	for _, t := range s.o.Topics() {
+		row := topicRow{Topic: t}
+		for _, x := range status.Topics {
+			if x.Topic == t.Topic {
+				row.Own, row.Bans = x.Own, x.Bans
+			}
+		}
+		if row.inUse() {
+			used = append(used, row)
+		} else {
+			others = append(others, row)
+		}
+	}
+	return view{Title: "Topics", Template: "topics", Data: map[string][]topicRow{"Used": used, "Others": others}}, nil
 }
 
 // setSwitch sets one switch of a topic.
