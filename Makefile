@@ -3,6 +3,7 @@
 # make test-loaded  all tests ten times beside busy processes, four for each processor
 # make test-docker  logs that a real Docker daemon keeps, which make test skips where there is none
 # make test-prometheus  dashboards and alerts against live programs, with Prometheus, which make test does without
+# make test-page  every page of a node in a real browser, Chromium, which make test does without
 # make demo   three hosts in network namespaces, one attack, one ban (root)
 # make packages  deb, rpm, apk and Arch packages into dist/; make test-packages tries one on a booted host, make test-guides follows docs/guides
 # make cross    32-bit tests, builds for other architectures and FreeBSD
@@ -31,6 +32,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
+.PHONY: test-page
 .PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help
 .PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help first-contact test-guides
 
@@ -74,6 +76,16 @@ test-docker: deps-test
 test-prometheus: TEST_PACKAGES += prometheus
 test-prometheus: deps-test
 	$(GO) test -count=1 -v ./test/prometheus
+
+# Debian's Chromium is large, and axe-core comes from npm: make test does without both.
+AXE := axe-core@4.14.1
+test-page: TEST_PACKAGES = chromium fonts-dejavu-core $(shell command -v npm >/dev/null || echo npm)
+test-page: deps-test .deps/axe/axe.min.js
+	BANMESH_BROWSER=1 $(GO) test -count=1 -v ./test/page
+
+.deps/axe/axe.min.js: | deps-test
+	mkdir -p .deps/axe
+	cd .deps/axe && tar -xzf "$$(npm pack --silent $(AXE))" --strip-components 1 package/axe.min.js
 
 demo: deps-test build
 	@$(GO) run ./test/demo -agent bin/agent -broker bin/broker

@@ -40,6 +40,7 @@ var paths = []struct{ name, path string }{
 	{"bans-found", "/bans?search=45.1.0.0%2F29"},
 	{"explain", "/explain"},
 	{"explain-ban", "/explain?target=45.3.0.1"},
+	{"explain-own", "/explain?target=203.0.113.7"},
 	{"history", "/history"},
 	{"peers", "/peers"},
 	{"holds", "/holds"},
