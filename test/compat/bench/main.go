@@ -51,6 +51,9 @@ func run(decisions, bouncers int) error {
 	}
 	defer os.RemoveAll(dir)
 	fmt.Printf("%d decisions; one client at first, then %d that poll every ten seconds\n", decisions, bouncers)
+	if err := publicList(dir, decisions); err != nil {
+		return err
+	}
 	ours, err := ours(dir, decisions)
 	if err != nil {
 		return err
