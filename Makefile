@@ -28,7 +28,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 # What the tests run for real: sshd, nftables, mosquitto, fail2ban's filters and samples, journald.
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
 	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps dovecot-imapd postfix nginx \
-	crowdsec-custom-bouncer crowdsec-firewall-bouncer haproxy caddy
+	crowdsec-custom-bouncer crowdsec-firewall-bouncer bash-completion haproxy caddy
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 

@@ -86,6 +86,7 @@ signed bans on topics that you opt into, and accepts bans from operators that yo
 		}
 	}
 	root.AddCommand(commands(p)...)
+	completeNames(root, p)
 	sayExitCodes(root)
 	return root
 }

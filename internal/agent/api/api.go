@@ -171,6 +171,7 @@ func (s *Server) Local() (http.Handler, error) {
 			return control.CountAnswer{Count: bans, Kernel: late}, nil
 		},
 		"GET /v1/gate":             s.gate,
+		"GET /v1/names":            s.names,
 		"GET /v1/allow":            func(*http.Request) (any, error) { return exemptions(s.o.Ledger.Exemptions.List()), nil },
 		"POST /v1/allow":           s.allow,
 		"POST /v1/allow/remove":    s.allowRemove,
