@@ -6,6 +6,7 @@
 # make test-page  every page of a node in a real browser, Chromium, which make test does without
 # make demo   three hosts in network namespaces, one attack, one ban (root)
 # make packages  deb, rpm, apk and Arch packages into dist/; make test-packages tries one on a booted host, make test-guides follows docs/guides
+# make image     container images for amd64 and arm64 into dist/, without Docker; make first-contact  a bare host to a dropped packet, and three that pair
 # make cross    32-bit tests, builds for other architectures and FreeBSD
 # make install  installs binaries and units; make uninstall removes them
 # make lint   what CI checks beside the tests
@@ -177,16 +178,24 @@ FORMATS ?= deb rpm apk archlinux
 packages:
 	@GO=$(GO) deploy/packages/build.sh dist "$(VERSION)" "$(ARCHITECTURES)" "$(FORMATS)"
 
+# Container images as tars that docker, podman and skopeo load, into dist/.
+IMAGES ?= amd64 arm64
+image:
+	@GO=$(GO) deploy/image/build.sh dist "$(VERSION)" "$(IMAGES)"
+
 # A package on a booted host that has nothing of ours: installed, upgraded, removed, purged; then the same again is built elsewhere and compared.
+test-packages: TEST_PACKAGES += docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
 test-packages: deps-test
 	GO=$(GO) $(GO) test -count=1 -v -timeout 20m ./test/packages -packages
+	GO=$(GO) $(GO) test -count=1 -v -timeout 10m ./test/docker -run Image -image
 
 # Every command of docs/guides, on booted hosts; the answers that the guides show are compared. With UPDATE=-update they are written.
 test-guides: deps-test
 	$(GO) test -count=1 -v -timeout 15m ./test/guides -run TestTheGuidesAreTrue -guides $(UPDATE)
 
-# From a bare host to a dropped packet and back: the same.
-first-contact: test-packages
+# From a bare host to a dropped packet and back, and three hosts that pair.
+first-contact: deps-test
+	GO=$(GO) $(GO) test -count=1 -v -timeout 20m ./test/packages -packages -run 'ComeAndGo|Pair'
 
 # Other architectures: tests of 32 bits, builds of the rest, the broker for FreeBSD.
 PORTABLE = ./internal/ban ./internal/span ./internal/strict ./internal/wire ./internal/policy ./internal/neverban ./internal/store ./internal/ledger

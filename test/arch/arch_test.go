@@ -92,6 +92,7 @@ var mayImport = map[string][]string{
 		"internal/pairing", "internal/policy", "internal/printable", "internal/settings", "internal/siem", "internal/span", "internal/store", "internal/strict", "internal/top",
 		"internal/wallet", "internal/wallet/signedlist", "internal/wire", "internal/xarf", "topics",
 	},
+	"deploy/image":  {},
 	"deploy/docgen": {"cmd/agent", "cmd/broker", "internal/cli"},
 	"cmd/banmesh":   {"cmd/agent", "cmd/broker", "internal/cli"},
 	"cmd/gate":      {"internal/gate"},
