@@ -24,7 +24,8 @@ trap 'rm -rf "$work"' EXIT
 (cd "$top" && "$go" run ./deploy/docgen -share "$work/share" -version "$PACKAGE_VERSION")
 
 cp -r "$here/scripts" "$work/scripts"
-find "$work/scripts" -exec touch -d "@$time" {} +
+cp -r "$top/deploy/openrc" "$work/openrc"
+find "$work/scripts" "$work/openrc" -exec touch -d "@$time" {} +
 
 for arch in $architectures; do
 	tree=$work/$arch
@@ -47,6 +48,7 @@ for arch in $architectures; do
 	cp -r "$work/share/." "$tree/usr/share"
 	cp "$top/deploy/systemd/logs.conf" "$tree/usr/share/doc/banmesh/examples/logs.conf"
 	cp "$top/LICENSE" "$tree/usr/share/doc/banmesh/copyright" 2>/dev/null || true
+	install -D "$top/deploy/certbot/banmesh-broker.sh" "$tree/usr/share/doc/banmesh/examples/certbot/banmesh-broker.sh"
 	if [ -d "$top/deploy/fail2ban" ]; then
 		mkdir -p "$tree/usr/share/doc/banmesh/examples/fail2ban"
 		cp -r "$top/deploy/fail2ban/." "$tree/usr/share/doc/banmesh/examples/fail2ban"
@@ -55,7 +57,7 @@ for arch in $architectures; do
 	find "$tree" -type f -exec chmod 0644 {} +
 	chmod 0755 "$tree"/usr/bin/banmesh "$tree"/usr/bin/banmesh-gate
 	find "$tree" -exec touch -h -d "@$time" {} +
-	sed -e "s#\${PACKAGE_TREE}#$tree#; s#\${PACKAGE_ARCH}#$(echo "$arch" | sed 's/^armv7$/arm7/')#; s#\${PACKAGE_VERSION}#$PACKAGE_VERSION#; s#\${PACKAGE_TIME}#$PACKAGE_TIME#; s#\${PACKAGE_SCRIPTS}#$work/scripts#" \
+	sed -e "s#\${PACKAGE_TREE}#$tree#; s#\${PACKAGE_ARCH}#$(echo "$arch" | sed 's/^armv7$/arm7/')#; s#\${PACKAGE_VERSION}#$PACKAGE_VERSION#; s#\${PACKAGE_TIME}#$PACKAGE_TIME#; s#\${PACKAGE_SCRIPTS}#$work/scripts#; s#\${PACKAGE_OPENRC}#$work/openrc#" \
 		"$here/nfpm.yaml" >"$work/nfpm.yaml"
 	for format in $formats; do
 		"$work/nfpm" package --config "$work/nfpm.yaml" --packager "$format" --target "$out/" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }

@@ -82,6 +82,10 @@ systemctl daemon-reload
 systemctl start ssh
 `
 
+// sshPort is where a host's sshd listens: the second's is one that only a look at the
+// machine finds.
+func sshPort(host int) int { return map[bool]int{true: 2222, false: 22}[host == 2] }
+
 // TestThreeServersPair installs the package on three hosts that have nothing of ours, sets
 // each up with one command, and makes them a network with one command each. Real
 // failed logins at one are dropped packets at all three.
@@ -98,6 +102,7 @@ func TestThreeServersPair(t *testing.T) {
 	for i := 1; i <= 3; i++ {
 		h := booted.New(t)
 		h.Copy(filepath.Join(base, "banmesh_0.1.0_amd64.deb"), "first.deb", 0o644)
+		h.Write("etc/ssh/sshd_config.d/port.conf", fmt.Sprintf("Port %d\n", sshPort(i)), 0o644)
 		m := h.Start(5*time.Minute, l.path(fmt.Sprint(i)))
 		m.Must(clean)
 		hosts = append(hosts, m)
@@ -130,14 +135,14 @@ func TestThreeServersPair(t *testing.T) {
 	for range 2 {
 		// Six guesses on a connection, as a guesser makes them; the last may hang, because the ban bites.
 		_, _ = l.in("attacker", "env", "DISPLAY=:0", "SSH_ASKPASS="+guess, "SSH_ASKPASS_REQUIRE=force", "timeout", "8", "ssh", "-b", attacker,
-			"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=6", "root@10.77.0.2")
+			"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=6", "-p", fmt.Sprint(sshPort(2)), "root@10.77.0.2")
 	}
 	if out, code := hosts[1].Do("for i in $(seq 100); do nft list ruleset | grep -q " + attacker + " && exit 0; sleep 0.1; done; exit 1"); code != 0 {
 		t.Fatalf("no ban from real failed logins: %s%s", out, hosts[1].Must("banmesh status; banmesh explain "+attacker+"; journalctl -u ssh --no-pager | tail -40"))
 	}
 	for i, m := range hosts {
 		m.Must("for i in $(seq 300); do nft list ruleset | grep -q " + attacker + " && exit 0; sleep 0.1; done; banmesh explain " + attacker + "; banmesh status; banmesh bans; journalctl -u banmesh-agent -u ssh --no-pager | tail -40; exit 1")
-		if _, err := l.in("attacker", "timeout", "3", "python3", "-c", fmt.Sprintf("import socket; socket.create_connection(('10.77.0.%d', 22), 2, ('%s', 0)).recv(3)", i+1, attacker)); err == nil {
+		if _, err := l.in("attacker", "timeout", "3", "python3", "-c", fmt.Sprintf("import socket; socket.create_connection(('10.77.0.%d', %d), 2, ('%s', 0)).recv(3)", i+1, sshPort(i+1), attacker)); err == nil {
 			t.Errorf("the attacker still reaches host %d", i+1)
 		}
 	}

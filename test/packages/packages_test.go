@@ -5,6 +5,7 @@ import (
 	"bytes"
 	_ "embed"
 	"flag"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,33 @@ func TestPackagesComeAndGo(t *testing.T) {
 	h.Copy(filepath.Join(base, "second/banmesh_0.2.0_amd64.deb"), "second.deb", 0o644)
 	out := h.Run(booted.Boot{Script: contact, Limit: 5 * time.Minute})
 	t.Logf("\n%s", out)
+}
+
+// TestUninstallTakesAllThatInstallPut compares a directory before and after.
+func TestUninstallTakesAllThatInstallPut(t *testing.T) {
+	if !*packages {
+		t.Skip("make test-packages runs it")
+	}
+	to := t.TempDir()
+	for _, target := range []string{"install", "uninstall"} {
+		c := exec.CommandContext(t.Context(), "make", "-C", "../..", target, "DESTDIR="+to)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("make %s: %v\n%s", target, err, out)
+		}
+		n := 0
+		must(t, filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				n++
+				if target == "uninstall" {
+					t.Errorf("%s is left", path)
+				}
+			}
+			return err
+		}))
+		if target == "install" && n < 10 {
+			t.Errorf("only %d files are installed", n)
+		}
+	}
 }
 
 // TestPackagesAreReproducible builds the same version from a copy of the sources

@@ -251,6 +251,42 @@ func TestAWrongCodeChangesNothing(t *testing.T) {
 	}
 }
 
+// A host that was killed after it had written its configuration, and a machine that was
+// killed before it was certified, pair at the next try as if nothing had been.
+func TestAPairingThatWasCutShortIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	first, second := newServer(t), newServer(t)
+	port := freePort(t)
+	stop := first.agent()
+	for _, s := range []*server{first, second} {
+		text := "network = \"banmesh\"\n[embedded_broker]\nenabled = true\nlisten = \"127.0.0.1:" + port + "\"\ntls = true\n"
+		if s == second {
+			text = "network = \"banmesh\"\n[[brokers]]\nurl = \"ssl://127.0.0.1:" + port + "\"\nfingerprint = \"" + strings.Repeat("0", 64) + "\"\n"
+		}
+		if err := config.WriteAtomic(filepath.Join(s.paths.config, "conf.d/network.toml"), []byte("# Written by `agent`; later commands change it.\n"+text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := first.host("--broker-listen", "127.0.0.1:"+port, "--topic", "sshd")
+	out, code := second.run("pair", w.at(), w.first.Code)
+	<-w.ended
+	if code != 0 || w.code != 0 {
+		t.Fatalf("%d, %d: %s%s", code, w.code, out, w.errs.String())
+	}
+	stop()
+	first.agent()
+	second.agent()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		var s control.Status
+		if err := second.client.Get(t.Context(), "/v1/status", nil, &s); err == nil && len(s.Brokers) == 1 && s.Brokers[0].Connected {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not reach the broker: %+v", s.Brokers)
+		}
+	}
+}
+
 // A machine that runs, that has other nodes, or whose answer does not hold, stays as it
 // is, and both sides say so.
 func TestWhoCannotJoinStaysAsItIs(t *testing.T) {

@@ -13,6 +13,11 @@ fi
 if command -v systemd-tmpfiles >/dev/null 2>&1; then
 	systemd-tmpfiles --create banmesh.conf || true
 fi
+if [ -d /run/openrc ] && command -v rc-service >/dev/null 2>&1; then
+	for service in banmesh-agent banmesh-broker; do
+		rc-service --ifexists --ifstarted "$service" restart || true
+	done
+fi
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
 	for unit in banmesh-agent.service banmesh-broker.service banmesh-gate.service banmesh-fetch.timer; do

@@ -7,4 +7,10 @@ esac
 if [ -d /run/systemd/system ]; then
 	systemctl --no-reload disable --now banmesh-agent.service banmesh-broker.service banmesh-admit.service banmesh-ipsets.service banmesh-fetch.timer banmesh-fetch.service banmesh-gate.socket banmesh-gate.service >/dev/null 2>&1 || true
 fi
+if [ -d /run/openrc ] && command -v rc-service >/dev/null 2>&1; then
+	for service in banmesh-agent banmesh-broker; do
+		rc-service --ifexists --ifstarted "$service" stop || true
+		rc-update del "$service" >/dev/null 2>&1 || true
+	done
+fi
 banmesh firewall flush >/dev/null 2>&1 || true
