@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"pgregory.net/rapid"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/wire"
@@ -163,12 +162,12 @@ func TestStrangersCostNoTry(t *testing.T) {
 // learns nothing; nobody takes anything.
 func TestWhoStandsBetweenGainsNothing(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(rt *rapid.T) {
-		at, up := rapid.IntRange(0, 350).Draw(rt, "byte"), rapid.Bool().Draw(rt, "up")
+	for n := range 32 {
+		at, up := n/2*23, n%2 == 0
 		p := newPair(t)
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			rt.Fatal(err)
+			t.Fatal(err)
 		}
 		between := make(chan struct{})
 		go func() {
@@ -183,7 +182,6 @@ func TestWhoStandsBetweenGainsNothing(t *testing.T) {
 				return
 			}
 			defer d.Close()
-			var changed bool
 			forward := func(to, from net.Conn, change bool) {
 				n, b := 0, make([]byte, 1)
 				for {
@@ -192,7 +190,6 @@ func TestWhoStandsBetweenGainsNothing(t *testing.T) {
 					}
 					if change && n == at {
 						b[0] ^= 1
-						changed = true
 					}
 					n++
 					if _, err := to.Write(b); err != nil {
@@ -206,18 +203,17 @@ func TestWhoStandsBetweenGainsNothing(t *testing.T) {
 			go func() { defer close(done); forward(d, c, up) }()
 			forward(c, d, !up)
 			<-done
-			_ = changed
 		}()
 		got, err := p.join(l.Addr().String(), p.code)
 		l.Close()
 		<-between
 		if got != nil && err == nil && p.offers.Load() == 1 {
-			return // the byte lay beyond what counts
+			continue // the byte lay beyond what counts
 		}
 		if got != nil {
-			rt.Fatalf("byte %d was changed, and an offer taken with %v", at, err)
+			t.Fatalf("byte %d was changed, and an offer taken with %v", at, err)
 		}
-	})
+	}
 }
 
 func TestFramesAreBounded(t *testing.T) {

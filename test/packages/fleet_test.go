@@ -102,7 +102,7 @@ func TestOpenRCRunsTheAgent(t *testing.T) {
 	// Debian's OpenRC has no capabilities, so the agent is root's there.
 	m.Must(`dpkg -i /root/banmesh_0.1.0_amd64.deb
 for d in daemons exclusive failed hotplugged inactive init.d options scheduled started starting stopping tmp wasinactive; do mkdir -p /run/openrc/$d; done; touch /run/openrc/softlevel
-cp /root/openrc/* /etc/init.d/
+mkdir -p /etc/conf.d && cp /root/openrc/* /etc/init.d/
 printf 'command_user=root\ncapabilities=\n' >/etc/conf.d/banmesh-agent
 mkdir -p /etc/banmesh && printf '[topics.sshd]\ndetect = false\n' >/etc/banmesh/agent.toml`)
 	up := `for i in $(seq 200); do banmesh status >/dev/null 2>&1 && break; sleep 0.1; done; banmesh status || { cat /var/log/banmesh/agent.log; exit 1; }`
