@@ -28,14 +28,14 @@ import (
 	"banmesh/internal/wholefile"
 )
 
-// vallumdSaved is how often changes of what vallumds were told are written down.
+// vallumdSaved is how often changes of the published elements are written down.
 const vallumdSaved = time.Second
 
-// vallumdRenewed is the share of its time after which an address that is told again
-// counts from anew: a repeated message costs nothing before.
+// vallumdRenewed is the share of its time after which a claim that is repeated counts
+// from anew: a repeated message costs nothing before.
 const vallumdRenewed = 16
 
-// A vallumdSide is one entry of [[vallumd]]: the bridge to its broker, and the words
+// A vallumdSide is one entry of [[vallumd]]: the bridge to its broker, and the claims
 // of others there, which count as those of an import.
 type vallumdSide struct {
 	by     ban.Import
@@ -46,24 +46,24 @@ type vallumdSide struct {
 	log    *slog.Logger
 	bridge *vallumd.Bridge
 
-	mu      sync.Mutex
-	said    map[ban.Topic]map[ban.Target]time.Time // with the end of each
-	full    int                                    // words beyond the budget
-	told    []vallumd.Told                         // of the earlier run, until there is a bridge
-	written int                                    // changes of the bridge's that are on disk
-	unsaved bool                                   // said is not
-	lost    error                                  // why the state of the earlier run is not known
+	mu        sync.Mutex
+	claims    map[ban.Topic]map[ban.Target]time.Time // with the end of each
+	full      int                                    // messages beyond the budget
+	published []vallumd.Element                      // of the earlier run, until there is a bridge
+	written   int                                    // changes of the bridge's that are on disk
+	unsaved   bool                                   // claims is not
+	lost      error                                  // why the state of the earlier run is not known
 }
 
 // vallumdState is the part of an entry that outlasts a restart.
 type vallumdState struct {
-	Told []vallumd.Told                     `json:"told"`
-	Said map[ban.Topic]map[string]time.Time `json:"said"`
+	Published []vallumd.Element                  `json:"published"`
+	Claims    map[ban.Topic]map[string]time.Time `json:"claims"`
 }
 
 // openVallumds reads the state of each entry of [[vallumd]] and gives the ledger the
-// words that still count. Neither a damaged file nor a full disk keeps the node from
-// starting: addresses count again when they are told again.
+// claims that still count. Neither a damaged file nor a full disk keeps the node from
+// starting: addresses count again when they are published again.
 func (a *agent) openVallumds() {
 	for by, conf := range a.current().Vallumd() {
 		v := &vallumdSide{
@@ -77,11 +77,11 @@ func (a *agent) openVallumds() {
 	}
 }
 
-// open reads the state and hands the ledger all that was said and counts still.
+// open reads the state and hands the ledger the claims that count still.
 func (v *vallumdSide) open() error {
-	v.said = map[ban.Topic]map[ban.Target]time.Time{}
+	v.claims = map[ban.Topic]map[ban.Target]time.Time{}
 	for _, name := range v.conf.Accept {
-		v.said[ban.Topic(name)] = map[ban.Target]time.Time{}
+		v.claims[ban.Topic(name)] = map[ban.Target]time.Time{}
 	}
 	var s vallumdState
 	b, err := os.ReadFile(v.state)
@@ -91,17 +91,17 @@ func (v *vallumdSide) open() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	v.told = s.Told
+	v.published = s.Published
 	now := v.now()
-	for topic, said := range v.said {
+	for topic, claims := range v.claims {
 		c := ban.Change{Feed: v.by.Feed(topic), Reset: true}
-		for text, end := range s.Said[topic] {
+		for text, end := range s.Claims[topic] {
 			target, err := ban.ParseTarget(text)
-			if err != nil || !end.After(now) || len(said) >= v.conf.Live {
+			if err != nil || !end.After(now) || len(claims) >= v.conf.Live {
 				continue
 			}
-			said[target] = end
-			c.Claims = append(c.Claims, wordOf(target, end))
+			claims[target] = end
+			c.Claims = append(c.Claims, claimOf(target, end))
 		}
 		slices.SortFunc(c.Claims, ban.Claim.Compare)
 		if err := v.peers.Apply(c); err != nil {
@@ -111,8 +111,8 @@ func (v *vallumdSide) open() error {
 	return nil
 }
 
-// wordOf is the claim that a word is: nobody says for which reason.
-func wordOf(target ban.Target, end time.Time) ban.Claim {
+// claimOf is the claim that a message makes: nobody says for which reason.
+func claimOf(target ban.Target, end time.Time) ban.Claim {
 	return ban.Claim{Target: target, End: end, Basis: ban.BasisHandedOver, Hits: 1}
 }
 
@@ -124,7 +124,7 @@ func (a *agent) connectVallumds() error {
 			return err
 		}
 		o := vallumd.Options{
-			Name: v.conf.Name, Timeout: v.conf.Timeout, Table: a.table, Take: v.take, Tell: a.mayTell, Now: a.now, Log: v.log,
+			Name: v.conf.Name, Timeout: v.conf.Timeout, Table: a.table, Receive: v.receive, MayPublish: a.mayPublish, Now: a.now, Log: v.log,
 			Broker: mqttclient.Endpoint{URL: broker.URL, TLS: broker.TLS, User: broker.User, Password: broker.Password, ClientID: clientID()},
 		}
 		for _, t := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(v.conf.Publish, v.conf.Accept)))) {
@@ -132,16 +132,16 @@ func (a *agent) connectVallumds() error {
 			s.Name, s.Name6 = v.conf.SetsOf(t)
 			o.Sets = append(o.Sets, s)
 		}
-		v.bridge = vallumd.New(o, v.told)
-		v.told = nil
+		v.bridge = vallumd.New(o, v.published)
+		v.published = nil
 	}
 	return nil
 }
 
-// mayTell says whether a ban may be told to vallumds: one that rests on more than the
-// word of an import. Others hand theirs on themselves, and two nodes that told each other's would
-// keep a ban alive for ever.
-func (a *agent) mayTell(e export.Entry) bool {
+// mayPublish says whether a ban may go out to vallumds: one that rests on more than the
+// claim of an import. Others publish theirs themselves, and two nodes that published each
+// other's would keep a ban alive for ever.
+func (a *agent) mayPublish(e export.Entry) bool {
 	s, ok := a.ledger.Standing(e.Topic, e.Target)
 	return ok && slices.ContainsFunc(s.Claims, func(c ledger.Claimed) bool {
 		if !c.Counts() {
@@ -183,43 +183,12 @@ func (v *vallumdSide) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// take takes words of others over: the ledger first, then the file. It fails only where
-// the ledger does, and may be given the same words again. A word of a
-// target that is known costs neither until a good part of its time is over.
-func (v *vallumdSide) take(_ context.Context, words []vallumd.Word) error {
+// receive takes messages of others over: the ledger first, then the file. It fails only
+// where the ledger does, and may be given the same messages again.
+func (v *vallumdSide) receive(_ context.Context, messages []vallumd.Message) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	now := v.now()
-	ends := map[ban.Topic]map[ban.Target]time.Time{} // of targets that change; zero for a withdrawal
-	more := map[ban.Topic]int{}                      // addresses, of the words so far
-	full := 0
-	for _, w := range words {
-		target, err := ban.TargetOfAddr(w.Addr)
-		said := v.said[w.Topic]
-		if err != nil || said == nil {
-			continue
-		}
-		if ends[w.Topic] == nil {
-			ends[w.Topic] = map[ban.Target]time.Time{}
-		}
-		until, changes := ends[w.Topic][target]
-		if !changes {
-			until = said[target]
-		}
-		switch end := now.Add(v.conf.For); {
-		case !w.Add && !until.IsZero():
-			ends[w.Topic][target] = time.Time{}
-			more[w.Topic]--
-		case !w.Add, until.After(end.Add(-v.conf.For / vallumdRenewed)):
-		case !until.IsZero():
-			ends[w.Topic][target] = end
-		case !v.room(said, more[w.Topic], now):
-			full++
-		default:
-			ends[w.Topic][target] = end
-			more[w.Topic]++
-		}
-	}
+	ends, full := v.outcome(messages, v.now())
 	var changes []ban.Change
 	for topic, list := range ends {
 		c := ban.Change{Feed: v.by.Feed(topic)}
@@ -227,30 +196,30 @@ func (v *vallumdSide) take(_ context.Context, words []vallumd.Word) error {
 			if end.IsZero() {
 				c.Withdrawn = append(c.Withdrawn, ban.Withdraw(ban.ReasonEnded, target)...)
 			} else {
-				c.Claims = append(c.Claims, wordOf(target, end))
+				c.Claims = append(c.Claims, claimOf(target, end))
 			}
 		}
-		if len(list) > 0 {
-			slices.SortFunc(c.Claims, ban.Claim.Compare)
-			changes = append(changes, c)
+		slices.SortFunc(c.Claims, ban.Claim.Compare)
+		changes = append(changes, c)
+	}
+	if len(changes) > 0 {
+		if err := v.peers.Apply(changes...); err != nil {
+			return err
 		}
 	}
 	if full > 0 && v.full == 0 {
-		v.log.Warn("words_beyond_the_budget", slog.Int("live", v.conf.Live))
+		v.log.Warn("messages_beyond_the_budget", slog.Int("live", v.conf.Live))
 	}
 	v.full += full
 	if len(changes) == 0 {
 		return nil
 	}
-	if err := v.peers.Apply(changes...); err != nil {
-		return err
-	}
 	for topic, list := range ends {
 		for target, end := range list {
 			if end.IsZero() {
-				delete(v.said[topic], target)
+				delete(v.claims[topic], target)
 			} else {
-				v.said[topic][target] = end
+				v.claims[topic][target] = end
 			}
 		}
 	}
@@ -261,23 +230,60 @@ func (v *vallumdSide) take(_ context.Context, words []vallumd.Word) error {
 	return nil
 }
 
-// room says whether one more address fits into the budget of a topic, beside those that
-// were said and so many more. Those whose time is over make room.
-func (v *vallumdSide) room(said map[ban.Target]time.Time, more int, now time.Time) bool {
-	if len(said)+more >= v.conf.Live {
-		maps.DeleteFunc(said, func(_ ban.Target, end time.Time) bool { return !end.After(now) })
+// outcome gives the targets whose claims messages change, with their ends, zero for one that is
+// withdrawn, and the number of messages beyond the budget. A claim that is repeated
+// changes nothing until a good part of its time is over.
+func (v *vallumdSide) outcome(messages []vallumd.Message, now time.Time) (ends map[ban.Topic]map[ban.Target]time.Time, full int) {
+	ends = map[ban.Topic]map[ban.Target]time.Time{}
+	more := map[ban.Topic]int{} // addresses, of the messages so far
+	for _, m := range messages {
+		target, err := ban.TargetOfAddr(m.Addr)
+		claims := v.claims[m.Topic]
+		if err != nil || claims == nil {
+			continue
+		}
+		until, changed := ends[m.Topic][target]
+		if !changed {
+			until = claims[target]
+		}
+		end := now.Add(v.conf.For)
+		switch {
+		case !m.Add && until.IsZero(), m.Add && until.After(end.Add(-v.conf.For/vallumdRenewed)):
+			continue
+		case !m.Add:
+			end = time.Time{}
+			more[m.Topic]--
+		case until.IsZero() && !v.room(claims, more[m.Topic], now):
+			full++
+			continue
+		case until.IsZero():
+			more[m.Topic]++
+		}
+		if ends[m.Topic] == nil {
+			ends[m.Topic] = map[ban.Target]time.Time{}
+		}
+		ends[m.Topic][target] = end
 	}
-	return len(said)+more < v.conf.Live
+	return ends, full
+}
+
+// room says whether one more address fits into the budget of a topic, beside its
+// claims and so many more. Those whose time is over make room.
+func (v *vallumdSide) room(claims map[ban.Target]time.Time, more int, now time.Time) bool {
+	if len(claims)+more >= v.conf.Live {
+		maps.DeleteFunc(claims, func(_ ban.Target, end time.Time) bool { return !end.After(now) })
+	}
+	return len(claims)+more < v.conf.Live
 }
 
 // save writes the state down. v.mu is held.
 func (v *vallumdSide) save() error {
-	told, changes := v.bridge.Told()
-	s := vallumdState{Told: told, Said: map[ban.Topic]map[string]time.Time{}}
-	for topic, said := range v.said {
-		s.Said[topic] = map[string]time.Time{}
-		for target, end := range said {
-			s.Said[topic][target.String()] = end
+	published, changes := v.bridge.Published()
+	s := vallumdState{Published: published, Claims: map[ban.Topic]map[string]time.Time{}}
+	for topic, claims := range v.claims {
+		s.Claims[topic] = map[string]time.Time{}
+		for target, end := range claims {
+			s.Claims[topic][target.String()] = end
 		}
 	}
 	b, err := json.Marshal(s)
@@ -285,7 +291,7 @@ func (v *vallumdSide) save() error {
 		return err
 	}
 	if err := wholefile.Write(v.state, b, 0o600); err != nil {
-		return fmt.Errorf("writing down the words of %s: %w", v.by, err)
+		return fmt.Errorf("writing down the claims of %s: %w", v.by, err)
 	}
 	v.written, v.unsaved = changes, false
 	return nil
@@ -298,7 +304,7 @@ func (a *agent) vallumdStatus() (list []control.Vallumd) {
 		v.mu.Lock()
 		x := control.Vallumd{
 			Name: string(v.by), URL: s.URL, Connected: s.Connected, Error: s.Err, Publish: topicsOf(v.conf.Publish), Accept: topicsOf(v.conf.Accept),
-			Told: s.Told, LeftOut: s.LeftOut, Heard: s.Heard, Junk: s.Junk, Full: v.full, Last: s.Last,
+			Told: s.Published, LeftOut: s.LeftOut, Received: s.Received, Ignored: s.Ignored, Full: v.full, Last: s.Last,
 		}
 		v.mu.Unlock()
 		list = append(list, x)
@@ -317,7 +323,7 @@ func topicsOf(names []string) (list []ban.Topic) {
 func (a *agent) warnVallumds() (list []control.Warning) {
 	for _, v := range a.vallumds {
 		if v.lost != nil {
-			list = append(list, api.CompatDown.Warn(fmt.Sprintf("what %s said before the start is not known: %v", v.by, v.lost), "df -h; nothing else: addresses count when they are told again"))
+			list = append(list, api.CompatDown.Warn(fmt.Sprintf("the claims of %s before the start are not known: %v", v.by, v.lost), "df -h; nothing else: addresses count when they are announced again"))
 		}
 	}
 	for _, x := range a.vallumdStatus() {
@@ -325,10 +331,10 @@ func (a *agent) warnVallumds() (list []control.Warning) {
 			list = append(list, api.CompatDown.Warn(fmt.Sprintf("the broker of %s, %s, is not reached: %s", x.Name, x.URL, x.Error), "url, user and ca_file in [[vallumd]]; agent status"))
 		}
 		if x.LeftOut > 0 && len(x.Publish) > 0 {
-			list = append(list, api.VallumdLeftOut.Warn(fmt.Sprintf("%d bans are not told to %s: an ipset of vallumd's takes single addresses, %d at most, and IPv6 in a set of its own", x.LeftOut, x.Name, vallumd.MaxTold), "sets6 in [[vallumd]], where IPv6 is left out"))
+			list = append(list, api.VallumdLeftOut.Warn(fmt.Sprintf("%d bans are not published to %s: an ipset of vallumd's takes single addresses, %d at most, and IPv6 in a set of its own", x.LeftOut, x.Name, vallumd.MaxElements), "sets6 in [[vallumd]], where IPv6 is left out"))
 		}
 		if x.Full > 0 {
-			list = append(list, api.VallumdFull.Warn(fmt.Sprintf("%s told %d addresses more than may count", x.Name, x.Full), "live in [[vallumd]]; agent withdraw --all --by "+x.Name))
+			list = append(list, api.VallumdFull.Warn(fmt.Sprintf("%s published %d addresses more than may count", x.Name, x.Full), "live in [[vallumd]]; agent withdraw --all --by "+x.Name))
 		}
 	}
 	return list

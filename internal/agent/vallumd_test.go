@@ -13,22 +13,22 @@ import (
 	"banmesh/internal/control"
 )
 
-// unreached is an entry whose broker does not answer: the words come from the test.
+// unreached is an entry whose broker does not answer: the messages come from the test.
 const unreached = quiet + "[[vallumd]]\nname = \"home\"\nurl = \"tcp://127.0.0.1:1\"\naccept = [\"sshd\"]\nrule = \"ban\"\nlive = 3\nfor = \"1h\"\n"
 
-// hears gives the node words such as "+198.51.100.7" and "-198.51.100.7".
-func (n *node) hears(words ...string) {
+// receives gives the node messages such as "+198.51.100.7" and "-198.51.100.7".
+func (n *node) receives(messages ...string) {
 	n.t.Helper()
-	var list []vallumd.Word
-	for _, w := range words {
-		list = append(list, vallumd.Word{Topic: "sshd", Addr: netip.MustParseAddr(w[1:]), Add: w[0] == '+'})
+	var list []vallumd.Message
+	for _, w := range messages {
+		list = append(list, vallumd.Message{Topic: "sshd", Addr: netip.MustParseAddr(w[1:]), Add: w[0] == '+'})
 	}
-	if err := n.a.vallumds[0].take(n.t.Context(), list); err != nil {
+	if err := n.a.vallumds[0].receive(n.t.Context(), list); err != nil {
 		n.t.Fatal(err)
 	}
 }
 
-// imported gives the addresses that count by the word of a broker.
+// imported gives the addresses that count by the claim of a broker.
 func (n *node) imported() string {
 	var list []string
 	for _, c := range n.a.ledger.Peers.Imported("vallumd:home", "sshd") {
@@ -37,7 +37,7 @@ func (n *node) imported() string {
 	return strings.Join(list, " ")
 }
 
-func TestWordsOfABrokerStayWithinTheirBudget(t *testing.T) {
+func TestMessagesOfABrokerStayWithinTheirBudget(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, unreached)
 	want := func(when, list string, full int) {
@@ -49,17 +49,17 @@ func TestWordsOfABrokerStayWithinTheirBudget(t *testing.T) {
 			t.Errorf("%s: %d beyond the budget, want %d", when, got, full)
 		}
 	}
-	n.hears("+198.51.100.1", "+198.51.100.2", "+198.51.100.3", "+198.51.100.1")
+	n.receives("+198.51.100.1", "+198.51.100.2", "+198.51.100.3", "+198.51.100.1")
 	want("at the limit", "198.51.100.1 198.51.100.2 198.51.100.3", 0)
-	n.hears("+198.51.100.4")
+	n.receives("+198.51.100.4")
 	want("beyond it", "198.51.100.1 198.51.100.2 198.51.100.3", 1)
 	n.restart()
 	want("after a restart", "198.51.100.1 198.51.100.2 198.51.100.3", 0)
-	n.hears("+198.51.100.4", "-198.51.100.2", "-198.51.100.9")
-	n.hears("+198.51.100.4")
+	n.receives("+198.51.100.4", "-198.51.100.2", "-198.51.100.9")
+	n.receives("+198.51.100.4")
 	want("with room again", "198.51.100.1 198.51.100.3 198.51.100.4", 1)
-	n.hears("-198.51.100.1", "+198.51.100.1", "-198.51.100.3", "+198.51.100.3", "-198.51.100.3")
-	want("in the order of the words", "198.51.100.1 198.51.100.4", 1)
+	n.receives("-198.51.100.1", "+198.51.100.1", "-198.51.100.3", "+198.51.100.3", "-198.51.100.3")
+	want("in the order of the messages", "198.51.100.1 198.51.100.4", 1)
 	n.restart()
 	want("after another restart", "198.51.100.1 198.51.100.4", 0)
 	if !n.drops("198.51.100.1") || n.drops("198.51.100.3") {
@@ -70,15 +70,15 @@ func TestWordsOfABrokerStayWithinTheirBudget(t *testing.T) {
 	}
 }
 
-func TestABrokersWordIsNoneOfANeverBannedAddress(t *testing.T) {
+func TestABrokersClaimIsNoneOfANeverBannedAddress(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, "never_ban = [{target = \"198.51.100.1\"}]\n"+unreached)
-	n.hears("+198.51.100.1", "+198.51.100.2")
+	n.receives("+198.51.100.1", "+198.51.100.2")
 	if n.drops("198.51.100.1") || !n.drops("198.51.100.2") {
 		t.Error("the firewall has something else")
 	}
 	n.post("/v1/unban", control.UnbanRequest{Targets: []ban.Target{ban.MustTarget("198.51.100.2")}}, nil)
-	n.hears("-198.51.100.2", "+198.51.100.2")
+	n.receives("-198.51.100.2", "+198.51.100.2")
 	if n.drops("198.51.100.2") {
 		t.Error("a broker's word beats a person's")
 	}
@@ -87,16 +87,16 @@ func TestABrokersWordIsNoneOfANeverBannedAddress(t *testing.T) {
 func TestADamagedStateOfABrokerIsToldAndEndsNothing(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, unreached)
-	n.hears("+198.51.100.1")
+	n.receives("+198.51.100.1")
 	n.stop()
 	if err := os.WriteFile(filepath.Join(n.dir, "state", "vallumd-home.json"), []byte(`{"told":[{"set":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n.start()
-	if got := fmt.Sprint(n.a.warnVallumds()); !strings.Contains(got, "before the start is not known") {
+	if got := fmt.Sprint(n.a.warnVallumds()); !strings.Contains(got, "before the start are not known") {
 		t.Errorf("warnings: %s", got)
 	}
-	n.hears("+198.51.100.1")
+	n.receives("+198.51.100.1")
 	if got := n.imported(); got != "198.51.100.1" {
 		t.Errorf("imported %q", got)
 	}

@@ -35,12 +35,12 @@ type Vallumd struct {
 	// that no set can hold.
 	Told    int `json:"told"`
 	LeftOut int `json:"left_out"`
-	// Heard are messages of others that were taken since the start, Junk those that
+	// Received are messages of others that were taken since the start, Ignored those that
 	// say nothing or that nobody asked for, Full addresses beyond the budget.
-	Heard uint64    `json:"heard"`
-	Junk  uint64    `json:"junk"`
-	Full  int       `json:"full"`
-	Last  time.Time `json:"last,omitzero"` // when the last message was taken
+	Received uint64    `json:"received"`
+	Ignored  uint64    `json:"ignored"`
+	Full     int       `json:"full"`
+	Last     time.Time `json:"last,omitzero"` // when the last message was taken
 }
 
 // CompatClient is a program that asked since the agent started.

@@ -210,7 +210,7 @@ func TestVallumdsSetsFollowTheBansHere(t *testing.T) {
 
 	// Our own messages come back, and count for nothing.
 	m.say("sshd/add", "198.51.100.9")
-	testnet.Eventually(t, func() bool { s, err := n.status(); return err == nil && s.Heard == 1 })
+	testnet.Eventually(t, func() bool { s, err := n.status(); return err == nil && s.Received == 1 })
 	if s := n.command("explain", "203.0.113.1"); strings.Contains(s, "vallumd:home") {
 		t.Errorf("our own message came in:\n%s", s)
 	}
@@ -231,7 +231,7 @@ func TestVallumdsSetsFollowTheBansHere(t *testing.T) {
 	testnet.Eventually(t, func() bool { return heard.holds(all[1:]...) })
 }
 
-func TestWordsOfVallumdAreOfAPseudoOperator(t *testing.T) {
+func TestMessagesOfVallumdAreOfAPseudoOperator(t *testing.T) {
 	t.Parallel()
 	m := newMosquitto(t, "")
 	m.say("sshd/add", "198.51.100.66", "-r")
@@ -239,7 +239,7 @@ func TestWordsOfVallumdAreOfAPseudoOperator(t *testing.T) {
 	m.say("sshd/add", "198.51.100.7")
 	m.say("sshd/add", "198.51.100.8")
 	m.say("sshd/add", "nonsense")
-	testnet.Eventually(t, func() bool { s, err := n.status(); return err == nil && s.Heard == 2 && s.Junk == 2 })
+	testnet.Eventually(t, func() bool { s, err := n.status(); return err == nil && s.Received == 2 && s.Ignored == 2 })
 	for _, when := range []string{"at first", "after a restart"} {
 		if s := n.command("explain", "198.51.100.7"); !strings.Contains(s, "vallumd:home") || !strings.Contains(s, "watch") {
 			t.Errorf("%s: explain says\n%s", when, s)
@@ -264,7 +264,7 @@ func TestWordsOfVallumdAreOfAPseudoOperator(t *testing.T) {
 	if s := n.command("peers"); !strings.Contains(s, "vallumd:home") {
 		t.Errorf("peers says\n%s", s)
 	}
-	if s := n.command("status"); !strings.Contains(s, "vallumd:home on tcp://127.0.0.1:"+m.port+": connected; heard ") {
+	if s := n.command("status"); !strings.Contains(s, "vallumd:home on tcp://127.0.0.1:"+m.port+": connected; received ") {
 		t.Errorf("status says\n%s", s)
 	}
 	// A person's word ends what the broker says, also when it is said again.
@@ -380,7 +380,7 @@ rule = "ban"
 	}
 }
 
-// A million lines of junk, and as many addresses as anybody can write, stay within the
+// Lines of junk, and as many addresses as anybody can write, stay within the
 // budget, and the node goes on answering.
 func TestAFloodOfVallumdsMessagesIsBounded(t *testing.T) {
 	t.Parallel()
@@ -408,7 +408,7 @@ func TestAFloodOfVallumdsMessagesIsBounded(t *testing.T) {
 	m.say("sshd/del", "203.0.113.1")
 	testnet.Eventually(t, func() bool {
 		s, err := n.status()
-		return err == nil && s.Junk > 0 && s.Full > 0
+		return err == nil && s.Ignored > 0 && s.Full > 0
 	})
 	var peers []control.Peer
 	testnet.Must(t, n.c.Get(t.Context(), "/v1/peers", nil, &peers))

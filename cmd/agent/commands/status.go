@@ -285,13 +285,13 @@ func vallumdLine(x control.Vallumd) string {
 	}
 	line := fmt.Sprintf("%s on %s: %s", x.Name, x.URL, state)
 	if len(x.Publish) > 0 {
-		line += fmt.Sprintf("; it has %s from here", plural(x.Told, "address"))
+		line += fmt.Sprintf("; its sets have %s from here", plural(x.Told, "address"))
 	}
 	if len(x.Accept) > 0 {
-		line += fmt.Sprintf("; heard %s", plural(int(x.Heard), "message"))
+		line += fmt.Sprintf("; received %s", plural(int(x.Received), "message"))
 	}
-	if x.Junk > 0 {
-		line += fmt.Sprintf(", left %d out", x.Junk)
+	if x.Ignored > 0 {
+		line += fmt.Sprintf(", left %d out", x.Ignored)
 	}
 	return line
 }

@@ -10,11 +10,11 @@ import (
 	"banmesh/internal/export"
 )
 
-// MaxTold bounds the addresses that the sets of a broker have from us: the usual size
+// MaxElements bounds the addresses that the sets of a broker have from us: the usual size
 // of an ipset.
-const MaxTold = 65536
+const MaxElements = 65536
 
-// expandFrom is the widest prefix of IPv4 that is told address by address.
+// expandFrom is the widest prefix of IPv4 that is published address by address.
 const expandFrom = 28
 
 // key is an element of a set.
@@ -23,14 +23,14 @@ type key struct {
 	addr netip.Addr
 }
 
-// A Told is an address that a set has from us.
-type Told struct {
+// An Element is an address that a set has from us.
+type Element struct {
 	Set  string     `json:"set"`
 	Addr netip.Addr `json:"addr"`
 }
 
-// message is one that is to be published.
-type message struct {
+// A change of a set is to be published.
+type change struct {
 	key
 	add bool
 }
@@ -38,32 +38,32 @@ type message struct {
 // An outbox compares the addresses that sets should have with those that they have
 // from us. Its owner locks.
 type outbox struct {
-	sets    map[ban.Topic]Set
-	heard   map[string]bool // sets that are accepted too
-	timeout time.Duration
-	most    int // [MaxTold]
+	sets     map[ban.Topic]Set
+	accepted map[string]bool // sets that are accepted too
+	timeout  time.Duration
+	most     int // [MaxElements]
 
-	bans    map[export.Key]time.Time // that can be told
-	leftOut map[export.Key]time.Time // in force, and in no set; as many as [MaxTold]
-	want    map[key]int              // how many bans want it
-	told    map[key]time.Time        // when it was acknowledged last; zero: by an earlier connection
-	dirty   map[key]bool             // looked at next
-	swept   time.Time                // when all were
-	changes int                      // of told
+	bans      map[export.Key]time.Time // that can be published
+	leftOut   map[export.Key]time.Time // in force, and in no set; as many as [MaxElements]
+	want      map[key]int              // how many bans want it
+	published map[key]time.Time        // when it was acknowledged last; zero: by an earlier connection
+	dirty     map[key]bool             // looked at next
+	swept     time.Time                // when all were
+	changes   int                      // of published
 }
 
-func newOutbox(sets []Set, timeout time.Duration, told []Told) outbox {
-	o := outbox{sets: map[ban.Topic]Set{}, heard: map[string]bool{}, timeout: timeout, most: MaxTold, told: map[key]time.Time{}}
+func newOutbox(sets []Set, timeout time.Duration, published []Element) outbox {
+	o := outbox{sets: map[ban.Topic]Set{}, accepted: map[string]bool{}, timeout: timeout, most: MaxElements, published: map[key]time.Time{}}
 	for _, s := range sets {
 		if s.Publish {
 			o.sets[s.Topic] = s
 		}
 		for _, name := range s.names() {
-			o.heard[name] = o.heard[name] || s.Accept
+			o.accepted[name] = o.accepted[name] || s.Accept
 		}
 	}
-	for _, x := range told {
-		o.told[key{x.Set, x.Addr}] = time.Time{}
+	for _, x := range published {
+		o.published[key{x.Set, x.Addr}] = time.Time{}
 	}
 	o.clear()
 	return o
@@ -78,7 +78,7 @@ func (s Set) names() []string {
 
 func (o *outbox) publishes(t ban.Topic) bool { _, ok := o.sets[t]; return ok }
 
-func (o *outbox) hears(set string) bool { return o.heard[set] }
+func (o *outbox) accepts(set string) bool { return o.accepted[set] }
 
 // every is how often all addresses are looked at.
 func (o *outbox) every() time.Duration { return min(max(o.timeout/16, time.Second), time.Minute) }
@@ -89,10 +89,10 @@ func (o *outbox) clear() {
 	o.swept = time.Time{}
 }
 
-// reconnected has every address told anew: the vallumds may have been cut off too.
+// reconnected has every address published anew: the vallumds may have been cut off too.
 func (o *outbox) reconnected() {
-	for k := range o.told {
-		o.told[k] = time.Time{}
+	for k := range o.published {
+		o.published[k] = time.Time{}
 	}
 	o.swept = time.Time{}
 }
@@ -157,14 +157,14 @@ func (o *outbox) lift(k export.Key) {
 }
 
 // due gives the messages that are to be sent now, deletions first.
-func (o *outbox) due(now time.Time) (list []message) {
+func (o *outbox) due(now time.Time) (list []change) {
 	look := func(k key) {
-		at, told := o.told[k]
+		at, published := o.published[k]
 		switch {
-		case o.want[k] > 0 && (!told || now.Sub(at) >= o.timeout*3/4 || now.Before(at)):
-			list = append(list, message{k, true})
-		case o.want[k] == 0 && told:
-			list = append(list, message{k, false})
+		case o.want[k] > 0 && (!published || now.Sub(at) >= o.timeout*3/4 || now.Before(at)):
+			list = append(list, change{k, true})
+		case o.want[k] == 0 && published:
+			list = append(list, change{k, false})
 		}
 	}
 	if now.Sub(o.swept) >= o.every() || now.Before(o.swept) {
@@ -182,7 +182,7 @@ func (o *outbox) due(now time.Time) (list []message) {
 		for k := range o.want {
 			look(k)
 		}
-		for k := range o.told {
+		for k := range o.published {
 			if o.want[k] == 0 {
 				look(k)
 			}
@@ -193,7 +193,7 @@ func (o *outbox) due(now time.Time) (list []message) {
 		}
 	}
 	clear(o.dirty)
-	slices.SortFunc(list, func(a, b message) int {
+	slices.SortFunc(list, func(a, b change) int {
 		if a.add != b.add {
 			if b.add {
 				return -1
@@ -206,23 +206,23 @@ func (o *outbox) due(now time.Time) (list []message) {
 }
 
 // acknowledged notes that the broker has a message.
-func (o *outbox) acknowledged(m message, now time.Time) {
-	if _, told := o.told[m.key]; told != m.add {
+func (o *outbox) acknowledged(m change, now time.Time) {
+	if _, published := o.published[m.key]; published != m.add {
 		o.changes++
 	}
 	if m.add {
-		o.told[m.key] = now
+		o.published[m.key] = now
 	} else {
-		delete(o.told, m.key)
+		delete(o.published, m.key)
 	}
 }
 
 // list gives the addresses that the sets have from us, sorted.
-func (o *outbox) list() []Told {
-	list := make([]Told, 0, len(o.told))
-	for k := range o.told {
-		list = append(list, Told{k.set, k.addr})
+func (o *outbox) list() []Element {
+	list := make([]Element, 0, len(o.published))
+	for k := range o.published {
+		list = append(list, Element{k.set, k.addr})
 	}
-	slices.SortFunc(list, func(a, b Told) int { return cmp.Or(cmp.Compare(a.Set, b.Set), a.Addr.Compare(b.Addr)) })
+	slices.SortFunc(list, func(a, b Element) int { return cmp.Or(cmp.Compare(a.Set, b.Set), a.Addr.Compare(b.Addr)) })
 	return list
 }

@@ -34,7 +34,7 @@ func (b *Bridge) session(ctx context.Context) error {
 		b.out.reconnected()
 		b.mu.Unlock()
 		b.o.Log.InfoContext(ctx, "broker_connected", slog.String("broker", e.URL))
-		return b.tell(ctx, conn, acks)
+		return b.publishDue(ctx, conn, acks)
 	})
 	return group.Wait()
 }
@@ -52,7 +52,7 @@ func (b *Bridge) filters() (list []string) {
 	return list
 }
 
-// subscribe asks for the words in the sets that are accepted, and waits until the
+// subscribe asks for the messages of the sets that are accepted, and waits until the
 // broker grants all.
 func subscribe(ctx context.Context, conn *mqttclient.Conn, filters []string, granted <-chan struct{}) error {
 	for _, f := range filters {
@@ -65,7 +65,7 @@ func subscribe(ctx context.Context, conn *mqttclient.Conn, filters []string, gra
 		select {
 		case <-granted:
 		case <-late:
-			return errNotTaken
+			return errUnacknowledged
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -103,7 +103,7 @@ func (b *Bridge) read(ctx context.Context, conn *mqttclient.Conn, acks chan<- ui
 			if err != nil {
 				return err
 			}
-			if err := b.hear(ctx, p); err != nil {
+			if err := b.receive(ctx, p); err != nil {
 				return err
 			}
 			if p.QoS > 0 {
@@ -115,12 +115,12 @@ func (b *Bridge) read(ctx context.Context, conn *mqttclient.Conn, acks chan<- ui
 	}
 }
 
-// hear takes a message: a word of somebody else's, our own come back, or junk.
-func (b *Bridge) hear(ctx context.Context, p frame.Publication) error {
+// receive takes a message: somebody else's, our own come back, or one that is left out.
+func (b *Bridge) receive(ctx context.Context, p frame.Publication) error {
 	w, name, ok := parse(b.o.Sets, p)
 	b.mu.Lock()
 	if !ok {
-		b.junk()
+		b.ignored()
 		b.mu.Unlock()
 		return nil
 	}
@@ -130,28 +130,28 @@ func (b *Bridge) hear(ctx context.Context, p frame.Publication) error {
 		return nil
 	}
 	select {
-	case b.words <- w:
+	case b.received <- w:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// junk counts a message that is left out. b.mu is held.
-func (b *Bridge) junk() {
-	b.status.Junk++
-	b.unsaid++
-	if now := b.o.Now(); now.Sub(b.logged) >= junkLogged {
-		b.o.Log.Warn("messages_left_out", slog.String("broker", b.o.Broker.URL), slog.Uint64("messages", b.unsaid))
-		b.logged, b.unsaid = now, 0
+// ignored counts a message that is left out. b.mu is held.
+func (b *Bridge) ignored() {
+	b.status.Ignored++
+	b.unlogged++
+	if now := b.o.Now(); now.Sub(b.logged) >= ignoredLogged {
+		b.o.Log.Warn("messages_left_out", slog.String("broker", b.o.Broker.URL), slog.Uint64("messages", b.unlogged))
+		b.logged, b.unlogged = now, 0
 	}
 }
 
-// tell publishes whatever is due until the connection is lost.
-func (b *Bridge) tell(ctx context.Context, conn *mqttclient.Conn, acks <-chan uint16) error {
+// publishDue publishes whatever is due until the connection is lost.
+func (b *Bridge) publishDue(ctx context.Context, conn *mqttclient.Conn, acks <-chan uint16) error {
 	tick := time.NewTicker(b.out.every())
 	defer tick.Stop()
-	waiting := map[uint16]message{}
+	waiting := map[uint16]change{}
 	var id uint16
 	for {
 		b.mu.Lock()
@@ -160,7 +160,7 @@ func (b *Bridge) tell(ctx context.Context, conn *mqttclient.Conn, acks <-chan ui
 		b.echoes.sweep(now)
 		b.mu.Unlock()
 		for _, m := range list {
-			for id++; id == 0 || waiting[id] != (message{}); id++ {
+			for id++; id == 0 || waiting[id] != (change{}); id++ {
 			}
 			if err := b.publish(conn, m, id); err != nil {
 				return err
@@ -185,15 +185,15 @@ func (b *Bridge) tell(ctx context.Context, conn *mqttclient.Conn, acks <-chan ui
 	}
 }
 
-// publish sends a message, and remembers that it may come back.
-func (b *Bridge) publish(conn *mqttclient.Conn, m message, id uint16) error {
+// publish sends a change of a set, and remembers that it may come back.
+func (b *Bridge) publish(conn *mqttclient.Conn, m change, id uint16) error {
 	action := del
 	if m.add {
 		action = add
 	}
 	packet, at := frame.AppendPublish(nil, m.set+"/"+action, []byte(m.addr.String()), 1, false)
 	packet[at], packet[at+1] = byte(id>>8), byte(id)
-	if b.out.hears(m.set) {
+	if b.out.accepts(m.set) {
 		b.mu.Lock()
 		b.echoes.expect(echoKey(m), b.o.Now())
 		b.mu.Unlock()
@@ -202,7 +202,7 @@ func (b *Bridge) publish(conn *mqttclient.Conn, m message, id uint16) error {
 }
 
 // await waits until at most so many messages wait for their acknowledgement.
-func (b *Bridge) await(ctx context.Context, waiting map[uint16]message, acks <-chan uint16, most int) error {
+func (b *Bridge) await(ctx context.Context, waiting map[uint16]change, acks <-chan uint16, most int) error {
 	timer := time.NewTimer(ackTime)
 	defer timer.Stop()
 	for len(waiting) > most {
@@ -218,7 +218,7 @@ func (b *Bridge) await(ctx context.Context, waiting map[uint16]message, acks <-c
 			b.mu.Unlock()
 			timer.Reset(ackTime)
 		case <-timer.C:
-			return errNotTaken
+			return errUnacknowledged
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -5,7 +5,7 @@
 // payload is one address as text. Nothing is signed, nothing says who speaks or for
 // how long, and nobody answers: a set's own timeout ends what was added, and an
 // address that is added again begins its time anew. So it is for a private broker,
-// and whatever comes in is the word of that broker alone.
+// and whatever comes in is a claim of that broker alone.
 package vallumd
 
 import (
@@ -29,13 +29,13 @@ type Set struct {
 	Topic ban.Topic
 	Name  string
 	Name6 string // the one for IPv6 addresses; "" for none
-	// Publish says that bans of the topic are told, Accept that those told in the
-	// set are taken.
+	// Publish says that bans of the topic go out, Accept that the messages of others in
+	// the set are taken.
 	Publish, Accept bool
 }
 
-// A Word is a message of somebody else's: an address is banned, or no longer.
-type Word struct {
+// A Message is a message of somebody else's: an address is banned, or no longer.
+type Message struct {
 	Topic ban.Topic
 	Addr  netip.Addr
 	Add   bool
@@ -46,15 +46,16 @@ type Options struct {
 	Name   string
 	Broker mqttclient.Endpoint
 	Sets   []Set
-	// Timeout is that of the sets. A ban that lasts longer is told again before it.
+	// Timeout is that of the sets. A ban that lasts longer is published again before it.
 	Timeout time.Duration
 	Table   *export.Table
-	// Tell says whether a ban may be told; nil means all.
-	Tell func(export.Entry) bool
-	// Take takes words over, in their order. It is asked again until it returns nil.
-	Take func(context.Context, []Word) error
-	Now  func() time.Time
-	Log  *slog.Logger
+	// MayPublish says whether a ban may go out; nil means all.
+	MayPublish func(export.Entry) bool
+	// Receive takes messages over, in their order. It is called again with the same ones
+	// until it returns nil.
+	Receive func(context.Context, []Message) error
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // How a bridge behaves.
@@ -66,13 +67,13 @@ const (
 	// messages wait for that.
 	ackTime  = 30 * time.Second
 	inFlight = 64
-	// takeMost bounds one call of Take. As many as waitMost wait for it, and then the
+	// batchMost bounds one call of Receive. As many as queueMost wait for it, and then the
 	// connection is not read: a stock broker drops what is more than a thousand
 	// messages ahead of its reader.
-	takeMost = 4096
-	waitMost = 16384
-	// junkLogged is how often messages that are left out are logged of.
-	junkLogged = time.Minute
+	batchMost = 4096
+	queueMost = 16384
+	// ignoredLogged is how often messages that are left out are logged of.
+	ignoredLogged = time.Minute
 )
 
 // Status says how a bridge is.
@@ -80,36 +81,36 @@ type Status struct {
 	Name, URL string
 	Connected bool
 	Err       string // why not
-	Told      int    // addresses that the sets have from us
-	LeftOut   int    // bans in force that no set can hold: ranges, IPv6 without a set, more than [MaxTold]
-	Heard     uint64 // words of others that were taken
-	Junk      uint64 // messages that say nothing, or that nobody asked for
+	Published int    // elements that the sets have from us
+	LeftOut   int    // bans in force that no set can hold: ranges, IPv6 without a set, more than [MaxElements]
+	Received  uint64 // messages of others that were taken
+	Ignored   uint64 // messages that say nothing, or that nobody asked for
 	Last      time.Time
 }
 
 // A Bridge is the connection to one broker. Its methods may be called from several
 // goroutines.
 type Bridge struct {
-	o     Options
-	words chan Word
-	wake  chan struct{} // there may be something to tell
+	o        Options
+	received chan Message
+	wake     chan struct{} // something may be due
 
-	mu     sync.Mutex
-	out    outbox
-	echoes echoes
-	status Status
-	logged time.Time // when junk was logged last
-	unsaid uint64    // junk since then
+	mu       sync.Mutex
+	out      outbox
+	echoes   echoes
+	status   Status
+	logged   time.Time // when ignored messages were logged last
+	unlogged uint64    // those since then
 }
 
-// New makes a bridge. told is what the sets have from an earlier run.
-func New(o Options, told []Told) *Bridge {
+// New makes a bridge. published are the elements that the sets have from an earlier run.
+func New(o Options, published []Element) *Bridge {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	b := &Bridge{
-		o: o, words: make(chan Word, waitMost), wake: make(chan struct{}, 1),
-		out: newOutbox(o.Sets, o.Timeout, told), echoes: echoes{},
+		o: o, received: make(chan Message, queueMost), wake: make(chan struct{}, 1),
+		out: newOutbox(o.Sets, o.Timeout, published), echoes: echoes{},
 	}
 	b.status = Status{Name: o.Name, URL: o.Broker.URL, Err: "not connected yet"}
 	return b
@@ -120,30 +121,30 @@ func (b *Bridge) Status() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.status
-	s.Told, s.LeftOut = len(b.out.told), len(b.out.leftOut)
+	s.Published, s.LeftOut = len(b.out.published), len(b.out.leftOut)
 	return s
 }
 
-// Told gives the addresses that the sets have from us, for [New] after a restart.
+// Published gives the elements that the sets have from us, for [New] after a restart.
 // changed counts their changes.
-func (b *Bridge) Told() (list []Told, changed int) {
+func (b *Bridge) Published() (list []Element, changed int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.out.list(), b.out.changes
 }
 
-// Changes gives the second result of [Bridge.Told] alone.
+// Changes gives the second result of [Bridge.Published] alone.
 func (b *Bridge) Changes() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.out.changes
 }
 
-// Run connects, tells, listens and connects again until ctx ends.
+// Run connects, publishes, receives and connects again until ctx ends.
 func (b *Bridge) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.follow(ctx) })
-	group.Go(func() error { return b.takeWords(ctx) })
+	group.Go(func() error { return b.deliver(ctx) })
 	group.Go(func() error {
 		wait := backoffLeast
 		for {
@@ -210,15 +211,15 @@ func (b *Bridge) follow(ctx context.Context) error {
 	}
 }
 
-// ban notes a ban to be told, or one that may no longer be.
+// ban notes a ban to be published, or one that may no longer be.
 func (b *Bridge) ban(e export.Entry) {
 	if !b.out.publishes(e.Topic) {
 		return
 	}
-	tell := b.o.Tell == nil || b.o.Tell(e)
+	may := b.o.MayPublish == nil || b.o.MayPublish(e)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if tell {
+	if may {
 		b.out.ban(e)
 	} else {
 		b.out.lift(export.Key{Target: e.Target, Topic: e.Topic})
@@ -232,30 +233,30 @@ func (b *Bridge) poke() {
 	}
 }
 
-// takeWords hands words on until ctx ends.
-func (b *Bridge) takeWords(ctx context.Context) error {
+// deliver hands messages on until ctx ends.
+func (b *Bridge) deliver(ctx context.Context) error {
 	for {
-		var list []Word
+		var list []Message
 		select {
 		case <-ctx.Done():
 			return nil
-		case w := <-b.words:
+		case w := <-b.received:
 			list = append(list, w)
 		}
-		for more := true; more && len(list) < takeMost; {
+		for more := true; more && len(list) < batchMost; {
 			select {
-			case w := <-b.words:
+			case w := <-b.received:
 				list = append(list, w)
 			default:
 				more = false
 			}
 		}
 		for wait := backoffLeast; ; wait = min(2*wait, backoffMost) {
-			err := b.o.Take(ctx, list)
+			err := b.o.Receive(ctx, list)
 			if err == nil {
 				break
 			}
-			b.o.Log.WarnContext(ctx, "words_not_taken", slog.Int("words", len(list)), slog.Any("error", err))
+			b.o.Log.WarnContext(ctx, "messages_not_taken", slog.Int("messages", len(list)), slog.Any("error", err))
 			select {
 			case <-ctx.Done():
 				return nil
@@ -263,11 +264,11 @@ func (b *Bridge) takeWords(ctx context.Context) error {
 			}
 		}
 		b.mu.Lock()
-		b.status.Heard += uint64(len(list))
+		b.status.Received += uint64(len(list))
 		b.status.Last = b.o.Now()
 		b.mu.Unlock()
 	}
 }
 
-// errNotTaken says that a broker does not acknowledge.
-var errNotTaken = fmt.Errorf("the broker acknowledges nothing for %v", ackTime)
+// errUnacknowledged says that a broker does not acknowledge.
+var errUnacknowledged = fmt.Errorf("the broker acknowledges nothing for %v", ackTime)

@@ -1,6 +1,7 @@
 package vallumd
 
 import (
+	"log/slog"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -40,7 +41,7 @@ func TestAMessageIsAWordOrIsLeftOut(t *testing.T) {
 		{"blacklist6/add", "2001:db8::7", "sshd 2001:db8::7 true"},
 		{"blacklist/add", "::ffff:198.51.100.7", "sshd 198.51.100.7 true"},
 		{"mail/add", "198.51.100.7", "mail 198.51.100.7 true"},
-		{"web/add", "198.51.100.7", ""}, // a set that is told and not heard
+		{"web/add", "198.51.100.7", ""}, // a set that is told and not accepted
 		{"sshd/add", "198.51.100.7", ""},
 		{"blacklist", "198.51.100.7", ""},
 		{"blacklist/flush", "198.51.100.7", ""},
@@ -78,7 +79,26 @@ func TestAMessageIsAWordOrIsLeftOut(t *testing.T) {
 	}
 }
 
-func FuzzWord(f *testing.F) {
+// A flood of messages that say nothing leaves a number behind, and no more.
+func TestAFloodOfJunkLeavesANumber(t *testing.T) {
+	t.Parallel()
+	b := New(Options{Name: "home", Sets: sets, Timeout: time.Hour, Now: func() time.Time { return t0 }, Log: slog.New(slog.DiscardHandler)}, nil)
+	junk := []frame.Publication{
+		publication("blacklist/add", "junk"), publication("blacklist/add", "203.0.113.0/24"), publication("x/add", "198.51.100.7"),
+		publication("blacklist/flush", "198.51.100.7"), publication("blacklist/del", strings.Repeat("x", 200_000)),
+	}
+	const lines = 250_000
+	for i := range lines {
+		if err := b.receive(t.Context(), junk[i%len(junk)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := b.Status(); s.Ignored != lines || s.Received != 0 || len(b.received) != 0 || len(b.echoes) != 0 {
+		t.Errorf("%+v, %d wait", s, len(b.received))
+	}
+}
+
+func FuzzMessage(f *testing.F) {
 	f.Add("blacklist/add", []byte("198.51.100.7"))
 	f.Add("blacklist6/del", []byte("2001:db8::7"))
 	f.Fuzz(func(t *testing.T, topic string, payload []byte) {
@@ -198,12 +218,12 @@ func TestASetTakesNoMoreThanItHolds(t *testing.T) {
 		o.acknowledged(m, t0)
 	}
 	o.lift(export.Key{Target: ban.MustTarget("10.0.0.0"), Topic: "sshd"})
-	if said(&o, t0); len(o.told) != o.most-1 {
-		t.Errorf("%d are told", len(o.told))
+	if said(&o, t0); len(o.published) != o.most-1 {
+		t.Errorf("%d are told", len(o.published))
 	}
 	said(&o, t0.Add(5*time.Minute)) // there is room for the last one
-	if len(o.told) != o.most || len(o.leftOut) != 0 {
-		t.Errorf("%d are told and %d left out", len(o.told), len(o.leftOut))
+	if len(o.published) != o.most || len(o.leftOut) != 0 {
+		t.Errorf("%d are told and %d left out", len(o.published), len(o.leftOut))
 	}
 }
 

@@ -20,7 +20,7 @@ const maxPayload = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
 // parse reads a message. ok is false for one that vallumd would not follow, for one in
 // a set that is not accepted, for an address that no remote host has, and for a
 // retained one: the contract has none, and nobody knows how old it is.
-func parse(sets []Set, p frame.Publication) (w Word, name string, ok bool) {
+func parse(sets []Set, p frame.Publication) (w Message, name string, ok bool) {
 	if p.Retain || len(p.Payload) == 0 || len(p.Payload) > maxPayload {
 		return w, "", false
 	}
@@ -53,7 +53,7 @@ func parse(sets []Set, p frame.Publication) (w Word, name string, ok bool) {
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// echoes are our own messages that are to come back where a set is told and heard:
+// echoes are our own messages that are to come back where a set is told and accepted:
 // MQTT 3.1.1 hands a client its own publications.
 type echoes map[echoKey]echo
 
