@@ -52,6 +52,7 @@ type vallumdSide struct {
 	published []vallumd.Element                      // of the earlier run, until there is a bridge
 	written   int                                    // changes of the bridge's that are on disk
 	unsaved   bool                                   // claims is not
+	pruned    time.Time                              // when claims whose time is over were removed last
 	lost      error                                  // why the state of the earlier run is not known
 }
 
@@ -268,9 +269,11 @@ func (v *vallumdSide) outcome(messages []vallumd.Message, now time.Time) (ends m
 }
 
 // room says whether one more address fits into the budget of a topic, beside its
-// claims and so many more. Those whose time is over make room.
+// claims and so many more. Those whose time is over make
+// room, once a second: a flood must not look through all for each message.
 func (v *vallumdSide) room(claims map[ban.Target]time.Time, more int, now time.Time) bool {
-	if len(claims)+more >= v.conf.Live {
+	if len(claims)+more >= v.conf.Live && now.Sub(v.pruned).Abs() >= time.Second {
+		v.pruned = now
 		maps.DeleteFunc(claims, func(_ ban.Target, end time.Time) bool { return !end.After(now) })
 	}
 	return len(claims)+more < v.conf.Live
@@ -334,7 +337,7 @@ func (a *agent) warnVallumds() (list []control.Warning) {
 			list = append(list, api.VallumdLeftOut.Warn(fmt.Sprintf("%d bans are not published to %s: an ipset of vallumd's takes single addresses, %d at most, and IPv6 in a set of its own", x.LeftOut, x.Name, vallumd.MaxElements), "sets6 in [[vallumd]], where IPv6 is left out"))
 		}
 		if x.Full > 0 {
-			list = append(list, api.VallumdFull.Warn(fmt.Sprintf("%s published %d addresses more than may count", x.Name, x.Full), "live in [[vallumd]]; agent withdraw --all --by "+x.Name))
+			list = append(list, api.VallumdFull.Warn(fmt.Sprintf("%s announced %d addresses more than may count", x.Name, x.Full), "live in [[vallumd]]; agent withdraw --all --by "+x.Name))
 		}
 	}
 	return list
