@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -91,6 +92,20 @@ func (s *Sampler) judge(x topics.Sample, stream string) Sampled {
 		s.found.At = st.followers[0].At
 	}
 	return s.found
+}
+
+// Work is what expressions did for the lines so far: the machine's steps, and how
+// often a line went to the backtracking engine.
+func (s *Sampler) Work() (steps, backtracked uint64) {
+	f := s.jail.filter
+	list := slices.Concat(f.Rules(), f.Ignores(), f.TaintRules())
+	if p := f.Prefix(); p != nil {
+		list = append(list, p)
+	}
+	for _, r := range list {
+		steps, backtracked = steps+r.Stats().Steps, backtracked+r.Stats().Backtracked
+	}
+	return steps, backtracked
 }
 
 // CheckSamples runs a definition's sample lines through its filter, and

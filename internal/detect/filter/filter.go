@@ -208,6 +208,9 @@ func (f *Filter) Tainted(text []byte, candidates Candidates) bool {
 // ones.
 func (f *Filter) Taints() bool { return len(f.taint) > 0 }
 
+// TaintRules gives the expressions of [Filter.Taints].
+func (f *Filter) TaintRules() []*pattern.Regex { return f.taint }
+
 // Ignores gives the ignoreregexes.
 func (f *Filter) Ignores() []*pattern.Regex { return regexes(f.ignoreregex) }
 

@@ -3,6 +3,7 @@ package pattern
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
 )
@@ -34,7 +35,26 @@ var folds = [...]rune{'\u017f', '\u212a', '\u0130', '\u0131'}
 
 const foldTo = "skii"
 
+// kindTable holds the kinds of the characters of the basic plane, in blocks that are
+// made when a character of them is first met: Unicode's own tables are searched.
+var kindTable [256]atomic.Pointer[[256]byte]
+
 func kindOf(r rune) byte {
+	if r < 0 || r > 0xffff {
+		return searchKind(r)
+	}
+	block := kindTable[r>>8].Load()
+	if block == nil {
+		block = new([256]byte)
+		for i := range block {
+			block[i] = searchKind(r&^0xff | rune(i))
+		}
+		kindTable[r>>8].Store(block)
+	}
+	return block[r&0xff]
+}
+
+func searchKind(r rune) byte {
 	switch {
 	case unicode.IsDigit(r):
 		return kindDigit
@@ -225,6 +245,8 @@ func (a *alphabet) each(f func(class byte, r rune)) {
 // encode writes s as the machine sees it, and where each byte came from. One
 // that is no UTF-8 is a character of its own, U+FFFD.
 func (a *alphabet) encode(s, out []byte, offsets []int32) ([]byte, []int32) {
+	out, offsets = slices.Grow(out, len(s)), slices.Grow(offsets, len(s)+1)
+	last, class := rune(-1), byte(0)
 	for i := 0; i < len(s); {
 		offsets = append(offsets, int32(i))
 		if s[i] < utf8.RuneSelf {
@@ -233,7 +255,10 @@ func (a *alphabet) encode(s, out []byte, offsets []int32) ([]byte, []int32) {
 			continue
 		}
 		r, width := utf8.DecodeRune(s[i:])
-		out = append(out, a.class(r))
+		if r != last {
+			last, class = r, a.class(r)
+		}
+		out = append(out, class)
 		i += width
 	}
 	return out, append(offsets, int32(len(s)))

@@ -84,8 +84,12 @@ type code struct {
 	// The text that must follow a repetition: a text, else a byte of after.
 	follows string
 	after   *table
-	// stop is a text that may not begin at a repeated character.
-	stop     string
+	// stop are the characters, one after the other, of a text that may not begin at
+	// a repeated character; nil is none.
+	stop     []*table
+	inside   bool  // of a look or an atomic group
+	fills    bool  // of a loop: no iteration takes nothing
+	memo     int32 // of an endless repetition, the number of its dead ends; -1
 	branches []*code
 	ways     *ways // of a split
 }
@@ -99,22 +103,25 @@ type flattener struct {
 	tables map[*byteset]*table
 	ways   map[fan]*ways
 	any    *byteset // the bytes that . takes
+	memos  int32
+	nested map[*inst]bool
 }
 
 // flatten gives the code that entry leads to, entry first, and the bytes a match
 // can begin with.
-func flatten(entry *inst, any *byteset) ([]code, *table) {
+func flatten(entry *inst, any *byteset) (out []code, first *table, memos int) {
 	f := &flattener{
 		ids: map[*inst]int32{}, firsts: map[*inst]*byteset{}, sets: map[byteset]*byteset{},
 		tables: map[*byteset]*table{}, ways: map[fan]*ways{}, any: any,
 	}
 	f.number(entry)
-	out := make([]code, len(f.list))
+	f.nest()
+	out = make([]code, len(f.list))
 	at := func(i *inst) *code { return &out[f.ids[i]] }
 	for id, i := range f.list {
 		c := code{
 			kind: i.kind, lazy: i.lazy, negative: i.negative, fold: i.fold, text: string(i.text), id: int32(id), slot: int32(i.slot),
-			min: int32(i.min), max: int32(i.max), width: int32(i.width),
+			min: int32(i.min), max: int32(i.max), width: int32(i.width), memo: -1,
 		}
 		if i.set != nil {
 			c.set = f.table(f.shared(*i.set))
@@ -127,11 +134,12 @@ func flatten(entry *inst, any *byteset) ([]code, *table) {
 		case instSetLoop:
 			next = f.repeated(&c, i.set, next)
 		case instLoop:
-			if stop, set := tempered(i); set != nil {
+			if stop, set := f.tempered(i); set != nil {
 				c.kind, c.max, c.stop, c.set, c.branches = instSetLoop, -1, stop, f.table(f.shared(*set)), nil
 				next = f.repeated(&c, set, next)
 				break
 			}
+			c.inside, c.fills = f.nested[i], f.takesSome(i.subs[0], i, map[*inst]bool{})
 			c.set, c.after = f.table(f.first(i.subs[0])), f.table(f.first(i.next))
 		case instSplit:
 			c.ways = f.fork(i)
@@ -143,7 +151,11 @@ func flatten(entry *inst, any *byteset) ([]code, *table) {
 				c.kind, c.set = instLookSet, f.table(f.shared(*sub.set))
 			}
 		}
-		if c.kind == instSetLoop && c.sole && !c.line && c.stop == "" {
+		if c.kind == instSetLoop && c.max < 0 {
+			c.memo = f.memos
+			f.memos++
+		}
+		if c.kind == instSetLoop && c.sole && !c.line && c.stop == nil {
 			c.kind = instRun
 		}
 		if consumes[c.kind] && next.kind == instSave {
@@ -155,7 +167,7 @@ func flatten(entry *inst, any *byteset) ([]code, *table) {
 		c.setHead()
 		out[id] = c
 	}
-	return out, f.table(f.first(entry))
+	return out, f.table(f.first(entry)), int(f.memos)
 }
 
 // consumes are the kinds that can set a capture on the way.
@@ -231,7 +243,7 @@ func (f *flattener) repeated(c *code, set *byteset, next *inst) *inst {
 	after := f.first(next)
 	c.after = f.table(after)
 	c.sole = after != nil && set.disjoint(after)
-	c.line = f.inLine(set) && c.stop == ""
+	c.line = f.inLine(set) && c.stop == nil
 	switch text := next.skipSaves(); {
 	case text.kind != instText:
 	case c.sole && text == next:
@@ -274,17 +286,77 @@ func (f *flattener) fork(i *inst) *ways {
 	return w
 }
 
-// tempered recognises (?:(?!stop)c)*, and gives nil for anything else.
-func tempered(loop *inst) (stop string, set *byteset) {
+// tempered recognises (?:(?!stop)c)* where stop is characters one after the other,
+// and gives nil for anything else.
+func (f *flattener) tempered(loop *inst) (stop []*table, set *byteset) {
 	look := loop.subs[0]
 	if look.kind != instLook || !look.negative || look.width >= 0 {
-		return "", nil
+		return nil, nil
 	}
-	text, step := look.subs[0], look.next
-	if text.kind != instText || text.next.kind != instMatch || step.kind != instSet || step.next != loop {
-		return "", nil
+	at, step := look.subs[0], look.next
+	if step.kind != instSet || step.next != loop {
+		return nil, nil
 	}
-	return string(text.text), step.set
+	for ; at.kind == instText || at.kind == instSet; at = at.next {
+		if at.kind == instSet {
+			stop = append(stop, f.table(f.shared(*at.set)))
+		}
+		for _, c := range at.text {
+			var one byteset
+			one.add(c)
+			stop = append(stop, f.table(f.shared(one)))
+		}
+	}
+	if at.kind != instMatch || len(stop) == 0 {
+		return nil, nil
+	}
+	return stop, step.set
+}
+
+// takesSome says that every way from i to the end of a loop's body takes a character.
+func (f *flattener) takesSome(i, loop *inst, seen map[*inst]bool) bool {
+	if i == loop || seen[i] {
+		return false
+	}
+	switch i.kind {
+	case instText, instTextFold, instSet, instFail:
+		return true
+	case instSetLoop:
+		return i.min > 0 || f.takesSome(i.next, loop, seen)
+	case instSplit, instCond:
+		seen[i] = true
+		for _, s := range i.subs {
+			if !f.takesSome(s, loop, seen) {
+				return false
+			}
+		}
+		delete(seen, i)
+		return true
+	case instSave, instWord, instNotWord, instLook, instBegin, instLineBegin, instEnd, instLineEnd, instTextEnd:
+		return f.takesSome(i.next, loop, seen)
+	}
+	return false
+}
+
+// nest notes the loops within looks and atomic groups.
+func (f *flattener) nest() {
+	f.nested = map[*inst]bool{}
+	var mark func(i *inst)
+	mark = func(i *inst) {
+		if i == nil || f.nested[i] {
+			return
+		}
+		f.nested[i] = true
+		mark(i.next)
+		for _, s := range i.subs {
+			mark(s)
+		}
+	}
+	for _, i := range f.list {
+		if i.kind == instLook || i.kind == instAtomic {
+			mark(i.subs[0])
+		}
+	}
 }
 
 // first gives what a match from i on can begin with, nil where that is not

@@ -16,7 +16,7 @@ import (
 const (
 	stepsPerByte = 24
 	stepsAtLeast = 2000
-	stepsAtMost  = 60_000
+	stepsAtMost  = 24 * (64 << 10)
 )
 
 type instKind uint8
@@ -63,14 +63,17 @@ type inst struct {
 }
 
 type machine struct {
-	code     []code
-	anchored bool    // to the start of the text
-	first    *table  // begins every match
-	prefix   []byte  // begins every match
-	lead     []*code // of an anchored one: texts and characters that come first
-	slots    int
-	loops    int
-	alphabet *alphabet // nil for one that reads ASCII alone
+	code      []code
+	anchored  bool    // to the start of the text
+	first     *table  // begins every match
+	prefix    []byte  // begins every match
+	lead      []*code // of an anchored one: texts and characters that come first
+	slots     int
+	loops     int
+	loopsFill bool      // no iteration of any loop takes nothing
+	memos     int       // endless repetitions of characters
+	watched   []bool    // captures on which a match depends, by slot; nil for none
+	alphabet  *alphabet // nil for one that reads ASCII alone
 }
 
 // maxLead is how many instructions are looked at before a search is begun.
@@ -106,7 +109,13 @@ func assemble(t *tree, wide *alphabet) *machine {
 		m.prefix = at.text
 	}
 	a := &assembler{m: m}
-	m.code, m.first = flatten(entry, a.set(&node{op: opAny}))
+	m.code, m.first, m.memos = flatten(entry, a.set(&node{op: opAny}))
+	m.loopsFill = true
+	for i := range m.code {
+		if c := &m.code[i]; c.kind == instLoop {
+			m.loopsFill = m.loopsFill && c.fills
+		}
+	}
 	for c := &m.code[0]; m.anchored && len(m.lead) < maxLead; c = c.next {
 		if c.kind == instText || c.kind == instSet {
 			m.lead = append(m.lead, c)
@@ -166,8 +175,10 @@ func (a *assembler) node(n *node, next *inst) *inst {
 	case opRepeat:
 		return a.repeat(n, next)
 	case opBackref:
+		a.watch(n.index)
 		return a.new(inst{kind: instBackref, slot: n.index, fold: n.fold, next: next})
 	case opCond:
+		a.watch(n.index)
 		return a.new(inst{kind: instCond, slot: n.index, subs: []*inst{a.node(n.subs[0], next), a.node(n.subs[1], next)}})
 	case opAtomic:
 		return a.new(inst{kind: instAtomic, subs: []*inst{a.node(n.subs[0], &inst{kind: instMatch})}, next: next})
@@ -190,6 +201,14 @@ func (a *assembler) node(n *node, next *inst) *inst {
 		kind = instLineEnd
 	}
 	return a.new(inst{kind: kind, next: next})
+}
+
+// watch notes that what matches depends on a group.
+func (a *assembler) watch(group int) {
+	if a.m.watched == nil {
+		a.m.watched = make([]bool, a.m.slots)
+	}
+	a.m.watched[2*group], a.m.watched[2*group+1] = true, true
 }
 
 func (a *assembler) alternatives(subs []*node, next *inst) *inst {

@@ -104,7 +104,7 @@ func sameEverywhere(t *testing.T, re *Regex, line []byte) {
 		return
 	}
 	if m := re.machineFor(IsASCII(line)); m != nil {
-		got, how := m.find(line, nil)
+		got, how, _ := m.find(line, nil)
 		if how != outcomeGaveUp && (how == outcomeFound) != (exact != nil) || how == outcomeFound && !slices.Equal(got, exact) {
 			t.Errorf("%q on %q: the machine says %v (%v), want %v", re.source, line, got, how, exact)
 		}

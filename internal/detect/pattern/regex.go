@@ -46,11 +46,14 @@ type Regex struct {
 	allowance allowance
 }
 
-type counters struct{ searched, matched, backtracked, timeouts, skipped atomic.Uint64 }
+type counters struct{ searched, matched, steps, backtracked, timeouts, skipped atomic.Uint64 }
 
 // Stats count an expression's searches.
 type Stats struct {
-	Searched, Matched, Backtracked uint64
+	Searched, Matched uint64
+	// Steps are those of the machine, a long run's as one in eight of its bytes.
+	// Backtracked is how often it gave a line up to the backtracking engine.
+	Steps, Backtracked uint64
 	// Timeouts is how often the backtracking engine ran into [MatchTimeout],
 	// Skipped how often it was not asked because its allowance was spent.
 	Timeouts, Skipped uint64
@@ -142,7 +145,7 @@ func (r *Regex) Group(name string) int {
 // Stats gives a copy of the counters.
 func (r *Regex) Stats() Stats {
 	return Stats{
-		Searched: r.stats.searched.Load(), Matched: r.stats.matched.Load(), Backtracked: r.stats.backtracked.Load(),
+		Searched: r.stats.searched.Load(), Matched: r.stats.matched.Load(), Steps: r.stats.steps.Load(), Backtracked: r.stats.backtracked.Load(),
 		Timeouts: r.stats.timeouts.Load(), Skipped: r.stats.skipped.Load(),
 	}
 }
@@ -153,7 +156,8 @@ func (r *Regex) Stats() Stats {
 func (r *Regex) Find(s []byte, ascii bool, spans []int) []int {
 	r.stats.searched.Add(1)
 	if m := r.machineFor(ascii); m != nil {
-		found, how := m.find(s, spans)
+		found, how, steps := m.find(s, spans)
+		r.stats.steps.Add(uint64(steps))
 		switch how {
 		case outcomeFound:
 			r.stats.matched.Add(1)

@@ -14,8 +14,13 @@ type thread struct {
 	caps  []int
 	loops []int32 // where each loop's iteration began
 	stack []frame
-	end   int
-	steps int
+	dead  []deadEnds // by code.memo; of use while hasDead
+	// hasDead says that some are known.
+	hasDead bool
+	// visited are the places at which each loop was, as bits, of a long text.
+	visited []uint64
+	end     int
+	steps   int
 	// Where s stands for characters beyond ASCII: the text as it is, and where
 	// in it each byte of s came from.
 	text    []byte
@@ -29,6 +34,7 @@ type frame struct {
 	kind   frameKind
 	id     int32 // of the instruction; of a value, its slot
 	p, arg int32
+	far    int32 // of a repetition, the place from which on all up to p were tried
 }
 
 type frameKind uint8
@@ -39,13 +45,13 @@ const (
 	frameLoop                     // loops[id] was p
 	frameAt                       // go on with id at p
 	frameBranch                   // go on with a branch of those in arg of id at p
-	frameGreedy                   // a repetition from arg on that ended at p
-	frameLazy                     // a repetition that ended at p and may go on to arg
+	frameGreedy                   // a repetition from arg on that ended at p, and at all places up to far before
+	frameLazy                     // a repetition that ended at p, at all places from far on before, and may go on to arg
 )
 
 // These bound the memory that a thread keeps for the next search.
 const (
-	maxKeptFrames = 4096
+	maxKeptFrames = 64 << 10
 	maxKeptText   = 16 << 10
 )
 
@@ -62,31 +68,31 @@ const (
 
 // find searches s. The result reuses spans, which are filled in when something
 // was found.
-func (m *machine) find(s []byte, spans []int) ([]int, outcome) {
+func (m *machine) find(s []byte, spans []int) (found []int, how outcome, steps int) {
 	if m.alphabet != nil {
 		return m.findWide(s, spans)
 	}
 	if m.anchored && !m.leads(s) {
-		return spans, outcomeNone
+		return spans, outcomeNone, 1
 	}
 	spans = resized(spans, m.slots)
 	t := threads.Get().(*thread)
-	how := t.find(m, s, spans)
+	how, steps = t.find(m, s, spans)
 	t.release()
-	return spans, how
+	return spans, how, steps
 }
 
 // findWide is find for a text with characters beyond ASCII.
-func (m *machine) findWide(text []byte, spans []int) ([]int, outcome) {
+func (m *machine) findWide(text []byte, spans []int) (found []int, how outcome, steps int) {
 	t := threads.Get().(*thread)
 	defer t.release()
 	t.text = text
 	t.encoded, t.offsets = m.alphabet.encode(text, t.encoded[:0], t.offsets[:0])
 	if m.anchored && !m.leads(t.encoded) {
-		return spans, outcomeNone
+		return spans, outcomeNone, 1
 	}
 	spans = resized(spans, m.slots)
-	how := t.find(m, t.encoded, spans)
+	how, steps = t.find(m, t.encoded, spans)
 	if how == outcomeFound {
 		for i, at := range spans {
 			if at >= 0 {
@@ -94,11 +100,13 @@ func (m *machine) findWide(text []byte, spans []int) ([]int, outcome) {
 			}
 		}
 	}
-	return spans, how
+	return spans, how, steps
 }
 
-func (t *thread) find(m *machine, s []byte, spans []int) outcome {
-	t.m, t.s, t.caps, t.steps = m, s, spans, min(stepsAtLeast+stepsPerByte*len(s), stepsAtMost)
+// find searches s and tells how many steps that took.
+func (t *thread) find(m *machine, s []byte, spans []int) (how outcome, steps int) {
+	most := min(stepsAtLeast+stepsPerByte*len(s), stepsAtMost)
+	t.m, t.s, t.caps, t.steps = m, s, spans, most
 	if cap(t.loops) < m.loops {
 		t.loops = make([]int32, m.loops)
 	}
@@ -106,7 +114,15 @@ func (t *thread) find(m *machine, s []byte, spans []int) outcome {
 	for i := range t.loops {
 		t.loops[i] = -1
 	}
-	return t.search()
+	if cap(t.dead) < m.memos {
+		t.dead = make([]deadEnds, m.memos)
+	}
+	t.dead, t.hasDead = t.dead[:m.memos], false
+	if t.visited = nil; m.loops > 0 && m.loopsFill && len(s) >= longText {
+		t.visited = make([]uint64, m.loops*(len(s)/64+1))
+	}
+	how = t.search()
+	return how, most - t.steps
 }
 
 // release gives a thread back for the next search.
@@ -202,6 +218,9 @@ func (t *thread) set(slot int32, p int) {
 		t.push(frame{kind: frameCapture, id: slot, p: int32(t.caps[slot])})
 	}
 	t.caps[slot] = p
+	if t.m.watched != nil && t.m.watched[slot] {
+		t.forget()
+	}
 }
 
 // run matches from c at p to the end of the expression or of its piece. What
@@ -232,6 +251,9 @@ func (t *thread) run(c *code, p int) bool {
 				p++
 			}
 		case instRun:
+			if t.hasDead && c.memo >= 0 && t.dead[c.memo].has(p) {
+				break
+			}
 			run := s[p:]
 			if c.max >= 0 && int(c.max) < len(run) {
 				run = run[:c.max]
@@ -244,10 +266,14 @@ func (t *thread) run(c *code, p int) bool {
 			switch p += n; {
 			case n < int(c.min):
 			case c.text == "":
-				ok = c.after.admits(s, p)
+				if ok = c.after.admits(s, p); !ok {
+					t.note(c, p-n, p)
+				}
 			case c.begins(s, p):
 				p += len(c.text)
 				ok = true
+			default:
+				t.note(c, p-n, p)
 			}
 		case instSetLoop:
 			p, ok = t.repeat(c, p)
@@ -264,8 +290,10 @@ func (t *thread) run(c *code, p int) bool {
 				return false
 			}
 			steps = 0
-			c = t.loop(c, p)
-			continue
+			if next := t.loop(c, p); next != nil {
+				c = next
+				continue
+			}
 		case instSave:
 			t.set(c.slot, p)
 			ok = true
@@ -324,8 +352,14 @@ func (t *thread) back(base int) (*code, int) {
 		switch f.kind {
 		case frameCapture:
 			t.caps[f.id] = int(f.p)
+			if t.m.watched != nil && t.m.watched[f.id] {
+				t.forget()
+			}
 		case frameLoop:
 			t.loops[f.id] = f.p
+			if !t.m.loopsFill {
+				t.forget()
+			}
 		case frameAt:
 			t.stack = t.stack[:len(t.stack)-1]
 			return &t.m.code[f.id], int(f.p)
@@ -340,6 +374,7 @@ func (t *thread) back(base int) (*code, int) {
 			return c, p
 		case frameGreedy:
 			c := &t.m.code[f.id]
+			t.note(c, int(f.p), int(f.far))
 			if p := t.backward(c, int(f.arg), int(f.p)-1); p >= 0 {
 				if f.p = int32(p); f.p == f.arg {
 					t.stack = t.stack[:len(t.stack)-1]
@@ -348,6 +383,7 @@ func (t *thread) back(base int) (*code, int) {
 			}
 		case frameLazy:
 			c := &t.m.code[f.id]
+			t.note(c, int(f.far), int(f.p))
 			if p := int(f.p); c.takes(t.s, p) {
 				if p = t.forward(c, p+1, int(f.arg)); p >= 0 {
 					if f.p = int32(p); f.p == f.arg {
@@ -403,7 +439,20 @@ func holds(s []byte, k instKind, p int) bool {
 
 // takes says that one more of a repeated character stands at p.
 func (c *code) takes(s []byte, p int) bool {
-	return p < len(s) && c.set[s[p]] && (c.stop == "" || !begins(s, p, c.stop))
+	return p < len(s) && c.set[s[p]] && (c.stop == nil || !c.stops(s, p))
+}
+
+// stops says that the text that ends a repetition begins at p.
+func (c *code) stops(s []byte, p int) bool {
+	if len(s)-p < len(c.stop) {
+		return false
+	}
+	for i, set := range c.stop {
+		if !set[s[p+i]] {
+			return false
+		}
+	}
+	return true
 }
 
 // repeat matches a repeated character and gives where it ends.
@@ -424,18 +473,67 @@ func (t *thread) repeat(c *code, p int) (int, bool) {
 			return p, false
 		}
 		if p < limit {
-			t.push(frame{kind: frameLazy, id: c.id, p: int32(p), arg: int32(limit)})
+			t.push(frame{kind: frameLazy, id: c.id, p: int32(p), arg: int32(limit), far: int32(low)})
 		}
 		return p, true
 	}
-	from := p
+	began := p
+	p = t.extent(c, p, limit)
+	if p < low {
+		return p, false
+	}
+	switch {
+	case !c.sole:
+	case c.text != "":
+		if !c.begins(s, p) {
+			t.note(c, began, p)
+			return p, false
+		}
+		return p + len(c.text), true
+	default:
+		if !c.after.admits(s, p) {
+			t.note(c, began, p)
+			return p, false
+		}
+		return p, true
+	}
+	far := p
+	if p = t.backward(c, low, p); p < 0 {
+		return p, false
+	}
+	if p > low {
+		t.push(frame{kind: frameGreedy, id: c.id, p: int32(p), arg: int32(low), far: int32(far)})
+	}
+	return p, true
+}
+
+// extent gives the place behind the repeated characters that begin at p. Known dead
+// ends are characters of one run and are not looked at again.
+func (t *thread) extent(c *code, p, limit int) int {
+	if t.hasDead && c.memo >= 0 {
+		switch d := &t.dead[c.memo]; {
+		case d.has(p):
+			p = int(d.to)
+		case p < int(d.from) && int(d.from) <= limit:
+			if p = t.taken(c, p, int(d.from)); p < int(d.from) {
+				return p
+			}
+			p = int(d.to)
+		}
+	}
+	return t.taken(c, p, limit)
+}
+
+// taken gives the first place from p up to limit at which c takes no character.
+func (t *thread) taken(c *code, p, limit int) int {
+	from, s := p, t.s
 	switch {
 	case c.line:
 		if i := bytes.IndexByte(s[p:limit], '\n'); i >= 0 {
 			limit = p + i
 		}
 		p = limit
-	case c.stop != "":
+	case c.stop != nil:
 		for p < limit && c.takes(s, p) {
 			p++
 		}
@@ -445,28 +543,19 @@ func (t *thread) repeat(c *code, p int) (int, bool) {
 		}
 	}
 	t.steps -= (p - from) / 8 // long runs cost time too
-	if p < low {
-		return p, false
-	}
-	switch {
-	case !c.sole:
-	case c.text != "":
-		return p + len(c.text), c.begins(s, p)
-	default:
-		return p, c.after.admits(s, p)
-	}
-	if p = t.backward(c, low, p); p < 0 {
-		return p, false
-	}
-	if p > low {
-		t.push(frame{kind: frameGreedy, id: c.id, p: int32(p), arg: int32(low)})
-	}
-	return p, true
+	return p
 }
 
 // backward gives the last place from p down to low at which what follows c may
 // begin, or -1.
 func (t *thread) backward(c *code, low, p int) int {
+	var d *deadEnds // none of them is tried again
+	if t.hasDead && c.memo >= 0 {
+		d = &t.dead[c.memo]
+		if d.has(p) {
+			p = int(d.from) - 1
+		}
+	}
 	from := p
 	switch {
 	case c.follows != "":
@@ -480,8 +569,14 @@ func (t *thread) backward(c *code, low, p int) int {
 		}
 	}
 	t.steps -= (from - p) / 8
+	if from-p >= worthNoting {
+		t.note(c, max(p+1, low), from)
+	}
 	if p < low {
 		return -1
+	}
+	if d != nil && d.has(p) {
+		return t.backward(c, low, p)
 	}
 	return p
 }
@@ -489,9 +584,21 @@ func (t *thread) backward(c *code, low, p int) int {
 // forward gives the first place from p up to limit, over characters that c
 // repeats, at which what follows c may begin, or -1.
 func (t *thread) forward(c *code, p, limit int) int {
+	dead := deadEnds{0, -1}
+	if t.hasDead && c.memo >= 0 {
+		dead = t.dead[c.memo]
+	}
 	from := p
 	found := false
 	for {
+		if dead.has(p) {
+			t.steps -= (p - from) / 8
+			if p = int(dead.to); p >= limit || !c.takes(t.s, p) {
+				return -1
+			}
+			p++
+			from = p
+		}
 		if c.follows != "" {
 			found = begins(t.s, p, c.follows)
 		} else {
@@ -503,6 +610,9 @@ func (t *thread) forward(c *code, p, limit int) int {
 		p++
 	}
 	t.steps -= (p - from) / 8
+	if p-from >= worthNoting {
+		t.note(c, from, p-1)
+	}
 	if !found {
 		return -1
 	}
@@ -513,6 +623,17 @@ func (t *thread) forward(c *code, p, limit int) int {
 // takes nothing ends it.
 func (t *thread) loop(c *code, p int) *code {
 	const left = -1
+	switch {
+	case !c.fills:
+		t.forget() // where an iteration began tells whether there is another
+	case t.m.loopsFill && t.visited != nil && !c.inside:
+		// Whatever led here before did not end in a match.
+		word, bit := &t.visited[int(c.slot)*(len(t.s)/64+1)+p/64], uint64(1)<<(p%64)
+		if *word&bit != 0 {
+			return nil
+		}
+		*word |= bit
+	}
 	began, now := t.loops[c.slot], int32(p)
 	again := began != now && c.set.admits(t.s, p)
 	choice := again && (c.lazy || c.after.admits(t.s, p))
