@@ -2,7 +2,7 @@
 # make test   all tests: unit, race, kernel, the demo path, a session for every command
 # make test-loaded  all tests ten times beside busy processes, four for each processor
 # make test-docker  logs that a real Docker daemon keeps, which make test skips where there is none
-# make test-prometheus  dashboards and alerts against live programs, with Prometheus, which make test does without
+# make test-prometheus  dashboards and alerts against live programs, with Prometheus: a part of make test
 # make test-page  every page of a node in a real browser, Chromium, which make test does without
 # make demo   three hosts in network namespaces, one attack, one ban (root)
 # make packages  deb, rpm, apk and Arch packages into dist/; make test-packages tries one on a booted host, make test-guides follows docs/guides
@@ -29,7 +29,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 # What the tests run for real: sshd, nftables, mosquitto, fail2ban's filters and samples, journald.
 TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client sshpass mosquitto mosquitto-clients \
 	fail2ban sshguard systemd-journal-remote systemd-container ipset iptables openssl python3 rsyslog conntrack procps dovecot-imapd postfix nginx \
-	crowdsec-custom-bouncer crowdsec-firewall-bouncer bash-completion haproxy caddy
+	crowdsec-custom-bouncer crowdsec-firewall-bouncer bash-completion haproxy caddy prometheus
 # Debian's crowdsec cannot be installed without a network beyond the packages: it is unpacked.
 UNPACKED = crowdsec
 
@@ -74,7 +74,6 @@ test-docker: TEST_PACKAGES += docker.io $(shell apt-cache show docker-cli >/dev/
 test-docker: deps-test
 	$(GO) test -count=1 -v ./test/docker
 
-test-prometheus: TEST_PACKAGES += prometheus
 test-prometheus: deps-test
 	$(GO) test -count=1 -v ./test/prometheus
 

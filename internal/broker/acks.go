@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"banmesh/internal/broker/frame"
 )
@@ -16,6 +17,7 @@ const maxUnsettled = 4096
 type pendingAck struct {
 	sequence uint64
 	id       uint16
+	began    time.Time // when the publication came
 }
 
 // pendingAcks are those of one client, in the order of its publications. They
@@ -34,7 +36,7 @@ func (p *pendingAcks) len() int {
 
 // add queues one, behind those before it even where nothing of its own waits
 // (sequence 0). wait is false where it is due at once.
-func (p *pendingAcks) add(sequence uint64, id uint16, durable uint64) (wait bool) {
+func (p *pendingAcks) add(sequence uint64, id uint16, began time.Time, durable uint64) (wait bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n := len(p.queue); n > 0 {
@@ -45,17 +47,17 @@ func (p *pendingAcks) add(sequence uint64, id uint16, durable uint64) (wait bool
 	if p.closed {
 		return true
 	}
-	p.queue = append(p.queue, pendingAck{sequence, id})
+	p.queue = append(p.queue, pendingAck{sequence, id, began})
 	return true
 }
 
 // take gives those that are due, in order.
-func (p *pendingAcks) take(durable uint64) (due []uint16) {
+func (p *pendingAcks) take(durable uint64) (due []pendingAck) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
 	for n < len(p.queue) && p.queue[n].sequence <= durable {
-		due = append(due, p.queue[n].id)
+		due = append(due, p.queue[n])
 		n++
 	}
 	if p.queue = slices.Delete(p.queue, 0, n); len(p.queue) == 0 {
@@ -72,9 +74,9 @@ func (p *pendingAcks) close() {
 
 // acknowledge sends a PUBACK when a change of the store is on disk, and after
 // those of the client's earlier publications; sequence 0 waits for nothing else.
-func (b *Broker) acknowledge(c *conn, id uint16, sequence uint64) {
-	if !c.unsettled.add(sequence, id, b.store.Durable()) {
-		b.ack(c, id)
+func (b *Broker) acknowledge(c *conn, id uint16, began time.Time, sequence uint64) {
+	if !c.unsettled.add(sequence, id, began, b.store.Durable()) {
+		b.ack(c, pendingAck{id: id, began: began})
 		return
 	}
 	b.unsettledMu.Lock()
@@ -102,8 +104,8 @@ func (b *Broker) settled(durable uint64) {
 func (b *Broker) settle(c *conn, durable uint64) {
 	c.settling.Lock() // so that two callers keep the order
 	defer c.settling.Unlock()
-	for _, id := range c.unsettled.take(durable) {
-		b.ack(c, id)
+	for _, due := range c.unsettled.take(durable) {
+		b.ack(c, due)
 	}
 	b.unsettledMu.Lock()
 	defer b.unsettledMu.Unlock()
@@ -114,7 +116,8 @@ func (b *Broker) settle(c *conn, durable uint64) {
 
 // ack sends a PUBACK by way of a flusher, so that the store is not held up by
 // system calls for clients.
-func (b *Broker) ack(c *conn, id uint16) {
+func (b *Broker) ack(c *conn, due pendingAck) {
 	var buf [4]byte
-	c.out.later(frame.AppendPuback(buf[:0], id))
+	b.count.acknowledged.Observe(max(0, b.now().Sub(due.began).Seconds()))
+	c.out.later(frame.AppendPuback(buf[:0], due.id))
 }

@@ -215,7 +215,7 @@ func (c *conn) publication(h frame.Header, body []byte) bool {
 		return true
 	}
 	if p.QoS == 1 {
-		c.b.acknowledge(c, p.ID, 0)
+		c.b.acknowledge(c, p.ID, c.b.now(), 0)
 	}
 	return true
 }

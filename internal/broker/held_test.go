@@ -188,7 +188,7 @@ func TestPendingAcknowledgementsAreBoundedAndGoWithTheConnection(t *testing.T) {
 	guard := b.sessions.get(a.feed.Node.String()).c
 	const never = 1 << 60
 	for i := range maxUnsettled - 1 {
-		b.acknowledge(guard, uint16(i+1), never)
+		b.acknowledge(guard, uint16(i+1), b.now(), never)
 	}
 	c.send(publishBytes("not/a/feed", "x", 9, 1, true)...) // waits behind them
 	eventually(t, "it waits", func() bool { return guard.unsettled.len() == maxUnsettled })
@@ -207,11 +207,11 @@ func TestPendingAcknowledgementsAreBoundedAndGoWithTheConnection(t *testing.T) {
 func TestAcknowledgementsComeInOrderWhenDurable(t *testing.T) {
 	t.Parallel()
 	var p pendingAcks
-	if p.add(0, 1, 0) {
+	if p.add(0, 1, time.Time{}, 0) {
 		t.Error("one that waits for nothing waits")
 	}
 	for id, sequence := range []uint64{5, 7, 0, 9} {
-		if !p.add(sequence, uint16(id), 4) {
+		if !p.add(sequence, uint16(id), time.Time{}, 4) {
 			t.Errorf("%d does not wait", id)
 		}
 	}
@@ -219,7 +219,11 @@ func TestAcknowledgementsComeInOrderWhenDurable(t *testing.T) {
 		durable uint64
 		want    string
 	}{{4, "[]"}, {5, "[0]"}, {8, "[1 2]"}, {9, "[3]"}} {
-		if got := fmt.Sprint(p.take(c.durable)); got != c.want {
+		ids := []uint16{}
+		for _, due := range p.take(c.durable) {
+			ids = append(ids, due.id)
+		}
+		if got := fmt.Sprint(ids); got != c.want {
 			t.Errorf("up to %d: %s, want %s", c.durable, got, c.want)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"banmesh/internal/broker/frame"
+	"banmesh/internal/broker/retained"
 )
 
 // counters are the broker's metrics. Labels come from closed sets: no client
@@ -36,6 +37,7 @@ type counters struct {
 	gathered     prometheus.Counter
 
 	handshakesPaced prometheus.Counter
+	acknowledged    prometheus.Histogram
 }
 
 // newCounters registers the broker's counters.
@@ -50,7 +52,13 @@ func newCounters(r prometheus.Registerer) *counters {
 		r.MustRegister(c)
 		return c
 	}
+	acknowledged := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "banmesh_broker", Name: "acknowledgement_seconds", Help: "Time from a publication at QoS 1 until its acknowledgement, which waits for the disk.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	})
+	r.MustRegister(acknowledged)
 	return &counters{
+		acknowledged:    acknowledged,
 		connections:     counter("connections_total", "Connections that were accepted."),
 		turnedAway:      vector("turned_away_total", "Connections that did not become clients, by reason.", "reason"),
 		logins:          vector("logins_total", "Clients that logged in, by method.", "method"),
@@ -141,4 +149,50 @@ func (b *Broker) gauges(r prometheus.Registerer) {
 		}
 		return 1
 	})
+	r.MustRegister(operatorCollector{b.store})
+}
+
+const (
+	// maxOperators bounds the operators that have metrics of their own: those with
+	// the most retained bytes. The others are one together.
+	maxOperators = 200
+	// otherOperators is the label of those together; no operator has the name.
+	otherOperators = "(others)"
+)
+
+// An operatorCollector gives how much is retained of each operator.
+type operatorCollector struct{ store *retained.Store }
+
+var (
+	descOperators        = prometheus.NewDesc("banmesh_broker_operators", "Operators of whom messages are retained.", nil, nil)
+	descOperatorBytes    = prometheus.NewDesc("banmesh_broker_operator_retained_bytes", "Memory of an operator's retained messages.", []string{"operator"}, nil)
+	descOperatorMessages = prometheus.NewDesc("banmesh_broker_operator_retained_messages", "Retained messages of an operator.", []string{"operator"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (operatorCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descOperators
+	ch <- descOperatorBytes
+	ch <- descOperatorMessages
+}
+
+// Collect implements [prometheus.Collector].
+func (c operatorCollector) Collect(ch chan<- prometheus.Metric) {
+	largest, rest, count := c.store.Largest(maxOperators)
+	gauge := func(d *prometheus.Desc, v int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	gauge(descOperators, count)
+	for _, g := range largest {
+		if g.Name == "" { // an open broker knows no operators
+			rest.Bytes, rest.Messages = rest.Bytes+g.Bytes, rest.Messages+g.Messages
+			continue
+		}
+		gauge(descOperatorBytes, g.Bytes, g.Name)
+		gauge(descOperatorMessages, g.Messages, g.Name)
+	}
+	if rest.Messages > 0 {
+		gauge(descOperatorBytes, rest.Bytes, otherOperators)
+		gauge(descOperatorMessages, rest.Messages, otherOperators)
+	}
 }

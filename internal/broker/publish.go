@@ -17,6 +17,7 @@ const maxDelay = 10 * time.Second
 // of it: a refusal that is not acknowledged would come back for ever.
 func (b *Broker) publish(c *conn, topic string, payload []byte, id uint16, qos byte, retain bool) {
 	b.count.published.Inc()
+	began := b.now()
 	sequence, why := b.take(c, topic, payload, qos, retain)
 	if why != admitted {
 		b.count.refused.WithLabelValues(string(why)).Inc()
@@ -27,7 +28,7 @@ func (b *Broker) publish(c *conn, topic string, payload []byte, id uint16, qos b
 	case why == refusedBusy, c.unsettled.len() >= maxUnsettled:
 		c.kick("state cannot be written") // so that it is sent again
 	case qos == 1:
-		b.acknowledge(c, id, sequence)
+		b.acknowledge(c, id, began, sequence)
 	}
 	if why == admitted {
 		c.useful.Store(true)

@@ -98,7 +98,7 @@ func startNetwork(t *testing.T) *network {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
 	n.write("broker.toml", fmt.Sprintf("network = \"testnet\"\nstate_dir = %q\nanonymous = \"full\"\n[[listeners]]\nkind = \"tcp\"\naddress = \"127.0.0.1:1883\"\n[http]\nlisten = \"127.0.0.1:9884\"\n", n.path("retained")))
-	n.start(n.program, "broker", "run", "--config", n.path("broker.toml"))
+	n.start(n.program, "broker", "run", "--config", n.path("broker.toml"), "--socket", n.path("broker.sock"))
 	alice, err := keys.Open(n.path("alice/state"), "alice", time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -160,6 +160,7 @@ func (s *Server) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		collector{s},
 		listCollector{s},
+		messageCollector{s},
 		&peerCollector{s: s}, s.o.LineLatency.histogram, s.o.ClaimLatency.histogram, buildInfo(s.o.Version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}

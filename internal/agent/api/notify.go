@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"banmesh/internal/control"
 	"banmesh/internal/notify"
 )
@@ -50,4 +52,30 @@ func (s *Server) notifyTest(r *http.Request) (any, error) {
 		return nil, control.Refuse(control.CodeMissing, "agent notify lists them", "no receiver is named %.64q", q.Name)
 	}
 	return list, err
+}
+
+// A messageCollector gives the numbers of the receivers of messages, of whom the
+// configuration may name twenty.
+type messageCollector struct{ s *Server }
+
+var (
+	descMessagesSent    = prometheus.NewDesc("banmesh_notify_messages_total", "Messages that a receiver took.", []string{"receiver"}, nil)
+	descMessagesFailed  = prometheus.NewDesc("banmesh_notify_failures_total", "Attempts to send a receiver a message that failed.", []string{"receiver"}, nil)
+	descMessagesWaiting = prometheus.NewDesc("banmesh_notify_waiting", "Things that a receiver is to be told.", []string{"receiver"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (messageCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descMessagesSent
+	ch <- descMessagesFailed
+	ch <- descMessagesWaiting
+}
+
+// Collect implements [prometheus.Collector].
+func (c messageCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, x := range c.s.o.Messages.Status() {
+		ch <- prometheus.MustNewConstMetric(descMessagesSent, prometheus.CounterValue, float64(x.Sent), x.Name)
+		ch <- prometheus.MustNewConstMetric(descMessagesFailed, prometheus.CounterValue, float64(x.Failed), x.Name)
+		ch <- prometheus.MustNewConstMetric(descMessagesWaiting, prometheus.GaugeValue, float64(x.Waiting), x.Name)
+	}
 }

@@ -1,6 +1,7 @@
 package retained
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -98,4 +99,27 @@ func (s *Store) Newest(more func(group string, u Usage, age time.Duration) bool)
 			return
 		}
 	}
+}
+
+// A Named is how much the store holds of a group.
+type Named struct {
+	Name string
+	Usage
+}
+
+// Largest gives the groups with the most bytes, the largest first and at most so
+// many, the sum of the others, and how many groups there are.
+func (s *Store) Largest(most int) (list []Named, rest Usage, count int) {
+	s.mu.RLock()
+	all := make([]Named, 0, len(s.groups))
+	for name, g := range s.groups {
+		all = append(all, Named{name, g.Usage})
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(all, func(a, b Named) int { return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), strings.Compare(a.Name, b.Name)) })
+	list = all[:min(len(all), max(most, 0))]
+	for _, x := range all[len(list):] {
+		rest.Messages, rest.Bytes = rest.Messages+x.Messages, rest.Bytes+x.Bytes
+	}
+	return list, rest, len(all)
 }
