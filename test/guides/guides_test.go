@@ -181,3 +181,41 @@ func boot(t *testing.T, g guide, deb string, number int) map[string]*booted.Mach
 	}
 	return machines
 }
+
+// TestTheFirstScreenIsTheQuickstart holds the transcript that README.md begins with
+// against the guide that is run.
+func TestTheFirstScreenIsTheQuickstart(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := parse(string(readme))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../docs/guides/quickstart.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	guide, err := parse(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for _, s := range first.steps {
+		command, _, _ := strings.Cut(s.script, "  #")
+		command = strings.TrimSpace(command)
+		i := slices.IndexFunc(guide.steps, func(g step) bool { return g.script == command })
+		if i < 0 {
+			t.Errorf("README.md:%d: `%s` is not in the quickstart", s.line, command)
+			continue
+		}
+		if len(s.wanted) > 0 && !same(s.wanted, strings.Join(guide.steps[i].wanted, "\n")) {
+			t.Errorf("README.md:%d: `%s` says in the quickstart\n%s", s.line, command, strings.Join(guide.steps[i].wanted, "\n"))
+		}
+		compared++
+	}
+	if compared < 4 {
+		t.Errorf("%d commands of README.md were compared: the test looks in the wrong place", compared)
+	}
+}
