@@ -43,7 +43,9 @@ func (f *findings) get(ctx context.Context, now time.Time, judge func(context.Co
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.at.IsZero() || now.Sub(f.at) >= findingsFor || now.Before(f.at) {
-		f.list, f.at = judge(ctx), now
+		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin) // others are shown it too
+		defer cancel()
+		f.list, f.at = judge(whole), now
 	}
 	return f.list
 }
