@@ -23,6 +23,7 @@ type overviewData struct {
 	ByTopic  chart
 	ByOrigin chart
 	Drops    chart
+	DropsBy  chart
 	Cut      bool // there were more bans than the charts are made of
 }
 
@@ -112,10 +113,11 @@ func (s *Server) charts(d *overviewData, bans []control.Event, now time.Time) {
 	}
 	d.ByTopic = draw("topics", "Bans begun, by topic", "Each bar is an hour of the last 24.", byTopic, end, time.Hour, hours)
 	d.ByOrigin = draw("operators", "Bans begun, by operator", "A ban counts for each operator on whose word it rests.", byOrigin, end, time.Hour, hours)
-	drops, since := s.samples.met(end, time.Hour, hours)
+	drops, dropsBy, since := s.samples.met(end, time.Hour, hours)
 	about := "Packets that bans dropped, or counted where they are observed."
 	if !since.IsZero() && end.Sub(since) < hours*time.Hour {
 		about += " Counted since " + since.UTC().Format("15:04") + " UTC, when the agent began."
 	}
+	d.DropsBy = draw("drops-by", "Packets met, by operator", "Where a topic is observed: packets that this operator's word would have dropped.", dropsBy, end, time.Hour, hours)
 	d.Drops = draw("drops", "Packets met, by topic", about, drops, end, time.Hour, hours)
 }

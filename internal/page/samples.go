@@ -13,11 +13,11 @@ const (
 	sampleEvery = 5 * time.Minute
 	// maxSamples keeps a day of them.
 	maxSamples = int(24*time.Hour/sampleEvery) + 1
-	// maxSampled bounds the topics of one sample.
+	// maxSampled bounds the topics, and the operators, of one sample.
 	maxSampled = 64
 )
 
-// samples are the packets that the bans of each topic met, over time. They are
+// samples are the packets that bans met, over time. They are
 // in memory alone: the kernel counts from when its table was made, and this from
 // when the agent began.
 type samples struct {
@@ -28,8 +28,9 @@ type samples struct {
 }
 
 type sample struct {
-	at      time.Time
-	packets map[string]uint64 // by topic
+	at        time.Time
+	topics    map[string]uint64 // packets by topic
+	operators map[string]uint64 // and by operator, where a topic is observed
 }
 
 func newSamples(now func() time.Time) *samples { return &samples{now: now} }
@@ -53,10 +54,15 @@ func (s *samples) run(ctx context.Context, node *control.Client) {
 
 // take writes the counters of a status down.
 func (s *samples) take(status control.Status) {
-	x := sample{at: s.now(), packets: map[string]uint64{}}
+	x := sample{at: s.now(), topics: map[string]uint64{}, operators: map[string]uint64{}}
 	for _, t := range status.Topics {
-		if (t.Packets > 0 || t.Bans > 0) && len(x.packets) < maxSampled {
-			x.packets[string(t.Topic)] = t.Packets
+		if (t.Packets > 0 || t.Bans > 0) && len(x.topics) < maxSampled {
+			x.topics[string(t.Topic)] = t.Packets
+		}
+		for _, o := range t.Operators {
+			if _, known := x.operators[o.Name]; known || len(x.operators) < maxSampled {
+				x.operators[o.Name] += o.Packets
+			}
 		}
 	}
 	s.mu.Lock()
@@ -67,13 +73,13 @@ func (s *samples) take(status control.Status) {
 	s.list = append(s.list, x)
 }
 
-// met gives the packets of each topic in each of n slots of a length that end at
-// a time. A counter that went back was begun anew.
-func (s *samples) met(end time.Time, length time.Duration, n int) (list []tally, since time.Time) {
+// met gives the packets of each topic, and of each operator, in each of n slots of a
+// length that end at a time.
+func (s *samples) met(end time.Time, length time.Duration, n int) (topics, operators []tally, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.list) == 0 {
-		return nil, time.Time{}
+		return nil, nil, time.Time{}
 	}
 	for i := 1; i < len(s.list); i++ {
 		a, b := s.list[i-1], s.list[i]
@@ -81,15 +87,24 @@ func (s *samples) met(end time.Time, length time.Duration, n int) (list []tally,
 		if slot < 0 || slot >= n {
 			continue
 		}
-		for topic, packets := range b.packets {
-			more := packets
-			if before, ok := a.packets[topic]; ok && packets >= before {
-				more = packets - before
-			}
-			list = append(list, tally{slot, topic, int(min(more, 1<<26))})
+		topics = grown(topics, slot, a.topics, b.topics)
+		operators = grown(operators, slot, a.operators, b.operators)
+	}
+	return topics, operators, s.list[0].at
+}
+
+// grown appends by how much counters grew. One that went back was begun anew.
+func grown(list []tally, slot int, before, now map[string]uint64) []tally {
+	for name, packets := range now {
+		more := packets
+		if was := before[name]; packets >= was {
+			more = packets - was
+		}
+		if more > 0 {
+			list = append(list, tally{slot, name, int(min(more, 1<<26))})
 		}
 	}
-	return list, s.list[0].at
+	return list
 }
 
 // tally is how many of something there were in a slot.
