@@ -30,12 +30,19 @@ func main() {
 	lines := flag.Int("lines", 200_000, "lines of each log")
 	server := flag.Bool("server", true, "also measure the fail2ban server")
 	rounds := flag.Int("rounds", 3, "runs of each; the cheapest one counts")
+	long := flag.Bool("long", true, "also measure lines of 64 KiB")
+	only := flag.String("only", "", "\"long\": measure those alone")
 	flag.Parse()
 	var err error
 	if *child != "" {
 		err = runChild(*child, *filters)
 	} else {
-		err = measure(*lines, *rounds, *server)
+		if *only != "long" {
+			err = measure(*lines, *rounds, *server)
+		}
+		if err == nil && *long {
+			err = longLines()
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
