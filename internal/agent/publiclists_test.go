@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -39,6 +40,7 @@ type fatal interface {
 type listWorld struct {
 	fatal
 	dir      string
+	state    string // of the agent's; "" is dir
 	now      time.Time
 	settings *settings.Settings
 	ledger   *ledger.Ledger
@@ -79,13 +81,13 @@ func (w *listWorld) configure(config string) {
 func (w *listWorld) open() {
 	w.Helper()
 	var err error
-	w.store, err = store.Open(w.dir + "/agent.db")
+	w.store, err = store.Open(cmp.Or(w.state, w.dir) + "/agent.db")
 	w.must(err)
 	now := func() time.Time { return w.now }
 	w.ledger, err = ledger.Open(ledger.Options{Store: w.store, Policy: w.settings.Policy(), Now: now, Loading: true})
 	w.must(err)
 	w.lists = newPublicLists(publicListOptions{
-		settings: func() *settings.Settings { return w.settings }, apply: w.ledger.Peers.Apply, now: now, state: w.dir, log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		settings: func() *settings.Settings { return w.settings }, apply: w.ledger.Peers.Apply, now: now, state: cmp.Or(w.state, w.dir), log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		note: func(e history.Event) { w.events = append(w.events, e) },
 		never: func(t ban.Target) (string, bool) {
 			p, _ := t.Prefix()
@@ -414,11 +416,17 @@ func TestAListFollowsItsConfiguration(t *testing.T) {
 // Whatever happens to a list, a look later the bans are those of its last edition that
 // may count.
 func TestTheLastGoodEditionCounts(t *testing.T) {
-	base := t.TempDir()
+	first := newListWorld(t, t.TempDir(), strings.Replace(fileList, "2h", "1000h", 1))
+	first.store.Close()
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
 		run++
-		w := newListWorld(t, filepath.Join(base, fmt.Sprint(run)), strings.Replace(fileList, "2h", "1000h", 1))
+		w := &listWorld{fatal: t, dir: first.dir, state: filepath.Join(first.dir, fmt.Sprint(run)), now: listTime, settings: first.settings}
+		w.must(os.Mkdir(w.state, 0o700))
+		if err := os.Remove(w.dir + "/drop.txt"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("%v", err)
+		}
+		w.open()
 		defer func() { w.store.Close() }()
 		want := map[string]bool{}
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
@@ -449,7 +457,7 @@ func TestTheLastGoodEditionCounts(t *testing.T) {
 			case "kill":
 				w.kill()
 			case "reload":
-				w.reload(strings.Replace(fileList, "2h", "1000h", 1))
+				w.must(w.lists.changed(context.Background()))
 			}
 			got := map[string]bool{}
 			for _, e := range w.ledger.Enforcement.Desired() {

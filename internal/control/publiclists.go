@@ -45,6 +45,9 @@ type PublicList struct {
 	Guests    int `json:"guests"`
 	Disputed  int `json:"disputed"`
 	Overruled int `json:"overruled"`
+	// Withdrawn is how many claims of its entries, over all topics, count for nothing
+	// because a person withdrew them here.
+	Withdrawn int `json:"withdrawn"`
 	// Quarantine is why nothing of it counts, nil where it does.
 	Quarantine *Quarantine `json:"quarantine,omitempty"`
 }

@@ -90,7 +90,14 @@ func listState(x *control.PublicList, now time.Time) string {
 	case x.Fault != "":
 		return x.Fault
 	}
-	return "counts"
+	state := "counts"
+	if x.Withdrawn > 0 {
+		state += fmt.Sprintf(", but for %d withdrawn here", x.Withdrawn)
+	}
+	if x.Beyond > 0 {
+		state += fmt.Sprintf(", %d more are beyond max_entries", x.Beyond)
+	}
+	return state
 }
 
 // listFlags are the settings of a list that `agent lists add` writes.
@@ -283,6 +290,9 @@ func printList(w io.Writer, x *control.PublicList, now time.Time) {
 	}
 	line("use here", "%s met, of whom it had warned; part of %s in force", plural(x.Met, "offender"), plural(x.Banning, "ban"))
 	line("wrong", "%s of guests here, %d unbanned by a person, %d disputed", verb(x.Guests, "entry", "entries"), x.Overruled, x.Disputed)
+	if x.Withdrawn > 0 {
+		line("withdrawn", "%s of it here, which count for nothing", verb(x.Withdrawn, "claim", "claims"))
+	}
 	if x.Quarantine != nil {
 		line("quarantine", "nothing of it counts: %s", x.Quarantine.Why)
 	}
