@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -21,6 +22,7 @@ type email struct {
 	entry  *Entry
 	secret string
 	tls    *tls.Config
+	within time.Duration // for an attempt with all its steps
 }
 
 func (x *email) send(ctx context.Context, m Message) (string, error) {
@@ -28,7 +30,7 @@ func (x *email) send(ctx context.Context, m Message) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, sendWithin)
+	ctx, cancel := context.WithTimeout(ctx, x.within)
 	defer cancel()
 	letter, err := x.letter(m)
 	if err != nil {
@@ -50,13 +52,13 @@ func (x *email) client(u *url.URL) (*mail.Client, error) {
 	t.ServerName = u.Hostname()
 	// The greeting and the identity name the sender's domain: this machine's name
 	// is nobody's business.
-	options := []mail.Option{mail.WithHELO(domain), mail.WithTimeout(sendWithin / 2), mail.WithTLSConfig(t), mail.WithoutNoop(), mail.WithDialContextFunc(dialWithDeadline)}
+	options := []mail.Option{mail.WithHELO(domain), mail.WithTimeout(x.within / 2), mail.WithTLSConfig(t), mail.WithoutNoop(), mail.WithDialContextFunc(x.dial)}
 	port := 587
 	switch {
 	case u.Scheme == "smtps":
 		port = 465
 		options = append(options, mail.WithSSL(), mail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-			return guarded((&tls.Dialer{NetDialer: &net.Dialer{}, Config: t}).DialContext(ctx, network, address))
+			return x.guarded((&tls.Dialer{NetDialer: &net.Dialer{}, Config: t}).DialContext(ctx, network, address))
 		}))
 	case thisMachine(u.Hostname()) && x.entry.User == "", x.entry.Plain:
 		port = 25
@@ -74,30 +76,46 @@ func (x *email) client(u *url.URL) (*mail.Client, error) {
 	return mail.NewClient(u.Hostname(), options...)
 }
 
-// dialWithDeadline bounds the whole conversation: a server that says a byte now
-// and then would otherwise hold it for ever.
-func dialWithDeadline(ctx context.Context, network, address string) (net.Conn, error) {
-	return guarded((&net.Dialer{}).DialContext(ctx, network, address))
+// dial bounds the whole conversation: a server that says a byte now and then would
+// otherwise hold it for ever.
+func (x *email) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return x.guarded((&net.Dialer{}).DialContext(ctx, network, address))
 }
 
-func guarded(c net.Conn, err error) (net.Conn, error) {
+func (x *email) guarded(c net.Conn, err error) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &deadlined{c, time.Now().Add(sendWithin)}, nil
+	g := &guardedConn{Conn: c, end: time.Now().Add(x.within), left: maxDialog}
+	return g, g.SetDeadline(g.end)
 }
 
-// deadlined is a connection whose deadline can only be brought forward.
-type deadlined struct {
+// maxDialog bounds the bytes that a mail server says: the library reads a line
+// however long it is.
+const maxDialog = 256 << 10
+
+// guardedConn is a connection whose deadline can only be brought forward, and that
+// gives so many bytes.
+type guardedConn struct {
 	net.Conn
-	end time.Time
+	end  time.Time
+	left int
 }
 
-func (d *deadlined) SetDeadline(t time.Time) error {
-	if t.IsZero() || t.After(d.end) {
-		t = d.end
+func (g *guardedConn) SetDeadline(t time.Time) error {
+	if t.IsZero() || t.After(g.end) {
+		t = g.end
 	}
-	return d.Conn.SetDeadline(t)
+	return g.Conn.SetDeadline(t)
+}
+
+func (g *guardedConn) Read(b []byte) (int, error) {
+	if g.left <= 0 {
+		return 0, errors.New("it says more than a mail server has to")
+	}
+	n, err := g.Conn.Read(b[:min(len(b), g.left)])
+	g.left -= n
+	return n, err
 }
 
 func (x *email) letter(m Message) (*mail.Msg, error) {

@@ -62,7 +62,7 @@ func newReceiver(e *Entry) (receiver, error) {
 	}}
 	switch e.Type {
 	case Email:
-		return &email{e, secret, t}, nil
+		return &email{e, secret, t, sendWithin}, nil
 	case MQTT:
 		return &broker{e, secret, t, sendWithin}, nil
 	case Webhook:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,12 +18,14 @@ import (
 )
 
 // The whole path: a peer bans, its claim comes by the broker, and a receiver is
-// told, signed; then the peer says that it was a mistake.
+// told, signed; the message's button lifts the ban; then the peer says that it was
+// a mistake.
 func TestAPeersBanBecomesAMessage(t *testing.T) {
 	t.Parallel()
 	type document struct {
-		Kind, Title, Text string
-		Notices           []struct {
+		Kind, Title, Text, Link string
+		Buttons                 []struct{ Label, URL string }
+		Notices                 []struct {
 			Target, Topic string
 			Peers         []string
 		}
@@ -40,6 +43,10 @@ func TestAPeersBanBecomesAMessage(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	testnet.Must(t, err)
 	broker := l.Addr().String()
+	testnet.Must(t, l.Close())
+	l, err = net.Listen("tcp", "127.0.0.1:0")
+	testnet.Must(t, err)
+	page := l.Addr().String()
 	testnet.Must(t, l.Close())
 	key := filepath.Join(t.TempDir(), "key")
 	testnet.Must(t, os.WriteFile(key, []byte("a-key-of-enough-characters"), 0o600))
@@ -72,7 +79,10 @@ type = "webhook"
 url = %q
 token_file = %q
 on = ["ban", "mistake"]
-`, broker, s.Operator, sink.URL, key))
+[page]
+listen = %q
+url = "http://%s"
+`, broker, s.Operator, sink.URL, key, page, page))
 	if _, refusal, err := alice.do("", "ban", "203.0.113.7", "--topic", "sshd"); err != nil {
 		t.Fatal(err, refusal)
 	}
@@ -80,6 +90,13 @@ on = ["ban", "mistake"]
 	d := <-got
 	if d.Kind != "ban" || len(d.Notices) != 1 || d.Notices[0].Target != "203.0.113.7" || d.Notices[0].Topic != "sshd" || fmt.Sprint(d.Notices[0].Peers) != "[alice]" || !strings.Contains(d.Text, "by the word of alice") {
 		t.Errorf("the message is %+v", d)
+	}
+	if d.Link != "http://"+page+"/explain?target=203.0.113.7" || len(d.Buttons) != 1 || d.Buttons[0].Label != "Unban" {
+		t.Fatalf("its pages are %q %v", d.Link, d.Buttons)
+	}
+	press(t, d.Buttons[0].URL, "http://"+page)
+	if is := node.is("203.0.113.7"); is == "ban" {
+		t.Errorf("after the button 203.0.113.7 is %s", is)
 	}
 	// A kill does not repeat it, and the next event is told.
 	node.until("the message is noted", func() bool { return strings.Contains(fmt.Sprint(receivers(node)), "Sent:1") })
@@ -90,6 +107,25 @@ on = ["ban", "mistake"]
 	}
 	if d = <-got; d.Kind != "mistake" || !strings.Contains(d.Text, "alice withdrew its claim of 203.0.113.7 in sshd as a mistake") {
 		t.Errorf("the message is %+v", d)
+	}
+}
+
+// press presses a message's button as a browser does.
+func press(t *testing.T, button, origin string) {
+	t.Helper()
+	u, err := url.Parse(button)
+	testnet.Must(t, err)
+	body := url.Values{"do": {u.Query().Get("do")}}.Encode()
+	u.RawQuery = ""
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, u.String(), strings.NewReader(body))
+	testnet.Must(t, err)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Origin", origin)
+	resp, err := http.DefaultClient.Do(r)
+	testnet.Must(t, err)
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(text), "Lifted 1 ban of 203.0.113.7.") {
+		t.Errorf("the button answered %s (%v)", text, err)
 	}
 }
 
