@@ -19,8 +19,15 @@ import (
 // The builds take minutes, so they have a target of their own: make test-packages.
 var packages = flag.Bool("packages", false, "build packages and try them")
 
-//go:embed contact.sh
-var contact string
+// Scripts of the host's first boot and of its second, and the functions of both.
+var (
+	//go:embed functions.sh
+	functions string
+	//go:embed contact.sh
+	contact string
+	//go:embed reboot.sh
+	reboot string
+)
 
 func build(t *testing.T, top, out, version, formats string) {
 	t.Helper()
@@ -31,7 +38,7 @@ func build(t *testing.T, top, out, version, formats string) {
 	}
 }
 
-// TestPackagesComeAndGo installs, upgrades, removes and purges on a host that has
+// TestPackagesComeAndGo installs, upgrades, reboots, removes and purges on a host that has
 // nothing of ours.
 func TestPackagesComeAndGo(t *testing.T) {
 	if !*packages {
@@ -45,8 +52,10 @@ func TestPackagesComeAndGo(t *testing.T) {
 	build(t, top, filepath.Join(base, "second"), "0.2.0", "deb")
 	h.Copy(filepath.Join(base, "first/banmesh_0.1.0_amd64.deb"), "first.deb", 0o644)
 	h.Copy(filepath.Join(base, "second/banmesh_0.2.0_amd64.deb"), "second.deb", 0o644)
-	out := h.Run(booted.Boot{Script: contact, Limit: 5 * time.Minute})
-	t.Logf("\n%s", out)
+	for _, script := range []string{contact, reboot} {
+		out := h.Run(booted.Boot{Script: functions + script, Limit: 5 * time.Minute})
+		t.Logf("\n%s", out)
+	}
 }
 
 // TestUninstallTakesAllThatInstallPut compares a directory before and after.

@@ -114,9 +114,7 @@ func take(p *paths, set *settings.Settings, host string, o pairing.Offer, card *
 	r = pairReport{Event: "paired", Operator: card.Operator.String(), Card: card.Serial, Network: o.Network, Address: host}
 	var brokers []any
 	for i, b := range o.Brokers {
-		for _, u := range append([]string{b.URL}, b.Others...) {
-			r.Brokers = append(r.Brokers, u)
-		}
+		r.Brokers = append(append(r.Brokers, b.URL), b.Others...)
 		if b.Account {
 			left = append(left, b.URL+" asks for an account, which is not handed over: user and password_file below it, by hand")
 		}
