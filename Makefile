@@ -74,6 +74,14 @@ test-docker: TEST_PACKAGES += docker.io $(shell apt-cache show docker-cli >/dev/
 test-docker: deps-test
 	$(GO) test -count=1 -v ./test/docker
 
+# Traefik is large, so that make test runs its recipe only where it is built.
+.PHONY: test-proxies
+bin/traefik:
+	GO=$(GO) test/compat/traefik.sh $@
+test-proxies: deps-test bin/traefik
+	$(GO) test -count=1 -v ./test/compat -run AsksAndGoesOn
+
+test-prometheus: TEST_PACKAGES += prometheus
 test-prometheus: deps-test
 	$(GO) test -count=1 -v ./test/prometheus
 

@@ -141,3 +141,22 @@ func TestCaddyAsksAndGoesOnWithoutTheAgent(t *testing.T) {
 	start(t, "env", "HOME="+dir, "XDG_CONFIG_HOME="+dir, "caddy", "run", "--config", conf, "--adapter", "caddyfile")
 	s.tried(t)
 }
+
+// Traefik is not in Debian: make test-proxies builds it.
+func TestTraefikAsksAndGoesOnWithoutTheAgent(t *testing.T) {
+	t.Parallel()
+	program, err := filepath.Abs("../../bin/traefik")
+	testnet.Must(t, err)
+	if _, err := os.Stat(program); err != nil {
+		if program, err = exec.LookPath("traefik"); err != nil {
+			t.Skip("traefik is neither built nor installed: make test-proxies")
+		}
+	}
+	s, dir := newSite(t), t.TempDir()
+	static, dynamic := filepath.Join(dir, "traefik.yml"), filepath.Join(dir, "banmesh.yml")
+	place := strings.NewReplacer("/etc/traefik/banmesh.yml", dynamic)
+	testnet.Must(t, os.WriteFile(static, []byte(place.Replace(s.text.Replace(snippet(t, "proxies.md", "yaml")))+"global: {checkNewVersion: false, sendAnonymousUsage: false}\n"), 0o644))
+	testnet.Must(t, os.WriteFile(dynamic, []byte(s.text.Replace(snippet(t, "proxies.md", "yml"))), 0o644))
+	start(t, program, "--configFile="+static)
+	s.tried(t)
+}
