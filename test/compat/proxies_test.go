@@ -58,7 +58,7 @@ func newSite(t *testing.T) *site {
 	front.Close() // the proxy takes the ports
 	spare.Close()
 	s.url = "http://" + front.Addr().String() + "/"
-	s.text = strings.NewReplacer("127.0.0.1:7937", agent.Addr().String(), "127.0.0.1:8089", app.Addr().String(), "127.0.0.1:8088", front.Addr().String(), "127.0.0.1:7938", spare.Addr().String())
+	s.text = strings.NewReplacer("127.0.0.1:7937", agent.Addr().String(), "127.0.0.1:8089", app.Addr().String(), "127.0.0.1:8088", front.Addr().String(), "127.0.0.1:7939", spare.Addr().String())
 	return s
 }
 

@@ -16,6 +16,11 @@ func TestTheDocumentationNamesCommandsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	compat, err := filepath.Glob("../../../docs/compat/*.md")
+	if err != nil || len(compat) == 0 {
+		t.Fatal(compat, err)
+	}
+	files = append(files, compat...)
 	clitest.CheckCommands(t, newRootCommand(cli.Program{Name: "agent"}), append(files, "../../../README.md"))
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,7 +94,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		return err
 	}
 	for _, x := range s.Compat {
-		fmt.Fprintf(w, "%s on %s: %s%s\n", x.Protocol, x.Listen, plural(len(x.Clients), "client"), compatRefused(x.Refused, now))
+		fmt.Fprintln(w, cli.Printable(compatLine(x, now)))
 	}
 	for i := range s.Lists {
 		x := &s.Lists[i]
@@ -295,6 +296,29 @@ func vallumdLine(x control.Vallumd) string {
 	}
 	return line
 }
+
+// compatLine is the line of a protocol of other programs: where it is spoken,
+// with whom, and who was refused.
+func compatLine(x control.Compat, now time.Time) string {
+	var names []string
+	for _, c := range x.Clients {
+		name := cmp.Or(c.Name, c.From, c.Kind)
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	line := fmt.Sprintf("%s on %s: %s", x.Protocol, x.Listen, plural(len(x.Clients), "client"))
+	if n := len(names); n > maxNamed {
+		names = append(names[:maxNamed], fmt.Sprintf("and %d more", n-maxNamed))
+	}
+	if len(names) > 0 {
+		line += " (" + strings.Join(names, ", ") + ")"
+	}
+	return line + compatRefused(x.Refused, now)
+}
+
+// maxNamed bounds the clients that a line of the status names.
+const maxNamed = 4
 
 // compatRefused says how often wrong credentials were refused.
 func compatRefused(x *control.CompatRefused, now time.Time) string {
