@@ -137,3 +137,87 @@ prometheus: {enabled: false}
 		})
 	}
 }
+
+// Debian's custom bouncer is an exact record of each add and del: for a course
+// of bans, extensions, lifts and ends it says no more and no less than happened.
+func TestDebiansCustomBouncerIsToldEachChangeOnce(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("crowdsec-custom-bouncer")
+	if err != nil {
+		t.Skip("crowdsec-custom-bouncer is not installed")
+	}
+	n := newLAPI(t)
+	dir := t.TempDir()
+	record := filepath.Join(dir, "told")
+	testnet.Must(t, os.WriteFile(filepath.Join(dir, "told.sh"), fmt.Appendf(nil, "#!/bin/sh\necho \"$1 $2\" >> %s\n", record), 0o755))
+	conf := filepath.Join(dir, "bouncer.yaml")
+	testnet.Must(t, os.WriteFile(conf, fmt.Appendf(nil, `bin_path: %[1]s/told.sh
+piddir: %[1]s
+update_frequency: 1s
+cache_retention_duration: 1h
+daemonize: false
+log_mode: stdout
+log_level: info
+api_url: %[2]s
+api_key: %[3]s
+`, dir, n.url, n.key), 0o600))
+	told := func() []string {
+		b, err := os.ReadFile(record)
+		if err != nil {
+			return nil
+		}
+		return strings.Split(strings.TrimSpace(string(b)), "\n")
+	}
+	count := func(line string) (count int) {
+		for _, x := range told() {
+			if x == line {
+				count++
+			}
+		}
+		return count
+	}
+	n.ban("192.0.2.7", time.Hour)
+	n.ban("203.0.113.0/24", time.Hour)
+	n.ban("2001:db8:5::/64", time.Hour)
+	n.ban("192.0.2.8", 3*time.Second)
+	start(t, program, "-c", conf)
+	for _, x := range []string{"192.0.2.7", "203.0.113.0/24", "2001:db8:5::/64", "192.0.2.8"} {
+		testnet.Eventually(t, func() bool { return count("add "+x) == 1 })
+	}
+	n.ban("192.0.2.9", time.Hour)
+	n.ban("192.0.2.7", 2*time.Hour) // an extension is no second ban
+	n.lift("203.0.113.0/24")
+	testnet.Eventually(t, func() bool {
+		n.table.Expire()
+		return count("add 192.0.2.9") == 1 && count("del 203.0.113.0/24") > 0 && count("del 192.0.2.8") > 0
+	})
+	n.lift("192.0.2.7")
+	n.lift("2001:db8:5::/64")
+	n.lift("192.0.2.9")
+	testnet.Eventually(t, func() bool {
+		return count("del 192.0.2.7") > 0 && count("del 2001:db8:5::/64") > 0 && count("del 192.0.2.9") > 0
+	})
+	// What was added is deleted after that, and nothing that was never added.
+	held := map[string]bool{}
+	for _, line := range told() {
+		switch word, value, _ := strings.Cut(line, " "); {
+		case word == "add":
+			held[value] = true
+		case word == "del":
+			if _, ever := held[value]; !ever {
+				t.Errorf("%s is deleted and was never added", value)
+			}
+			held[value] = false
+		default:
+			t.Errorf("%q", line)
+		}
+	}
+	for value, in := range held {
+		if in {
+			t.Errorf("%s is held and lifted: %v", value, told())
+		}
+	}
+	if len(held) != 5 {
+		t.Errorf("%v", held)
+	}
+}

@@ -25,19 +25,25 @@ import (
 // and configuration are in a directory. It runs until the test ends.
 func fail2banServer(t *testing.T, action string) (dir, socket string) {
 	t.Helper()
-	program, err := exec.LookPath("fail2ban-server")
-	if err != nil {
+	dir = fail2banDir(t, action)
+	startFail2ban(t, dir)
+	return dir, filepath.Join(dir, "f2b.sock")
+}
+
+// fail2banDir makes the configuration of a [fail2banServer].
+func fail2banDir(t *testing.T, action string) (dir string) {
+	t.Helper()
+	if _, err := exec.LookPath("fail2ban-server"); err != nil {
 		t.Skip("fail2ban is not installed")
 	}
 	dir = t.TempDir()
-	socket = filepath.Join(dir, "f2b.sock")
 	write := func(name, text string) {
 		t.Helper()
 		path := filepath.Join(dir, name)
 		testnet.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		testnet.Must(t, os.WriteFile(path, []byte(text), 0o644))
 	}
-	write("fail2ban.conf", fmt.Sprintf("[Definition]\nloglevel = INFO\nlogtarget = %[1]s/fail2ban.log\nsyslogsocket = auto\nsocket = %[1]s/f2b.sock\npidfile = %[1]s/f2b.pid\ndbfile = None\ndbpurgeage = 1d\n", dir))
+	write("fail2ban.conf", fmt.Sprintf("[Definition]\nloglevel = INFO\nlogtarget = %[1]s/fail2ban.log\nsyslogsocket = auto\nsocket = %[1]s/f2b.sock\npidfile = %[1]s/f2b.pid\ndbfile = %[1]s/f2b.sqlite3\ndbpurgeage = 1d\n", dir))
 	write("filter.d/test.conf", "[Definition]\nfailregex = ^ sshd\\[\\d+\\]: Failed password for \\S+ from <ADDR> port \\d+ ssh2$\n")
 	ours, err := os.ReadFile("../../deploy/fail2ban/action.d/banmesh.conf")
 	testnet.Must(t, err)
@@ -46,11 +52,17 @@ func fail2banServer(t *testing.T, action string) (dir, socket string) {
 	write("jail.conf", fmt.Sprintf("[DEFAULT]\nbackend = polling\nfilter = test\nmaxretry = 3\nfindtime = 600\nbantime = 3600\naction = %[2]s\nenabled = true\nignoreself = false\n[nginx]\nlogpath = %[1]s/nginx.log\n[sshd]\nlogpath = %[1]s/sshd.log\n", dir, action))
 	write("sshd.log", "")
 	write("nginx.log", "")
-	start(t, program, "-f", "-c", dir, "-s", socket, "-p", filepath.Join(dir, "f2b.pid"), "start")
+	return dir
+}
+
+// startFail2ban runs a server until it is told to stop, or the test ends.
+func startFail2ban(t *testing.T, dir string) {
+	t.Helper()
+	socket := filepath.Join(dir, "f2b.sock")
+	start(t, "fail2ban-server", "-f", "-c", dir, "-s", socket, "-p", filepath.Join(dir, "f2b.pid"), "start")
 	testnet.Eventually(t, func() bool {
 		return exec.Command("fail2ban-client", "-c", dir, "-s", socket, "status", "nginx").Run() == nil
 	})
-	return dir, socket
 }
 
 // node runs an agent until the test ends; its control socket is DIR/agent.sock.
@@ -272,6 +284,46 @@ func TestFail2bansActionHandsItsBansOver(t *testing.T) {
 	testnet.Must(t, c.Get(t.Context(), "/v1/allow", nil, &exempt))
 	if len(exempt) > 0 {
 		t.Errorf("%+v", exempt)
+	}
+}
+
+// A ban that fail2ban restores at its start is handed over with the rest of it,
+// once; one that ended while it was away is not.
+func TestFail2bansRestoredBansComeBackOnce(t *testing.T) {
+	t.Parallel()
+	dir, c := node(t, besideFail2ban)
+	self, err := os.Executable()
+	testnet.Must(t, err)
+	program := filepath.Join(t.TempDir(), "agent")
+	testnet.Must(t, os.WriteFile(program, fmt.Appendf(nil, "#!/bin/sh\necho \"$*\" >> %[2]s/handed\nBANMESH_TEST_COMMAND=agent exec %[1]s --socket %[2]s/agent.sock \"$@\"\n", self, dir), 0o755))
+	theirs := fail2banDir(t, fmt.Sprintf("banmesh[agent=%s]", program))
+	client := func(args ...string) {
+		t.Helper()
+		out, err := exec.Command("fail2ban-client", append([]string{"-c", theirs, "-s", filepath.Join(theirs, "f2b.sock")}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	bans := func() (list []control.Ban) {
+		testnet.Must(t, c.Get(t.Context(), "/v1/bans", nil, &list))
+		return list
+	}
+	startFail2ban(t, theirs)
+	client("set", "sshd", "banip", "192.0.2.7")
+	testnet.Eventually(t, func() bool { return len(bans()) == 1 })
+	ends := bans()[0].Until
+	client("stop")
+	testnet.Eventually(t, func() bool { return len(bans()) == 0 })
+	testnet.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(theirs, "f2b.sock")); return err != nil })
+	startFail2ban(t, theirs)
+	testnet.Eventually(t, func() bool { return len(bans()) == 1 })
+	if b := bans()[0]; b.Target != ban.MustTarget("192.0.2.7") || b.Until.Sub(ends).Abs() > 10*time.Second || b.Basis != ban.BasisHandedOver {
+		t.Errorf("%+v, ended %v before", b, ends)
+	}
+	handed, err := os.ReadFile(filepath.Join(dir, "handed"))
+	testnet.Must(t, err)
+	if n := strings.Count(string(handed), "ban 192.0.2.7 "); n != 2 {
+		t.Errorf("it was handed over %d times in two runs: %s", n, handed)
 	}
 }
 

@@ -2,7 +2,9 @@ package compat
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -133,4 +135,67 @@ func snippet(t *testing.T, page, language string) string {
 		t.Fatalf("%s has no block of %s", page, language)
 	}
 	return text
+}
+
+// HAProxy and nginx with the page's configuration refuse whom the lists name,
+// and serve everybody else.
+func TestWebServersRefuseByTheLists(t *testing.T) {
+	t.Parallel()
+	for program, run := range map[string]func(t *testing.T, dir string, files, ports *strings.Replacer) []string{
+		"haproxy": func(t *testing.T, dir string, files, ports *strings.Replacer) []string {
+			conf := filepath.Join(dir, "conf")
+			text := "defaults\n mode http\n timeout client 5s\n timeout server 5s\n timeout connect 5s\n" + ports.Replace(files.Replace(snippet(t, "lists.md", "haproxy"))) + "\n"
+			testnet.Must(t, os.WriteFile(conf, []byte(text), 0o644))
+			return []string{"-db", "-f", conf}
+		},
+		"nginx": func(t *testing.T, dir string, files, ports *strings.Replacer) []string {
+			conf := filepath.Join(dir, "conf")
+			text := "daemon off; master_process off; pid " + dir + "/pid; error_log stderr; events {}\nhttp { access_log off;\n"
+			for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+				text += fmt.Sprintf("%s_temp_path %s/%s;\n", kind, dir, kind)
+			}
+			// The page's server has a site of its own: here it answers.
+			server := strings.Replace(ports.Replace(files.Replace(snippet(t, "lists.md", "nginx"))), "return 403; }", "return 403; }\nlocation / { return 200 served; }", 1)
+			testnet.Must(t, os.WriteFile(conf, []byte(text+server+"}\n"), 0o644))
+			return []string{"-c", conf}
+		},
+	} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			if _, err := exec.LookPath(program); err != nil {
+				t.Skip(program + " is not installed")
+			}
+			n := newLists(t)
+			n.ban("127.0.0.2", "127.0.3.0/24")
+			files := strings.NewReplacer(
+				"/etc/haproxy/banmesh.map", n.fetch(t, "bans.map"), "/etc/haproxy/banmesh.acl", n.fetch(t, "bans.netset"),
+				"/etc/nginx/banmesh.geo", n.fetch(t, "bans.geo"))
+			app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "served") }))
+			defer app.Close()
+			front := listen(t)
+			front.Close() // the program takes the port
+			ports := strings.NewReplacer("127.0.0.1:8088", front.Addr().String(), "127.0.0.1:8089", app.Listener.Addr().String())
+			start(t, program, run(t, t.TempDir(), files, ports)...)
+			ask := func(from string) string {
+				d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+				c := &http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
+				answer, err := c.Get("http://" + front.Addr().String() + "/")
+				if err != nil {
+					return "refused"
+				}
+				defer answer.Body.Close()
+				b, err := io.ReadAll(answer.Body)
+				if err != nil || answer.StatusCode != http.StatusOK {
+					return "refused"
+				}
+				return string(b)
+			}
+			testnet.Eventually(t, func() bool { return ask("127.0.0.1") == "served" })
+			for from, want := range map[string]string{"127.0.0.2": "refused", "127.0.3.9": "refused", "127.0.0.3": "served"} {
+				if got := ask(from); got != want {
+					t.Errorf("%s: %s, want %s", from, got, want)
+				}
+			}
+		})
+	}
 }
