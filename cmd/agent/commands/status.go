@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"strconv"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
