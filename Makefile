@@ -81,7 +81,6 @@ bin/traefik:
 test-proxies: deps-test bin/traefik
 	$(GO) test -count=1 -v ./test/compat -run AsksAndGoesOn
 
-test-prometheus: TEST_PACKAGES += prometheus
 test-prometheus: deps-test
 	$(GO) test -count=1 -v ./test/prometheus
 

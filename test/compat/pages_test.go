@@ -71,7 +71,12 @@ func TestThePagesAddressesAnswer(t *testing.T) {
 			t.Errorf("%s: %d %s", m[1], w.Code, w.Body)
 		}
 	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z`, ]+)` \\|").FindAllStringSubmatch(string(b), -1) {
+	_, formats, found := strings.Cut(string(b), "| `GET /v1/bans.…` |")
+	formats, _, ended := strings.Cut(formats, "\n\n")
+	if !found || !ended {
+		t.Fatal("the page has no table of formats")
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z`, ]+)` \\|").FindAllStringSubmatch(formats, -1) {
 		for _, name := range strings.Split(m[1], "`, `") {
 			seen++
 			w := httptest.NewRecorder()
