@@ -113,7 +113,7 @@ func Load(dir string) (*Settings, error) {
 		slices.SortStableFunc(faults, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 		return nil, errors.Join(faults...)
 	}
-	return s, cmp.Or(s.setTopics(), s.checkHoneyportTopics(), s.checkFail2banLog())
+	return s, cmp.Or(s.setTopics(), s.checkHoneyportTopics(), s.checkFail2banLog(), s.checkVallumdTopics())
 }
 
 // override lays the configuration's changes over the definitions of topics.

@@ -144,3 +144,22 @@ func checkSets(v config.Vallumd, at func(string) string, fault faulter) {
 		}
 	}
 }
+
+// checkVallumdTopics finds topics in the entries of vallumd that are not there, or that
+// an ipset cannot hold.
+func (s *Settings) checkVallumdTopics() error {
+	for i, v := range s.config.Vallumd {
+		for key, list := range map[string][]string{"publish": v.Publish, "accept": v.Accept} {
+			for _, name := range list {
+				at := fmt.Sprintf("vallumd.%d.%s", i, key)
+				switch t, ok := s.Find(ban.Topic(name)); {
+				case !ok:
+					return s.config.At(at, "no topic %q is defined: `agent topics list` names those that are", name)
+				case t.Definition.Target != "ip":
+					return s.config.At(at, "%s bans no addresses, and an ipset holds nothing else", name)
+				}
+			}
+		}
+	}
+	return nil
+}

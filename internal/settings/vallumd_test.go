@@ -36,6 +36,8 @@ func TestFaultsOfVallumdsBrokersHaveTheirPlaces(t *testing.T) {
 		entry + "publish = [\"sshd\"]\nsets = {sshd = \"a/b\"}\n":                              "no name of an ipset",
 		entry + "publish = [\"sshd\"]\nsets6 = {nginx = \"six\"}\n":                            "in neither publish nor accept",
 		entry + "publish = [\"sshd\"]\n" + entry + "publish = [\"nginx\"]\n":                   "two entries",
+		entry + "publish = [\"no-such\"]\n":                                                    "no topic \"no-such\" is defined",
+		entry + "accept = [\"broadcaster-addresses\"]\n":                                       "bans no addresses",
 		entry + "publish = [\"sshd\"]\nca_file = \"/nowhere\"\n":                               "no such file",
 		"[[vallumd]]\nname = \"A b\"\nurl = \"tcp://h:1\"\npublish = [\"sshd\"]\n":             "cannot be a name",
 		"[[vallumd]]\nname = \"a\"\nurl = \"ws://h:1\"\npublish = [\"sshd\"]\n":                "want tcp://HOST:PORT",

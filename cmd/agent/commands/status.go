@@ -101,7 +101,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		fmt.Fprintf(w, "list %s: %s by rule %s; %s\n", x.Name, verb(x.Entries, "entry", "entries"), x.Rule, cli.Wrap(w, 8, "   ", cli.Printable(listState(x, now))))
 	}
 	for _, x := range s.Vallumd {
-		fmt.Fprintln(w, cli.Printable(vallumdLine(x)))
+		fmt.Fprintln(w, cli.Wrap(w, 0, "   ", cli.Printable(vallumdLine(x))))
 	}
 	if s.Page != "" {
 		fmt.Fprintf(w, "page on %s; `agent page open` signs a browser in\n", cli.Printable(s.Page))

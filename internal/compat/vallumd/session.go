@@ -78,7 +78,7 @@ func (b *Bridge) read(ctx context.Context, conn *mqttclient.Conn, acks chan<- ui
 	for {
 		first, body, err := conn.Await()
 		if err != nil {
-			return err
+			return fmt.Errorf("the connection is lost: %w", err)
 		}
 		h := frame.Header{Type: first >> 4, Flags: first & 0xf, Remaining: len(body)}
 		switch h.Type {
@@ -100,6 +100,9 @@ func (b *Bridge) read(ctx context.Context, conn *mqttclient.Conn, acks chan<- ui
 			}
 		case frame.Publish:
 			p, err := frame.ParsePublish(h, body)
+			if err == nil && p.QoS > 1 {
+				err = fmt.Errorf("%w: QoS %d was not asked for", frame.ErrProtocol, p.QoS)
+			}
 			if err != nil {
 				return err
 			}
