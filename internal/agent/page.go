@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
@@ -46,7 +47,7 @@ func (a *agent) newPage() (*page.Server, *pageSide) {
 	side := &pageSide{o: a.o, current: a.current, reload: a.reloadAs}
 	return page.New(page.Options{
 		Listen: conf.Listen, URL: conf.URL, Certificate: conf.Certificate, Key: conf.Key, Nodes: conf.Nodes, Now: a.now, Log: a.log.With("part", "page"),
-		Topics: side.topics, Doctor: side.doctor, Trial: side.trial, Replay: side.replay, Switch: side.set, Invite: side.invite,
+		Topics: side.topics, Doctor: side.doctor, Trial: side.trial, Why: side.why, Harmless: side.harmless, Replay: side.replay, Switch: side.set, Invite: side.invite,
 	}), side
 }
 
@@ -93,6 +94,33 @@ func (p *pageSide) trial(ctx context.Context, q page.TrialRequest) (*detect.Tria
 	}
 	r, err := t.Run(ctx)
 	return r, lines, err
+}
+
+// why gives a topic's account of a line.
+func (p *pageSide) why(topic ban.Topic, line string) detect.Explanation {
+	t, ok := p.current().Find(topic)
+	if !ok || t.Definition.Detect == nil {
+		return detect.Explanation{}
+	}
+	found, err := detect.Explain(detect.Options{Jails: []detect.Jail{{Definition: t.Definition}}}, []byte(line), false, "")
+	if err != nil || len(found) == 0 {
+		return detect.Explanation{} // the trial said why
+	}
+	return found[0]
+}
+
+// harmless gives the lines of a topic's definition that must not match.
+func (p *pageSide) harmless(topic ban.Topic) (lines []string) {
+	t, ok := p.current().Find(topic)
+	if !ok {
+		return nil
+	}
+	for _, s := range t.Definition.Samples {
+		if s.Target == "" && !s.Journal {
+			lines = append(lines, s.Line)
+		}
+	}
+	return lines
 }
 
 // replay tries the rules in force on the history of claims.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/detect"
 )
 
@@ -38,6 +39,9 @@ type field struct{ Name, Value string }
 const (
 	// maxFates bounds the lines that are listed.
 	maxFates = 200
+	// maxWhy bounds the missed lines of which it is said how far they came: each
+	// costs a compilation of the topic.
+	maxWhy = 20
 	// maxPasted bounds the lines that are tried.
 	maxPasted = 128 << 10
 )
@@ -73,6 +77,7 @@ func (s *Server) tryFilter(r *http.Request) (view, error) {
 		return v, nil
 	}
 	d.Report = report
+	asked := 0
 	for _, l := range lines {
 		if l.Skipped {
 			continue
@@ -81,10 +86,43 @@ func (s *Server) tryFilter(r *http.Request) (view, error) {
 			d.More++
 			continue
 		}
-		d.Fates = append(d.Fates, fateOf(l))
+		f := fateOf(l)
+		if d.Rule == "" && missed(l) && asked < maxWhy {
+			asked++
+			if why := s.why(d.Spec, l.Text); why != "" {
+				f.Why = why
+			}
+		}
+		d.Fates = append(d.Fates, f)
 	}
-	d.Proposal = s.propose(r.Context(), lines)
+	d.Proposal = s.propose(r.Context(), d.Spec, lines)
 	return v, nil
+}
+
+// missed says that nothing in the filter knows a line.
+func missed(l detect.TrialLine) bool {
+	return !l.Matched && !l.Ignored && !l.Skipped && len(l.NoFail) == 0
+}
+
+// why says how far a missed line came in a topic; "" for a filter that is none.
+func (s *Server) why(spec, line string) string {
+	topic, err := ban.ParseTopic(spec)
+	if err != nil {
+		return ""
+	}
+	e := s.o.Why(topic, line)
+	switch e.Reached {
+	case "no required text":
+		return "it has none of the texts that a rule of " + spec + " needs"
+	case "prefregex does not match":
+		return "the expression before all rules does not match “" + e.Rest + "”"
+	case "no failregex matches":
+		if e.Date == "" {
+			return "no rule matches, and no date was found"
+		}
+		return "the date is “" + e.Date + "”, and no rule matches the rest: “" + e.Rest + "”"
+	}
+	return e.Reached
 }
 
 // fateOf says what became of a line.

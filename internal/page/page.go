@@ -43,6 +43,10 @@ type Options struct {
 	Doctor func(context.Context) []doctor.Finding
 	// Trial tries a filter on lines as `agent filter test` does.
 	Trial func(context.Context, TrialRequest) (*detect.TrialReport, []detect.TrialLine, error)
+	// Why says how far a line came that a topic misses, as `agent explain-line` does.
+	Why func(topic ban.Topic, line string) detect.Explanation
+	// Harmless are lines that are no offence, of the topic's definition.
+	Harmless func(ban.Topic) []string
 	// Replay tries the rules on what happened as `agent policy test` does. An error in warn
 	// leaves a result.
 	Replay func(ctx context.Context, last time.Duration) (t ledger.Trial, warn, err error)

@@ -128,6 +128,18 @@ func newFake() *fakeNode {
 	return n
 }
 
+// explained is the account of a shipped topic.
+func explained(topic ban.Topic, line string) detect.Explanation {
+	for _, d := range topics.Builtin() {
+		if d.Name == topic && d.Detect != nil {
+			if list, err := detect.Explain(detect.Options{Jails: []detect.Jail{{Definition: d}}}, []byte(line), false, ""); err == nil && len(list) > 0 {
+				return list[0]
+			}
+		}
+	}
+	return detect.Explanation{}
+}
+
 func someTopics() []Topic {
 	return []Topic{
 		{Topic: "livepeer", Title: evil, Detectable: true, Publish: true},
@@ -180,6 +192,9 @@ func show(t *testing.T) *site {
 			}}
 			r, err := trial.Run(ctx)
 			return r, lines, err
+		},
+		Why: explained, Harmless: func(ban.Topic) []string {
+			return []string{"Mar  1 11:59:02 web myapp[9]: login accepted for bob from 203.0.113.8", "Mar  1 11:59:02 web myapp[9]: refused by 203.0.113.8 for its load"}
 		},
 		Replay: func(context.Context, time.Duration) (ledger.Trial, error, error) {
 			return ledger.Trial{From: noon.Add(-time.Hour), To: noon, Claims: 10, Offenders: 4, Stopped: 2, Caught: 1}, nil, nil
@@ -631,9 +646,9 @@ func TestTheFilterWorkshopSaysWhyAndProposesARuleThatItTried(t *testing.T) {
 	lines := "Mar  1 11:59:01 web sshd[7]: Failed password for root from 203.0.113.7 port 4001 ssh2\n" +
 		"Mar  1 11:59:02 web myapp[9]: login refused for <b>eve</b> from 203.0.113.8 after 3 tries\n" +
 		"Mar  1 11:59:03 web myapp[9]: login refused for bob from 2001:db8::9 after 12 tries\n" +
-		"nothing here\n"
+		"Mar  1 11:59:04 web sshd[7]: Failed password for root, from nowhere\n"
 	a := x.post("/filters", url.Values{"spec": {"sshd"}, "lines": {lines}})
-	for _, want := range []string{"1 of 4 lines match", "names 203.0.113.7", "no rule matches", `myapp(?:\[\d&#43;\])?:\s&#43;login refused for \S&#43; from &lt;HOST&gt; after \d&#43; tries$`, "it matches 2 of 3 that were missed", "Whether they are offences"} {
+	for _, want := range []string{"1 of 4 lines match", "names 203.0.113.7", "it has none of the texts that a rule of sshd needs", "the date is “Mar  1 11:59:04”, and no rule matches the rest", "Of 2 lines in the definition of sshd that are no offence it matches 0", `myapp(?:\[\d&#43;\])?:\s&#43;login refused for \S&#43; from &lt;HOST&gt; after \d&#43; tries$`, "it matches 2 of 3 that were missed", "Whether yours are offences"} {
 		if !strings.Contains(a.text, want) {
 			t.Errorf("the answer lacks %q", want)
 		}
@@ -642,6 +657,10 @@ func TestTheFilterWorkshopSaysWhyAndProposesARuleThatItTried(t *testing.T) {
 	a = x.post("/filters", url.Values{"rule": {`login refused for \S+ from <HOST> after \d+ tries$`}, "lines": {lines}})
 	if !strings.Contains(a.text, "2 of 4 lines match") {
 		t.Errorf("a rule alone:\n%s", a.text)
+	}
+	// A rule that lines of the definition speak against is proposed with that word.
+	if a := x.post("/filters", url.Values{"spec": {"sshd"}, "lines": {"Mar  1 11:59:02 web myapp[9]: refused by 203.0.113.9 for its load\n"}}); !strings.Contains(a.text, "do not use it as it is") {
+		t.Errorf("a rule that is wrong:\n%s", a.text)
 	}
 	for _, rule := range []string{"(", "^no host$"} {
 		if a := x.post("/filters", url.Values{"rule": {rule}, "lines": {lines}}); a.StatusCode != http.StatusOK || !strings.Contains(a.text, `role="alert"`) {
@@ -918,6 +937,7 @@ func FuzzForms(f *testing.F) {
 			r, err := trial.Run(ctx)
 			return r, lines, err
 		},
+		Why: explained, Harmless: func(ban.Topic) []string { return []string{evil} },
 		Replay: func(context.Context, time.Duration) (ledger.Trial, error, error) { return ledger.Trial{}, nil, nil },
 		Switch: func(context.Context, SwitchRequest) (control.Effect, error) { return control.Effect{}, nil },
 		Invite: func(_ context.Context, q InviteRequest) (string, error) { return "banmesh:" + q.Note, nil },

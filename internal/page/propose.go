@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/detect"
 )
 
@@ -20,7 +21,10 @@ type Proposal struct {
 	Matched int    // of the lines that nothing matched
 	Others  int    // lines that it matches besides
 	Of      int    // lines that nothing matched
-	Warning string
+	// Harmless is how many lines that are no offence the topic's definition has, and
+	// Wrong how many of them the rule matches.
+	Harmless, Wrong int
+	Warning         string
 }
 
 var (
@@ -35,12 +39,10 @@ var (
 )
 
 // propose makes a rule of the first line that nothing matched and that names an
-// address, and tries it on all the lines. It is a draft: only a person knows
+// address, and tries it on all the lines and on those of the topic that
+// are no offence. It is a draft: only a person knows
 // whether the line shows an offence.
-func (s *Server) propose(ctx context.Context, lines []detect.TrialLine) *Proposal {
-	missed := func(l detect.TrialLine) bool {
-		return !l.Matched && !l.Ignored && !l.Skipped && len(l.NoFail) == 0
-	}
+func (s *Server) propose(ctx context.Context, spec string, lines []detect.TrialLine) *Proposal {
 	var text []string
 	p := &Proposal{}
 	for _, l := range lines {
@@ -73,6 +75,19 @@ func (s *Server) propose(ctx context.Context, lines []detect.TrialLine) *Proposa
 	}
 	if p.Matched == 0 {
 		return nil
+	}
+	if topic, err := ban.ParseTopic(spec); err == nil {
+		harmless := s.o.Harmless(topic)
+		p.Harmless = len(harmless)
+		_, tried, err := s.o.Trial(ctx, TrialRequest{Rule: p.Rule, Lines: strings.Join(harmless, "\n")})
+		if err != nil {
+			return nil
+		}
+		for _, l := range tried {
+			if l.Matched {
+				p.Wrong++
+			}
+		}
 	}
 	if strings.Contains(p.Rule, ".*") || strings.Contains(p.Rule, `\S+`) {
 		p.Warning = "A part of the line is free text that a client may choose. Anchor the rule at the end of the line, and put the address before the free text where the program allows."
