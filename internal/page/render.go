@@ -76,12 +76,12 @@ var bareStyleHash = func() string {
 
 // functions are those of the templates.
 var functions = template.FuncMap{
-	"short":  func(d time.Duration) string { return span.Short(d) },
-	"clock":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" },
-	"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"number": func(n any) string { return thousands(fmt.Sprint(n)) },
-	"plural": plural,
-	"join":   func(list []string) string { return strings.Join(list, ", ") },
+	"short":   func(d time.Duration) string { return span.Short(d) },
+	"clock":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" },
+	"rfc3339": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"number":  func(n any) string { return thousands(fmt.Sprint(n)) },
+	"plural":  plural,
+	"join":    func(list []string) string { return strings.Join(list, ", ") },
 	"dict": func(pairs ...any) map[string]any {
 		m := map[string]any{}
 		for i := 0; i+1 < len(pairs); i += 2 {

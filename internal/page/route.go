@@ -24,7 +24,7 @@ var parts = []part{
 	{"/topics", "Topics"},
 	{"/sources", "Sources"},
 	{"/filters", "Filter workshop"},
-	{"/rules", "Rules on last week"},
+	{"/rules", "Try the rules"},
 	{"/denylists", "Denylists"},
 	{"/invite", "Invite"},
 	{"/nodes", "Nodes"},

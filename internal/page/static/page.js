@@ -40,6 +40,9 @@
       document.documentElement.dataset.followed = "yes";
     });
   };
+  // On a narrow screen the menu is a strip: begin it at this page.
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
   document.addEventListener("visibilitychange", follow);
   follow();
 })();
