@@ -223,6 +223,9 @@ func show(t *testing.T) *site {
 		x.client.CloseIdleConnections()
 	})
 	t.Cleanup(x.stop)
+	if a := x.get("/alive"); a.StatusCode != http.StatusOK { // from here on a test may change the server between requests
+		t.Fatal(a.Status)
+	}
 	return x
 }
 

@@ -41,6 +41,9 @@ func TestFormsDoWhatTheySayAndTellIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if !form.Has("back") {
+			form.Set("back", "/holds")
+		}
 		before := len(x.node.did())
 		a := x.post(c.path, form)
 		did := strings.Join(x.node.did()[before:], "\n")
