@@ -62,14 +62,15 @@ type publicListOptions struct {
 // listState is a list as it is now. The targets of its copy are on disk and in the
 // ledger, not here.
 type listState struct {
-	list  settings.List
-	taken *lists.Copy  // nil: no edition was taken yet
-	until time.Time    // the end of the claims that the ledger has
-	held  *heldEdition // nil: none waits
-	mark  string       // of the origin as it was last read
-	fault string       // why the newest edition is not had or not read
-	lost  error        // why the copy of the edition before cannot be compared with; nil
-	asked time.Time
+	list   settings.List
+	taken  *lists.Copy  // nil: no edition was taken yet
+	until  time.Time    // the end of the claims that the ledger has
+	held   *heldEdition // nil: none waits
+	mark   string       // of the origin as it was last read
+	reread string       // the mark of an edition that is read anew because a person changed how; "" for none
+	fault  string       // why the newest edition is not had or not read
+	lost   error        // why the copy of the edition before cannot be compared with; nil
+	asked  time.Time
 }
 
 // heldEdition is an edition that waits for a person.
@@ -169,7 +170,7 @@ func (l *publicLists) changed(ctx context.Context) error {
 		return err
 	}
 	for _, s := range l.states {
-		if s.taken == nil {
+		if s.taken == nil || s.mark == "" {
 			l.lookInto(ctx, s)
 		}
 	}
@@ -231,6 +232,9 @@ func (l *publicLists) follow(ctx context.Context) error {
 				return err
 			}
 			again := !slices.Equal(s.list.Topics, c.Topics) || s.list.For != c.For
+			if !s.list.ReadAlike(&c) && s.mark != "" {
+				s.reread, s.mark = s.mark, ""
+			}
 			l.mu.Lock()
 			s.list = c
 			l.mu.Unlock()
@@ -294,10 +298,10 @@ func (l *publicLists) lookAt(ctx context.Context, s *listState) error {
 		}
 		return err
 	}
-	if err := l.judge(ctx, s, edition, confirmed); err != nil {
+	if err := l.judge(ctx, s, edition, confirmed, mark == s.reread); err != nil {
 		return err
 	}
-	s.mark = mark
+	s.mark, s.reread = mark, ""
 	return nil
 }
 
@@ -360,8 +364,9 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// judge takes an edition, or holds it for a person.
-func (l *publicLists) judge(ctx context.Context, s *listState, e *lists.Edition, confirmed time.Time) error {
+// judge takes an edition, or holds it for a person. One that is the same and is only read
+// in another way, because a person said so, is not held for a person.
+func (l *publicLists) judge(ctx context.Context, s *listState, e *lists.Edition, confirmed time.Time, reread bool) error {
 	sum := e.Sum()
 	if s.taken != nil && sum == s.taken.Sum {
 		return l.take(ctx, s, e, confirmed, lists.Change{Before: s.taken.Entries, After: s.taken.Entries})
@@ -377,6 +382,9 @@ func (l *publicLists) judge(ctx context.Context, s *listState, e *lists.Edition,
 		}
 	}
 	why := change.Suspicious(s.list.MaxChange)
+	if reread {
+		why = ""
+	}
 	if s.lost != nil {
 		why = "the copy of the edition before cannot be read: " + s.lost.Error()
 	}
@@ -503,6 +511,11 @@ func (l *publicLists) count(s *listState, c *lists.Copy) error {
 			part := targets[first:min(first+listPart, len(targets))]
 			claims := make([]ban.Claim, 0, len(part))
 			for _, t := range part {
+				// The never-ban list may have grown since the edition was read: that is no
+				// fault of the list's.
+				if _, never := l.o.never(t); never {
+					continue
+				}
 				claims = append(claims, ban.Claim{Target: t, End: until, Class: ban.ClassOther, Basis: ban.BasisHandedOver})
 			}
 			if err := l.o.apply(ban.Change{Feed: feed, Reset: first == 0, More: first+listPart < len(targets), Claims: claims}); err != nil {

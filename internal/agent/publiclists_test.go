@@ -364,6 +364,21 @@ func TestTheOperatorsNetworkOnAListIsRefusedAndTold(t *testing.T) {
 	if x := w.drop(); x.Never != 2 || x.Refused[0] != (control.ListRefusal{Text: "198.51.100.7", Why: "the office"}) {
 		t.Errorf("%+v", x)
 	}
+	// Who becomes shielded later is no fault of the list's, over a restart either.
+	w.never = append(w.never, netip.MustParsePrefix("203.0.113.7/32"))
+	w.now = w.now.Add(time.Hour)
+	w.lists.states["drop"].mark = ""
+	w.write("198.51.100.7\n198.51.0.0/16\n203.0.113.7\n203.0.113.9\n")
+	w.look()
+	w.kill()
+	w.want("203.0.113.9 2h0m0s")
+	if p := w.ledger.Peers.List(); len(p) != 1 || p[0].Total != 0 {
+		t.Errorf("%+v", p)
+	}
+	w.never = w.never[:1]
+	w.now = w.now.Add(time.Second)
+	w.write("198.51.100.7\n198.51.0.0/16\n203.0.113.7\n")
+	w.look()
 	// A million lines of junk are refused in one line of the log and one warning.
 	w.write(strings.Repeat("x\n", 1_000_000) + "203.0.113.8\n")
 	w.look()
@@ -396,6 +411,16 @@ func TestAListFollowsItsConfiguration(t *testing.T) {
 	w.reload(strings.Replace(fileList, "drop.txt", "other.txt", 1))
 	if n := len(w.ledger.Peers.Imported("list:drop", "sshd")); n != 501 {
 		t.Errorf("%d entries of the new list count", n)
+	}
+	// Read in another way it is the same list, and it was a person who said so.
+	other := strings.Replace(fileList, "drop.txt", "other.txt", 1)
+	w.reload(other + "max_entries = 10\n")
+	if x := w.drop(); x.Entries != 10 || x.Beyond != 491 || x.Held != nil || len(w.ledger.Peers.Imported("list:drop", "sshd")) != 10 {
+		t.Errorf("%+v", x)
+	}
+	w.reload(other)
+	if x := w.drop(); x.Entries != 501 || x.Held != nil || len(w.ledger.Peers.Imported("list:drop", "sshd")) != 501 {
+		t.Errorf("%+v", x)
 	}
 	w.reload("")
 	w.want("")

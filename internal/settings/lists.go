@@ -52,6 +52,12 @@ func (l *List) From() string {
 	return from
 }
 
+// ReadAlike says whether the same text gives the same entries by both settings.
+func (l *List) ReadAlike(other *List) bool {
+	a, b := l.Read, other.Read
+	return a.Most == b.Most && a.Minimum == b.Minimum && a.Floor4 == b.Floor4 && a.Floor6 == b.Floor6
+}
+
 // Lists gives the lists in use, by name.
 func (s *Settings) Lists() []List { return s.lists }
 
