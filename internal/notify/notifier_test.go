@@ -107,7 +107,7 @@ func (n *node) open() *Notifier {
 	return Open(Options{
 		Entries: func() []Entry { n.mu.Lock(); defer n.mu.Unlock(); return slices.Clone(n.entries) }, Find: n.find, Wait: n.wait,
 		Warnings: func(context.Context) []control.Warning { n.mu.Lock(); defer n.mu.Unlock(); return n.list },
-		Mend:     func(code string) string { return "mend " + code }, Peers: func() []control.Peer { return n.peers },
+		Mend:     func(code string) string { return "mend " + code }, Peers: func() []control.Peer { n.mu.Lock(); defer n.mu.Unlock(); return n.peers },
 		Claims: func(topic ban.Topic, _ ban.Target) bool { return topic == "mine" }, Guest: func(ban.Target) bool { return false },
 		File: n.file, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		receiver: func(e *Entry) (receiver, error) { return fakeReceiver{n, e.Name}, nil },
@@ -121,6 +121,13 @@ func (n *node) runs() (x *Notifier, stop func()) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = x.Run(ctx) }()
 	return x, func() { cancel(); <-done }
+}
+
+// took gives the messages that a receiver took.
+func (n *node) took(name string) []Message {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.got[name])
 }
 
 // sent gives the kinds of the messages that a receiver took, with how many things
@@ -172,7 +179,7 @@ func TestEventsAreToldToThoseWhoWantThem(t *testing.T) {
 		if s := x.Status(); s[0].Sent != 1 || s[0].Waiting != 0 || s[0].Answer != "taken" || s[0].LastSent.IsZero() {
 			t.Errorf("the status is %+v", s[0])
 		}
-		if m := n.got["phone"][0]; strings.Contains(m.Text(), "root") || m.Notices[0].Detail != "" {
+		if m := n.took("phone")[0]; strings.Contains(m.Text(), "root") || m.Notices[0].Detail != "" {
 			t.Errorf("without details: %+v", m)
 		}
 	})
@@ -190,11 +197,11 @@ func TestAFloodIsOneMessageInFiveMinutes(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		time.Sleep(5 * time.Minute)
-		if len(n.got["phone"]) != 4 {
-			t.Errorf("%d messages in 19 minutes: %s", len(n.got["phone"]), n.sent("phone"))
+		if len(n.took("phone")) != 4 {
+			t.Errorf("%d messages in 19 minutes: %s", len(n.took("phone")), n.sent("phone"))
 		}
 		sum := 0
-		for _, m := range n.got["phone"] {
+		for _, m := range n.took("phone") {
 			sum += len(m.Notices) + m.More
 		}
 		if sum != 14*60 {
@@ -262,7 +269,9 @@ func TestAKillLosesNoEventThatTheHistoryKeeps(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.happens(byPeer(history.Hold, "nginx")) // while nobody runs
+		n.mu.Lock()
 		n.fails["phone"] = false
+		n.mu.Unlock()
 		_, stop = n.runs()
 		time.Sleep(10 * time.Minute)
 		if got := n.sent("phone"); got != "hold |, hold ||" {
@@ -306,11 +315,11 @@ func TestAFaultIsToldOnceItStaysAndAgainWhenItIsOver(t *testing.T) {
 		if a, b := n.sent("all"), n.sent("phone"); a != "silent |, silent |" || b != "fault |" {
 			t.Errorf("all was sent %q, phone %q", a, b)
 		}
-		m := n.got["phone"][0]
+		m := n.took("phone")[0]
 		if text := m.Text(); text != "A log is silent.\n  mend: mend log-silent" || !m.Urgent {
 			t.Errorf("phone was sent %q", text)
 		}
-		if text := n.got["all"][0].Text(); !strings.Contains(text, "web7") {
+		if text := n.took("all")[0].Text(); !strings.Contains(text, "web7") {
 			t.Errorf("with details: %q", text)
 		}
 		set()
@@ -318,7 +327,7 @@ func TestAFaultIsToldOnceItStaysAndAgainWhenItIsOver(t *testing.T) {
 		if a, b := n.sent("all"), n.sent("phone"); a != "silent |, silent |, silent ||" || b != "fault |, fault |" {
 			t.Errorf("when it was over all was sent %q, phone %q", a, b)
 		}
-		if got := n.got["phone"][1]; got.Title != "Banmesh: one fault is over" || got.Text() != "over: A log is silent." {
+		if got := n.took("phone")[1]; got.Title != "Banmesh: one fault is over" || got.Text() != "over: A log is silent." {
 			t.Errorf("phone was sent %q %q", got.Title, got.Text())
 		}
 	})
@@ -332,10 +341,12 @@ func TestTheWeeklyReceiptSaysOfWhichUseThePeersWere(t *testing.T) {
 		_, stop := n.runs()
 		time.Sleep(time.Hour)
 		n.happens(banned("peers"), banned("peers"), banned("detection"), history.Event{Kind: history.Unban, By: "a person"})
+		n.mu.Lock()
 		n.peers = []control.Peer{{Name: "alice", Met: 400}, {Name: "list:x", Operator: ban.Operator{1}, Overruled: 2, Guests: 1}, {Name: "bob", Operator: ban.Operator{2}, Met: 17}}
+		n.mu.Unlock()
 		time.Sleep(8 * 24 * time.Hour)
 		stop()
-		list := n.got["phone"]
+		list := n.took("phone")
 		if len(list) == 0 {
 			t.Fatal("no receipt")
 		}
@@ -356,7 +367,7 @@ func TestTheWeeklyReceiptSaysOfWhichUseThePeersWere(t *testing.T) {
 		_, stop = n.runs()
 		time.Sleep(time.Hour)
 		stop()
-		if got := len(n.got["phone"]); got != before+1 {
+		if got := len(n.took("phone")); got != before+1 {
 			t.Errorf("%d receipts, %d before", got, before)
 		}
 	})
