@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"banmesh/internal/wire"
@@ -24,10 +25,7 @@ type Joiner struct {
 
 // Join pairs this machine. When it gives an error that Take did not, nothing was written.
 func (j *Joiner) Join(ctx context.Context) error {
-	host, port, err := net.SplitHostPort(j.Host)
-	if err != nil {
-		host, port = j.Host, strconv.Itoa(Port)
-	}
+	host, port := address(j.Host)
 	d := net.Dialer{Timeout: stepTime}
 	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
@@ -71,4 +69,16 @@ func (j *Joiner) Join(ctx context.Context) error {
 		_ = ch.receive(&seen, stepTime) // so that the last message is on its way before this side closes
 	}
 	return nil
+}
+
+// address divides what a person typed: a name or an address, IPv6 with or without
+// brackets, and a port behind it, [Port] where there is none.
+func address(text string) (host, port string) {
+	if host, port, err := net.SplitHostPort(text); err == nil {
+		return host, port
+	}
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		text = strings.TrimSuffix(inner, "]")
+	}
+	return text, strconv.Itoa(Port)
 }

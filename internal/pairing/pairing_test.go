@@ -293,6 +293,17 @@ func TestCodesAreReadAsTheyAreTyped(t *testing.T) {
 	}
 }
 
+func TestAddressesAreReadAsTheyAreTyped(t *testing.T) {
+	for text, want := range map[string][2]string{
+		"192.0.2.1": {"192.0.2.1", "7935"}, "192.0.2.1:99": {"192.0.2.1", "99"}, "2001:db8::1": {"2001:db8::1", "7935"}, "[2001:db8::1]": {"2001:db8::1", "7935"},
+		"[2001:db8::1]:99": {"2001:db8::1", "99"}, "first.example.org": {"first.example.org", "7935"},
+	} {
+		if host, port := address(text); host != want[0] || port != want[1] {
+			t.Errorf("%q is %q, %q", text, host, port)
+		}
+	}
+}
+
 func FuzzParseCode(f *testing.F) {
 	f.Add("lusab-bidof")
 	f.Fuzz(func(t *testing.T, text string) {

@@ -125,6 +125,11 @@ func TestThreeServersPair(t *testing.T) {
 		out := m.Must("sudo() { \"$@\"; }; " + command)
 		first.Must("until grep -q 'and follows\\|agent follows' /tmp/pair; do sleep 0.05; done")
 		t.Logf("figure pair_host_%d %.1f s aim 10\n%s\n%s", i+2, time.Since(began).Seconds(), first.Must("cat /tmp/pair"), out)
+		for _, side := range []*booted.Machine{first, m} {
+			if left := side.Must("find /var/lib/banmesh ! -user banmesh"); left != "" {
+				t.Errorf("the service does not own\n%s", left)
+			}
+		}
 		if got := m.Must("banmesh key show | sed -n 's/^operator *//p'"); got != operator {
 			t.Errorf("host %d is of operator %s, not %s", i+2, got, operator)
 		}
