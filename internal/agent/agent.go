@@ -313,6 +313,7 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	a.enforcer, err = newEnforcer(ctx, enforcerOptions{
 		trap:     a.honeyports.watch,
 		noted:    a.chronicle.enforced,
+		began:    a.chronicle.startedWith,
 		inKernel: a.latency.inKernel,
 		settings: a.current, ledger: a.ledger, table: a.table, never: a.guard.kernel, works: a.guests.works, firewall: a.o.testing.firewall, sockets: a.o.testing.sockets,
 		state: a.o.StateDir, now: a.now, log: a.log,

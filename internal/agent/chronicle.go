@@ -36,6 +36,9 @@ type chronicle struct {
 	said    time.Time
 
 	wake chan struct{} // capacity one
+	// atStart are the bans that the node started with, until the history is
+	// reconciled with them.
+	atStart []ledger.Enforced
 	// disputed are the disputes that the history has already: peers' disputes are
 	// heard again after a start.
 	disputed map[string]bool
@@ -108,6 +111,8 @@ func (c *chronicle) later(describe func() history.Event) {
 
 // run writes until ctx ends.
 func (c *chronicle) run(ctx context.Context) error {
+	// Before the first write: what happens from the start on queues.
+	c.failed(ctx, c.reconcile(ctx))
 	tick := time.NewTicker(syncEvery)
 	defer tick.Stop()
 	for {

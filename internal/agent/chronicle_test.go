@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -108,5 +109,57 @@ func TestADisputeIsInTheHistoryOnce(t *testing.T) {
 	c := newChronicle(t, dir)
 	if got := kindsOf(t, c); got[history.Dispute] != 1 || got[history.Stop] != 2 {
 		t.Errorf("%v", got)
+	}
+}
+
+// A kill loses the events that queue, and nobody sees a ban end while the agent is
+// down: the next start makes the history agree with the ledger, once.
+func TestTheHistoryIsReconciledAtTheStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now := time.Now().Truncate(time.Second)
+	kept, over, lifted, lost := ban.MustTarget("203.0.113.1"), ban.MustTarget("203.0.113.2"), ban.MustTarget("2001:db8:1::/64"), ban.MustTarget("203.0.113.4")
+	enforced := func(x ban.Target, until time.Time) ledger.Enforced {
+		return ledger.Enforced{Topic: "sshd", Target: x, Until: until, Own: true}
+	}
+	c := newChronicle(t, dir)
+	for x, until := range map[ban.Target]time.Time{kept: now.Add(time.Hour), over: now.Add(-time.Minute), lifted: now.Add(time.Hour)} {
+		c.enforced([]ledger.Change{{Enforced: enforced(x, until), Ban: true}}, nil)
+	}
+	c.write(t.Context())
+	// The event of this one was in the queue when the agent was killed.
+	c.enforced([]ledger.Change{{Enforced: enforced(lost, now.Add(time.Hour)), Ban: true}}, nil)
+
+	since := now.Add(-5 * time.Second)
+	for start := range 2 {
+		c = newChronicle(t, dir)
+		c.o.standing = func(topic ban.Topic, x ban.Target) (ledger.Standing, bool) {
+			return ledger.Standing{Topic: topic, Target: x, Since: since}, true
+		}
+		c.startedWith([]ledger.Enforced{enforced(kept, now.Add(time.Hour)), enforced(lost, now.Add(time.Hour))})
+		if err := c.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := kindsOf(t, c); got[history.Ban] != 4 || got[history.End] != 2 {
+			t.Errorf("after start %d: %v", start, got)
+		}
+	}
+	for _, tt := range []struct {
+		target ban.Target
+		kind   history.Kind
+		at     time.Time
+		why    string
+	}{
+		{over, history.End, now.Add(-time.Minute), "its time was over; reconstructed at the start"},
+		{lifted, history.End, time.Time{}, "it is not in the ledger any longer; reconstructed at the start"},
+		{lost, history.Ban, since, "reconstructed at the start"},
+	} {
+		page, err := c.Find(history.Query{Target: tt.target, Kinds: []history.Kind{tt.kind}})
+		if err != nil || len(page.Events) != 1 {
+			t.Fatalf("%v: %+v, %v", tt.target, page, err)
+		}
+		if e := page.Events[0]; !strings.HasSuffix(e.Why, tt.why) || !tt.at.IsZero() && !e.At.Equal(tt.at) {
+			t.Errorf("%v: at %v, %q", tt.target, e.At, e.Why)
+		}
 	}
 }

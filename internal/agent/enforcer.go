@@ -67,6 +67,8 @@ type enforcerOptions struct {
 	trap func(context.Context, []uint16) (uint16, error)
 	// noted hears of changes that were carried out, or of the fault; nil: nobody.
 	noted func([]ledger.Change, error)
+	// began hears of the bans of the start; nil: nobody.
+	began func([]ledger.Enforced)
 	// inKernel is told of bans that the kernel has taken; nil: nobody.
 	inKernel func(ledger.Change)
 	firewall firewall.Firewall                // nil: the one that the settings name
@@ -111,6 +113,9 @@ func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
 	}
 	// Desired marks everything as told, so it is asked once, for both.
 	list := o.ledger.Enforcement.Desired()
+	if o.began != nil {
+		o.began(list)
+	}
 	for some := range slices.Chunk(list, takeMost) {
 		e.toTable(some, nil)
 	}
