@@ -190,7 +190,7 @@ func (s *files) left(f *file, target string) {
 // missedCompressed follows the compressed generations of a log that came since a
 // name was last looked up, oldest first.
 func (s *files) missedCompressed(n found, before owner) (list []*file) {
-	since := before.at.Add(-clockMargin)
+	since := before.at.Add(-s.margin)
 	for _, c := range compressedGenerations(n.path) {
 		if born, ok := birth(c.path); c.info.ModTime().Before(since) || ok && born.Before(since) {
 			continue

@@ -52,6 +52,8 @@ type files struct {
 	byEvent  map[string]*file        // files by the names that notifications use
 	retired  map[fileID]FilePosition // where files were given up
 	blocked  map[string]bool         // names whose file could not be opened
+	emptied  map[fileID]bool         // files of positions that hold other bytes now
+	margin   time.Duration           // clockMargin, but in tests
 	buf      []byte
 	current  Line      // that is being handed on
 	now      time.Time // of the scan
@@ -68,7 +70,7 @@ func newFiles(globs []string, f format, resume []FilePosition, at time.Time, g *
 	}
 	return &files{
 		globs: globs, format: f, gate: g, o: o, virgin: len(resume) == 0 && at.IsZero(), resumeAt: at, lost: slices.Clone(resume),
-		owners: map[string]owner{}, byEvent: map[string]*file{}, retired: map[fileID]FilePosition{}, blocked: map[string]bool{},
+		owners: map[string]owner{}, byEvent: map[string]*file{}, retired: map[fileID]FilePosition{}, blocked: map[string]bool{}, emptied: map[fileID]bool{}, margin: clockMargin,
 	}, nil
 }
 

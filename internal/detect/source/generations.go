@@ -89,7 +89,7 @@ func shape(name string) string {
 // it ran. They are read before the file goes on.
 func (s *files) between(n found, f *file, before owner) {
 	dir, err := os.Stat(filepath.Dir(n.path))
-	if err == nil && dir.ModTime().Before(before.at.Add(-clockMargin)) && f.target == "" {
+	if err == nil && dir.ModTime().Before(before.at.Add(-s.margin)) && f.target == "" {
 		return // no name in it came or went
 	}
 	for _, g := range s.missed(n, before) {
@@ -100,7 +100,7 @@ func (s *files) between(n found, f *file, before owner) {
 // missed follows the generations of a log that came and went between two looks
 // at its name, oldest first. Such a file was made after the first look.
 func (s *files) missed(n found, before owner) []*file {
-	since := before.at.Add(-clockMargin)
+	since := before.at.Add(-s.margin)
 	generation := func(sibling found) bool {
 		return rotatedName(filepath.Base(n.path), filepath.Base(sibling.path))
 	}
@@ -119,7 +119,7 @@ func (s *files) missed(n found, before owner) []*file {
 		if id == idOf(n.info) || sibling.info.ModTime().Before(since) || s.find(id) != nil || !generation(sibling) {
 			continue
 		}
-		if born, ok := birth(sibling.path); ok && born.Before(since) {
+		if born, ok := birth(sibling.path); ok && born.Before(since) && !s.emptied[id] {
 			continue
 		}
 		h, info, err := openFile(sibling.path)

@@ -341,6 +341,9 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 			continue
 		}
 		if idOf(info) != want || !p.matches(h, info.Size()) {
+			if idOf(info) == want {
+				s.emptied[want] = true
+			}
 			h.Close()
 			continue
 		}

@@ -33,7 +33,13 @@ type saved struct {
 	got      int
 }
 
-const generations = 40
+const (
+	generations = 40
+	// tickOfClock is more than the kernel's clock of files lags, a step of time more
+	// than that.
+	tickOfClock = 11 * time.Millisecond
+	stepOfTime  = 25 * time.Millisecond
+)
 
 func newSequence(t *rapid.T, dir, pattern string) *sequence {
 	q := &sequence{dir: dir, log: filepath.Join(dir, "app.log"), pattern: filepath.Join(dir, pattern)}
@@ -67,6 +73,7 @@ func (q *sequence) start(t *rapid.T) {
 		q.got = append(q.got, string(l.Text))
 		return nil
 	}
+	q.files.margin = tickOfClock
 	q.files.watch = newWatch(q.files.o)
 	q.files.buf = make([]byte, tailSize+chunkSize)
 }
@@ -229,7 +236,7 @@ func TestEverySequenceOfRotationsAndKillsReadsEachLineOnce(t *testing.T) {
 		q := newSequence(t, dir, rapid.SampledFrom([]string{"app.log", "app.log*"}).Draw(t, "pattern"))
 		defer func() { q.kill() }()
 		for range rapid.IntRange(1, 14).Draw(t, "steps") {
-			switch step := rapid.SampledFrom([]string{"write", "write", "write", "rename", "copytruncate", "compress", "read", "tick", "tick", "checkpoint", "kill"}).Draw(t, "step"); step {
+			switch step := rapid.SampledFrom([]string{"write", "write", "write", "rename", "copytruncate", "compress", "read", "tick", "tick", "checkpoint", "kill", "later"}).Draw(t, "step"); step {
 			case "write":
 				n := rapid.SampledFrom([]int{1, 3, 20, 50}).Draw(t, "lines")
 				q.note("write %d", n)
@@ -252,6 +259,9 @@ func TestEverySequenceOfRotationsAndKillsReadsEachLineOnce(t *testing.T) {
 			case "checkpoint":
 				q.note("checkpoint")
 				q.checkpoint(t)
+			case "later":
+				q.note("later")
+				<-time.After(stepOfTime)
 			case "kill":
 				q.note("kill")
 				q.kill()
@@ -261,6 +271,38 @@ func TestEverySequenceOfRotationsAndKillsReadsEachLineOnce(t *testing.T) {
 		}
 		q.write(t, 1)
 		for range 4 {
+			q.tick(t)
+		}
+		q.agree(t)
+	})
+}
+
+// TestALogThatWasCopiedAndThenRenamedIsReadWhole has all of it between a kill and the next start: the
+// file that was emptied is older than the last look at its name.
+func TestALogThatWasCopiedAndThenRenamedIsReadWhole(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "sequence")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		q := newSequence(t, dir, "app.log")
+		defer func() { q.kill() }()
+		q.write(t, 50)
+		<-time.After(stepOfTime)
+		q.tick(t)
+		q.checkpoint(t)
+		for range rapid.IntRange(1, 2).Draw(t, "copies") {
+			q.write(t, rapid.IntRange(0, 60).Draw(t, "before"))
+			q.copytruncate(t)
+		}
+		q.write(t, rapid.IntRange(0, 60).Draw(t, "between"))
+		q.rename(t)
+		q.write(t, 50)
+		q.kill()
+		q.start(t)
+		for range 3 {
 			q.tick(t)
 		}
 		q.agree(t)
