@@ -16,7 +16,7 @@
 # make sim    a federation with hostile operators, simulated
 # make metrics  figures about the code: sizes, comments, and broken lines that the tests notice
 # make model  every order of delivery of a small hostile feed: a million states
-# make churn  a federation under load and accidents for half an hour (root): what was lost, differs, grew
+# make churn  a federation under load and accidents, a disk that stalls among them, for half an hour (root): what was lost, differs, grew
 # make soak   that, and the property tests for hours; make fuzz  every parser of foreign bytes
 # make help   this list
 

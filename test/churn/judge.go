@@ -160,6 +160,9 @@ func difference(a, b map[string]bool) (n int) {
 
 // judge waits until everything agrees, and prints what does not and what grew.
 func (w *world) judge(ctx context.Context, lasts time.Duration) error {
+	if err := w.disk.thaw(); err != nil {
+		return err
+	}
 	for _, p := range append([]*process{w.broker}, w.nodes...) {
 		_ = p.signal(syscall.SIGCONT)
 		if err := p.answers(ctx); err != nil {
@@ -225,11 +228,7 @@ func (w *world) sizes() (list []size) {
 		if open, err := os.ReadDir(proc + "/fd"); err == nil {
 			s.files = len(open)
 		}
-		state := filepath.Join(p.dir, "state")
-		if p == w.broker {
-			state = filepath.Join(p.dir, "broker")
-		}
-		_ = filepath.WalkDir(state, func(_ string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(p.state, func(_ string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return nil //nolint:nilerr // a file that went away meanwhile has no size
 			}

@@ -3,10 +3,11 @@
 //
 //	churn -bin bin -for 30m
 //
-// It needs root: everything runs in a network namespace of its own. A node
+// It needs root: everything runs in a network and a mount namespace of its own. A node
 // bans fifty addresses a second out of a log that is rotated, and some more by
 // a program; three others subscribe. Meanwhile agents are killed, paused and
-// reloaded, and the broker is restarted and cut off. It exits with 1 where
+// reloaded, the broker is restarted and cut off, and the disk of all states stops
+// answering for seconds. It exits with 1 where
 // anything was lost or differs.
 package main
 
@@ -48,8 +49,8 @@ func run(ctx context.Context) error {
 	lasts := flag.Duration("for", 30*time.Minute, "how long")
 	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the accidents")
 	flag.Parse()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("making a network namespace, as root: %w", err)
+	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("making namespaces, as root: %w", err)
 	}
 	if out, err := exec.CommandContext(ctx, "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return fmt.Errorf("ip: %w: %s", err, out)
@@ -117,6 +118,9 @@ var accidents = []accident{
 	{"author starved", func(w *world, _ context.Context) error { return w.pause(w.nodes[0]) }},
 	{"reload", func(w *world, _ context.Context) error {
 		return w.nodes[w.random.IntN(len(w.nodes))].signal(syscall.SIGHUP)
+	}},
+	{"disk stalls", func(w *world, ctx context.Context) error {
+		return w.disk.freeze(ctx, time.Duration(500+w.random.IntN(2500))*time.Millisecond)
 	}},
 	{"nothing", func(*world, context.Context) error { return nil }},
 	{"nothing", func(*world, context.Context) error { return nil }},

@@ -24,9 +24,10 @@ type world struct {
 	broker   *process
 	nodes    []*process // the author first
 	log      string
-	written  int // addresses in the log
-	handed   int // addresses of the program
-	unsure   int // of them, those whose command failed: an agent was down
+	disk     *disk // of the nodes' states
+	written  int   // addresses in the log
+	handed   int   // addresses of the program
+	unsure   int   // of them, those whose command failed: an agent was down
 	done     map[string]int
 	diary    []string // the accident of each second
 	resume   []resumed
@@ -36,6 +37,7 @@ type world struct {
 // A process is an agent or the broker, with a directory of its own.
 type process struct {
 	name, bin, dir string
+	state          string // its directory
 	args           []string
 	cmd            *exec.Cmd
 	log            *os.File
@@ -56,15 +58,18 @@ func newWorld(ctx context.Context, bin, dir string, random *rand.Rand) (w *world
 	if err := os.WriteFile(w.log, nil, 0o644); err != nil {
 		return nil, err
 	}
+	if w.disk, err = newDisk(ctx, dir); err != nil {
+		return nil, err
+	}
 	w.broker = &process{
-		name: "broker", bin: filepath.Join(bin, "broker"), dir: dir,
+		name: "broker", bin: filepath.Join(bin, "broker"), dir: dir, state: filepath.Join(dir, "broker"),
 		args: []string{"run", "--listen", brokerAddress, "--state-dir", filepath.Join(dir, "broker")},
 	}
 	if err := w.broker.start(ctx); err != nil {
 		return nil, err
 	}
 	for i := range 1 + subscribers {
-		p := &process{name: fmt.Sprintf("node%d", i), bin: filepath.Join(bin, "agent"), dir: filepath.Join(dir, fmt.Sprintf("node%d", i)), args: []string{"run"}}
+		p := &process{name: fmt.Sprintf("node%d", i), bin: filepath.Join(bin, "agent"), dir: filepath.Join(dir, fmt.Sprintf("node%d", i)), state: filepath.Join(w.disk.path, fmt.Sprintf("node%d", i)), args: []string{"run"}}
 		w.nodes = append(w.nodes, p)
 		if err := w.configure(p, i); err != nil {
 			return w, err
@@ -106,7 +111,7 @@ func (w *world) configure(p *process, i int) error {
 }
 
 func (p *process) environment() []string {
-	return append(os.Environ(), "BANMESH_CONFIG_DIR="+p.dir+"/config", "BANMESH_STATE_DIR="+p.dir+"/state", "BANMESH_SOCKET="+p.dir+"/agent.sock")
+	return append(os.Environ(), "BANMESH_CONFIG_DIR="+p.dir+"/config", "BANMESH_STATE_DIR="+p.state, "BANMESH_SOCKET="+p.dir+"/agent.sock")
 }
 
 func (p *process) start(ctx context.Context) (err error) {
@@ -127,6 +132,9 @@ func (p *process) signal(s syscall.Signal) error { return p.cmd.Process.Signal(s
 
 // restart kills a process and starts it again at once.
 func (w *world) restart(ctx context.Context, p *process) error {
+	if err := w.disk.thaw(); err != nil {
+		return err
+	}
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
 	return p.start(ctx)
@@ -190,6 +198,11 @@ func (w *world) load(ctx context.Context) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
+	if time.Now().After(w.disk.until) {
+		if err := w.disk.thaw(); err != nil {
+			return err
+		}
+	}
 	still := w.resume[:0]
 	for _, r := range w.resume {
 		if time.Now().Before(r.at) {
@@ -247,10 +260,16 @@ func (w *world) rotate(copying bool) error {
 }
 
 func (w *world) close() {
+	if err := w.disk.thaw(); err != nil {
+		fmt.Fprintln(os.Stderr, "churn: error:", err)
+	}
 	for _, p := range append([]*process{w.broker}, w.nodes...) {
 		if p != nil && p.cmd != nil {
 			_ = p.cmd.Process.Kill()
 			_ = p.cmd.Wait()
 		}
+	}
+	if err := w.disk.close(); err != nil {
+		fmt.Fprintln(os.Stderr, "churn: error:", err)
 	}
 }
