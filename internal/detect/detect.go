@@ -169,10 +169,9 @@ type Detector struct {
 	pendingMu sync.Mutex
 	pending   map[pendingKey]Decision
 
-	saveMu    sync.Mutex
-	file      stateFile
-	lastSaved time.Time
-	saveError error
+	saveMu sync.Mutex
+	file   stateFile
+	saves  saveFault
 }
 
 type pendingKey struct {
@@ -311,9 +310,7 @@ func (d *Detector) keep(ctx context.Context, read <-chan struct{}) {
 		d.offerPending(ctx)
 		d.sweep()
 		started := time.Now()
-		if err := d.Save(); err != nil {
-			d.o.Log.Error("saving the detection state failed", "error", err)
-		}
+		_ = d.Save() // told and kept by saves
 		// A large state is saved less often: at most a twentieth of the time.
 		wait = max(saveEvery, 20*time.Since(started))
 	}

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 
@@ -109,10 +110,7 @@ func (d *Detector) Save() error {
 	} else {
 		d.file.size = 0 // the batch is lost: the next one has to be whole
 	}
-	d.saveError = err
-	if err == nil {
-		d.lastSaved = d.o.Now()
-	}
+	d.saves.note(context.Background(), d.o.Log, d.o.Now(), d.o.StatePath, err)
 	return err
 }
 

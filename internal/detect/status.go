@@ -16,6 +16,7 @@ type Status struct {
 	Pending   int       `json:"pending"`
 	LastSaved time.Time `json:"last_saved,omitzero"`
 	SaveError string    `json:"save_error,omitempty"`
+	StatePath string    `json:"state_path,omitempty"` // where saving fails
 }
 
 // JailStatus describes one topic's detection.
@@ -105,11 +106,9 @@ func (d *Detector) Status() Status {
 	d.pendingMu.Lock()
 	out.Pending = len(d.pending)
 	d.pendingMu.Unlock()
-	d.saveMu.Lock()
-	out.LastSaved = d.lastSaved
-	if d.saveError != nil {
-		out.SaveError = d.saveError.Error()
+	var err error
+	if out.LastSaved, err = d.saves.last(); err != nil {
+		out.SaveError, out.StatePath = err.Error(), d.o.StatePath
 	}
-	d.saveMu.Unlock()
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"banmesh/internal/ban"
@@ -102,7 +103,7 @@ func (s *Server) detectionWarnings(conf *settings.Settings, d detect.Status) (li
 		list = append(list, Undecided.Warn(fmt.Sprintf("%d decisions could not be recorded and are kept", d.Pending), ""))
 	}
 	if d.SaveError != "" {
-		list = append(list, DetectState.Warn("positions in the logs cannot be saved: "+d.SaveError, ""))
+		list = append(list, DetectState.Warn(fmt.Sprintf("positions in the logs cannot be saved in %s; after a restart, lines since the last save are read again: %s", d.StatePath, d.SaveError), "df -h "+filepath.Dir(d.StatePath)+"; make room or mend its rights: saving is tried each second"))
 	}
 	return list
 }
