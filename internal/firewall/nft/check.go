@@ -50,8 +50,6 @@ const (
 	// verifyEvery is how often the table is looked at though nobody seems to have
 	// written.
 	verifyEvery = 5 * time.Minute
-	// sampled is how many elements of each map a verification looks up.
-	sampled = 64
 )
 
 func isGone(err error) bool { return errors.Is(err, unix.ENOENT) }
@@ -120,6 +118,11 @@ func (n *Firewall) check(ctx context.Context, d *firewall.Drift) error {
 		n.foreign, n.verified = false, n.clock.at
 		if n.gen, err = n.k.generation(); err != nil {
 			return n.explain("reading the generation", err)
+		}
+	}
+	if n.reload == reloadNone {
+		if err := n.walkSome(now, d); err != nil {
+			return err
 		}
 	}
 	return errors.Join(n.writeAll(ctx, now), n.cut())

@@ -63,7 +63,8 @@ type Firewall struct {
 	// dirty are buckets that changed since their checksums were written; those
 	// were taken out by the first change.
 	dirty    map[uint32]bool
-	verified time.Time // when the table was last looked at whole
+	verified time.Time                     // when the table was last looked at whole
+	walks    [desired.KindNet6 + 1]mapWalk // of the kinds of hosts
 	wide     [2]wideMap
 	clock    clock
 

@@ -72,6 +72,40 @@ func TestEachElementOfAMapThatAnotherChangedIsLookedAt(t *testing.T) {
 	}
 }
 
+// A map that is too large to be read back is looked at ban by ban over some checks, so
+// that one more and one less, which counting does not see, is noticed and mended.
+func TestEachElementOfALargeMapThatAnotherChangedIsLookedAt(t *testing.T) {
+	testnet.Enter(t)
+	ctx := testnet.Context(t)
+	n := newTest(t, Options{})
+	testnet.Must(t, n.Configure(ctx, simple()))
+	testnet.Must(t, n.Replace(ctx, slices.Values(append(many(2*readBackOnce, 1), bans("sshd", time.Now().Add(time.Hour), "192.0.2.2")...))))
+	for range 2 {
+		if d, err := n.Check(ctx); err != nil || d.Changed {
+			t.Fatalf("%+v, %v", d, err)
+		}
+	}
+	class := n.state.Classes[n.state.Get(testnet.Prefix("192.0.2.2")).Class].ID
+	testnet.Feed(t, fmt.Sprintf("delete element inet banmesh deny4 { 192.0.2.2 }; add element inet banmesh deny4 { 192.0.2.9 timeout 1h : 0x%08x }", class), "nft", "-f", "-")
+	noticed := 0
+	for checks := range 2*readBackOnce/walkMost + 2 {
+		d, err := n.Check(ctx)
+		testnet.Must(t, err)
+		if d.Changed {
+			noticed = checks + 1
+			break
+		}
+	}
+	if noticed == 0 {
+		t.Fatal("not noticed")
+	}
+	// Strangers go when bans that have just ended are counted no longer.
+	n.suspectAt = n.suspectAt.Add(-2 * countSlack * time.Second)
+	_, err := n.Check(ctx)
+	testnet.Must(t, err)
+	inStep(t, n)
+}
+
 // A kill between the ledger's record and the kernel leaves a ban that nobody
 // wants: it goes, and no other program is blamed.
 func TestABanThatAKillLeftGoes(t *testing.T) {

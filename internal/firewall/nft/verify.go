@@ -23,8 +23,8 @@ func (n *Firewall) verifyTable(d *firewall.Drift) error {
 }
 
 // verifyBans compares the maps with the bans: small ones whole, large ones by
-// counting and by samples, since reading one of those back takes the kernel
-// minutes.
+// counting and, in the checks from this one on, ban by ban, since reading one of
+// those back takes the kernel minutes.
 func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift) error {
 	n.state.Sweep(now-countSlack, true)
 	most, least := n.state.Counts(now + countSlack)
@@ -36,8 +36,12 @@ func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift) error {
 		var m mapDifference
 		if small {
 			m, err = n.compareMap(k, now)
-		} else if m, err = n.countMap(k, now, most[k], least[k]); m != (mapDifference{}) {
-			n.reload, n.suspectAt = reloadForced, n.clock.at
+			n.walks[k] = mapWalk{}
+		} else {
+			n.walks[k].due = true
+			if m, err = n.countMap(k, most[k], least[k]); m != (mapDifference{}) {
+				n.reload, n.suspectAt = reloadForced, n.clock.at
+			}
 		}
 		if err != nil {
 			return err
@@ -47,8 +51,8 @@ func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift) error {
 	return n.verifyWide(now, d)
 }
 
-// countMap compares a large map by counting and by samples.
-func (n *Firewall) countMap(k desired.Kind, now desired.Second, most, least int) (m mapDifference, err error) {
+// countMap compares a large map by counting.
+func (n *Firewall) countMap(k desired.Kind, most, least int) (m mapDifference, err error) {
 	count, known, err := n.k.count(mapNames[k])
 	if err != nil {
 		return m, n.explain("counting bans", err)
@@ -59,10 +63,7 @@ func (n *Firewall) countMap(k desired.Kind, now desired.Second, most, least int)
 	if !n.suspectAt.IsZero() {
 		m.strangers = 0 // of an earlier process, and about to go
 	}
-	if m.gone == 0 {
-		m.other, err = n.sample(k, now)
-	}
-	return m, err
+	return m, nil
 }
 
 // verifyWide compares the interval maps with the prefixes that were written.
@@ -104,30 +105,6 @@ func spread(segments []desired.Segment, now desired.Second) (low, high int) {
 		}
 	}
 	return low, high
-}
-
-// sample looks up some bans of a map, others each time, and gives how many are
-// not as they ought to be.
-func (n *Firewall) sample(k desired.Kind, now desired.Second) (other int, err error) {
-	left := sampled
-	n.state.EachOf(k, func(p netip.Prefix, v desired.Slot) bool {
-		if left--; v.Until <= now+countSlack {
-			return left > 0
-		}
-		right := false
-		switch err = n.k.lookup(mapNames[k], appendKey(nil, p), func(attrs []byte) { right = n.asWanted(attrs, v) }); {
-		case isGone(err):
-			err = nil
-		case err != nil:
-			err = n.explain("looking a ban up", err)
-			return false
-		}
-		if !right {
-			other++
-		}
-		return left > 0
-	})
-	return other, err
 }
 
 // replaceMap empties a map of strangers and writes its bans in the same
