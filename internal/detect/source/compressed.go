@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,9 +198,14 @@ func (s *files) missedCompressed(n found, before owner) (list []*file) {
 		}
 		head, err := headOf(c.path)
 		if err != nil || len(head) == 0 || s.knows(head) {
+			s.raced = s.raced || errors.Is(err, fs.ErrNotExist)
 			continue
 		}
 		h, info, err := expand(c.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			s.raced = true
+			continue
+		}
 		if err != nil {
 			s.failed(fmt.Errorf("expanding %s: %w", c.path, err))
 			continue

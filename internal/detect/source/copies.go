@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,17 @@ func (s *files) findCopy(p FilePosition) *file {
 	if p.HeadSize == 0 || p.TailSize == 0 && p.TailEnd > 0 {
 		return nil
 	}
+	for range maxPasses {
+		if f, raced := s.findCopyOnce(p); f != nil || !raced {
+			return f
+		}
+	}
+	return nil
+}
+
+// findCopyOnce is findCopy for one look at the names; raced says that one changed
+// meanwhile.
+func (s *files) findCopyOnce(p FilePosition) (f *file, raced bool) {
 	list := siblings(p.realPath())
 	slices.Reverse(list) // the newest copy first
 	for _, n := range list {
@@ -47,15 +59,17 @@ func (s *files) findCopy(p FilePosition) *file {
 				if err := f.seek(p.Offset, p.Cut); err != nil {
 					s.failed(err)
 				}
-				return f
+				return f, false
 			}
 			continue
 		}
 		h, info, err := openFile(n.path)
 		if err != nil {
+			raced = raced || errors.Is(err, fs.ErrNotExist)
 			continue
 		}
 		if idOf(info) != id || !p.matches(h, info.Size()) {
+			raced = raced || idOf(info) != id
 			h.Close()
 			continue
 		}
@@ -65,9 +79,9 @@ func (s *files) findCopy(p FilePosition) *file {
 			continue
 		}
 		s.left(f, n.path)
-		return f
+		return f, false
 	}
-	return nil
+	return nil, raced
 }
 
 // settleFresh decides whether a file that appeared under a glob is a log of

@@ -52,6 +52,7 @@ type files struct {
 	byEvent  map[string]*file        // files by the names that notifications use
 	retired  map[fileID]FilePosition // where files were given up
 	blocked  map[string]bool         // names whose file could not be opened
+	raced    bool                    // a generation was renamed while it was looked for
 	emptied  map[fileID]bool         // files of positions that hold other bytes now
 	margin   time.Duration           // clockMargin, but in tests
 	buf      []byte

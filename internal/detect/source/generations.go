@@ -1,6 +1,8 @@
 package source
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -116,17 +118,20 @@ func (s *files) missed(n found, before owner) []*file {
 	var list []*file
 	for _, sibling := range candidates {
 		id := idOf(sibling.info)
-		if id == idOf(n.info) || sibling.info.ModTime().Before(since) || s.find(id) != nil || !generation(sibling) {
+		if id == idOf(n.info) || s.find(id) != nil || !generation(sibling) {
 			continue
 		}
-		if born, ok := birth(sibling.path); ok && born.Before(since) && !s.emptied[id] {
+		born, ok := birth(sibling.path)
+		if old := sibling.info.ModTime().Before(since) || ok && born.Before(since); old && !s.awaits(id) {
 			continue
 		}
 		h, info, err := openFile(sibling.path)
 		if err != nil {
+			s.raced = s.raced || errors.Is(err, fs.ErrNotExist)
 			continue
 		}
 		if idOf(info) != id || s.equalsOther(h, info) {
+			s.raced = s.raced || idOf(info) != id
 			h.Close()
 			continue
 		}
@@ -156,6 +161,12 @@ func (s *files) missed(n found, before owner) []*file {
 		}
 	}
 	return append(older, list...)
+}
+
+// awaits says that a position is of a file that was not found yet, or holds other bytes
+// now: then its age says nothing.
+func (s *files) awaits(id fileID) bool {
+	return s.emptied[id] || slices.ContainsFunc(s.lost, func(p FilePosition) bool { return id == fileID{p.Device, p.Inode} })
 }
 
 // maxPasses bounds how often older generations are looked for at a time.

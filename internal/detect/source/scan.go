@@ -55,7 +55,10 @@ func (s *files) scan() {
 	claimed := map[*file]bool{}
 	for _, n := range names {
 		f := s.find(idOf(n.info))
-		switch before := s.owners[n.path]; {
+		before := s.owners[n.path]
+		lookedAt := before.at
+		s.raced = false
+		switch {
 		case f == nil:
 			if f = s.add(n, first); f == nil {
 				continue
@@ -71,6 +74,11 @@ func (s *files) scan() {
 		}
 		// A stat between two names of one rotation can show a file under both.
 		s.owners[n.path] = owner{f: f, at: s.now}
+		if s.raced {
+			// Generations that came meanwhile are still to be found.
+			s.owners[n.path] = owner{f: f, at: lookedAt}
+			s.again = true
+		}
 	}
 	for _, f := range s.list {
 		if !claimed[f] && !f.rotated {
@@ -321,42 +329,17 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 	if len(s.matching(p.Path)) == 0 {
 		return true // of globs that are not asked for any more
 	}
-	want := fileID{p.Device, p.Inode}
-	paths := []string{p.Path, p.realPath()}
-	for _, n := range names {
-		if idOf(n.info) == want {
-			paths = append(paths, n.path)
-		}
-	}
-	for _, n := range append(siblings(p.realPath()), siblings(p.Path)...) {
-		if idOf(n.info) == want {
-			paths = append(paths, n.path)
-		}
-	}
 	older := s.owners[p.Path].f
 	s.owners[p.Path] = owner{f: older, at: s.resumeAt}
-	for _, path := range paths {
-		h, info, err := openFile(path)
-		if err != nil {
-			continue
+	f, seen := s.reopen(p, names)
+	for range maxPasses {
+		if f != nil || !seen {
+			break
 		}
-		if idOf(info) != want || !p.matches(h, info.Size()) {
-			if idOf(info) == want {
-				s.emptied[want] = true
-			}
-			h.Close()
-			continue
-		}
-		f, err := s.follow(h, info, p.Path, s.matching(p.Path), p.Offset, p.Cut)
-		if err != nil {
-			s.failed(err)
-			continue
-		}
-		if path != p.Path {
-			s.mu.Lock()
-			f.target = path
-			s.mu.Unlock()
-		}
+		// A rotation that renames all generations is going on.
+		f, seen = s.reopen(p, nil)
+	}
+	if f != nil {
 		f.before = older
 		if p.New {
 			f.fresh.Store(true)
@@ -365,8 +348,10 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 		s.owners[p.Path] = owner{f: f, at: s.resumeAt}
 		return true
 	}
-	f := s.findCopy(p)
-	if f == nil {
+	if seen {
+		return false // it is there: the next scan finds it
+	}
+	if f = s.findCopy(p); f == nil {
 		f = s.findCompressed(p)
 	}
 	if f != nil {
@@ -381,6 +366,45 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 	}
 	delete(s.owners, p.Path)
 	return false
+}
+
+// reopen follows the file of a position under whatever name it has. seen says that it
+// is there, and was renamed while it was looked for.
+func (s *files) reopen(p FilePosition, names []found) (f *file, seen bool) {
+	want := fileID{p.Device, p.Inode}
+	paths := []string{p.Path, p.realPath()}
+	for _, n := range slices.Concat(names, siblings(p.realPath()), siblings(p.Path)) {
+		if idOf(n.info) == want {
+			paths, seen = append(paths, n.path), true
+		}
+	}
+	for _, path := range paths {
+		h, info, err := openFile(path)
+		if err != nil {
+			continue
+		}
+		if idOf(info) != want {
+			h.Close()
+			continue
+		}
+		if !p.matches(h, info.Size()) {
+			s.emptied[want] = true
+			h.Close()
+			return nil, false
+		}
+		f, err := s.follow(h, info, p.Path, s.matching(p.Path), p.Offset, p.Cut)
+		if err != nil {
+			s.failed(err)
+			continue
+		}
+		if path != p.Path {
+			s.mu.Lock()
+			f.target = path
+			s.mu.Unlock()
+		}
+		return f, true
+	}
+	return nil, seen
 }
 
 // matching lists the globs that name a path.
