@@ -76,21 +76,7 @@ func Look(root string, definitions []*topics.Definition) *Report {
 			f.Journal = journal && len(d.Detect.Journal) > 0
 			break
 		}
-		for _, pattern := range d.Detect.Files {
-			found, _ := filepath.Glob(filepath.Join(root, pattern))
-			for _, file := range found {
-				if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
-					f.Files = append(f.Files, "/"+strings.TrimPrefix(strings.TrimPrefix(file, root), "/"))
-				}
-			}
-		}
-		for _, pattern := range d.Detect.Docker {
-			for _, c := range containers {
-				if ok, _ := path.Match(pattern, c); ok && !slices.Contains(f.Containers, c) {
-					f.Containers = append(f.Containers, c)
-				}
-			}
-		}
+		f.look(root, containers)
 		switch {
 		case f.Why != "":
 		case len(f.Containers) > 0:
@@ -103,6 +89,36 @@ func Look(root string, definitions []*topics.Definition) *Report {
 		r.Topics = append(r.Topics, f)
 	}
 	return r
+}
+
+// Asked looks for the logs of a topic that a person chose, whether its service is
+// seen here or not.
+func Asked(root string, d *topics.Definition) Found {
+	f := Found{Definition: d, Why: "asked for"}
+	f.Journal = len(d.Detect.Journal) > 0 && (exists(root, "/run/log/journal") || exists(root, "/var/log/journal"))
+	f.look(root, dockerContainers(root))
+	return f
+}
+
+// look finds the files and containers that the topic reads. A file without a line
+// says nothing about a service.
+func (f *Found) look(root string, containers []string) {
+	d := f.Definition
+	for _, pattern := range d.Detect.Files {
+		found, _ := filepath.Glob(filepath.Join(root, pattern))
+		for _, file := range found {
+			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+				f.Files = append(f.Files, "/"+strings.TrimPrefix(strings.TrimPrefix(file, root), "/"))
+			}
+		}
+	}
+	for _, pattern := range d.Detect.Docker {
+		for _, c := range containers {
+			if ok, _ := path.Match(pattern, c); ok && !slices.Contains(f.Containers, c) {
+				f.Containers = append(f.Containers, c)
+			}
+		}
+	}
 }
 
 // shared says whether a topic's files are those of many services, so that their

@@ -86,3 +86,27 @@ func TestAnEmptyMachineHasNothing(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// The logs of a topic that a person asks for are named, though nothing of its service is seen.
+func TestTheLogsOfATopicThatIsAskedForAreFound(t *testing.T) {
+	root := host(t, map[string]string{"run/log/journal/x": "", "var/log/jellyfin/jellyfin20261121.log": "a line\n", "var/log/jellyfin/jellyfin20261122.log": ""})
+	f := Asked(root, definition(t, "jellyfin"))
+	if f.Journal || !slices.Equal(f.Files, []string{"/var/log/jellyfin/jellyfin20261121.log"}) || f.Why != "asked for" {
+		t.Errorf("jellyfin: %+v", f)
+	}
+	if f := Asked(root, definition(t, "sshd")); !f.Journal || len(f.Files) != 0 {
+		t.Errorf("sshd: %+v", f)
+	}
+	if f := Asked(host(t, nil), definition(t, "sshd")); f.HasLog() {
+		t.Errorf("a machine without a journal: %+v", f)
+	}
+}
+
+func definition(t *testing.T, name string) *topics.Definition {
+	t.Helper()
+	i := slices.IndexFunc(topics.Builtin(), func(d *topics.Definition) bool { return string(d.Name) == name })
+	if i < 0 {
+		t.Fatalf("no topic %s", name)
+	}
+	return topics.Builtin()[i]
+}

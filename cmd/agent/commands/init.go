@@ -186,7 +186,7 @@ func (s *setup) propose(ctx context.Context, out io.Writer, report *hostscan.Rep
 			if i < 0 {
 				return nil, &cli.Error{Err: fmt.Errorf("no topic %q finds offenders", name), Code: cli.ExitUsage, Hint: "see `agent topics list`"}
 			}
-			f := hostscan.Found{Definition: definitions[i], Why: "asked for"}
+			f := hostscan.Asked(s.root, definitions[i])
 			if k := slices.IndexFunc(report.Topics, func(f hostscan.Found) bool { return f.Definition == definitions[i] }); k >= 0 {
 				f = report.Topics[k]
 			}
