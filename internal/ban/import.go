@@ -27,7 +27,7 @@ func ImportOf(kind, name string) Import { return Import(kind + ":" + name) }
 func ParseImport(s string) (Import, error) {
 	kind, name, _ := strings.Cut(s, ":")
 	if kind != ImportList && kind != ImportVallumd {
-		return "", fmt.Errorf("%q is no import: it begins with %s: or %s:", clip(s), ImportList, ImportVallumd)
+		return "", fmt.Errorf("%q is no import: it begins with %q or %q", clip(s), ImportList+":", ImportVallumd+":")
 	}
 	if _, err := ParseTopic(name); err != nil || len(name) > MaxImportName {
 		return "", fmt.Errorf("%q cannot be a name here: use 1 to %d of a-z, 0-9 and '-'", clip(name), MaxImportName)

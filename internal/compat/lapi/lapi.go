@@ -6,7 +6,6 @@ package lapi
 
 import (
 	"crypto/x509"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -306,5 +305,3 @@ func fault(w http.ResponseWriter, status int, text string) {
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, `{"message":`+quote(text)+`}`)
 }
-
-var errTooLong = errors.New("too long")
