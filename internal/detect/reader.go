@@ -57,8 +57,12 @@ type reader struct {
 	fresh   bool   // no position says which lines were read before
 	past    bool   // lines are of a log of the past, and the clock says nothing
 	line    lineView
-	some    jailSet // room for the jails of several entries
-	passed  bool    // an ignoreregex matched
+	some    jailSet  // room for the jails of several entries
+	passed  bool     // an ignoreregex matched
+	user    struct { // of the last offence
+		name    string
+		account Account
+	}
 	// odd is how far the last line's date was from the clock, where it was not believed.
 	odd     time.Duration
 	caught  atomic.Bool // the backlog has been read
@@ -517,7 +521,10 @@ func (r *reader) offence(ctx context.Context, j *jail, m *filter.Match, l *sourc
 			o.twin = meaning.rule + 1
 		}
 		if user, ok := m.Fields.Get("user"); ok && len(j.def.Detect.Success) > 0 {
-			o.account = AccountOf(user) // a login may forgive it
+			if user != r.user.name {
+				r.user.name, r.user.account = strings.Clone(user), AccountOf(user)
+			}
+			o.account = r.user.account // a login may forgive it
 		}
 		_ = r.d.count(ctx, j, o, func() (filter, source, text string) {
 			return j.filter.Name + ":" + strconv.Itoa(m.Rule+1), l.Stream, sample(m)

@@ -86,10 +86,14 @@ type code struct {
 	after   *table
 	// stop are the characters, one after the other, of a text that may not begin at
 	// a repeated character; nil is none.
-	stop     []*table
-	inside   bool  // of a look or an atomic group
-	fills    bool  // of a loop: no iteration takes nothing
-	memo     int32 // of an endless repetition, the number of its dead ends; -1
+	stop   []*table
+	inside bool  // of a look or an atomic group
+	fills  bool  // of a loop: no iteration takes nothing
+	memo   int32 // of an endless repetition, the number of its dead ends; -1
+	// tail is set where nothing follows but characters of it up to the end, and before
+	// them at most slack others.
+	tail     *table
+	slack    int
 	branches []*code
 	ways     *ways // of a split
 }
@@ -150,6 +154,9 @@ func flatten(entry *inst, any *byteset) (out []code, first *table, memos int) {
 			case sub.kind == instSet && sub.next.kind == instMatch:
 				c.kind, c.set = instLookSet, f.table(f.shared(*sub.set))
 			}
+		}
+		if c.kind == instSetLoop && c.lazy && c.line && c.max < 0 {
+			c.tail, c.slack = f.tail(next)
 		}
 		if c.kind == instSetLoop && c.max < 0 {
 			c.memo = f.memos
@@ -311,6 +318,32 @@ func (f *flattener) tempered(loop *inst) (stop []*table, set *byteset) {
 		return nil, nil
 	}
 	return stop, step.set
+}
+
+// tail recognises what may follow the last part of a line: an optional text, and
+// blanks up to the end. It gives the blanks and the length of the text, nil for
+// anything else.
+func (f *flattener) tail(i *inst) (blanks *table, slack int) {
+	switch i = i.skipSaves(); i.kind {
+	case instText:
+		blanks, slack = f.tail(i.next)
+		return blanks, slack + len(i.text)
+	case instSplit, instCond:
+		for n, sub := range i.subs {
+			set, most := f.tail(sub)
+			if set == nil || n > 0 && set != blanks {
+				return nil, 0
+			}
+			blanks, slack = set, max(slack, most)
+		}
+		return blanks, slack
+	case instSetLoop:
+		end := i.next.skipSaves()
+		if i.min == 0 && i.max < 0 && end.kind == instEnd && end.next.skipSaves().kind == instMatch {
+			return f.table(f.shared(*i.set)), 0
+		}
+	}
+	return nil, 0
 }
 
 // takesSome says that every way from i to the end of a loop's body takes a character.

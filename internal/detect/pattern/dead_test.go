@@ -26,6 +26,9 @@ func TestDeadEndsChangeNoMatch(t *testing.T) {
 		for range rapid.IntRange(1, 6).Draw(t, "pieces") {
 			b.WriteString(rapid.SampledFrom(pieces).Draw(t, "piece"))
 		}
+		if rapid.Bool().Draw(t, "tail") {
+			b.WriteString(rapid.SampledFrom([]string{`(.+?)\s*$`, `.*?(?(1)b)\s*$`, `(.+?)(?:x|ab)?\s*$`, `.+?b*$`}).Draw(t, "last"))
+		}
 		source := strings.ReplaceAll(b.String(), "(?(1)", "(?(1)")
 		re, err := CompilePlain(source)
 		if err != nil {

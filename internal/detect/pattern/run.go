@@ -469,6 +469,13 @@ func (t *thread) repeat(c *code, p int) (int, bool) {
 				return p, false
 			}
 		}
+		if c.tail != nil {
+			to := t.lastPart(c)
+			if to > p && bytes.IndexByte(s[p:to], '\n') >= 0 {
+				return p, false
+			}
+			p = max(p, to)
+		}
 		if p = t.forward(c, p, limit); p < 0 {
 			return p, false
 		}
@@ -505,6 +512,20 @@ func (t *thread) repeat(c *code, p int) (int, bool) {
 		t.push(frame{kind: frameGreedy, id: c.id, p: int32(p), arg: int32(low), far: int32(far)})
 	}
 	return p, true
+}
+
+// lastPart gives the first place at which c can end, so that its tail follows.
+func (t *thread) lastPart(c *code) int {
+	p := len(t.s)
+	if p > 0 && t.s[p-1] == '\n' {
+		p--
+	}
+	from := p
+	for p > 0 && c.tail[t.s[p-1]] {
+		p--
+	}
+	t.steps -= (from - p) / 8
+	return max(0, p-c.slack)
 }
 
 // extent gives the place behind the repeated characters that begin at p. Known dead
