@@ -21,6 +21,7 @@ func TestWhereALogBeginsThatWasNotReadBefore(t *testing.T) {
 	for wish, want := range map[string][]string{
 		"":     {"198.51.100.2", "198.51.100.3"},
 		"tail": nil,
+		"skip": nil,
 		"2m":   {"198.51.100.3"},
 	} {
 		log := filepath.Join(t.TempDir(), "log")

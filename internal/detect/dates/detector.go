@@ -258,7 +258,7 @@ func alphanumeric(s string) bool { return s != "" && isWordByte(s[0]) && s != "_
 func (d *Detector) won(i int, spans []int, line []byte) *template {
 	e := d.entries[i]
 	e.hits++
-	e.lastUsed = time.Now()
+	e.lastUsed = d.o.Now()
 	e.distance = spans[0]
 	if d.unused == i {
 		d.unused++

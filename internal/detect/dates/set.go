@@ -65,11 +65,11 @@ func (s *Set) add(p string, now time.Time, known map[string]bool) error {
 		}
 		return nil
 	case strings.Contains(key, "{DATE}"):
-		for _, d := range defaults {
-			t, err := newTemplate(d, now)
-			if err != nil {
-				return err
-			}
+		plain, err := plainDefaults(now)
+		if err != nil {
+			return err
+		}
+		for i, t := range plain {
 			if t.kind != kindFields {
 				continue // fail2ban leaves the word there, which no line holds
 			}
@@ -78,8 +78,11 @@ func (s *Set) add(p string, now time.Time, known map[string]bool) error {
 			if err != nil {
 				return err
 			}
-			if _, err := placed.compiled(); err != nil {
-				return err
+			// The others differ in the date's form alone, and are compiled when first needed.
+			if i == 0 {
+				if _, err := placed.compiled(); err != nil {
+					return err
+				}
 			}
 			if !known[placed.name] {
 				known[placed.name] = true
@@ -105,6 +108,26 @@ func (s *Set) add(p string, now time.Time, known map[string]bool) error {
 	}
 	s.templates = append(s.templates, t)
 	return nil
+}
+
+// plains holds the templates of the default forms by themselves, as standards does.
+var plains sync.Map // of decades: []*template
+
+func plainDefaults(now time.Time) ([]*template, error) {
+	key := centuries(now)
+	if all, ok := plains.Load(key); ok {
+		return all.([]*template), nil
+	}
+	var list []*template
+	for _, d := range defaults {
+		t, err := newTemplate(d, now)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, t)
+	}
+	all, _ := plains.LoadOrStore(key, list)
+	return all.([]*template), nil
 }
 
 // standards holds the default templates of one range of years: they are the

@@ -40,11 +40,12 @@ type Record struct {
 	names  []string
 	values []string
 	twice  map[string]bool
+	seen   int // fields that were read, those that stand twice too
 }
 
 // add notes a field; a name that stands twice is noted as such.
 func (r *Record) add(name, value string) error {
-	if len(r.names) >= maxFields {
+	if r.seen++; r.seen > maxFields { // those that stand twice too
 		return fmt.Errorf("%w: more than %d fields", ErrLine, maxFields)
 	}
 	for _, known := range r.names {
@@ -65,7 +66,7 @@ func (r *Record) note(name string) {
 }
 
 // reset empties a record for the next line.
-func (r *Record) reset() { r.names, r.values, r.twice = r.names[:0], r.values[:0], nil }
+func (r *Record) reset() { r.names, r.values, r.twice, r.seen = r.names[:0], r.values[:0], nil, 0 }
 
 // Get gives a field's text. A field that stands twice, itself or an object around it,
 // is not there: nobody can say which one the program wrote.

@@ -88,13 +88,15 @@ const (
 type assembler struct {
 	m      *machine
 	failed bool
+	dry    bool // nothing but whether it can be built is asked
 	count  int
 }
 
 // assembles says that a machine knows all that an expression asks for.
 func assembles(t *tree) bool {
-	_, _, ok := instructions(t, nil)
-	return ok
+	a := &assembler{m: &machine{slots: 2 * len(t.names)}, dry: true}
+	a.root(t)
+	return !a.failed
 }
 
 // assemble builds a machine, or gives nil for syntax it does not know. Without an
@@ -128,12 +130,16 @@ func assemble(t *tree, wide *alphabet) *machine {
 
 func instructions(t *tree, wide *alphabet) (m *machine, entry *inst, ok bool) {
 	a := &assembler{m: &machine{slots: 2 * len(t.names), alphabet: wide}}
+	entry = a.root(t)
+	return a.m, entry, !a.failed
+}
+
+func (a *assembler) root(t *tree) *inst {
 	root := t.root
 	if without := eliminate(root); without != nil {
 		root = without // a branch that is known to be taken or not is seen through
 	}
-	entry = a.node(root, &inst{kind: instMatch})
-	return a.m, entry, !a.failed
+	return a.node(root, &inst{kind: instMatch})
 }
 
 func (i *inst) skipSaves() *inst {
@@ -373,6 +379,9 @@ func width(n *node) int {
 
 // set gives the bytes that a one-character node takes.
 func (a *assembler) set(n *node) *byteset {
+	if a.dry {
+		return nil
+	}
 	set := asciiSet(n)
 	if a.m.alphabet != nil {
 		a.m.alphabet.each(func(class byte, r rune) {

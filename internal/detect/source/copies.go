@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -166,7 +167,7 @@ func samePrefix(a, b *os.File, size int64) bool {
 // bisect finds where the lines of Options.Since begin in a file whose lines
 // are in order of time. Lines without a time belong to the one before them.
 func (s *files) bisect(h *os.File, size int64) (int64, error) {
-	if s.o.LineTime == nil {
+	if s.o.LineTime == nil && !s.docker {
 		return 0, nil
 	}
 	low, high := int64(0), size // lines that begin before low are too old
@@ -195,6 +196,19 @@ func (s *files) bisect(h *os.File, size int64) (int64, error) {
 	return low, nil
 }
 
+// lineTime tells when a line of a file was written. Docker says it itself, and a date
+// in the text may be of another zone.
+func (s *files) lineTime(line []byte) (time.Time, bool) {
+	if !s.docker {
+		return s.o.LineTime(line)
+	}
+	var r struct {
+		Time time.Time `json:"time"`
+	}
+	err := json.Unmarshal(line, &r)
+	return r.Time, err == nil && !r.Time.IsZero()
+}
+
 // timeAfter gives the time of the first line with one that begins at or after
 // offset and before limit, and where the line after it begins.
 func (s *files) timeAfter(h *os.File, offset, limit int64) (time.Time, int64, error) {
@@ -219,7 +233,7 @@ func (s *files) timeAfter(h *os.File, offset, limit int64) (time.Time, int64, er
 		}
 		offset += int64(i + 1)
 		if !skip {
-			if at, ok := s.o.LineTime(b[:i]); ok {
+			if at, ok := s.lineTime(b[:i]); ok {
 				return at, offset, nil
 			}
 		}

@@ -68,6 +68,36 @@ func TestARestartBetweenThePiecesOfADockerLine(t *testing.T) {
 	}
 }
 
+func TestAContainersLogBeginsWhereItIsAskedTo(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	log := container(t, root, "abc", "app")
+	for i, text := range []string{"old", "2030-01-01 00:00:00 older than asked", "1999-01-01 00:00:00 asked", strings.Repeat("new ", 1000)} {
+		b, err := json.Marshal(dockerRecord{Log: ptr(text + "\n"), Stream: "stdout", Time: localTime.Add(time.Duration(i) * time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		appendTo(t, log, string(b)+"\n")
+	}
+	wrong := func([]byte) (time.Time, bool) { return time.Time{}, false } // Docker's own times count
+	for _, x := range []struct {
+		o    Options
+		want int
+	}{
+		{Options{Start: StartEnd}, 0},
+		{Options{Start: StartSince, Since: localTime.Add(2 * time.Hour), LineTime: wrong}, 2},
+		{Options{Start: StartSince, Since: localTime.Add(3 * time.Hour)}, 1},
+		{Options{Start: StartBeginning}, 4},
+	} {
+		x.o.DockerRoot = root
+		if got, _ := readOnce(t, Spec{Docker: []string{"app"}}, Position{}, x.o); len(got.texts) != x.want {
+			t.Errorf("%+v: got %q, want %d", x.o, got.texts, x.want)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
 func TestADockerLineWithoutEndIsCut(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

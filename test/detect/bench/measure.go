@@ -107,16 +107,22 @@ func measure(lines, rounds int, server bool) error {
 		}
 		show("this program, every filter of fail2ban", all, lines)
 		fmt.Printf("  %-42s %7.3f CPU s\n", "  of which starting", allStart.cpu.Seconds())
-		rate := float64(lines) / (all.cpu - allStart.cpu).Seconds()
+		rate, whole := float64(lines)/(all.cpu-allStart.cpu).Seconds(), float64(lines)/all.cpu.Seconds()
 		aim := map[string]string{"benign": ">=1e6", "attack": ">=0.5e6"}[m.name]
 		figures = append(figures, func() {
 			figure("detect-all-patterns-"+m.name, rate, "lines/CPU-s", aim)
+			figure("detect-all-patterns-start-included-"+m.name, whole, "lines/CPU-s", aim)
 			figure("detect-rss-"+m.name, float64(all.rss)/1024, "MiB", "<64")
 		})
 		if regex, err := run(1, "", nil, "fail2ban-regex", "--no-check-all", log, "sshd"); err == nil {
 			show("fail2ban-regex sshd", regex, lines)
 			ratio := regex.cpu.Seconds() / one.cpu.Seconds()
 			figures = append(figures, func() { figure("detect-vs-fail2ban-regex-"+m.name, ratio, "times", ">=40") })
+			of, err := commands(rounds, dir, log, m.name, lines, regex)
+			if err != nil {
+				return err
+			}
+			figures = append(figures, of)
 		} else {
 			fmt.Println("  fail2ban-regex:", err)
 		}
@@ -152,6 +158,30 @@ func measure(lines, rounds int, server bool) error {
 		f()
 	}
 	return nil
+}
+
+// commands measures the two commands that a person compares with fail2ban-regex,
+// their start included, by the topic sshd.
+func commands(rounds int, dir, log, name string, lines int, regex cost) (figures func(), err error) {
+	agent := filepath.Join(dir, "agent")
+	if out, err := exec.Command("go", "build", "-trimpath", "-o", agent, "./cmd/banmesh").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building the agent: %w: %s", err, out)
+	}
+	replay, err := run(rounds, "", nil, agent, "replay", "--topic", "sshd", log)
+	if err != nil {
+		return nil, err
+	}
+	show("agent replay --topic sshd", replay, lines)
+	test, err := run(rounds, "", nil, agent, "filter", "test", "sshd", log)
+	if err != nil {
+		return nil, err
+	}
+	show("agent filter test sshd", test, lines)
+	aim := map[string]string{"benign": ">=100", "attack": ">=40"}[name]
+	return func() {
+		figure("replay-vs-fail2ban-regex-"+name, regex.cpu.Seconds()/replay.cpu.Seconds(), "times", aim)
+		figure("filter-test-vs-fail2ban-regex-"+name, regex.cpu.Seconds()/test.cpu.Seconds(), "times", ">=20")
+	}, nil
 }
 
 func show(name string, c cost, lines int) {
