@@ -4,7 +4,8 @@
 // The contract is three lines. The topic SET/add or SET/del names an ipset, the
 // payload is one address as text. Nothing is signed, nothing says who speaks or for
 // how long, and nobody answers: a set's own timeout ends what was added, and an
-// address that is added again begins its time anew. So it is for a private broker,
+// address that is added again begins its time anew (vallumd's src/ipset.c adds with
+// ipset's EXIST option). So it is for a private broker,
 // and whatever comes in is a claim of that broker alone.
 package vallumd
 
