@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,9 +124,20 @@ func (p *pageSide) harmless(topic ban.Topic) (lines []string) {
 	return lines
 }
 
-// replay tries the rules in force on the history of claims.
-func (p *pageSide) replay(ctx context.Context, last time.Duration) (t ledger.Trial, warn, err error) {
-	t, warn, err = TryPolicy(ctx, p.o.ConfigDir, func(f func(ledger.Event) error) error {
+// replay tries the rules in force on the history of claims, or others in one topic:
+// of those what is left empty is as in force.
+func (p *pageSide) replay(ctx context.Context, last time.Duration, other *control.RulesRequest) (t ledger.Trial, warn, err error) {
+	if other != nil {
+		if _, ok := p.current().Find(other.Topic); !ok {
+			return t, nil, control.Refuse(control.CodeMissing, "", "no topic %.64q is defined", other.Topic)
+		}
+		now := p.current().Rules(other.Topic)
+		q := *other
+		q.Rules.Ban, q.Rules.Watch = cmp.Or(q.Rules.Ban, now.Ban), cmp.Or(q.Rules.Watch, now.Watch)
+		q.Rules.Suspect, q.Rules.Require = now.Suspect, now.Require
+		other = &q
+	}
+	t, warn, err = TryPolicy(ctx, p.o.ConfigDir, other, func(f func(ledger.Event) error) error {
 		return ledger.HistorySince(filepath.Join(p.o.StateDir, HistoryDirectory), time.Now().Add(-last), func(e ledger.Event) error {
 			if err := ctx.Err(); err != nil {
 				return err

@@ -292,3 +292,25 @@ func BenchmarkTenThousandBansOnThePage(b *testing.B) {
 func switchOf(topic ban.Topic, field string, value bool) page.SwitchRequest {
 	return page.SwitchRequest{Topic: topic, Field: field, Value: value}
 }
+
+// Other rules are tried on the same events, and nothing is changed.
+func TestOtherRulesAreTriedOnWhatHappened(t *testing.T) {
+	t.Parallel()
+	bob := ban.OperatorOf([]byte("bob"))
+	n := newNode(t, paged+"ban = \"any of alice\"\n"+trusts("alice", alice)+fmt.Sprintf("[operators.bob]\nid = %q\n", bob))
+	n.hear(alice, "45.1.1.1", "45.1.1.2")
+	n.eventually("they are banned", func() bool { return n.a.ledger.Stats().Banned == 2 })
+	v := n.visit()
+	n.eventually("it is in the history", func() bool {
+		return strings.Contains(words(v.do(http.MethodGet, "/rules?last=1d", nil).text), "claims of peers 2 ")
+	})
+	for rule, want := range map[string]string{"any of alice": "0 targets more banned, 0 fewer", "any of bob": "0 targets more banned, 2 fewer", "any of nobody": "nobody"} {
+		text := words(v.do(http.MethodGet, "/rules?last=1d&topic=sshd&ban="+url.QueryEscape(rule), nil).text)
+		if !strings.Contains(text, want) || want == "nobody" && strings.Contains(text, "Difference") {
+			t.Errorf("%s: %s", rule, text)
+		}
+	}
+	if got := n.a.ledger.Stats().Banned; got != 2 {
+		t.Errorf("%d are banned after the trials", got)
+	}
+}

@@ -6,14 +6,15 @@ import (
 	"net/netip"
 	"time"
 
+	"banmesh/internal/control"
 	"banmesh/internal/ledger"
 	"banmesh/internal/settings"
 )
 
 // TryPolicy replays what happened, which feed gives, against the rules of a
-// configuration directory. An error in warn says that the never-ban list of the trial may
+// configuration directory; other are rules of one topic in place of those, or nil. An error in warn says that the never-ban list of the trial may
 // lack entries.
-func TryPolicy(ctx context.Context, config string, feed func(func(ledger.Event) error) error) (t ledger.Trial, warn, err error) {
+func TryPolicy(ctx context.Context, config string, other *control.RulesRequest, feed func(func(ledger.Event) error) error) (t ledger.Trial, warn, err error) {
 	set, err := settings.Load(config)
 	if err != nil {
 		return t, nil, err
@@ -21,7 +22,13 @@ func TryPolicy(ctx context.Context, config string, feed func(func(ledger.Event) 
 	never, shared, warn := set.NeverBan(ctx, time.Now(), func(ctx context.Context, name string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	})
-	r, err := ledger.NewReplay(set.Policy(), never, shared)
+	rules := set.Policy()
+	if other != nil {
+		if rules, err = set.WithRules(other.Topic, settings.Rules(other.Rules)); err != nil {
+			return t, warn, err
+		}
+	}
+	r, err := ledger.NewReplay(rules, never, shared)
 	if err != nil {
 		return t, warn, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/netip"
@@ -192,8 +193,16 @@ func show(t *testing.T) *site {
 		Why: explained, Harmless: func(ban.Topic) []string {
 			return []string{"Mar  1 11:59:02 web myapp[9]: login accepted for bob from 203.0.113.8", "Mar  1 11:59:02 web myapp[9]: refused by 203.0.113.8 for its load"}
 		},
-		Replay: func(context.Context, time.Duration) (ledger.Trial, error, error) {
-			return ledger.Trial{From: noon.Add(-time.Hour), To: noon, Claims: 10, Offenders: 4, Stopped: 2, Caught: 1}, nil, nil
+		Replay: func(_ context.Context, _ time.Duration, other *control.RulesRequest) (ledger.Trial, error, error) {
+			t := ledger.Trial{From: noon.Add(-time.Hour), To: noon, Claims: 10, Offenders: 4, Stopped: 2, Caught: 1, Targets: []ban.Target{ban.MustTarget("45.1.1.1"), ban.MustTarget("45.1.1.2")}}
+			switch {
+			case other == nil:
+				return t, nil, nil
+			case other.Rules.Ban != "any of bob":
+				return t, nil, errors.New("no operator is named " + evil)
+			}
+			t.Targets = []ban.Target{ban.MustTarget("45.1.1.2"), ban.MustTarget("45.1.1.3"), ban.MustTarget("45.1.1.4")}
+			return t, nil, nil
 		},
 		Switch: func(_ context.Context, q SwitchRequest) (control.Effect, error) {
 			x.mu.Lock()

@@ -167,7 +167,9 @@ func FuzzForms(f *testing.F) {
 			return r, lines, err
 		},
 		Why: explained, Harmless: func(ban.Topic) []string { return []string{evil} },
-		Replay: func(context.Context, time.Duration) (ledger.Trial, error, error) { return ledger.Trial{}, nil, nil },
+		Replay: func(context.Context, time.Duration, *control.RulesRequest) (ledger.Trial, error, error) {
+			return ledger.Trial{}, nil, nil
+		},
 		Switch: func(context.Context, SwitchRequest) (control.Effect, error) { return control.Effect{}, nil },
 		Invite: func(_ context.Context, q InviteRequest) (string, error) { return "banmesh:" + q.Note, nil },
 	})

@@ -16,7 +16,7 @@ func TestPagesShowForeignWordsAsText(t *testing.T) {
 		"/": "Mend:", "/bans": "1 to 100 of 250 bans", "/bans?offset=200": "201 to 250 of 250 bans", "/explain": "Why is an address banned", "/explain?target=45.1.0.1": "To end it:",
 		"/explain?target=" + url.QueryEscape(evil): "not an IP address", "/history": "250 events", "/history?kind=ban&since=2d": "checked", "/history?since=" + url.QueryEscape(evil): "no length of time",
 		"/peers": "0.25 %", "/holds": "9 claims wait", "/topics": `aria-checked="true"`, "/sources": "cannot be read", "/filters": "Paste lines",
-		"/rules": "agent policy test", "/rules?last=7d": "75 %", "/rules?last=8d": "at most 7d", "/denylists": "Signed lists", "/invite": "no secret", "/nodes": "this node",
+		"/rules": "agent policy test", "/rules?last=7d": "75 %", "/rules?last=8d": "at most 7d", "/rules?last=1d&topic=sshd&ban=any+of+bob": "2 targets more banned, 1 fewer", "/rules?last=1d&topic=sshd&watch=x": "no operator is named", "/denylists": "Signed lists", "/invite": "no secret", "/nodes": "this node",
 	} {
 		a := x.get(path)
 		if a.StatusCode != http.StatusOK || path != "/sources" && !strings.Contains(a.text, want) {

@@ -112,7 +112,7 @@ history is kept by the agent for a week; a LOG is a file of it. Nothing is chang
 
 // try replays events against the rules of a configuration directory.
 func try(c *cobra.Command, config string, feed func(func(ledger.Event) error) error) (ledger.Trial, error) {
-	t, warn, err := agent.TryPolicy(c.Context(), config, feed)
+	t, warn, err := agent.TryPolicy(c.Context(), config, nil, feed)
 	if warn != nil {
 		fmt.Fprintf(c.ErrOrStderr(), "agent: warning: the never-ban list may lack entries: %s\n", cli.Printable(warn.Error()))
 	}
