@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -219,5 +220,17 @@ func TestAnOffenderInAListedPrefixWasMet(t *testing.T) {
 	}
 	if p := w.Peers.List(); p[0].Overruled != 1 {
 		t.Errorf("an unban inside its prefix: %+v", p[0])
+	}
+}
+
+func TestGuestsOnAListAreItsFalsePositives(t *testing.T) {
+	w := newWorld(t, Options{Policy: importing(t, "ban", 0), Guests: never{netip.MustParsePrefix("203.0.113.7/32")}})
+	w.must(w.Peers.Apply(edition(entry("203.0.113.7", time.Hour), entry("203.0.113.8", time.Hour))))
+	w.wantDesired("sshd 203.0.113.8 1h0m0s")
+	if w.Watched("sshd", ban.MustTarget("203.0.113.7")) {
+		t.Error("a guest is watched by a list's word")
+	}
+	if p := w.Peers.List(); len(p) != 1 || p[0].Record != (policy.Record{Claims: 2, Guests: 1}) {
+		t.Errorf("%+v", p)
 	}
 }

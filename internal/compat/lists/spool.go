@@ -41,13 +41,11 @@ type Fetched struct {
 // maxRecord bounds a record.
 const maxRecord = 16 << 10
 
-// Files of a list in a spool.
-func bodyFile(dir, name string) string   { return filepath.Join(dir, name+".list") }
-func recordFile(dir, name string) string { return filepath.Join(dir, name+".json") }
+// BodyFile names the file of a list in a spool.
+func BodyFile(dir, name string) string { return filepath.Join(dir, name+".list") }
 
-// BodyFile and RecordFile name the files of a list in a spool.
-func BodyFile(dir, name string) string   { return bodyFile(dir, name) }
-func RecordFile(dir, name string) string { return recordFile(dir, name) }
+// RecordFile names the file of a list's [Fetched] in a spool.
+func RecordFile(dir, name string) string { return filepath.Join(dir, name+".json") }
 
 // Errors of [ReadFetched] and [ReadSpooled].
 var (
@@ -60,7 +58,7 @@ var (
 
 // ReadFetched reads the record of a list in a spool. Its texts are foreign.
 func ReadFetched(dir, name string) (f Fetched, err error) {
-	file, _, err := Open(recordFile(dir, name))
+	file, _, err := Open(RecordFile(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, ErrNotFetched
 	}
@@ -73,10 +71,10 @@ func ReadFetched(dir, name string) (f Fetched, err error) {
 		return f, err
 	}
 	if len(b) > maxRecord {
-		return f, fmt.Errorf("%s is longer than a record", recordFile(dir, name))
+		return f, fmt.Errorf("%s is longer than a record", RecordFile(dir, name))
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
-		return Fetched{}, fmt.Errorf("%s is damaged: %w", recordFile(dir, name), err)
+		return Fetched{}, fmt.Errorf("%s is damaged: %w", RecordFile(dir, name), err)
 	}
 	return f, nil
 }
@@ -86,7 +84,7 @@ func ReadSpooled(dir, name string, f Fetched, o Options) (*Edition, error) {
 	if f.Sum == "" {
 		return nil, ErrNotFetched
 	}
-	file, _, err := Open(bodyFile(dir, name))
+	file, _, err := Open(BodyFile(dir, name))
 	if err != nil {
 		return nil, err
 	}
