@@ -36,7 +36,14 @@ func (x *email) send(ctx context.Context, m Message) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	client, err := x.client(u)
+	// The library leaves the connection open where a step before the mail fails.
+	var opened []net.Conn
+	defer func() {
+		for _, c := range opened {
+			_ = c.Close() // often it is closed already
+		}
+	}()
+	client, err := x.client(u, func(c net.Conn) { opened = append(opened, c) })
 	if err != nil {
 		return "", err
 	}
@@ -46,19 +53,25 @@ func (x *email) send(ctx context.Context, m Message) (string, error) {
 	return "the mail was taken by " + u.Host, nil
 }
 
-func (x *email) client(u *url.URL) (*mail.Client, error) {
+// client makes a client of the server at an address; opened is told of its
+// connections.
+func (x *email) client(u *url.URL, opened func(net.Conn)) (*mail.Client, error) {
 	_, domain, _ := strings.Cut(x.entry.From, "@")
 	t := x.tls.Clone()
 	t.ServerName = u.Hostname()
 	// The greeting and the identity name the sender's domain: this machine's name
 	// is nobody's business.
-	options := []mail.Option{mail.WithHELO(domain), mail.WithTimeout(x.within / 2), mail.WithTLSConfig(t), mail.WithoutNoop(), mail.WithDialContextFunc(x.dial)}
+	options := []mail.Option{mail.WithHELO(domain), mail.WithTimeout(x.within / 2), mail.WithTLSConfig(t), mail.WithoutNoop(), mail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return x.guarded(c, err, opened)
+	})}
 	port := 587
 	switch {
 	case u.Scheme == "smtps":
 		port = 465
 		options = append(options, mail.WithSSL(), mail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-			return x.guarded((&tls.Dialer{NetDialer: &net.Dialer{}, Config: t}).DialContext(ctx, network, address))
+			c, err := (&tls.Dialer{NetDialer: &net.Dialer{}, Config: t}).DialContext(ctx, network, address)
+			return x.guarded(c, err, opened)
 		}))
 	case thisMachine(u.Hostname()) && x.entry.User == "", x.entry.Plain:
 		port = 25
@@ -76,16 +89,13 @@ func (x *email) client(u *url.URL) (*mail.Client, error) {
 	return mail.NewClient(u.Hostname(), options...)
 }
 
-// dial bounds the whole conversation: a server that says a byte now and then would
-// otherwise hold it for ever.
-func (x *email) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return x.guarded((&net.Dialer{}).DialContext(ctx, network, address))
-}
-
-func (x *email) guarded(c net.Conn, err error) (net.Conn, error) {
+// guarded bounds the whole conversation: a server that says a byte now and then
+// would otherwise hold it for ever.
+func (x *email) guarded(c net.Conn, err error, opened func(net.Conn)) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	opened(c)
 	g := &guardedConn{Conn: c, end: time.Now().Add(x.within), left: maxDialog}
 	return g, g.SetDeadline(g.end)
 }

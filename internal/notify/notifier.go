@@ -50,6 +50,10 @@ const (
 	lookLate = time.Minute
 	// stopWithin is how long a stop waits for messages under way.
 	stopWithin = 2 * time.Second
+	// saveEvery is how often the state is written while events come in. It holds
+	// cursor and notices of one moment, so that after a kill the events since then
+	// are read again.
+	saveEvery = 5 * time.Second
 )
 
 // A Notifier sends a node's messages.
@@ -60,7 +64,8 @@ type Notifier struct {
 	entries []Entry
 	s       state
 	dirty   bool
-	fault   error // of the last write of the state
+	saved   time.Time // when the state was written last
+	fault   error     // of the last write of the state
 
 	wake    chan struct{} // capacity one: there may be something to send
 	changed chan struct{} // closed and made anew when the entries change
@@ -125,7 +130,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	w.Go(func() { n.watch(ctx) })
 	n.dispatch(ctx)
 	w.Wait()
-	n.save()
+	n.save(true)
 	return nil
 }
 
@@ -351,6 +356,7 @@ func (n *Notifier) dispatch(ctx context.Context) {
 	again := time.NewTimer(0)
 	defer again.Stop()
 	for ctx.Err() == nil {
+		ended := false
 		select {
 		case <-ctx.Done():
 			continue
@@ -359,10 +365,13 @@ func (n *Notifier) dispatch(ctx context.Context) {
 		case r := <-results:
 			flying--
 			n.ended(ctx, r)
+			ended = true
 		}
 		started, next := n.start(sending, results)
 		flying += started
-		n.save()
+		if due := n.save(ended || started > 0); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
 		if !next.IsZero() {
 			again.Reset(max(next.Sub(n.o.Now()), 10*time.Millisecond))
 		}
@@ -441,21 +450,28 @@ func (n *Notifier) ended(ctx context.Context, r result) {
 	}
 }
 
-// save writes the state where it changed. A disk that takes nothing stops no
+// save writes the state where it changed, at once or when it is due, and gives when
+// to call it again, zero where all is written. A disk that takes nothing stops no
 // message.
-func (n *Notifier) save() {
+func (n *Notifier) save(now bool) (due time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.dirty {
-		return
+		return time.Time{}
 	}
+	if due = n.saved.Add(saveEvery); !now && n.o.Now().Before(due) {
+		return due
+	}
+	n.saved = n.o.Now()
 	err := writeState(n.o.File, &n.s)
 	if err != nil && n.fault == nil {
 		n.o.Log.Error("messages that wait are not kept", slog.Any("error", err))
 	}
-	if n.fault = err; err == nil {
-		n.dirty = false
+	if n.fault = err; err != nil {
+		return n.saved.Add(saveEvery)
 	}
+	n.dirty = false
+	return time.Time{}
 }
 
 // ErrUnknown says that no receiver has a name.
