@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"banmesh/internal/compat/credentials"
+
 	"golang.org/x/sync/errgroup"
 
 	"banmesh/internal/ban"
@@ -34,7 +36,7 @@ const bouncersFile = "bouncers.json"
 type bouncers struct {
 	log      *slog.Logger
 	settings func() *settings.Settings
-	keys     *lapi.Keys
+	keys     *credentials.Keys
 	server   *lapi.Server // nil while it is off
 
 	mu sync.Mutex
@@ -48,7 +50,7 @@ type bouncers struct {
 func newBouncers(current func() *settings.Settings, table *export.Table, operator func(ban.Topic, ban.Target) string, shared *usage.Attribution, state string, now func() time.Time, log *slog.Logger) (*bouncers, error) {
 	b := &bouncers{log: log.With(slog.String("part", "lapi")), settings: current, observed: map[ban.Topic]bool{}}
 	var err error
-	if b.keys, err = lapi.OpenKeys(filepath.Join(state, bouncersFile)); err != nil {
+	if b.keys, err = credentials.OpenKeys(filepath.Join(state, bouncersFile)); err != nil {
 		return nil, err
 	}
 	c := current().Config().LAPI
@@ -188,7 +190,7 @@ func bouncersTLS(c config.LAPI) (*tls.Config, error) {
 }
 
 // Keys implements [api.Bouncers].
-func (b *bouncers) Keys() *lapi.Keys { return b.keys }
+func (b *bouncers) Keys() *credentials.Keys { return b.keys }
 
 // Listen implements [api.Bouncers].
 func (b *bouncers) Listen() string {

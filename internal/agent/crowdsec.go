@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"banmesh/internal/compat/credentials"
+
 	"golang.org/x/sync/errgroup"
 
 	"banmesh/internal/ban"
@@ -24,7 +26,7 @@ const crowdsecFile = "crowdsec.json"
 type crowdsec struct {
 	listen   string
 	log      *slog.Logger
-	machines *capi.Machines
+	machines *credentials.Machines
 	server   *capi.Server
 
 	mu sync.Mutex
@@ -32,7 +34,7 @@ type crowdsec struct {
 }
 
 func (a *agent) newCrowdSec() (*crowdsec, error) {
-	machines, err := capi.OpenMachines(filepath.Join(a.o.StateDir, crowdsecFile))
+	machines, err := credentials.OpenMachines(filepath.Join(a.o.StateDir, crowdsecFile))
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +82,7 @@ func (c *crowdsec) run(ctx context.Context) error {
 }
 
 // Machines implements [api.CrowdSec].
-func (c *crowdsec) Machines() *capi.Machines { return c.machines }
+func (c *crowdsec) Machines() *credentials.Machines { return c.machines }
 
 // Listen implements [api.CrowdSec].
 func (c *crowdsec) Listen() string {

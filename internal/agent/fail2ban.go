@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"banmesh/internal/compat/fail2banlog"
+
 	"golang.org/x/sync/errgroup"
 
 	"banmesh/internal/agent/api"
@@ -28,7 +30,7 @@ type fail2banSide struct {
 	now      func() time.Time
 	log      *slog.Logger
 
-	chronicle *fail2ban.Chronicle
+	chronicle *fail2banlog.Chronicle
 
 	mu     sync.Mutex
 	server *fail2ban.Server // nil while it does not answer
@@ -40,7 +42,7 @@ func newFail2banSide(current func() *settings.Settings, table *export.Table, res
 	log = log.With(slog.String("part", "fail2ban"))
 	return &fail2banSide{
 		settings: current, now: now, log: log,
-		chronicle: &fail2ban.Chronicle{Table: table, Path: current().Config().Fail2ban.Log, Log: log, Now: now, Restored: restored},
+		chronicle: &fail2banlog.Chronicle{Table: table, Path: current().Config().Fail2ban.Log, Log: log, Now: now, Restored: restored},
 	}
 }
 

@@ -10,8 +10,9 @@ import (
 	"os"
 	"time"
 
+	"banmesh/internal/compat/fail2banlog"
+
 	"banmesh/internal/ban"
-	"banmesh/internal/compat/fail2ban"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/source"
 	"banmesh/internal/ledger"
@@ -90,7 +91,7 @@ func (f *fail2banLog) read(ctx context.Context) error {
 	s, err := source.Open(source.Spec{Files: []string{f.settings().Config().Fail2ban.Read}}, resume, source.Options{
 		Log: f.log, Now: f.now, Start: source.StartSince, Since: f.now().Add(-24 * time.Hour),
 		LineTime: func(text []byte) (time.Time, bool) {
-			x, ok := fail2ban.ParseLine(text)
+			x, ok := fail2banlog.ParseLine(text)
 			return x.At, ok
 		},
 	})
@@ -142,7 +143,7 @@ func (f *fail2banLog) save(s source.Source) error {
 // take records the ban that a line says of. An Unban is not taken: it says that
 // fail2ban's time is over, and a claim ends by itself.
 func (f *fail2banLog) take(ctx context.Context, text []byte) error {
-	x, ok := fail2ban.ParseLine(text)
+	x, ok := fail2banlog.ParseLine(text)
 	if !ok {
 		return nil
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/lapi"
 	"banmesh/internal/export"
@@ -30,7 +32,7 @@ type lapiNode struct {
 func newLAPI(t *testing.T) *lapiNode {
 	t.Helper()
 	table := export.NewTable(nil)
-	keys, err := lapi.OpenKeys(filepath.Join(t.TempDir(), "bouncers.json"))
+	keys, err := credentials.OpenKeys(filepath.Join(t.TempDir(), "bouncers.json"))
 	testnet.Must(t, err)
 	key, err := keys.Add("real", nil, time.Now())
 	testnet.Must(t, err)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/compat/lapi"
 	"banmesh/internal/compat/serving"
 	"banmesh/internal/control"
@@ -14,7 +16,7 @@ import (
 // Bouncers are the programs that enforce this node's bans by CrowdSec's local
 // API.
 type Bouncers interface {
-	Keys() *lapi.Keys
+	Keys() *credentials.Keys
 	// Listen is where they ask, "" while that is off.
 	Listen() string
 	Clients() []lapi.Status
@@ -98,7 +100,7 @@ func (s *Server) shareOf(name string) uint64 { return s.o.Shared.Of(CounterName(
 // bouncers lists the programs that have keys.
 func (s *Server) bouncers(*http.Request) (any, error) {
 	clients := s.o.Bouncers.Clients()
-	return each(s.o.Bouncers.Keys().List(), func(b lapi.Bouncer) control.Bouncer {
+	return each(s.o.Bouncers.Keys().List(), func(b credentials.Bouncer) control.Bouncer {
 		of := slices.DeleteFunc(slices.Clone(clients), func(c lapi.Status) bool { return c.Name != b.Name })
 		return control.Bouncer{Name: b.Name, Topics: b.Topics, Created: b.Created, Clients: each(of, compatClient)}
 	}), nil
@@ -117,9 +119,9 @@ func (s *Server) addBouncer(r *http.Request) (any, error) {
 	}
 	key, err := s.o.Bouncers.Keys().Add(q.Name, q.Topics, s.o.Now())
 	switch {
-	case errors.Is(err, lapi.ErrName):
+	case errors.Is(err, credentials.ErrName):
 		return nil, control.Refuse(control.CodeBad, "", "%v", err)
-	case errors.Is(err, lapi.ErrTaken), errors.Is(err, lapi.ErrMany):
+	case errors.Is(err, credentials.ErrTaken), errors.Is(err, credentials.ErrMany):
 		return nil, control.Refuse(control.CodeRefused, "agent bouncers remove NAME", "%v", err)
 	}
 	return control.BouncerKey{Key: key, Listen: s.o.Bouncers.Listen()}, err
@@ -132,7 +134,7 @@ func (s *Server) removeBouncer(r *http.Request) (any, error) {
 		return nil, err
 	}
 	err := s.o.Bouncers.Keys().Remove(q.Name)
-	if errors.Is(err, lapi.ErrUnknown) {
+	if errors.Is(err, credentials.ErrUnknown) {
 		return nil, control.Refuse(control.CodeMissing, "see `agent bouncers`", "no bouncer is named %.64q", q.Name)
 	}
 	return control.CountAnswer{Count: 1}, err

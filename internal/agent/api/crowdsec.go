@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/capi"
 	"banmesh/internal/compat/serving"
@@ -15,7 +17,7 @@ import (
 
 // CrowdSec is CrowdSec's central API, where [crowdsec] asks for it.
 type CrowdSec interface {
-	Machines() *capi.Machines
+	Machines() *credentials.Machines
 	// Listen is where it answers, "" while that is off.
 	Listen() string
 	Clients() []capi.Status
@@ -38,7 +40,7 @@ func (s *Server) joinCrowdSec(r *http.Request) (any, error) {
 		return nil, control.Refuse(control.CodeRefused, "add `[crowdsec]` with `listen = \"127.0.0.1:8090\"` to agent.toml and restart the agent", "nobody answers CrowdSec yet")
 	}
 	err := s.o.CrowdSec.Machines().Add(q.Login, q.Password, s.o.Now())
-	if errors.Is(err, capi.ErrLogin) || errors.Is(err, capi.ErrMany) {
+	if errors.Is(err, credentials.ErrLogin) || errors.Is(err, credentials.ErrMachines) {
 		return nil, control.Refuse(control.CodeRefused, "agent crowdsec leave", "%v", err)
 	}
 	return control.CrowdSecAnswer{URL: "http://" + at + "/"}, err
@@ -51,7 +53,7 @@ func (s *Server) leaveCrowdSec(r *http.Request) (any, error) {
 		return nil, err
 	}
 	err := s.o.CrowdSec.Machines().Remove(q.Login)
-	if errors.Is(err, capi.ErrUnknown) {
+	if errors.Is(err, credentials.ErrNoMachine) {
 		return nil, control.Refuse(control.CodeMissing, "", "%v", err)
 	}
 	return control.CountAnswer{Count: 1}, err

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/recent"
 	"banmesh/internal/compat/serving"
@@ -27,7 +29,7 @@ import (
 // Options are the inputs of [New]. Table, Machines, Take and Log are required.
 type Options struct {
 	Table    *export.Table
-	Machines *Machines
+	Machines *credentials.Machines
 	// Take records signals, each as a ban of the source crowdsec.
 	Take func(context.Context, []Signal) error
 	// Scenarios are the operator's topics for scenarios, "" for none.
@@ -128,7 +130,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	login, ok := s.o.Machines.holder(token, s.o.Now())
+	login, ok := s.o.Machines.Holder(token, s.o.Now())
 	switch {
 	case !ok:
 		fault(w, s.wrong(w, r, http.StatusUnauthorized), "token is expired or unknown")
@@ -180,12 +182,12 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		fault(w, http.StatusBadRequest, "the credentials cannot be read")
 		return
 	}
-	if !s.o.Machines.login(q.ID, q.Password) {
+	if !s.o.Machines.Login(q.ID, q.Password) {
 		fault(w, s.wrong(w, r, http.StatusForbidden), "the machine id or password is incorrect: agent crowdsec join")
 		return
 	}
-	until := s.o.Now().Add(tokenLasts)
-	token, err := s.o.Machines.token(q.ID, until)
+	until := s.o.Now().Add(credentials.TokenLasts)
+	token, err := s.o.Machines.Token(q.ID, until)
 	if err != nil {
 		fault(w, http.StatusInternalServerError, "no token could be made")
 		return

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/usage"
 	"banmesh/internal/export"
@@ -48,7 +50,7 @@ func newCentral(t *testing.T) *central {
 
 func (c *central) start() {
 	c.t.Helper()
-	machines, err := OpenMachines(c.path)
+	machines, err := credentials.OpenMachines(c.path)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -219,7 +221,7 @@ func TestTokensOutliveARestartAndEndWithLeaving(t *testing.T) {
 	if status, _ := c.do("POST", "/v3/usage-metrics", c.token, "{}"); status != http.StatusOK {
 		t.Errorf("after a restart: %d", status)
 	}
-	c.now = c.now.Add(tokenLasts)
+	c.now = c.now.Add(credentials.TokenLasts)
 	if status, _ := c.do("POST", "/v3/usage-metrics", c.token, "{}"); status != http.StatusUnauthorized {
 		t.Errorf("after an hour: %d", status)
 	}
@@ -230,8 +232,8 @@ func TestTokensOutliveARestartAndEndWithLeaving(t *testing.T) {
 	if status, _ := c.do("POST", "/v3/usage-metrics", token, "{}"); status != http.StatusUnauthorized {
 		t.Errorf("after leaving: %d", status)
 	}
-	for _, login := range []string{"", "a b", "a/b", strings.Repeat("a", maxLogin+1)} {
-		if err := c.server.o.Machines.Add(login, password, c.now); !errors.Is(err, ErrLogin) {
+	for _, login := range []string{"", "a b", "a/b", strings.Repeat("a", credentials.MaxLogin+1)} {
+		if err := c.server.o.Machines.Add(login, password, c.now); !errors.Is(err, credentials.ErrLogin) {
 			t.Errorf("%q: %v", login, err)
 		}
 	}
@@ -260,7 +262,7 @@ func TestHundredMegabytesOfMetricsAreNotRead(t *testing.T) {
 func TestAnUnchangedListIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	c := newCentral(t)
-	path := "/v3/lists/machine/" + c.server.o.Machines.sign("list machine banmesh-sshd") + "/banmesh-sshd"
+	path := "/v3/lists/machine/" + c.server.o.Machines.Sign("list machine banmesh-sshd") + "/banmesh-sshd"
 	get := func(name, value string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest("GET", path, nil)
 		if name != "" {

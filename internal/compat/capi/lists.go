@@ -76,7 +76,7 @@ func (s *Server) links(r *http.Request, login string) any {
 		scheme = "https"
 	}
 	url := func(name string) string {
-		return fmt.Sprintf("%s://%s/v3/lists/%s/%s/%s", scheme, r.Host, login, s.o.Machines.sign("list "+login+" "+name), name)
+		return fmt.Sprintf("%s://%s/v3/lists/%s/%s/%s", scheme, r.Host, login, s.o.Machines.Sign("list "+login+" "+name), name)
 	}
 	in := map[ban.Topic]bool{}
 	_, entries := s.o.Table.Snapshot()
@@ -102,7 +102,7 @@ func (s *Server) links(r *http.Request, login string) any {
 // asks with If-Modified-Since the time when it fetched the list last.
 func (s *Server) list(w http.ResponseWriter, r *http.Request, path string) {
 	parts := strings.Split(path, "/")
-	if len(parts) != 3 || !s.o.Machines.knows(parts[0]) || !hmac.Equal([]byte(s.o.Machines.sign("list "+parts[0]+" "+parts[2])), []byte(parts[1])) {
+	if len(parts) != 3 || !s.o.Machines.Knows(parts[0]) || !hmac.Equal([]byte(s.o.Machines.Sign("list "+parts[0]+" "+parts[2])), []byte(parts[1])) {
 		fault(w, s.wrong(w, r, http.StatusNotFound), "page or resource not found")
 		return
 	}

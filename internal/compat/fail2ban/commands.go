@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"banmesh/internal/compat/pickle"
 )
 
 // Version is the version of fail2ban whose commands are answered: clients
@@ -76,9 +78,9 @@ const (
 	classJail      = "fail2ban.exceptions.UnknownJailException"
 )
 
-func fault(class, format string, args ...any) *pyError {
+func fault(class, format string, args ...any) *pickle.Error {
 	i := strings.LastIndexByte(class, '.')
-	return &pyError{class[:i], class[i+1:], fmt.Sprintf(format, args...)}
+	return &pickle.Error{Module: class[:i], Class: class[i+1:], Text: fmt.Sprintf(format, args...)}
 }
 
 // errShort says that a command lacks a word.
@@ -142,7 +144,7 @@ func (s *Server) jail(name string) (Jail, error) {
 func (s *Server) status(args []string) (any, error) {
 	names := s.o.Node.Jails()
 	if len(args) == 0 {
-		return pyList{pyTuple{"Number of jail", len(names)}, pyTuple{"Jail list", strings.Join(names, ", ")}}, nil
+		return pickle.List{pickle.Tuple{"Number of jail", len(names)}, pickle.Tuple{"Jail list", strings.Join(names, ", ")}}, nil
 	}
 	flavor := "basic"
 	if len(args) > 1 {
@@ -158,35 +160,35 @@ func (s *Server) status(args []string) (any, error) {
 	if flavor == "stats" {
 		return s.stats(), nil
 	}
-	all := pyDict{}
+	all := pickle.Dict{}
 	for _, name := range names {
 		if j, err := s.o.Node.Jail(name); err == nil {
-			all = append(all, pyPair{name, s.jailStatus(j, flavor)})
+			all = append(all, pickle.Pair{Key: name, Value: s.jailStatus(j, flavor)})
 		}
 	}
-	return pyList{pyTuple{"Number of jail", len(names)}, pyTuple{"Jail list", strings.Join(names, ", ")}, all}, nil
+	return pickle.List{pickle.Tuple{"Number of jail", len(names)}, pickle.Tuple{"Jail list", strings.Join(names, ", ")}, all}, nil
 }
 
 func (s *Server) jailStatus(j Jail, flavor string) any {
-	filter := pyList{pyTuple{"Currently failed", j.Failed}, pyTuple{"Total failed", int(j.TotalFailed)}}
+	filter := pickle.List{pickle.Tuple{"Currently failed", j.Failed}, pickle.Tuple{"Total failed", int(j.TotalFailed)}}
 	if len(j.Journal) > 0 && len(j.Files) == 0 {
-		filter = append(filter, pyTuple{"Journal matches", []string{strings.Join(j.Journal, " + ")}})
+		filter = append(filter, pickle.Tuple{"Journal matches", []string{strings.Join(j.Journal, " + ")}})
 	} else {
-		filter = append(filter, pyTuple{"File list", j.Files})
+		filter = append(filter, pickle.Tuple{"File list", j.Files})
 	}
-	actions := pyList{pyTuple{"Currently banned", j.Banned}, pyTuple{"Total banned", int(j.TotalBanned)}}
+	actions := pickle.List{pickle.Tuple{"Currently banned", j.Banned}, pickle.Tuple{"Total banned", int(j.TotalBanned)}}
 	if flavor != "short" {
-		actions = append(actions, pyTuple{"Banned IP list", targets(s.o.Node.Bans(j.Name))})
+		actions = append(actions, pickle.Tuple{"Banned IP list", targets(s.o.Node.Bans(j.Name))})
 	}
 	if flavor == "cymru" { // nothing is asked of strangers
 		for _, label := range []string{"Banned ASN list", "Banned Country list", "Banned RIR list"} {
-			actions = append(actions, pyTuple{label, []string{}})
+			actions = append(actions, pickle.Tuple{label, []string{}})
 		}
 	}
 	if flavor == "stats" {
 		return statistics(j)
 	}
-	return pyList{pyTuple{"Filter", filter}, pyTuple{"Actions", actions}}
+	return pickle.List{pickle.Tuple{"Filter", filter}, pickle.Tuple{"Actions", actions}}
 }
 
 func targets(bans []Ban) []string {
@@ -198,26 +200,26 @@ func targets(bans []Ban) []string {
 }
 
 func (s *Server) stats() any {
-	all := pyDict{}
+	all := pickle.Dict{}
 	for _, name := range s.o.Node.Jails() {
 		if j, err := s.o.Node.Jail(name); err == nil {
-			all = append(all, pyPair{name, statistics(j)})
+			all = append(all, pickle.Pair{Key: name, Value: statistics(j)})
 		}
 	}
 	return all
 }
 
 func statistics(j Jail) any {
-	return pyList{"banmesh", pyList{j.Failed, int(j.TotalFailed)}, pyList{j.Banned, int(j.TotalBanned)}}
+	return pickle.List{"banmesh", pickle.List{j.Failed, int(j.TotalFailed)}, pickle.List{j.Banned, int(j.TotalBanned)}}
 }
 
 // banned lists the bans of every jail, or the jails in which addresses are.
 func (s *Server) banned(addresses []string) any {
-	all := pyList{}
+	all := pickle.List{}
 	names := s.o.Node.Jails()
 	if len(addresses) == 0 {
 		for _, name := range names {
-			all = append(all, pyDict{{name, targets(s.o.Node.Bans(name))}})
+			all = append(all, pickle.Dict{{Key: name, Value: targets(s.o.Node.Bans(name))}})
 		}
 		return all
 	}
@@ -298,8 +300,8 @@ func (s *Server) get(args []string) (any, error) {
 	return v, nil
 }
 
-func matches(j Jail) pyList {
-	list := pyList{}
+func matches(j Jail) pickle.List {
+	list := pickle.List{}
 	for _, m := range j.Journal {
 		list = append(list, strings.Fields(m))
 	}
@@ -329,7 +331,7 @@ func (s *Server) bannedIn(jail string, addresses []string) any {
 	if len(addresses) == 0 {
 		return targets(s.o.Node.Bans(jail))
 	}
-	one := pyList{}
+	one := pickle.List{}
 	for _, a := range addresses {
 		n := 0
 		if s.o.Node.Banned(jail, a) {

@@ -3,7 +3,7 @@
 // topics as jails. docs/compat/fail2ban.md has the commands.
 //
 // A request is a pickle and an end mark, the answer likewise. Of Python's
-// pickle only lists of words are read (pickle.go).
+// pickle only lists of words are read ([pickle.Parse]).
 package fail2ban
 
 import (
@@ -18,6 +18,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"banmesh/internal/compat/pickle"
 
 	"golang.org/x/sys/unix"
 )
@@ -127,8 +129,8 @@ func (s *Server) converse(ctx context.Context, conn net.Conn) error {
 		switch {
 		case errors.Is(err, io.EOF), err == nil && bytes.Equal(request, closeMark):
 			return nil
-		case errors.Is(err, errPickle):
-			return errors.Join(err, s.send(conn, pyTuple{1, fault(classValue, "the request has more than 65536 bytes")}))
+		case errors.Is(err, pickle.ErrForm):
+			return errors.Join(err, s.send(conn, pickle.Tuple{1, fault(classValue, "the request has more than 65536 bytes")}))
 		case err != nil:
 			return err
 		}
@@ -145,8 +147,8 @@ func readRequest(r io.Reader, before []byte) (request, after []byte, err error) 
 		if i := bytes.Index(b, endMark); i >= 0 {
 			return b[:i], b[i+len(endMark):], nil
 		}
-		if len(b) > maxRequest+len(endMark) {
-			return nil, nil, errPickle
+		if len(b) > pickle.MaxRequest+len(endMark) {
+			return nil, nil, pickle.ErrForm
 		}
 		n, err := r.Read(chunk)
 		if b = append(b, chunk[:n]...); n == 0 && err != nil {
@@ -158,27 +160,27 @@ func readRequest(r io.Reader, before []byte) (request, after []byte, err error) 
 func (s *Server) reply(ctx context.Context, conn net.Conn, user uint32, request []byte) error {
 	s.answering.Lock()
 	defer s.answering.Unlock()
-	words, err := parsePickle(request)
+	words, err := pickle.Parse(request)
 	if err != nil {
-		return s.send(conn, pyTuple{1, fault(classValue, "%v", err)})
+		return s.send(conn, pickle.Tuple{1, fault(classValue, "%v", err)})
 	}
 	s.note(user)
 	v, err := s.answer(ctx, words)
 	if err == nil {
-		return s.send(conn, pyTuple{0, v})
+		return s.send(conn, pickle.Tuple{0, v})
 	}
-	e, ok := errors.AsType[*pyError](err)
+	e, ok := errors.AsType[*pickle.Error](err)
 	if !ok {
 		e = fault(classException, "%v", err)
 	}
-	return s.send(conn, pyTuple{1, e})
+	return s.send(conn, pickle.Tuple{1, e})
 }
 
 func (s *Server) send(conn net.Conn, v any) error {
 	if err := conn.SetWriteDeadline(time.Now().Add(maxWrite)); err != nil {
 		return err
 	}
-	_, err := conn.Write(append(appendPickle(nil, v), endMark...))
+	_, err := conn.Write(append(pickle.Append(nil, v), endMark...))
 	return err
 }
 

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/recent"
 	"banmesh/internal/compat/serving"
@@ -24,7 +26,7 @@ import (
 // Options are the parts that a [Server] reads. Table, Keys and Log are required.
 type Options struct {
 	Table *export.Table
-	Keys  *Keys
+	Keys  *credentials.Keys
 	Log   *slog.Logger
 	Now   func() time.Time // nil means [time.Now]
 	// Elapsed is the time of the process, which no change of the clock moves.
@@ -92,7 +94,7 @@ func (s *Server) Clients() []Status { return s.clients.status() }
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	answer, ok := map[string]map[string]func(http.ResponseWriter, *http.Request, identity, Bouncer){
+	answer, ok := map[string]map[string]func(http.ResponseWriter, *http.Request, identity, credentials.Bouncer){
 		"/v1/decisions":        {http.MethodGet: s.decisions, http.MethodHead: s.alive},
 		"/v1/decisions/stream": {http.MethodGet: s.stream, http.MethodHead: s.alive},
 		"/v1/usage-metrics":    {http.MethodPost: s.usage},
@@ -121,25 +123,25 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit finds out who asks: by key, or by a client certificate that the
 // listener has verified.
-func (s *Server) admit(r *http.Request) (Bouncer, identity, bool) {
+func (s *Server) admit(r *http.Request) (credentials.Bouncer, identity, bool) {
 	from := s.peer(r)
 	if key := r.Header.Get("X-Api-Key"); key != "" {
-		if b, ok := s.o.Keys.of(key); ok {
+		if b, ok := s.o.Keys.Of(key); ok {
 			return b, identity{b.Name, from}, true
 		}
-		return Bouncer{}, identity{}, false
+		return credentials.Bouncer{}, identity{}, false
 	}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		if name, ok := s.certified(r.TLS.PeerCertificates[0]); ok {
-			return Bouncer{Name: name}, identity{name, from}, true
+			return credentials.Bouncer{Name: name}, identity{name, from}, true
 		}
 	}
-	return Bouncer{}, identity{}, false
+	return credentials.Bouncer{}, identity{}, false
 }
 
 func (s *Server) certified(c *x509.Certificate) (name string, ok bool) {
 	unit := func(u string) bool { return slices.Contains(s.o.Units, u) }
-	return c.Subject.CommonName, plainName(c.Subject.CommonName) && slices.ContainsFunc(c.Subject.OrganizationalUnit, unit)
+	return c.Subject.CommonName, credentials.PlainName(c.Subject.CommonName) && slices.ContainsFunc(c.Subject.OrganizationalUnit, unit)
 }
 
 // peer gives the client's address; the zero address for a unix socket. Behind a
@@ -167,14 +169,14 @@ func (s *Server) trusted(a netip.Addr) bool {
 }
 
 // alive answers whether a key is valid, and moves nothing.
-func (s *Server) alive(w http.ResponseWriter, _ *http.Request, _ identity, _ Bouncer) {
+func (s *Server) alive(w http.ResponseWriter, _ *http.Request, _ identity, _ credentials.Bouncer) {
 	w.WriteHeader(http.StatusOK)
 }
 
 // decisions answers a bouncer that asks about one address at a time, or for a
 // list. Nothing is the word null, without a line feed: nginx's bouncer reads
 // anything else as a fault and refuses every visitor.
-func (s *Server) decisions(w http.ResponseWriter, r *http.Request, id identity, b Bouncer) {
+func (s *Server) decisions(w http.ResponseWriter, r *http.Request, id identity, b credentials.Bouncer) {
 	f, p, err := readQuery(r.URL.Query(), s.topics(b))
 	if err != nil {
 		fault(w, http.StatusBadRequest, err.Error())
@@ -203,7 +205,7 @@ func (s *Server) list(f *filter, p page, now time.Time) (body []byte, told int) 
 }
 
 // topics gives the topics that a bouncer is told of.
-func (s *Server) topics(b Bouncer) []ban.Topic { return b.Topics }
+func (s *Server) topics(b credentials.Bouncer) []ban.Topic { return b.Topics }
 
 // covering gives the decisions about an address or range, the longest first.
 func (s *Server) covering(f *filter, p page) (found []decision) {

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"banmesh/internal/compat/credentials"
+
 	"pgregory.net/rapid"
 
 	"banmesh/internal/ban"
@@ -41,7 +43,7 @@ func newNode(t testing.TB, change func(*Options)) *node {
 	t.Helper()
 	c := &clock{wall: time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)}
 	table := export.NewTable(func() time.Time { return c.wall })
-	keys, err := OpenKeys(filepath.Join(t.TempDir(), "bouncers.json"))
+	keys, err := credentials.OpenKeys(filepath.Join(t.TempDir(), "bouncers.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,7 +476,7 @@ func TestDurationsAreSpeltAsGoSpellsThem(t *testing.T) {
 func TestAKeyOutlivesARestartAndIsToldOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "bouncers.json")
-	k, err := OpenKeys(path)
+	k, err := credentials.OpenKeys(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,22 +484,22 @@ func TestAKeyOutlivesARestartAndIsToldOnce(t *testing.T) {
 	if err != nil || len(key) != 43 || strings.ContainsAny(key, "=+/ ") {
 		t.Fatalf("%q %v", key, err)
 	}
-	if _, err := k.Add("nginx", nil, time.Now()); err != ErrTaken {
+	if _, err := k.Add("nginx", nil, time.Now()); err != credentials.ErrTaken {
 		t.Errorf("twice: %v", err)
 	}
 	for _, name := range []string{"", "a b", "ä", strings.Repeat("x", 65), "../x"} {
-		if _, err := k.Add(name, nil, time.Now()); err != ErrName {
+		if _, err := k.Add(name, nil, time.Now()); err != credentials.ErrName {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	again, err := OpenKeys(path)
+	again, err := credentials.OpenKeys(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, ok := again.of(key); !ok || b.Name != "nginx" || !slices.Equal(b.Topics, []ban.Topic{"nginx"}) {
+	if b, ok := again.Of(key); !ok || b.Name != "nginx" || !slices.Equal(b.Topics, []ban.Topic{"nginx"}) {
 		t.Errorf("after a restart: %+v %v", b, ok)
 	}
-	if err := again.Remove("apache"); err != ErrUnknown {
+	if err := again.Remove("apache"); err != credentials.ErrUnknown {
 		t.Errorf("%v", err)
 	}
 }

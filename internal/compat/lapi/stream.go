@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/recent"
 	"banmesh/internal/export"
@@ -26,7 +28,7 @@ const answerFor = time.Second
 
 // stream answers a bouncer that keeps a copy: everything at first, then the
 // changes.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, id identity, b Bouncer) {
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, id identity, b credentials.Bouncer) {
 	q := r.URL.Query()
 	f, _, err := readQuery(q, s.topics(b))
 	if err != nil {
@@ -133,7 +135,7 @@ func (s *Server) ended(f *filter, e recent.Event, now time.Time) []decision {
 
 // place gives where a client left off, how far back its changes are repeated (0
 // for everything), and whether it understands no ranges.
-func (s *Server) place(id identity, userAgent string, b Bouncer) (after uint64, window time.Duration, flat bool) {
+func (s *Server) place(id identity, userAgent string, b credentials.Bouncer) (after uint64, window time.Duration, flat bool) {
 	s.clients.mu.Lock()
 	defer s.clients.mu.Unlock()
 	now := s.o.Elapsed()
@@ -151,7 +153,7 @@ func (s *Server) place(id identity, userAgent string, b Bouncer) (after uint64, 
 }
 
 // pulled notes an answer.
-func (s *Server) pulled(id identity, r *http.Request, b Bouncer, newest uint64, whole bool, told int) {
+func (s *Server) pulled(id identity, r *http.Request, b credentials.Bouncer, newest uint64, whole bool, told int) {
 	s.clients.mu.Lock()
 	defer s.clients.mu.Unlock()
 	now := s.o.Elapsed()

@@ -4,11 +4,13 @@ import (
 	"net/http"
 	"slices"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/compat/usage"
 )
 
 // usage adds the traffic that a bouncer dropped since its last report, by origin.
-func (s *Server) usage(w http.ResponseWriter, r *http.Request, id identity, b Bouncer) {
+func (s *Server) usage(w http.ResponseWriter, r *http.Request, id identity, b credentials.Bouncer) {
 	select {
 	case s.metrics <- struct{}{}:
 		defer func() { <-s.metrics }()
@@ -33,7 +35,7 @@ func (s *Server) usage(w http.ResponseWriter, r *http.Request, id identity, b Bo
 // dropped adds the report's numbers. Those of origins that nobody was told count
 // together, so that a client cannot make up any number of names, and for no
 // operator: a bouncer has rules of its own, too.
-func (s *Server) dropped(id identity, userAgent string, b Bouncer, report usage.Report) {
+func (s *Server) dropped(id identity, userAgent string, b credentials.Bouncer, report usage.Report) {
 	named := s.origins.all()
 	s.clients.mu.Lock()
 	defer s.clients.mu.Unlock()

@@ -24,6 +24,8 @@ import (
 	"syscall"
 	"time"
 
+	"banmesh/internal/compat/credentials"
+
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/lapi"
 	"banmesh/internal/export"
@@ -89,7 +91,7 @@ func ours(dir string, decisions int) (*node, error) {
 		list = append(list, export.Entry{Target: t, Topic: "sshd", Class: ban.ClassAuth, Until: until})
 	}
 	n.table.Apply(list, nil)
-	keys, err := lapi.OpenKeys(filepath.Join(dir, "bouncers.json"))
+	keys, err := credentials.OpenKeys(filepath.Join(dir, "bouncers.json"))
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,7 @@
-package fail2ban
+// Package pickle reads and writes the little of Python's pickle that fail2ban's
+// client and server speak: lists of words, and what is answered to them. Nothing
+// that names a class or calls one is ever read.
+package pickle
 
 import (
 	"encoding/binary"
@@ -8,13 +11,13 @@ import (
 
 // The bounds of a request. fail2ban's client sends a flat list of words.
 const (
-	maxRequest = 64 << 10 // bytes
+	MaxRequest = 64 << 10 // bytes
 	maxWords   = 4096     // elements of all lists together, and remembered ones
 	maxDepth   = 2        // a list in a list
 )
 
-// errPickle says that a request is not of the subset that is read.
-var errPickle = errors.New("the request is no list of words")
+// ErrForm says that a request is not of the subset that is read.
+var ErrForm = errors.New("the request is no list of words")
 
 // opcodes of Python's pickle, those that are read or written. A request may
 // have no other: above all none that names a class or calls it.
@@ -59,31 +62,31 @@ type list struct {
 	depth    int
 }
 
-// parsePickle reads a list as Python's pickle writes it: of texts, numbers,
+// Parse reads a list as Python's pickle writes it: of texts, numbers,
 // truth values, None, and lists of those.
-func parsePickle(b []byte) ([]any, error) {
-	if len(b) > maxRequest {
-		return nil, errPickle
+func Parse(b []byte) ([]any, error) {
+	if len(b) > MaxRequest {
+		return nil, ErrForm
 	}
 	p := parser{b: b}
 	for {
 		op, ok := p.byte()
 		if !ok {
-			return nil, errPickle
+			return nil, ErrForm
 		}
 		if op == opStop {
 			break
 		}
 		if !p.step(op) {
-			return nil, errPickle
+			return nil, ErrForm
 		}
 	}
 	if len(p.b) > 0 || len(p.stack) != 1 {
-		return nil, errPickle
+		return nil, ErrForm
 	}
 	l, ok := p.stack[0].(*list)
 	if !ok {
-		return nil, errPickle
+		return nil, ErrForm
 	}
 	return l.elements, nil
 }
@@ -242,25 +245,25 @@ func (p *parser) fill(i int) bool {
 // The composite values of an answer. Others are nil, bool, int, string and
 // []string, which is a list.
 type (
-	pyList  []any
-	pyTuple []any
-	pyDict  []pyPair
-	pyPair  struct {
-		key   string
-		value any
+	List  []any
+	Tuple []any
+	Dict  []Pair
+	Pair  struct {
+		Key   string
+		Value any
 	}
 )
 
-// pyError is an exception, which fail2ban's client prints in its own words.
-type pyError struct {
-	module, class, text string
+// Error is an exception, which fail2ban's client prints in its own words.
+type Error struct {
+	Module, Class, Text string
 }
 
 // Error implements error.
-func (e *pyError) Error() string { return e.text }
+func (e *Error) Error() string { return e.Text }
 
-// appendPickle writes a value with its header and end.
-func appendPickle(b []byte, v any) []byte {
+// Append writes a value with its header and end.
+func Append(b []byte, v any) []byte {
 	return append(appendValue(append(b, opProto, pickleProto), v), opStop)
 }
 
@@ -284,27 +287,27 @@ func appendValue(b []byte, v any) []byte {
 			b = appendValue(b, x)
 		}
 		return append(b, opAppends)
-	case pyList:
+	case List:
 		b = append(b, opList, opMark)
 		for _, x := range v {
 			b = appendValue(b, x)
 		}
 		return append(b, opAppends)
-	case pyTuple:
+	case Tuple:
 		b = append(b, opMark)
 		for _, x := range v {
 			b = appendValue(b, x)
 		}
 		return append(b, opTuple)
-	case pyDict:
+	case Dict:
 		b = append(b, opDict, opMark)
 		for _, x := range v {
-			b = appendValue(appendValue(b, x.key), x.value)
+			b = appendValue(appendValue(b, x.Key), x.Value)
 		}
 		return append(b, opSetItems)
-	case *pyError:
-		b = append(append(append(append(append(b, opGlobal), v.module...), '\n'), v.class...), '\n')
-		return append(appendValue(b, pyTuple{v.text}), opReduce)
+	case *Error:
+		b = append(append(append(append(append(b, opGlobal), v.Module...), '\n'), v.Class...), '\n')
+		return append(appendValue(b, Tuple{v.Text}), opReduce)
 	}
 	return append(b, opNone)
 }

@@ -1,13 +1,11 @@
-package capi
+package credentials
 
 import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/sha512"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,15 +22,15 @@ import (
 // The bounds of machines and their credentials.
 const (
 	maxMachines = 100
-	maxLogin    = 128 // bytes
-	tokenLasts  = time.Hour
+	MaxLogin    = 128 // bytes
+	TokenLasts  = time.Hour
 )
 
 // Errors of [Machines.Add] and [Machines.Remove].
 var (
-	ErrLogin   = errors.New("a login has 1 to 128 letters, digits, dots, dashes and underscores, a password at least 16 characters")
-	ErrMany    = fmt.Errorf("%d CrowdSec installations have joined already", maxMachines)
-	ErrUnknown = errors.New("no CrowdSec installation has joined by that login")
+	ErrLogin     = errors.New("a login has 1 to 128 letters, digits, dots, dashes and underscores, a password at least 16 characters")
+	ErrMachines  = fmt.Errorf("%d CrowdSec installations have joined already", maxMachines)
+	ErrNoMachine = errors.New("no CrowdSec installation has joined by that login")
 )
 
 // A Machine is a CrowdSec installation that joined.
@@ -76,7 +74,7 @@ func OpenMachines(path string) (*Machines, error) {
 
 // Add lets a login in by its password, or changes the password.
 func (m *Machines) Add(login, password string, now time.Time) error {
-	if login == "" || len(login) > maxLogin || len(password) < 16 || len(password) > 1024 || strings.ContainsFunc(login, func(r rune) bool {
+	if login == "" || len(login) > MaxLogin || len(password) < 16 || len(password) > 1024 || strings.ContainsFunc(login, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
 	}) {
 		return ErrLogin
@@ -85,7 +83,7 @@ func (m *Machines) Add(login, password string, now time.Time) error {
 	defer m.mu.Unlock()
 	next := slices.DeleteFunc(slices.Clone(m.file.Machines), func(x Machine) bool { return x.Login == login })
 	if len(next) >= maxMachines {
-		return ErrMany
+		return ErrMachines
 	}
 	return m.save(append(next, Machine{Login: login, Hash: hashOf(password), Created: now.UTC().Truncate(time.Second)}))
 }
@@ -96,7 +94,7 @@ func (m *Machines) Remove(login string) error {
 	defer m.mu.Unlock()
 	next := slices.DeleteFunc(slices.Clone(m.file.Machines), func(x Machine) bool { return x.Login == login })
 	if len(next) == len(m.file.Machines) {
-		return ErrUnknown
+		return ErrNoMachine
 	}
 	return m.save(next)
 }
@@ -114,14 +112,15 @@ func (m *Machines) save(next []Machine) error {
 	return nil
 }
 
-func (m *Machines) knows(login string) bool {
+// Knows says that a login may come in.
+func (m *Machines) Knows(login string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.ContainsFunc(m.file.Machines, func(x Machine) bool { return x.Login == login })
 }
 
-// login says whether a password is right.
-func (m *Machines) login(login, password string) (ok bool) {
+// Login says whether a password is right.
+func (m *Machines) Login(login, password string) (ok bool) {
 	h := []byte(hashOf(password))
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -133,11 +132,6 @@ func (m *Machines) login(login, password string) (ok bool) {
 	return ok
 }
 
-func hashOf(password string) string {
-	h := sha512.Sum512([]byte(password))
-	return hex.EncodeToString(h[:])
-}
-
 // claims is the middle of a token: newer clients read exp in it.
 type claims struct {
 	ID  string `json:"id"`
@@ -146,20 +140,20 @@ type claims struct {
 
 const tokenHead = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9" // {"alg":"HS256","typ":"JWT"}
 
-// token makes a signed token that names a login until a time.
-func (m *Machines) token(login string, until time.Time) (string, error) {
+// Token makes a signed token that names a login until a time.
+func (m *Machines) Token(login string, until time.Time) (string, error) {
 	b, err := json.Marshal(claims{ID: login, Exp: until.Unix()})
 	if err != nil {
 		return "", fmt.Errorf("encoding a token: %w", err)
 	}
 	text := tokenHead + "." + base64.RawURLEncoding.EncodeToString(b)
-	return text + "." + m.sign(text), nil
+	return text + "." + m.Sign(text), nil
 }
 
-// holder gives the login that a token names.
-func (m *Machines) holder(token string, now time.Time) (login string, ok bool) {
+// Holder gives the login that a token names.
+func (m *Machines) Holder(token string, now time.Time) (login string, ok bool) {
 	i := strings.LastIndexByte(token, '.')
-	if i < 0 || len(token) > 4096 || !hmac.Equal([]byte(m.sign(token[:i])), []byte(token[i+1:])) {
+	if i < 0 || len(token) > 4096 || !hmac.Equal([]byte(m.Sign(token[:i])), []byte(token[i+1:])) {
 		return "", false
 	}
 	_, middle, ok := strings.Cut(token[:i], ".")
@@ -168,11 +162,11 @@ func (m *Machines) holder(token string, now time.Time) (login string, ok bool) {
 	if !ok || err != nil || json.Unmarshal(b, &c) != nil || now.Unix() >= c.Exp {
 		return "", false
 	}
-	return c.ID, m.knows(c.ID)
+	return c.ID, m.Knows(c.ID)
 }
 
-// sign authenticates a text with the node's key.
-func (m *Machines) sign(text string) string {
+// Sign authenticates a text with the node's key.
+func (m *Machines) Sign(text string) string {
 	h := hmac.New(sha256.New, m.file.Key) // never changes
 	h.Write([]byte(text))
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))

@@ -1,4 +1,6 @@
-package fail2ban
+// Package fail2banlog reads and writes the form of fail2ban's own log, in which
+// other programs tell and are told of bans.
+package fail2banlog
 
 import (
 	"bytes"

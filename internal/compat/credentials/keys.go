@@ -1,4 +1,7 @@
-package lapi
+// Package credentials keeps those by which other programs may ask: keys of
+// bouncers, passwords and tokens of CrowdSec installations. Hashes of them are
+// kept, in files of the node.
+package credentials
 
 import (
 	"crypto/rand"
@@ -79,7 +82,7 @@ func (k *Keys) index() {
 
 // Add makes a bouncer and gives its key, which is told this once.
 func (k *Keys) Add(name string, topics []ban.Topic, now time.Time) (key string, err error) {
-	if !plainName(name) {
+	if !PlainName(name) {
 		return "", ErrName
 	}
 	k.mu.Lock()
@@ -117,9 +120,9 @@ func (k *Keys) List() []Bouncer {
 	return slices.Clone(k.list)
 }
 
-// of gives the bouncer of a key. It compares hashes, so that the time it takes
+// Of gives the bouncer of a key. It compares hashes, so that the time it takes
 // says nothing about keys.
-func (k *Keys) of(key string) (Bouncer, bool) {
+func (k *Keys) Of(key string) (Bouncer, bool) {
 	h := hashOf(key)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -150,7 +153,9 @@ func hashOf(key string) string {
 	return hex.EncodeToString(h[:])
 }
 
-func plainName(s string) bool {
+// PlainName says that a name has 1 to 64 letters, digits, dots, dashes and
+// underscores.
+func PlainName(s string) bool {
 	return s != "" && len(s) <= maxName && strings.IndexFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
 	}) < 0
