@@ -130,10 +130,10 @@ func TestLongHeadersAndBodiesAreRefused(t *testing.T) {
 	}
 }
 
-// Forty readers that take a kilobyte a second hold no more than the bound,
+// Sixteen readers that take a kilobyte a second hold no more than the bound,
 // and one that reads at once is answered.
 func TestSlowReadersHoldWhatIsAllowed(t *testing.T) {
-	const size, held, readers = 6 << 20, 24 << 20, 40
+	const size, held, readers = 6 << 20, 18 << 20, 16
 	s := &Sender{Held: held}
 	var cut, begun atomic.Int32
 	at := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -167,7 +167,7 @@ func TestSlowReadersHoldWhatIsAllowed(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}()
-		if i%10 == 9 {
+		if i%5 == 4 {
 			if got := len(ask(t, at)); got != size {
 				t.Fatalf("%d bytes of %d", got, size)
 			}
