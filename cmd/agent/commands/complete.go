@@ -32,7 +32,6 @@ var completed = map[string]struct {
 	"unban": {control.NamesBans, true}, "withdraw": {control.NamesBans, true}, "explain": {control.NamesBans, true}, "report": {kind: control.NamesBans},
 	"denylist remove": {control.NamesBans, true}, "allow remove": {control.NamesAllowed, true},
 	"lists approve": {kind: control.NamesLists}, "lists show": {kind: control.NamesLists}, "lists remove": {kind: control.NamesLists},
-	"lists unsubscribe": {kind: control.NamesLists},
 }
 
 // completedFlags are the flags whose values are names.

@@ -44,7 +44,7 @@ var inTest = map[string][2]string{
 	"crowdsec join":    {"../../../test/compat/capi_test.go", `agent("join"`},
 	"crowdsec leave":   {"../../../test/compat/capi_test.go", `agent("leave"`},
 	"pair":             {"pair_test.go", `"pair", "--json"`},
-	"selftest":         {"../../../test/packages/contact.sh", "banmesh selftest"},
+	"selftest":         {"../../../test/packages/reboot.sh", "banmesh selftest"},
 	"firewall prepare": {"../../../test/host/check.sh", "banmesh-ipsets.service"}, // the unit runs it, before saved rules are loaded
 	"key node move":    {"../../../internal/keys/machine_test.go", "Move("},
 	"key node revoke":  {"../../../test/federation/agents_test.go", `"key", "node", "revoke"`},
