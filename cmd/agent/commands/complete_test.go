@@ -93,7 +93,7 @@ __start_agent; printf '%%s\n' "${COMPREPLY[@]}"`, library, filepath.Join(s.dir, 
 func TestEveryCompletedCommandExists(t *testing.T) {
 	root := newRootCommand(cli.Program{Name: "agent"})
 	for path := range completed {
-		if c, rest, err := root.Find(strings.Fields(path)); (err != nil || len(rest) > 0 || c.ValidArgsFunction == nil) {
+		if c, rest, err := root.Find(strings.Fields(path)); err != nil || len(rest) > 0 || c.ValidArgsFunction == nil {
 			t.Errorf("no command %q completes names: %v", path, err)
 		}
 	}
