@@ -339,9 +339,30 @@ func (r *Record) request(s string) error {
 
 func isMethod(s string) bool { return s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "" }
 
-// proxyLine is a line of Nginx Proxy Manager. Nginx escapes quotes in what a
-// client writes, and checks that a host holds no blank.
-var proxyLine = regexp.MustCompile(`^\[(\d\d/[A-Z][a-z]{2}/\d{4}:[\d:]{8} [+-]\d{4})\] (?:\S+ \S+ )?(\d{3}) - ([A-Z]+) \S+ (\S+) "((?:[^"\\]|\\.)*)" \[Client ([0-9A-Fa-f.:]+)\] \[Length [\d-]+\] \[Gzip [\d.-]+\](?: \[Sent-to \S*\])? "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)"$`)
+// proxyHead and proxyMiddle are what stands before the first quote of a line of Nginx
+// Proxy Manager, and between the first text and the second. Nginx escapes quotes in
+// what a client writes, and checks that a host holds no blank.
+var (
+	proxyHead   = regexp.MustCompile(`^\[(\d\d/[A-Z][a-z]{2}/\d{4}:[\d:]{8} [+-]\d{4})\] (?:\S+ \S+ )?(\d{3}) - ([A-Z]+) \S+ (\S+) $`)
+	proxyMiddle = regexp.MustCompile(`^ \[Client ([0-9A-Fa-f.:]+)\] \[Length [\d-]+\] \[Gzip [\d.-]+\](?: \[Sent-to \S*\])? $`)
+)
+
+// maxProxyPart bounds either: nginx takes no header of more than 8 KiB.
+const maxProxyPart = 9 << 10
+
+// unquoted takes the text before the first quote, which the expression must match, and
+// the quoted one after it.
+func unquoted(text string, re *regexp.Regexp) (groups []string, value, rest string, ok bool) {
+	before, rest, ok := strings.Cut(text, `"`)
+	if !ok || len(before) > maxProxyPart {
+		return nil, "", "", false
+	}
+	if groups = re.FindStringSubmatch(before); groups == nil {
+		return nil, "", "", false
+	}
+	value, rest, ok = quoted(rest)
+	return groups, value, rest, ok
+}
 
 // proxy reads [TIME] CACHE UPSTREAM-STATUS STATUS - METHOD SCHEME HOST "URI"
 // [Client ADDRESS] [Length N] [Gzip R] [Sent-to HOST] "AGENT" "REFERER".
@@ -349,11 +370,18 @@ func (r *Record) proxy(line []byte) error {
 	if !bytes.HasPrefix(line, []byte("[")) {
 		return fmt.Errorf("%w: no time", ErrLine)
 	}
-	m := proxyLine.FindStringSubmatch(strings.TrimSpace(string(line)))
-	if m == nil {
+	m, uri, text, ok := unquoted(strings.TrimSpace(string(line)), proxyHead)
+	var client []string
+	var agent, referer string
+	if ok {
+		client, agent, text, ok = unquoted(text, proxyMiddle)
+	}
+	if text, ok = strings.CutPrefix(text, ` "`); ok && client != nil {
+		referer, text, ok = quoted(text)
+	}
+	if !ok || text != "" || client == nil {
 		return fmt.Errorf("%w: not as the proxy manager writes", ErrLine)
 	}
-	uri := unescape(m[5])
 	path, query, _ := strings.Cut(uri, "?")
 	for _, f := range [][2]string{
 		{"time", m[1]},
@@ -364,9 +392,9 @@ func (r *Record) proxy(line []byte) error {
 		{"uri", uri},
 		{"path", path},
 		{"query", query},
-		{"address", m[6]},
-		{"agent", unescape(m[7])},
-		{"referer", unescape(m[8])},
+		{"address", client[1]},
+		{"agent", agent},
+		{"referer", referer},
 	} {
 		if err := r.add(f[0], f[1]); err != nil {
 			return err
