@@ -50,6 +50,12 @@ func TestABanThatDoesNotBiteIsToldWithItsReason(t *testing.T) {
 			prepare: connection("192.0.2.1:2022", offender+":4000"),
 			reason:  "at port 2022", fix: "add 2022 to ports in [topics.sshd]", severity: control.SeverityHigh,
 		},
+		"another port, and no connection lasts": {
+			prepare: func(n *node) {
+				n.sockets = []procnet.Socket{{Local: netip.MustParseAddrPort("0.0.0.0:2022"), State: procnet.Listening}, {Local: netip.MustParseAddrPort("127.0.0.1:631"), State: procnet.Listening}}
+			},
+			reason: "nothing on this machine listens at the topic's ports (22), and something does at 2022", fix: "ports = [2022] in [topics.sshd]", severity: control.SeverityHigh,
+		},
 		"its connection with another service": {
 			prepare: connection("192.0.2.1:443", offender+":4000"),
 			reason:  "met no packet", severity: control.SeverityHigh,

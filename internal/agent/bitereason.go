@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -122,6 +124,12 @@ func (e *enforcer) unbitten(topic ban.Topic, target ban.Target, unmet bool, shar
 	if !unmet {
 		return biteReason{}
 	}
+	if others := e.ports.instead(t, e.o.settings().Topics()); len(others) > 0 && !peer.IsValid() {
+		return biteReason{
+			fmt.Sprintf("nothing on this machine listens at the topic's ports (%s), and something does at %s", portList(t.Scope.Ports), portList(others)),
+			fmt.Sprintf("if the service is there, name its port: ports = [%s] in [topics.%s]", portList(others), topic), control.SeverityHigh,
+		}
+	}
 	text, recipe := "its packets come from somebody else, as through a proxy, a CDN or a container's userland proxy", "An application behind a proxy on another machine"
 	if peer.IsValid() {
 		text = fmt.Sprintf("the service's connections come from %s, which passes them on", peer)
@@ -130,6 +138,51 @@ func (e *enforcer) unbitten(topic ban.Topic, target ban.Target, unmet bool, shar
 		}
 	}
 	return biteReason{"the kernel met no packet of the topic's bans since: " + text, fmt.Sprintf("see %q in docs/recipes.md", recipe), control.SeverityHigh}
+}
+
+// mostInstead bounds the ports that a reason names.
+const mostInstead = 5
+
+// instead gives the ports that are listened at and that no topic names, where nothing
+// listens at those of a topic; nil where something does or too many are to choose from.
+// A connection of the offender's says it better, but lasts a moment only.
+func (p *servedPorts) instead(t settings.Topic, topics []settings.Topic) (ports []uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	listed, known := p.read()
+	if t.Scope.All || !known {
+		return nil
+	}
+	for _, s := range listed {
+		port := s.Local.Port()
+		switch {
+		case s.State != procnet.Listening || s.Local.Addr().IsLoopback():
+		case slices.Contains(t.Scope.Ports, port):
+			return nil
+		case !slices.Contains(ports, port) && !othersPort(topics, port):
+			ports = append(ports, port)
+		}
+	}
+	if len(ports) > mostInstead {
+		return nil
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// othersPort says that a topic whose logs are read here names a port. Shipped topics of
+// services that are not here name many: gitea's has 2222.
+func othersPort(topics []settings.Topic, port uint16) bool {
+	return slices.ContainsFunc(topics, func(x settings.Topic) bool { return x.Detect && slices.Contains(x.Scope.Ports, port) })
+}
+
+// portList writes ports as a configuration does.
+func portList(ports []uint16) string {
+	list := make([]string, 0, len(ports))
+	for _, p := range ports {
+		list = append(list, strconv.Itoa(int(p)))
+	}
+	return strings.Join(list, ", ")
 }
 
 // around gives the port of a target's connection that neither the topic names nor
