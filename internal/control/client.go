@@ -168,7 +168,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: nobody answers on %s", ErrNotRunning, c.socket)
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), strings.Contains(err.Error(), "server closed idle connection"): // net/http has no value for it
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), err != nil && strings.Contains(err.Error(), "server closed idle connection"): // net/http has no value for it
 		return nil, fmt.Errorf("%w any more: it ended before it answered on %s", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%w on %s", ErrPermission, c.socket)

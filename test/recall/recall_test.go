@@ -142,6 +142,14 @@ func samples(t *testing.T, path string) []string {
 	return strings.Split(string(text), "\n")
 }
 
+// rightly has lines that the suite leaves out and whom they name. A user name that continues as
+// an old sshd's line would: a filter that passes over it lets everybody hide behind such
+// a name, and the last address is the one that sshd wrote.
+var rightly = map[string]string{
+	"Nov 11 08:04:52 redbamboo sshd[2737]: Failed password for invalid user test from 127.0.0.1 port 58946 ssh2: from 10.10.1.2 port 55555 ssh2": "10.10.1.2",
+	"srv sshd[2737]: Failed password for invalid user test from 127.0.0.1 port 58946 ssh2: from 10.10.1.2 port 55555 ssh2":                       "10.10.1.2",
+}
+
 // A tally says how verdicts on a sample log stand to the suite's notes in it.
 type tally struct{ attacks, found, wrong int }
 
@@ -164,6 +172,7 @@ func count(t *testing.T, path string, got verdicts, modes []verdicts) tally {
 			sum.found++
 		case n.Match && !hit:
 			t.Logf("missed: %s", line)
+		case hit && target == rightly[line]:
 		case hit && (n.Match || !attacks[line] && !elsewhere):
 			sum.wrong++
 			t.Logf("found %s: %s", target, line)
