@@ -200,6 +200,41 @@ func check(t *rapid.T, s *Store, o Options, all []Event, targets []ban.Target, n
 	}
 }
 
+// The header of an index is read alone at a start, so that no damage of it may hide
+// events.
+func TestADamagedHeaderOfAnIndexHidesNoEvent(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_780_000_000, 0)
+	o := Options{Now: func() time.Time { return now }, keep: 24 * time.Hour, maxBytes: 1 << 20, maxSegment: 1}
+	dir := t.TempDir()
+	s := open(t, dir, o)
+	for range 2 { // of which the first has an index
+		if err := s.Append([]Event{{At: now, Kind: Start}, {At: now, Kind: Stop}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*"+indexSuffix))
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	whole, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range indexHeader {
+		b := bytes.Clone(whole)
+		b[i] ^= 0x55
+		if err := os.WriteFile(names[0], b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, dir, o)
+		all := find(t, s, Query{Follow: true}).Events
+		if len(all) != 4 || len(find(t, s, Query{After: all[0].Cursor}).Events) != 3 {
+			t.Errorf("byte %d: %v", i, all)
+		}
+	}
+}
+
 func TestAReaderIsToldOfEventsThatAreGone(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_780_000_000, 0)

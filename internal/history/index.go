@@ -156,9 +156,10 @@ func (f *filter) may(l entries, i int) bool {
 //	last       8 bytes, the cursor of the last record
 //	size       8 bytes of the segment
 //	sum        4 bytes, CRC-32C of the entries
+//	head       4 bytes, CRC-32C of the header so far: at a start it is read alone
 const (
-	indexMagic  = "BMEVIDX1"
-	indexHeader = 8 + 4 + 4 + 4 + 8 + 8 + 4
+	indexMagic  = "BMEVIDX2"
+	indexHeader = 8 + 4 + 4 + 4 + 8 + 8 + 4 + 4
 )
 
 func encodeIndex(s *summary, list entries) []byte {
@@ -170,6 +171,7 @@ func encodeIndex(s *summary, list entries) []byte {
 	binary.LittleEndian.PutUint64(b[20:], uint64(s.last))
 	binary.LittleEndian.PutUint64(b[28:], uint64(s.size))
 	binary.LittleEndian.PutUint32(b[36:], crc32.Checksum(list, castagnoli))
+	binary.LittleEndian.PutUint32(b[40:], crc32.Checksum(b[:40], castagnoli))
 	return append(b, list...)
 }
 
@@ -189,7 +191,7 @@ func (s *summary) note(x *entry, c Cursor) {
 }
 
 func decodeHeader(b []byte) (s summary, entries int, sum uint32, ok bool) {
-	if len(b) < indexHeader || string(b[:8]) != indexMagic {
+	if len(b) < indexHeader || string(b[:8]) != indexMagic || binary.LittleEndian.Uint32(b[40:]) != crc32.Checksum(b[:40], castagnoli) {
 		return s, 0, 0, false
 	}
 	s = summary{

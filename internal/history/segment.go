@@ -3,6 +3,7 @@ package history
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -52,7 +53,7 @@ func segmentsIn(dir string) (list []*segment, err error) {
 		}
 		list = append(list, &segment{path: filepath.Join(dir, n.Name()), first: Cursor(first)})
 	}
-	slices.SortFunc(list, func(a, b *segment) int { return int(int64(a.first) - int64(b.first)) })
+	slices.SortFunc(list, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
 	return list, nil
 }
 
