@@ -174,13 +174,17 @@ func (j *jail) add(o *offence) *entry {
 		if o.twin > 0 {
 			counted = j.window.untold(o.target, o.twin, o.weight)
 		}
-		x := event{At: o.at.UnixNano(), Weight: counted, Account: o.account, Unconfirmed: !o.established}
+		x := event{At: o.at.UnixNano(), Weight: counted, Account: o.account, Unconfirmed: !o.established, Port: o.port}
 		if o.twin > 0 {
 			x.Rule, x.Told = int32(o.twin), o.weight
 		}
 		return j.window.count(o.target, x)
 	}
-	e, counted := j.window.countWeak(o.target, event{At: o.at.UnixNano(), Weight: o.weight, Account: o.account, Unconfirmed: !o.established})
+	weight := o.weight
+	if j.window.counts(o.target, o.port) {
+		weight = 0
+	}
+	e, counted := j.window.countWeak(o.target, event{At: o.at.UnixNano(), Weight: weight, Account: o.account, Unconfirmed: !o.established})
 	if o.named {
 		e.detail().named = true
 	}

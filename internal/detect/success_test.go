@@ -296,3 +296,43 @@ func TestATaintedLineCountsOnlyForTheVeryConnection(t *testing.T) {
 		}
 	}
 }
+
+// A guesser with one password a connection leaves a line of his failure, and one of the
+// connection's end, which honest clients leave too. His ban rests on the failures alone,
+// so that other nodes believe it.
+func TestTheEndOfAConnectionThatFailedMakesNoBanWeak(t *testing.T) {
+	definitions := topics.Builtin()
+	i := slices.IndexFunc(definitions, func(d *topics.Definition) bool { return d.Name == "sshd" })
+	for _, c := range []struct {
+		name        string
+		lines       func(port int) []string
+		connections int // after which it is banned
+		weak        bool
+	}{
+		{"failures and ends", func(port int) []string {
+			return []string{fmt.Sprintf("Failed password for root from 192.0.2.7 port %d ssh2", port), fmt.Sprintf("Connection closed by authenticating user root 192.0.2.7 port %d [preauth]", port)}
+		}, 5, false},
+		{"ends alone", func(port int) []string {
+			return []string{fmt.Sprintf("Connection closed by authenticating user root 192.0.2.7 port %d [preauth]", port)}
+		}, 10, true},
+		{"ends of other connections", func(port int) []string {
+			return []string{fmt.Sprintf("Failed password for root from 192.0.2.7 port %d ssh2", port), fmt.Sprintf("Connection closed by authenticating user root 192.0.2.7 port %d [preauth]", port+1000)}
+		}, 4, true},
+	} {
+		for _, n := range []int{c.connections - 1, c.connections} {
+			var lines []string
+			for k := range n {
+				for _, line := range c.lines(50000 + k) {
+					// A minute apart: no episode of one moment.
+					lines = append(lines, fmt.Sprintf("Nov 21 09:%02d:02 web1 sshd[%d]: %s", 10+k/2, 100+k, line))
+				}
+			}
+			var got []Decision
+			at := time.Date(2026, 11, 21, 10, 0, 0, 0, time.Local)
+			_, err := Replay(t.Context(), Options{Jails: []Jail{{Definition: definitions[i]}}}, strings.NewReader(strings.Join(lines, "\n")), "x", at, func(d Decision) error { got = append(got, d); return nil })
+			if err != nil || (len(got) > 0) != (n == c.connections) || len(got) > 0 && got[0].Weak != c.weak {
+				t.Errorf("%s, %d connections: %+v, %v", c.name, n, got, err)
+			}
+		}
+	}
+}

@@ -67,9 +67,11 @@ type event struct {
 	Account Account `json:"u,omitempty"` // whose login takes it back
 	// Rule is a rule with twins, from 1, and Told how much it told of, whatever its twins
 	// had counted before.
-	Rule        int32 `json:"r,omitempty"`
-	Weak        bool  `json:"k,omitempty"`
-	Unconfirmed bool  `json:"n,omitempty"` // not known to come over an established connection
+	Rule int32 `json:"r,omitempty"`
+	Weak bool  `json:"k,omitempty"`
+	// Port is where a strong offence's connection came from, 0 where its line does not say.
+	Port        uint16 `json:"p,omitempty"`
+	Unconfirmed bool   `json:"n,omitempty"` // not known to come over an established connection
 }
 
 // maxEvents bounds the events of a target: beyond it the two that lie closest together
@@ -284,6 +286,14 @@ func (w *window) countWeak(target ban.Target, x event) (e *entry, counted float6
 		e.detail().episode, e.detail().episodeCount = x.At, weight
 	}
 	return e, counted
+}
+
+// counts says whether a strong offence of the connection from a port counts. A line that
+// says the same of it again, and that honest clients leave too, then tells nothing new:
+// with it, an offender would reach the limit on evidence that is weak in part.
+func (w *window) counts(target ban.Target, port uint16) bool {
+	e := w.entries[target]
+	return e != nil && port != 0 && slices.ContainsFunc(e.events, func(x event) bool { return !x.Weak && x.Port == port })
 }
 
 // untold gives how much of an offence no twin of its rule has counted yet.

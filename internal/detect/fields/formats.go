@@ -376,10 +376,13 @@ func (r *Record) proxy(line []byte) error {
 	if ok {
 		client, agent, text, ok = unquoted(text, proxyMiddle)
 	}
-	if text, ok = strings.CutPrefix(text, ` "`); ok && client != nil {
+	if ok {
+		text, ok = strings.CutPrefix(text, ` "`)
+	}
+	if ok {
 		referer, text, ok = quoted(text)
 	}
-	if !ok || text != "" || client == nil {
+	if !ok || text != "" {
 		return fmt.Errorf("%w: not as the proxy manager writes", ErrLine)
 	}
 	path, query, _ := strings.Cut(uri, "?")
