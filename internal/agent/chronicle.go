@@ -111,7 +111,7 @@ func (c *chronicle) later(describe func() history.Event) {
 
 // run writes until ctx ends.
 func (c *chronicle) run(ctx context.Context) error {
-	// Before the first write: what happens from the start on queues.
+	// Before the first write: events from the start on queue.
 	c.failed(ctx, c.reconcile(ctx))
 	tick := time.NewTicker(syncEvery)
 	defer tick.Stop()

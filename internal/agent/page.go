@@ -28,7 +28,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// pageSide does for the page what commands do outside of the agent: it reads and
+// pageSide stands for the page in the place of the commands: it reads and
 // changes the configuration's files.
 type pageSide struct {
 	o       Options

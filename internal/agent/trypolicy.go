@@ -11,7 +11,7 @@ import (
 	"banmesh/internal/settings"
 )
 
-// TryPolicy replays what happened, which feed gives, against the rules of a
+// TryPolicy replays the events that feed gives against the rules of a
 // configuration directory; other are rules of one topic in place of those, or nil. An error in warn says that the never-ban list of the trial may
 // lack entries.
 func TryPolicy(ctx context.Context, config string, other *control.RulesRequest, feed func(func(ledger.Event) error) error) (t ledger.Trial, warn, err error) {

@@ -322,7 +322,7 @@ func topicsOf(names []string) (list []ban.Topic) {
 	return list
 }
 
-// warnVallumds says which brokers are not reached, and what is left out.
+// warnVallumds says which brokers are not reached, and which bans are left out.
 func (a *agent) warnVallumds() (list []control.Warning) {
 	for _, v := range a.vallumds {
 		if v.lost != nil {

@@ -154,7 +154,7 @@ func TestFiltersCountAfterTheFirstSubscriberLeft(t *testing.T) {
 		second.nc.Close()
 		eventually(t, "both have left", func() bool { return b.index.bytes() == 0 })
 	}
-	// What the index has bounds what is granted, whoever was charged.
+	// The index's content bounds the grants, whoever was charged.
 	c := newAuthor("last").join(t, b)
 	b.index.mu.Lock()
 	b.index.count += b.limits.TotalQueued / filterShare / filterBytes

@@ -266,7 +266,7 @@ type Gate struct {
 	File    string `toml:"file" sample:"'/var/lib/banmesh-gate/wallets'"`  // where the list is written; the sample is the default
 	Listen  string `toml:"listen" sample:"'127.0.0.1:7936'"`               // where the gate listens, to ask how it is
 	DryRun  bool   `toml:"dry_run"`                                        // count the denied, refuse nobody
-	Message string `toml:"message"`                                        // what the denied are told
+	Message string `toml:"message"`                                        // the text for denied clients
 	Chain   string `toml:"chain" sample:"'http://127.0.0.1:7000/webhook'"` // another webhook, asked for whom the gate lets pass
 	// ChainFailure is the answer when a chained webhook fails or is late:
 	// "refuse" (default) or "allow".

@@ -30,7 +30,7 @@ type NotifyTestRequest struct {
 	Name string `json:"name,omitempty"` // "" for all
 }
 
-// NotifyTest is an element of its answer: what one receiver answered.
+// NotifyTest is an element of its answer: the answer of one receiver.
 type NotifyTest struct {
 	Name   string `json:"name"`
 	Type   string `json:"type"`

@@ -94,7 +94,7 @@ func (s *Sampler) judge(x topics.Sample, stream string) Sampled {
 	return s.found
 }
 
-// Work is what expressions did for the lines so far: the machine's steps, and how
+// Work is the work of expressions on the lines so far: the machine's steps, and how
 // often a line went to the backtracking engine.
 func (s *Sampler) Work() (steps, backtracked uint64) {
 	f := s.jail.filter

@@ -88,7 +88,7 @@ const (
 	maxPeers = 16
 )
 
-// bound cuts what is longer than a record holds.
+// bound cuts texts that are longer than a record holds.
 func (e *Event) bound() {
 	e.By, e.Why, e.Source, e.Sample = cut(e.By, maxText), cut(e.Why, maxText), cut(e.Source, maxText), cut(e.Sample, maxLine)
 	if len(e.Peers) > maxPeers {

@@ -9,7 +9,7 @@ import (
 // maxSightings bounds the sightings that are told at once.
 const maxSightings = 10_000
 
-// A Sighting is what this node saw of a target in a topic and was not enough for
+// A Sighting is an observation of a target in a topic that was not enough for
 // a ban.
 type Sighting struct {
 	Topic  ban.Topic

@@ -121,7 +121,7 @@ func byWhom(by map[string]int) string {
 	return "; in all by " + strings.Join(parts, ", ")
 }
 
-// title says in a few words what the notices are.
+// title names the notices in a few words.
 func title(k Kind, p *pending) string {
 	n := p.size() - p.Behind.size()
 	over := !slices.ContainsFunc(p.Notices, func(n Notice) bool { return !n.Over })

@@ -347,7 +347,7 @@ type result struct {
 	err    error
 }
 
-// dispatch sends what is due, one message at a time to each receiver.
+// dispatch sends the due messages, one message at a time to each receiver.
 func (n *Notifier) dispatch(ctx context.Context) {
 	results := make(chan result)
 	flying := 0
@@ -385,7 +385,7 @@ func (n *Notifier) dispatch(ctx context.Context) {
 	}
 }
 
-// start begins to send what is due, and says when something else will be.
+// start begins to send the due messages, and says when others will be due.
 func (n *Notifier) start(ctx context.Context, results chan<- result) (started int, next time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// request is what a sink was sent.
+// request is a request that a sink got.
 type request struct {
 	method, path string
 	header       http.Header
@@ -73,7 +73,7 @@ func example(e *Entry) Message {
 	}, noon)
 }
 
-// Each service is sent what its documentation asks for. Details are in none of it.
+// Each service is sent the form of its documentation. Details are in none of it.
 func TestEachServiceIsSentItsOwnForm(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -102,7 +102,7 @@ func (s *Server) Address(path string) string {
 	return s.URL() + path
 }
 
-// question says what a button would do.
+// question describes a button's effect.
 func (a Action) question() string {
 	in := ""
 	if a.Topic != "" {
@@ -148,7 +148,7 @@ func lags(why string) string {
 	return " The kernel does not follow yet: " + why
 }
 
-// press shows what a button does, and does it when it is pressed: who looks at
+// press shows a button's effect, and carries it out when it is pressed: who looks at
 // links before people do, as messengers and mail filters, changes nothing.
 func (s *Server) press(w http.ResponseWriter, r *http.Request) {
 	const title, over = "A button", "This button was used, or its hour is over, or the node began again. Nothing was done."

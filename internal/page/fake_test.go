@@ -33,7 +33,7 @@ const evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202egnp
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// fakeNode answers as an agent would, and remembers what it was told to do.
+// fakeNode answers as an agent would, and remembers its orders.
 type fakeNode struct {
 	mu     sync.Mutex
 	status control.Status

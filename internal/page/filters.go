@@ -24,7 +24,7 @@ type filtersData struct {
 	Proposal *Proposal
 }
 
-// A fate is what became of one line, for people.
+// A fate is the outcome of one line, for people.
 type fate struct {
 	Number int
 	Text   string
@@ -125,7 +125,7 @@ func (s *Server) why(spec, line string) string {
 	return e.Reached
 }
 
-// fateOf says what became of a line.
+// fateOf says the outcome of a line.
 func fateOf(l detect.TrialLine) fate {
 	f := fate{Number: l.Line, Text: l.Text, ID: l.ID}
 	switch {

@@ -11,7 +11,7 @@ import (
 	"banmesh/internal/doctor"
 )
 
-// overviewData is the first page: is the node well, and what does it do.
+// overviewData is the first page: is the node well, and how busy is it.
 type overviewData struct {
 	Findings []doctor.Finding // those that somebody should know
 	Well     int              // checks that passed

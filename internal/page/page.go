@@ -47,7 +47,7 @@ type Options struct {
 	Why func(topic ban.Topic, line string) detect.Explanation
 	// Harmless are lines that are no offence, of the topic's definition.
 	Harmless func(ban.Topic) []string
-	// Replay tries the rules on what happened as `agent policy test` does, or others
+	// Replay tries the rules on the history as `agent policy test` does, or others
 	// in one topic; nil is none. An error in warn leaves a result.
 	Replay func(ctx context.Context, last time.Duration, other *control.RulesRequest) (t ledger.Trial, warn, err error)
 	// Switch sets a switch of a topic as `agent topics` does.

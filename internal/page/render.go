@@ -30,7 +30,7 @@ type view struct {
 	Data     any
 }
 
-// A frame is what every page has around its own.
+// A frame is the surroundings of every page.
 type frame struct {
 	view
 	Path   string

@@ -88,7 +88,7 @@ func (s *Server) page(show func(*http.Request) (view, error)) http.HandlerFunc {
 	}
 }
 
-// form does what a form asks for and leads back to the page that it was on,
+// form carries a form out and leads back to the page that it was on,
 // which tells the result: a page that is loaded again repeats nothing.
 func (s *Server) form(do func(*http.Request) (notice, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

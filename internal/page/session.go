@@ -30,7 +30,7 @@ const (
 	maxSessions = 32
 )
 
-// digest is what is kept of a secret: whoever reads this process's memory later
+// digest is stored in a secret's place: whoever reads this process's memory later
 // gets no session by it.
 type digest [sha256.Size]byte
 

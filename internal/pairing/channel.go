@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// hello begins what the joiner sends, and is the channel that the code is bound to.
+// hello begins the joiner's messages, and is the channel that the code is bound to.
 const hello = "banmesh-pair/1\n"
 
 // channel is a connection whose both ends have shown that they know the code. Messages

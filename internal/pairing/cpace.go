@@ -78,8 +78,8 @@ func secretElement(secret *ristretto255.Scalar, other []byte) ([]byte, error) {
 	return k.Bytes(), nil
 }
 
-// sessionKey is what both sides derive from the element and all that they sent:
-// shares ya and yb of initiator and responder, each with what it says beside it.
+// sessionKey is derived by both sides from the element and all that they sent:
+// shares ya and yb of initiator and responder, each with its associated data.
 func sessionKey(sid, k, ya, ada, yb, adb []byte) [64]byte {
 	return sha512.Sum512(appendWithLength(nil, []byte(cpaceDSIKey), sid, k, ya, ada, yb, adb))
 }

@@ -11,7 +11,7 @@ import (
 	"banmesh/internal/ban"
 )
 
-// done is the joiner's last message: what became of the offer.
+// done is the joiner's last message: the outcome of the offer.
 type done struct {
 	Joined bool   `json:"joined"`
 	Fault  string `json:"fault,omitempty"`
@@ -26,7 +26,7 @@ type reply struct {
 // A Host waits for one machine that knows the code.
 type Host struct {
 	Code Code
-	// Offer certifies a node and gives what it is to be handed. It is called once at
+	// Offer certifies a node and gives its configuration. It is called once at
 	// most, for a caller that has shown that it knows the code.
 	Offer func(Request) (Offer, error)
 	// Wrong is told of each wrong code, and how many more are taken.

@@ -18,7 +18,7 @@ const help = `  q, ctrl+c      quit
 
 Everything is what agent status, bans, peers, history and explain say.`
 
-// key does what a key says.
+// key carries a key out.
 func (s *screen) key(k string) tea.Cmd {
 	if k == "ctrl+c" {
 		return tea.Quit
@@ -134,7 +134,7 @@ func (s *screen) ask(target string) {
 	s.question = "unban " + target + " here, so that no peer can ban it for 7 days?"
 }
 
-// answer does what the question was about only for a y.
+// answer carries the question out only for a y.
 func (s *screen) answer(k string) tea.Cmd {
 	t, sure := s.asking, s.sure
 	s.asking, s.question = "", ""

@@ -1,7 +1,7 @@
 // Package top shows a node live on a terminal of 80 columns and 24 lines or more:
 // lists that can be sorted and searched, explanations, and the unban of a
-// target behind a question. It is told by functions what to show, so that it says
-// what the commands say.
+// target behind a question. Functions give it the figures to show, so that it says
+// the same as the commands.
 package top
 
 import (
@@ -97,7 +97,7 @@ type (
 	tick struct{ n int }
 )
 
-// A screen is the whole state of what is shown.
+// A screen is the whole state of the display.
 type screen struct {
 	ctx           context.Context //nolint:containedctx // the library's commands take none
 	o             Options
@@ -115,7 +115,7 @@ type screen struct {
 	took    time.Duration // of the last load
 	ticks   int           // loads that were asked for; older answers' ticks are void
 
-	title, text string // what is explained, "" for nothing
+	title, text string // the explanation, "" for none
 	scroll      int
 	asking      string // the target that is to be unbanned
 	question    string

@@ -88,7 +88,7 @@ func (h *Host) Copy(from, to string, mode os.FileMode) {
 	h.Write(to, string(b), mode)
 }
 
-// Unmask has a unit of a package be what the package says; no unit of this
+// Unmask puts a unit of a package in force again; no unit of this
 // machine's own starts otherwise.
 func (h *Host) Unmask(name string) {
 	h.t.Helper()

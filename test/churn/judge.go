@@ -158,7 +158,7 @@ func difference(a, b map[string]bool) (n int) {
 	return n
 }
 
-// judge waits until everything agrees, and prints what does not and what grew.
+// judge waits until everything agrees, and prints the differences and the growth.
 func (w *world) judge(ctx context.Context, lasts time.Duration) error {
 	if err := w.disk.thaw(); err != nil {
 		return err

@@ -356,7 +356,7 @@ func TestMessagesOfVallumdAreOfAPseudoOperator(t *testing.T) {
 	if s := n.command("status"); !strings.Contains(s, "vallumd:home on tcp://127.0.0.1:"+m.port+": connected; received ") {
 		t.Errorf("status says\n%s", s)
 	}
-	// A person's word ends what the broker says, also when it is said again.
+	// A person's word ends the broker's word, also when it is said again.
 	n.command("withdraw", "--all", "--by", "vallumd:home")
 	m.say("sshd/add", "198.51.100.8")
 	m.say("sshd/add", "198.51.100.10")

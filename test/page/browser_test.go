@@ -187,7 +187,7 @@ func (b *browser) fits(where string) {
 	b.run("widening", emulation.SetDeviceMetricsOverride(1280, 900, 1, false))
 }
 
-// decides does by forms what a person does, and checks that the node did it.
+// decides decides by forms as a person does, and checks that the node did it.
 func (b *browser) decides(w *world, scripts bool) {
 	b.t.Helper()
 	target := "45.1.0.7"

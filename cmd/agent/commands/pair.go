@@ -158,7 +158,7 @@ func (o *pairOptions) host(c *cobra.Command, p *paths) error {
 	return h.finish(c, joined)
 }
 
-// prepare finds what there is to hand over, and asks.
+// prepare finds the brokers and topics to hand over, and asks.
 func (o *pairOptions) prepare(c *cobra.Command, p *paths) (h *hosting, err error) {
 	h = &hosting{o: o, p: p}
 	if h.set, err = settings.Load(p.config); err != nil {

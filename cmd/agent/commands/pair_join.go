@@ -215,7 +215,7 @@ func joinAdvice(err error, host string) error {
 	return err
 }
 
-// followed is what became of this machine's agent.
+// followed is the outcome for this machine's agent.
 type followed struct {
 	restarted bool
 	text      string

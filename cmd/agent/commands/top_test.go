@@ -22,7 +22,7 @@ import (
 // A screen is a program on a terminal of its own, as a person has it over ssh.
 type ptyScreen struct {
 	t    *testing.T
-	main *os.File // what a terminal emulator holds
+	main *os.File // the terminal emulator's end
 	tty  *os.File
 	cmd  *exec.Cmd
 	mu   sync.Mutex

@@ -65,7 +65,7 @@ var banOrders = map[string]func(a, b ledger.Standing) int{
 
 func byEnd(a, b ledger.Standing) int { return a.Until.Compare(b.Until) }
 
-// number reads a parameter; "" is what is usual.
+// number reads a parameter; "" is the default.
 func number(text string, usual, least, most int) (int, error) {
 	if text == "" {
 		return usual, nil

@@ -94,7 +94,7 @@ func (s *Server) refusedOf(name string) (n uint64) {
 	return n
 }
 
-// shareOf gives an operator's share of what was refused for several together.
+// shareOf gives an operator's share of the traffic that was refused for several together.
 func (s *Server) shareOf(name string) uint64 { return s.o.Shared.Of(CounterName(name)) }
 
 // bouncers lists the programs that have keys.

@@ -36,7 +36,7 @@ type Options struct {
 	Scenarios map[string]ban.Topic
 	// Observed says that a topic's bans are counted and not enforced.
 	Observed func(ban.Topic) bool
-	// NeverBan lists what must stay reachable.
+	// NeverBan lists targets that must stay reachable.
 	NeverBan func() []netip.Prefix
 	// Shared takes the traffic that an installation's bouncers refused by our
 	// bans; nil leaves it to nobody.
@@ -256,7 +256,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, login, version s
 	s.send(w, s.v3(fresh, deleted, r, login, q.Get("additional_pull") != "false"))
 }
 
-// send answers with what may be long.
+// send sends an answer that may be long.
 func (s *Server) send(w http.ResponseWriter, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {

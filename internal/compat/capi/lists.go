@@ -65,7 +65,7 @@ func (s *Server) v3(fresh, deleted []decision, r *http.Request, login string, li
 	return out
 }
 
-// listLasts is what a list's values are told to last: longer than the two hours
+// listLasts is the told duration of a list's values: longer than the two hours
 // until it is fetched again, and no longer than need be, because a ban that
 // ends meanwhile goes on for the rest of it.
 const listLasts = "2h30m"
@@ -138,7 +138,7 @@ func (s *Server) bansOf(name string) []byte {
 	return []byte(strings.Join(lines, ""))
 }
 
-// neverBan lists what this node never bans, a JSON object a line.
+// neverBan lists the never-ban entries, a JSON object a line.
 func (s *Server) neverBan() []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

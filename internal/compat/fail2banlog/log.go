@@ -102,7 +102,7 @@ func (c *Chronicle) count(t ban.Topic) {
 	c.totals[t]++
 }
 
-// line writes what fail2ban would; of wallets it knows nothing.
+// line writes as fail2ban would; of wallets it knows nothing.
 func (c *Chronicle) line(b *bytes.Buffer, e export.Entry, does string) {
 	if c.Path == "" || e.Target.Kind() == ban.KindWallet {
 		return

@@ -15,7 +15,7 @@ import (
 )
 
 // The log has fail2ban's form, goes on after a rotation, and the totals count
-// what was restored and what began.
+// restored bans and new ones.
 func TestTheLogHasFail2bansFormAndOutlivesRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fail2ban.log")
 	synctest.Test(t, func(t *testing.T) {

@@ -224,7 +224,7 @@ func TestAKeyIsOfSomeTopics(t *testing.T) {
 	check(n.key, "true", []string{"192.0.2.1", "192.0.2.2"}, nil)
 	n.lift("192.0.2.1", "sshd")
 	check(web, "false", []string{"192.0.2.2"}, nil)
-	// To end what was not told harms nobody.
+	// To end an untold ban harms nobody.
 	check(n.key, "false", []string{"192.0.2.2"}, []string{"192.0.2.1", "192.0.2.3"})
 	observed["nginx"] = true
 	n.recent.Touch("nginx")
@@ -347,7 +347,7 @@ type fataler interface {
 	Fatalf(format string, args ...any)
 }
 
-// After each poll a bouncer holds what is banned, whatever kind it is, however
+// After each poll a bouncer holds the bans, whatever kind it is, however
 // bans were extended, shortened, lifted and ended in between, and with several
 // processes behind one key.
 func TestABouncerHoldsWhatIsBanned(t *testing.T) {

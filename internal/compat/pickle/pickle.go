@@ -1,5 +1,5 @@
 // Package pickle reads and writes the little of Python's pickle that fail2ban's
-// client and server speak: lists of words, and what is answered to them. Nothing
+// client and server speak: lists of words, and the answers to them. Nothing
 // that names a class or calls one is ever read.
 package pickle
 
@@ -93,7 +93,7 @@ func Parse(b []byte) ([]any, error) {
 
 // parser is the machine that a pickle is a program of.
 type parser struct {
-	b     []byte // what is left
+	b     []byte // the rest
 	stack []any
 	memo  map[uint32]any
 	words int

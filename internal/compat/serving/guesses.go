@@ -15,7 +15,7 @@ const (
 	// freeGuesses are the wrong credentials of one source in a row that are
 	// answered at once: a key that was mistyped, or removed.
 	freeGuesses = 5
-	// guessPause is what every further one waits, and forgetGuesses how long a
+	// guessPause is the wait of every further one, and forgetGuesses how long a
 	// source has to be silent to begin anew.
 	guessPause    = time.Second
 	forgetGuesses = 10 * time.Minute

@@ -44,7 +44,7 @@ func (d *Dropped) Add(x Dropped) {
 	d.Requests += x.Requests
 }
 
-// A Report has what one request told.
+// A Report has the contents of one request.
 type Report struct {
 	Components int // bouncers that it is of
 	// Dropped is by origin as the program names it.

@@ -83,7 +83,7 @@ func (o *outbox) accepts(set string) bool { return o.accepted[set] }
 // every is how often all addresses are looked at.
 func (o *outbox) every() time.Duration { return min(max(o.timeout/16, time.Second), time.Minute) }
 
-// clear forgets the bans, and not what the sets have.
+// clear forgets the bans, and not the sets' contents.
 func (o *outbox) clear() {
 	o.bans, o.leftOut, o.want, o.dirty = map[export.Key]time.Time{}, map[export.Key]time.Time{}, map[key]int{}, map[key]bool{}
 	o.swept = time.Time{}

@@ -3,7 +3,7 @@
 //
 // The contract is three lines. The topic SET/add or SET/del names an ipset, the
 // payload is one address as text. Nothing is signed, nothing says who speaks or for
-// how long, and nobody answers: a set's own timeout ends what was added, and an
+// how long, and nobody answers: a set's own timeout ends its entries, and an
 // address that is added again begins its time anew (vallumd's src/ipset.c adds with
 // ipset's EXIST option). So it is for a private broker,
 // and whatever comes in is a claim of that broker alone.
@@ -169,7 +169,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// failed notes why the connection is lost, and logs what differs from the last time.
+// failed notes why the connection is lost, and logs a reason that differs from the last one.
 func (b *Bridge) failed(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// maxExpanded bounds what one compressed generation of a log may hold: a
+// maxExpanded bounds the contents of one compressed generation of a log: a
 // thousandth of it would be as much when it is all the same.
 const maxExpanded = 256 << 20
 

@@ -194,7 +194,7 @@ func resync(r io.ReaderAt, damage int64) int64 {
 	return at
 }
 
-// sizeOf gives the size of what can be read.
+// sizeOf gives the size of the readable part.
 func sizeOf(r io.ReaderAt) int64 {
 	switch r := r.(type) {
 	case interface{ Size() int64 }:

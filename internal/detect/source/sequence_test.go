@@ -96,7 +96,7 @@ func (q *sequence) checkpoint(t *rapid.T) {
 	q.save = saved{b, len(q.got)}
 }
 
-// tick looks up the names and reads what there is.
+// tick looks up the names and reads the new lines.
 func (q *sequence) tick(t *rapid.T) {
 	for _, f := range q.files.list {
 		f.dirty = true
@@ -105,7 +105,7 @@ func (q *sequence) tick(t *rapid.T) {
 	q.read(t)
 }
 
-// read reads what there is in the files that are open.
+// read reads the new lines of the open files.
 func (q *sequence) read(t *rapid.T) {
 	for _, f := range q.files.list {
 		f.dirty = true
