@@ -34,8 +34,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 UNPACKED = crowdsec
 
 .PHONY: test-page
-.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help
-.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help first-contact test-guides
+.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help first-contact test-guides
 
 all: build
 

@@ -64,9 +64,9 @@ starts the service, and at last bans an address for real, in a network that is m
 
 // before holds the answers of an earlier run.
 type initBefore struct {
-	exists   bool
-	simulate bool
-	topics   []string
+	exists                 bool
+	simulate               bool
+	topics, publish, allow []string
 }
 
 func (s *setup) run(c *cobra.Command, p *paths) error {
@@ -94,6 +94,16 @@ func (s *setup) run(c *cobra.Command, p *paths) error {
 	}
 	if !s.yes && len(s.allow) == 0 && q.terminal {
 		s.allow = q.list("Addresses of yours that nobody may ever ban (logged-in administrators, gateways and resolvers are known already)")
+	}
+	s.remember(was)
+	if !s.yes && len(s.publish) == 0 && len(chosen) > 0 && q.terminal &&
+		q.ask("Share this server's bans with others? (address, class of the offence, a count, an end; no log line, user or host name)", false) {
+		for _, f := range chosen {
+			s.publish = append(s.publish, string(f.Definition.Name))
+		}
+	}
+	if !s.yes && s.network == "" && q.terminal {
+		s.network = q.line("Join a network of others? Paste its invitation, or nothing (a server of your own joins later, with `banmesh pair`)")
 	}
 	if len(chosen) == 0 {
 		return cli.Hint(fmt.Errorf("no service with a log that a topic knows was found"), "`agent topics list` names the topics, and --topics sshd chooses one all the same")
@@ -140,7 +150,26 @@ func (s *setup) run(c *cobra.Command, p *paths) error {
 			return err
 		}
 	}
-	return errors.Join(s.start(c, p, enforce), s.selftest(c))
+	err = errors.Join(s.start(c, p, enforce), s.selftest(c))
+	if err == nil && s.network == "" {
+		fmt.Fprintln(out, "another server of yours joins with `banmesh pair`")
+	}
+	return err
+}
+
+// remember takes the answers of before where nobody gave others.
+func (s *setup) remember(was initBefore) {
+	if len(s.publish) == 0 {
+		s.publish = was.publish
+		if len(s.topics) > 0 { // those that are watched no more have nothing to share
+			s.publish = slices.DeleteFunc(slices.Clone(s.publish), func(name string) bool { return !slices.Contains(s.topics, name) })
+		}
+	}
+	for _, x := range was.allow {
+		if !slices.Contains(s.allow, x) {
+			s.allow = append(s.allow, x)
+		}
+	}
 }
 
 // selftest shows that this machine's kernel bans.
@@ -162,8 +191,18 @@ func (s *setup) earlier(p *paths) (b initBefore, err error) {
 		all, _ := tree["topics"].(map[string]any)
 		for name, x := range all {
 			b.topics = append(b.topics, name)
-			if t, ok := x.(map[string]any); ok && t["simulate"] == true {
-				b.simulate = true
+			t, _ := x.(map[string]any)
+			b.simulate = b.simulate || t["simulate"] == true
+			if t["publish"] == true {
+				b.publish = append(b.publish, name)
+			}
+		}
+		slices.Sort(b.topics)
+		slices.Sort(b.publish)
+		never, _ := tree["never_ban"].([]any)
+		for _, x := range never {
+			if entry, ok := x.(map[string]any); ok {
+				b.allow = append(b.allow, fmt.Sprint(entry["target"]))
 			}
 		}
 		return errLook
@@ -195,6 +234,15 @@ func (s *setup) propose(ctx context.Context, out io.Writer, report *hostscan.Rep
 	} else {
 		for _, f := range report.Topics {
 			if f.HasLog() {
+				chosen = append(chosen, f)
+			}
+		}
+		// A topic that was chosen before stays, whether its service is seen today or not.
+		for _, name := range was.topics {
+			i := slices.IndexFunc(definitions, func(d *topics.Definition) bool { return string(d.Name) == name && d.Detect != nil })
+			if i >= 0 && !slices.ContainsFunc(chosen, func(f hostscan.Found) bool { return f.Definition == definitions[i] }) {
+				f := hostscan.Asked(s.root, definitions[i])
+				f.Why = "chosen before"
 				chosen = append(chosen, f)
 			}
 		}
@@ -394,6 +442,13 @@ func (q *questions) ask(text string, proposed bool) bool {
 		return false
 	}
 	return proposed
+}
+
+// line asks for one line.
+func (q *questions) line(text string) string {
+	fmt.Fprintf(q.out, "%s: ", text)
+	line, _ := q.in.ReadString('\n')
+	return strings.TrimSpace(line)
 }
 
 // list asks for words.
