@@ -195,6 +195,7 @@ test-packages: deps-test
 	GO=$(GO) $(GO) test -count=1 -v -timeout 10m ./test/docker -run Image -image
 
 # Every command of docs/guides, on booted hosts; the answers that the guides show are compared. With UPDATE=-update they are written.
+test-guides: TEST_PACKAGES += curl
 test-guides: deps-test
 	$(GO) test -count=1 -v -timeout 15m ./test/guides -run TestTheGuidesAreTrue -guides $(UPDATE)
 
