@@ -21,10 +21,10 @@ const (
 	// MaxEvents bounds the changes that are kept: 8 MB. A reader that is
 	// further behind gets the whole.
 	MaxEvents = 1 << 16
-	// MaxGone bounds the early ends that are kept until the end that was told,
-	// and MaxAgain the extended bans that are told again one by one; of more
+	// MaxGone bounds the early ends that are kept until the end that was told.
+	MaxGone = 1 << 16
+	// MaxAgain bounds the extended bans that are told again one by one; of more
 	// than that the whole is told again, every ten minutes.
-	MaxGone  = 1 << 16
 	MaxAgain = 1 << 17
 
 	wholeEvery = 10 * time.Minute
