@@ -117,15 +117,22 @@ func comment(r *http.Request) string {
 
 func yes(r *http.Request) bool { return r.PostFormValue("yes") == "1" }
 
+// whom reads the target, the topic and the length in seconds that the forms of a ban and of
+// an unban have in common.
+func whom(r *http.Request) (t ban.Target, name ban.Topic, seconds int64, err error) {
+	if t, err = target(r); err != nil {
+		return t, name, 0, err
+	}
+	if name, err = topic(r); err != nil {
+		return t, name, 0, err
+	}
+	seconds, err = lasts(r)
+	return t, name, seconds, err
+}
+
 func (s *Server) ban(r *http.Request) (n notice, err error) {
 	q := control.BanRequest{}
-	if q.Target, err = target(r); err != nil {
-		return n, err
-	}
-	if q.Topic, err = topic(r); err != nil {
-		return n, err
-	}
-	if q.For, err = lasts(r); err != nil {
+	if q.Target, q.Topic, q.For, err = whom(r); err != nil {
 		return n, err
 	}
 	var answer control.Ban
@@ -145,13 +152,7 @@ func (s *Server) ban(r *http.Request) (n notice, err error) {
 
 func (s *Server) unban(r *http.Request) (n notice, err error) {
 	q := control.UnbanRequest{Comment: comment(r), Yes: yes(r), Dispute: r.PostFormValue("dispute") == "1"}
-	if q.Target, err = target(r); err != nil {
-		return n, err
-	}
-	if q.Topic, err = topic(r); err != nil {
-		return n, err
-	}
-	if q.For, err = lasts(r); err != nil {
+	if q.Target, q.Topic, q.For, err = whom(r); err != nil {
 		return n, err
 	}
 	var answer control.UnbanAnswer

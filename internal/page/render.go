@@ -35,7 +35,7 @@ type frame struct {
 	view
 	Path   string
 	Here   string // the path with its query, to lead back to
-	Form   string // the token of this session's forms
+	Form   string // the token of the forms of whoever is signed in
 	Menu   []part
 	Status control.Status
 	State  state

@@ -257,7 +257,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// signOut ends this session.
+// signOut signs the browser out.
 func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 	s.sessions.end(sessionOf(r.Context()))
 	http.SetCookie(w, &http.Cookie{Name: s.cookieName(), Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: strings.HasPrefix(s.URL(), "https:")})
