@@ -28,6 +28,9 @@ import (
 	"banmesh/internal/wire"
 )
 
+// countsFile keeps the counts of the page's charts, below the state directory.
+const countsFile = "page-counts.json"
+
 // pageSide stands for the page in the place of the commands: it reads and
 // changes the configuration's files.
 type pageSide struct {
@@ -47,7 +50,7 @@ func (a *agent) newPage() (*page.Server, *pageSide) {
 	}
 	side := &pageSide{o: a.o, current: a.current, reload: a.reloadAs}
 	return page.New(page.Options{
-		Listen: conf.Listen, URL: conf.URL, Certificate: conf.Certificate, Key: conf.Key, Nodes: conf.Nodes, Now: a.now, Log: a.log.With("part", "page"),
+		Listen: conf.Listen, URL: conf.URL, Certificate: conf.Certificate, Key: conf.Key, Nodes: conf.Nodes, Counts: filepath.Join(a.o.StateDir, countsFile), Now: a.now, Log: a.log.With("part", "page"),
 		Topics: side.topics, Doctor: side.doctor, Trial: side.trial, Why: side.why, Harmless: side.harmless, Replay: side.replay, Switch: side.set, Invite: side.invite,
 	}), side
 }

@@ -13,6 +13,7 @@ import (
 // its name; a table below has the figures.
 type chart struct {
 	ID, Title, About string
+	Span             chartSpan
 	Slots            []slot
 	Series           []series
 	Bars             []bar
@@ -61,10 +62,11 @@ const (
 	maxSeries = 6
 )
 
-// draw makes a chart of tallies in slots of a length, the last of which ends at
-// a time.
-func draw(id, title, about string, list []tally, end time.Time, length time.Duration, n int) chart {
-	c := chart{ID: id, Title: title, About: about, Width: chartWidth, Height: chartHeight, Base: chartBase, Left: chartLeft}
+// draw makes a chart of tallies in the slots of a span, the last of which ends at a
+// time.
+func draw(id, title, about string, list []tally, end time.Time, span chartSpan) chart {
+	n := span.Slots
+	c := chart{ID: id, Title: title, About: about, Span: span, Width: chartWidth, Height: chartHeight, Base: chartBase, Left: chartLeft}
 	totals := map[string]int{}
 	for _, x := range list {
 		totals[x.name] += x.count
@@ -87,7 +89,7 @@ func draw(id, title, about string, list []tally, end time.Time, length time.Dura
 		c.Series = append(c.Series, rest)
 	}
 	for i := range n {
-		c.Slots = append(c.Slots, slot{At: end.Add(-time.Duration(n-i) * length), Counts: make([]int, len(c.Series))})
+		c.Slots = append(c.Slots, slot{At: end.Add(-time.Duration(n-i) * span.Slot), Counts: make([]int, len(c.Series))})
 	}
 	for _, x := range list {
 		s := &c.Slots[x.slot]
@@ -112,6 +114,10 @@ func (c *chart) bars(n int) {
 		}
 	}
 	step := float64(chartWidth-chartLeft) / float64(n)
+	clock, every := "15:04", 6
+	if c.Span.Slot > time.Hour {
+		clock, every = "Jan 2", 4
+	}
 	for i, s := range c.Slots {
 		y := float64(chartBase)
 		x := chartLeft + float64(i)*step
@@ -123,11 +129,11 @@ func (c *chart) bars(n int) {
 			y -= h
 			c.Bars = append(c.Bars, bar{
 				X: tenth(x + 1), Y: tenth(y), W: tenth(step - 2), H: tenth(max(h, 0.5)), Class: c.Series[k].Class,
-				Title: fmt.Sprintf("%s UTC: %s %s", s.At.UTC().Format("15:04"), thousands(fmt.Sprint(count)), c.Series[k].Name),
+				Title: fmt.Sprintf("%s UTC: %s %s", s.At.UTC().Format("Jan 2 15:04"), thousands(fmt.Sprint(count)), c.Series[k].Name),
 			})
 		}
-		if i%6 == 0 {
-			c.Labels = append(c.Labels, label{X: tenth(x), Text: s.At.UTC().Format("15:04")})
+		if i%every == 0 {
+			c.Labels = append(c.Labels, label{X: tenth(x), Text: s.At.UTC().Format(clock)})
 		}
 	}
 }

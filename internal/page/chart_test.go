@@ -3,9 +3,6 @@ package page
 import (
 	"fmt"
 	"testing"
-	"time"
-
-	"banmesh/internal/control"
 )
 
 func TestTheChartsAddUp(t *testing.T) {
@@ -14,7 +11,7 @@ func TestTheChartsAddUp(t *testing.T) {
 	for i := range 9 {
 		list = append(list, tally{i % 24, fmt.Sprintf("topic%d", i), i + 1})
 	}
-	c := draw("x", "t", "a", list, noon, time.Hour, 24)
+	c := draw("x", "t", "a", list, noon, chartSpans[0])
 	sum, series := 0, 0
 	for _, s := range c.Slots {
 		sum += s.Sum
@@ -34,32 +31,5 @@ func TestTheChartsAddUp(t *testing.T) {
 		if got := roundUp(n); got != want {
 			t.Errorf("roundUp(%d) = %d", n, got)
 		}
-	}
-}
-
-func TestCountersThatBeginAnewLoseNothing(t *testing.T) {
-	t.Parallel()
-	now := noon
-	s := newSamples(func() time.Time { return now })
-	for _, n := range []uint64{100, 150, 20} {
-		s.take(control.Status{Topics: []control.TopicStatus{{Topic: "sshd", Packets: n, Operators: []control.OperatorCount{{Name: "alice", Packets: n}}}, {Topic: "nginx", Operators: []control.OperatorCount{{Name: "alice", Packets: n}}}}})
-		now = now.Add(sampleEvery)
-	}
-	list, operators, since := s.met(noon.Add(time.Hour), time.Hour, 24)
-	sum, by := 0, 0
-	for _, x := range list {
-		sum += x.count
-	}
-	for _, x := range operators {
-		by += x.count
-	}
-	if sum != 70 || by != 140 || !since.Equal(noon) {
-		t.Errorf("%d since %v", sum, since)
-	}
-	for range 2 * maxSamples {
-		s.take(control.Status{})
-	}
-	if len(s.list) != maxSamples {
-		t.Errorf("%d samples are kept", len(s.list))
 	}
 }

@@ -69,6 +69,16 @@ func (n *fakeNode) handler() http.Handler {
 	get("/v1/history", func(url.Values) any {
 		return control.EventPage{Events: n.events, Next: uint64(len(n.events)), Kept: len(n.events)}
 	})
+	get("/v1/events", func(q url.Values) any {
+		after, _ := strconv.Atoi(q.Get("after"))
+		limit, _ := strconv.Atoi(q.Get("limit"))
+		rest := n.events[min(after, len(n.events)):]
+		page := control.EventPage{Events: rest[:min(limit, len(rest))], More: len(rest) > limit, Next: uint64(len(n.events))}
+		if page.More {
+			page.Next = page.Events[limit-1].Cursor
+		}
+		return page
+	})
 	get("/v1/bans/page", func(q url.Values) any {
 		limit, _ := strconv.Atoi(q.Get("limit"))
 		offset, _ := strconv.Atoi(q.Get("offset"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +25,8 @@ type overviewData struct {
 	ByOrigin chart
 	Drops    chart
 	DropsBy  chart
-	Cut      bool // there were more bans than the charts are made of
+	Span     chartSpan
+	Spans    []chartSpan
 }
 
 // findings keeps the judgement of the doctor for a moment: it reads files.
@@ -34,8 +36,19 @@ type findings struct {
 	list []doctor.Finding
 }
 
-// chartEvents is the most events that a chart is made of.
-const chartEvents = "10000"
+// A chartSpan is a time over which charts can be shown.
+type chartSpan struct {
+	Name  string // in the address
+	Title string
+	Slot  time.Duration
+	Each  string // a slot's length
+	Slots int
+}
+
+var chartSpans = []chartSpan{
+	{"24h", "The last 24 hours", time.Hour, "an hour", 24},
+	{"7d", "The last 7 days", 6 * time.Hour, "six hours", 28},
+}
 
 // findingsFor is how long a judgement is shown as that of now.
 const findingsFor = 5 * time.Second
@@ -55,7 +68,7 @@ func (s *Server) overview(r *http.Request) (view, error) {
 	ctx, now := r.Context(), s.o.Now()
 	var status control.Status
 	var d overviewData
-	var latest, bans control.EventPage
+	var latest control.EventPage
 	for _, x := range []struct {
 		path  string
 		query url.Values
@@ -64,7 +77,6 @@ func (s *Server) overview(r *http.Request) (view, error) {
 		{"/v1/status", nil, &status},
 		{"/v1/peers", nil, &d.Peers},
 		{"/v1/history", url.Values{"limit": {"8"}}, &latest},
-		{"/v1/history", url.Values{"limit": {chartEvents}, "kind": {"ban"}, "since": {now.Add(-24 * time.Hour).UTC().Format(time.RFC3339)}}, &bans},
 	} {
 		if err := s.node.Get(ctx, x.path, x.query, x.into); err != nil {
 			return view{}, err
@@ -88,36 +100,27 @@ func (s *Server) overview(r *http.Request) (view, error) {
 			d.Sources = append(d.Sources, x)
 		}
 	}
-	d.Latest, d.Cut = latest.Events, bans.More
-	s.charts(&d, bans.Events, now)
+	d.Latest, d.Spans, d.Span = latest.Events, chartSpans, chartSpans[0]
+	if i := slices.IndexFunc(chartSpans, func(x chartSpan) bool { return x.Name == r.URL.Query().Get("last") }); i >= 0 {
+		d.Span = chartSpans[i]
+	}
+	s.counts.read(ctx, s.node, status)
+	s.charts(&d, now)
 	return view{Title: "Overview", Template: "overview", Data: d}, nil
 }
 
-// charts draws the last 24 hours, an hour a bar.
-func (s *Server) charts(d *overviewData, bans []control.Event, now time.Time) {
-	const hours = 24
-	end := now.Truncate(time.Hour).Add(time.Hour)
-	var byTopic, byOrigin []tally
-	for _, e := range bans {
-		slot := hours - 1 - int(end.Sub(e.At)/time.Hour)
-		if slot < 0 || slot >= hours {
-			continue
-		}
-		byTopic = append(byTopic, tally{slot, string(e.Topic), 1})
-		if len(e.Peers) == 0 {
-			byOrigin = append(byOrigin, tally{slot, "this node", 1})
-		}
-		for _, p := range e.Peers {
-			byOrigin = append(byOrigin, tally{slot, p, 1})
-		}
+// charts draws the counts of the chosen time.
+func (s *Server) charts(d *overviewData, now time.Time) {
+	end := now.UTC().Truncate(time.Hour).Add(time.Hour)
+	bars := func(id, title, about string, of func(*hour) map[string]int) chart {
+		return draw(id, title, about, s.counts.tallies(of, end, d.Span.Slot, d.Span.Slots), end, d.Span)
 	}
-	d.ByTopic = draw("topics", "Bans begun, by topic", "Each bar is an hour of the last 24.", byTopic, end, time.Hour, hours)
-	d.ByOrigin = draw("operators", "Bans begun, by operator", "A ban counts for each operator on whose word it rests.", byOrigin, end, time.Hour, hours)
-	drops, dropsBy, since := s.samples.met(end, time.Hour, hours)
+	d.ByTopic = bars("topics", "Bans begun, by topic", "Each bar is "+d.Span.Each+".", func(h *hour) map[string]int { return h.Bans })
+	d.ByOrigin = bars("operators", "Bans begun, by operator", "A ban counts for each operator on whose word it rests.", func(h *hour) map[string]int { return h.Origins })
 	about := "Packets that bans dropped, or counted where they are observed."
-	if !since.IsZero() && end.Sub(since) < hours*time.Hour {
-		about += " Counted since " + since.UTC().Format("15:04") + " UTC, when the agent began."
+	if since := s.counts.since(); end.Sub(since) < time.Duration(d.Span.Slots)*d.Span.Slot {
+		about += " Counted since " + since.Format("2006-01-02 15:04") + " UTC."
 	}
-	d.DropsBy = draw("drops-by", "Packets met, by operator", "Where a topic is observed: packets that this operator's word would have dropped.", dropsBy, end, time.Hour, hours)
-	d.Drops = draw("drops", "Packets met, by topic", about, drops, end, time.Hour, hours)
+	d.Drops = bars("drops", "Packets met, by topic", about, func(h *hour) map[string]int { return h.Packets })
+	d.DropsBy = bars("drops-by", "Packets met, by operator", "Where a topic is observed: packets that this operator's word would have dropped.", func(h *hour) map[string]int { return h.Operators })
 }

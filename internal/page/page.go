@@ -34,8 +34,10 @@ type Options struct {
 	URL string
 	// Certificate and Key are files with which TCP speaks TLS; "" is plain HTTP.
 	Certificate, Key string
-	Now              func() time.Time
-	Log              *slog.Logger
+	// Counts is the file that keeps the counts of the charts; "" keeps none.
+	Counts string
+	Now    func() time.Time
+	Log    *slog.Logger
 
 	// Topics lists every topic that is defined, by name, as `agent topics list` does.
 	Topics func() []Topic
@@ -102,7 +104,7 @@ type Server struct {
 	node     *control.Client
 	doors    *doors
 	hub      *hub
-	samples  *samples
+	counts   *counts
 	mux      *http.ServeMux
 	sessions *sessions
 	buttons  buttons
@@ -137,7 +139,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{o: o, at: o.Listen, sessions: newSessions(o.Now), buttons: buttons{now: o.Now}, heavy: make(chan struct{}, 1)}
 	s.hub = newHub(s.state, o.Log)
-	s.samples = newSamples(o.Now)
+	s.counts = openCounts(o.Counts, o.Now, o.Log)
 	s.mux = s.routes()
 	return s
 }
@@ -217,7 +219,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, node *control.Client
 	var parts sync.WaitGroup
 	running, stop := context.WithCancel(ctx)
 	parts.Go(func() { s.hub.run(running, node) })
-	parts.Go(func() { s.samples.run(running, node) })
+	parts.Go(func() { s.counts.run(running, node) })
 	over := make(chan error, 1)
 	go func() { over <- server.Serve(limit(l, maxConns)) }()
 	var err error

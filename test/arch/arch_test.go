@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 	"internal/siem":               {"internal/control"},
 	"internal/top":                {},
 	"internal/notify":             {"internal/ban", "internal/control", "internal/history", "internal/mqttguard", "internal/printable", "internal/wholefile"},
-	"internal/page":               {"internal/ban", "internal/control", "internal/detect", "internal/doctor", "internal/ledger", "internal/printable", "internal/span"},
+	"internal/page":               {"internal/ban", "internal/control", "internal/detect", "internal/doctor", "internal/ledger", "internal/printable", "internal/span", "internal/wholefile"},
 	"internal/xarf":               {"internal/ban"},
 	"internal/ledger":             {"internal/ban", "internal/policy", "internal/store"},
 	"internal/firewall":           {"internal/ban", "internal/firewall/desired"},
