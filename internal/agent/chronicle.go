@@ -136,7 +136,7 @@ func (c *chronicle) close() error {
 	return c.store.Close()
 }
 
-// write describes and writes the events that queue. What the disk does not take
+// write describes and writes the events that queue. Events that the disk does not take
 // queues again, as far as there is room.
 func (c *chronicle) write(ctx context.Context) {
 	c.mu.Lock()

@@ -238,7 +238,7 @@ func TestALineThatNoKernelCanConfirmCountsHereAndIsWeakToOthers(t *testing.T) {
 	}
 }
 
-// What is confirmed stays strong beside all of that.
+// A confirmed offence stays strong beside all of that.
 func TestAConfirmedLineIsStrongInATopicThatAlsoSpeaksUDPOrHasAProxy(t *testing.T) {
 	log := newLog(t)
 	n := newNode(t, detecting("sshd", log, "proxy = [\"192.0.2.10\"]\n"))

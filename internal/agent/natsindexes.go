@@ -36,7 +36,7 @@ func newNATSIndexes(log *slog.Logger) *natsIndexes {
 	return &natsIndexes{read: natsindex.Read, log: log}
 }
 
-// add watches an entry of brokers. What it returns is for
+// add watches an entry of brokers. Its result is for
 // [federation.Broker.Avoid]: nil where the entry names no monitoring.
 func (n *natsIndexes) add(b config.Broker) (avoid func(address string) bool) {
 	if len(b.Monitors) == 0 {

@@ -128,7 +128,7 @@ func (p *pageSide) harmless(topic ban.Topic) (lines []string) {
 }
 
 // replay tries the rules in force on the history of claims, or others in one topic:
-// of those what is left empty is as in force.
+// of those an empty one is as in force.
 func (p *pageSide) replay(ctx context.Context, last time.Duration, other *control.RulesRequest) (t ledger.Trial, warn, err error) {
 	if other != nil {
 		if _, ok := p.current().Find(other.Topic); !ok {

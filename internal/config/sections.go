@@ -156,7 +156,7 @@ type EmbeddedBroker struct {
 
 // Firewall says how bans reach the kernel.
 type Firewall struct {
-	// Mode is "enforce" (default), "observe" (count what would be dropped) or "off".
+	// Mode is "enforce" (default), "observe" (count packets that would be dropped) or "off".
 	Mode string `toml:"mode" sample:"'enforce'"`
 	// Enforcer is "nftables" (default), "ipset" or "hook".
 	Enforcer string `toml:"enforcer" sample:"'nftables'"`

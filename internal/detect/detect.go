@@ -83,7 +83,7 @@ type Options struct {
 	// Ban carries a decision out. Where it fails the decision is kept, saved
 	// with the state and offered again, until it succeeds or has expired.
 	Ban func(context.Context, Decision) error
-	// Flush makes durable what Ban carried out. It is called before positions are
+	// Flush makes durable the bans that Ban carried out. It is called before positions are
 	// saved, so that no line counts as read whose ban is lost; nil has nothing to do.
 	Flush func() error
 	// Watched says that one offence of a target is enough: others said so.

@@ -91,7 +91,7 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 			t.Errorf("%s: no finding with the fix %q in %+v", name, c.fix, Diagnose(e))
 		}
 	}
-	// What may be the quiet of a good day is told, and is no fault.
+	// Silence that a good day may explain is told, and is no fault.
 	for name, change := range map[string]func(e *Facts){
 		"not a line yet":        func(e *Facts) { e.Status.Sources[0].LastLine = time.Time{} },
 		"a service nobody uses": func(e *Facts) { e.Status.Sources[0].LastLine = now.Add(-48 * time.Hour) },

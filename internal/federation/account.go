@@ -7,7 +7,7 @@ import (
 	"banmesh/internal/wire"
 )
 
-// What the feeds of one operator may make a reader hold, all of its nodes and
+// The memory that feeds of one operator may make a reader hold, all of its nodes and
 // topics together: an operator certifies as many nodes as it likes, and each of
 // their feeds alone has the limits of package wire.
 const (

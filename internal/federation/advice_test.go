@@ -40,7 +40,7 @@ func TestAdviceNamesWhatAPersonCanDo(t *testing.T) {
 	}
 }
 
-// What failed is said of the address that failed, not of the one that is tried
+// A failure is said of the address that failed, not of the one that is tried
 // next, and is logged once, not at every turn.
 func TestAFailureIsToldOfItsOwnAddress(t *testing.T) {
 	t.Parallel()

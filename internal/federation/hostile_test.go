@@ -32,7 +32,7 @@ func TestAHostileNetworkDelaysAndNeverDeceives(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	if memory, err := os.MkdirTemp("/dev/shm", "hostile"); err == nil {
-		// What is tested is not the disk, and this is ten times faster.
+		// The disk is not under test, and this is ten times faster.
 		dir = memory
 		t.Cleanup(func() { os.RemoveAll(memory) })
 	}

@@ -178,10 +178,10 @@ func newModel(t *testing.T) *model {
 	return m
 }
 
-// add takes what an author has published since, and notes its contents.
+// add takes messages that an author has published since, and notes their contents.
 func (m *model) add(t *testing.T, a *author, feed int, what string, thief bool) {
 	t.Helper()
-	// What was published is in the store: newer messages have taken the place
+	// Published messages are in the store: newer ones have taken the place
 	// of older ones there, so each step is looked at.
 	err := a.store.View(func(tx store.Tx) error {
 		return tx.Each(bucketOwn, a.prefix(), func(k string, v []byte) error {

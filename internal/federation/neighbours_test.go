@@ -237,7 +237,7 @@ func TestPiecesThatWereNotAskedForAreNotRead(t *testing.T) {
 	}
 }
 
-// Row 1: what this node cannot take of one feed ends that feed here, by name, and
+// Row 1: a change that this node cannot take ends that feed here, by name, and
 // nothing else; nothing of it is stored, and a start does not depend on it.
 func TestAFeedBeyondALimitIsQuarantinedAndNothingElse(t *testing.T) {
 	t.Parallel()

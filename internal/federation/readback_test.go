@@ -44,7 +44,7 @@ func TestPublishedMessagesAreReadBack(t *testing.T) {
 		t.Errorf("what was published meanwhile is %v", r.sent)
 	}
 
-	// What was lost is asked for again, and less and less often.
+	// A lost message is asked for again, and less and less often.
 	for want := 2 * readBackLeast; want <= readBackMost; want *= 2 {
 		r.published([]outgoing{{b, []byte("two")}}, now)
 		now = r.next
@@ -86,7 +86,7 @@ func TestPublishedMessagesAreReadBack(t *testing.T) {
 	}
 }
 
-// What is replaced or withdrawn while it is read back is not lost, nor is a
+// A message that is replaced or withdrawn while it is read back is not lost, nor is a
 // card in whose place another node of the operator has put a newer one.
 func TestWhatWasReplacedMeanwhileIsNotLost(t *testing.T) {
 	t.Parallel()

@@ -154,7 +154,7 @@ func TestTheStoreIsAListThatForgetsItsOldest(t *testing.T) {
 func check(t *rapid.T, s *Store, o Options, all []Event, targets []ban.Target, now time.Time) {
 	t.Helper()
 	kept := find(t, s, Query{Follow: true, Limit: MaxLimit}).Events
-	// What is kept is the end of what was noted, and all of it that is not too old
+	// The newest events are kept, and all that are not too old
 	// where there is room.
 	if len(kept) > len(all) || fmt.Sprint(kept) != fmt.Sprint(all[len(all)-len(kept):]) {
 		t.Fatalf("kept %v\nof %v", kept, all)

@@ -251,7 +251,7 @@ func (g *segment) bytes() int64 {
 	return g.size + info.Size()
 }
 
-// Sync brings to the disk what was written. It is called every few seconds, and
+// Sync brings written events to the disk. It is called every few seconds, and
 // costs nothing where nothing was.
 func (s *Store) Sync() error {
 	s.mu.Lock()

@@ -259,7 +259,7 @@ func TestABudgetIsANodesWithinTheOwnOperatorAndAnOperatorsElsewhere(t *testing.T
 		w.must(w.Peers.Apply(ban.Change{Feed: node("me", n), Reset: true, Claims: many(from, 30, day)}))
 	}
 	w.wantBanned(20, "after a restart")
-	// What both say uses room with each, and one of them ending gives back its own.
+	// A ban of both uses room with each, and one of them ending gives back its own.
 	w.must(w.Peers.Apply(ban.Change{Feed: node("me", 1), Reset: true}))
 	w.must(w.Peers.Apply(ban.Change{Feed: node("me", 2), Reset: true}))
 	for _, b := range w.Peers.Brakes() {

@@ -87,7 +87,7 @@ func TestAnUnbanEndsTheSightingAndThoseOfBefore(t *testing.T) {
 	if changes := w.Own.Take(); len(changes) != 1 || len(changes[0].Withdrawn) != 1 {
 		t.Errorf("readers are told %+v", changes)
 	}
-	// What a person forgave is not said again, what comes after is.
+	// A forgiven offence is not said again, one after that is.
 	w.must(w.Own.Sight([]Sighting{sighting("192.0.2.1", 2, 0)}))
 	w.wantTold()
 	w.now = t0.Add(2 * time.Minute)

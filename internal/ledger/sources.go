@@ -23,7 +23,7 @@ const (
 	// SourceNamed is detection of hosts that the log names and does not give the address
 	// of. Its claims never leave the node.
 	SourceNamed Source = "detection-by-name"
-	// SourceSighting says what was seen here and was not enough for a ban. It
+	// SourceSighting is of offences seen here that were not enough for a ban. It
 	// bans nobody here and is weak evidence elsewhere ([Own.Sight]).
 	SourceSighting Source = "sighting"
 )

@@ -53,7 +53,7 @@ type counts struct {
 	s  countState
 }
 
-// countState is what is kept on disk.
+// countState is the form on disk.
 type countState struct {
 	// Boot is the boot of the machine in which Topics and Operators were read.
 	Boot   string `json:"boot"`
@@ -137,7 +137,7 @@ func (c *counts) run(ctx context.Context, node *control.Client) {
 	}
 }
 
-// read counts what is new. While another reading is under way it does nothing.
+// read counts new events. While another reading is under way it does nothing.
 func (c *counts) read(ctx context.Context, node *control.Client, status control.Status) {
 	if !c.reading.TryLock() {
 		return

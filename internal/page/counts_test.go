@@ -126,7 +126,7 @@ func TestCountersOfAnotherBootAreNotCompared(t *testing.T) {
 	}
 }
 
-// What is kept is bounded in names and in hours, and a damaged file is begun anew out
+// Kept counts are bounded in names and in hours, and a damaged file is begun anew out
 // of the history.
 func TestCountsAreBoundedAndBeginAnewWhereDamaged(t *testing.T) {
 	t.Parallel()

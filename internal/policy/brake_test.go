@@ -159,7 +159,7 @@ func TestFloodsDoNotBecomeUsual(t *testing.T) {
 	}
 }
 
-// What an honest peer did while this node was away is not late.
+// Changes of an honest peer while this node was away are not late.
 func TestTimeAwayIsCredited(t *testing.T) {
 	l := DefaultLimits()
 	var g Guard

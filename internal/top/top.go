@@ -21,8 +21,8 @@ type Options struct {
 	// Head gives the lines above every list.
 	Head  func(ctx context.Context, width int) ([]string, error)
 	Lists []List
-	// Explain gives the text about a target, Unban lifts its bans and says what was
-	// done. An [AskError] of it is a question; sure says that it was answered.
+	// Explain gives the text about a target, Unban lifts its bans and says which there
+	// were. An [AskError] of it is a question; sure says that it was answered.
 	Explain func(ctx context.Context, target string, width int) (string, error)
 	Unban   func(ctx context.Context, target string, sure bool) (string, error)
 	Every   time.Duration // how often it is loaded anew

@@ -119,7 +119,7 @@ func TestEveryLimitOfAMessageHoldsAtItsEdge(t *testing.T) {
 	}
 }
 
-// Whoever adds a limit says here what happens at its edge.
+// Whoever adds a limit gives it a row here for its edge.
 func TestEveryLimitHasARow(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "limits.go", nil, 0)
 	if err != nil {

@@ -199,7 +199,7 @@ api_key: %[3]s
 	testnet.Eventually(t, func() bool {
 		return count("del 192.0.2.7") > 0 && count("del 2001:db8:5::/64") > 0 && count("del 192.0.2.9") > 0
 	})
-	// What was added is deleted after that, and nothing that was never added.
+	// Added addresses are deleted after that, and none that was never added.
 	held := map[string]bool{}
 	for _, line := range told() {
 		switch word, value, _ := strings.Cut(line, " "); {

@@ -185,7 +185,7 @@ set sshd attempt 192.0.2.66 three
 	all("get sshd banip\nbanned\n")
 }
 
-// What fail2ban's client bans is of the source fail2ban, is shown with the
+// A ban by fail2ban's client is of the source fail2ban, is shown with the
 // client in the status, and can be withdrawn by that source; never-ban refuses
 // it as it refuses everybody.
 func TestBansOfFail2bansClientAreItsOwn(t *testing.T) {

@@ -68,8 +68,8 @@ func runPostfix(t *testing.T, sasl string) (port, log string) {
 	return port, filepath.Join(dir, "mail.log")
 }
 
-// smtp is one connection that says lines without waiting for what they are
-// answered, and hears the server out.
+// smtp is one connection that says lines, with wait each after the answer to the one before,
+// and hears the server out.
 func smtp(t *testing.T, from, port string, wait bool, lines ...string) {
 	t.Helper()
 	conn := dial(t, from, port)

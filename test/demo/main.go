@@ -130,7 +130,7 @@ func demo(ctx context.Context, w io.Writer, agent, broker string) (r result, err
 	}
 	fmt.Fprintln(w, "   the attacker 203.0.113.66 reaches B's port 22")
 
-	// A ban by hand on A shows that the path stands, so that what is measured is
+	// A ban by hand on A shows that the path stands, so that the measured time is
 	// the path and not its start.
 	if _, err := n.agent(ctx, "a", agent, "ban", marker); err != nil {
 		return r, err

@@ -41,7 +41,7 @@ func TestLongLinesOfEveryTopicAreJudged(t *testing.T) {
 					began := time.Now()
 					sampler.Find(long)
 					if took := time.Since(began); took > slowest {
-						// What another process took is not the line's.
+						// Time that another process took is not the line's.
 						began = time.Now()
 						sampler.Find(long)
 						if took = min(took, time.Since(began)); took > slowest {

@@ -135,7 +135,7 @@ func TestAKilledAgentGoesOnWhereItWas(t *testing.T) {
 		}
 		epoch, batch = f.Epoch, f.Batch
 	}
-	// What an old broker serves again is refused, also right after a kill.
+	// Messages that an old broker serves again are refused, also right after a kill.
 	bob.kill()
 	b.stop()
 	bob.start()

@@ -41,7 +41,7 @@ func TestAListIsShownBesideTheDenialsItIsAbout(t *testing.T) {
 	if contact("example.net")() {
 		t.Error("the denied are told a stranger's contact")
 	}
-	// What changes is published anew by itself, and a withdrawn list is gone.
+	// A changed list is published anew by itself, and a withdrawn list is gone.
 	alice.do("denylist", "describe", "--topic", topic, "--contact", "other@example.org")
 	eventually(t, "the gate has the new contact", contact("other@example.org"))
 	alice.do("denylist", "publish", "--topic", topic, "--none")

@@ -41,7 +41,7 @@ func TestBashCompletesNames(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.dir, "completion"), []byte(script), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// What Tab offers at the end of a line.
+	// The words that Tab offers at the end of a line.
 	tab := func(line string) []string {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), "bash", "--norc", "-c", fmt.Sprintf(`. %s; . %s; compopt() { :; } # of an interactive shell alone

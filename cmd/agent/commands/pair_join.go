@@ -229,7 +229,7 @@ func follow(c *cobra.Command, p *paths, restart, leave, start bool) (f followed,
 	service := p.isService(ctx)
 	running := service || !notRunning(p.client().Get(ctx, "/v1/status", nil, nil))
 	if running && !restart {
-		// What a pairing that was cut short has written may still want a restart.
+		// The files of a pairing that was cut short may still want a restart.
 		if p.client().Post(ctx, "/v1/reload", control.ReloadRequest{Yes: true}, &control.Effect{}) == nil {
 			return followed{text: "the running agent follows"}, nil
 		}

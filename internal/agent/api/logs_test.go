@@ -27,7 +27,7 @@ func TestALogsWarningNamesTheLogAndTheCommand(t *testing.T) {
 			log(source.KindContainer, "app", source.Health{}, "gitea"),
 			log(source.KindJournal, "_SYSTEMD_UNIT=ssh.service", source.Health{Found: 2}, "sshd"),
 		}},
-		// What is over is not told for ever.
+		// A warning that is over is not told for ever.
 		{Status: source.Status{LastError: "an hour ago", LastErrorAt: time.Now().Add(-time.Hour)}, Logs: []detect.LogStatus{log(source.KindSyslog, "udp://127.0.0.1:514", source.Health{Found: -1}, "mail")}},
 		{Status: source.Status{LastError: "address already in use", LastErrorAt: time.Now()}, Logs: []detect.LogStatus{log(source.KindSyslog, "udp://127.0.0.1:515", source.Health{Found: -1}, "mail")}},
 	}}

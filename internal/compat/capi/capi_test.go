@@ -195,7 +195,7 @@ func TestSignalsAreReadForTargetClassCountAndTime(t *testing.T) {
 	if status, _ := c.do("POST", "/v2/signals", c.token, "["+strings.Repeat("{},", maxSignals)+"{}]"); status != http.StatusRequestEntityTooLarge {
 		t.Errorf("%d", status)
 	}
-	// What could not be recorded is sent again.
+	// A signal that could not be recorded is sent again.
 	c.failing = errors.New("disk full")
 	if status, _ := c.do("POST", "/v2/signals", c.token, body); status != http.StatusServiceUnavailable {
 		t.Errorf("%d", status)

@@ -13,7 +13,7 @@ import (
 // maxSignals bounds the signals of one request; CrowdSec sends 50.
 const maxSignals = 1000
 
-// A Signal is what is read of an alert of CrowdSec's: whom, for what, how
+// A Signal holds the parts that are read of an alert of CrowdSec's: whom, why, how
 // often, and when. Its message, its meta data and its machine are never read.
 type Signal struct {
 	Target ban.Target

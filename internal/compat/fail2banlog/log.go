@@ -111,7 +111,7 @@ func (c *Chronicle) line(b *bytes.Buffer, e export.Entry, does string) {
 	fmt.Fprintf(b, "%s,%03d fail2ban.actions        [%d]: NOTICE  [%s] %s %s\n", now.Format(time.DateTime), now.Nanosecond()/1e6, os.Getpid(), e.Topic, does, e.Target)
 }
 
-// write appends the lines. What cannot be written is left out, and said once.
+// write appends the lines. A line that cannot be written is left out, and said once.
 func (c *Chronicle) write(ctx context.Context, lines *bytes.Buffer) {
 	if lines.Len() == 0 {
 		return

@@ -90,7 +90,7 @@ func (c *connections) put(id string, e *connection) {
 // ends the connection; <F-MLFGAINED> is a success, which clears offences that
 // wait for an address; a second user on one connection cancels both. Beyond
 // those rules, a line that names another address is of another connection: a
-// process's number is used again. What it
+// process's number is used again. A line that it
 // gives is valid until the next call, with keep for longer. It takes from
 // fields.
 func (c *connections) merge(id string, fields Fields, matched []tuple, now time.Time, keep bool) *connection {

@@ -209,7 +209,7 @@ func (a *assembler) node(n *node, next *inst) *inst {
 	return a.new(inst{kind: kind, next: next})
 }
 
-// watch notes that what matches depends on a group.
+// watch notes that the match depends on a group.
 func (a *assembler) watch(group int) {
 	if a.m.watched == nil {
 		a.m.watched = make([]bool, a.m.slots)

@@ -34,7 +34,7 @@ func compress(t *testing.T, from, to string) {
 }
 
 // TestGenerationsCompressedWhileNobodyReadAreRead rotates and compresses three
-// times between two runs, and stops once more in the middle of what was compressed.
+// times between two runs, and stops once more in the middle of a compressed file.
 func TestGenerationsCompressedWhileNobodyReadAreRead(t *testing.T) {
 	t.Parallel()
 	for _, named := range []func(n int) string{

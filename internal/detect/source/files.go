@@ -311,7 +311,7 @@ func (s *files) position(p *Position) {
 	if s.docker {
 		to = &p.Docker
 	}
-	// What happened to names since they were last looked up is found out by
+	// Changes of names since they were last looked up are found out by
 	// that time after a restart.
 	switch {
 	case s.scanned:

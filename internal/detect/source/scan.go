@@ -38,8 +38,8 @@ type owner struct {
 	at time.Time
 }
 
-// scan looks up every name again: it opens what is new, notices what was
-// renamed, and closes what is done.
+// scan looks up every name again: it opens new files, notices those that were
+// renamed, and closes those that are done.
 func (s *files) scan() {
 	s.now = s.o.Now()
 	first := !s.scanned

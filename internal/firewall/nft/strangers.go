@@ -163,7 +163,7 @@ func (n *Firewall) compareWide(i int, now desired.Second) (other bool, err error
 
 // removeStrangers takes bans that nobody wants out of maps whose wanted bans are
 // all written: those that an earlier process left, and those that a cure of
-// unknown contents left. What other programs did was told before.
+// unknown contents left. Changes by other programs were told before.
 func (n *Firewall) removeStrangers(now desired.Second) error {
 	waits := n.clock.at.Sub(n.suspectAt) <= countSlack*time.Second
 	n.state.Sweep(now-countSlack, true)

@@ -142,7 +142,7 @@ func memory(b *broker, dir, program string, n int, name string) error {
 	}
 	figure(b, "agent_join_"+name, time.Since(begin).Seconds(), "s", "-")
 	figure(b, "agent_memory_after_join_"+name, float64(rss(p.cmd.Process.Pid))/(1<<20), "MiB", "-")
-	// What the join needed for a moment is given back within half a minute.
+	// Memory that the join needed for a moment is given back within half a minute.
 	least := p.kept()
 	figure(b, "agent_heap_"+name, float64(anonymous(p.cmd.Process.Pid))/(1<<20), "MiB", "-")
 	aim := "-"
