@@ -1,17 +1,16 @@
 package agent
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"maps"
-	"os"
-	"path/filepath"
+	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,11 +24,19 @@ import (
 	"banmesh/internal/export"
 	"banmesh/internal/ledger"
 	"banmesh/internal/settings"
-	"banmesh/internal/wholefile"
+	"banmesh/internal/store"
 )
 
-// vallumdSaved is how often changes of the published elements are written down.
-const vallumdSaved = time.Second
+const (
+	// vallumdSaved is how often changes of the published elements are written down, and
+	// vallumdSeen how often it is, without one, that the connection was up.
+	vallumdSaved = time.Second
+	vallumdSeen  = time.Minute
+	// vallumdBucket has, below the name of each entry, the records that outlast a kill:
+	// NAME/session, NAME/published/SET/ADDRESS and NAME/claims/TOPIC/TARGET with its end
+	// in Unix seconds.
+	vallumdBucket = "vallumd"
+)
 
 // vallumdRenewed is the share of its time after which a claim that is repeated counts
 // from anew: a repeated message costs nothing before.
@@ -41,75 +48,104 @@ type vallumdSide struct {
 	by     ban.Import
 	conf   settings.Vallumd
 	peers  *ledger.Peers
-	state  string // the file of vallumdState
+	store  *store.Store
 	now    func() time.Time
 	log    *slog.Logger
 	bridge *vallumd.Bridge
 
-	mu        sync.Mutex
-	claims    map[ban.Topic]map[ban.Target]time.Time // with the end of each
-	full      int                                    // messages beyond the budget
-	published []vallumd.Element                      // of the earlier run, until there is a bridge
-	written   int                                    // changes of the bridge's that are on disk
-	unsaved   bool                                   // claims is not
-	pruned    time.Time                              // when claims whose time is over were removed last
-	lost      error                                  // why the state of the earlier run is not known
+	mu     sync.Mutex
+	claims map[ban.Topic]map[ban.Target]time.Time // with the end of each
+	full   int                                    // messages beyond the budget
+	pruned time.Time                              // when claims whose time is over were removed last
+
+	// Of the earlier run: the broker's session, the elements of sets, and why they are
+	// not known.
+	session   vallumd.Session
+	published []vallumd.Element
+	lost      error
 }
 
-// vallumdState is the part of an entry that outlasts a restart.
-type vallumdState struct {
-	Published []vallumd.Element                  `json:"published"`
-	Claims    map[ban.Topic]map[string]time.Time `json:"claims"`
-}
-
-// openVallumds reads the state of each entry of [[vallumd]] and gives the ledger the
-// claims that still count. Neither a damaged file nor a full disk keeps the node from
+// openVallumds reads the records of each entry of [[vallumd]] and gives the ledger the
+// claims that still count. A damaged record does not keep the node from
 // starting: addresses count again when they are published again.
 func (a *agent) openVallumds() {
 	for by, conf := range a.current().Vallumd() {
 		v := &vallumdSide{
-			by: by, conf: conf, peers: a.ledger.Peers, state: filepath.Join(a.o.StateDir, "vallumd-"+conf.Name+".json"), now: a.now,
+			by: by, conf: conf, peers: a.ledger.Peers, store: a.store, now: a.now,
 			log: a.log.With(slog.String("part", "vallumd"), slog.String("name", conf.Name)),
 		}
 		if v.lost = v.open(); v.lost != nil {
-			v.log.Error("the state of a broker cannot be read", slog.Any("error", v.lost))
+			v.log.Error("the records of a broker cannot be read", slog.Any("error", v.lost))
 		}
 		a.vallumds = append(a.vallumds, v)
 	}
 }
 
-// open reads the state and hands the ledger the claims that count still.
+func (v *vallumdSide) key(parts ...string) string {
+	return v.conf.Name + "/" + strings.Join(parts, "/")
+}
+
+// open reads the records and hands the ledger the claims that count still.
 func (v *vallumdSide) open() error {
 	v.claims = map[ban.Topic]map[ban.Target]time.Time{}
+	changes := map[ban.Topic]*ban.Change{}
 	for _, name := range v.conf.Accept {
-		v.claims[ban.Topic(name)] = map[ban.Target]time.Time{}
+		topic := ban.Topic(name)
+		v.claims[topic], changes[topic] = map[ban.Target]time.Time{}, &ban.Change{Feed: v.by.Feed(topic), Reset: true}
 	}
-	var s vallumdState
-	b, err := os.ReadFile(v.state)
-	if err == nil {
-		err = json.Unmarshal(b, &s)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	v.published = s.Published
-	now := v.now()
-	for topic, claims := range v.claims {
-		c := ban.Change{Feed: v.by.Feed(topic), Reset: true}
-		for text, end := range s.Claims[topic] {
-			target, err := ban.ParseTarget(text)
-			if err != nil || !end.After(now) || len(claims) >= v.conf.Live {
-				continue
+	var faults []error
+	var over []string // keys of claims that count no longer
+	err := v.store.View(func(tx store.Tx) error {
+		if b := tx.Get(vallumdBucket, v.key("session")); b != nil {
+			faults = append(faults, json.Unmarshal(b, &v.session))
+		}
+		for _, read := range []struct {
+			prefix string
+			record func(first, second string, value []byte) error
+		}{
+			{v.key("published", ""), func(set, addr string, _ []byte) error {
+				a, err := netip.ParseAddr(addr)
+				v.published = append(v.published, vallumd.Element{Set: set, Addr: a})
+				return err
+			}},
+			{v.key("claims", ""), func(topic, text string, value []byte) error {
+				target, err := ban.ParseTarget(text)
+				seconds, err2 := strconv.ParseInt(string(value), 10, 64)
+				end := time.Unix(seconds, 0)
+				if c := changes[ban.Topic(topic)]; c != nil && err == nil && err2 == nil && end.After(v.now()) && len(c.Claims) < v.conf.Live {
+					v.claims[c.Feed.Topic][target] = end
+					c.Claims = append(c.Claims, claimOf(target, end))
+				} else {
+					over = append(over, v.key("claims", topic, text))
+				}
+				return cmp.Or(err, err2)
+			}},
+		} {
+			if err := tx.Each(vallumdBucket, read.prefix, func(key string, value []byte) error {
+				first, second, _ := strings.Cut(strings.TrimPrefix(key, read.prefix), "/")
+				faults = append(faults, read.record(first, second, value))
+				return nil
+			}); err != nil {
+				return err
 			}
-			claims[target] = end
-			c.Claims = append(c.Claims, claimOf(target, end))
 		}
-		slices.SortFunc(c.Claims, ban.Claim.Compare)
-		if err := v.peers.Apply(c); err != nil {
-			return err
-		}
+		return nil
+	})
+	if len(over) > 0 && err == nil {
+		err = v.store.Update(func(tx store.Tx) error {
+			for _, k := range over {
+				if err := tx.Delete(vallumdBucket, k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
-	return nil
+	for _, c := range changes {
+		slices.SortFunc(c.Claims, ban.Claim.Compare)
+		faults = append(faults, v.peers.Apply(*c))
+	}
+	return errors.Join(append(faults, err)...)
 }
 
 // claimOf is the claim that a message makes: nobody says for which reason.
@@ -125,16 +161,15 @@ func (a *agent) connectVallumds() error {
 			return err
 		}
 		o := vallumd.Options{
-			Name: v.conf.Name, Timeout: v.conf.Timeout, Table: a.table, Receive: v.receive, MayPublish: a.mayPublish, Now: a.now, Log: v.log,
-			Broker: mqttclient.Endpoint{URL: broker.URL, TLS: broker.TLS, User: broker.User, Password: broker.Password, ClientID: clientID()},
+			Name: v.conf.Name, Session: v.session, Published: v.published, Timeout: v.conf.Timeout, Table: a.table, Receive: v.receive, MayPublish: a.mayPublish, Now: a.now, Log: v.log,
+			Broker: mqttclient.Endpoint{URL: broker.URL, TLS: broker.TLS, User: broker.User, Password: broker.Password},
 		}
 		for _, t := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(v.conf.Publish, v.conf.Accept)))) {
 			s := vallumd.Set{Topic: ban.Topic(t), Publish: slices.Contains(v.conf.Publish, t), Accept: slices.Contains(v.conf.Accept, t)}
 			s.Name, s.Name6 = v.conf.SetsOf(t)
 			o.Sets = append(o.Sets, s)
 		}
-		v.bridge = vallumd.New(o, v.published)
-		v.published = nil
+		v.bridge = vallumd.New(o)
 	}
 	return nil
 }
@@ -167,13 +202,7 @@ func (v *vallumdSide) run(ctx context.Context) error {
 				over = true
 			case <-tick.C:
 			}
-			v.mu.Lock()
-			var err error
-			if v.unsaved || v.bridge.Changes() != v.written {
-				err = v.save()
-			}
-			v.mu.Unlock()
-			if err != nil {
+			if err := v.bridge.Save(v.save); err != nil {
 				v.log.Warn("state_not_written", slog.Any("error", err))
 			}
 			if over {
@@ -184,8 +213,35 @@ func (v *vallumdSide) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// receive takes messages of others over: the ledger first, then the file. It fails only
-// where the ledger does, and may be given the same messages again.
+// save writes down the elements that came into sets or went, and from time to time that
+// the session is in use.
+func (v *vallumdSide) save(changed map[vallumd.Element]bool, s vallumd.Session) error {
+	if len(changed) == 0 && s.ID == v.session.ID && s.Last.Sub(v.session.Last) < vallumdSeen && slices.Equal(s.Sets, v.session.Sets) {
+		return nil
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	err = v.store.Update(func(tx store.Tx) error {
+		errs := []error{tx.Put(vallumdBucket, v.key("session"), text)}
+		for x, there := range changed {
+			if k := v.key("published", x.Set, x.Addr.String()); there {
+				errs = append(errs, tx.Put(vallumdBucket, k, []byte{1}))
+			} else {
+				errs = append(errs, tx.Delete(vallumdBucket, k))
+			}
+		}
+		return errors.Join(errs...)
+	})
+	if err == nil {
+		v.session = s
+	}
+	return err
+}
+
+// receive takes messages of others over, and has written them down when it gives nil. It
+// may be given the same messages again.
 func (v *vallumdSide) receive(_ context.Context, messages []vallumd.Message) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -207,14 +263,14 @@ func (v *vallumdSide) receive(_ context.Context, messages []vallumd.Message) err
 		if err := v.peers.Apply(changes...); err != nil {
 			return err
 		}
+		if err := v.store.Update(func(tx store.Tx) error { return v.put(tx, ends) }); err != nil {
+			return fmt.Errorf("writing down the claims of %s: %w", v.by, err)
+		}
 	}
 	if full > 0 && v.full == 0 {
 		v.log.Warn("messages_beyond_the_budget", slog.Int("live", v.conf.Live))
 	}
 	v.full += full
-	if len(changes) == 0 {
-		return nil
-	}
 	for topic, list := range ends {
 		for target, end := range list {
 			if end.IsZero() {
@@ -224,11 +280,22 @@ func (v *vallumdSide) receive(_ context.Context, messages []vallumd.Message) err
 			}
 		}
 	}
-	v.unsaved = true
-	if err := v.save(); err != nil {
-		v.log.Warn("state_not_written", slog.Any("error", err)) // run tries again
-	}
 	return nil
+}
+
+// put writes claims down, by their ends.
+func (v *vallumdSide) put(tx store.Tx, ends map[ban.Topic]map[ban.Target]time.Time) error {
+	var errs []error
+	for topic, list := range ends {
+		for target, end := range list {
+			if k := v.key("claims", string(topic), target.String()); end.IsZero() {
+				errs = append(errs, tx.Delete(vallumdBucket, k))
+			} else {
+				errs = append(errs, tx.Put(vallumdBucket, k, strconv.AppendInt(nil, end.Unix(), 10)))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // outcome gives the targets whose claims messages change, with their ends, zero for one that is
@@ -254,7 +321,7 @@ func (v *vallumdSide) outcome(messages []vallumd.Message, now time.Time) (ends m
 		case !m.Add:
 			end = time.Time{}
 			more[m.Topic]--
-		case until.IsZero() && !v.room(claims, more[m.Topic], now):
+		case until.IsZero() && !v.room(m.Topic, more[m.Topic], now):
 			full++
 			continue
 		case until.IsZero():
@@ -271,33 +338,30 @@ func (v *vallumdSide) outcome(messages []vallumd.Message, now time.Time) (ends m
 // room says whether one more address fits into the budget of a topic, beside its
 // claims and so many more. Those whose time is over make
 // room, once a second: a flood must not look through all for each message.
-func (v *vallumdSide) room(claims map[ban.Target]time.Time, more int, now time.Time) bool {
+func (v *vallumdSide) room(topic ban.Topic, more int, now time.Time) bool {
+	claims := v.claims[topic]
 	if len(claims)+more >= v.conf.Live && now.Sub(v.pruned).Abs() >= time.Second {
 		v.pruned = now
-		maps.DeleteFunc(claims, func(_ ban.Target, end time.Time) bool { return !end.After(now) })
+		if err := v.prune(now); err != nil {
+			v.log.Warn("state_not_written", slog.Any("error", err))
+		}
 	}
 	return len(claims)+more < v.conf.Live
 }
 
-// save writes the state down. v.mu is held.
-func (v *vallumdSide) save() error {
-	published, changes := v.bridge.Published()
-	s := vallumdState{Published: published, Claims: map[ban.Topic]map[string]time.Time{}}
+// prune removes the claims whose time is over.
+func (v *vallumdSide) prune(now time.Time) error {
+	over := map[ban.Topic]map[ban.Target]time.Time{}
 	for topic, claims := range v.claims {
-		s.Claims[topic] = map[string]time.Time{}
+		over[topic] = map[ban.Target]time.Time{}
 		for target, end := range claims {
-			s.Claims[topic][target.String()] = end
+			if !end.After(now) {
+				over[topic][target] = time.Time{}
+				delete(claims, target)
+			}
 		}
 	}
-	b, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	if err := wholefile.Write(v.state, b, 0o600); err != nil {
-		return fmt.Errorf("writing down the claims of %s: %w", v.by, err)
-	}
-	v.written, v.unsaved = changes, false
-	return nil
+	return v.store.Update(func(tx store.Tx) error { return v.put(tx, over) })
 }
 
 // vallumdStatus gives the state of each entry of [[vallumd]].
@@ -342,6 +406,3 @@ func (a *agent) warnVallumds() (list []control.Warning) {
 	}
 	return list
 }
-
-// clientID names this connection to brokers of vallumd's, which take an identifier once.
-func clientID() string { return "banmesh-" + rand.Text()[:12] }

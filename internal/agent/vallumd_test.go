@@ -1,9 +1,9 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +11,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/vallumd"
 	"banmesh/internal/control"
+	"banmesh/internal/store"
 )
 
 // unreached is an entry whose broker does not answer: the messages come from the test.
@@ -88,7 +89,12 @@ func TestADamagedStateOfABrokerIsToldAndEndsNothing(t *testing.T) {
 	n := newNode(t, unreached)
 	n.receives("+198.51.100.1")
 	n.stop()
-	if err := os.WriteFile(filepath.Join(n.dir, "state", "vallumd-home.json"), []byte(`{"told":[{"set":`), 0o600); err != nil {
+	s, err := store.Open(filepath.Join(n.dir, "state", storeFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Update(func(tx store.Tx) error { return tx.Put(vallumdBucket, "home/claims/sshd/198.51.100.1", []byte("soon")) })
+	if err := errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	n.start()

@@ -28,6 +28,9 @@ type Endpoint struct {
 	Password string
 	// Keepalive is rounded to seconds; 0 takes a minute.
 	Keepalive time.Duration
+	// Keep has the broker keep the session of ClientID, and the messages for it, while
+	// it is not connected.
+	Keep bool
 }
 
 // stepTime bounds each step of connecting, and each write of Send.
@@ -79,10 +82,11 @@ func (e Endpoint) keepalive() time.Duration {
 type Conn struct {
 	net.Conn
 	R         *bufio.Reader // of the bytes that were not read as packets yet
+	Resumed   bool          // the broker had kept the session
 	keepalive time.Duration
 }
 
-// Dial connects with a clean session.
+// Dial connects, with a clean session unless the endpoint keeps it.
 func Dial(ctx context.Context, e Endpoint) (c *Conn, err error) {
 	network, address, encrypted, err := e.parse()
 	if err != nil {
@@ -104,7 +108,7 @@ func Dial(ctx context.Context, e Endpoint) (c *Conn, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = &Conn{nc, bufio.NewReaderSize(nc, 16<<10), e.keepalive()}
+	c = &Conn{Conn: nc, R: bufio.NewReaderSize(nc, 16<<10), keepalive: e.keepalive()}
 	if err := c.connect(e); err != nil {
 		return nil, errors.Join(err, nc.Close())
 	}
@@ -125,6 +129,7 @@ func (c *Conn) connect(e Endpoint) error {
 	case body[1] != frame.Accepted:
 		return fmt.Errorf("it refuses us with CONNACK code %d", body[1])
 	}
+	c.Resumed = body[0]&1 != 0
 	return c.SetDeadline(time.Time{})
 }
 
@@ -137,7 +142,10 @@ func appendPacket(b []byte, first byte, body []byte) []byte {
 }
 
 func connectBytes(e Endpoint) []byte {
-	flags := frame.FlagClean
+	var flags byte
+	if !e.Keep {
+		flags = frame.FlagClean
+	}
 	if e.User != "" {
 		flags |= 0xc0 // user name and password
 	}

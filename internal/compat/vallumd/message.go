@@ -55,12 +55,7 @@ var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // echoes are our own messages that are to come back where a set is told and accepted:
 // MQTT 3.1.1 hands a client its own publications.
-type echoes map[echoKey]echo
-
-type echoKey struct {
-	key
-	add bool
-}
+type echoes map[change]echo
 
 type echo struct {
 	times int
@@ -70,27 +65,38 @@ type echo struct {
 // echoTime is how long a message may take to come back, over a lost connection too.
 const echoTime = time.Minute
 
-func (e echoes) expect(k echoKey, now time.Time) { e[k] = echo{e[k].times + 1, now} }
+func (e echoes) expect(m change, now time.Time) { e[m] = echo{e[m].times + 1, now} }
 
 // take says whether a message is one that was expected, and expects it once less.
-func (e echoes) take(k echoKey, now time.Time) bool {
-	x, ok := e[k]
+func (e echoes) take(m change, now time.Time) bool {
+	x, ok := e[m]
 	if !ok || now.Sub(x.last) > echoTime {
 		return false
 	}
 	if x.times--; x.times == 0 {
-		delete(e, k)
+		delete(e, m)
 	} else {
-		e[k] = x
+		e[m] = x
 	}
 	return true
 }
 
 // sweep forgets those that did not come.
 func (e echoes) sweep(now time.Time) {
-	for k, x := range e {
+	for m, x := range e {
 		if now.Sub(x.last) > echoTime {
-			delete(e, k)
+			delete(e, m)
 		}
+	}
+}
+
+// reconnected waits anew for those that a kept session still has, and for none where the
+// broker forgot the session with them.
+func (e echoes) reconnected(resumed bool, now time.Time) {
+	if !resumed {
+		clear(e)
+	}
+	for m, x := range e {
+		e[m] = echo{x.times, now}
 	}
 }

@@ -17,21 +17,15 @@ const MaxElements = 65536
 // expandFrom is the widest prefix of IPv4 that is published address by address.
 const expandFrom = 28
 
-// key is an element of a set.
-type key struct {
-	set  string
-	addr netip.Addr
-}
-
-// An Element is an address that a set has from us.
+// An Element is an address in a set.
 type Element struct {
-	Set  string     `json:"set"`
-	Addr netip.Addr `json:"addr"`
+	Set  string
+	Addr netip.Addr
 }
 
 // A change of a set is to be published.
 type change struct {
-	key
+	Element
 	add bool
 }
 
@@ -45,15 +39,15 @@ type outbox struct {
 
 	bans      map[export.Key]time.Time // that can be published
 	leftOut   map[export.Key]time.Time // in force, and in no set; as many as [MaxElements]
-	want      map[key]int              // how many bans want it
-	published map[key]time.Time        // when it was acknowledged last; zero: by an earlier connection
-	dirty     map[key]bool             // looked at next
+	want      map[Element]int          // how many bans want it
+	published map[Element]time.Time    // when it was acknowledged last; zero: by an earlier connection
+	dirty     map[Element]bool         // looked at next
 	swept     time.Time                // when all were
-	changes   int                      // of published
+	unsaved   map[Element]bool         // those that came into published, or went, since it was saved
 }
 
 func newOutbox(sets []Set, timeout time.Duration, published []Element) outbox {
-	o := outbox{sets: map[ban.Topic]Set{}, accepted: map[string]bool{}, timeout: timeout, most: MaxElements, published: map[key]time.Time{}}
+	o := outbox{sets: map[ban.Topic]Set{}, accepted: map[string]bool{}, timeout: timeout, most: MaxElements, published: map[Element]time.Time{}, unsaved: map[Element]bool{}}
 	for _, s := range sets {
 		if s.Publish {
 			o.sets[s.Topic] = s
@@ -63,7 +57,7 @@ func newOutbox(sets []Set, timeout time.Duration, published []Element) outbox {
 		}
 	}
 	for _, x := range published {
-		o.published[key{x.Set, x.Addr}] = time.Time{}
+		o.published[x] = time.Time{}
 	}
 	o.clear()
 	return o
@@ -85,7 +79,7 @@ func (o *outbox) every() time.Duration { return min(max(o.timeout/16, time.Secon
 
 // clear forgets the bans, and not the sets' contents.
 func (o *outbox) clear() {
-	o.bans, o.leftOut, o.want, o.dirty = map[export.Key]time.Time{}, map[export.Key]time.Time{}, map[key]int{}, map[key]bool{}
+	o.bans, o.leftOut, o.want, o.dirty = map[export.Key]time.Time{}, map[export.Key]time.Time{}, map[Element]int{}, map[Element]bool{}
 	o.swept = time.Time{}
 }
 
@@ -99,18 +93,18 @@ func (o *outbox) reconnected() {
 
 // elements gives the elements of sets that stand for a target, none where no set can
 // hold it.
-func (o *outbox) elements(k export.Key) (list []key) {
+func (o *outbox) elements(k export.Key) (list []Element) {
 	s, published := o.sets[k.Topic]
 	p, ok := k.Target.Prefix()
 	switch {
 	case !ok || !published:
 	case p.IsSingleIP() && p.Addr().Is4():
-		list = []key{{s.Name, p.Addr()}}
+		list = []Element{{s.Name, p.Addr()}}
 	case p.IsSingleIP() && s.Name6 != "":
-		list = []key{{s.Name6, p.Addr()}}
+		list = []Element{{s.Name6, p.Addr()}}
 	case p.Addr().Is4() && p.Bits() >= expandFrom:
 		for a := p.Addr(); p.Contains(a); a = a.Next() {
-			list = append(list, key{s.Name, a})
+			list = append(list, Element{s.Name, a})
 		}
 	}
 	return list
@@ -158,7 +152,7 @@ func (o *outbox) lift(k export.Key) {
 
 // due gives the messages that are to be sent now, deletions first.
 func (o *outbox) due(now time.Time) (list []change) {
-	look := func(k key) {
+	look := func(k Element) {
 		at, published := o.published[k]
 		switch {
 		case o.want[k] > 0 && (!published || now.Sub(at) >= o.timeout*3/4 || now.Before(at)):
@@ -200,29 +194,19 @@ func (o *outbox) due(now time.Time) (list []change) {
 			}
 			return 1
 		}
-		return cmp.Or(cmp.Compare(a.set, b.set), a.addr.Compare(b.addr))
+		return cmp.Or(cmp.Compare(a.Set, b.Set), a.Addr.Compare(b.Addr))
 	})
 	return list
 }
 
 // acknowledged notes that the broker has a message.
 func (o *outbox) acknowledged(m change, now time.Time) {
-	if _, published := o.published[m.key]; published != m.add {
-		o.changes++
+	if _, published := o.published[m.Element]; published != m.add {
+		o.unsaved[m.Element] = m.add
 	}
 	if m.add {
-		o.published[m.key] = now
+		o.published[m.Element] = now
 	} else {
-		delete(o.published, m.key)
+		delete(o.published, m.Element)
 	}
-}
-
-// list gives the addresses that the sets have from us, sorted.
-func (o *outbox) list() []Element {
-	list := make([]Element, 0, len(o.published))
-	for k := range o.published {
-		list = append(list, Element{k.set, k.addr})
-	}
-	slices.SortFunc(list, func(a, b Element) int { return cmp.Or(cmp.Compare(a.Set, b.Set), a.Addr.Compare(b.Addr)) })
-	return list
 }

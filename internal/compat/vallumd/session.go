@@ -12,16 +12,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// session is one connection, from CONNECT to its loss.
-func (b *Bridge) session(ctx context.Context) error {
-	e := b.o.Broker
-	e.Keepalive = keepalive
-	conn, err := mqttclient.Dial(ctx, e)
+// connected is one connection, from CONNECT to its loss.
+func (b *Bridge) connected(ctx context.Context) error {
+	conn, err := b.connect(ctx)
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	filters := b.filters()
+	filters := b.session.Sets
 	acks, granted := make(chan uint16, inFlight), make(chan struct{}, len(filters))
 	group.Go(func() error { conn.KeepAlive(ctx); return nil }) // closes it when ctx ends
 	group.Go(func() error { return b.read(ctx, conn, acks, granted) })
@@ -33,10 +31,45 @@ func (b *Bridge) session(ctx context.Context) error {
 		b.status.Connected, b.status.Err = true, ""
 		b.out.reconnected()
 		b.mu.Unlock()
-		b.o.Log.InfoContext(ctx, "broker_connected", slog.String("broker", e.URL))
+		b.o.Log.InfoContext(ctx, "broker_connected", slog.String("broker", b.o.Broker.URL))
 		return b.publishDue(ctx, conn, acks)
 	})
 	return group.Wait()
+}
+
+// connect takes the session up that the broker keeps. One that waited too long, or that
+// reads other sets, is ended first.
+func (b *Bridge) connect(ctx context.Context) (*mqttclient.Conn, error) {
+	b.mu.Lock()
+	s, first := b.session, b.resumed.IsZero()
+	b.mu.Unlock()
+	e := b.o.Broker
+	e.ClientID, e.Keepalive = s.ID, keepalive
+	if e.Keep = len(s.Sets) > 0; e.Keep && b.o.Now().Sub(s.Last).Abs() > sessionMost {
+		clean := e
+		clean.Keep = false
+		conn, err := mqttclient.Dial(ctx, clean)
+		if err != nil {
+			return nil, err
+		}
+		conn.Close()
+	}
+	conn, err := mqttclient.Dial(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.o.Now()
+	b.echoes.reconnected(conn.Resumed, now)
+	if first {
+		b.resumed = time.Unix(1, 0)
+		if conn.Resumed {
+			b.resumed = now
+		}
+	}
+	b.session.Last = now
+	return conn, nil
 }
 
 // filters gives the topics of the sets that are accepted.
@@ -106,38 +139,41 @@ func (b *Bridge) read(ctx context.Context, conn *mqttclient.Conn, acks chan<- ui
 			if err != nil {
 				return err
 			}
-			if err := b.receive(ctx, p); err != nil {
+			if err := b.receive(ctx, conn, p); err != nil {
 				return err
-			}
-			if p.QoS > 0 {
-				if err := conn.Send(frame.AppendPuback(nil, p.ID)); err != nil {
-					return err
-				}
 			}
 		}
 	}
 }
 
 // receive takes a message: somebody else's, our own come back, or one that is left out.
-func (b *Bridge) receive(ctx context.Context, p frame.Publication) error {
-	w, name, ok := parse(b.o.Sets, p)
+func (b *Bridge) receive(ctx context.Context, conn *mqttclient.Conn, p frame.Publication) error {
+	d := delivery{conn: conn, id: p.ID}
+	var set string
+	d.Message, set, d.taken = parse(b.o.Sets, p)
 	b.mu.Lock()
-	if !ok {
+	if !d.taken {
 		b.ignored()
-		b.mu.Unlock()
-		return nil
+	} else if b.own(change{Element{set, d.Addr}, d.Add}) {
+		d.taken = false
 	}
-	own := b.echoes.take(echoKey{key{name, w.Addr}, w.Add}, b.o.Now())
 	b.mu.Unlock()
-	if own {
+	if !d.taken && d.id == 0 {
 		return nil
 	}
 	select {
-	case b.received <- w:
+	case b.received <- d:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// own says whether a message is one of ours. The earlier run's come back for a while where
+// the broker kept its session: those whose address a ban still wants. b.mu is held.
+func (b *Bridge) own(m change) bool {
+	now := b.o.Now()
+	return b.echoes.take(m, now) || m.add && now.Sub(b.resumed) <= echoTime && b.out.want[m.Element] > 0
 }
 
 // ignored counts a message that is left out. b.mu is held.
@@ -194,11 +230,11 @@ func (b *Bridge) publish(conn *mqttclient.Conn, m change, id uint16) error {
 	if m.add {
 		action = add
 	}
-	packet, at := frame.AppendPublish(nil, m.set+"/"+action, []byte(m.addr.String()), 1, false)
+	packet, at := frame.AppendPublish(nil, m.Set+"/"+action, []byte(m.Addr.String()), 1, false)
 	packet[at], packet[at+1] = byte(id>>8), byte(id)
-	if b.out.accepts(m.set) {
+	if b.out.accepts(m.Set) {
 		b.mu.Lock()
-		b.echoes.expect(echoKey(m), b.o.Now())
+		b.echoes.expect(m, b.o.Now())
 		b.mu.Unlock()
 	}
 	return conn.Send(packet)

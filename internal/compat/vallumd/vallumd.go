@@ -10,17 +10,22 @@
 package vallumd
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/broker/frame"
 	"banmesh/internal/broker/mqttclient"
 	"banmesh/internal/export"
 )
@@ -42,18 +47,35 @@ type Message struct {
 	Add   bool
 }
 
+// A Session is the one that a broker keeps for this node, with the messages that come
+// while the node is away: whoever sent them has the broker's word that they arrive.
+type Session struct {
+	ID   string    `json:"id"`
+	Sets []string  `json:"sets"`          // the topics that it reads
+	Last time.Time `json:"last,omitzero"` // when it was connected last, zero for a new one
+}
+
+// sessionMost is how long a node may be away and have the messages that came meanwhile:
+// nobody knows when each of them was sent.
+const sessionMost = time.Hour
+
 // Options are the inputs of [New].
 type Options struct {
-	Name   string
+	Name string
+	// Broker is how to connect; the session's identifier takes the place of its own.
 	Broker mqttclient.Endpoint
+	// Session and Published are those of the earlier run: the elements that sets have
+	// from us.
+	Session   Session
+	Published []Element
 	Sets   []Set
 	// Timeout is that of the sets. A ban that lasts longer is published again before it.
 	Timeout time.Duration
 	Table   *export.Table
 	// MayPublish says whether a ban may go out; nil means all.
 	MayPublish func(export.Entry) bool
-	// Receive takes messages over, in their order. It is called again with the same ones
-	// until it returns nil.
+	// Receive takes messages over, in their order, and makes them outlast a kill: they are
+	// acknowledged when it returns nil, and until then it is called again with them.
 	Receive func(context.Context, []Message) error
 	Now     func() time.Time
 	Log     *slog.Logger
@@ -93,25 +115,30 @@ type Status struct {
 // goroutines.
 type Bridge struct {
 	o        Options
-	received chan Message
+	received chan delivery
 	wake     chan struct{} // something may be due
 
 	mu       sync.Mutex
 	out      outbox
 	echoes   echoes
+	session  Session
+	resumed  time.Time // when the first connection of this run took an earlier session up
 	status   Status
 	logged   time.Time // when ignored messages were logged last
 	unlogged uint64    // those since then
 }
 
-// New makes a bridge. published are the elements that the sets have from an earlier run.
-func New(o Options, published []Element) *Bridge {
+// New makes a bridge.
+func New(o Options) *Bridge {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	b := &Bridge{
-		o: o, received: make(chan Message, queueMost), wake: make(chan struct{}, 1),
-		out: newOutbox(o.Sets, o.Timeout, published), echoes: echoes{},
+		o: o, received: make(chan delivery, queueMost), wake: make(chan struct{}, 1),
+		out: newOutbox(o.Sets, o.Timeout, o.Published), echoes: echoes{}, session: o.Session,
+	}
+	if filters := b.filters(); b.session.ID == "" || !slices.Equal(b.session.Sets, filters) {
+		b.session = Session{ID: cmp.Or(b.session.ID, "banmesh-"+rand.Text()[:12]), Sets: filters}
 	}
 	b.status = Status{Name: o.Name, URL: o.Broker.URL, Err: "not connected yet"}
 	return b
@@ -126,19 +153,25 @@ func (b *Bridge) Status() Status {
 	return s
 }
 
-// Published gives the elements that the sets have from us, for [New] after a restart.
-// changed counts their changes.
-func (b *Bridge) Published() (list []Element, changed int) {
+// Save has the elements written down that sets have from us, or no longer have, since
+// they were saved last, and the session where a connection is up or was.
+func (b *Bridge) Save(write func(changed map[Element]bool, s Session) error) error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.out.list(), b.out.changes
-}
-
-// Changes gives the second result of [Bridge.Published] alone.
-func (b *Bridge) Changes() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.out.changes
+	changed := b.out.unsaved
+	b.out.unsaved = map[Element]bool{}
+	if b.status.Connected {
+		b.session.Last = b.o.Now()
+	}
+	s := b.session
+	b.mu.Unlock()
+	err := write(changed, s)
+	if err != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		maps.Copy(changed, b.out.unsaved) // the newer of both
+		b.out.unsaved = changed
+	}
+	return err
 }
 
 // Run connects, publishes, receives and connects again until ctx ends.
@@ -150,7 +183,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 		wait := backoffLeast
 		for {
 			began := b.o.Now()
-			err := b.session(ctx)
+			err := b.connected(ctx)
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -175,6 +208,9 @@ func (b *Bridge) failed(err error) {
 	defer b.mu.Unlock()
 	if b.status.Connected || b.status.Err != err.Error() {
 		b.o.Log.Warn("broker_unreachable", slog.String("broker", b.o.Broker.URL), slog.Any("error", err))
+	}
+	if b.status.Connected {
+		b.session.Last = b.o.Now()
 	}
 	b.status.Connected, b.status.Err = false, err.Error()
 }
@@ -234,40 +270,86 @@ func (b *Bridge) poke() {
 	}
 }
 
-// deliver hands messages on until ctx ends.
+// A delivery is a message that the broker waits to see acknowledged on a connection.
+type delivery struct {
+	Message
+	taken bool // it is somebody else's; the others are acknowledged in their turn
+	conn  *mqttclient.Conn
+	id    uint16 // 0 for one that wants no acknowledgement
+}
+
+// deliver hands messages on, and acknowledges them, until ctx ends.
 func (b *Bridge) deliver(ctx context.Context) error {
 	for {
+		batch := b.batch(ctx)
 		var list []Message
+		for _, d := range batch {
+			if d.taken {
+				list = append(list, d.Message)
+			}
+		}
+		if !b.take(ctx, list) {
+			return nil
+		}
+		acknowledge(batch)
+	}
+}
+
+// take hands messages on until they are taken; false says that ctx ended before.
+func (b *Bridge) take(ctx context.Context, list []Message) bool {
+	for wait := backoffLeast; len(list) > 0; wait = min(2*wait, backoffMost) {
+		err := b.o.Receive(ctx, list)
+		if err == nil {
+			b.mu.Lock()
+			b.status.Received += uint64(len(list))
+			b.status.Last = b.o.Now()
+			b.mu.Unlock()
+			return true
+		}
+		b.o.Log.WarnContext(ctx, "messages_not_taken", slog.Int("messages", len(list)), slog.Any("error", err))
 		select {
 		case <-ctx.Done():
-			return nil
-		case w := <-b.received:
-			list = append(list, w)
+			return false
+		case <-time.After(wait):
 		}
-		for more := true; more && len(list) < batchMost; {
-			select {
-			case w := <-b.received:
-				list = append(list, w)
-			default:
-				more = false
-			}
+	}
+	return ctx.Err() == nil
+}
+
+// batch waits for messages and gives those that are there, none where ctx ends.
+func (b *Bridge) batch(ctx context.Context) (batch []delivery) {
+	select {
+	case <-ctx.Done():
+		return nil
+	case d := <-b.received:
+		batch = append(batch, d)
+	}
+	for len(batch) < batchMost {
+		select {
+		case d := <-b.received:
+			batch = append(batch, d)
+		default:
+			return batch
 		}
-		for wait := backoffLeast; ; wait = min(2*wait, backoffMost) {
-			err := b.o.Receive(ctx, list)
-			if err == nil {
-				break
+	}
+	return batch
+}
+
+// acknowledge tells the broker which messages it may forget. Where a connection is lost
+// it hands them over once more.
+func acknowledge(batch []delivery) {
+	for len(batch) > 0 {
+		conn := batch[0].conn
+		var packets []byte
+		for len(batch) > 0 && batch[0].conn == conn {
+			if id := batch[0].id; id != 0 {
+				packets = frame.AppendPuback(packets, id)
 			}
-			b.o.Log.WarnContext(ctx, "messages_not_taken", slog.Int("messages", len(list)), slog.Any("error", err))
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(wait):
-			}
+			batch = batch[1:]
 		}
-		b.mu.Lock()
-		b.status.Received += uint64(len(list))
-		b.status.Last = b.o.Now()
-		b.mu.Unlock()
+		if len(packets) > 0 && conn.Send(packets) != nil {
+			conn.Close() // its reader sees that, and the bridge connects again
+		}
 	}
 }
 

@@ -2,7 +2,9 @@ package vallumd
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,14 +84,14 @@ func TestAMessageIsAWordOrIsLeftOut(t *testing.T) {
 // A flood of messages that say nothing leaves a number behind, and no more.
 func TestAFloodOfJunkLeavesANumber(t *testing.T) {
 	t.Parallel()
-	b := New(Options{Name: "home", Sets: sets, Timeout: time.Hour, Now: func() time.Time { return t0 }, Log: slog.New(slog.DiscardHandler)}, nil)
+	b := New(Options{Name: "home", Sets: sets, Timeout: time.Hour, Now: func() time.Time { return t0 }, Log: slog.New(slog.DiscardHandler)})
 	junk := []frame.Publication{
 		publication("blacklist/add", "junk"), publication("blacklist/add", "203.0.113.0/24"), publication("x/add", "198.51.100.7"),
 		publication("blacklist/flush", "198.51.100.7"), publication("blacklist/del", strings.Repeat("x", 200_000)),
 	}
 	const lines = 250_000
 	for i := range lines {
-		if err := b.receive(t.Context(), junk[i%len(junk)]); err != nil {
+		if err := b.receive(t.Context(), nil, junk[i%len(junk)]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,10 +119,10 @@ func FuzzMessage(f *testing.F) {
 }
 
 func TestOurOwnMessagesAreExpectedOnceEach(t *testing.T) {
-	e, k := echoes{}, echoKey{key{"blacklist", netip.MustParseAddr("198.51.100.7")}, true}
+	e, k := echoes{}, change{Element{"blacklist", netip.MustParseAddr("198.51.100.7")}, true}
 	e.expect(k, t0)
 	e.expect(k, t0)
-	if e.take(echoKey{k.key, false}, t0) {
+	if e.take(change{k.Element, false}, t0) {
 		t.Error("a deletion passes for an addition")
 	}
 	for i, want := range []bool{true, true, false} {
@@ -150,7 +152,7 @@ func said(o *outbox, now time.Time) string {
 		if m.add {
 			sign = "+"
 		}
-		list = append(list, sign+m.set+" "+m.addr.String())
+		list = append(list, sign+m.Set+" "+m.Addr.String())
 		o.acknowledged(m, now)
 	}
 	return strings.Join(list, ", ")
@@ -234,14 +236,14 @@ func TestSetsFollowTheBans(t *testing.T) {
 		const timeout = 10 * time.Minute
 		now := t0
 		o := newOutbox(sets, timeout, nil)
-		set := map[key]time.Time{} // vallumd's, with the end of each element
+		set := map[Element]time.Time{} // vallumd's, with the end of each element
 		bans := map[export.Key]time.Time{}
 		step := func() {
 			for _, m := range o.due(now) {
 				if m.add {
-					set[m.key] = now.Add(timeout)
+					set[m.Element] = now.Add(timeout)
 				} else {
-					delete(set, m.key)
+					delete(set, m.Element)
 				}
 				o.acknowledged(m, now)
 			}
@@ -259,7 +261,7 @@ func TestSetsFollowTheBans(t *testing.T) {
 				delete(bans, k)
 				o.lift(k)
 			case 3:
-				o = newOutbox(sets, timeout, o.list())
+				o = newOutbox(sets, timeout, slices.Collect(maps.Keys(o.published)))
 				for k, until := range bans {
 					o.ban(export.Entry{Target: k.Target, Topic: k.Topic, Until: until})
 				}
@@ -271,7 +273,7 @@ func TestSetsFollowTheBans(t *testing.T) {
 				now = now.Add(o.every())
 				step()
 			}
-			want := map[key]bool{}
+			want := map[Element]bool{}
 			for k, until := range bans {
 				for _, x := range o.elements(k) {
 					want[x] = want[x] || until.After(now)
@@ -279,7 +281,7 @@ func TestSetsFollowTheBans(t *testing.T) {
 			}
 			for x, wanted := range want {
 				if has := set[x].After(now); has != wanted {
-					t.Fatalf("%s in %s: %v, want %v", x.addr, x.set, has, wanted)
+					t.Fatalf("%s in %s: %v, want %v", x.Addr, x.Set, has, wanted)
 				}
 			}
 		}
