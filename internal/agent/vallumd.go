@@ -170,6 +170,9 @@ func (a *agent) connectVallumds() error {
 			o.Sets = append(o.Sets, s)
 		}
 		v.bridge = vallumd.New(o)
+		if err := v.bridge.Save(v.save); err != nil {
+			v.log.Warn("state_not_written", slog.Any("error", err))
+		}
 	}
 	return nil
 }

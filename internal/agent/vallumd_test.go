@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -64,6 +66,17 @@ func TestMessagesOfABrokerStayWithinTheirBudget(t *testing.T) {
 	n.restart()
 	want("after another restart", "198.51.100.1 198.51.100.4", 0)
 	n.eventually("the firewall has the ledger's", func() bool { return n.drops("198.51.100.1") && !n.drops("198.51.100.3") })
+	w := httptest.NewRecorder()
+	local, err := n.a.api.Local()
+	if err != nil {
+		t.Fatal(err)
+	}
+	local.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, want := range []string{`banmesh_vallumd_up{broker="vallumd:home"} 0`, `banmesh_vallumd_messages_beyond_budget_total{broker="vallumd:home"} 0`} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("no %s", want)
+		}
+	}
 	if told := n.a.ledger.Own.Claims("sshd"); len(told) != 0 {
 		t.Errorf("published: %+v", told)
 	}

@@ -18,6 +18,7 @@ import (
 	"banmesh/internal/agent"
 	"banmesh/internal/control"
 	"banmesh/internal/firewall/testnet"
+	"banmesh/internal/store"
 )
 
 // A mosquitto is Debian's broker with the other side of vallumd's contract: what
@@ -506,10 +507,76 @@ func TestAFloodOfVallumdsMessagesIsBounded(t *testing.T) {
 	if len(peers) != 1 || peers[0].Claims > 100 || peers[0].Claims == 0 {
 		t.Errorf("%+v", peers)
 	}
-	info, err := os.Stat(filepath.Join(n.dir, "state", "vallumd-home.json"))
-	if err != nil || info.Size() > 16<<10 {
-		t.Errorf("%v: %v", info, err)
+	n.stop()
+	db, err := store.Open(filepath.Join(n.dir, "state", "agent.db"))
+	testnet.Must(t, err)
+	records := 0
+	testnet.Must(t, db.View(func(tx store.Tx) error {
+		return tx.Each("vallumd", "", func(string, []byte) error { records++; return nil })
+	}))
+	testnet.Must(t, db.Close())
+	if records == 0 || records > 101 { // and the session
+		t.Errorf("%d records are kept", records)
 	}
+}
+
+// Whoever has the broker's word for a message has ours too: killed again and again while
+// messages come in, and away while more of them come, the node has them all in the end.
+func TestAKillLosesNoMessageOfVallumds(t *testing.T) {
+	t.Parallel()
+	const each, rounds = 60, 3
+	m := newMosquitto(t, "")
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	testnet.Must(t, os.MkdirAll(at("config"), 0o755))
+	testnet.Must(t, os.WriteFile(at("config/agent.toml"), fmt.Appendf(nil, "embedded_broker.enabled = false\n[topics.sshd]\ndetect = false\n[[vallumd]]\nname = \"home\"\nurl = \"tcp://127.0.0.1:%s\"\naccept = [\"sshd\"]\nper_hour = 1000\n%s", m.port, firewallOff), 0o600))
+	self, err := os.Executable()
+	testnet.Must(t, err)
+	client := control.NewClient(at("agent.sock"))
+	run := func() (kill func()) {
+		c := exec.Command(self, "--config-dir", at("config"), "--state-dir", at("state"), "--socket", at("agent.sock"), "run")
+		c.Env = append(os.Environ(), "BANMESH_TEST_COMMAND=agent")
+		testnet.Must(t, c.Start())
+		kill = sync.OnceFunc(func() {
+			_ = c.Process.Kill()
+			_ = c.Wait()
+		})
+		t.Cleanup(kill)
+		return kill
+	}
+	status := func() control.Vallumd {
+		var s control.Status
+		if err := client.Get(t.Context(), "/v1/status", nil, &s); err != nil || len(s.Vallumd) == 0 {
+			return control.Vallumd{}
+		}
+		return s.Vallumd[0]
+	}
+	say := func(from, n int) {
+		var b bytes.Buffer
+		for i := from; i < from+n; i++ {
+			fmt.Fprintf(&b, "203.0.113.%d\n", i)
+		}
+		c := exec.Command("mosquitto_pub", "-p", m.port, "-q", "1", "-t", "sshd/add", "-l")
+		c.Stdin = &b
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	kill := run()
+	testnet.Eventually(t, func() bool { return status().Connected })
+	for round := range rounds {
+		var saying sync.WaitGroup
+		saying.Go(func() { say(1+round*each, each-10) })
+		testnet.Eventually(t, func() bool { return status().Received > 0 })
+		kill() // most of them are under way
+		saying.Wait()
+		say(1+round*each+each-10, 10)
+		kill = run()
+	}
+	testnet.Eventually(t, func() bool {
+		var list []control.Peer
+		return client.Get(t.Context(), "/v1/peers", nil, &list) == nil && len(list) == 1 && list[0].Claims == each*rounds
+	})
 }
 
 // A broker that suddenly tells many more than usual is held for a person.

@@ -159,7 +159,7 @@ func buildInfo(version string) prometheus.Collector {
 func (s *Server) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		collector{s},
-		listCollector{s},
+		listCollector{s}, compatCollector{s},
 		messageCollector{s},
 		&peerCollector{s: s}, s.o.LineLatency.histogram, s.o.ClaimLatency.histogram, buildInfo(s.o.Version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -42,10 +42,11 @@ func (b *Bridge) connected(ctx context.Context) error {
 func (b *Bridge) connect(ctx context.Context) (*mqttclient.Conn, error) {
 	b.mu.Lock()
 	s, first := b.session, b.resumed.IsZero()
+	fresh := b.fresh || b.o.Now().Sub(s.Last).Abs() > sessionMost
 	b.mu.Unlock()
 	e := b.o.Broker
 	e.ClientID, e.Keepalive = s.ID, keepalive
-	if e.Keep = len(s.Sets) > 0; e.Keep && b.o.Now().Sub(s.Last).Abs() > sessionMost {
+	if e.Keep = len(s.Sets) > 0; e.Keep && fresh {
 		clean := e
 		clean.Keep = false
 		conn, err := mqttclient.Dial(ctx, clean)
@@ -68,7 +69,7 @@ func (b *Bridge) connect(ctx context.Context) (*mqttclient.Conn, error) {
 			b.resumed = now
 		}
 	}
-	b.session.Last = now
+	b.session.Last, b.fresh = now, false
 	return conn, nil
 }
 

@@ -51,8 +51,8 @@ type Message struct {
 // while the node is away: whoever sent them has the broker's word that they arrive.
 type Session struct {
 	ID   string    `json:"id"`
-	Sets []string  `json:"sets"`          // the topics that it reads
-	Last time.Time `json:"last,omitzero"` // when it was connected last, zero for a new one
+	Sets []string  `json:"sets"` // the topics that it reads
+	Last time.Time `json:"last"` // when it was connected last, or made
 }
 
 // sessionMost is how long a node may be away and have the messages that came meanwhile:
@@ -68,7 +68,7 @@ type Options struct {
 	// from us.
 	Session   Session
 	Published []Element
-	Sets   []Set
+	Sets      []Set
 	// Timeout is that of the sets. A ban that lasts longer is published again before it.
 	Timeout time.Duration
 	Table   *export.Table
@@ -122,6 +122,7 @@ type Bridge struct {
 	out      outbox
 	echoes   echoes
 	session  Session
+	fresh    bool      // the broker is to forget an earlier session first
 	resumed  time.Time // when the first connection of this run took an earlier session up
 	status   Status
 	logged   time.Time // when ignored messages were logged last
@@ -138,7 +139,8 @@ func New(o Options) *Bridge {
 		out: newOutbox(o.Sets, o.Timeout, o.Published), echoes: echoes{}, session: o.Session,
 	}
 	if filters := b.filters(); b.session.ID == "" || !slices.Equal(b.session.Sets, filters) {
-		b.session = Session{ID: cmp.Or(b.session.ID, "banmesh-"+rand.Text()[:12]), Sets: filters}
+		b.session = Session{ID: cmp.Or(b.session.ID, "banmesh-"+rand.Text()[:12]), Sets: filters, Last: o.Now()}
+		b.fresh = true
 	}
 	b.status = Status{Name: o.Name, URL: o.Broker.URL, Err: "not connected yet"}
 	return b
@@ -154,7 +156,8 @@ func (b *Bridge) Status() Status {
 }
 
 // Save has the elements written down that sets have from us, or no longer have, since
-// they were saved last, and the session where a connection is up or was.
+// they were saved last, and the session. It is to be called before [Bridge.Run] too: a
+// session that is not known after a kill is none.
 func (b *Bridge) Save(write func(changed map[Element]bool, s Session) error) error {
 	b.mu.Lock()
 	changed := b.out.unsaved
