@@ -159,7 +159,8 @@ func buildInfo(version string) prometheus.Collector {
 func (s *Server) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		collector{s},
-		listCollector{s}, compatCollector{s},
+		listCollector{s},
+		compatCollector{s},
 		messageCollector{s},
 		&peerCollector{s: s}, s.o.LineLatency.histogram, s.o.ClaimLatency.histogram, buildInfo(s.o.Version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
