@@ -28,7 +28,7 @@ type floor struct {
 }
 
 var floors = []floor{
-	{"sshd", "sshd", 91, []string{"ddos", "extra", "aggressive"}},
+	{"sshd", "sshd", 92, []string{"ddos", "extra", "aggressive"}},
 	{"sshd-journal", "sshd", 78, []string{"ddos", "extra", "aggressive"}},
 	{"dovecot", "dovecot", 48, []string{"aggressive"}},
 	{"postfix", "postfix", 50, []string{"more", "ddos", "extra", "aggressive", "auth", "rbl"}},
@@ -150,6 +150,10 @@ var rightly = map[string]string{
 	"srv sshd[2737]: Failed password for invalid user test from 127.0.0.1 port 58946 ssh2: from 10.10.1.2 port 55555 ssh2":                       "10.10.1.2",
 }
 
+// secondLine is sshd's last word on a connection, which fail2ban's suite says was counted by
+// the line before it. The topic counts a fifth of it, for logs that have this line alone.
+var secondLine = regexp.MustCompile(`Disconnecting (?:invalid|authenticating) user .+ port \d+: Too many authentication failures \[preauth\]$`)
+
 // A tally says how verdicts on a sample log stand to the suite's notes in it.
 type tally struct{ attacks, found, wrong int }
 
@@ -172,7 +176,7 @@ func count(t *testing.T, path string, got verdicts, modes []verdicts) tally {
 			sum.found++
 		case n.Match && !hit:
 			t.Logf("missed: %s", line)
-		case hit && target == rightly[line]:
+		case hit && (target == rightly[line] || secondLine.MatchString(line)):
 		case hit && (n.Match || !attacks[line] && !elsewhere):
 			sum.wrong++
 			t.Logf("found %s: %s", target, line)
