@@ -21,14 +21,28 @@ type connection struct {
 	nofailLines []string
 	pending     bool // an offence waits for the offender's address
 	until       time.Time
+	number      uint64 // counts connections, as an id comes again
 }
 
 type connections struct {
 	byID  map[string]*connection
-	order []string // oldest first; may name some that are gone
+	order []begun // oldest first; may name some that are gone
+	last  uint64  // the newest connection's number
 	free  []*connection
 	ended *connection // the one that the last match still refers to
 	keep  bool        // matches may be kept, so that nothing is used again
+}
+
+// begun names a connection in the order of beginnings.
+type begun struct {
+	id     string
+	number uint64
+}
+
+// has says whether a connection is there still, and not another one with its id.
+func (c *connections) has(b begun) bool {
+	e := c.byID[b.id]
+	return e != nil && e.number == b.number
 }
 
 // maxFree bounds the connections that are kept to be used again.
@@ -68,17 +82,21 @@ func (c *connections) put(id string, e *connection) {
 		c.byID = map[string]*connection{}
 	}
 	for len(c.byID) >= maxConnections && len(c.order) > 0 {
-		c.drop(c.byID[c.order[0]])
-		delete(c.byID, c.order[0])
+		if first := c.order[0]; c.has(first) {
+			c.drop(c.byID[first.id])
+			delete(c.byID, first.id)
+		}
 		c.order = c.order[1:]
 	}
+	c.last++
+	e.number = c.last
 	c.byID[id] = e
-	c.order = append(c.order, id)
+	c.order = append(c.order, begun{id, e.number})
 	if len(c.order) > 2*maxConnections { // most of them are gone
-		kept := make([]string, 0, len(c.byID))
-		for _, id := range c.order {
-			if c.byID[id] != nil {
-				kept = append(kept, id)
+		kept := make([]begun, 0, 2*maxConnections+1)
+		for _, b := range c.order {
+			if c.has(b) {
+				kept = append(kept, b)
 			}
 		}
 		c.order = kept

@@ -223,6 +223,35 @@ func TestConnectionsAreBoundedAndTheOldestGoes(t *testing.T) {
 	}
 }
 
+// One process number with another address on each line, as of a server that is one
+// process, takes no more room and drops no connection of the others.
+func TestAnIDThatComesAgainIsOneConnection(t *testing.T) {
+	s := session(t)
+	says(t, s, [2]string{"c1 connect 192.0.2.1", ""})
+	for i := range 5 * maxConnections {
+		s.line(fmt.Sprintf("c2 connect 198.51.%d.%d", 100+i/250, 1+i%250))
+	}
+	if n, m := len(s.connections.byID), len(s.connections.order); n != 2 || m > 2*maxConnections {
+		t.Errorf("%d connections, %d in order", n, m)
+	}
+	says(t, s, [2]string{"c1 refused root", "1:192.0.2.1 users=root lines=2"})
+}
+
+// The oldest connection makes room, also where an older one had the id of a younger.
+func TestAnIDThatComesAgainIsAsYoungAsItsConnection(t *testing.T) {
+	s := session(t)
+	s.line("c0 connect 192.0.2.1")
+	for i := 1; i < maxConnections; i++ {
+		s.line(fmt.Sprintf("c%d connect 192.0.2.1", i))
+	}
+	s.line("c0 connect 192.0.2.9")
+	s.line(fmt.Sprintf("c%d connect 192.0.2.1", maxConnections))
+	says(t, s,
+		[2]string{"c1 refused root", ""},
+		[2]string{"c0 refused root", "1:192.0.2.9 users=root lines=2"},
+	)
+}
+
 func TestEvidenceOfOneConnectionIsBounded(t *testing.T) {
 	s := session(t)
 	s.All = true
