@@ -19,6 +19,10 @@ import (
 // ErrNotRunning says that nobody answers on the control socket.
 var ErrNotRunning = errors.New("the agent is not running")
 
+// ErrUnanswered says that a request to change something was sent and not answered: it
+// was done, or not.
+var ErrUnanswered = errors.New("whether it was done is unknown")
+
 // ErrPermission says that the socket is not for this user.
 var ErrPermission = errors.New("permission denied")
 
@@ -136,7 +140,10 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, an
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
+	switch {
+	case err != nil && method != http.MethodGet:
+		return fmt.Errorf("reading the answer of %s: %w: %w", c.socket, err, ErrUnanswered)
+	case err != nil:
 		return fmt.Errorf("reading the agent's answer: %w", err)
 	}
 	if answer == nil {
@@ -150,6 +157,17 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, an
 		return fmt.Errorf("reading the agent's answer: %w", err)
 	}
 	return nil
+}
+
+// ended says whether whoever listened ended before the answer.
+func ended(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		err != nil && strings.Contains(err.Error(), "server closed idle connection") // net/http has no value for it
+}
+
+func isTimeout(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
 }
 
 // maxRefusal bounds the answer to a request that is not done, in bytes.
@@ -168,8 +186,12 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: nobody answers on %s", ErrNotRunning, c.socket)
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), err != nil && strings.Contains(err.Error(), "server closed idle connection"): // net/http has no value for it
+	case ended(err) && method != http.MethodGet:
+		return nil, fmt.Errorf("%s was closed before an answer came: %w", c.socket, ErrUnanswered)
+	case ended(err):
 		return nil, fmt.Errorf("%w any more: it ended before it answered on %s", ErrNotRunning, c.socket)
+	case isTimeout(err) && method != http.MethodGet:
+		return nil, fmt.Errorf("no answer came on %s for too long: %w", c.socket, ErrUnanswered)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%w on %s", ErrPermission, c.socket)
 	case err != nil:

@@ -276,7 +276,8 @@ func TestAnEmptyListingIsAnEmptyArray(t *testing.T) {
 	}
 }
 
-// Whoever asks an agent that is killed meanwhile hears that it does not run.
+// Whoever asks an agent that is killed meanwhile hears that it does not run, and whoever
+// wanted something changed that it may be so or not.
 func TestAnAgentThatEndsBeforeItAnswersIsNotRunning(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "agent.sock")
@@ -296,5 +297,42 @@ func TestAnAgentThatEndsBeforeItAnswersIsNotRunning(t *testing.T) {
 	}()
 	if err := NewClient(path).Get(t.Context(), "/x", nil, nil); !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v", err)
+	}
+	err = NewClient(path).Post(t.Context(), "/x", struct{}{}, nil)
+	if !errors.Is(err, ErrUnanswered) || errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v", err)
+	}
+}
+
+// An answer that is cut off leaves a change as unknown as none, and so does one that does
+// not come in time.
+func TestAChangeWhoseAnswerIsCutOffOrLateIsUnknown(t *testing.T) {
+	t.Parallel()
+	late := make(chan struct{})
+	path, stop := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/late" {
+			select {
+			case <-late:
+			case <-r.Context().Done():
+			}
+			return
+		}
+		w.Header().Set("Content-Length", "100")
+		_, _ = w.Write([]byte("{"))
+	}))
+	defer func() {
+		close(late)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var answer any
+	if err := NewClient(path).Post(t.Context(), "/cut", struct{}{}, &answer); !errors.Is(err, ErrUnanswered) {
+		t.Errorf("cut off: %v", err)
+	}
+	hasty := NewClient(path)
+	hasty.http.Timeout = 20 * time.Millisecond
+	if err := hasty.Post(t.Context(), "/late", struct{}{}, &answer); !errors.Is(err, ErrUnanswered) {
+		t.Errorf("late: %v", err)
 	}
 }

@@ -5,18 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"banmesh/internal/history"
 )
+
+// historyDir is the directory of a node's history in its state.
+const historyDir = "events"
 
 // settleWithin is how long the nodes may take to agree after the last accident.
 const settleWithin = 2 * time.Minute
@@ -33,151 +33,168 @@ func (p *process) operator(ctx context.Context) (string, error) {
 	return s.Operator, json.Unmarshal(out, &s)
 }
 
-// bans gives the targets that a node's ledger bans.
-func (p *process) bans(ctx context.Context) (map[string]bool, error) {
-	out, err := p.do(ctx, "", "bans", "--json")
-	if err != nil {
-		return nil, err
-	}
-	var list []struct {
-		Target string `json:"target"`
-	}
-	if err := json.Unmarshal(out, &list); err != nil {
-		return nil, err
-	}
-	set := map[string]bool{}
-	for _, b := range list {
-		set[b.Target] = true
-	}
-	return set, nil
-}
-
-var element = regexp.MustCompile(`(2001:db8:[0-9a-f:]+)(?:/\d+)? timeout \S+ expires \S+ : 0x`)
-
-// kernel gives the targets that a node's table drops.
-func (w *world) kernel(ctx context.Context, i int) (map[string]bool, error) {
-	out, err := exec.CommandContext(ctx, "nft", "list", "table", "inet", fmt.Sprintf("churn%d", i)).Output()
-	if err != nil {
-		return nil, fmt.Errorf("nft: %w", err)
-	}
-	set := map[string]bool{}
-	for _, m := range element.FindAllSubmatch(out, -1) {
-		set[string(m[1])+"/64"] = true
-	}
-	return set, nil
-}
-
-// claims gives how many live claims of the author a subscriber holds.
-func (p *process) claims(ctx context.Context) (n int, err error) {
-	out, err := p.do(ctx, "", "peers", "show", "author", "--json")
-	if err != nil {
-		return 0, err
-	}
-	var list []struct {
-		Claims int `json:"claims"`
-	}
-	err = json.Unmarshal(out, &list)
-	for _, x := range list {
-		n += x.Claims
-	}
-	return n, err
-}
-
 // A finding is the comparison of all there is.
 type finding struct {
-	lost    int      // addresses of the log that the author does not ban
-	which   []int    // the first few of them
-	missing int      // bans that the program was told of, and are none
-	differ  []string // places that do not agree
+	lost   int      // addresses of the log that the author never banned
+	which  []int    // the first few of them
+	lies   []string // commands whose word is not true
+	differ []string // places that do not agree
+	untold int      // bans whose beginning the author's history lacks
+	held   int      // bans of the author that were compared
+}
+
+func (f *finding) fine() bool {
+	return f.lost == 0 && len(f.lies) == 0 && len(f.differ) == 0 && f.untold == 0
 }
 
 // compare looks at all nodes once.
 func (w *world) compare(ctx context.Context) (f finding, err error) {
-	author, err := w.nodes[0].bans(ctx)
+	collect, err := w.beginLook(ctx)
+	if err != nil {
+		return f, err
+	}
+	if err := collect(); err != nil {
+		return f, err
+	}
+	f.lies = w.handed.lies(w.seen.author)
+	if f.differ, f.held, err = w.differences(ctx); err != nil {
+		return f, err
+	}
+	told, err := w.told()
 	if err != nil {
 		return f, err
 	}
 	for n := range w.written {
-		if !author[addressOf(false, n).String()+"/64"] {
+		if x := addressOf(false, n).String() + "/64"; !w.seen.author[x] {
 			if f.lost++; len(f.which) < 10 {
 				f.which = append(f.which, n)
 			}
 		}
 	}
-	handed := map[string]bool{}
-	for n := range w.handed {
-		x := addressOf(true, n).String() + "/64"
-		if author[x] {
-			handed[x] = true
-		} else {
-			f.missing++
+	for x := range w.seen.author {
+		if !told[x] {
+			f.untold++
 		}
 	}
-	for i, p := range w.nodes {
-		ledger, err := p.bans(ctx)
-		if err != nil {
-			return f, err
+	if n := len(missing(w.seen.author, w.seen.kernel)); n > 0 {
+		f.differ = append(f.differ, fmt.Sprintf("%d bans of the author were never seen in its kernel", n))
+	}
+	if n := len(missing(w.seen.kernel, w.seen.author)); n > 0 {
+		f.differ = append(f.differ, fmt.Sprintf("%d elements of the author's kernel were never seen in its ledger", n))
+	}
+	// Another program's bans with hits ban at peers, those of a log that no kernel
+	// confirmed do not.
+	handed := map[string]bool{}
+	for n := range w.handed.words {
+		for _, x := range targetsOf(n) {
+			if w.seen.author[x] {
+				handed[x] = true
+			}
 		}
-		kernel, err := w.kernel(ctx, i)
-		if err != nil {
-			return f, err
-		}
-		if n := difference(ledger, kernel); n > 0 {
-			f.differ = append(f.differ, fmt.Sprintf("%s: %d between its ledger (%d) and its kernel (%d)", p.name, n, len(ledger), len(kernel)))
-		}
-		if i == 0 {
-			continue
-		}
-		// Another program's bans with hits ban at peers, those of a log that no kernel
-		// confirmed do not: their claims are counted.
-		if n := difference(ledger, handed); n > 0 {
-			f.differ = append(f.differ, fmt.Sprintf("%s: %d between its ledger (%d) and the author's (%d)", p.name, n, len(ledger), len(handed)))
-		}
-		claims, err := p.claims(ctx)
-		if err != nil {
-			return f, err
-		}
-		if claims != len(author) {
-			f.differ = append(f.differ, fmt.Sprintf("%s: holds %d claims of the author's %d", p.name, claims, len(author)))
+	}
+	for i, peer := range w.seen.peers {
+		if n := len(missing(handed, peer)) + len(missing(peer, handed)); n > 0 {
+			f.differ = append(f.differ, fmt.Sprintf("%s: %d bans that it or the author alone was ever seen to hold", w.nodes[1+i].name, n))
 		}
 	}
 	return f, nil
 }
 
-func difference(a, b map[string]bool) (n int) {
+// differences compares the ledgers, kernels and claims of this moment. As nothing begins
+// any more and bans end meanwhile, each is compared with the author's bans before it and
+// after it.
+func (w *world) differences(ctx context.Context) (list []string, held int, err error) {
+	for i, p := range w.nodes {
+		before, err := p.bans(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		kernel, err := w.kernel(ctx, i)
+		if err != nil {
+			return nil, 0, err
+		}
+		after, err := p.bans(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		if n := len(missing(after, kernel)) + len(missing(kernel, before)); n > 0 {
+			list = append(list, fmt.Sprintf("%s: %d between its ledger (%d) and its kernel (%d)", p.name, n, len(after), len(kernel)))
+		}
+		if i == 0 {
+			continue
+		}
+		if before, err = w.nodes[0].bans(ctx); err != nil {
+			return nil, 0, err
+		}
+		claims, err := p.claims(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		if after, err = w.nodes[0].bans(ctx); err != nil {
+			return nil, 0, err
+		}
+		if claims > len(before) || claims < len(after) {
+			list = append(list, fmt.Sprintf("%s: holds %d claims of the author's %d", p.name, claims, len(after)))
+		}
+		held = len(after)
+	}
+	return list, held, nil
+}
+
+// told gives the targets of whose ban the author's history has the beginning.
+func (w *world) told() (map[string]bool, error) {
+	store, err := history.Read(filepath.Join(w.nodes[0].state, historyDir))
+	if err != nil {
+		return nil, err
+	}
+	set := map[string]bool{}
+	for q := (history.Query{Kinds: []history.Kind{history.Ban}, Follow: true, Limit: history.MaxLimit}); ; {
+		page, err := store.Find(q)
+		if err != nil {
+			return nil, err
+		}
+		for i := range page.Events {
+			set[page.Events[i].Target.String()] = true
+		}
+		if !page.More {
+			return set, nil
+		}
+		q.After = page.Next
+	}
+}
+
+// missing gives the members of a that b lacks.
+func missing(a, b map[string]bool) (list []string) {
 	for x := range a {
 		if !b[x] {
-			n++
+			list = append(list, x)
 		}
 	}
-	for x := range b {
-		if !a[x] {
-			n++
-		}
-	}
-	return n
+	return list
 }
 
 // judge waits until everything agrees, and prints the differences and the growth.
-func (w *world) judge(ctx context.Context, lasts time.Duration) error {
+func (w *world) judge(ctx context.Context) error {
 	if err := w.disk.thaw(); err != nil {
 		return err
 	}
-	for _, p := range append([]*process{w.broker}, w.nodes...) {
+	for _, p := range w.all() {
 		_ = p.signal(syscall.SIGCONT)
 		if err := p.answers(ctx); err != nil {
 			return err
 		}
 	}
+	w.handed.running.Wait()
+	w.seen.looking.Wait()
 	var f finding
 	var err error
 	end := time.Now()
 	for {
 		f, err = w.compare(ctx)
-		agree := err == nil && f.lost == 0 && f.missing <= w.unsure && len(f.differ) == 0
-		if agree || time.Since(end) > settleWithin {
+		if err == nil && f.fine() || time.Since(end) > settleWithin {
 			break
 		}
+		fmt.Printf("not yet after %s: %d lost, %d lies, %d not in the history, %s %v\n", time.Since(end).Round(100*time.Millisecond), f.lost, len(f.lies), f.untold, strings.Join(f.differ, "; "), err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -190,66 +207,27 @@ func (w *world) judge(ctx context.Context, lasts time.Duration) error {
 	for _, name := range slices.Sorted(maps.Keys(w.done)) {
 		fmt.Printf("%-28s %d\n", name, w.done[name])
 	}
-	fmt.Printf("agreed after %s\n", time.Since(end).Round(100*time.Millisecond))
-	fmt.Printf("lost: %d of %d offenders in the log; %d of %d bans of the program (%d of its commands' bans met an agent that was down)\n", f.lost, w.written, f.missing, w.handed, w.unsure)
-	for _, n := range f.which {
-		second := n / fromLog
-		fmt.Printf("  %s, of second %d: %s\n", addressOf(false, n), second, strings.Join(w.diary[max(0, second-4):min(len(w.diary), second+5)], ", "))
-	}
-	fmt.Printf("differ: %d\n", len(f.differ))
-	for _, d := range f.differ {
-		fmt.Println("  " + d)
-	}
-	w.grown(lasts)
-	if f.lost > 0 || f.missing > w.unsure || len(f.differ) > 0 {
-		return errors.New("something was lost or differs")
+	fmt.Printf("agreed after %s, when the author held %d bans\n", time.Since(end).Round(100*time.Millisecond), f.held)
+	fmt.Printf("the log had %d offenders; the program's %s\n", w.written, w.handed.count())
+	w.print(&f)
+	w.grown()
+	if !f.fine() {
+		return errors.New("something was lost, differs, or is not as it was said")
 	}
 	return nil
 }
 
-// A size is of a process and its files.
-type size struct {
-	name   string
-	memory int64 // bytes, resident
-	files  int   // open
-	disk   int64 // bytes of its state
-}
-
-func (w *world) sizes() (list []size) {
-	for _, p := range append([]*process{w.broker}, w.nodes...) {
-		s := size{name: p.name}
-		proc := fmt.Sprintf("/proc/%d", p.cmd.Process.Pid)
-		if b, err := os.ReadFile(proc + "/statm"); err == nil {
-			if fields := strings.Fields(string(b)); len(fields) > 1 {
-				pages, _ := strconv.ParseInt(fields[1], 10, 64)
-				s.memory = pages * int64(os.Getpagesize())
-			}
-		}
-		if open, err := os.ReadDir(proc + "/fd"); err == nil {
-			s.files = len(open)
-		}
-		_ = filepath.WalkDir(p.state, func(_ string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return nil //nolint:nilerr // a file that went away meanwhile has no size
-			}
-			if info, err := d.Info(); err == nil {
-				s.disk += info.Size()
-			}
-			return nil
-		})
-		list = append(list, s)
+// print says what is not as it should be, and the figures.
+func (w *world) print(f *finding) {
+	for _, n := range f.which {
+		second := n / fromLog
+		fmt.Printf("  lost: %s, of second %d: %s\n", addressOf(false, n), second, strings.Join(w.diary[max(0, second-4):min(len(w.diary), second+5)], ", "))
 	}
-	return list
-}
-
-// grown prints sizes after the first third and now, beside the bans, which grow.
-func (w *world) grown(lasts time.Duration) {
-	now := w.sizes()
-	fmt.Printf("sizes after %s and now (bans grow from a third to all of them):\n", (lasts / 3).Round(time.Second))
-	for i, s := range now {
-		if i < len(w.early) {
-			e := w.early[i]
-			fmt.Printf("  %-7s memory %4d -> %4d MiB, open files %3d -> %3d, state %4d -> %4d MiB\n", s.name, e.memory>>20, s.memory>>20, e.files, s.files, e.disk>>20, s.disk>>20)
-		}
+	for _, text := range slices.Concat(f.differ, f.lies[:min(len(f.lies), 10)], w.handed.odd[:min(len(w.handed.odd), 10)]) {
+		fmt.Println("  " + text)
 	}
+	fmt.Printf("figure churn_lost %d offenders aim 0\n", f.lost)
+	fmt.Printf("figure churn_differ %d places aim 0\n", len(f.differ))
+	fmt.Printf("figure churn_lied %d commands aim 0\n", len(f.lies))
+	fmt.Printf("figure churn_not_in_history %d bans aim 0\n", f.untold)
 }

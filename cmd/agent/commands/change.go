@@ -109,6 +109,9 @@ func reload(c *cobra.Command, p *paths, path string) error {
 
 // notTaken is the fault of a file that is written, and that the running agent refused.
 func notTaken(path string, err error) error {
+	if errors.Is(err, control.ErrUnanswered) {
+		return cli.Hint(fmt.Errorf("written to %s, and the running agent did not say whether it follows: %w", path, err), "an agent reads the file when it starts, or by `agent reload`")
+	}
 	hint := "see `agent check`"
 	if refused, ok := errors.AsType[*control.RefusedError](err); ok && refused.Hint != "" {
 		hint = refused.Hint

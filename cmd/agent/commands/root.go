@@ -184,6 +184,8 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
 		return &cli.Error{Err: err, Code: cli.ExitNotRunning, Hint: "start it with `agent run`, or `systemctl start banmesh-agent`"}
+	case errors.Is(err, control.ErrUnanswered):
+		return cli.Hint(err, "`agent status` and `agent explain TARGET` say what is true when it runs again; the command can be repeated")
 	case errors.Is(err, control.ErrPermission):
 		return cli.Hint(err, "use sudo, or join the group that owns the socket")
 	case errors.Is(err, detect.ErrState):

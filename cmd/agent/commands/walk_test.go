@@ -164,6 +164,8 @@ type walkNode struct {
 	dir string
 	run *exec.Cmd
 	log said
+
+	proxies int // that stood before its socket
 }
 
 // said is the output of a process so far.
@@ -275,7 +277,18 @@ func TestWhatACommandPrintsIsTrueAlsoAfterAKill(t *testing.T) {
 	}
 	t.Parallel()
 	testnet.Enter(t)
-	alice := newWalkNode(t, `
+	node, alice, fill := newWalk(t)
+	for _, step := range walk {
+		node.walk(alice, step, fill)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// newWalk starts the node that is walked over, and a peer of it with a broker.
+func newWalk(t *testing.T) (node, alice *walkNode, fill *strings.Replacer) {
+	alice = newWalkNode(t, `
 [firewall]
 mode = "off"
 [embedded_broker]
@@ -285,7 +298,7 @@ files = []
 journal = []
 publish = true
 `)
-	node := newWalkNode(t, `
+	node = newWalkNode(t, `
 [[brokers]]
 url = "tcp://127.0.0.1:18830"
 [topics.sshd]
@@ -297,15 +310,11 @@ turnover = 1
 `)
 	var s control.Status
 	testnet.Must(t, control.NewClient(alice.dir+"/agent.sock").Get(t.Context(), "/v1/status", nil, &s))
-	for _, step := range walk {
-		node.walk(alice, step, strings.NewReplacer("${ALICE}", s.Operator))
-		if t.Failed() {
-			return
-		}
-	}
+	return node, alice, strings.NewReplacer("${ALICE}", s.Operator)
 }
 
-func (n *walkNode) walk(alice *walkNode, s walkStep, fill *strings.Replacer) {
+// before brings about the state that a step begins with.
+func (n *walkNode) before(alice *walkNode, s walkStep) {
 	n.t.Helper()
 	if s.peer != "" {
 		if _, refusal, err := alice.do("", strings.Fields(s.peer)...); err != nil {
@@ -315,6 +324,11 @@ func (n *walkNode) walk(alice *walkNode, s walkStep, fill *strings.Replacer) {
 	if target, state, ok := strings.Cut(s.first, " "); ok {
 		n.until(s.first, func() bool { return n.is(target) == state })
 	}
+}
+
+func (n *walkNode) walk(alice *walkNode, s walkStep, fill *strings.Replacer) {
+	n.t.Helper()
+	n.before(alice, s)
 	out, refusal, err := n.do(s.input, strings.Fields(fill.Replace(s.args))...)
 	if !strings.Contains(out, s.says) || !strings.Contains(refusal, s.refused) || (err == nil) != (s.refused == "") {
 		n.t.Errorf("agent %s: %v\nprinted %s\nrefused %s\nwant %q, refused %q", s.args, err, out, refusal, s.says, s.refused)

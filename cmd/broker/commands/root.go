@@ -151,6 +151,8 @@ func explain(err error) error {
 		return cli.Hint(err, "%s", r.Hint)
 	case errors.Is(err, control.ErrNotRunning):
 		return &cli.Error{Err: errors.New("the broker is not running: nobody answers on its control socket"), Hint: "start it with `broker run`, or name its socket with --socket", Code: cli.ExitNotRunning}
+	case errors.Is(err, control.ErrUnanswered):
+		return cli.Hint(err, "`broker status` says what is true when it runs again; the command can be repeated")
 	case errors.Is(err, control.ErrPermission):
 		return cli.Hint(err, "run this as root or as the broker's user")
 	case errors.Is(err, fs.ErrPermission):
