@@ -134,6 +134,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Out == nil {
 		o.Out = io.Discard
 	}
+	sockets := control.OpenSockets()
+	defer func() { sockets.Close(err != nil && ctx.Err() == nil) }()
 	checked, refused, err := settingsAtStart(o.ConfigDir, o.StateDir)
 	if err != nil {
 		return err
@@ -156,23 +158,32 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	listener, err := control.Listen(o.Socket)
+	listener, err := sockets.Listen("control", o.Socket, control.ControlMode)
 	if err != nil {
 		return err
 	}
-	queries, query, err := a.openQuery()
+	queries, query, err := a.openQuery(sockets)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 
-	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.serveQuery(running, queries, query) })
+	// Commands end first: parts that still run carry out those under way.
+	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, running := errgroup.WithContext(parts)
+	serving, end := context.WithCancel(running)
+	defer context.AfterFunc(ctx, end)()
+	group.Go(func() error {
+		defer stop()
+		return control.Serve(serving, listener, handler, a.log)
+	})
+	group.Go(func() error { return control.Serve(running, queries, query, a.log, withUser) })
 	a.chronicle.Add(history.Event{Kind: history.Start, By: "this node", Count: a.ledger.Stats().Banned, Why: fmt.Sprintf("%s began, with %d bans in force", cmp.Or(a.o.Version, "an unknown version"), a.ledger.Stats().Banned)})
 	a.tellRefused(ctx, refused)
-	a.start(running, group, listener, handler)
+	a.start(running, group, handler)
 	a.banner(o.Out)
 	a.notifySystemd(daemon.SdNotifyReady)
-	<-running.Done()
+	<-serving.Done()
 	a.notifySystemd(daemon.SdNotifyStopping)
 	if ctx.Err() != nil {
 		fmt.Fprintln(o.Out, "stopping ...")
@@ -185,7 +196,7 @@ func Run(ctx context.Context, o Options) (err error) {
 }
 
 // start runs the parts until ctx ends.
-func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.Listener, handler http.Handler) {
+func (a *agent) start(ctx context.Context, group *errgroup.Group, handler http.Handler) {
 	group.Go(func() error { return a.chronicle.run(ctx) })
 	group.Go(func() error { return a.enforcer.run(ctx) })
 	group.Go(func() error { return a.ledger.Own.Write(ctx) })
@@ -209,7 +220,6 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, listener net.L
 		return f.run(ctx)
 	})
 	group.Go(func() error { return a.fail2ban.run(ctx, a.api.Jails()) })
-	group.Go(func() error { return control.Serve(ctx, listener, handler, a.log) })
 	group.Go(func() error { return a.runPage(ctx, control.NewHandlerClient(handler)) })
 	group.Go(func() error { return a.watchdog(ctx) })
 	group.Go(func() error { return a.reloadWhenAsked(ctx) })

@@ -3,14 +3,12 @@ package agent
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,12 +28,12 @@ func querySocket(control string) string {
 
 // openQuery makes the query socket and its handler, which answers root, this
 // process's own user and those of [query].
-func (a *agent) openQuery() (net.Listener, http.Handler, error) {
+func (a *agent) openQuery(sockets *control.Sockets) (net.Listener, http.Handler, error) {
 	h, err := a.api.Query()
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := control.ListenQuery(querySocket(a.o.Socket))
+	l, err := sockets.Listen("query", querySocket(a.o.Socket), control.QueryMode)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -62,28 +60,13 @@ func (a *agent) mayQuery(uid uint32) bool {
 // peerUser is the key of a request's user in its context.
 type peerUser struct{}
 
-// serveQuery answers until ctx ends.
-func (a *agent) serveQuery(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{
-		Handler: http.MaxBytesHandler(h, control.MaxBody), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: time.Minute, IdleTimeout: time.Minute,
-		ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-		BaseContext: func(net.Listener) context.Context { return ctx },
-		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			if uid, ok := userOf(conn); ok {
-				return context.WithValue(ctx, peerUser{}, uid)
-			}
-			return ctx
-		},
-	}
-	over := make(chan error, 1)
-	go func() { over <- s.Serve(l) }()
-	select {
-	case err := <-over:
-		return fmt.Errorf("serving the query socket: %w", err)
-	case <-ctx.Done():
-		s.Close()
-		<-over
-		return nil
+// withUser has each request's context carry the user at the other end.
+func withUser(s *http.Server) {
+	s.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		if uid, ok := userOf(conn); ok {
+			return context.WithValue(ctx, peerUser{}, uid)
+		}
+		return ctx
 	}
 }
 

@@ -12,21 +12,34 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"banmesh/internal/printable"
 )
 
-// Listen makes the control socket with mode 0660, so that its directory and
+// The modes of an agent's sockets. Who may write to the control socket commands
+// the agent; whom the query socket answers is decided by the user at its other end.
+const (
+	ControlMode fs.FileMode = 0o660
+	QueryMode   fs.FileMode = 0o666
+)
+
+// Listen makes the control socket with [ControlMode], so that its directory and
 // group decide who may command the agent. A socket that a dead agent left is
 // replaced; one that answers, or a path that is no socket, is an error.
-func Listen(path string) (net.Listener, error) { return listen(path, 0o660) }
+func Listen(path string) (net.Listener, error) {
+	l, err := listen(path, ControlMode)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
 
-// ListenQuery makes the query socket in the same way, with mode 0666: whom it
-// answers is decided by the user at its other end.
-func ListenQuery(path string) (net.Listener, error) { return listen(path, 0o666) }
+// making is the end of a socket's name until its mode is right.
+const making = ".new"
 
-func listen(path string, mode fs.FileMode) (net.Listener, error) {
+func listen(path string, mode fs.FileMode) (*unlinker, error) {
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("%s is in the way: it is not a socket", path)
@@ -44,7 +57,7 @@ func listen(path string, mode fs.FileMode) (net.Listener, error) {
 	}
 	// The socket is made under a name of its own and renamed once its mode is
 	// right, so that there is no moment in which anybody may connect.
-	temporary := path + ".new"
+	temporary := path + making
 	os.Remove(temporary)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {
@@ -61,12 +74,12 @@ func listen(path string, mode fs.FileMode) (net.Listener, error) {
 
 // unlinker removes the socket file when the listener closes.
 type unlinker struct {
-	net.Listener
+	*net.UnixListener
 	path string
 }
 
 func (u *unlinker) Close() error {
-	err := u.Listener.Close()
+	err := u.UnixListener.Close()
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}
@@ -74,30 +87,50 @@ func (u *unlinker) Close() error {
 	return err
 }
 
-// Serve answers on l until ctx ends, and waits for requests under way for at
-// most two seconds. It closes l.
-func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
+// stopWithin is how long requests under way may last when a server stops; those
+// that wait for something to happen are told to end by half of it.
+const stopWithin = 2 * time.Second
+
+// Serve answers on l until ctx ends, and lets requests under way come to their end
+// within [stopWithin]. It closes l.
+func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger, options ...func(*http.Server)) error {
+	requests, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var open sync.WaitGroup // connections
 	s := &http.Server{
 		Handler:           http.MaxBytesHandler(handler, MaxBody),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return requests },
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				open.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				open.Done()
+			}
+		},
+	}
+	for _, o := range options {
+		o(s)
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	select {
 	case err := <-failed:
-		return fmt.Errorf("serving the control socket: %w", err)
+		s.Close()
+		return fmt.Errorf("serving %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	if s.Shutdown(grace) != nil {
-		s.Close()
-	}
+	// Shutdown would drop a connection whose request had not arrived.
+	l.Close()
 	<-failed
+	s.SetKeepAlivesEnabled(false)
+	defer time.AfterFunc(stopWithin/2, end).Stop()
+	defer time.AfterFunc(stopWithin, func() { s.Close() }).Stop()
+	open.Wait()
 	return nil
 }
 

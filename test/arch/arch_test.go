@@ -118,7 +118,7 @@ var onlyIn = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/agent", "cmd/banmesh", "cmd/broker", "deploy/docgen", "internal/cli"},
 	"github.com/dlclark/regexp2":          {"internal/detect"},
 	"github.com/fsnotify/fsnotify":        {"internal/detect"},
-	"github.com/coreos/go-systemd/v22":    {"cmd/gate", "internal/agent", "internal/broker"},
+	"github.com/coreos/go-systemd/v22":    {"cmd/gate", "internal/agent", "internal/broker", "internal/control"},
 	"github.com/prometheus/client_golang": {"internal/agent/api", "internal/broker"},
 	"rsc.io/qr":                           {"internal/page"},
 	"github.com/klauspost/compress":       {"internal/detect"},

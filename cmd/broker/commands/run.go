@@ -69,7 +69,7 @@ conformance suites.
 // Measured: 37 MB for 1,000 connections instead of 42, at no cost in speed.
 const collectAt = 50
 
-func serve(c *cobra.Command, p *paths, f *settings.File) error {
+func serve(c *cobra.Command, p *paths, f *settings.File) (err error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collectAt)
 	}
@@ -81,11 +81,13 @@ func serve(c *cobra.Command, p *paths, f *settings.File) error {
 	}
 	log := f.Log.Logger(c.ErrOrStderr())
 	o.Log, o.Version = log, c.Root().Version
+	sockets := control.OpenSockets()
+	defer func() { sockets.Close(err != nil && c.Context().Err() == nil) }()
 	b, err := broker.New(o)
 	if err != nil {
 		return err
 	}
-	socket, err := control.Listen(p.socket)
+	socket, err := sockets.Listen("control", p.socket, control.ControlMode)
 	if err != nil {
 		return errors.Join(err, b.Close())
 	}
