@@ -6,9 +6,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"golang.org/x/sys/unix"
 )
 
 // pipes is a listener whose connections a test makes.
@@ -64,4 +68,90 @@ func TestServeAnswersWhomItAcceptedBeforeTheStop(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A manager keeps a socket: who calls between two processes is answered by the second.
+func TestAKeptSocketIsTakenOver(t *testing.T) {
+	dir := t.TempDir()
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	said := func() (string, []int) {
+		b, rights := make([]byte, 100), make([]byte, 100)
+		n, m, _, _, err := manager.ReadMsgUnix(b, rights)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m == 0 {
+			return string(b[:n]), nil
+		}
+		messages, err := unix.ParseSocketControlMessage(rights[:m])
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n]), fds
+	}
+
+	path := filepath.Join(dir, "agent.sock")
+	first := OpenSockets()
+	l, err := first.Listen("control", path, ControlMode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, fds := said()
+	if text != "FDSTORE=1\nFDNAME=control" || len(fds) != 1 {
+		t.Fatalf("the manager hears %q with %v", text, fds)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first.Close(false)
+	call, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("between two processes: %v", err)
+	}
+	defer call.Close()
+
+	second := &Sockets{kept: map[string]*os.File{"control": os.NewFile(uintptr(fds[0]), "control")}, names: []string{"control"}}
+	if l, err = second.Listen("control", path, ControlMode); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	answer, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Close()
+	second.Close(true)
+	if text, _ := said(); text != "FDSTOREREMOVE=1\nFDNAME=control" {
+		t.Errorf("of a process that failed the manager hears %q", text)
+	}
+
+	// A file that somebody took away is made anew.
+	third := &Sockets{kept: map[string]*os.File{}}
+	f, err := l.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	third.kept["control"] = f
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	again, err := third.Listen("control", path, ControlMode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if conn, err := net.Dial("unix", path); err != nil {
+		t.Errorf("after its file was taken away: %v", err)
+	} else {
+		conn.Close()
+	}
 }
