@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"banmesh/internal/agent/api"
@@ -15,10 +16,14 @@ import (
 
 func TestNamesOfOperatorsBecomePlain(t *testing.T) {
 	t.Parallel()
-	for in, want := range map[string]string{"alice": "alice", "Bob-2": "Bob-2", "eve \"x\",\n": "eve__x___", "ö": "_"} {
-		if got := api.CounterName(in); got != want {
+	for in, want := range map[string]string{"alice": "alice", "Bob-2": "Bob-2", "eve \"x\",\n": "eve__x____X", "ö": "__X", "a.b": "a_b_X", "a b": "a_b_X", "here": "here_X", "banmesh-net": "banmesh-net_X"} {
+		got := api.CounterName(in)
+		if plain, marked := strings.CutSuffix(want, "X"); !marked && got != want || marked && (got[:max(len(got)-4, 0)] != plain || len(got) != len(plain)+4) {
 			t.Errorf("%s: %q, want %q", fmt.Sprintf("%q", in), got, want)
 		}
+	}
+	if a, b := api.CounterName("a.b"), api.CounterName("a b"); a == b {
+		t.Errorf("two operators are counted as one, %s", a)
 	}
 }
 

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"slices"
@@ -74,14 +76,21 @@ func compatClient(x lapi.Status) control.CompatClient {
 }
 
 // CounterName makes an operator's name one that the kernel takes for a counter
-// and a bouncer for an origin: letters, digits, dash and underscore.
+// and a bouncer for an origin: letters, digits, dash and underscore. One that had others,
+// or is a name of this node's own, ends in four digits of its checksum, so that no two
+// operators are counted as one.
 func CounterName(name string) string {
-	return strings.Map(func(r rune) rune {
+	plain := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
 			return r
 		}
 		return '_'
 	}, name)
+	if plain == name && name != Here && name != lapi.OriginHere && name != lapi.OriginNetwork {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return plain + "_" + hex.EncodeToString(sum[:2])
 }
 
 // refusedOf gives the requests and packets that bouncers refused by the word of
