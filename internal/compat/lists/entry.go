@@ -6,66 +6,63 @@ import (
 	"strings"
 )
 
-var errEntry = errors.New("no address, prefix or range")
-
-// parseEntry reads an address, a prefix or a range FROM-TO. to is valid of a range
-// alone; then both are single addresses of one family, in order.
-func parseEntry(text []byte) (from, to netip.Prefix, err error) {
-	const longest = 2*39 + 3 + 1 // two IPv6 addresses
-	if len(text) == 0 || len(text) > longest {
-		return from, to, errEntry
-	}
-	s := strings.Trim(string(text), `"'`)
-	if a, b, ok := strings.Cut(s, "-"); ok {
-		first, err1 := netip.ParseAddr(strings.TrimSpace(a))
-		last, err2 := netip.ParseAddr(strings.TrimSpace(b))
-		first, last = first.Unmap(), last.Unmap()
-		if err1 != nil || err2 != nil || first.Zone()+last.Zone() != "" || first.BitLen() != last.BitLen() || last.Less(first) {
-			return from, to, errEntry
-		}
-		return single(first), single(last), nil
-	}
-	if strings.Contains(s, "/") {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			return from, to, errEntry
-		}
-		return p, to, nil
-	}
-	a, err := netip.ParseAddr(s)
-	if err != nil || a.Zone() != "" {
-		return from, to, errEntry
-	}
-	return single(a), to, nil
-}
-
-func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+var (
+	errEntry = errors.New("no address, prefix or range")
+	// errPieces says that a range is made of more than [maxPieces] prefixes.
+	errPieces = errors.New("the range is of too many prefixes")
+)
 
 // maxPieces is how many prefixes a range may be: an IPv4 range is never more.
 const maxPieces = 64
 
-// piecesOf gives the prefixes that a range is made of; ok is false where they are more
-// than [maxPieces].
-func piecesOf(from, to netip.Addr) (list []netip.Prefix, ok bool) {
-	for {
-		bits := from.BitLen()
-		for bits > 0 {
-			wider := netip.PrefixFrom(from, bits-1)
+// parseEntry gives the prefixes that an address, a prefix or a range FROM-TO is.
+func parseEntry(text []byte) ([]netip.Prefix, error) {
+	const longest = 2*39 + 3 + 1 // two IPv6 addresses
+	if len(text) == 0 || len(text) > longest {
+		return nil, errEntry
+	}
+	s := strings.Trim(string(text), `"'`)
+	if from, to, ok := strings.Cut(s, "-"); ok {
+		first, err1 := netip.ParseAddr(strings.TrimSpace(from))
+		last, err2 := netip.ParseAddr(strings.TrimSpace(to))
+		first, last = first.Unmap(), last.Unmap()
+		if err1 != nil || err2 != nil || first.Zone()+last.Zone() != "" || first.BitLen() != last.BitLen() || last.Less(first) {
+			return nil, errEntry
+		}
+		return piecesOf(first, last)
+	}
+	if strings.Contains(s, "/") {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, errEntry
+		}
+		return []netip.Prefix{p}, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" {
+		return nil, errEntry
+	}
+	return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, nil
+}
+
+// piecesOf gives the prefixes that a range is made of.
+func piecesOf(from, to netip.Addr) (list []netip.Prefix, err error) {
+	for ; ; from = from.Next() {
+		p := netip.PrefixFrom(from, from.BitLen())
+		for p.Bits() > 0 {
+			wider := netip.PrefixFrom(from, p.Bits()-1)
 			if wider.Masked().Addr() != from || to.Less(lastOf(wider)) {
 				break
 			}
-			bits--
+			p = wider
 		}
-		p := netip.PrefixFrom(from, bits)
 		if len(list) == maxPieces {
-			return nil, false
+			return nil, errPieces
 		}
 		list = append(list, p)
-		last := lastOf(p)
-		if last == to {
-			return list, true
+		if from = lastOf(p); from == to {
+			return list, nil
 		}
-		from = last.Next()
 	}
 }
 

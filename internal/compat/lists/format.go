@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // A Format is how a list is written.
@@ -80,8 +80,14 @@ func isComment(line []byte) bool {
 }
 
 func isAddress(text []byte) bool {
-	_, _, err := parseEntry(bytes.TrimSpace(text))
+	_, err := parseEntry(bytes.TrimSpace(text))
 	return err == nil
+}
+
+// isHostName says whether a text is labels with dots between them, one of which has a letter.
+func isHostName(text []byte) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	return len(text) < 256 && bytes.IndexByte(text, '.') > 0 && bytes.ContainsAny(text, letters) && len(bytes.Trim(text, letters+"0123456789-_.")) == 0
 }
 
 func isNumber(text []byte) bool {
@@ -94,31 +100,22 @@ func (c *collector) read(r *bufio.Reader) error {
 	if c.edition.Format == JSON {
 		return c.readJSON(r)
 	}
-	var table csvTable
+	t := columns{o: c.o}
+	if c.edition.Format == Ipsum {
+		t = columns{known: true, address: 0, score: 1}
+	}
 	for {
-		line, long, err := nextLine(r)
+		line, err := nextLine(r)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		line = bytes.TrimSpace(line)
-		switch {
-		case long:
+		if long := len(line) > MaxLine; long {
 			c.edition.Lines++
 			c.junk(line)
-		case len(line) == 0:
-		case isComment(line):
+		} else if line = bytes.TrimSpace(line); len(line) > 0 {
 			c.edition.Lines++
-		default:
-			c.edition.Lines++
-			switch c.edition.Format {
-			case DShield:
-				c.takeDShield(line)
-			case Ipsum:
-				c.takeIpsum(line)
-			case CSV:
-				c.takeCSV(&table, line)
-			default:
-				c.take(firstWord(line))
+			if !isComment(line) {
+				c.takeLine(&t, line)
 			}
 		}
 		if err != nil {
@@ -127,22 +124,30 @@ func (c *collector) read(r *bufio.Reader) error {
 	}
 }
 
-// nextLine reads a line without its end; long says that it is longer than [MaxLine],
-// and was left out but for its beginning. The bytes are valid until the next call.
-func nextLine(r *bufio.Reader) (line []byte, long bool, err error) {
+func (c *collector) takeLine(t *columns, line []byte) {
+	switch c.edition.Format {
+	case DShield:
+		c.takeDShield(line)
+	case Ipsum:
+		c.takeRow(t, line, bytes.Fields(line))
+	case CSV:
+		c.takeRow(t, line, splitCSV(line))
+	default:
+		c.take(firstWord(line))
+	}
+}
+
+// nextLine reads a line with its end; of one that is longer than [MaxLine] it gives the
+// beginning, longer than that. The bytes are valid until the next call.
+func nextLine(r *bufio.Reader) (line []byte, err error) {
 	line, err = r.ReadSlice('\n')
-	if len(line) > MaxLine {
-		long = true
+	if errors.Is(err, bufio.ErrBufferFull) {
+		line = bytes.Clone(line[:MaxLine+1])
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = r.ReadSlice('\n')
+		}
 	}
-	first := line
-	for errors.Is(err, bufio.ErrBufferFull) {
-		first = bytes.Clone(first[:min(len(first), MaxLine)])
-		_, err = r.ReadSlice('\n')
-	}
-	if long {
-		first = first[:min(len(first), MaxLine)]
-	}
-	return first, long, err
+	return line, err
 }
 
 // firstWord gives a line up to the first blank or comment. A range that is written
@@ -171,38 +176,19 @@ func firstBlank(b []byte) []byte {
 // takeDShield takes `start TAB end TAB bits …`. The line of the columns' names is none.
 func (c *collector) takeDShield(line []byte) {
 	fields := bytes.Split(line, []byte{'\t'})
-	if len(fields) < 3 {
-		c.junk(line)
+	for i := range fields {
+		fields[i] = bytes.TrimSpace(fields[i])
+	}
+	if c.sound == 0 && bytes.EqualFold(fields[0], []byte("start")) {
 		return
 	}
-	start, end, bits := string(bytes.TrimSpace(fields[0])), string(bytes.TrimSpace(fields[1])), string(bytes.TrimSpace(fields[2]))
-	if c.sound == 0 && strings.EqualFold(start, "start") {
-		return
+	if len(fields) >= 3 {
+		entry := slices.Concat(fields[0], []byte("/"), fields[2])
+		p, err := netip.ParsePrefix(string(entry))
+		if err == nil && p.Masked().Addr().String() == string(fields[0]) && lastOf(p).String() == string(fields[1]) {
+			c.take(entry)
+			return
+		}
 	}
-	entry := []byte(start + "/" + bits)
-	from, _, err := parseEntry(entry)
-	if err != nil || from.Masked().Addr().String() != start || lastOf(from).String() != end {
-		c.junk(line) // its columns do not agree
-		return
-	}
-	c.take(entry)
-}
-
-// takeIpsum takes `address TAB count`, from the minimum on.
-func (c *collector) takeIpsum(line []byte) {
-	fields := bytes.Fields(line)
-	if len(fields) != 2 {
-		c.junk(line)
-		return
-	}
-	count, err := strconv.ParseFloat(string(fields[1]), 64)
-	switch {
-	case err != nil:
-		c.junk(line)
-	case count < c.o.Minimum:
-		c.sound++
-		c.edition.Low++
-	default:
-		c.take(fields[0])
-	}
+	c.junk(line) // its columns do not agree
 }

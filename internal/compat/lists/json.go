@@ -75,7 +75,7 @@ func (c *collector) readValue(d *json.Decoder, token json.Token, depth int) erro
 
 // readObject reads the rest of an object, and takes its address.
 func (c *collector) readObject(d *json.Decoder, depth int) error {
-	address, rank, score, scored := "", len(addressKeys), 0.0, false
+	address, rank, score := "", len(addressKeys), ""
 	for d.More() {
 		name, err := d.Token()
 		if err != nil {
@@ -92,7 +92,7 @@ func (c *collector) readObject(d *json.Decoder, depth int) error {
 			}
 		}
 		if c.o.Score != "" && strings.EqualFold(key, c.o.Score) {
-			score, scored = number(value)
+			score = fmt.Sprint(value) // that of another kind is no number
 		}
 		if err := c.readValue(d, value, depth+1); err != nil {
 			return err
@@ -104,11 +104,8 @@ func (c *collector) readObject(d *json.Decoder, depth int) error {
 	switch text := []byte(strings.TrimSpace(address)); {
 	case address == "":
 		// An envelope, or the line about the list itself.
-	case c.o.Score != "" && !scored:
-		c.junk(text)
-	case c.o.Score != "" && score < c.o.Minimum:
-		c.sound++
-		c.edition.Low++
+	case c.o.Score != "":
+		c.takeScored(text, []byte(score))
 	default:
 		c.take(text)
 	}
@@ -124,19 +121,4 @@ func (c *collector) rank(key string) int {
 		return -1
 	}
 	return slices.Index(addressKeys, strings.ToLower(key))
-}
-
-// number reads a number, also one in quotes.
-func number(value json.Token) (n float64, ok bool) {
-	var text json.Number
-	switch v := value.(type) {
-	case json.Number:
-		text = v
-	case string:
-		text = json.Number(v)
-	default:
-		return 0, false
-	}
-	n, err := text.Float64()
-	return n, err == nil
 }

@@ -19,6 +19,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"banmesh/internal/ban"
 )
@@ -178,11 +179,22 @@ func (c *collector) judge() error {
 	return nil
 }
 
+// Why entries are refused, beside the reasons of [Options.Never].
+const (
+	noAddress = "no address"
+	hostName  = "the name of a host: names are not looked up, list its addresses"
+	wide      = "wider than the list may ban"
+)
+
 func (c *collector) junk(text []byte) {
 	if c.edition.Junk++; c.edition.Junk == 1 {
 		c.first = clip(text)
 	}
-	c.refuse(text, "no address")
+	if isHostName(text) {
+		c.refuse(text, hostName)
+	} else {
+		c.refuse(text, noAddress)
+	}
 }
 
 // refuse keeps an entry to be shown, with few others of the same kind of reason.
@@ -191,7 +203,7 @@ func (c *collector) refuse(text []byte, why string) {
 		c.kept = map[string]int{}
 	}
 	kind := why
-	if why != "no address" && why != wide {
+	if why != noAddress && why != hostName && why != wide {
 		kind = "never"
 	}
 	if c.kept[kind]++; c.kept[kind] <= maxRefusals {
@@ -199,28 +211,35 @@ func (c *collector) refuse(text []byte, why string) {
 	}
 }
 
-const wide = "wider than the list may ban"
-
 // take takes the entry that a text is: an address, a prefix or a range.
 func (c *collector) take(text []byte) {
-	from, to, err := parseEntry(text)
-	if err != nil {
-		c.junk(text)
-		return
-	}
-	c.sound++
-	if from.IsValid() && !to.IsValid() {
-		c.takePrefix(text, from)
-		return
-	}
-	pieces, ok := piecesOf(from.Addr(), to.Addr())
-	if !ok {
+	pieces, err := parseEntry(text)
+	switch err {
+	case nil:
+		c.sound++
+	case errPieces:
+		c.sound++
 		c.edition.Wide++
 		c.refuse(text, wide)
-		return
+	default:
+		c.junk(text)
 	}
 	for _, p := range pieces {
 		c.takePrefix(text, p)
+	}
+}
+
+// takeScored takes an entry whose score is the minimum at least.
+func (c *collector) takeScored(text, score []byte) {
+	n, err := strconv.ParseFloat(string(score), 64)
+	switch {
+	case err != nil:
+		c.junk(text)
+	case n < c.o.Minimum:
+		c.sound++
+		c.edition.Low++
+	default:
+		c.take(text)
 	}
 }
 

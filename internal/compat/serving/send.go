@@ -3,6 +3,7 @@ package serving
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,10 +21,8 @@ const (
 	grace = 100 * time.Millisecond
 )
 
-// Errors of [Sender.Send].
-var (
-	ErrCut = errors.New("the answer was cut off: its reader is slow, and others wait")
-)
+// ErrCut is the error of [Sender.Send] for a reader that makes room for others.
+var ErrCut = errors.New("the answer was cut off: its reader is slow, and others wait")
 
 // A Sender writes long answers to readers of any speed. Equal answers are one
 // slice, which counts once; when all together are more than Held bytes the
@@ -142,10 +141,5 @@ func (s *Sender) held() (n int) {
 func (s *Sender) end(x *sending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, y := range s.sending {
-		if y == x {
-			s.sending = append(s.sending[:i], s.sending[i+1:]...)
-			return
-		}
-	}
+	s.sending = slices.DeleteFunc(s.sending, func(y *sending) bool { return x == y })
 }

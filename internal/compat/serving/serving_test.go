@@ -214,6 +214,11 @@ func TestEqualAnswersCountOnce(t *testing.T) {
 	if len(s.sending) != 0 {
 		t.Errorf("%d are left", len(s.sending))
 	}
+	for _, x := range s.sending[:cap(s.sending)] {
+		if x != nil {
+			t.Fatal("an answer that was sent is held")
+		}
+	}
 }
 
 // stuck is a reader that takes its first part, and the second one when it may.
