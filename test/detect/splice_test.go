@@ -156,7 +156,7 @@ func texts(d *topics.Definition, s topics.Sample, p place) []string {
 }
 
 var (
-	module    = regexp.MustCompile(`^(?:\w+(?:::\w+)+|MainThread|homeassistant\.[a-z.]+|(?:[a-z_0-9]+:)?error|warn|info|pid \d+:tid \d+|[A-Z][a-z]{2} [A-Z][a-z]{2} [\d :.]+)$`)
+	module    = regexp.MustCompile(`^(?:\w+(?:::\w+)+|MainThread|homeassistant\.[a-z.]+|(?:[a-z_0-9]+:)?error|[Ww]arn|info|API|Auth|pid \d+:tid \d+|[A-Z][a-z]{2} [A-Z][a-z]{2} [\d :.]+)$`)
 	enclosed  = regexp.MustCompile(`"([^"]*)"|'([^']*)'|<([^<>]*)>|\[([^\[\]]*)\]|\(([^()]*)\)`)
 	jsonValue = regexp.MustCompile(`:\s*"((?:[^"\\]|\\.)*)"`)
 	fmtValue  = regexp.MustCompile(`=("(?:[^"\\]|\\.)*"|\S*)`)
