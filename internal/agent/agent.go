@@ -64,6 +64,7 @@ type Options struct {
 		firewall firewall.Firewall                // nil: the one that the configuration names
 		sockets  func() ([]procnet.Socket, error) // nil: the kernel's
 		opened   func(*agent)
+		look     time.Duration // how often messages look at warnings; 0: the usual
 	}
 }
 
@@ -96,7 +97,7 @@ type agent struct {
 	chronicle  *chronicle
 	latency    *latency
 	page       *page.Server // nil where there is none
-	pageSide   *pageSide
+	checkup    *checkup
 
 	api    *api.Server
 	onStop onStop
@@ -197,6 +198,8 @@ func Run(ctx context.Context, o Options) (err error) {
 
 // start runs the parts until ctx ends.
 func (a *agent) start(ctx context.Context, group *errgroup.Group, handler http.Handler) {
+	local := control.NewHandlerClient(handler)
+	a.checkup.client = local
 	group.Go(func() error { return a.chronicle.run(ctx) })
 	group.Go(func() error { return a.enforcer.run(ctx) })
 	group.Go(func() error { return a.ledger.Own.Write(ctx) })
@@ -220,7 +223,7 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, handler http.H
 		return f.run(ctx)
 	})
 	group.Go(func() error { return a.fail2ban.run(ctx, a.api.Jails()) })
-	group.Go(func() error { return a.runPage(ctx, control.NewHandlerClient(handler)) })
+	group.Go(func() error { return a.runPage(ctx, local) })
 	group.Go(func() error { return a.watchdog(ctx) })
 	group.Go(func() error { return a.reloadWhenAsked(ctx) })
 	group.Go(func() error { return a.serveOthers(ctx) })
@@ -381,7 +384,8 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.page, a.pageSide = a.newPage()
+	a.checkup = &checkup{o: a.o, current: a.current, now: a.now}
+	a.page = a.newPage()
 	a.messages = a.openMessages()
 	options := api.Options{
 		Messages:   a.messages,

@@ -32,6 +32,7 @@ type node struct {
 	stop    func()
 	machine string           // on which it runs; "" is none
 	now     func() time.Time // nil is the machine's clock
+	look    time.Duration    // how often messages look at warnings; 0: the usual
 	// signals make it read its configuration again, as SIGHUP does.
 	signals chan os.Signal
 
@@ -71,6 +72,7 @@ func (n *node) start() {
 	opened := make(chan *agent, 1)
 	n.signals = make(chan os.Signal)
 	o.Reload, o.Machine, o.Now = n.signals, n.machine, n.now
+	o.testing.look = n.look
 	o.testing.firewall, o.testing.opened = n.fake, func(a *agent) { opened <- a }
 	o.testing.sockets = func() ([]procnet.Socket, error) {
 		n.mu.Lock()

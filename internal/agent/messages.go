@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"path/filepath"
+	"slices"
 
 	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
@@ -30,9 +31,16 @@ func (a *agent) openMessages() *notify.Notifier {
 	return notify.Open(notify.Options{
 		Entries: func() []notify.Entry { return a.current().Receivers() },
 		Find:    a.chronicle.Find, Wait: a.chronicle.Wait,
-		Warnings: func(ctx context.Context) []control.Warning { return a.api.Warnings(ctx) },
-		Mend:     func(code string) string { return mends[code] },
-		Peers:    func() []control.Peer { return a.api.Peers() },
+		Warnings: func(ctx context.Context) []control.Warning {
+			return slices.Concat(a.api.Warnings(ctx), a.checkup.warnings(ctx))
+		},
+		Mend: func(code string) string {
+			if mend, ok := mendOfCheck(code); ok {
+				return mend
+			}
+			return mends[code]
+		},
+		Peers: func() []control.Peer { return a.api.Peers() },
 		Claims: func(topic ban.Topic, t ban.Target) bool {
 			s, ok := a.ledger.Standing(topic, t)
 			if !ok {
@@ -48,6 +56,7 @@ func (a *agent) openMessages() *notify.Notifier {
 		Page:  a.pageForMessages(),
 		Guest: func(t ban.Target) bool { _, ok := a.guests.why(t); return ok },
 		File:  filepath.Join(a.o.StateDir, messagesFile), Now: a.now, Log: a.log,
+		TestingLook: a.o.testing.look,
 	})
 }
 

@@ -18,9 +18,6 @@ import (
 	"banmesh/internal/config"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
-	"banmesh/internal/doctor"
-	"banmesh/internal/firewall"
-	"banmesh/internal/firewall/enforcers"
 	"banmesh/internal/keys"
 	"banmesh/internal/ledger"
 	"banmesh/internal/page"
@@ -37,22 +34,21 @@ type pageSide struct {
 	o       Options
 	current func() *settings.Settings
 	reload  func(context.Context, control.ReloadRequest) (control.Effect, error)
-	client  *control.Client // set before the page is shown
 
 	switching sync.Mutex
 }
 
 // newPage makes the page where [page] asks for one; nil where it does not.
-func (a *agent) newPage() (*page.Server, *pageSide) {
+func (a *agent) newPage() *page.Server {
 	conf := a.current().Config().Page
 	if conf.Listen == "" {
-		return nil, nil
+		return nil
 	}
 	side := &pageSide{o: a.o, current: a.current, reload: a.reloadAs}
 	return page.New(page.Options{
 		Listen: conf.Listen, URL: conf.URL, Certificate: conf.Certificate, Key: conf.Key, Nodes: conf.Nodes, Counts: filepath.Join(a.o.StateDir, countsFile), Now: a.now, Log: a.log.With("part", "page"),
-		Topics: side.topics, Doctor: side.doctor, Trial: side.trial, Why: side.why, Harmless: side.harmless, Replay: side.replay, Switch: side.set, Invite: side.invite,
-	}), side
+		Topics: side.topics, Examine: a.checkup.examine, Trial: side.trial, Why: side.why, Harmless: side.harmless, Replay: side.replay, Switch: side.set, Invite: side.invite,
+	})
 }
 
 // runPage shows the page until ctx ends; where there is none it does nothing.
@@ -60,7 +56,6 @@ func (a *agent) runPage(ctx context.Context, client *control.Client) error {
 	if a.page == nil {
 		return nil
 	}
-	a.pageSide.client = client
 	return a.page.Run(ctx, client)
 }
 
@@ -73,17 +68,6 @@ func (p *pageSide) topics() (list []page.Topic) {
 		})
 	}
 	return list
-}
-
-func (p *pageSide) doctor(ctx context.Context) []doctor.Finding {
-	return doctor.Examine(ctx, doctor.Options{Config: p.o.ConfigDir, Client: p.client, Editions: p.o.Editions, Enforcer: func() (firewall.Enforcer, firewall.Setup) {
-		sw := SwitchFile(p.o.StateDir)
-		setup := settings.Setup(p.current().Config().Firewall, sw)
-		if e, err := p.current().Enforcer(sw); err == nil {
-			return e, setup
-		}
-		return enforcers.All(setup)[0], setup
-	}})
 }
 
 // trial tries a filter on pasted lines.

@@ -5,24 +5,17 @@ package doctor
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
-	"banmesh/internal/firewall"
-	"banmesh/internal/firewall/enforcers"
 	"banmesh/internal/neverban"
 	"banmesh/internal/printable"
-	"banmesh/internal/settings"
 	"banmesh/internal/span"
 )
 
@@ -33,6 +26,8 @@ type Finding struct {
 	Level Level  `json:"level"`
 	Text  string `json:"text"`
 	Fix   string `json:"fix,omitempty"` // a command, or a line and its file
+	// Warned says that a warning of the agent's status tells it too.
+	Warned bool `json:"-"`
 }
 
 // Level is how much of a fault a finding is.
@@ -47,128 +42,6 @@ const (
 
 // rank puts faults before notes, and notes before checks that passed.
 func (l Level) rank() int { return slices.Index([]Level{LevelWrong, LevelNote, LevelOK}, l) }
-
-// Facts are everything that the checks judge: facts, gathered before, so
-// that the checks are plain functions of them.
-type Facts struct {
-	Now      time.Time
-	Settings error          // the configuration's faults
-	Withheld []Finding      // the parts of it that the service may not read
-	Running  error          // why nobody answers
-	Status   control.Status // of the running agent
-	Peers    []control.Peer
-	Never    []control.NeverBan
-	Exempt   []control.Exemption
-	Feeds    []control.Feed
-	Table    TableState
-	Boot     []firewall.Restorer // who loads saved rules at boot
-	Moved    []MovedJail         // imported jails that are other ones now
-	Editions []Edition           // definitions of which an earlier edition is installed
-	Admin    netip.Addr          // from where whoever asks is logged in, or invalid
-	Clock    ClockState
-}
-
-// TableState is the kernel's answer about our table; Known is false where this
-// user may not ask, or something else than nftables enforces.
-type TableState struct {
-	Known, Present, Off bool
-	Ahead               []firewall.Neighbour // chains of others that see packets before ours
-}
-
-// ClockState is the kernel's answer about its clock.
-type ClockState struct {
-	Known, Synchronised bool
-}
-
-// An Edition is a topic definition that is offered in a newer edition than the
-// installed one.
-type Edition struct {
-	Topic ban.Topic
-	By    string // an operator's name here; "shipped"
-}
-
-// Options say where the facts of [Examine] are.
-type Options struct {
-	Config string // the configuration directory
-	Client *control.Client
-	// Enforcer gives the configured enforcer with its setup.
-	Enforcer func() (firewall.Enforcer, firewall.Setup)
-	// Editions lists newer editions of installed definitions; may be nil.
-	Editions func(context.Context) []Edition
-	// Admin is the address from where whoever asks is logged in, or invalid.
-	Admin netip.Addr
-}
-
-// Examine gathers the facts and judges them, faults first.
-func Examine(ctx context.Context, o Options) []Finding {
-	list := Diagnose(examine(ctx, o))
-	slices.SortStableFunc(list, func(a, b Finding) int { return cmp.Compare(a.Level.rank(), b.Level.rank()) })
-	return list
-}
-
-// examine gathers the facts. Facts that cannot be had are left empty.
-func examine(ctx context.Context, o Options) Facts {
-	e := Facts{Now: time.Now(), Clock: kernelClock(), Admin: o.Admin}
-	var set *settings.Settings
-	if set, e.Settings = settings.Load(o.Config); e.Settings == nil {
-		e.Withheld = Withheld(set.Reads())
-	}
-	e.Moved = movedJails(o.Config)
-	if o.Editions != nil {
-		e.Editions = o.Editions(ctx)
-	}
-	if e.Running = o.Client.Get(ctx, "/v1/status", nil, &e.Status); e.Running != nil {
-		return e
-	}
-	for path, into := range map[string]any{"/v1/peers": &e.Peers, "/v1/never-ban": &e.Never, "/v1/allow": &e.Exempt, "/v1/feeds": &e.Feeds} {
-		if err := o.Client.Get(ctx, path, nil, into); err != nil {
-			e.Running = errors.Join(e.Running, err)
-		}
-	}
-	chosen, setup := o.Enforcer()
-	if chosen.Name() == e.Status.Enforcement {
-		e.Table = kernelTable(ctx, chosen)
-	}
-	e.Boot = enforcers.Restorers(chosen, setup)
-	return e
-}
-
-func kernelTable(ctx context.Context, chosen firewall.Enforcer) (t TableState) {
-	s, err := chosen.Inspect(ctx, nil)
-	if err != nil {
-		return t
-	}
-	chains, err := chosen.Neighbours()
-	if err != nil {
-		return t
-	}
-	t = TableState{Known: true, Present: s.Present, Off: s.Off}
-	ours := slices.IndexFunc(chains, func(n firewall.Neighbour) bool { return n.Ours && n.Hook == "prerouting" })
-	for i, n := range chains {
-		if ours >= 0 && i < ours && n.Hook == "prerouting" {
-			t.Ahead = append(t.Ahead, n)
-		}
-	}
-	return t
-}
-
-// LoggedInFrom reads the client's address out of sshd's SSH_CONNECTION.
-func LoggedInFrom(s string) netip.Addr {
-	first, _, _ := strings.Cut(s, " ")
-	a, err := netip.ParseAddr(first)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return a.Unmap().WithZone("")
-}
-
-func kernelClock() ClockState {
-	var t unix.Timex
-	if _, err := unix.Adjtimex(&t); err != nil {
-		return ClockState{}
-	}
-	return ClockState{Known: true, Synchronised: t.Status&unix.STA_UNSYNC == 0}
-}
 
 // configuredOff begins the reason of an agent that enforces nothing because its
 // configuration says so.
@@ -185,14 +58,23 @@ func (e *Facts) compat(add func(check string, l Level, fix, format string, args 
 	}
 }
 
-// Diagnose judges the facts, most important first.
-func Diagnose(e Facts) (list []Finding) {
+// Diagnose judges the facts, faults first. admin is the address from where whoever asks
+// is logged in, or invalid.
+func Diagnose(e Facts, admin netip.Addr) []Finding {
+	list := e.judge(admin)
+	slices.SortStableFunc(list, func(a, b Finding) int { return cmp.Compare(a.Level.rank(), b.Level.rank()) })
+	return list
+}
+
+// judge judges the facts in the order in which a person would look at them.
+func (e Facts) judge(admin netip.Addr) (list []Finding) {
 	add := func(check string, l Level, fix, format string, args ...any) {
 		if l == LevelOK {
 			fix = ""
 		}
-		list = append(list, Finding{check, l != LevelWrong, l, fmt.Sprintf(format, args...), fix})
+		list = append(list, Finding{Check: check, OK: l != LevelWrong, Level: l, Text: fmt.Sprintf(format, args...), Fix: fix})
 	}
+	warned := func() { list[len(list)-1].Warned = true }
 	note := func(check string, ok bool, fix, format string, args ...any) {
 		if add(check, LevelWrong, fix, format, args...); ok {
 			last := &list[len(list)-1]
@@ -232,6 +114,7 @@ func Diagnose(e Facts) (list []Finding) {
 		add("firewall", LevelNote, `mode = "enforce" in [firewall] of agent.toml, if bans are to act here`, "bans are not enforced here: %s", s.Reason)
 	default:
 		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans are not enforced (%s): %s", s.Enforcement, s.Reason)
+		warned()
 	}
 	e.firewall(note)
 	for _, r := range e.Boot {
@@ -246,15 +129,17 @@ func Diagnose(e Facts) (list []Finding) {
 			l = LevelNote
 		}
 		add(w.Code, l, w.Fix, "%s", w.Text)
+		warned()
 	}
 	e.logs(add)
 	e.receivers(add)
-	e.reachable(note)
+	e.reachable(admin, note)
 	for _, b := range s.Brokers {
 		if b.Connected {
 			note("broker", true, "", "%s is connected", b.URL)
 		} else {
 			note("broker", false, cmp.Or(b.Advice, "agent status; the broker's log"), "%s is not connected: %s", b.URL, cmp.Or(b.Error, "no reason is known"))
+			list[len(list)-1].Warned = !slices.ContainsFunc(s.Brokers, func(b control.BrokerStatus) bool { return b.Connected })
 		}
 	}
 	for _, x := range s.Lists {
@@ -346,13 +231,13 @@ func mendOfSilence(err error) string {
 }
 
 // reachable judges whether whoever asks could be locked out.
-func (e Facts) reachable(note func(string, bool, string, string, ...any)) {
+func (e Facts) reachable(admin netip.Addr, note func(string, bool, string, string, ...any)) {
 	e.Never = slices.DeleteFunc(slices.Clone(e.Never), func(x control.NeverBan) bool { return x.Source == string(neverban.SourceCaution) })
 	if len(e.Never) == 0 {
 		note("never-ban", false, "agent reload", "the never-ban list is empty: not even this machine's gateway is on it")
 		return
 	}
-	if !e.Admin.IsValid() {
+	if !admin.IsValid() {
 		note("never-ban", true, "", "%d entries found by themselves", len(e.Never))
 		return
 	}
@@ -360,15 +245,15 @@ func (e Facts) reachable(note func(string, bool, string, string, ...any)) {
 	for _, x := range e.Never {
 		entries = append(entries, neverban.Entry{Prefix: x.Prefix, Source: neverban.Source(x.Source), Reason: x.Reason, Until: x.Until})
 	}
-	entry, ok := neverban.NewSet(entries).Overlaps(netip.PrefixFrom(e.Admin, e.Admin.BitLen()))
+	entry, ok := neverban.NewSet(entries).Overlaps(netip.PrefixFrom(admin, admin.BitLen()))
 	for _, x := range e.Exempt {
-		if target, err := ban.TargetOfAddr(e.Admin); err == nil && x.Allow && x.Target == target {
-			ok, entry = true, neverban.Entry{Prefix: netip.PrefixFrom(e.Admin, e.Admin.BitLen()), Source: neverban.SourceManual, Reason: x.Comment}
+		if target, err := ban.TargetOfAddr(admin); err == nil && x.Allow && x.Target == target {
+			ok, entry = true, neverban.Entry{Prefix: netip.PrefixFrom(admin, admin.BitLen()), Source: neverban.SourceManual, Reason: x.Comment}
 		}
 	}
 	if ok {
-		note("never-ban", true, "", "you are logged in from %s, which nobody can ban: %s", e.Admin, entry)
+		note("never-ban", true, "", "you are logged in from %s, which nobody can ban: %s", admin, entry)
 	} else {
-		note("never-ban", false, fmt.Sprintf("agent allow add %s --comment \"my own address\"", e.Admin), "you are logged in from %s, and a ban of it could lock you out", e.Admin)
+		note("never-ban", false, fmt.Sprintf("agent allow add %s --comment \"my own address\"", admin), "you are logged in from %s, and a ban of it could lock you out", admin)
 	}
 }

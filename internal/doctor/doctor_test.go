@@ -18,9 +18,10 @@ import (
 
 func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	here := netip.MustParseAddr("9.2.2.2") // from where who asks is logged in
 	well := func() Facts {
 		return Facts{
-			Now: now, Clock: ClockState{true, true}, Admin: netip.MustParseAddr("9.2.2.2"),
+			Now: now, Clock: ClockState{true, true},
 			Status: control.Status{
 				Version: "1", Started: now.Add(-time.Hour), Enforcement: "nftables",
 				Topics:  []control.TopicStatus{{Topic: "sshd", Subscribe: true, Policy: "any of alice"}},
@@ -33,21 +34,21 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 			Feeds: []control.Feed{{Topic: "sshd", Name: "alice", Status: federation.StatusSynced}},
 		}
 	}
-	for _, f := range Diagnose(well()) {
+	for _, f := range Diagnose(well(), here) {
 		if !f.OK || f.Fix != "" {
 			t.Errorf("a node that is well has %+v", f)
 		}
 	}
 	flat := well()
 	flat.Status.Compat = []control.Compat{{Protocol: "lapi", Clients: []control.CompatClient{{Name: "edge", Kind: "crowdsec-firewall-bouncer", Warning: "may enforce a range for its first address alone"}}}}
-	if list := Diagnose(flat); !slices.ContainsFunc(list, func(f Finding) bool {
+	if list := Diagnose(flat, here); !slices.ContainsFunc(list, func(f Finding) bool {
 		return f.Check == "bouncer" && f.Level == LevelNote && f.OK && strings.Contains(f.Text, "edge (crowdsec-firewall-bouncer) may enforce a range") && strings.Contains(f.Fix, "ipset")
 	}) {
 		t.Errorf("a bouncer that cuts ranges: %+v", list)
 	}
 	quiet := well() // alice publishes, and has banned nobody
 	quiet.Peers[0].Feeds = 0
-	for _, f := range Diagnose(quiet) {
+	for _, f := range Diagnose(quiet, here) {
 		if !f.OK {
 			t.Errorf("a peer without bans is %+v", f)
 		}
@@ -70,7 +71,7 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		"a broker that is down":   {func(e *Facts) { e.Status.Brokers[0].Connected = false }, "agent status"},
 		"no broker":               {func(e *Facts) { e.Status.Brokers = nil }, "agent network join"},
 		"nobody trusted":          {func(e *Facts) { e.Status.Topics[0].Policy = "" }, "agent peers add"},
-		"an unsafe own address":   {func(e *Facts) { e.Admin = netip.MustParseAddr("9.9.9.9") }, "agent allow add 9.9.9.9"},
+		"an unsafe own address":   {func(e *Facts) { e.Never[0].Prefix = netip.MustParsePrefix("9.9.9.9/32") }, "agent allow add 9.2.2.2"},
 		"an empty never-ban list": {func(e *Facts) { e.Never = nil }, "agent reload"},
 		"a silent peer":           {func(e *Facts) { e.Peers[0].Feeds, e.Feeds = 0, nil }, "agent feeds"},
 		"a peer with strikes":     {func(e *Facts) { e.Peers[0].Strikes = 1 }, "agent peers show alice"},
@@ -84,11 +85,11 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		e := well()
 		c.harm(&e)
 		found := false
-		for _, f := range Diagnose(e) {
+		for _, f := range Diagnose(e, here) {
 			found = found || !f.OK && strings.Contains(f.Fix, c.fix)
 		}
 		if !found {
-			t.Errorf("%s: no finding with the fix %q in %+v", name, c.fix, Diagnose(e))
+			t.Errorf("%s: no finding with the fix %q in %+v", name, c.fix, Diagnose(e, here))
 		}
 	}
 	// Silence that a good day may explain is told, and is no fault.
@@ -108,16 +109,16 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 	} {
 		e := well()
 		change(&e)
-		for _, f := range Diagnose(e) {
+		for _, f := range Diagnose(e, here) {
 			if !f.OK || f.Level == LevelWrong {
 				t.Errorf("%s: %+v", name, f)
 			}
 		}
 	}
 	e := well()
-	e.Admin = netip.MustParseAddr("9.9.9.9")
+	here = netip.MustParseAddr("9.9.9.9")
 	e.Exempt = []control.Exemption{{Target: ban.MustTarget("9.9.9.9"), Allow: true}}
-	for _, f := range Diagnose(e) {
+	for _, f := range Diagnose(e, here) {
 		if !f.OK {
 			t.Errorf("an allowed own address: %+v", f)
 		}
@@ -131,5 +132,38 @@ func TestTheAddressOfWhoAsksIsRead(t *testing.T) {
 		if got := LoggedInFrom(s).String(); got != want {
 			t.Errorf("%q: %s, want %s", s, got, want)
 		}
+	}
+}
+
+// What no warning of the status tells is told by the doctor alone, and every check that
+// can be wrong has words for a message that shows no log line, host or user.
+func TestWhatTheDoctorAloneFindsHasWordsOfItsOwn(t *testing.T) {
+	e := Facts{
+		Settings: errors.New("x"), Withheld: []Finding{{Check: "readable", Level: LevelWrong}}, Moved: []MovedJail{{Jail: "sshd"}}, Clock: ClockState{Known: true},
+		Table: TableState{Known: true}, Boot: []firewall.Restorer{{Fails: true}},
+		Status: control.Status{
+			Enforcement: "observe", Started: time.Unix(0, 0), Warnings: []control.Warning{{Code: "source", Severity: control.SeverityHigh}},
+			Topics:  []control.TopicStatus{{Topic: "sshd", Subscribe: true}},
+			Sources: []control.SourceStatus{{Name: "/var/log/auth.log", Found: 1, Topics: []ban.Topic{"sshd"}}},
+			Brokers: []control.BrokerStatus{{URL: "tcp://a", Connected: true}, {URL: "tcp://b"}},
+		},
+		Now: time.Unix(1e9, 0), Peers: []control.Peer{{Name: "alice"}},
+	}
+	alone := map[string]bool{}
+	for _, f := range Diagnose(e, netip.Addr{}) {
+		if f.Level == LevelWrong && !f.Warned {
+			alone[f.Check] = true
+			if title, mend := Words(f.Check); title == "" || mend == "" {
+				t.Errorf("%s has no words of its own", f.Check)
+			}
+		}
+	}
+	for _, want := range []string{"config", "readable", "import", "clock", "table", "boot", "log", "never-ban", "broker", "policy", "peer"} {
+		if !alone[want] {
+			t.Errorf("%s is not found", want)
+		}
+	}
+	if alone["firewall"] || alone["source"] {
+		t.Errorf("warnings of the status are told twice: %v", alone)
 	}
 }

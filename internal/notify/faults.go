@@ -14,7 +14,7 @@ import (
 // events.
 var kindOf = map[string]Kind{
 	"certificate": Ending, "pack": Ending, "denials-end": Ending,
-	"source": Silent, "log-missing": Silent, "log-silent": Silent, "no-source": Silent,
+	"source": Silent, "log-missing": Silent, "log-silent": Silent, "no-source": Silent, "doctor-log": Silent,
 	"ban-does-not-bite": Unbitten,
 }
 

@@ -188,8 +188,10 @@ func show(t *testing.T) *site {
 	x.server = New(Options{
 		Listen: "127.0.0.1:0", Now: x.clock,
 		Topics: someTopics,
-		Doctor: func(context.Context) []doctor.Finding {
-			return []doctor.Finding{{Check: "log", Level: doctor.LevelWrong, Text: evil, Fix: "agent check"}, {Check: "clock", OK: true, Level: doctor.LevelOK, Text: "well"}}
+		Examine: func(context.Context) doctor.Facts {
+			x.node.mu.Lock()
+			defer x.node.mu.Unlock()
+			return doctor.Facts{Now: noon, Clock: doctor.ClockState{Known: true, Synchronised: true}, Status: x.node.status, Peers: x.node.peers, Never: []control.NeverBan{{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Source: "administrator"}}}
 		},
 		Trial: func(ctx context.Context, q TrialRequest) (*detect.TrialReport, []detect.TrialLine, error) {
 			var lines []detect.TrialLine

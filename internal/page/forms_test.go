@@ -155,8 +155,8 @@ func FuzzForms(f *testing.F) {
 	f.Add("/invite", "days=99999999999999999999&brokers=+++&topic=%2e%2e")
 	x := New(Options{
 		Listen: "127.0.0.1:7938", Now: func() time.Time { return noon },
-		Topics: someTopics,
-		Doctor: func(context.Context) []doctor.Finding { return nil },
+		Topics:  someTopics,
+		Examine: func(context.Context) doctor.Facts { return doctor.Facts{} },
 		Trial: func(ctx context.Context, q TrialRequest) (*detect.TrialReport, []detect.TrialLine, error) {
 			var lines []detect.TrialLine
 			trial := detect.Trial{Spec: q.Spec, Rule: q.Rule, Log: "-", In: strings.NewReader(q.Lines), Each: func(l detect.TrialLine) error {

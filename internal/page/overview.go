@@ -3,8 +3,10 @@ package page
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,11 +31,41 @@ type overviewData struct {
 	Spans    []chartSpan
 }
 
-// findings keeps the judgement of the doctor for a moment: it reads files.
-type findings struct {
+// facts keeps the facts of the doctor for a moment: to gather them reads files.
+type facts struct {
 	mu   sync.Mutex
 	at   time.Time
-	list []doctor.Finding
+	last doctor.Facts
+}
+
+// factsFor is how long facts are judged as those of now.
+const factsFor = 5 * time.Second
+
+func (f *facts) get(ctx context.Context, now time.Time, examine func(context.Context) doctor.Facts) doctor.Facts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.at.IsZero() || now.Sub(f.at) >= factsFor || now.Before(f.at) {
+		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin) // others are shown it too
+		defer cancel()
+		f.last, f.at = examine(whole), now
+	}
+	return f.last
+}
+
+// visitor gives the address from where a person looks at the page. Behind a tunnel or a
+// proxy of this machine the connection does not say; a proxy's header does, and it
+// is believed for no more than the person's own answer.
+func visitor(r *http.Request) netip.Addr {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err == nil && !from.Addr().IsLoopback() {
+		return from.Addr().Unmap().WithZone("")
+	}
+	list := strings.Split(r.Header.Get("X-Forwarded-For"), ",")
+	a, err := netip.ParseAddr(strings.TrimSpace(list[len(list)-1]))
+	if err != nil || a.IsLoopback() {
+		return netip.Addr{}
+	}
+	return a.Unmap().WithZone("")
 }
 
 // A chartSpan is a time over which charts can be shown.
@@ -48,20 +80,6 @@ type chartSpan struct {
 var chartSpans = []chartSpan{
 	{"24h", "The last 24 hours", time.Hour, "an hour", 24},
 	{"7d", "The last 7 days", 6 * time.Hour, "six hours", 28},
-}
-
-// findingsFor is how long a judgement is shown as that of now.
-const findingsFor = 5 * time.Second
-
-func (f *findings) get(ctx context.Context, now time.Time, judge func(context.Context) []doctor.Finding) []doctor.Finding {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.at.IsZero() || now.Sub(f.at) >= findingsFor || now.Before(f.at) {
-		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin) // others are shown it too
-		defer cancel()
-		f.list, f.at = judge(whole), now
-	}
-	return f.list
 }
 
 func (s *Server) overview(r *http.Request) (view, error) {
@@ -82,7 +100,7 @@ func (s *Server) overview(r *http.Request) (view, error) {
 			return view{}, err
 		}
 	}
-	for _, f := range s.findings.get(ctx, now, s.o.Doctor) {
+	for _, f := range doctor.Diagnose(s.facts.get(ctx, now, s.o.Examine), visitor(r)) {
 		if f.Level == doctor.LevelOK {
 			d.Well++
 		} else {

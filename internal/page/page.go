@@ -41,8 +41,8 @@ type Options struct {
 
 	// Topics lists every topic that is defined, by name, as `agent topics list` does.
 	Topics func() []Topic
-	// Doctor judges the node as `agent doctor` does.
-	Doctor func(context.Context) []doctor.Finding
+	// Examine gathers the facts that `agent doctor` judges.
+	Examine func(context.Context) doctor.Facts
 	// Trial tries a filter on lines as `agent filter test` does.
 	Trial func(context.Context, TrialRequest) (*detect.TrialReport, []detect.TrialLine, error)
 	// Why says how far a line came that a topic misses, as `agent explain-line` does.
@@ -108,7 +108,7 @@ type Server struct {
 	mux      *http.ServeMux
 	sessions *sessions
 	buttons  buttons
-	findings findings
+	facts    facts
 	heavy    chan struct{} // held while something costly runs, of which one runs at a time
 
 	mu sync.Mutex

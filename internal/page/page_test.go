@@ -40,3 +40,23 @@ var (
 	foreignURL = regexp.MustCompile(`(?i)(src|href|action)="(https?:)?//`)
 	inline     = regexp.MustCompile(`(?i)<script>|<style|\sstyle=|\son[a-z]+=[^x]`)
 )
+
+// The row about the own address is the one of `agent doctor`: a proxy says from where
+// a person looks, and a tunnel's end does not.
+func TestTheOverviewSaysWhetherTheVisitorCouldBeLockedOut(t *testing.T) {
+	t.Parallel()
+	x := show(t).signIn()
+	for from, want := range map[string]string{
+		"203.0.113.9":               "agent allow add 203.0.113.9",
+		"9.9.9.9, 203.0.113.9":      "agent allow add 203.0.113.9", // what the proxy itself saw is last
+		"198.51.100.9":              "",
+		"":                          "",
+		"127.0.0.1":                 "",
+		"<script>alert(1)</script>": "",
+	} {
+		a := x.do(x.client, http.MethodGet, "/", nil, http.Header{"X-Forwarded-For": {from}})
+		if got := strings.Contains(a.text, "could lock you out"); got != (want != "") || want != "" && !strings.Contains(a.text, want) {
+			t.Errorf("from %q the overview says that a ban could lock out: %v", from, got)
+		}
+	}
+}

@@ -70,10 +70,10 @@ func crowded(now time.Time) (control.Status, []control.Ban, []control.Peer, []co
 		Kernel: &control.Held{Banned: true, Map: "deny4", Left: span.Of(time.Hour)},
 	}
 	e := doctor.Facts{
-		Now: now, Clock: doctor.ClockState{Known: true, Synchronised: true}, Admin: netip.MustParseAddr("203.0.113.9"), Status: s, Feeds: feeds, Table: doctor.TableState{Known: true, Present: true},
+		Now: now, Clock: doctor.ClockState{Known: true, Synchronised: true}, Status: s, Feeds: feeds, Table: doctor.TableState{Known: true, Present: true},
 		Never: []control.NeverBan{{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Source: "gateway"}},
 	}
-	return s, bans, peers, feeds, x, doctor.Diagnose(e)
+	return s, bans, peers, feeds, x, doctor.Diagnose(e, netip.MustParseAddr("203.0.113.9"))
 }
 
 // All that a person looks at fits a terminal of 80 columns; commands to copy stay
