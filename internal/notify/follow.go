@@ -39,55 +39,37 @@ func (n *Notifier) follow(ctx context.Context) {
 	}
 }
 
-// read takes one page of events, waiting for it.
+// read takes one page of events, waiting for it. Without a cursor they are those since
+// the entries that want events were taken over.
 func (n *Notifier) read(ctx context.Context, entries []Entry, changed <-chan struct{}) {
+	q := history.Query{Kinds: wanted(entries), Follow: true, Limit: eventsAtOnce}
 	n.mu.Lock()
-	after := n.s.Cursor
-	n.mu.Unlock()
-	if after == 0 {
-		page, err := n.o.Find(history.Query{Limit: 1})
-		if err != nil {
-			n.o.Log.ErrorContext(ctx, "history not read for messages", slog.Any("error", err))
-			pause(ctx, lookEvery)
-			return
-		}
-		after = page.Next
-	}
-	q := history.Query{Kinds: wanted(entries), Follow: true, After: after, Limit: eventsAtOnce}
-	var page history.Page
-	var err error
 	if q.Kinds == nil {
-		page, err = n.o.Find(history.Query{Limit: 1})
-		page.Events = nil
-	} else {
-		waiting, stop := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			select {
-			case <-changed: // other kinds may be wanted
-				stop()
-			case <-waiting.Done():
-			}
-		}()
-		page, err = n.o.Wait(waiting, q)
-		stop()
-		<-done
+		n.s.Cursor = 0
 	}
+	if q.After = n.s.Cursor; q.After == 0 {
+		q.Since = n.since
+	}
+	n.mu.Unlock()
+	waiting, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-changed: // other kinds may be wanted
+			stop()
+		case <-waiting.Done():
+		}
+	}()
+	defer func() { stop(); <-done }()
+	if q.Kinds == nil {
+		<-waiting.Done()
+		return
+	}
+	page, err := n.o.Wait(waiting, q)
 	if err != nil {
 		n.o.Log.ErrorContext(ctx, "history not read for messages", slog.Any("error", err))
 		pause(ctx, lookEvery)
-		return
-	}
-	if q.Kinds == nil {
-		n.take(page)
-		select {
-		case <-ctx.Done():
-		case <-changed:
-			n.mu.Lock()
-			n.s.Cursor = 0 // events begin to be told from now on
-			n.mu.Unlock()
-		}
 		return
 	}
 	n.take(page)

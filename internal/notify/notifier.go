@@ -66,6 +66,7 @@ type Notifier struct {
 	dirty   bool
 	saved   time.Time // when the state was written last
 	fault   error     // of the last write of the state
+	since   time.Time // of the events to tell while there is no cursor
 
 	wake    chan struct{} // capacity one: there may be something to send
 	changed chan struct{} // closed and made anew when the entries change
@@ -109,6 +110,9 @@ func (n *Notifier) Reload() {
 	}
 	if len(entries) == 0 {
 		n.s.Cursor, n.s.Standings, n.s.Week = 0, map[string]*standing{}, week{}
+	}
+	if n.s.Cursor == 0 {
+		n.since = now
 	}
 	n.dirty = true
 	close(n.changed)

@@ -159,6 +159,7 @@ func TestEventsAreToldToThoseWhoWantThem(t *testing.T) {
 		rest.Name = "mail"
 		n := newNode(t, bans, rest)
 		n.happens(banned("peers")) // before anybody is told anything
+		time.Sleep(2 * time.Second)
 		x, stop := n.runs()
 		defer stop()
 		synctest.Wait()
