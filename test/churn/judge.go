@@ -65,44 +65,39 @@ func (w *world) compare(ctx context.Context) (f finding, err error) {
 		return f, err
 	}
 	for n := range w.written {
-		if x := addressOf(false, n).String() + "/64"; !w.seen.author[x] {
+		if x := addressOf(false, n).String() + "/64"; w.seen.author[x].IsZero() {
 			if f.lost++; len(f.which) < 10 {
 				f.which = append(f.which, n)
 			}
 		}
 	}
-	for x := range w.seen.author {
-		if !told[x] {
-			f.untold++
-		}
-	}
-	if n := len(missing(w.seen.author, w.seen.kernel)); n > 0 {
+	f.untold = missing(w.seen.author, told)
+	if n := missing(w.seen.author, w.seen.kernel); n > 0 {
 		f.differ = append(f.differ, fmt.Sprintf("%d bans of the author were never seen in its kernel", n))
 	}
-	if n := len(missing(w.seen.kernel, w.seen.author)); n > 0 {
+	if n := missing(w.seen.kernel, w.seen.author); n > 0 {
 		f.differ = append(f.differ, fmt.Sprintf("%d elements of the author's kernel were never seen in its ledger", n))
 	}
 	// Another program's bans with hits ban at peers, those of a log that no kernel
 	// confirmed do not.
-	handed := map[string]bool{}
+	handed := bans{}
 	for n := range w.handed.words {
 		for _, x := range targetsOf(n) {
-			if w.seen.author[x] {
-				handed[x] = true
+			if until, ok := w.seen.author[x]; ok {
+				handed[x] = until
 			}
 		}
 	}
 	for i, peer := range w.seen.peers {
-		if n := len(missing(handed, peer)) + len(missing(peer, handed)); n > 0 {
+		if n := missing(handed, peer) + missing(peer, handed); n > 0 {
 			f.differ = append(f.differ, fmt.Sprintf("%s: %d bans that it or the author alone was ever seen to hold", w.nodes[1+i].name, n))
 		}
 	}
 	return f, nil
 }
 
-// differences compares the ledgers, kernels and claims of this moment. As nothing begins
-// any more and bans end meanwhile, each is compared with the author's bans before it and
-// after it.
+// differences compares ledgers, kernels and claims of this moment. As nothing begins any
+// more and bans end meanwhile, a kernel is compared with the ledger before it and after it.
 func (w *world) differences(ctx context.Context) (list []string, held int, err error) {
 	for i, p := range w.nodes {
 		before, err := p.bans(ctx)
@@ -117,60 +112,61 @@ func (w *world) differences(ctx context.Context) (list []string, held int, err e
 		if err != nil {
 			return nil, 0, err
 		}
-		if n := len(missing(after, kernel)) + len(missing(kernel, before)); n > 0 {
+		if n := missing(after, kernel) + missing(kernel, before); n > 0 {
 			list = append(list, fmt.Sprintf("%s: %d between its ledger (%d) and its kernel (%d)", p.name, n, len(after), len(kernel)))
 		}
 		if i == 0 {
+			held = len(after)
 			continue
 		}
-		if before, err = w.nodes[0].bans(ctx); err != nil {
+		if err := farFromTheMinute(ctx); err != nil {
 			return nil, 0, err
 		}
 		claims, err := p.claims(ctx)
 		if err != nil {
 			return nil, 0, err
 		}
-		if after, err = w.nodes[0].bans(ctx); err != nil {
-			return nil, 0, err
+		if want := w.seen.claimed(time.Now()); claims != want {
+			list = append(list, fmt.Sprintf("%s: holds %d claims of the author's %d", p.name, claims, want))
 		}
-		if claims > len(before) || claims < len(after) {
-			list = append(list, fmt.Sprintf("%s: holds %d claims of the author's %d", p.name, claims, len(after)))
-		}
-		held = len(after)
 	}
 	return list, held, nil
 }
 
+// farFromTheMinute waits while claims end, which are then counted for some seconds more.
+func farFromTheMinute(ctx context.Context) error {
+	for {
+		if second := time.Now().Second(); second >= 20 && second < 55 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // told gives the targets of whose ban the author's history has the beginning.
-func (w *world) told() (map[string]bool, error) {
+func (w *world) told() (bans, error) {
 	store, err := history.Read(filepath.Join(w.nodes[0].state, historyDir))
 	if err != nil {
 		return nil, err
 	}
-	set := map[string]bool{}
+	set := bans{}
 	for q := (history.Query{Kinds: []history.Kind{history.Ban}, Follow: true, Limit: history.MaxLimit}); ; {
 		page, err := store.Find(q)
 		if err != nil {
 			return nil, err
 		}
 		for i := range page.Events {
-			set[page.Events[i].Target.String()] = true
+			set[page.Events[i].Target.String()] = page.Events[i].Until
 		}
 		if !page.More {
 			return set, nil
 		}
 		q.After = page.Next
 	}
-}
-
-// missing gives the members of a that b lacks.
-func missing(a, b map[string]bool) (list []string) {
-	for x := range a {
-		if !b[x] {
-			list = append(list, x)
-		}
-	}
-	return list
 }
 
 // judge waits until everything agrees, and prints the differences and the growth.

@@ -84,13 +84,13 @@ func targetsOf(n int) (list []string) {
 }
 
 // lies gives the commands whose word is not true of the bans that were seen.
-func (p *program) lies(seen map[string]bool) (list []string) {
+func (p *program) lies(seen bans) (list []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for n, said := range p.words {
 		bans := 0
 		for _, x := range targetsOf(n) {
-			if seen[x] {
+			if _, ok := seen[x]; ok {
 				bans++
 			}
 		}

@@ -19,16 +19,29 @@ type seen struct {
 	looking sync.WaitGroup
 	busy    bool
 	next    time.Time
-	author  map[string]bool   // in its ledger
-	kernel  map[string]bool   // and its table
-	peers   []map[string]bool // in the ledgers of the subscribers
-	held    int               // bans of the author at the last look
+	author  bans   // in its ledger
+	kernel  bans   // and its table
+	peers   []bans // in the ledgers of the subscribers
+	held    int    // bans of the author at the last look
+}
+
+// bans are targets with the ends of their bans, which a kernel does not tell.
+type bans map[string]time.Time
+
+// missing gives how many of a's targets b lacks.
+func missing(a, b bans) (n int) {
+	for x := range a {
+		if _, ok := b[x]; !ok {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *seen) begin() {
-	s.author, s.kernel = map[string]bool{}, map[string]bool{}
+	s.author, s.kernel = bans{}, bans{}
 	for range subscribers {
-		s.peers = append(s.peers, map[string]bool{})
+		s.peers = append(s.peers, bans{})
 	}
 }
 
@@ -81,12 +94,12 @@ func (w *world) beginLook(ctx context.Context) (collect func() error, err error)
 		defer cancel()
 		var faults []error
 		for i, wait := range waits {
-			bans, err := bansIn(wait())
+			list, err := bansIn(wait())
 			if err != nil {
 				faults = append(faults, err)
 				continue
 			}
-			w.seen.add(i, bans)
+			w.seen.add(i, list)
 		}
 		if err := table.Wait(); err != nil {
 			return errors.Join(append(faults, fmt.Errorf("nft: %w", err))...)
@@ -99,37 +112,38 @@ func (w *world) beginLook(ctx context.Context) (collect func() error, err error)
 }
 
 // add notes the bans of a node.
-func (s *seen) add(node int, bans map[string]bool) {
+func (s *seen) add(node int, list bans) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if node == 0 {
-		s.held = len(bans)
-		maps.Copy(s.author, bans)
+		s.held = len(list)
+		maps.Copy(s.author, list)
 		return
 	}
-	maps.Copy(s.peers[node-1], bans)
+	maps.Copy(s.peers[node-1], list)
 }
 
 // bansIn gives the targets of a command's list of bans.
-func bansIn(text []byte, err error) (map[string]bool, error) {
+func bansIn(text []byte, err error) (bans, error) {
 	if err != nil {
 		return nil, err
 	}
 	var list []struct {
-		Target string `json:"target"`
+		Target string    `json:"target"`
+		Until  time.Time `json:"until"`
 	}
 	if err := json.Unmarshal(text, &list); err != nil {
 		return nil, err
 	}
-	set := map[string]bool{}
+	set := bans{}
 	for _, b := range list {
-		set[b.Target] = true
+		set[b.Target] = b.Until
 	}
 	return set, nil
 }
 
 // bans gives the targets that a node's ledger bans.
-func (p *process) bans(ctx context.Context) (map[string]bool, error) {
+func (p *process) bans(ctx context.Context) (bans, error) {
 	return bansIn(p.do(ctx, "", "bans", "--json"))
 }
 
@@ -139,21 +153,32 @@ func tableOf(node int) string { return fmt.Sprintf("churn%d", node) }
 var element = regexp.MustCompile(`(2001:db8:[0-9a-f:]+)(?:/\d+)? timeout \S+ expires \S+ : 0x`)
 
 // elementsIn gives the targets that a table drops.
-func elementsIn(text string) map[string]bool {
-	set := map[string]bool{}
+func elementsIn(text string) bans {
+	set := bans{}
 	for _, m := range element.FindAllStringSubmatch(text, -1) {
-		set[m[1]+"/64"] = true
+		set[m[1]+"/64"] = time.Time{}
 	}
 	return set
 }
 
 // kernel gives the targets that a node's table drops.
-func (w *world) kernel(ctx context.Context, node int) (map[string]bool, error) {
+func (w *world) kernel(ctx context.Context, node int) (bans, error) {
 	out, err := exec.CommandContext(ctx, "nft", "list", "table", "inet", tableOf(node)).Output()
 	if err != nil {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
 	return elementsIn(string(out)), nil
+}
+
+// claimed gives how many claims of the author live: they end at whole minutes, rounded up,
+// as messages carry them.
+func (s *seen) claimed(now time.Time) (n int) {
+	for _, until := range s.author {
+		if until.Add(time.Minute - time.Second).Truncate(time.Minute).After(now) {
+			n++
+		}
+	}
+	return n
 }
 
 // claims gives how many live claims of the author a subscriber holds.
