@@ -120,6 +120,8 @@ func (n *Firewall) check(ctx context.Context, d *firewall.Drift) error {
 			return n.explain("reading the generation", err)
 		}
 	}
+	n.clock.at = n.now() // to read the maps takes its time
+	now = desired.SecondOf(n.clock.at)
 	if n.reload == reloadNone {
 		if err := n.walkSome(now, d); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -192,6 +193,14 @@ func (s *socket) query(request []byte, seq uint32, each func(message) error) err
 	if err := s.write(request); err != nil {
 		return err
 	}
+	return s.answer(seq, dump, each)
+}
+
+// answer reads the answer to a request. A dump is read to its end whatever is wrong with
+// it, as the kernel only continues it as it is read, and not beyond: the message that ends
+// it may be the one that says that the rules changed meanwhile, and nothing follows.
+func (s *socket) answer(seq uint32, dump bool, each func(message) error) error {
+	var fault error
 	for {
 		b, err := s.read(0)
 		if err != nil {
@@ -204,24 +213,19 @@ func (s *socket) query(request []byte, seq uint32, each func(message) error) err
 			if m.seq != seq {
 				continue
 			}
-			if m.flags&unix.NLM_F_DUMP_INTR != 0 {
-				s.drainDump(seq)
-				return errInterrupted
+			if m.flags&unix.NLM_F_DUMP_INTR != 0 && fault == nil {
+				fault = errInterrupted
 			}
-			switch m.kind {
-			case unix.NLMSG_ERROR:
-				return m.asError()
-			case unix.NLMSG_DONE:
-				return nil
-			}
-			if err := each(m); err != nil {
-				if dump {
-					s.drainDump(seq)
-				}
-				return err
+			switch {
+			case m.kind == unix.NLMSG_ERROR:
+				return cmp.Or(fault, m.asError())
+			case m.kind == unix.NLMSG_DONE:
+				return fault
+			case fault == nil:
+				fault = each(m)
 			}
 			if !dump {
-				return nil
+				return fault
 			}
 		}
 	}
@@ -229,19 +233,3 @@ func (s *socket) query(request []byte, seq uint32, each func(message) error) err
 
 // errInterrupted says that the rules changed while they were read.
 var errInterrupted = errors.New("the rules changed while they were read")
-
-// drainDump reads the rest of a dump, which the kernel only continues as it is
-// read.
-func (s *socket) drainDump(seq uint32) {
-	for {
-		b, err := s.read(0)
-		if err != nil {
-			return
-		}
-		for m, rest, ok := nextMessage(b); ok; m, rest, ok = nextMessage(rest) {
-			if m.seq == seq && (m.kind == unix.NLMSG_DONE || m.kind == unix.NLMSG_ERROR) {
-				return
-			}
-		}
-	}
-}

@@ -84,6 +84,8 @@ func (n *Firewall) compareMap(k desired.Kind, now desired.Second) (m mapDifferen
 	if err != nil {
 		return m, n.explain("reading "+mapNames[k], err)
 	}
+	// Whoever stood still while the map was read misses no ban that ended meanwhile.
+	now = max(now, n.second())
 	n.state.EachOf(k, func(p netip.Prefix, v desired.Slot) bool {
 		if v.Until <= now+countSlack || seen[p] {
 			return true

@@ -39,7 +39,7 @@ func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift) error {
 			n.walks[k] = mapWalk{}
 		} else {
 			n.walks[k].due = true
-			if m, err = n.countMap(k, most[k], least[k]); m != (mapDifference{}) {
+			if m, err = n.countMap(k, now, most[k], least[k]); m != (mapDifference{}) {
 				n.reload, n.suspectAt = reloadForced, n.clock.at
 			}
 		}
@@ -52,13 +52,16 @@ func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift) error {
 }
 
 // countMap compares a large map by counting.
-func (n *Firewall) countMap(k desired.Kind, most, least int) (m mapDifference, err error) {
+func (n *Firewall) countMap(k desired.Kind, now desired.Second, most, least int) (m mapDifference, err error) {
 	count, known, err := n.k.count(mapNames[k])
 	if err != nil {
 		return m, n.explain("counting bans", err)
 	}
 	if known {
 		m.gone, m.strangers = max(least-int(count), 0), max(int(count)-most, 0)
+	}
+	if n.second() > now+countSlack {
+		m.gone = 0 // bans ended while this process stood still
 	}
 	if !n.suspectAt.IsZero() {
 		m.strangers = 0 // of an earlier process, and about to go
