@@ -16,7 +16,8 @@
 # make sim    a federation with hostile operators, simulated
 # make metrics  figures about the code: sizes, comments, and broken lines that the tests notice
 # make model  every order of delivery of a small hostile feed: a million states
-# make churn  a federation under load and accidents, a disk that stalls among them, for half an hour (root): what was lost, differs, grew
+# make churn  a federation under load and accidents, a disk that stalls among them, for half an hour (root): what was lost, differs, lied, grew;
+#             make churn-short  the same for a good minute, as CI does
 # make soak   that, and the property tests for hours; make fuzz  every parser of foreign bytes
 # make help   this list
 
@@ -34,7 +35,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 UNPACKED = crowdsec
 
 .PHONY: test-page
-.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn fuzz check deps-run deps-test clean help first-contact test-guides
+.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn churn-short fuzz check deps-run deps-test clean help first-contact test-guides
 
 all: build
 
@@ -241,6 +242,8 @@ soak: deps-test churn
 # A federation under load and accidents: what was lost, what differs between ledger, kernel and peers, and what grew (root).
 churn: build
 	$(GO) run ./test/churn -bin bin -for $(CHURN)
+churn-short:
+	$(MAKE) churn CHURN=70s
 
 bin/nats-server:
 	$(GO) build -C test/broker/nats -trimpath -o $(CURDIR)/$@ github.com/nats-io/nats-server/v2
