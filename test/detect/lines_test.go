@@ -137,3 +137,39 @@ func TestABlankOrADateInAUsersNameHidesNoGuesser(t *testing.T) {
 		}
 	}
 }
+
+// TestATryThatSeveralLinesTellOfCountsOnce: an honest client that is wrong four times in ten
+// minutes is not banned for how talkative its server is, and a guesser is banned by whichever line there is.
+func TestATryThatSeveralLinesTellOfCountsOnce(t *testing.T) {
+	t.Parallel()
+	for topic, tries := range map[string][][]string{
+		"postfix": {
+			{"mail postfix/smtpd[1]: warning: unknown[192.0.2.7]: SASL LOGIN authentication failed: UGFzc3dvcmQ6", "mail postfix/smtpd[1]: lost connection after AUTH from unknown[192.0.2.7]", "mail postfix/smtpd[1]: disconnect from unknown[192.0.2.7] ehlo=1 auth=0/1 commands=1/2"},
+			{"mail postfix/smtpd[1]: lost connection after AUTH from unknown[192.0.2.7]"},
+		},
+		"dovecot": {
+			{"mail auth: pam_unix(dovecot:auth): authentication failure; logname= uid=0 euid=0 tty=dovecot ruser=me rhost=192.0.2.7", "mail dovecot: auth: pam(me,192.0.2.7,<abc>): unknown user", "mail dovecot: imap-login: Disconnected (auth failed, 1 attempts in 2 secs): user=<me>, method=PLAIN, rip=192.0.2.7, lip=198.51.100.9, TLS, session=<abc>"},
+			{"mail dovecot: imap-login: Disconnected (auth failed, 1 attempts in 2 secs): user=<me>, method=PLAIN, rip=192.0.2.7, lip=198.51.100.9, TLS, session=<abc>"},
+		},
+	} {
+		for _, lines := range tries {
+			for n, want := range map[int]bool{4: false, 5: true} {
+				var log strings.Builder
+				for i := range n {
+					for _, line := range lines {
+						fmt.Fprintf(&log, "Nov 21 09:1%d:02 %s\n", i, line)
+					}
+				}
+				banned := false
+				at := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+				_, err := detect.Replay(t.Context(), detect.Options{Jails: []detect.Jail{{Definition: definition(t, topic)}}}, strings.NewReader(log.String()), "log", at, func(detect.Decision) error {
+					banned = true
+					return nil
+				})
+				if err != nil || banned != want {
+					t.Errorf("%s, %d tries of %d lines: banned %t, %v", topic, n, len(lines), banned, err)
+				}
+			}
+		}
+	}
+}

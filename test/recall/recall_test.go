@@ -23,7 +23,7 @@ import (
 // topic may count a line against somebody where no mode of that filter does.
 type floor struct {
 	log, topic string
-	found      int
+	found      int      // 0: of a log that Debian's edition does not have
 	modes      []string // of fail2ban's filter, the default one aside
 }
 
@@ -48,6 +48,18 @@ var floors = []floor{
 	{"proftpd", "proftpd", 10, nil},
 	{"roundcube-auth", "roundcube", 11, nil},
 	{"vsftpd", "vsftpd", 4, nil},
+	{"apache-modsecurity", "apache", 4, nil},
+	{"apache-noscript", "apache", 10, nil},
+	{"apache-overflows", "apache", 8, nil},
+	{"apache-shellshock", "apache", 2, nil},
+	{"bitwarden", "bitwarden", 4, nil},
+	{"dropbear", "dropbear", 7, nil},
+	{"nginx-forbidden", "nginx", 0, nil},
+	{"nginx-limit-req", "nginx", 4, nil},
+	{"openvpn", "openvpn", 0, nil},
+	{"proxmox", "proxmox", 0, nil},
+	{"pure-ftpd", "pure-ftpd", 1, nil},
+	{"vaultwarden", "vaultwarden", 0, nil},
 }
 
 // A note is the suite's word on the line below it.
@@ -75,6 +87,9 @@ func TestTopicsFindWhatTheyFoundOfFail2bansSamples(t *testing.T) {
 			if d == nil {
 				t.Fatalf("no topic %s", f.topic)
 			}
+			if _, err := os.Stat(filepath.Join(tests, "files", "logs", f.log)); err != nil && f.found == 0 {
+				t.Skip("this edition of fail2ban has no such log")
+			}
 			path, journal := filepath.Join(tests, "files", "logs", f.log), strings.HasSuffix(f.log, "-journal")
 			filter := strings.TrimSuffix(f.log, "-journal")
 			theirs := theirVerdicts(t, path, filter, journal)
@@ -101,12 +116,19 @@ func TestTopicsFindWhatTheyFoundOfFail2bansSamples(t *testing.T) {
 // verdicts are the addresses that a filter names, by the number of the line.
 type verdicts map[int]string
 
-// theirVerdicts runs a sample log through fail2ban's own filter, which the engine
+// theirVerdicts runs a sample log through fail2ban's own filter, the installed one or that of FAIL2BAN_CONFIG, which the engine
 // runs as fail2ban does: test/detect compares the two line by line.
 func theirVerdicts(t *testing.T, path, spec string, journal bool) verdicts {
 	source := "files = [\"/var/log/x.log\"]"
 	if journal {
 		source = "journal = [\"_COMM=sshd\"]"
+	}
+	if config := os.Getenv("FAIL2BAN_CONFIG"); config != "" {
+		name, options, _ := strings.Cut(spec, "[")
+		spec = filepath.Join(config, "filter.d", name+".conf")
+		if options != "" {
+			spec += "[" + options
+		}
 	}
 	d, err := topics.Parse("theirs.toml", fmt.Appendf(nil, "name = \"theirs\"\ntitle = \"x\"\ntarget = \"ip\"\n[detect]\n%s\nfail2ban = '%s'\n", source, spec))
 	if err != nil {
@@ -150,9 +172,10 @@ var rightly = map[string]string{
 	"srv sshd[2737]: Failed password for invalid user test from 127.0.0.1 port 58946 ssh2: from 10.10.1.2 port 55555 ssh2":                       "10.10.1.2",
 }
 
-// secondLine is sshd's last word on a connection, which fail2ban's suite says was counted by
-// the line before it. The topic counts a fifth of it, for logs that have this line alone.
-var secondLine = regexp.MustCompile(`Disconnecting (?:invalid|authenticating) user .+ port \d+: Too many authentication failures \[preauth\]$`)
+// again are lines that tell of what another line is noted for. The topics count a part of them, or
+// as much as the line that tells most, for logs that have this line alone.
+var again = regexp.MustCompile(`Disconnecting (?:invalid|authenticating) user .+ port \d+: Too many authentication failures \[preauth\]$` +
+	`|: lost connection after AUTH from |: improper command pipelining after AUTH from \S+: QUIT$|:\d+ WARNING: Bad encapsulated packet length from peer `)
 
 // A tally says how verdicts on a sample log stand to the suite's notes in it.
 type tally struct{ attacks, found, wrong int }
@@ -176,7 +199,7 @@ func count(t *testing.T, path string, got verdicts, modes []verdicts) tally {
 			sum.found++
 		case n.Match && !hit:
 			t.Logf("missed: %s", line)
-		case hit && (target == rightly[line] || secondLine.MatchString(line)):
+		case hit && (target == rightly[line] || again.MatchString(line)):
 		case hit && (n.Match || !attacks[line] && !elsewhere):
 			sum.wrong++
 			t.Logf("found %s: %s", target, line)
