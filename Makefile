@@ -11,7 +11,7 @@
 # make install  installs binaries and units; make uninstall removes them
 # make lint   what CI checks beside the tests
 # make suite-fail2ban  fail2ban's own sample suite against our engine
-# make recall          attacks of fail2ban's sample logs that our topics find
+# make recall          attacks of fail2ban's sample logs that our topics find (HUB_TESTS=DIR: CrowdSec's hub too)
 # make bench  every benchmark beside its peers; make bench-detect and so on for one
 # make sim    a federation with hostile operators, simulated
 # make metrics  figures about the code: sizes, comments, and broken lines that the tests notice

@@ -44,7 +44,7 @@ type Other struct{ Name, Text string }
 var programs = map[string][]string{
 	"sshd": {"sshd"}, "nginx": {"nginx"}, "web-probe": {"nginx", "apache2", "httpd", "caddy", "traefik"}, "postfix": {"master"}, "dovecot": {"dovecot"},
 	"mongodb": {"mongod"}, "grafana": {"grafana", "grafana-server"}, "apache": {"apache2", "httpd"}, "mysqld": {"mysqld", "mariadbd"}, "exim": {"exim4", "exim"},
-	"home-assistant": {"hass"}, "webmin": {"miniserv.pl"}, "gitlab": {"gitlab-workhorse", "gitlab-workhors"}, "openvpn": {"openvpn"},
+	"home-assistant": {"hass"}, "webmin": {"miniserv.pl"}, "gitlab": {"gitlab-workhorse", "gitlab-workhors"}, "openvpn": {"openvpn"}, "emby": {"EmbyServer"}, "servarr": {"Sonarr", "Radarr", "Lidarr", "Readarr", "Prowlarr", "Whisparr"},
 }
 
 // Look looks at the machine below root, which is "/" but in tests. Without
