@@ -25,7 +25,16 @@ func isAddress(s string) bool {
 }
 
 // webServer is the header that a logging service puts before a line of a web server.
-var webServer = regexp.MustCompile(`^(?:<\d{1,3}>)?(?:(?:[A-Z][a-z]{2} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)) )?(?:[\w.-]+ )?(?:nginx|apache2?|httpd|lighttpd|openresty|angie|traefik|caddy)(?:\[\d+\])?: `)
+var webServer = regexp.MustCompile(`^(?:<\d{1,3}>)?(?:(?:[A-Z][a-z]{2} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)) )?(?:[\w.-]+ )?(?:nginx|apache2?|httpd|lighttpd|openresty|angie|haproxy|traefik|caddy)(?:\[\d+\])?: `)
+
+// withoutHeader cuts off the header of a web server.
+func withoutHeader(text string) string {
+	end := strings.Index(text[:min(len(text), maxHeader)], ": ")
+	if end < 0 || strings.Contains(text[:end], `"`) {
+		return text
+	}
+	return text[len(webServer.FindString(text[:end+2])):]
+}
 
 // virtualHost reads the host that stands before the address: "example.org:443", as
 // Apache's vhost_combined writes it, or "example.org". No looked up name of a client ends
@@ -45,14 +54,40 @@ func virtualHost(word, rest string) (host string, ok bool) {
 	return host, named && !strings.HasPrefix(rest, "- [")
 }
 
-// access reads [HOST] ADDRESS IDENT USER [TIME] "REQUEST" STATUS SIZE "REFERER"
+// haproxyHead is what stands before the request in a line of HAProxy's option httplog: the client, the time,
+// the status. What a client wrote stands behind them, in braces, and HAProxy writes its quotes as #22.
+var haproxyHead = regexp.MustCompile(`^(\S+):\d{1,5} \[(\d\d/[A-Z][a-z]{2}/\d{4}:[\d:]{8}(?:\.\d{1,6})?)\] \S+ \S+ [+\d/-]+ (\d{3}) \+?(\d+) `)
+
+// haproxy reads CLIENT:PORT [TIME] FRONTEND BACKEND/SERVER TIMERS STATUS SIZE ... "REQUEST" and the rest.
+func (r *Record) haproxy(text string) error {
+	before, rest, _ := strings.Cut(text, `"`)
+	request, _, ok := strings.Cut(rest, `"`)
+	if !ok || len(before) > maxProxyPart {
+		return fmt.Errorf("%w: no request", ErrLine)
+	}
+	head := haproxyHead.FindStringSubmatch(before)
+	if head == nil || !isAddress(head[1]) {
+		return fmt.Errorf("%w: no address", ErrLine)
+	}
+	for _, f := range [][2]string{{"address", head[1]}, {"time", head[2]}, {"request", request}, {"status", head[3]}, {"size", head[4]}} {
+		if err := r.add(f[0], f[1]); err != nil {
+			return err
+		}
+	}
+	return r.request(request)
+}
+
+// access reads a line of HAProxy, or [HOST] ADDRESS IDENT USER [TIME] "REQUEST" STATUS SIZE "REFERER"
 // "AGENT" and the rest. The user may hold anything but a quote, which
 // servers escape; the request is split where it is a request.
 func (r *Record) access(line []byte) error {
 	text := strings.TrimSpace(string(line))
-	text = text[len(webServer.FindString(text[:min(len(text), maxHeader)])):]
+	text = withoutHeader(text)
 	fault := func(what string) error { return fmt.Errorf("%w: %s", ErrLine, what) }
 	address, rest, ok := strings.Cut(text, " ")
+	if strings.HasPrefix(rest, "[") {
+		return r.haproxy(text)
+	}
 	if host, ok := virtualHost(address, rest); ok {
 		if err := r.add("host", host); err != nil {
 			return err

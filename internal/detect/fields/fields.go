@@ -18,7 +18,7 @@ type Format string
 const (
 	JSON   Format = "json"
 	Logfmt Format = "logfmt"
-	Access Format = "access" // the common and the combined log format
+	Access Format = "access" // the common and the combined log format, and HAProxy's
 	Proxy  Format = "proxy"  // Nginx Proxy Manager's
 )
 
@@ -163,7 +163,7 @@ func Time(s string, zone *time.Location) (time.Time, bool) {
 	for _, layout := range []string{
 		time.RFC3339Nano, "2006-01-02T15:04:05.999999999-0700", "2006-01-02T15:04:05.999999999-07", accessTime,
 		"2006-01-02 15:04:05.999999999 -0700", "2006-01-02 15:04:05.999999999-07:00", "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999",
-		"2006/01/02 15:04:05.999999999",
+		"2006/01/02 15:04:05.999999999", "02/Jan/2006:15:04:05",
 	} {
 		if t, err := time.ParseInLocation(layout, s, zone); err == nil {
 			return t, true

@@ -43,6 +43,12 @@ func TestALineIsSplitByItsFormatsOwnRules(t *testing.T) {
 		{"behind a virtual host of no name", Access, `_ 192.0.2.1 - a b [21/Nov/2026:09:14:02 +0000] "GET / HTTP/1.1" 404 1`, map[string]string{"address": "192.0.2.1", "user": "a b"}},
 		{"a host that is an address, which the client chose", Access, `198.51.100.1 192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET / HTTP/1.1" 404 1`, nil},
 		{"an ident that is an address, which the client chose", Access, `client.example.org 198.51.100.1 - [21/Nov/2026:09:14:02 +0000] "GET / HTTP/1.1" 404 1`, nil},
+		{"a line of HAProxy", Access, `Nov 21 09:14:02 lb haproxy[760]: 192.0.2.1:58444 [21/Nov/2026:09:14:02.439] main~ app/app1 193/0/1/0/194 404 516 - - ---- 3/3/0/0/0 0/0 {example.org|curl #22 404 1} "GET /a?b=1 HTTP/1.1"`, map[string]string{
+			"address": "192.0.2.1", "time": "21/Nov/2026:09:14:02.439", "method": "GET", "path": "/a", "query": "b=1", "status": "404", "size": "516",
+		}},
+		{"HAProxy's, of IPv6, with TLS behind it", Access, `2001:db8::1:58444 [21/Nov/2026:09:14:02.439] main main/<NOSRV> -1/-1/-1/-1/0 401 +248 - - PR-- 0/0/0/0/0 0/0 "GET / HTTP/1.1" 0/0/0/0/0 example.org/TLSv1.3/x`, map[string]string{"address": "2001:db8::1", "status": "401", "uri": "/"}},
+		{"HAProxy's, cut off", Access, `192.0.2.1:58444 [21/Nov/2026:09:14:02.439] main app/app1 193/0/1/0/194 404 516 - - ---- 3/3/0/0/0 0/0 "GET /aaaa`, nil},
+		{"HAProxy's, of a socket", Access, `unix:1 [21/Nov/2026:09:14:02.439] main app/app1 193/0/1/0/194 404 516 - - ---- 3/3/0/0/0 0/0 "GET / HTTP/1.1"`, nil},
 		{"no time", Access, `192.0.2.1 - - "GET / HTTP/1.1" 404 153`, nil},
 		{"a request that does not end", Access, `192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET / HTTP/1.1 404 153`, nil},
 		{"no status", Access, `192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET / HTTP/1.1" x 153`, nil},
@@ -177,6 +183,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"a":{"b":"x\n"},"c":[1,{"d":2}]}`))
 	f.Add([]byte(`a=1 b="x \" y" c=`))
 	f.Add([]byte(`Nov 21 09:14:02 web nginx[1]: www.example.org 192.0.2.1 - a b [21/Nov/2026:09:14:02 +0000] "GET / HTTP/1.1" 404 153 "-" "-" "-"`))
+	f.Add([]byte(`192.0.2.1:58444 [21/Nov/2026:09:14:02.439] main app/app1 193/0/1/0/194 404 516 - - ---- 3/3/0/0/0 0/0 {"} "GET / HTTP/1.1"`))
 	f.Add([]byte(`192.0.2.1 - a b [21/Nov/2026:09:14:02 +0000] "GET / HTTP/1.1" 404 153 "-" "-"`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		for _, format := range Formats {
@@ -190,14 +197,14 @@ func FuzzParse(f *testing.F) {
 				}
 			}
 			text := strings.TrimSpace(string(line))
-			text = text[len(webServer.FindString(text)):]
+			text = withoutHeader(text)
 			if host, ok := r.Get("host"); ok && format == Access {
 				text = text[strings.Index(text, " ")+1:]
 				if isAddress(host) {
 					t.Errorf("%q: the host may be the client", line)
 				}
 			}
-			if address, ok := r.Get("address"); format == Access && (!ok || !strings.HasPrefix(text, address+" ")) {
+			if address, ok := r.Get("address"); format == Access && (!ok || !strings.HasPrefix(text, address+" ") && !strings.HasPrefix(text, address+":")) {
 				t.Errorf("%q: the client is %q", line, address)
 			}
 		}
@@ -272,39 +279,4 @@ func FuzzSet(f *testing.F) {
 			t.Errorf("%q has none of %q", value, literals)
 		}
 	})
-}
-
-func TestTheAddressOfAProxysOrAVirtualHostsLineIsItsClients(t *testing.T) {
-	for _, c := range []struct {
-		format  Format
-		line    string
-		address string
-		uri     string
-		status  string
-	}{
-		{Access, `example.org:443 192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET /x?y HTTP/1.1" 404 19 "-" "-"`, "192.0.2.1", "/x?y", "404"},
-		{Access, `192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET /a b c" 400 19`, "192.0.2.1", "/a b c", "400"},
-		{Proxy, `[21/Nov/2026:09:14:02 +0000] - 404 404 - GET https example.org "/.env" [Client 192.0.2.2] [Length 5] [Gzip -] [Sent-to 10.0.0.2] "Mozilla" "-"`, "192.0.2.2", "/.env", "404"},
-		{Proxy, `[21/Nov/2026:09:14:02 +0000] MISS 200 301 - GET http example.org "/x\" [Client 198.51.100.1] " [Client 192.0.2.3] [Length 5] [Gzip -] [Sent-to 10.0.0.2] "a" "b"`, "192.0.2.3", `/x" [Client 198.51.100.1] `, "301"},
-	} {
-		var r Record
-		if err := r.Parse(c.format, []byte(c.line)); err != nil {
-			t.Errorf("%s: %v", c.line, err)
-			continue
-		}
-		got := r.Fields()
-		if got["address"] != c.address || got["uri"] != c.uri || got["status"] != c.status {
-			t.Errorf("%s: %q", c.line, got)
-		}
-	}
-	var r Record
-	for _, line := range []string{
-		`[21/Nov/2026:09:14:02 +0000] - 404 404 - GET https example.org "/.env"`,
-		`[21/Nov/2026:09:14:02 +0000] "/.env" [Client 192.0.2.2]`,
-		`[x] - 4 4 - GET https example.org "/.env" [Client 192.0.2.2]`,
-	} {
-		if err := r.Parse(Proxy, []byte(line)); err == nil {
-			t.Errorf("%s: %v", line, r.Fields())
-		}
-	}
 }

@@ -37,3 +37,38 @@ func TestAProxyLineReadsAsItsExpressionSays(t *testing.T) {
 		}
 	})
 }
+
+func TestTheAddressOfAProxysOrAVirtualHostsLineIsItsClients(t *testing.T) {
+	for _, c := range []struct {
+		format  Format
+		line    string
+		address string
+		uri     string
+		status  string
+	}{
+		{Access, `example.org:443 192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET /x?y HTTP/1.1" 404 19 "-" "-"`, "192.0.2.1", "/x?y", "404"},
+		{Access, `192.0.2.1 - - [21/Nov/2026:09:14:02 +0000] "GET /a b c" 400 19`, "192.0.2.1", "/a b c", "400"},
+		{Proxy, `[21/Nov/2026:09:14:02 +0000] - 404 404 - GET https example.org "/.env" [Client 192.0.2.2] [Length 5] [Gzip -] [Sent-to 10.0.0.2] "Mozilla" "-"`, "192.0.2.2", "/.env", "404"},
+		{Proxy, `[21/Nov/2026:09:14:02 +0000] MISS 200 301 - GET http example.org "/x\" [Client 198.51.100.1] " [Client 192.0.2.3] [Length 5] [Gzip -] [Sent-to 10.0.0.2] "a" "b"`, "192.0.2.3", `/x" [Client 198.51.100.1] `, "301"},
+	} {
+		var r Record
+		if err := r.Parse(c.format, []byte(c.line)); err != nil {
+			t.Errorf("%s: %v", c.line, err)
+			continue
+		}
+		got := r.Fields()
+		if got["address"] != c.address || got["uri"] != c.uri || got["status"] != c.status {
+			t.Errorf("%s: %q", c.line, got)
+		}
+	}
+	var r Record
+	for _, line := range []string{
+		`[21/Nov/2026:09:14:02 +0000] - 404 404 - GET https example.org "/.env"`,
+		`[21/Nov/2026:09:14:02 +0000] "/.env" [Client 192.0.2.2]`,
+		`[x] - 4 4 - GET https example.org "/.env" [Client 192.0.2.2]`,
+	} {
+		if err := r.Parse(Proxy, []byte(line)); err == nil {
+			t.Errorf("%s: %v", line, r.Fields())
+		}
+	}
+}
