@@ -55,7 +55,7 @@ type reader struct {
 	prefix  []byte
 	plain   []byte // room for a line without colours
 	fresh   bool   // no position says which lines were read before
-	past    bool   // lines are of a log of the past, and the clock says nothing
+	past    *past  // lines are of a log of the past, and the clock says nothing
 	line    lineView
 	some    jailSet  // room for the jails of several entries
 	passed  bool     // an ignoreregex matched
@@ -95,6 +95,17 @@ type lineView struct {
 }
 
 func (v *lineView) begin(now time.Time) { v.now, v.tried, v.dated = now, false, false }
+
+// find says that the line begins with a date of the usual forms. usual may be nil.
+func (v *lineView) find(usual *dates.Usual, line []byte) bool {
+	if !v.tried && usual != nil {
+		v.tried = true
+		if v.found, v.date, v.dated = usual.Find(line, v.now); v.dated {
+			v.text.Set(line[v.found.To:])
+		}
+	}
+	return v.dated
+}
 
 // A jailSet is a set of a reader's jails, as bits.
 type jailSet []uint64
@@ -240,6 +251,11 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	defer r.mu.Unlock()
 	text := r.text(&l)
 	promising := r.scanner.Scan(text, r.hits)
+	if !promising && !r.taints && !r.joins {
+		r.missed.Add(1)
+		r.noteLine(&l, lineMissed)
+		return
+	}
 	var st *stream
 	if r.taints && !promising {
 		r.countDoubted(&l)
@@ -251,8 +267,7 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 			for left := (found | r.multiline[word]) & wanted[word]; left != 0; left &= left - 1 {
 				i := word*64 + bits.TrailingZeros64(left)
 				if st == nil {
-					st = r.stream(l.Stream)
-					r.line.begin(r.d.o.Now())
+					st = r.begin(&l, text)
 				}
 				var c filter.Candidates // nil: the text may stand in a line before
 				if !r.multiline.has(i) {
@@ -282,6 +297,27 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	r.noteLine(&l, result)
 }
 
+// begin prepares what jails have in common of a line. A line of the past sets the clock
+// that the others see.
+func (r *reader) begin(l *source.Line, text []byte) *stream {
+	st := r.stream(l.Stream)
+	if r.past == nil {
+		r.line.begin(r.d.o.Now())
+		return st
+	}
+	r.line.begin(r.past.at)
+	found := r.line.find(st.usual, text)
+	written := r.line.found.Time
+	if !found {
+		written = r.past.dates.Find(text).Time
+	}
+	if written.IsZero() {
+		written = r.stated(st, text)
+	}
+	r.line.now = r.past.advance(written)
+	return st
+}
+
 // countDoubted lets a line that no jail looks at count among those that follow
 // a client's line break.
 func (r *reader) countDoubted(l *source.Line) {
@@ -299,7 +335,7 @@ func (r *reader) countDoubted(l *source.Line) {
 // live says that a line is written now; a log may hold the past, but what is
 // sent here does not.
 func (r *reader) live(l *source.Line) bool {
-	return (r.caught.Load() || l.Stream == "stdin" || received(l.Stream)) && !r.past
+	return (r.caught.Load() || l.Stream == "stdin" || received(l.Stream)) && r.past == nil
 }
 
 // catchUp prepares a jail that matches several lines together for a line, and
@@ -434,13 +470,7 @@ func (r *reader) cut(i int, st *stream, l *source.Line, line []byte) (text *filt
 		f.Cut(line, l.Time)
 		return &v.text
 	case st.shares[i] && f.Dates.Fast():
-		if !v.tried {
-			v.tried = true
-			if v.found, v.date, v.dated = st.usual.Find(line, v.now); v.dated {
-				v.text.Set(line[v.found.To:])
-			}
-		}
-		if v.dated {
+		if v.find(st.usual, line) {
 			f.Take(v.found, v.date, line)
 			return &v.text
 		}
@@ -567,7 +597,10 @@ const maxRepeated = 100
 
 // repeated tells how many lines one stands for: "message repeated 3 times".
 func repeated(f filter.Fields) float64 {
-	text, _ := f.Get("repeated")
+	text, ok := f.Get("repeated")
+	if !ok {
+		return 1
+	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
 		return 1

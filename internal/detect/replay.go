@@ -2,7 +2,6 @@ package detect
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +19,16 @@ import (
 // would have decided, in order. Nothing is banned and nothing is saved. at is
 // the time of lines before the first date; they count as written then.
 func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.Time, each func(Decision) error) (Status, error) {
-	clock := at
-	o.Now = func() time.Time { return clock }
+	set, err := dates.Compile(nil, at)
+	if err != nil {
+		return Status{}, err
+	}
+	finder, err := set.New(dates.Options{Now: func() time.Time { return at }})
+	if err != nil {
+		return Status{}, err
+	}
+	clock := &past{at: at, now: at, dates: finder}
+	o.Now = func() time.Time { return clock.now }
 	var failed error
 	o.Ban = func(_ context.Context, v Decision) error {
 		if failed == nil {
@@ -36,33 +43,12 @@ func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.T
 	}
 	r := newReader(d, &readerGroup{jails: d.jails})
 	r.caught.Store(true)
-	r.past = true
-	set, err := dates.Compile(nil, at)
-	if err != nil {
-		return Status{}, err
-	}
-	finder, err := set.New(dates.Options{Now: func() time.Time { return at }})
-	if err != nil {
-		return Status{}, err
-	}
+	r.past = clock
 	b := bufio.NewReaderSize(in, source.MaxLine)
 	for ctx.Err() == nil && failed == nil {
 		line, err := readLine(b)
-		line = bytes.TrimRight(line, "\r\n")
-		if len(line) > 0 {
-			// Only lines that may be offences need their time.
-			if r.scanner.Scan(line, r.hits) {
-				written := finder.Find(line).Time
-				if written.IsZero() {
-					written = r.stated(line, name)
-				}
-				if !written.IsZero() && (written.After(clock) || clock.Equal(at)) {
-					clock = written
-				}
-				r.handle(ctx, source.Line{Text: line, Stream: name})
-			} else {
-				r.missed.Add(1)
-			}
+		if line = trimEnd(line); len(line) > 0 {
+			r.handle(ctx, source.Line{Text: line, Stream: name})
 		}
 		if errors.Is(err, io.EOF) {
 			break
@@ -76,15 +62,29 @@ func Replay(ctx context.Context, o Options, in io.Reader, name string, at time.T
 	return s, errors.Join(ctx.Err(), failed)
 }
 
+// past is the clock of a log that is read long after it was written.
+type past struct {
+	at, now time.Time // when it is read, and how far its lines have come
+	dates   *dates.Detector
+}
+
+// advance takes the time of a line and gives that of the clock, which goes back for the
+// first line alone. Zero says nothing.
+func (p *past) advance(written time.Time) time.Time {
+	if !written.IsZero() && (written.After(p.now) || p.now.Equal(p.at)) {
+		p.now = written
+	}
+	return p.now
+}
+
 // stated gives the time that a field of a line states to a jail of fields, zero
 // for none.
-func (r *reader) stated(line []byte, stream string) time.Time {
+func (r *reader) stated(st *stream, line []byte) time.Time {
 	for i, j := range r.jails {
 		if j.filter.Shares() {
 			continue
 		}
-		r.line.begin(r.d.o.Now())
-		f := r.stream(stream).followers[i]
+		f := st.followers[i]
 		if f.Cut(line, time.Time{}); f.Dated {
 			return f.At
 		}

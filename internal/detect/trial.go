@@ -217,7 +217,7 @@ func (x *trialRun) read(ctx context.Context, match []string) error {
 	for ctx.Err() == nil {
 		line, err := readLine(b)
 		if len(line) > 0 || err == nil {
-			if err := x.line(bytes.TrimRight(line, "\r\n"), time.Time{}); err != nil {
+			if err := x.line(trimEnd(line), time.Time{}); err != nil {
 				return err
 			}
 		}
@@ -229,6 +229,14 @@ func (x *trialRun) read(ctx context.Context, match []string) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// trimEnd takes off the end of a line.
+func trimEnd(line []byte) []byte {
+	for n := len(line); n > 0 && (line[n-1] == '\n' || line[n-1] == '\r'); n-- {
+		line = line[:n-1]
+	}
+	return line
 }
 
 // readLine reads to the end of a line and cuts one that is too long.

@@ -13,6 +13,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"banmesh/internal/control"
@@ -44,9 +45,10 @@ type frame struct {
 	Fault  string // why the node does not answer
 }
 
-var templates = parse()
+// templates are every page's, each with the layout. They are read when the first page is asked
+// for: no other command of this program needs them.
+var templates = sync.OnceValue(parse)
 
-// parse reads every page's template, each with the layout.
 func parse() map[string]*template.Template {
 	list, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
@@ -134,7 +136,7 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, status int, v vi
 		f.Notice = who.told()
 	}
 	var b bytes.Buffer
-	if err := templates[v.Template].Execute(printable.Writer(&b), f); err != nil {
+	if err := templates()[v.Template].Execute(printable.Writer(&b), f); err != nil {
 		s.o.Log.ErrorContext(r.Context(), "page not made", "page", v.Template, "error", err)
 		http.Error(w, "this page cannot be made; the agent's log says why", http.StatusInternalServerError)
 		return

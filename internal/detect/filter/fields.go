@@ -11,8 +11,6 @@ type Fields []Field
 // A Field is one named group's text.
 type Field struct {
 	Name, Value string
-	// Parts are set in place of Value where several groups make one value.
-	Parts []string
 }
 
 // Get gives a field's text.
@@ -106,18 +104,7 @@ func (r *rule) fields(into Fields, text string, spans []int) Fields {
 			if from >= 0 {
 				part = text[from:spans[2*g.index+1]]
 			}
-			old := Field{Name: g.name}
-			for _, f := range into {
-				if f.Name == g.name {
-					old = f
-				}
-			}
-			if old.Parts == nil {
-				old.Parts = []string{old.Value}
-			}
-			old.Parts = append(old.Parts, part)
-			old.Value = strings.Join(old.Parts, ", ")
-			into.set(old)
+			into.set(Field{g.name, into.value(g.name) + ", " + part})
 		}
 	}
 	return into

@@ -3,6 +3,8 @@ package pattern
 import (
 	"bytes"
 	"math/bits"
+	"slices"
+	"strings"
 )
 
 // A Scanner finds, in one pass over a line, which of many expressions may
@@ -19,6 +21,9 @@ type Scanner struct {
 	outputs [][]hit
 	// single are literals of one byte, which too many states would end in.
 	single []singleByte
+	// skip finds the literals and gates the groups' gates faster than the automaton; skip is
+	// nil where it cannot, gates where there are none too.
+	skip, gates *skipper
 }
 
 // A Group is a set of expressions that are looked at together.
@@ -67,6 +72,7 @@ const wordBits = 64
 
 // NewScanner builds a scanner of groups.
 func NewScanner(groups []Group) *Scanner {
+	groups = leanest(groups)
 	s := &Scanner{groups: len(groups), open: make([]uint64, (len(groups)+wordBits-1)/wordBits)}
 	t := &trie{s: s, nodes: []trieNode{{}}}
 	for _, g := range groups {
@@ -79,7 +85,8 @@ func NewScanner(groups []Group) *Scanner {
 	for c := byte('a'); c <= 'z'; c++ {
 		s.class[c-'a'+'A'] = s.class[c]
 	}
-	words := 0
+	words, gated := 0, 0
+	var literals, gates []piece
 	for i, g := range groups {
 		s.first = append(s.first, words)
 		for j, texts := range g.Literals {
@@ -88,16 +95,47 @@ func NewScanner(groups []Group) *Scanner {
 				s.always = append(s.always, h)
 			}
 			t.add(texts, h)
+			for _, text := range texts {
+				literals = append(literals, piece{text: text, hit: h})
+			}
 		}
 		if len(g.Gate) == 0 {
 			s.open[i/wordBits] |= 1 << (i % wordBits)
+		} else {
+			gated++
 		}
 		t.add(g.Gate, hit{int32(i), -1, 0})
+		for _, text := range g.Gate {
+			gates = append(gates, piece{text: text, hit: hit{int32(i), -1, 0}})
+		}
 		words += (len(g.Literals) + wordBits - 1) / wordBits
 	}
 	s.first = append(s.first, words)
 	t.automaton()
+	if s.gates = newSkipper(gates, gated); s.gates != nil || len(gates) == 0 {
+		s.skip = newSkipper(literals, len(literals)+1)
+	}
 	return s
+}
+
+// leanest leaves out texts of which another one of their set is a part.
+func leanest(groups []Group) []Group {
+	lean := func(texts []string) (out []string) {
+		for _, text := range texts {
+			if !slices.ContainsFunc(texts, func(part string) bool { return part != text && strings.Contains(text, part) }) {
+				out = append(out, text)
+			}
+		}
+		return out
+	}
+	out := make([]Group, len(groups))
+	for i, g := range groups {
+		out[i].Gate = lean(g.Gate)
+		for _, texts := range g.Literals {
+			out[i].Literals = append(out[i].Literals, lean(texts))
+		}
+	}
+	return out
 }
 
 // classify gives each byte that occurs in a literal a class of its own, a
@@ -234,15 +272,36 @@ func (h *Hits) Found() []uint64 { return h.found }
 // Open says that the group's gate is open.
 func (h *Hits) Open(group int) bool { return h.gates[group/wordBits]&(1<<(group%wordBits)) != 0 }
 
-func (h *Hits) take(list []hit) {
-	for _, x := range list {
-		if x.word < 0 {
-			h.gates[x.group/wordBits] |= 1 << (x.group % wordBits)
-			continue
-		}
-		h.words[x.word] |= x.mask
-		h.found[x.group/wordBits] |= 1 << (x.group % wordBits)
+func (h *Hits) takeAll(list []hit) {
+	for i := range list {
+		h.take(&list[i])
 	}
+}
+
+// take says whether a hit is new.
+func (h *Hits) take(x *hit) bool {
+	group := uint64(1) << (x.group % wordBits)
+	if x.word < 0 {
+		word := &h.gates[x.group/wordBits]
+		was := *word
+		*word |= group
+		return *word != was
+	}
+	word := &h.words[x.word]
+	was := *word
+	*word |= x.mask
+	h.found[x.group/wordBits] |= group
+	return *word != was
+}
+
+// any says that a group has a candidate.
+func (h *Hits) any() bool {
+	for _, w := range h.found {
+		if w != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Scan finds the expressions that may match line and says whether anything may.
@@ -254,11 +313,19 @@ func (s *Scanner) Scan(line []byte, h *Hits) bool {
 		h.found[i] = 0
 	}
 	copy(h.gates, s.open)
-	h.take(s.always)
+	h.takeAll(s.always)
+	if s.skip != nil && s.skip.scan(line, h) {
+		if !h.any() {
+			return false
+		}
+		if s.gates == nil || s.gates.scan(line, h) {
+			return true
+		}
+	}
 	for i := range s.single {
 		for _, c := range s.single[i].bytes {
 			if bytes.IndexByte(line, c) >= 0 {
-				h.take(s.single[i].hits)
+				h.takeAll(s.single[i].hits)
 				break
 			}
 		}
@@ -277,15 +344,10 @@ func (s *Scanner) Scan(line []byte, h *Hits) bool {
 		row = next[row+uint32(class[c])]
 		if row&outputFlag != 0 {
 			row &^= outputFlag
-			h.take(s.outputs[next[row+s.width-1]])
+			h.takeAll(s.outputs[next[row+s.width-1]])
 		}
 	}
-	for _, w := range h.found {
-		if w != 0 {
-			return true
-		}
-	}
-	return false
+	return h.any()
 }
 
 // quiet gives the row after text where no literal ends in it.
