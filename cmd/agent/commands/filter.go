@@ -71,6 +71,7 @@ func (o *filterTest) run(c *cobra.Command, p *paths, spec, log string, fail2banO
 	if o.logtype != "" && o.logtype != "file" && o.logtype != "journal" {
 		return cli.Usage(`--logtype is "file" or "journal", not %q`, o.logtype)
 	}
+	collectRarely()
 	var err error
 	if t.Now, err = parseMoment(o.now); err != nil {
 		return err
@@ -85,16 +86,18 @@ func (o *filterTest) run(c *cobra.Command, p *paths, spec, log string, fail2banO
 	encoder := json.NewEncoder(printable.JSONWriter(out))
 	encoder.SetEscapeHTML(false)
 	var matched, missed []string
-	t.Each = func(l detect.TrialLine) error {
-		switch {
-		case o.json:
-			return encoder.Encode(l)
-		case o.printMatched && (l.Matched || len(l.NoFail) > 0):
-			matched = append(matched, l.Text)
-		case o.printMissed && !l.Matched && !l.Ignored && !l.Skipped && len(l.NoFail) == 0:
-			missed = append(missed, l.Text)
+	if o.json || o.printMatched || o.printMissed {
+		t.Each = func(l detect.TrialLine) error {
+			switch {
+			case o.json:
+				return encoder.Encode(l)
+			case o.printMatched && (l.Matched || len(l.NoFail) > 0):
+				matched = append(matched, l.Text)
+			case o.printMissed && !l.Matched && !l.Ignored && !l.Skipped && len(l.NoFail) == 0:
+				missed = append(missed, l.Text)
+			}
+			return nil
 		}
-		return nil
 	}
 	r, err := t.Run(c.Context())
 	if errors.Is(err, detect.ErrFilter) || errors.Is(err, f2bconf.ErrMissing) {

@@ -269,7 +269,7 @@ func (h *Hits) Candidates(group int) []uint64 { return h.words[h.first[group]:h.
 // Found tells which groups have a candidate, as bits.
 func (h *Hits) Found() []uint64 { return h.found }
 
-// Open says that the group's gate is open.
+// Open says that the gate of a group that has a candidate is open.
 func (h *Hits) Open(group int) bool { return h.gates[group/wordBits]&(1<<(group%wordBits)) != 0 }
 
 func (h *Hits) takeAll(list []hit) {
