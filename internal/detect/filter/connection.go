@@ -21,28 +21,19 @@ type connection struct {
 	nofailLines []string
 	pending     bool // an offence waits for the offender's address
 	until       time.Time
-	number      uint64 // counts connections, as an id comes again
+
+	id           string
+	older, newer *connection
 }
 
 type connections struct {
-	byID  map[string]*connection
-	order []begun // oldest first; may name some that are gone
-	last  uint64  // the newest connection's number
+	byID map[string]*connection
+	// oldest and newest chain them by when they began.
+	oldest, newest *connection
+
 	free  []*connection
 	ended *connection // the one that the last match still refers to
 	keep  bool        // matches may be kept, so that nothing is used again
-}
-
-// begun names a connection in the order of beginnings.
-type begun struct {
-	id     string
-	number uint64
-}
-
-// has says whether a connection is there still, and not another one with its id.
-func (c *connections) has(b begun) bool {
-	e := c.byID[b.id]
-	return e != nil && e.number == b.number
 }
 
 // maxFree bounds the connections that are kept to be used again.
@@ -70,7 +61,7 @@ func (c *connections) begin(fields Fields, until time.Time) *connection {
 func (c *connections) get(id string, now time.Time) *connection {
 	e := c.byID[id]
 	if e != nil && now.After(e.until) {
-		delete(c.byID, id)
+		c.remove(e)
 		c.drop(e)
 		return nil
 	}
@@ -81,25 +72,32 @@ func (c *connections) put(id string, e *connection) {
 	if c.byID == nil {
 		c.byID = map[string]*connection{}
 	}
-	for len(c.byID) >= maxConnections && len(c.order) > 0 {
-		if first := c.order[0]; c.has(first) {
-			c.drop(c.byID[first.id])
-			delete(c.byID, first.id)
-		}
-		c.order = c.order[1:]
+	for len(c.byID) >= maxConnections {
+		first := c.oldest
+		c.remove(first)
+		c.drop(first)
 	}
-	c.last++
-	e.number = c.last
 	c.byID[id] = e
-	c.order = append(c.order, begun{id, e.number})
-	if len(c.order) > 2*maxConnections { // most of them are gone
-		kept := make([]begun, 0, 2*maxConnections+1)
-		for _, b := range c.order {
-			if c.has(b) {
-				kept = append(kept, b)
-			}
-		}
-		c.order = kept
+	e.id, e.older, e.newer = id, c.newest, nil
+	if c.newest = e; e.older == nil {
+		c.oldest = e
+	} else {
+		e.older.newer = e
+	}
+}
+
+// remove forgets a connection that was put.
+func (c *connections) remove(e *connection) {
+	delete(c.byID, e.id)
+	if e.older == nil {
+		c.oldest = e.newer
+	} else {
+		e.older.newer = e.newer
+	}
+	if e.newer == nil {
+		c.newest = e.older
+	} else {
+		e.newer.older = e.older
 	}
 }
 
@@ -126,7 +124,7 @@ func (c *connections) merge(id string, fields Fields, matched []tuple, now time.
 
 	e := c.get(id, now)
 	if e != nil && e.fields.differ(fields) {
-		delete(c.byID, id)
+		c.remove(e)
 		c.drop(e)
 		e = nil
 	}
@@ -150,7 +148,7 @@ func (c *connections) merge(id string, fields Fields, matched []tuple, now time.
 			e.fields.set(f)
 		}
 		if forget {
-			delete(c.byID, id)
+			c.remove(e)
 		}
 	default:
 		e = c.begin(fields, now.Add(connectionTTL))

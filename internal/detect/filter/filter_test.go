@@ -218,9 +218,25 @@ func TestConnectionsAreBoundedAndTheOldestGoes(t *testing.T) {
 	for i := range 3 * maxConnections {
 		s.line(fmt.Sprintf("c%d connect 192.0.2.1", 5000+i))
 	}
-	if n, m := len(s.connections.byID), len(s.connections.order); n > maxConnections || m > 2*maxConnections {
-		t.Errorf("%d connections, %d in order", n, m)
+	if n := chained(t, s); n != maxConnections {
+		t.Errorf("%d connections", n)
 	}
+}
+
+// chained counts the connections, and compares their chain with their map.
+func chained(t *testing.T, s *stream) int {
+	t.Helper()
+	c, n := &s.connections, 0
+	var before *connection
+	for e := c.oldest; e != nil; before, e = e, e.newer {
+		if n++; e.older != before || c.byID[e.id] != e {
+			t.Fatalf("%q is not where it belongs", e.id)
+		}
+	}
+	if n != len(c.byID) || c.newest != before {
+		t.Fatalf("%d of %d connections are chained", n, len(c.byID))
+	}
+	return n
 }
 
 // One process number with another address on each line, as of a server that is one
@@ -231,8 +247,8 @@ func TestAnIDThatComesAgainIsOneConnection(t *testing.T) {
 	for i := range 5 * maxConnections {
 		s.line(fmt.Sprintf("c2 connect 198.51.%d.%d", 100+i/250, 1+i%250))
 	}
-	if n, m := len(s.connections.byID), len(s.connections.order); n != 2 || m > 2*maxConnections {
-		t.Errorf("%d connections, %d in order", n, m)
+	if n := chained(t, s); n != 2 {
+		t.Errorf("%d connections", n)
 	}
 	says(t, s, [2]string{"c1 refused root", "1:192.0.2.1 users=root lines=2"})
 }
