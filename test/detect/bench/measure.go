@@ -81,7 +81,8 @@ func measure(lines, rounds int, server bool) error {
 		if err := f.Close(); err != nil {
 			return err
 		}
-		fmt.Printf("\n%s: %d lines, %.0f %% of them attacks\n", m.name, lines, 100*m.share)
+		load, _ := os.ReadFile("/proc/loadavg") // processor time is dearer beside others
+		fmt.Printf("\n%s: %d lines, %.0f %% of them attacks; load %.4s\n", m.name, lines, 100*m.share, load)
 		one, err := run(rounds, "", env, self, "-child", log, "-filters", "sshd")
 		if err != nil {
 			return err
@@ -115,10 +116,15 @@ func measure(lines, rounds int, server bool) error {
 			figure("detect-rss-"+m.name, float64(all.rss)/1024, "MiB", "<64")
 		})
 		if regex, err := run(1, "", nil, "fail2ban-regex", "--no-check-all", log, "sshd"); err == nil {
-			show("fail2ban-regex sshd", regex, lines)
+			show("fail2ban-regex --no-check-all sshd", regex, lines)
 			ratio := regex.cpu.Seconds() / one.cpu.Seconds()
 			figures = append(figures, func() { figure("detect-vs-fail2ban-regex-"+m.name, ratio, "times", ">=40") })
-			of, err := commands(rounds, dir, log, m.name, lines, regex)
+			every, err := run(1, "", nil, "fail2ban-regex", log, "sshd")
+			if err != nil {
+				return err
+			}
+			show("fail2ban-regex sshd", every, lines)
+			of, err := commands(rounds, dir, log, m.name, lines, regex, every)
 			if err != nil {
 				return err
 			}
@@ -161,8 +167,9 @@ func measure(lines, rounds int, server bool) error {
 }
 
 // commands measures the two commands that a person compares with fail2ban-regex,
-// their start included, by the topic sshd.
-func commands(rounds int, dir, log, name string, lines int, regex cost) (figures func(), err error) {
+// their start included, by the topic sshd: replay beside a run that stops at the first
+// expression of a line too, and filter test beside one that tells of every one too.
+func commands(rounds int, dir, log, name string, lines int, first, every cost) (figures func(), err error) {
 	agent := filepath.Join(dir, "agent")
 	if out, err := exec.Command("go", "build", "-trimpath", "-o", agent, "./cmd/banmesh").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the agent: %w: %s", err, out)
@@ -179,8 +186,8 @@ func commands(rounds int, dir, log, name string, lines int, regex cost) (figures
 	show("agent filter test sshd", test, lines)
 	aim := map[string]string{"benign": ">=100", "attack": ">=40"}[name]
 	return func() {
-		figure("replay-vs-fail2ban-regex-"+name, regex.cpu.Seconds()/replay.cpu.Seconds(), "times", aim)
-		figure("filter-test-vs-fail2ban-regex-"+name, regex.cpu.Seconds()/test.cpu.Seconds(), "times", ">=20")
+		figure("replay-vs-fail2ban-regex-"+name, first.cpu.Seconds()/replay.cpu.Seconds(), "times", aim)
+		figure("filter-test-vs-fail2ban-regex-"+name, every.cpu.Seconds()/test.cpu.Seconds(), "times", ">=20")
 	}, nil
 }
 
