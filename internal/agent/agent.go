@@ -25,6 +25,7 @@ import (
 
 	"banmesh/internal/agent/api"
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/recent"
 	"banmesh/internal/compat/usage"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
@@ -87,6 +88,7 @@ type agent struct {
 	guests     *guestbook
 	gate       *gateList
 	owners     *portOwners
+	recent     *recent.Log // that bouncers and CrowdSec are told from
 	bouncers   *bouncers
 	shared     *usage.Attribution // of traffic that others report
 	fail2ban   *fail2banSide
@@ -115,6 +117,8 @@ const HistoryDirectory = "history"
 // files below the state directory.
 const (
 	storeFile = "agent.db"
+	// toldFile has the ends of bans that bouncers and CrowdSec were told.
+	toldFile = "told-ends"
 	// EventsDirectory holds the node's history, which `agent history` reads.
 	EventsDirectory = "events"
 	detectFile      = "detect.json"
@@ -211,6 +215,9 @@ func (a *agent) start(ctx context.Context, group *errgroup.Group, handler http.H
 	group.Go(func() error { return a.gate.run(ctx) })
 	group.Go(func() error { return a.owners.run(ctx) })
 	group.Go(func() error { return a.honeyports.run(ctx) })
+	if c := a.current().Config(); c.LAPI.Listen+c.CrowdSec.Listen != "" {
+		group.Go(func() error { return a.recent.Run(ctx) })
+	}
 	group.Go(func() error { return a.bouncers.run(ctx) })
 	group.Go(func() error { return a.crowdsec.run(ctx) })
 	group.Go(func() error { return a.messages.Run(ctx) })
@@ -370,7 +377,8 @@ func (a *agent) openRest(ctx context.Context) (err error) {
 		state: a.o.StateDir, now: a.now, log: a.log.With(slog.String("part", "gate")),
 	})
 	a.shared = sharedTraffic(a.table, a.enforcer.mainOperator)
-	if a.bouncers, err = newBouncers(a.current, a.table, a.enforcer.mainOperator, a.shared, a.o.StateDir, a.now, a.log); err != nil {
+	a.recent = recent.Open(filepath.Join(a.o.StateDir, toldFile), a.table, a.now, a.log.With(slog.String("part", "lapi")))
+	if a.bouncers, err = newBouncers(a.current, a.table, a.enforcer.mainOperator, a.shared, a.recent, a.o.StateDir, a.now, a.log); err != nil {
 		return err
 	}
 	a.fail2ban = newFail2banSide(a.current, a.table, a.heldBefore, a.now, a.log)

@@ -16,10 +16,9 @@ import (
 
 	"banmesh/internal/compat/credentials"
 
-	"golang.org/x/sync/errgroup"
-
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/lapi"
+	"banmesh/internal/compat/recent"
 	"banmesh/internal/compat/serving"
 	"banmesh/internal/compat/usage"
 	"banmesh/internal/config"
@@ -36,6 +35,7 @@ const bouncersFile = "bouncers.json"
 type bouncers struct {
 	log      *slog.Logger
 	settings func() *settings.Settings
+	changes  *recent.Log
 	keys     *credentials.Keys
 	server   *lapi.Server // nil while it is off
 
@@ -47,17 +47,18 @@ type bouncers struct {
 
 // newBouncers opens the keys. operator names the operators of a ban for
 // counters, "" for none.
-func newBouncers(current func() *settings.Settings, table *export.Table, operator func(ban.Topic, ban.Target) string, shared *usage.Attribution, state string, now func() time.Time, log *slog.Logger) (*bouncers, error) {
-	b := &bouncers{log: log.With(slog.String("part", "lapi")), settings: current, observed: map[ban.Topic]bool{}}
+func newBouncers(current func() *settings.Settings, table *export.Table, operator func(ban.Topic, ban.Target) string, shared *usage.Attribution, changes *recent.Log, state string, now func() time.Time, log *slog.Logger) (*bouncers, error) {
+	b := &bouncers{log: log.With(slog.String("part", "lapi")), settings: current, changes: changes, observed: map[ban.Topic]bool{}}
 	var err error
 	if b.keys, err = credentials.OpenKeys(filepath.Join(state, bouncersFile)); err != nil {
 		return nil, err
 	}
+	b.observe()
 	c := current().Config().LAPI
 	if c.Listen == "" {
 		return b, nil
 	}
-	o := lapi.Options{Table: table, Keys: b.keys, Log: b.log, Now: now, Observed: b.isObserved, Units: c.ClientUnits, Shared: shared}
+	o := lapi.Options{Table: table, Keys: b.keys, Log: b.log, Now: now, Observed: b.isObserved, Units: c.ClientUnits, Shared: shared, Recent: changes}
 	if len(o.Units) == 0 {
 		o.Units = []string{"bouncer-ou"}
 	}
@@ -72,7 +73,6 @@ func newBouncers(current func() *settings.Settings, table *export.Table, operato
 		o.Proxies = append(o.Proxies, p)
 	}
 	b.server = lapi.New(o)
-	b.observe()
 	return b, nil
 }
 
@@ -83,12 +83,9 @@ func (b *bouncers) isObserved(t ban.Topic) bool {
 	return b.observed[t]
 }
 
-// observe takes over which topics are observed, and has bouncers told of the
+// observe takes over which topics are observed, and has bouncers and CrowdSec told of the
 // bans of those that changed.
 func (b *bouncers) observe() {
-	if b.server == nil {
-		return
-	}
 	var changed []ban.Topic
 	b.mu.Lock()
 	for _, t := range b.settings().Topics() {
@@ -98,8 +95,11 @@ func (b *bouncers) observe() {
 		}
 	}
 	b.mu.Unlock()
+	if c := b.settings().Config(); c.LAPI.Listen+c.CrowdSec.Listen == "" {
+		return
+	}
 	for _, t := range changed {
-		b.server.Recent().Touch(t)
+		b.changes.Touch(t)
 	}
 }
 
@@ -120,10 +120,7 @@ func (b *bouncers) run(ctx context.Context) error {
 	}
 	b.mu.Unlock()
 	b.log.InfoContext(ctx, "bouncers are answered", slog.String("address", b.Listen()))
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return b.server.Recent().Run(ctx) })
-	group.Go(func() error { return serving.Serve(ctx, l, b.server, serving.Options{Log: b.log}) })
-	return group.Wait()
+	return serving.Serve(ctx, l, b.server, serving.Options{Log: b.log})
 }
 
 // Refused implements [api.Bouncers].

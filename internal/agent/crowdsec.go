@@ -11,8 +11,6 @@ import (
 
 	"banmesh/internal/compat/credentials"
 
-	"golang.org/x/sync/errgroup"
-
 	"banmesh/internal/ban"
 	"banmesh/internal/compat/capi"
 	"banmesh/internal/compat/serving"
@@ -46,11 +44,8 @@ func (a *agent) newCrowdSec() (*crowdsec, error) {
 	}
 	c.server = capi.New(capi.Options{
 		Table: a.table, Machines: machines, Scenarios: topics, Log: c.log, Now: a.now, Shared: a.shared,
-		Take: func(ctx context.Context, list []capi.Signal) error { return a.api.TakeSignals(ctx, list) },
-		Observed: func(t ban.Topic) bool {
-			x, ok := a.current().Find(t)
-			return ok && x.Scope.Observe
-		},
+		Take:     func(ctx context.Context, list []capi.Signal) error { return a.api.TakeSignals(ctx, list) },
+		Observed: a.bouncers.isObserved, Recent: a.recent,
 		NeverBan: func() (list []netip.Prefix) {
 			for _, e := range a.guard.everything() {
 				list = append(list, e.Prefix)
@@ -75,10 +70,7 @@ func (c *crowdsec) run(ctx context.Context) error {
 	c.at = l.Addr().String()
 	c.mu.Unlock()
 	c.log.InfoContext(ctx, "CrowdSec is answered", slog.String("address", c.Listen()))
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return c.server.Recent().Run(ctx) })
-	group.Go(func() error { return serving.Serve(ctx, l, c.server, serving.Options{Log: c.log}) })
-	return group.Wait()
+	return serving.Serve(ctx, l, c.server, serving.Options{Log: c.log})
 }
 
 // Machines implements [api.CrowdSec].

@@ -65,7 +65,7 @@ var mayImport = map[string][]string{
 	"internal/export":             {"internal/ban", "internal/printable"},
 	"internal/gate":               {"internal/wallet", "internal/wholefile"},
 	"internal/wholefile":          {},
-	"internal/compat/recent":      {"internal/ban", "internal/export"},
+	"internal/compat/recent":      {"internal/ban", "internal/export", "internal/wholefile"},
 	"internal/compat/credentials": {"internal/ban", "internal/wholefile"},
 	"internal/compat/pickle":      {},
 	"internal/compat/fail2banlog": {"internal/ban", "internal/export"},
@@ -84,7 +84,7 @@ var mayImport = map[string][]string{
 		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/notify", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {
-		"internal/agent/api", "internal/ban", "internal/broker", "internal/broker/mqttclient", "internal/compat/capi", "internal/compat/credentials", "internal/compat/fail2ban", "internal/compat/fail2banlog", "internal/compat/lapi", "internal/compat/serving", "internal/compat/usage", "internal/compat/lists", "internal/compat/vallumd", "internal/config", "internal/control", "internal/detect", "internal/doctor", "internal/export",
+		"internal/agent/api", "internal/ban", "internal/broker", "internal/broker/mqttclient", "internal/compat/capi", "internal/compat/credentials", "internal/compat/fail2ban", "internal/compat/fail2banlog", "internal/compat/lapi", "internal/compat/recent", "internal/compat/serving", "internal/compat/usage", "internal/compat/lists", "internal/compat/vallumd", "internal/config", "internal/control", "internal/detect", "internal/doctor", "internal/export",
 		"internal/federation", "internal/firewall", "internal/firewall/enforcers", "internal/gate", "internal/honeyport", "internal/guests", "internal/history", "internal/keys", "internal/ledger", "internal/natsindex", "internal/neverban", "internal/notify", "internal/page", "internal/policy",
 		"internal/procnet", "internal/settings", "internal/span", "internal/store", "internal/wire", "internal/wholefile", "internal/wallet", "internal/wallet/signedlist", "topics",
 	},

@@ -41,14 +41,15 @@ type Options struct {
 	// Shared takes the traffic that an installation's bouncers refused by our
 	// bans; nil leaves it to nobody.
 	Shared *usage.Attribution
+	// Recent is the log of the table's changes, which has to run; nil makes one.
+	Recent *recent.Log
 	Log    *slog.Logger
 	Now    func() time.Time // nil means [time.Now]
 }
 
 // A Server answers CrowdSec installations.
 type Server struct {
-	o      Options
-	recent *recent.Log
+	o Options
 
 	sender   serving.Sender
 	guesses  serving.Guesses
@@ -56,18 +57,6 @@ type Server struct {
 
 	mu      sync.Mutex
 	clients map[string]*client // by login
-}
-
-// client is an installation that asked since the start.
-type client struct {
-	agent            string // its User-Agent
-	from             string
-	last             time.Time
-	seq              uint64 // of the newest change that it was told
-	pulled           bool
-	told             int
-	signals, ignored uint64
-	dropped          usage.Dropped
 }
 
 // Status describes a client for people.
@@ -79,7 +68,14 @@ type Status struct {
 	Dropped            usage.Dropped // by its bouncers, for our bans
 }
 
-// New makes a server; the log that [Server.Recent] gives has to run.
+// client is an installation that asked since the start.
+type client struct {
+	Status
+	seq    uint64 // of the newest change that it was told
+	pulled bool
+}
+
+// New makes a server.
 func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -90,21 +86,21 @@ func New(o Options) *Server {
 	if o.NeverBan == nil {
 		o.NeverBan = func() []netip.Prefix { return nil }
 	}
+	if o.Recent == nil {
+		o.Recent = recent.New(o.Table, o.Now, nil)
+	}
 	return &Server{
-		o: o, recent: recent.New(o.Table, o.Now, nil), clients: map[string]*client{},
+		o: o, clients: map[string]*client{},
 		guesses: serving.Guesses{Log: o.Log, Of: "a CrowdSec without valid credentials was refused"},
 	}
 }
-
-// Recent is the log of changes.
-func (s *Server) Recent() *recent.Log { return s.recent }
 
 // Clients lists who asked since the start, by login.
 func (s *Server) Clients() (list []Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for login, c := range s.clients {
-		list = append(list, Status{Login: login, From: c.from, Agent: c.agent, Last: c.last, Told: c.told, Signals: c.signals, Ignored: c.ignored, Dropped: c.dropped})
+	for _, c := range s.clients {
+		list = append(list, c.Status)
 	}
 	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Login, b.Login) })
 	return list
@@ -117,7 +113,7 @@ func (s *Server) Refused() serving.Refused { return s.guesses.Refused() }
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	version, path, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	if !ok || version != "v2" && version != "v3" {
-		fault(w, http.StatusNotFound, "page or resource not found")
+		serving.Fault(w, http.StatusNotFound, "page or resource not found")
 		return
 	}
 	path = strings.TrimSuffix(path, "/")
@@ -133,7 +129,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	login, ok := s.o.Machines.Holder(token, s.o.Now())
 	switch {
 	case !ok:
-		fault(w, s.wrong(w, r, http.StatusUnauthorized), "token is expired or unknown")
+		serving.Fault(w, s.wrong(w, r, http.StatusUnauthorized), "token is expired or unknown")
 	case path == "decisions/stream" && r.Method == http.MethodGet:
 		s.stream(w, r, login, version)
 	case path == "signals" && r.Method == http.MethodPost:
@@ -153,16 +149,10 @@ func (s *Server) asked(r *http.Request, login string, f func(*client)) {
 	defer s.mu.Unlock()
 	c, ok := s.clients[login]
 	if !ok {
-		c = &client{}
+		c = &client{Status: Status{Login: login}}
 		s.clients[login] = c
 	}
-	c.last, c.from = s.o.Now(), r.RemoteAddr
-	c.agent = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, r.UserAgent()[:min(len(r.UserAgent()), 64)])
+	c.Last, c.From, c.Agent = s.o.Now(), r.RemoteAddr, serving.Plain(r.UserAgent())
 	f(c)
 }
 
@@ -179,21 +169,21 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		Password string `json:"password"`
 	}
 	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&q); err != nil {
-		fault(w, http.StatusBadRequest, "the credentials cannot be read")
+		serving.Fault(w, http.StatusBadRequest, "the credentials cannot be read")
 		return
 	}
 	if !s.o.Machines.Login(q.ID, q.Password) {
-		fault(w, s.wrong(w, r, http.StatusForbidden), "the machine id or password is incorrect: agent crowdsec join")
+		serving.Fault(w, s.wrong(w, r, http.StatusForbidden), "the machine id or password is incorrect: agent crowdsec join")
 		return
 	}
 	until := s.o.Now().Add(credentials.TokenLasts)
 	token, err := s.o.Machines.Token(q.ID, until)
 	if err != nil {
-		fault(w, http.StatusInternalServerError, "no token could be made")
+		serving.Fault(w, http.StatusInternalServerError, "no token could be made")
 		return
 	}
 	s.asked(r, q.ID, func(*client) {})
-	answer(w, map[string]any{"code": http.StatusOK, "expire": until.UTC().Format(time.RFC3339), "token": token})
+	serving.Answer(w, http.StatusOK, map[string]any{"code": http.StatusOK, "expire": until.UTC().Format(time.RFC3339), "token": token})
 }
 
 // decision is a ban as version 1.4 reads it.
@@ -216,15 +206,15 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, login, version s
 		seq = c.seq
 	}
 	s.mu.Unlock()
-	newest := s.recent.Newest()
+	newest := s.o.Recent.Newest()
 	var events []recent.Event
 	if !whole {
-		events, newest, whole = s.recent.Since(seq, 0)
+		events, newest, whole = s.o.Recent.Since(seq, 0)
 	}
 	fresh, deleted := []decision{}, []decision{}
 	if whole {
 		fresh = s.all()
-		events = s.recent.Gone()
+		events = s.o.Recent.Gone()
 	}
 	seen := map[ban.Target]bool{}
 	for _, e := range events {
@@ -232,8 +222,11 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, login, version s
 			continue
 		}
 		seen[e.Target] = true
-		d, banned, ok := s.decide(e.Target)
-		switch {
+		x, banned := s.longest(s.o.Table.Of(e.Target))
+		if !banned {
+			x = export.Entry{Target: e.Target}
+		}
+		switch d, ok := s.decisionOf(x); {
 		case ok && !banned:
 			deleted = append(deleted, d)
 		case ok && !whole:
@@ -246,7 +239,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, login, version s
 	s.asked(r, login, func(c *client) {
 		c.seq, c.pulled = newest, true
 		if whole {
-			c.told = len(fresh)
+			c.Told = len(fresh)
 		}
 	})
 	if version == "v2" {
@@ -260,7 +253,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, login, version s
 func (s *Server) send(w http.ResponseWriter, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		fault(w, http.StatusInternalServerError, "the answer could not be made")
+		serving.Fault(w, http.StatusInternalServerError, "the answer could not be made")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -269,33 +262,26 @@ func (s *Server) send(w http.ResponseWriter, v any) {
 
 // all gives a decision for each target in force, the longest of its topics.
 func (s *Server) all() []decision {
-	longest := map[ban.Target]export.Entry{}
-	_, entries := s.o.Table.Snapshot()
-	for e := range entries {
-		if x, ok := longest[e.Target]; !s.o.Observed(e.Topic) && (!ok || e.Until.After(x.Until)) {
-			longest[e.Target] = e
-		}
-	}
-	list := make([]decision, 0, len(longest))
-	for _, e := range longest {
-		if d, ok := s.decisionOf(e); ok {
-			list = append(list, d)
+	list := []decision{}
+	for entries := range recent.ByTarget(s.o.Table) {
+		if e, ok := s.longest(entries); ok {
+			if d, ok := s.decisionOf(e); ok {
+				list = append(list, d)
+			}
 		}
 	}
 	slices.SortFunc(list, func(a, b decision) int { return strings.Compare(a.Value, b.Value) })
 	return list
 }
 
-// decide gives the state of a target now.
-func (s *Server) decide(t ban.Target) (d decision, banned, ok bool) {
-	e := export.Entry{Target: t, Until: s.o.Now()}
-	for _, x := range s.o.Table.Of(t) {
+// longest gives, of one target's bans, the last to end of those that are enforced.
+func (s *Server) longest(entries []export.Entry) (e export.Entry, ok bool) {
+	for _, x := range entries {
 		if !s.o.Observed(x.Topic) && x.Until.After(e.Until) {
-			e, banned = x, true
+			e, ok = x, true
 		}
 	}
-	d, ok = s.decisionOf(e)
-	return d, banned, ok
+	return e, ok
 }
 
 func (s *Server) decisionOf(e export.Entry) (decision, bool) {
@@ -312,15 +298,6 @@ func (s *Server) decisionOf(e export.Entry) (decision, bool) {
 	return d, true
 }
 
-func done(w http.ResponseWriter) { answer(w, map[string]string{"message": "OK"}) }
-
-func answer(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the client went away: there is nobody to tell
-}
-
-func fault(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]string{"message": text}) // as in answer
+func done(w http.ResponseWriter) {
+	serving.Answer(w, http.StatusOK, map[string]string{"message": "OK"})
 }

@@ -132,17 +132,22 @@ func TestListsOfATopicAndOfWhoIsNeverBanned(t *testing.T) {
 	c := newCentral(t)
 	c.ban("192.0.2.7", time.Hour)
 	c.ban("10.1.2.3", time.Hour)
+	c.ban("203.0.113.0/24", time.Hour)
 	_, body := c.do("GET", "/v3/decisions/stream?startup=true", c.token, "")
 	var a struct {
 		Links struct {
-			Blocklists, Allowlists []struct{ Name, URL string }
+			Blocklists, Allowlists []struct{ Name, URL, Scope string }
 		}
 	}
-	if err := json.Unmarshal([]byte(body), &a); err != nil || len(a.Links.Blocklists) != 1 || len(a.Links.Allowlists) != 1 || a.Links.Blocklists[0].Name != "banmesh-sshd" {
+	if err := json.Unmarshal([]byte(body), &a); err != nil || len(a.Links.Blocklists) != 2 || len(a.Links.Allowlists) != 1 || a.Links.Blocklists[0].Name != "banmesh-sshd" || a.Links.Blocklists[1].Name != "banmesh_ranges-sshd" || a.Links.Blocklists[0].Scope+a.Links.Blocklists[1].Scope != "iprange" {
 		t.Fatalf("%v %s", err, body)
 	}
 	path := func(url string) string { return strings.TrimPrefix(url, "http://example.com") }
 	if status, got := c.do("GET", path(a.Links.Blocklists[0].URL), "", ""); status != 200 || got != "192.0.2.7" {
+		t.Errorf("%d %q", status, got)
+	}
+	// CrowdSec 1.7 makes every line a decision of the list's scope.
+	if status, got := c.do("GET", path(a.Links.Blocklists[1].URL), "", ""); status != 200 || got != "203.0.113.0/24" {
 		t.Errorf("%d %q", status, got)
 	}
 	_, got := c.do("GET", path(a.Links.Allowlists[0].URL), "", "")
@@ -318,7 +323,7 @@ func TestTrafficOfAnInstallationIsItsOperators(t *testing.T) {
 		return fmt.Sprintf(`{"name":"dropped","value":%d,"unit":"packet","labels":{"origin":%q}}`, n, origin)
 	}
 	status, _ := c.do("POST", "/v3/usage-metrics", c.token, `{"remediation_components":[{"metrics":[{"items":[`+
-		item("CAPI", 20)+","+item("lists:banmesh-sshd", 5)+","+item("crowdsec", 1000)+","+item("lists:other", 1000)+`]}]}]}`)
+		item("CAPI", 20)+","+item("lists:banmesh-sshd", 3)+","+item("lists:banmesh_ranges-sshd", 2)+","+item("crowdsec", 1000)+","+item("lists:other", 1000)+`]}]}]}`)
 	if alice, bob := shared.Of("alice"), shared.Of("bob"); status != http.StatusOK || alice != 15 || bob != 10 {
 		t.Errorf("%d: %d %d", status, alice, bob)
 	}

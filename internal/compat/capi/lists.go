@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -16,12 +17,15 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/serving"
 	"banmesh/internal/compat/usage"
+	"banmesh/internal/export"
 )
 
 const (
-	listPrefix = "banmesh-"  // of a topic's list
-	neverBan   = "never-ban" // the allowlist
+	listPrefix  = "banmesh-"        // of a topic's list of addresses
+	rangePrefix = "banmesh_ranges-" // of a topic's list of ranges
+	neverBan    = "never-ban"       // the allowlist
 	// created is when every entry of the allowlist says that it was made: a date
 	// that moved would make every fetch a new edition.
 	created = "2026-11-28T00:00:00Z"
@@ -78,16 +82,16 @@ func (s *Server) links(r *http.Request, login string) any {
 	url := func(name string) string {
 		return fmt.Sprintf("%s://%s/v3/lists/%s/%s/%s", scheme, r.Host, login, s.o.Machines.Sign("list "+login+" "+name), name)
 	}
-	in := map[ban.Topic]bool{}
-	_, entries := s.o.Table.Snapshot()
-	for e := range entries {
-		if p, ok := e.Target.Prefix(); ok && tellable(p) && !s.o.Observed(e.Topic) {
-			in[e.Topic] = true
+	scopes := map[string]string{}
+	for name, e := range s.listed() {
+		p, _ := e.Target.Prefix()
+		if scopes[name] = "ip"; !p.IsSingleIP() {
+			scopes[name] = "range"
 		}
 	}
 	blocklists := []map[string]string{}
-	for t := range in {
-		blocklists = append(blocklists, map[string]string{"name": listPrefix + string(t), "url": url(listPrefix + string(t)), "remediation": "ban", "scope": "ip", "duration": listLasts})
+	for name, scope := range scopes {
+		blocklists = append(blocklists, map[string]string{"name": name, "url": url(name), "remediation": "ban", "scope": scope, "duration": listLasts})
 	}
 	slices.SortFunc(blocklists, func(a, b map[string]string) int { return strings.Compare(a["name"], b["name"]) })
 	now := s.o.Now().UTC().Format(time.RFC3339)
@@ -103,7 +107,7 @@ func (s *Server) links(r *http.Request, login string) any {
 func (s *Server) list(w http.ResponseWriter, r *http.Request, path string) {
 	parts := strings.Split(path, "/")
 	if len(parts) != 3 || !s.o.Machines.Knows(parts[0]) || !hmac.Equal([]byte(s.o.Machines.Sign("list "+parts[0]+" "+parts[2])), []byte(parts[1])) {
-		fault(w, s.wrong(w, r, http.StatusNotFound), "page or resource not found")
+		serving.Fault(w, s.wrong(w, r, http.StatusNotFound), "page or resource not found")
 		return
 	}
 	body := s.bansOf(parts[2])
@@ -124,13 +128,33 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, path string) {
 	_ = s.sender.Send(w, body) // the client went away: there is nobody to tell
 }
 
-// bansOf lists a topic's bans, a line each, sorted.
+// listed gives the bans that lists have, each with the name of its list. Every line of a
+// list becomes a decision of the list's one scope, so ranges are apart: bouncers of CrowdSec
+// read no range in the scope of addresses.
+func (s *Server) listed() iter.Seq2[string, export.Entry] {
+	return func(yield func(string, export.Entry) bool) {
+		_, entries := s.o.Table.Snapshot()
+		for e := range entries {
+			p, ok := e.Target.Prefix()
+			if !ok || !tellable(p) || s.o.Observed(e.Topic) {
+				continue
+			}
+			name := listPrefix + string(e.Topic)
+			if !p.IsSingleIP() {
+				name = rangePrefix + string(e.Topic)
+			}
+			if !yield(name, e) {
+				return
+			}
+		}
+	}
+}
+
+// bansOf lists the bans of a list, a line each, sorted.
 func (s *Server) bansOf(name string) []byte {
 	var lines []string
-	_, entries := s.o.Table.Snapshot()
-	for e := range entries {
-		p, ok := e.Target.Prefix()
-		if ok && listPrefix+string(e.Topic) == name && tellable(p) && !s.o.Observed(e.Topic) {
+	for of, e := range s.listed() {
+		if of == name {
 			lines = append(lines, e.Target.String()+"\n")
 		}
 	}
@@ -202,15 +226,16 @@ func (s *Server) usage(w http.ResponseWriter, r *http.Request, login string) {
 	}
 	var all usage.Dropped
 	for origin, d := range report.Dropped {
-		topic, of := strings.CutPrefix(origin, "lists:"+listPrefix)
-		if !of && origin != "CAPI" {
+		list, of := strings.CutPrefix(origin, "lists:")
+		topic := ban.Topic(strings.TrimPrefix(strings.TrimPrefix(list, listPrefix), rangePrefix))
+		if of && string(topic) == list || !of && origin != "CAPI" {
 			continue // its own decisions
 		}
 		all.Add(d)
 		if s.o.Shared != nil {
-			s.o.Shared.Add(d, func(b usage.Ban) bool { return !of || string(b.Topic) == topic })
+			s.o.Shared.Add(d, func(b usage.Ban) bool { return !of || b.Topic == topic })
 		}
 	}
-	s.asked(r, login, func(c *client) { c.dropped.Add(all) })
+	s.asked(r, login, func(c *client) { c.Dropped.Add(all) })
 	done(w)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/serving"
 )
 
 // maxSignals bounds the signals of one request; CrowdSec sends 50.
@@ -91,7 +92,7 @@ func (s *Server) meaning(scenario string) (m Meaning, ok bool) {
 func (s *Server) signals(w http.ResponseWriter, r *http.Request, login string) {
 	d := json.NewDecoder(r.Body)
 	if t, err := d.Token(); err != nil || t != json.Delim('[') {
-		fault(w, http.StatusBadRequest, "the signals cannot be read")
+		serving.Fault(w, http.StatusBadRequest, "the signals cannot be read")
 		return
 	}
 	var taken []Signal
@@ -100,10 +101,10 @@ func (s *Server) signals(w http.ResponseWriter, r *http.Request, login string) {
 		var x signal
 		switch err := d.Decode(&x); {
 		case err != nil:
-			fault(w, http.StatusBadRequest, "the signals cannot be read")
+			serving.Fault(w, http.StatusBadRequest, "the signals cannot be read")
 			return
 		case heard >= maxSignals:
-			fault(w, http.StatusRequestEntityTooLarge, "more than 1000 signals at once")
+			serving.Fault(w, http.StatusRequestEntityTooLarge, "more than 1000 signals at once")
 			return
 		}
 		if v, ok := s.read(&x); ok {
@@ -111,14 +112,14 @@ func (s *Server) signals(w http.ResponseWriter, r *http.Request, login string) {
 		}
 	}
 	if _, err := d.Token(); err != nil { // the bracket that ends them
-		fault(w, http.StatusBadRequest, "the signals cannot be read")
+		serving.Fault(w, http.StatusBadRequest, "the signals cannot be read")
 		return
 	}
 	if err := s.o.Take(r.Context(), taken); err != nil {
-		fault(w, http.StatusServiceUnavailable, "the signals could not be recorded")
+		serving.Fault(w, http.StatusServiceUnavailable, "the signals could not be recorded")
 		return
 	}
-	s.asked(r, login, func(c *client) { c.signals += uint64(len(taken)); c.ignored += uint64(heard - len(taken)) })
+	s.asked(r, login, func(c *client) { c.Signals += uint64(len(taken)); c.Ignored += uint64(heard - len(taken)) })
 	done(w)
 }
 

@@ -2,6 +2,7 @@ package lapi
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/serving"
 	"banmesh/internal/compat/usage"
 )
 
@@ -19,23 +21,6 @@ const maxClients = 4096
 type identity struct {
 	name string
 	from netip.Addr
-}
-
-// client records a bouncer's requests from one address since the agent started.
-type client struct {
-	kind, version string
-	topics        []ban.Topic
-	// seq is the newest event when its last answered pull began, and started
-	// that it was given everything once.
-	seq     uint64
-	started bool
-	pulled  time.Duration // of the process
-	pause   time.Duration // the longest between two pulls
-	pull    time.Time
-	told    int // decisions of the last full answer
-	dropped map[string]usage.Dropped
-	strange usage.Dropped // of origins that nobody was told
-	flat    bool          // understands no ranges
 }
 
 // Status describes a client for people.
@@ -56,6 +41,16 @@ type Status struct {
 	// Flat says that the program cuts ranges to their first address or passes
 	// them over, so that only small ones reach it, one address after the other.
 	Flat bool
+}
+
+// client is a [Status] and the bouncer's place in the stream.
+type client struct {
+	Status
+	// seq is the newest event when its last answered pull began, and started
+	// that it was given everything once.
+	seq           uint64
+	started       bool
+	pulled, pause time.Duration // of the process; the longest between two pulls
 }
 
 // clients remembers who asks.
@@ -79,27 +74,18 @@ func (c *clients) of(id identity, userAgent string, topics []ban.Topic, now time
 			}
 			delete(c.list, oldest)
 		}
-		x = &client{pulled: now}
+		x = &client{Status: Status{Name: id.name, From: id.from, Dropped: map[string]usage.Dropped{}}, pulled: now}
 		c.list[id] = x
 	}
-	x.topics = topics
-	if x.kind == "" || !strings.HasPrefix(userAgent, x.kind+"/") {
-		x.kind, x.version = kindOf(userAgent)
-		x.flat = cutsRanges(x.kind)
-	}
+	x.Topics = topics
+	x.Kind, x.Version = kindOf(userAgent)
+	x.Flat = cutsRanges(x.Kind)
 	return x
 }
 
 // kindOf reads a User-Agent, kind/version with one slash.
 func kindOf(userAgent string) (kind, version string) {
-	userAgent = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, userAgent)
-	userAgent = userAgent[:min(len(userAgent), 64)]
-	kind, version, ok := strings.Cut(userAgent, "/")
+	kind, version, ok := strings.Cut(serving.Plain(userAgent), "/")
 	if !ok || kind == "" || strings.ContainsAny(version, "/ ") {
 		return strings.Fields(kind + " unknown")[0], "N/A"
 	}
@@ -117,11 +103,9 @@ func cutsRanges(kind string) bool {
 func (c *clients) status() (list []Status) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id, x := range c.list {
-		s := Status{Name: id.name, From: id.from, Kind: x.kind, Version: x.version, Topics: x.topics, Pulled: x.pull, Told: x.told, Flat: x.flat, Strange: x.strange, Dropped: map[string]usage.Dropped{}}
-		for origin, d := range x.dropped {
-			s.Dropped[origin] = d
-		}
+	for _, x := range c.list {
+		s := x.Status
+		s.Dropped = maps.Clone(s.Dropped)
 		list = append(list, s)
 	}
 	slices.SortFunc(list, func(a, b Status) int { return cmp.Or(strings.Compare(a.Name, b.Name), a.From.Compare(b.From)) })

@@ -5,8 +5,9 @@
 package lapi
 
 import (
+	"cmp"
 	"crypto/x509"
-	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -31,6 +32,8 @@ type Options struct {
 	Now   func() time.Time // nil means [time.Now]
 	// Elapsed is the time of the process, which no change of the clock moves.
 	Elapsed func() time.Duration
+	// Recent is the log of the table's changes, which has to run; nil makes one.
+	Recent *recent.Log
 	// Observed says that a topic's bans are counted and not enforced: bouncers
 	// get none of them.
 	Observed func(ban.Topic) bool
@@ -64,7 +67,7 @@ type Server struct {
 	metrics chan struct{}
 }
 
-// New makes a server; [Server.Follow] has to run.
+// New makes a server.
 func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -76,15 +79,15 @@ func New(o Options) *Server {
 	if o.Observed == nil {
 		o.Observed = func(ban.Topic) bool { return false }
 	}
+	if o.Recent == nil {
+		o.Recent = recent.New(o.Table, o.Now, o.Elapsed)
+	}
 	return &Server{
-		o: o, recent: recent.New(o.Table, o.Now, o.Elapsed), clients: clients{list: map[identity]*client{}},
+		o: o, recent: o.Recent, clients: clients{list: map[identity]*client{}},
 		metrics: make(chan struct{}, 4), rendering: make(chan struct{}, 2), sender: serving.Sender{Held: o.Held},
 		guesses: serving.Guesses{Log: o.Log, Of: "a bouncer without a valid key was refused", Elapsed: o.Elapsed},
 	}
 }
-
-// Recent is the log of changes that has to run.
-func (s *Server) Recent() *recent.Log { return s.recent }
 
 // Refused tells of those who have no valid key.
 func (s *Server) Refused() serving.Refused { return s.guesses.Refused() }
@@ -101,20 +104,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"/health":              {http.MethodGet: nil, http.MethodHead: nil},
 	}[r.URL.Path]
 	if !ok {
-		fault(w, http.StatusNotFound, "page or resource not found")
+		serving.Fault(w, http.StatusNotFound, "page or resource not found")
 		return
 	}
 	f, ok := answer[r.Method]
 	switch {
 	case !ok:
-		fault(w, http.StatusMethodNotAllowed, "method not allowed")
+		serving.Fault(w, http.StatusMethodNotAllowed, "method not allowed")
 	case f == nil:
-		write(w, http.StatusOK, []byte(`{"status":"up"}`))
+		serving.Answer(w, http.StatusOK, map[string]string{"status": "up"})
 	default:
 		b, id, ok := s.admit(r)
 		if !ok {
 			// The peer's own address: a header that names another costs nothing.
-			fault(w, s.guesses.Wrong(r.Context(), w, serving.AddrOf(r.RemoteAddr), http.StatusForbidden), "access forbidden")
+			serving.Fault(w, s.guesses.Wrong(r.Context(), w, serving.AddrOf(r.RemoteAddr), http.StatusForbidden), "access forbidden")
 			return
 		}
 		f(w, r, id, b)
@@ -177,35 +180,23 @@ func (s *Server) alive(w http.ResponseWriter, _ *http.Request, _ identity, _ cre
 // list. Nothing is the word null, without a line feed: nginx's bouncer reads
 // anything else as a fault and refuses every visitor.
 func (s *Server) decisions(w http.ResponseWriter, r *http.Request, id identity, b credentials.Bouncer) {
-	f, p, err := readQuery(r.URL.Query(), s.topics(b))
+	f, p, err := readQuery(r.URL.Query(), b.Topics)
 	if err != nil {
-		fault(w, http.StatusBadRequest, err.Error())
+		serving.Fault(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	now := s.o.Now()
-	body, told := s.list(&f, p, now)
-	s.pulled(id, r, b, s.recent.Newest(), false, told)
+	find := s.listed
+	if p.around.IsValid() && !p.inside {
+		find = s.covering
+	}
+	found := p.cut(find(&f, p))
+	body := []byte("null")
+	if len(found) > 0 {
+		body = appendList(make([]byte, 0, 160*len(found)), slices.Values(found), s.o.Now())
+	}
+	s.pulled(id, r, b, s.recent.Newest(), false, len(found))
 	s.send(w, r, body)
 }
-
-// list makes the answer of [Server.decisions].
-func (s *Server) list(f *filter, p page, now time.Time) (body []byte, told int) {
-	var found []decision
-	if p.around.IsValid() && !p.inside {
-		found = s.covering(f, p)
-	} else {
-		s.rendering <- struct{}{}
-		defer func() { <-s.rendering }()
-		found = s.listed(f, p)
-	}
-	if len(found) == 0 {
-		return []byte("null"), 0
-	}
-	return appendList(make([]byte, 0, 160*len(found)), found, now), len(found)
-}
-
-// topics gives the topics that a bouncer is told of.
-func (s *Server) topics(b credentials.Bouncer) []ban.Topic { return b.Topics }
 
 // covering gives the decisions about an address or range, the longest first.
 func (s *Server) covering(f *filter, p page) (found []decision) {
@@ -215,67 +206,62 @@ func (s *Server) covering(f *filter, p page) (found []decision) {
 	}
 	by := map[ban.Target][]export.Entry{}
 	for _, e := range s.o.Table.Check(target) {
-		if !s.o.Observed(e.Topic) {
-			by[e.Target] = append(by[e.Target], e)
-		}
+		by[e.Target] = append(by[e.Target], e)
 	}
 	for _, entries := range by {
-		if d, ok := f.strongest(entries, s.origin); ok {
+		if d, ok := s.strongest(f, entries); ok {
 			found = append(found, d)
 		}
 	}
-	slices.SortFunc(found, byEnd)
-	return cut(found, p)
-}
-
-// listed gives every decision that the filter lets through, in order of ids.
-func (s *Server) listed(f *filter, p page) []decision {
-	found := s.all(f)
-	if p.around.IsValid() {
-		found = slices.DeleteFunc(found, func(d decision) bool {
-			return !(p.around.Bits() <= d.prefix.Bits() && p.around.Contains(d.prefix.Addr()))
-		})
-	}
-	if p.idGreater > 0 || p.limit > 0 || p.offset > 0 {
-		found = slices.DeleteFunc(found, func(d decision) bool { return d.id() <= p.idGreater })
-		slices.SortFunc(found, func(a, b decision) int { return int(min(max(a.id()-b.id(), -1), 1)) })
-	}
-	return cut(found, p)
-}
-
-func cut(list []decision, p page) []decision {
-	list = list[min(p.offset, len(list)):]
-	if p.limit > 0 {
-		list = list[:min(p.limit, len(list))]
-	}
-	return list
-}
-
-// all gives one decision for each banned address or range.
-func (s *Server) all(f *filter) (found []decision) {
-	s.each(f, func(d decision) { found = append(found, d) })
+	slices.SortFunc(found, func(a, b decision) int {
+		return cmp.Or(b.until.Compare(a.until), cmp.Compare(a.value(), b.value()))
+	})
 	return found
 }
 
-// each calls do with one decision for each banned address or range.
-func (s *Server) each(f *filter, do func(decision)) {
-	_, entries := s.o.Table.Snapshot()
-	var of []export.Entry // the bans of one target, which come together
-	add := func() {
-		if d, ok := f.strongest(of, s.origin); ok {
-			do(d)
-		}
-		of = of[:0]
-	}
-	for e := range entries {
-		if len(of) > 0 && of[0].Target != e.Target {
-			add()
-		}
-		if !s.o.Observed(e.Topic) {
-			of = append(of, e)
+// listed gives every decision that the filter lets through, in order of ids where a part
+// is asked for.
+func (s *Server) listed(f *filter, p page) (found []decision) {
+	s.rendering <- struct{}{}
+	defer func() { <-s.rendering }()
+	for d := range s.all(f) {
+		if d.id() > p.idGreater && (!p.around.IsValid() || p.around.Bits() <= d.prefix.Bits() && p.around.Contains(d.prefix.Addr())) {
+			found = append(found, d)
 		}
 	}
-	add()
+	if p.idGreater > 0 || p.limit > 0 || p.offset > 0 {
+		slices.SortFunc(found, func(a, b decision) int { return cmp.Compare(a.id(), b.id()) })
+	}
+	return found
+}
+
+// all gives one decision for each banned address or range.
+func (s *Server) all(f *filter) iter.Seq[decision] {
+	return func(yield func(decision) bool) {
+		for entries := range recent.ByTarget(s.o.Table) {
+			if d, ok := s.strongest(f, entries); ok && !yield(d) {
+				return
+			}
+		}
+	}
+}
+
+// strongest gives, of one target's bans, the one that is told: the longest that
+// the filter lets through. ok is false when there is none.
+func (s *Server) strongest(f *filter, entries []export.Entry) (d decision, ok bool) {
+	for _, e := range entries {
+		if !f.topic(e.Topic) || ok && !e.Until.After(d.until) || s.o.Observed(e.Topic) {
+			continue
+		}
+		p, isIP := e.Target.Prefix()
+		if !isIP || p.Addr().IsLoopback() || p.Addr().IsUnspecified() {
+			continue
+		}
+		if x := (decision{prefix: p, topic: e.Topic, class: e.Class, until: e.Until, origin: s.origin(e)}); f.wants(x) {
+			d, ok = x, true
+		}
+	}
+	return d, ok
 }
 
 func (s *Server) origin(e export.Entry) string {
@@ -294,16 +280,4 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, b []byte) {
 	if err := s.sender.Send(w, b); err != nil {
 		s.o.Log.Debug("an answer was not read to its end", slog.String("peer", r.RemoteAddr), slog.Any("error", err))
 	}
-}
-
-func write(w http.ResponseWriter, status int, b []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(b) // the client went away: there is nobody to tell
-}
-
-func fault(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = io.WriteString(w, `{"message":`+quote(text)+`}`)
 }

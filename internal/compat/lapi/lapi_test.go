@@ -463,16 +463,6 @@ func TestAnswersAreRenderedOnceForAll(t *testing.T) {
 	}
 }
 
-func TestDurationsAreSpeltAsGoSpellsThem(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(rt *rapid.T) {
-		d := time.Duration(rapid.Int64Range(-1<<30, 1<<30).Draw(rt, "seconds")) * time.Second
-		if got := string(appendSeconds(nil, d)); got != d.String() {
-			rt.Fatalf("%s, want %s", got, d)
-		}
-	})
-}
-
 func TestAKeyOutlivesARestartAndIsToldOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "bouncers.json")

@@ -2,6 +2,7 @@ package lapi
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -15,11 +16,18 @@ import (
 type page struct {
 	limit, offset int
 	idGreater     int64
-	dedup         bool
 	// around is the address or range that decisions must contain, or, with
 	// inside, lie within; zero for none.
 	around netip.Prefix
 	inside bool
+}
+
+func (p page) cut(list []decision) []decision {
+	list = list[min(p.offset, len(list)):]
+	if p.limit > 0 {
+		list = list[:min(p.limit, len(list))]
+	}
+	return list
 }
 
 // maxQuery bounds the values of one parameter.
@@ -29,7 +37,6 @@ const maxQuery = 256
 // clients of several ages send them.
 func readQuery(q url.Values, topics []ban.Topic) (f filter, p page, err error) {
 	f = filter{topics: topics, ip: true, wide: true, value: q.Get("value")}
-	p = page{dedup: q.Get("dedup") != "false"}
 	scopes := list(q, "scopes")
 	if len(scopes) == 0 {
 		scopes = list(q, "scope")
@@ -41,8 +48,13 @@ func readQuery(q url.Values, topics []ban.Topic) (f filter, p page, err error) {
 	// There are no others: a bouncer that asks for captchas gets none.
 	f.nothing = q.Has("type") && q.Get("type") != "" && q.Get("type") != "ban"
 	f.origins = list(q, "origins")
-	f.containing = lower(list(q, "scenarios_containing"))
-	f.excluding = lower(list(q, "scenarios_not_containing"))
+	f.containing = list(q, "scenarios_containing") // ours are of lower case
+	f.excluding = list(q, "scenarios_not_containing")
+	for _, in := range [][]string{f.containing, f.excluding} {
+		for i := range in {
+			in[i] = strings.ToLower(in[i])
+		}
+	}
 	if n := max(len(f.origins), len(f.containing), len(f.excluding)); n > maxQuery {
 		return f, p, fmt.Errorf("at most %d values of a parameter", maxQuery)
 	}
@@ -50,19 +62,15 @@ func readQuery(q url.Values, topics []ban.Topic) (f filter, p page, err error) {
 		return f, p, err
 	}
 	p.inside = q.Get("contains") == "false"
-	for name, into := range map[string]*int{"limit": &p.limit, "offset": &p.offset} {
-		if !q.Has(name) || q.Get(name) == "" {
-			continue
-		}
-		if *into, err = strconv.Atoi(q.Get(name)); err != nil || *into < 0 {
-			return f, p, fmt.Errorf("%s: %.32q is not a number", name, q.Get(name))
-		}
-	}
-	if s := q.Get("id_gt"); s != "" {
-		if p.idGreater, err = strconv.ParseInt(s, 10, 64); err != nil {
-			return f, p, fmt.Errorf("id_gt: %.32q is not a number", s)
+	var limit, offset int64
+	for name, into := range map[string]*int64{"limit": &limit, "offset": &offset, "id_gt": &p.idGreater} {
+		if text := q.Get(name); text != "" {
+			if *into, err = strconv.ParseInt(text, 10, 64); err != nil || *into < 0 {
+				return f, p, fmt.Errorf("%s: %.32q is not a number", name, text)
+			}
 		}
 	}
+	p.limit, p.offset = int(min(limit, math.MaxInt32)), int(min(offset, math.MaxInt32))
 	return f, p, nil
 }
 
@@ -96,11 +104,4 @@ func list(q url.Values, name string) (out []string) {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-func lower(in []string) []string {
-	for i := range in {
-		in[i] = strings.ToLower(in[i])
-	}
-	return in
 }

@@ -1,19 +1,17 @@
 package lapi
 
 import (
-	"encoding/json"
 	"net/http"
+	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"banmesh/internal/compat/credentials"
-
 	"banmesh/internal/ban"
+	"banmesh/internal/compat/credentials"
 	"banmesh/internal/compat/recent"
-	"banmesh/internal/export"
+	"banmesh/internal/compat/serving"
 )
 
 // windows are how far back the changes go that a delta repeats: several
@@ -30,9 +28,9 @@ const answerFor = time.Second
 // changes.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, id identity, b credentials.Bouncer) {
 	q := r.URL.Query()
-	f, _, err := readQuery(q, s.topics(b))
+	f, _, err := readQuery(q, b.Topics)
 	if err != nil {
-		fault(w, http.StatusBadRequest, err.Error())
+		serving.Fault(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	startup := q.Get("startup") == "true"
@@ -53,56 +51,53 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, id identity, b c
 	s.send(w, r, body)
 }
 
-// render makes the answer of everything, or of events.
+// render makes the answer of everything, or of events. A value is never in both lists:
+// some bouncers apply new decisions first, others deleted ones.
 func (s *Server) render(f *filter, events []recent.Event, whole, flat bool) (body []byte, told int) {
 	now := s.o.Now()
-	var fresh, deleted []decision
 	if whole {
 		s.rendering <- struct{}{}
 		defer func() { <-s.rendering }()
-		_, deleted = s.changes(f, s.recent.Gone(), now)
-		if !flat {
-			return s.renderWhole(f, deleted, now)
-		}
+		events = s.recent.Gone()
+	}
+	changed, ended := s.changes(f, events, now)
+	fresh, deleted := slices.Values(changed), slices.Values(ended)
+	if whole {
 		fresh = s.all(f)
-	} else {
-		fresh, deleted = s.changes(f, events, now)
 	}
 	if flat {
-		fresh = expand(fresh)
-		deleted = without(expand(deleted), fresh)
+		fresh, deleted = singles(fresh), singles(deleted)
 	}
-	return appendStream(fresh, deleted, now), len(fresh)
-}
-
-// renderWhole makes the answer of everything without a list of it: of a hundred
-// thousand the answer alone takes 12 MB.
-func (s *Server) renderWhole(f *filter, deleted []decision, now time.Time) (body []byte, told int) {
-	s.each(f, func(decision) { told++ })
-	body = make([]byte, 0, 64+160*(len(deleted)+told))
-	body = append(body, `{"deleted":`...)
-	body = appendList(body, deleted, now)
-	body = append(body, `,"new":[`...)
+	gone := map[netip.Prefix]bool{}
+	for d := range deleted {
+		gone[d.prefix] = true
+	}
+	for range fresh {
+		told++
+	}
+	// Of a hundred thousand the answer alone takes 12 MB.
+	body = make([]byte, 0, 64+160*(len(gone)*(1+len(s.endings()))+told))
 	told = 0
-	in := make(map[string]bool, len(deleted))
-	for _, d := range deleted {
-		in[d.value()] = true
-	}
-	s.each(f, func(d decision) {
-		// One that began since the deleted were looked at is told with the next.
-		if len(in) > 0 && in[d.value()] {
-			return
+	body = appendList(append(body, `{"new":`...), func(yield func(decision) bool) {
+		for d := range fresh {
+			told++
+			delete(gone, d.prefix)
+			if !yield(d) {
+				return
+			}
 		}
-		if told++; told > 1 {
-			body = append(body, ',')
+	}, now)
+	body = appendList(append(body, `,"deleted":`...), func(yield func(decision) bool) {
+		for d := range deleted {
+			if gone[d.prefix] && !yield(d) {
+				return
+			}
 		}
-		body = d.append(body, now)
-	})
-	return append(body, `]}`...), told
+	}, now)
+	return append(body, '}'), told
 }
 
-// changes gives the state now of each target that events name, so that a value
-// is in one list only.
+// changes gives the state now of each target that events name.
 func (s *Server) changes(f *filter, events []recent.Event, now time.Time) (fresh, deleted []decision) {
 	seen := make(map[ban.Target]bool, len(events))
 	for _, e := range slices.Backward(events) {
@@ -110,27 +105,29 @@ func (s *Server) changes(f *filter, events []recent.Event, now time.Time) (fresh
 			continue // of other topics: the state in ours is as it was
 		}
 		seen[e.Target] = true
-		in := slices.DeleteFunc(s.o.Table.Of(e.Target), func(x export.Entry) bool { return s.o.Observed(x.Topic) })
-		if d, ok := f.strongest(in, s.origin); ok {
+		if d, ok := s.strongest(f, s.o.Table.Of(e.Target)); ok {
 			fresh = append(fresh, d)
 			continue
 		}
-		deleted = append(deleted, s.ended(f, e, now)...)
+		p, ok := e.Target.Prefix()
+		if single := p.IsSingleIP(); !ok || single && !f.ip || !single && !f.wide {
+			continue
+		}
+		for _, origin := range s.endings() {
+			if len(f.origins) == 0 || slices.Contains(f.origins, origin) {
+				deleted = append(deleted, decision{prefix: p, topic: e.Topic, class: e.Class, origin: origin, until: now.Add(-time.Second)})
+			}
+		}
 	}
 	return fresh, deleted
 }
 
-// ended gives the deletions of a ban for each origin under which it may have
-// been told.
-func (s *Server) ended(f *filter, e recent.Event, now time.Time) []decision {
-	origins := []string{OriginHere, OriginNetwork}
+// endings are the origins under which a ban may have been told: it is ended for each.
+func (s *Server) endings() []string {
 	if s.o.Operator != nil {
-		origins = s.origins.all()
+		return s.origins.all()
 	}
-	return slices.DeleteFunc(ended(e, origins, now), func(d decision) bool {
-		single := d.prefix.IsSingleIP()
-		return single && !f.ip || !single && !f.wide || len(f.origins) > 0 && !slices.Contains(f.origins, d.origin)
-	})
+	return []string{OriginHere, OriginNetwork}
 }
 
 // place gives where a client left off, how far back its changes are repeated (0
@@ -141,15 +138,15 @@ func (s *Server) place(id identity, userAgent string, b credentials.Bouncer) (af
 	now := s.o.Elapsed()
 	c := s.clients.of(id, userAgent, b.Topics, now)
 	if !c.started {
-		return 0, 0, c.flat
+		return 0, 0, c.Flat
 	}
 	pause := max(c.pause, now-c.pulled)
 	for _, window := range windows {
 		if 3*pause <= window {
-			return c.seq, window, c.flat
+			return c.seq, window, c.Flat
 		}
 	}
-	return 0, 0, c.flat
+	return 0, 0, c.Flat
 }
 
 // pulled notes an answer.
@@ -161,12 +158,12 @@ func (s *Server) pulled(id identity, r *http.Request, b credentials.Bouncer, new
 	if c.started { // also before a full answer: another process of this key may have begun
 		c.pause = max(c.pause-c.pause/64, now-c.pulled)
 	}
-	c.pulled, c.pull = now, s.o.Now()
+	c.pulled, c.Pulled = now, s.o.Now()
 	if strings.HasSuffix(r.URL.Path, "/stream") {
 		c.seq, c.started = newest, true
 	}
 	if whole {
-		c.told = told
+		c.Told = told
 	}
 }
 
@@ -257,12 +254,4 @@ func (o *origins) all() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return append([]string{OriginHere, OriginNetwork}, o.names...)
-}
-
-func quote(s string) string {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return strconv.Quote("error")
-	}
-	return string(b)
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"banmesh/internal/compat/credentials"
-
+	"banmesh/internal/compat/serving"
 	"banmesh/internal/compat/usage"
 )
 
@@ -15,17 +15,17 @@ func (s *Server) usage(w http.ResponseWriter, r *http.Request, id identity, b cr
 	case s.metrics <- struct{}{}:
 		defer func() { <-s.metrics }()
 	default:
-		fault(w, http.StatusServiceUnavailable, "too many reports at once")
+		serving.Fault(w, http.StatusServiceUnavailable, "too many reports at once")
 		return
 	}
 	report, err := usage.Read(r)
 	if err != nil {
 		status, text := usage.Answer(err)
-		fault(w, status, text)
+		serving.Fault(w, status, text)
 		return
 	}
 	if report.Components != 1 {
-		fault(w, http.StatusUnprocessableEntity, "a report is of one component")
+		serving.Fault(w, http.StatusUnprocessableEntity, "a report is of one component")
 		return
 	}
 	s.dropped(id, r.UserAgent(), b, report)
@@ -40,17 +40,14 @@ func (s *Server) dropped(id identity, userAgent string, b credentials.Bouncer, r
 	s.clients.mu.Lock()
 	defer s.clients.mu.Unlock()
 	c := s.clients.of(id, userAgent, b.Topics, s.o.Elapsed())
-	if c.dropped == nil {
-		c.dropped = map[string]usage.Dropped{}
-	}
 	for origin, d := range report.Dropped {
 		if !slices.Contains(named, origin) {
-			c.strange.Add(d)
+			c.Strange.Add(d)
 			continue
 		}
-		all := c.dropped[origin]
+		all := c.Dropped[origin]
 		all.Add(d)
-		c.dropped[origin] = all
+		c.Dropped[origin] = all
 		if origin == OriginNetwork && s.o.Shared != nil {
 			s.o.Shared.Add(d, func(x usage.Ban) bool {
 				own := s.o.Operator != nil && slices.Contains(named, x.Operator)

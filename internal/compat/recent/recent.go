@@ -10,6 +10,8 @@ package recent
 import (
 	"container/heap"
 	"context"
+	"iter"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -47,6 +49,9 @@ type Log struct {
 	table   *export.Table
 	now     func() time.Time
 	elapsed func() time.Duration
+	path    string // of the file that [Open] reads, "" for none
+	log     *slog.Logger
+	saved   uint64 // the serial when it was written
 
 	mu     sync.Mutex
 	serial uint64  // of the table
@@ -81,8 +86,11 @@ func New(table *export.Table, now func() time.Time, elapsed func() time.Duration
 }
 
 // Run follows the table until ctx ends, so that no change is lost while nobody
-// asks.
+// asks, and keeps the file of [Open].
 func (l *Log) Run(ctx context.Context) error {
+	defer l.save()
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
 	for {
 		l.mu.Lock()
 		l.advance()
@@ -91,6 +99,8 @@ func (l *Log) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tick.C:
+			l.save()
 		case <-changed:
 		}
 	}
@@ -124,6 +134,27 @@ func (l *Log) Newest() uint64 {
 	defer l.mu.Unlock()
 	l.advance()
 	return l.first + uint64(len(l.events)) - 1
+}
+
+// ByTarget gives the bans in force, all of a target at once. The slice is valid until the
+// next one.
+func ByTarget(table *export.Table) iter.Seq[[]export.Entry] {
+	return func(yield func([]export.Entry) bool) {
+		_, entries := table.Snapshot()
+		var of []export.Entry // those of one target come together
+		for e := range entries {
+			if len(of) > 0 && of[0].Target != e.Target {
+				if !yield(of) {
+					return
+				}
+				of = of[:0]
+			}
+			of = append(of, e)
+		}
+		if len(of) > 0 {
+			yield(of)
+		}
+	}
 }
 
 // Touch makes an event of each ban in a topic, whose bans came to be told to

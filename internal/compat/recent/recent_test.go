@@ -1,7 +1,12 @@
 package recent
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -113,5 +118,62 @@ func TestEarlyEndsAreKeptUpToTheirBoundAndEnd(t *testing.T) {
 	w.now, w.elapsed = w.now.Add(2*time.Hour), 2*time.Hour
 	if n := len(w.log.Gone()); n != 0 {
 		t.Errorf("%d are kept after their ends", n)
+	}
+}
+
+// Whatever changed while the node was away is told when it is back: a ban that is gone as
+// ended, one that was extended again at the end that was told, and nothing else.
+func TestChangesWhileTheNodeWasAwayAreTold(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "recent")
+	log := slog.New(slog.DiscardHandler)
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	run := func(table *export.Table) (events []Event, gone []Event) {
+		l := Open(path, table, clock, log)
+		events, _, _ = l.Since(0, 0)
+		gone = l.Gone()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := l.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		return events, gone
+	}
+	before := export.NewTable(clock)
+	apply := func(table *export.Table, n int, d time.Duration) {
+		table.Apply([]export.Entry{{Target: target(n), Topic: "sshd", Class: ban.ClassAuth, Here: n%2 == 0, Until: now.Add(d)}}, nil)
+	}
+	for n := range 5 {
+		apply(before, n, time.Hour)
+	}
+	if events, gone := run(before); len(events)+len(gone) != 0 {
+		t.Errorf("at first %v and %v", events, gone)
+	}
+	now = now.Add(30 * time.Minute)
+	after := export.NewTable(clock)
+	apply(after, 0, 30*time.Minute) // as it was
+	apply(after, 1, 2*time.Hour)    // extended
+	apply(after, 2, 10*time.Minute) // shortened
+	for range 2 {                   // it is known after another restart too
+		_, gone := run(after)
+		slices.SortFunc(gone, func(a, b Event) int { return a.Target.Compare(b.Target) })
+		if len(gone) != 3 || gone[0].Target != target(2) || gone[1].Target != target(3) || gone[2].Target != target(4) || gone[1].Topic != "sshd" || gone[1].Class != ban.ClassAuth || gone[1].Here || !gone[2].Here || !gone[1].Told.Equal(now.Add(30*time.Minute)) {
+			t.Errorf("%+v are gone", gone)
+		}
+	}
+	l := Open(path, after, clock, log)
+	if len(l.again) != 1 || l.again[0].Target != target(1) {
+		t.Errorf("%+v is told again", l.again)
+	}
+	now = now.Add(time.Hour)
+	if _, gone := run(after); len(gone) != 0 {
+		t.Errorf("%+v after their ends", gone)
+	}
+	if err := os.WriteFile(path, []byte("junk\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, gone := run(after); len(gone) != 0 {
+		t.Errorf("%+v of a damaged file", gone)
 	}
 }
