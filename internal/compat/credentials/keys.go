@@ -59,15 +59,8 @@ type Keys struct {
 // OpenKeys reads the file, which need not exist.
 func OpenKeys(path string) (*Keys, error) {
 	k := &Keys{path: path}
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return k, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the bouncers' keys: %w", err)
-	}
-	if err := json.Unmarshal(b, &k.list); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w: restore it, or remove it and give every bouncer a new key", path, err)
+	if _, err := read(path, &k.list); err != nil {
+		return nil, fmt.Errorf("%w: restore it, or remove it and give every bouncer a new key", err)
 	}
 	k.index()
 	return k, nil
@@ -136,12 +129,8 @@ func (k *Keys) find(name string) (at int, found bool) {
 
 // save writes next and takes it over; k.mu is held.
 func (k *Keys) save(next []Bouncer) error {
-	b, err := json.MarshalIndent(next, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the bouncers: %w", err)
-	}
-	if err := wholefile.Write(k.path, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("saving the bouncers' keys: %w", err)
+	if err := write(k.path, next); err != nil {
+		return err
 	}
 	k.list = next
 	k.index()
@@ -155,8 +144,36 @@ func hashOf(key string) string {
 
 // PlainName says that a name has 1 to 64 letters, digits, dots, dashes and
 // underscores.
-func PlainName(s string) bool {
-	return s != "" && len(s) <= maxName && strings.IndexFunc(s, func(r rune) bool {
+func PlainName(s string) bool { return plain(s, maxName) }
+
+func plain(s string, most int) bool {
+	return s != "" && len(s) <= most && strings.IndexFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
 	}) < 0
+}
+
+// read decodes a file of credentials; there is false where there is none.
+func read(path string, into any) (there bool, err error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading credentials: %w", err)
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return false, fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	return true, nil
+}
+
+func write(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err == nil {
+		err = wholefile.Write(path, append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("saving credentials: %w", err)
+	}
+	return nil
 }

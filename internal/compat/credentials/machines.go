@@ -9,14 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"banmesh/internal/wholefile"
 )
 
 // The bounds of machines and their credentials.
@@ -57,26 +53,23 @@ type machinesFile struct {
 // OpenMachines reads the file, which need not exist.
 func OpenMachines(path string) (*Machines, error) {
 	m := &Machines{path: path}
-	b, err := os.ReadFile(path)
+	there, err := read(path, &m.file)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case err == nil && !there:
 		m.file.Key = make([]byte, 32)
 		rand.Read(m.file.Key) // never fails
-		return m, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading the CrowdSec installations: %w", err)
+	case err == nil && len(m.file.Key) < 32:
+		err = fmt.Errorf("%s is damaged", path)
 	}
-	if err := json.Unmarshal(b, &m.file); err != nil || len(m.file.Key) < 32 {
-		return nil, fmt.Errorf("%s is damaged: restore it, or remove it and run agent crowdsec join anew", path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: restore it, or remove it and run agent crowdsec join anew", err)
 	}
 	return m, nil
 }
 
 // Add lets a login in by its password, or changes the password.
 func (m *Machines) Add(login, password string, now time.Time) error {
-	if login == "" || len(login) > MaxLogin || len(password) < 16 || len(password) > 1024 || strings.ContainsFunc(login, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
-	}) {
+	if !plain(login, MaxLogin) || len(password) < 16 || len(password) > 1024 {
 		return ErrLogin
 	}
 	m.mu.Lock()
@@ -101,12 +94,8 @@ func (m *Machines) Remove(login string) error {
 
 func (m *Machines) save(next []Machine) error {
 	f := machinesFile{Key: m.file.Key, Machines: next}
-	b, err := json.MarshalIndent(f, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the CrowdSec installations: %w", err)
-	}
-	if err := wholefile.Write(m.path, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("saving the CrowdSec installations: %w", err)
+	if err := write(m.path, f); err != nil {
+		return err
 	}
 	m.file = f
 	return nil

@@ -1,11 +1,10 @@
 package lists
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"banmesh/internal/ban"
@@ -21,58 +20,27 @@ type Copy struct {
 	Taken     time.Time `json:"taken"`
 	Confirmed time.Time `json:"confirmed"`
 	Edition   Edition   `json:"edition"`
-	// Entries is how many targets follow.
+	// Entries is how many targets the edition has, also where they are not in memory.
 	Entries int    `json:"entries"`
 	Sum     string `json:"sum"`
 }
 
-// copyHead is the first line of a copy on disk.
-const copyHead = "banmesh list 1\n"
-
-// Encode gives the copy as a file: a first line, a line of JSON, and a target in
-// each further line.
+// Encode gives the copy as a file.
 func (c *Copy) Encode() ([]byte, error) {
 	c.Entries, c.Sum = len(c.Edition.Targets), c.Edition.Sum()
-	head, err := json.Marshal(c)
-	if err != nil {
-		return nil, err
-	}
-	b := bytes.NewBuffer(make([]byte, 0, len(copyHead)+len(head)+16*c.Entries))
-	b.WriteString(copyHead)
-	b.Write(head)
-	b.WriteByte('\n')
-	for _, t := range c.Edition.Targets {
-		b.WriteString(t.String())
-		b.WriteByte('\n')
-	}
-	return b.Bytes(), nil
+	return json.Marshal(c)
 }
 
 var errCopy = errors.New("the copy of the list is damaged")
 
 // DecodeCopy reads the bytes that [Copy.Encode] gives.
 func DecodeCopy(b []byte) (*Copy, error) {
-	b, ok := bytes.CutPrefix(b, []byte(copyHead))
-	head, rest, whole := bytes.Cut(b, []byte{'\n'})
-	if !ok || !whole {
-		return nil, errCopy
-	}
 	c := &Copy{}
-	if err := json.Unmarshal(head, c); err != nil {
+	if err := json.Unmarshal(b, c); err != nil {
 		return nil, fmt.Errorf("%w: %w", errCopy, err)
 	}
-	if c.Entries < 0 || c.Entries > MaxEntries {
-		return nil, errCopy
-	}
-	lines := bufio.NewScanner(bytes.NewReader(rest))
-	for lines.Scan() {
-		t, err := ban.ParseTarget(lines.Text())
-		if _, address := t.Prefix(); err != nil || !address || len(c.Edition.Targets) == c.Entries {
-			return nil, errCopy
-		}
-		c.Edition.Targets = append(c.Edition.Targets, t)
-	}
-	if lines.Err() != nil || len(c.Edition.Targets) != c.Entries || c.Edition.Sum() != c.Sum {
+	noAddress := func(t ban.Target) bool { _, address := t.Prefix(); return !address }
+	if len(c.Edition.Targets) != c.Entries || c.Edition.Sum() != c.Sum || slices.ContainsFunc(c.Edition.Targets, noAddress) {
 		return nil, errCopy
 	}
 	return c, nil

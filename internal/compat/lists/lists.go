@@ -66,7 +66,7 @@ type Options struct {
 // An Edition is a list as it was read once.
 type Edition struct {
 	Format  Format       `json:"format"`
-	Targets []ban.Target `json:"-"` // each once, in the order of the list
+	Targets []ban.Target `json:"targets,omitempty"` // each once, in the order of the list
 	Lines   int          `json:"lines"`
 	Tally
 	// Refused are some of those that were not taken for a reason that a person should see.

@@ -31,9 +31,9 @@ func TestACopyIsReadBackAndADamagedOneIsNot(t *testing.T) {
 		"cut":          b[:len(b)-20],
 		"longer":       append(bytes.Clone(b), "198.51.100.9\n"...),
 		"another file": []byte("{}\n"),
-		"changed":      bytes.Replace(b, []byte("198.51.100.7\n"), []byte("198.51.100.8\n"), 1),
+		"changed":      bytes.Replace(b, []byte(`"198.51.100.7"`), []byte(`"198.51.100.8"`), 1),
 		"empty":        nil,
-		"a wallet":     bytes.Replace(b, []byte("198.51.100.7\n"), []byte("0x"+strings.Repeat("1", 40)+"\n"), 1),
+		"a wallet":     bytes.Replace(b, []byte(`"198.51.100.7"`), []byte(`"0x`+strings.Repeat("1", 40)+`"`), 1),
 	} {
 		if _, err := DecodeCopy(x); err == nil {
 			t.Errorf("%s: it is read", name)
