@@ -64,16 +64,7 @@ type clients struct {
 func (c *clients) of(id identity, userAgent string, topics []ban.Topic, now time.Duration) *client {
 	x, ok := c.list[id]
 	if !ok {
-		if len(c.list) >= maxClients {
-			var oldest identity
-			least := time.Duration(1<<63 - 1)
-			for i, x := range c.list {
-				if x.pulled < least {
-					oldest, least = i, x.pulled
-				}
-			}
-			delete(c.list, oldest)
-		}
+		serving.MakeRoom(c.list, maxClients, func(x *client) time.Duration { return x.pulled })
 		x = &client{Status: Status{Name: id.name, From: id.from, Dropped: map[string]usage.Dropped{}}, pulled: now}
 		c.list[id] = x
 	}

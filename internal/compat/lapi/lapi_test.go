@@ -279,6 +279,20 @@ func TestOnlyOriginsThatWereToldAreCounted(t *testing.T) {
 	}
 }
 
+// The report of go-cs-bouncer 0.0.19, with which newer bouncers are made, as it came over
+// the wire.
+func TestTheReportOfANewerBouncerIsCounted(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	const body = `{"log_processors":null,"remediation_components":[{"feature_flags":[],"metrics":[{"items":[{"labels":{"origin":"banmesh"},"name":"dropped","unit":"request","value":7}],"meta":{"utc_now_timestamp":1795883240,"window_size_seconds":15}}],"os":{"family":"debian","name":"debian","version":"12.11"},"utc_startup_timestamp":1795883239,"version":"","type":"crowdsec-test-bouncer"}]}` + "\n"
+	if w := n.ask("POST", "/v1/usage-metrics", n.key, "crowdsec-test-bouncer/v0.0.19", body); w.Code != http.StatusCreated || w.Body.Len() != 0 {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+	if c := n.Clients()[0]; c.Dropped[OriginHere].Requests != 7 || c.Kind != "crowdsec-test-bouncer" || c.Version != "v0.0.19" {
+		t.Errorf("%+v", c)
+	}
+}
+
 // bouncer is a program that keeps a copy, as CrowdSec's own do.
 type bouncer struct {
 	key      string

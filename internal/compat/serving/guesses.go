@@ -3,6 +3,7 @@ package serving
 import (
 	"context"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -128,19 +129,27 @@ func (g *Guesses) source(from netip.Addr, now time.Duration) *source {
 	if g.sources == nil {
 		g.sources = map[netip.Prefix]*source{}
 	}
-	if !ok && len(g.sources) >= maxSources {
-		var oldest netip.Prefix
-		least := time.Duration(1<<63 - 1)
-		for p, x := range g.sources {
-			if x.last < least {
-				oldest, least = p, x.last
-			}
-		}
-		delete(g.sources, oldest)
+	if !ok {
+		MakeRoom(g.sources, maxSources, func(x *source) time.Duration { return x.last })
 	}
 	x = &source{last: now}
 	g.sources[p] = x
 	return x
+}
+
+// MakeRoom removes, of a full map, the value that was silent longest.
+func MakeRoom[K comparable, V any](m map[K]V, most int, last func(V) time.Duration) {
+	if len(m) < most {
+		return
+	}
+	var oldest K
+	least := time.Duration(math.MaxInt64)
+	for k, v := range m {
+		if at := last(v); at < least {
+			oldest, least = k, at
+		}
+	}
+	delete(m, oldest)
 }
 
 func (g *Guesses) elapsed() time.Duration {
