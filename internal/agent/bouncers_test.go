@@ -20,6 +20,7 @@ func TestABouncerIsToldOfAnUnbanByFiles(t *testing.T) {
 	n.post("/v1/bouncers", control.BouncerRequest{Name: "edge"}, &key)
 	pull := func(startup string) (fresh, deleted string) {
 		t.Helper()
+		n.eventually("bouncers are answered", func() bool { return n.a.bouncers.Listen() != "" })
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.a.bouncers.Listen()+"/v1/decisions/stream?startup="+startup, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package vallumd
 
 import (
+	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -286,4 +287,73 @@ func TestSetsFollowTheBans(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A session that a broker kept goes on; one that reads other sets begins anew, by the same
+// name.
+func TestASessionGoesOnWhileItReadsTheSameSets(t *testing.T) {
+	t.Parallel()
+	begin := func(sets []Set, s Session) *Bridge {
+		return New(Options{Name: "home", Sets: sets, Session: s, Timeout: time.Hour, Now: func() time.Time { return t0 }, Log: slog.New(slog.DiscardHandler)})
+	}
+	first := begin(sets, Session{})
+	var kept Session
+	if err := first.Save(func(_ map[Element]bool, s Session) error { kept = s; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if kept.ID == "" || len(kept.Sets) == 0 || !kept.Last.Equal(t0) || !first.fresh {
+		t.Errorf("at first %+v", kept)
+	}
+	if b := begin(sets, kept); b.fresh || b.session.ID != kept.ID {
+		t.Errorf("after a restart %+v, fresh %v", b.session, b.fresh)
+	}
+	if b := begin(sets[:2], kept); !b.fresh || b.session.ID != kept.ID || slices.Equal(b.session.Sets, kept.Sets) {
+		t.Errorf("with other sets %+v, fresh %v", b.session, b.fresh)
+	}
+}
+
+// The broker hands messages over that the earlier run published itself: they are none of
+// somebody else's, while a ban wants them and for a moment.
+func TestMessagesOfTheEarlierRunAreOurs(t *testing.T) {
+	t.Parallel()
+	now := t0
+	b := New(Options{Name: "home", Sets: sets, Timeout: time.Hour, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler)})
+	b.out.ban(entry("sshd", "198.51.100.7", t0.Add(time.Hour)))
+	b.resumed = now
+	wanted, other := Element{"blacklist", netip.MustParseAddr("198.51.100.7")}, Element{"blacklist", netip.MustParseAddr("198.51.100.8")}
+	for _, c := range []struct {
+		m    change
+		want bool
+	}{{change{wanted, true}, true}, {change{wanted, false}, false}, {change{other, true}, false}} {
+		if got := b.own(c.m); got != c.want {
+			t.Errorf("%+v is ours: %v", c.m, got)
+		}
+	}
+	now = now.Add(echoTime + time.Second)
+	if b.own(change{wanted, true}) {
+		t.Error("somebody else's later message passes for ours")
+	}
+}
+
+func TestWhatWasNotSavedIsSavedLater(t *testing.T) {
+	t.Parallel()
+	b := New(Options{Name: "home", Sets: sets, Timeout: time.Hour, Log: slog.New(slog.DiscardHandler)})
+	x, y := Element{"web", netip.MustParseAddr("198.51.100.7")}, Element{"web", netip.MustParseAddr("198.51.100.8")}
+	full := errors.New("the disk is full")
+	b.out.acknowledged(change{x, true}, t0)
+	b.out.acknowledged(change{y, true}, t0)
+	if err := b.Save(func(map[Element]bool, Session) error {
+		b.out.acknowledged(change{x, false}, t0) // meanwhile
+		return full
+	}); !errors.Is(err, full) {
+		t.Fatal(err)
+	}
+	if err := b.Save(func(changed map[Element]bool, _ Session) error {
+		if !maps.Equal(changed, map[Element]bool{x: false, y: true}) {
+			t.Errorf("%v", changed)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
