@@ -148,6 +148,34 @@ func TestAHundredSlowBouncersHoldLittle(t *testing.T) {
 	}
 }
 
+// A bouncer that asks for many answers at once, or says that it is another program, waits
+// for itself; the others are answered as they are.
+func TestABouncerThatAsksForMuchKeepsItselfWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, nil)
+		two := n.add(t, "two")
+		n.ban("203.0.113.16/28", "sshd", time.Hour)
+		over := n.turn("one")
+		var waiting sync.WaitGroup
+		for i := range 20 {
+			waiting.Go(func() {
+				if answer, err := n.poll(fmt.Sprint("true&value=", i), n.key, firewall); err != nil || len(answer.New) != 0 {
+					t.Errorf("%v: %v", answer, err)
+				}
+			})
+		}
+		synctest.Wait()
+		for userAgent, want := range map[string]int{custom: 1, firewall: 16} {
+			if answer, err := n.poll("true", two, userAgent); err != nil || len(answer.New) != want {
+				t.Errorf("%s is told %v: %v", userAgent, answer.New, err)
+			}
+		}
+		over()
+		waiting.Wait()
+	})
+}
+
 // Of a hundred megabytes of metrics about one is read.
 func TestAHundredMegabytesOfMetricsAreRefused(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"banmesh/internal/compat/credentials"
@@ -61,8 +62,10 @@ type Server struct {
 	origins origins
 	sender  serving.Sender
 	guesses serving.Guesses
-	// rendering bounds the answers of everything that are made at once.
+	// rendering bounds the answers of everything that are made at once, and turns has a
+	// slot for each bouncer: one that asks for many keeps itself waiting.
 	rendering chan struct{}
+	turns     sync.Map // of chan struct{}, by name
 	// metrics bounds the reports of traffic that are read at once.
 	metrics chan struct{}
 }
@@ -189,13 +192,22 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, id identity, 
 	if p.around.IsValid() && !p.inside {
 		find = s.covering
 	}
+	over := s.turn(b.Name)
 	found := p.cut(find(&f, p))
+	over()
 	body := []byte("null")
 	if len(found) > 0 {
 		body = appendList(make([]byte, 0, 160*len(found)), slices.Values(found), s.o.Now())
 	}
 	s.pulled(id, r, b, s.recent.Newest(), false, len(found))
 	s.send(w, r, body)
+}
+
+// turn waits until the bouncer's other requests are answered, and begins one.
+func (s *Server) turn(name string) (over func()) {
+	slot, _ := s.turns.LoadOrStore(name, make(chan struct{}, 1))
+	slot.(chan struct{}) <- struct{}{}
+	return func() { <-slot.(chan struct{}) }
 }
 
 // covering gives the decisions about an address or range, the longest first.

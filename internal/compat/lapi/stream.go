@@ -34,6 +34,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, id identity, b c
 		return
 	}
 	startup := q.Get("startup") == "true"
+	over := s.turn(b.Name)
 	after, window, flat := s.place(id, r.UserAgent(), b)
 	newest := s.recent.Newest()
 	whole := startup || window == 0
@@ -48,6 +49,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, id identity, b c
 		return s.render(&f, events, whole, flat)
 	})
 	s.pulled(id, r, b, newest, whole, told)
+	over()
 	s.send(w, r, body)
 }
 
