@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,12 +41,15 @@ type finding struct {
 	lies   []string // commands whose word is not true
 	differ []string // places that do not agree
 	untold int      // bans whose beginning the author's history lacks
+	alarms []string // that blame another program, of which there is none
 	held   int      // bans of the author that were compared
 }
 
-func (f *finding) fine() bool {
+func (f *finding) settled() bool {
 	return f.lost == 0 && len(f.lies) == 0 && len(f.differ) == 0 && f.untold == 0
 }
+
+func (f *finding) fine() bool { return f.settled() && len(f.alarms) == 0 }
 
 // compare looks at all nodes once.
 func (w *world) compare(ctx context.Context) (f finding, err error) {
@@ -62,6 +66,9 @@ func (w *world) compare(ctx context.Context) (f finding, err error) {
 	}
 	told, err := w.told()
 	if err != nil {
+		return f, err
+	}
+	if f.alarms, err = w.alarms(); err != nil {
 		return f, err
 	}
 	for n := range w.written {
@@ -147,6 +154,22 @@ func farFromTheMinute(ctx context.Context) error {
 	}
 }
 
+// alarms gives the lines of the nodes' logs that say that another program changed a table.
+func (w *world) alarms() (list []string, err error) {
+	for _, p := range w.nodes {
+		text, err := os.ReadFile(p.log.Name())
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "changed by another program") {
+				list = append(list, p.name+": "+strings.TrimSpace(line))
+			}
+		}
+	}
+	return list, nil
+}
+
 // told gives the targets of whose ban the author's history has the beginning.
 func (w *world) told() (bans, error) {
 	store, err := history.Read(filepath.Join(w.nodes[0].state, historyDir))
@@ -187,10 +210,10 @@ func (w *world) judge(ctx context.Context) error {
 	end := time.Now()
 	for {
 		f, err = w.compare(ctx)
-		if err == nil && f.fine() || time.Since(end) > settleWithin {
+		if err == nil && f.settled() || time.Since(end) > settleWithin {
 			break
 		}
-		fmt.Printf("not yet after %s: %d lost, %d lies, %d not in the history, %s %v\n", time.Since(end).Round(100*time.Millisecond), f.lost, len(f.lies), f.untold, strings.Join(f.differ, "; "), err)
+		fmt.Printf("not yet after %s: %d lost, %d lies, %d false alarms, %d not in the history, %s %v\n", time.Since(end).Round(100*time.Millisecond), f.lost, len(f.lies), len(f.alarms), f.untold, strings.Join(f.differ, "; "), err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -219,11 +242,12 @@ func (w *world) print(f *finding) {
 		second := n / fromLog
 		fmt.Printf("  lost: %s, of second %d: %s\n", addressOf(false, n), second, strings.Join(w.diary[max(0, second-4):min(len(w.diary), second+5)], ", "))
 	}
-	for _, text := range slices.Concat(f.differ, f.lies[:min(len(f.lies), 10)], w.handed.odd[:min(len(w.handed.odd), 10)]) {
+	for _, text := range slices.Concat(f.differ, f.lies[:min(len(f.lies), 10)], f.alarms[:min(len(f.alarms), 10)], w.handed.odd[:min(len(w.handed.odd), 10)]) {
 		fmt.Println("  " + text)
 	}
 	fmt.Printf("figure churn_lost %d offenders aim 0\n", f.lost)
 	fmt.Printf("figure churn_differ %d places aim 0\n", len(f.differ))
 	fmt.Printf("figure churn_lied %d commands aim 0\n", len(f.lies))
+	fmt.Printf("figure churn_false_alarms %d lines aim 0\n", len(f.alarms))
 	fmt.Printf("figure churn_not_in_history %d bans aim 0\n", f.untold)
 }

@@ -84,7 +84,7 @@ func (n *Firewall) check(ctx context.Context, d *firewall.Drift) error {
 		n.wide[0].dirty, n.wide[1].dirty = true, true
 		n.wide[0].unknown, n.wide[1].unknown = true, true
 	}
-	if _, wide := n.state.Sweep(now, false); wide {
+	if _, wide := n.state.Sweep(now-countSlack, false); wide {
 		n.wide[0].dirty, n.wide[1].dirty = true, true
 	}
 	gen, err := n.k.generation()

@@ -97,7 +97,7 @@ func (n *Firewall) writePending(ctx context.Context, now desired.Second) error {
 // maps that may hold something it writes with force, so that nothing is open
 // meanwhile; elements beyond the wanted ones are found by the next Check.
 func (n *Firewall) loadAll(ctx context.Context, now desired.Second) error {
-	n.state.Sweep(now, true)
+	n.state.Sweep(now-countSlack, true)
 	force := n.reload == reloadForced
 	if err := n.dropChecksums(); err != nil {
 		return err
@@ -128,6 +128,9 @@ func (n *Firewall) loadAll(ctx context.Context, now desired.Second) error {
 	complete := true
 	for k := desired.KindHost4; k <= desired.KindNet6 && complete; k++ {
 		n.state.EachOf(k, func(p netip.Prefix, v desired.Slot) bool {
+			if v.Until <= now {
+				return true // the kernel may count it still
+			}
 			batch = append(batch, op{prefix: p, kind: k, new: v})
 			if len(batch) == perTransaction {
 				complete = send()

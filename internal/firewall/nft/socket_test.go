@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/desired"
 	"banmesh/internal/firewall/testnet"
 )
 
@@ -119,5 +120,37 @@ func TestBansThatEndDuringACheckWereNotTakenAway(t *testing.T) {
 		if d, err := n.Check(ctx); err != nil || len(d.What) > 0 {
 			t.Errorf("of %d bans: %v, %v", size, d.What, err)
 		}
+	}
+}
+
+// The kernel counts bans that have just ended: nobody put them there.
+func TestBansThatHaveJustEndedAreNoStrangers(t *testing.T) {
+	testnet.Enter(t)
+	ctx := testnet.Context(t)
+	// The turn of a bucket, at which the state lets go of what has ended.
+	start := desired.Second((time.Now().Unix()>>desired.BucketBits + 1) << desired.BucketBits).Time().Add(-time.Second)
+	now := start
+	o := Options{Now: func() time.Time { return now }}
+	o.testing.mono = func() time.Duration { return now.Sub(start) }
+	n := newTest(t, o)
+	var list []firewall.Ban
+	for i := range readBack + 200 {
+		until := start.Add(time.Hour)
+		if i < 100 {
+			until = start.Add(2 * time.Second)
+		}
+		list = append(list, firewall.Ban{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 32), Topic: "sshd", Until: until})
+	}
+	testnet.Must(t, n.Configure(ctx, simple()))
+	testnet.Must(t, n.Replace(ctx, slices.Values(list)))
+	for i := range 4 {
+		n.foreign = true // as by any other program's change
+		if i == 2 {
+			n.reload = reloadForced
+		}
+		if d, err := n.Check(ctx); err != nil || len(d.What) > 0 {
+			t.Errorf("%s after the start: %v, %v", now.Sub(start), d.What, err)
+		}
+		now = now.Add(time.Second)
 	}
 }
