@@ -62,7 +62,7 @@ func newWorld(ctx context.Context, bin, dir string, random *rand.Rand, banTime t
 	}
 	w.broker = &process{
 		name: "broker", bin: filepath.Join(bin, "broker"), dir: dir, state: filepath.Join(dir, "broker"),
-		args: []string{"run", "--listen", brokerAddress, "--state-dir", filepath.Join(dir, "broker")},
+		args: []string{"run", "--listen", brokerAddress, "--state-dir", filepath.Join(dir, "broker"), "--socket", filepath.Join(dir, "broker.sock")},
 	}
 	if err := w.broker.start(ctx); err != nil {
 		return w, err
