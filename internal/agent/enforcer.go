@@ -132,7 +132,11 @@ func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
 		// sake enforces none.
 		e.note(err)
 		o.log.ErrorContext(ctx, "bans not written, pending", slog.Any("error", err))
+		return e, nil
 	}
+	// Bans that an earlier process left and that nobody wants any more go as well, before
+	// this one answers anybody.
+	e.check(ctx)
 	return e, nil
 }
 
