@@ -386,8 +386,11 @@ func (d *Detector) sweep() {
 // how often that is looked after.
 const (
 	rememberFor = 30 * 24 * time.Hour
-	maxBans     = 100_000
-	purgeEvery  = 10 * time.Minute
+	// endedFor is how long others are remembered: until older logs that are read now
+	// are read.
+	endedFor   = 10 * time.Minute
+	maxBans    = 100_000
+	purgeEvery = time.Minute
 )
 
 // purge forgets bans that ended long ago, and when there are too many the
@@ -399,7 +402,7 @@ func (j *jail) purge(now time.Time) {
 	j.purged = now
 	remember := rememberFor
 	if !j.def.Detect.Increment.Enabled {
-		remember = purgeEvery // until older logs that are read now are read
+		remember = endedFor
 	}
 	limit := now.Add(-remember)
 	for t, b := range j.bans {

@@ -219,6 +219,24 @@ func TestTooManyCountedBansLoseThoseThatEndFirst(t *testing.T) {
 	}
 }
 
+// Without longer bans for those who come again, a ban that ended is soon forgotten: fifty
+// a second would be tens of thousands.
+func TestEndedBansAreForgottenWithinAMinute(t *testing.T) {
+	d := newDetector(t, stateOptions(t, ""))
+	j, now := d.jails[0], time.Now()
+	j.def.Detect.Increment.Enabled = false
+	j.bans[address(1)] = banCount{End: now.Add(-endedFor - time.Second)}
+	j.bans[address(2)] = banCount{End: now.Add(-endedFor + 30*time.Second)}
+	j.purge(now)
+	if _, kept := j.bans[address(2)]; !kept || len(j.bans) != 1 {
+		t.Errorf("at once: %v", j.bans)
+	}
+	j.purge(now.Add(time.Minute))
+	if len(j.bans) != 0 {
+		t.Errorf("a minute later: %v", j.bans)
+	}
+}
+
 func FuzzStateFile(f *testing.F) {
 	var b bytes.Buffer
 	at := source.Position{}

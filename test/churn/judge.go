@@ -13,11 +13,15 @@ import (
 	"syscall"
 	"time"
 
+	"banmesh/internal/agent"
 	"banmesh/internal/history"
 )
 
-// historyDir is the directory of a node's history in its state.
-const historyDir = "events"
+// Directories in a node's state: of its history, and of past claims.
+const (
+	eventsDir  = agent.EventsDirectory
+	historyDir = agent.HistoryDirectory
+)
 
 // settleWithin is how long the nodes may take to agree after the last accident.
 const settleWithin = 2 * time.Minute
@@ -172,7 +176,7 @@ func (w *world) alarms() (list []string, err error) {
 
 // told gives the targets of whose ban the author's history has the beginning.
 func (w *world) told() (bans, error) {
-	store, err := history.Read(filepath.Join(w.nodes[0].state, historyDir))
+	store, err := history.Read(filepath.Join(w.nodes[0].state, eventsDir))
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ type size struct {
 	files      float64 // open
 	goroutines float64 // of an agent; NaN where it did not answer
 	state      float64 // MiB on the disk, without the history
-	history    float64 // MiB; it is kept for 90 days, and grows with every event
+	history    float64 // MiB; events and past claims are kept for 90 days, and grow with each
 	kept       float64 // files of the state
 }
 
@@ -78,7 +78,8 @@ func (p *process) size(s *size) {
 		if err != nil {
 			return nil //nolint:nilerr // as above
 		}
-		if s.kept++; filepath.Base(filepath.Dir(path)) == historyDir {
+		s.kept++
+		if dir := filepath.Base(filepath.Dir(path)); dir == eventsDir || dir == historyDir {
 			s.history += float64(info.Size()) / mib
 		} else {
 			s.state += float64(info.Size()) / mib
