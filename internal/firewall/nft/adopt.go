@@ -13,6 +13,7 @@ import (
 // up one by one.
 func (n *Firewall) adopt() error {
 	now := n.second()
+	n.inherited, n.foreign = true, true // the first check compares
 	held := make(map[uint32][16]byte)
 	sums, err := n.k.elements(mapChecksums)
 	if isGone(err) {

@@ -58,6 +58,9 @@ type Firewall struct {
 	// suspectAt, when set, is since when the maps may hold bans that nobody
 	// wants: an earlier process left them, or another program and a cure.
 	suspectAt time.Time
+	// inherited says that the maps are as an earlier process left them, and were not
+	// compared since.
+	inherited bool
 
 	checksumsLost bool // the checksums in the kernel are to be written anew
 	// dirty are buckets that changed since their checksums were written; those

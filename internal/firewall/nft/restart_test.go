@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banmesh/internal/firewall"
+	"banmesh/internal/firewall/desired"
 	"banmesh/internal/firewall/testnet"
 )
 
@@ -280,4 +281,32 @@ func TestASmallKernelIsFoundOutAtEveryStart(t *testing.T) {
 	if left := testnet.Run(t, "nft", "list", "tables"); left != "" {
 		t.Errorf("the probe left %s", left)
 	}
+}
+
+// A killed process leaves bans that it had not written down. Those that end soon are in no
+// checksum that counts, and are compared by the first check; nobody else put them there.
+func TestARestartBlamesNobodyForItsOwnLeftovers(t *testing.T) {
+	testnet.Enter(t)
+	ctx := testnet.Context(t)
+	// All in the bucket that time is in.
+	now := time.Unix(time.Now().Unix()>>desired.BucketBits<<desired.BucketBits+1, 0)
+	o := Options{Now: func() time.Time { return now }}
+	o.testing.mono = func() time.Duration { return 0 }
+	all := bans("sshd", now.Add(time.Minute), "192.0.2.1", "192.0.2.2", "192.0.2.3")
+	n := newTest(t, o)
+	testnet.Must(t, n.Configure(ctx, simple()))
+	testnet.Must(t, n.Replace(ctx, slices.Values(all)))
+	testnet.Must(t, n.Close())
+	n = newTest(t, o)
+	testnet.Must(t, n.Configure(ctx, simple()))
+	testnet.Must(t, n.Replace(ctx, slices.Values(all[:2])))
+	if d, err := n.Check(ctx); err != nil || d.Changed {
+		t.Errorf("its own leftovers: %+v, %v", d, err)
+	}
+	inStep(t, n)
+	testnet.Run(t, "nft", "add", "element", "inet", "banmesh", mapHost4, "{ 192.0.2.9 timeout 1h : 0x1 }")
+	if d, err := n.Check(ctx); err != nil || !d.Changed {
+		t.Errorf("another program's ban: %+v, %v", d, err)
+	}
+	inStep(t, n)
 }

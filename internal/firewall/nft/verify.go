@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +27,22 @@ func (n *Firewall) verifyTable(d *firewall.Drift) error {
 // counting and, in the checks from this one on, ban by ban, since reading one of
 // those back takes the kernel minutes.
 func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift) error {
+	if !n.inherited {
+		return n.verifyMaps(now, d)
+	}
+	// A process that was killed leaves bans that it had not written down, and lacks some
+	// that it had: no other program did that.
+	var left firewall.Drift
+	if err := n.verifyMaps(now, &left); err != nil {
+		return err
+	}
+	if n.inherited = false; len(left.What) > 0 {
+		n.log.Info("the bans that an earlier process left were others", "what", strings.Join(left.What, "; "))
+	}
+	return nil
+}
+
+func (n *Firewall) verifyMaps(now desired.Second, d *firewall.Drift) error {
 	n.state.Sweep(now-countSlack, true)
 	most, least := n.state.Counts(now + countSlack)
 	for k := desired.KindHost4; k <= desired.KindNet6; k++ {
@@ -38,7 +55,7 @@ func (n *Firewall) verifyBans(now desired.Second, d *firewall.Drift) error {
 			m, err = n.compareMap(k, now)
 			n.walks[k] = mapWalk{}
 		} else {
-			n.walks[k].due = true
+			n.walks[k].due = !n.inherited // checksums were compared just now
 			if m, err = n.countMap(k, now, most[k], least[k]); m != (mapDifference{}) {
 				n.reload, n.suspectAt = reloadForced, n.clock.at
 			}
