@@ -478,7 +478,7 @@ func (a *agent) takeOver(ctx context.Context, next *settings.Settings) error {
 
 // next reads the configuration that a reload would put in force.
 func (a *agent) next() (*settings.Settings, error) {
-	next, err := settings.Load(a.o.ConfigDir)
+	next, err := settings.Load(a.o.ConfigDir, a.o.StateDir)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ type checkup struct {
 
 // examine gathers the facts.
 func (c *checkup) examine(ctx context.Context) doctor.Facts {
-	return doctor.Examine(ctx, doctor.Options{Config: c.o.ConfigDir, Client: c.client, Editions: c.o.Editions, Enforcer: func() (firewall.Enforcer, firewall.Setup) {
+	return doctor.Examine(ctx, doctor.Options{Config: c.o.ConfigDir, State: c.o.StateDir, Client: c.client, Editions: c.o.Editions, Enforcer: func() (firewall.Enforcer, firewall.Setup) {
 		sw := SwitchFile(c.o.StateDir)
 		setup := settings.Setup(c.current().Config().Firewall, sw)
 		if e, err := c.current().Enforcer(sw); err == nil {

@@ -25,7 +25,7 @@ func TestADenialDuringTheFirstWriteReachesTheGate(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "agent.toml"), fmt.Appendf(nil, "[gate]\nenabled = true\nfile = %q\n", file), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := settings.Load(dir)
+	s, err := settings.Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func loadLastGood(state string) (*settings.Settings, error) {
 			return nil, err
 		}
 	}
-	s, err := settings.Load(dir)
+	s, err := settings.Load(dir, state)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func loadLastGood(state string) (*settings.Settings, error) {
 // settingsAtStart gives the settings to start with. Where those of the files are refused
 // they are the last good ones, and refused says why; without any, it is the error.
 func settingsAtStart(configDir, state string) (s *settings.Settings, refused, err error) {
-	s, err = settings.Load(configDir)
+	s, err = settings.Load(configDir, state)
 	faulty := err
 	if err == nil {
 		if faulty = s.CheckFilters(); faulty == nil {

@@ -30,7 +30,7 @@ import (
 // works on a copy and changes nothing; it fails with [store.ErrLocked] while an
 // agent runs.
 func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x control.Explanation, err error) {
-	checked, err := settings.Load(o.ConfigDir)
+	checked, err := settings.Load(o.ConfigDir, o.StateDir)
 	if err != nil {
 		return x, err
 	}

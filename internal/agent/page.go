@@ -5,13 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"banmesh/internal/ban"
@@ -28,8 +25,8 @@ import (
 // countsFile keeps the counts of the page's charts, below the state directory.
 const countsFile = "page-counts.json"
 
-// pageSide stands for the page in the place of the commands: it reads and
-// changes the configuration's files.
+// pageSide stands for the page in the place of the commands: it reads the
+// configuration's files, and changes switches of topics beside them.
 type pageSide struct {
 	o       Options
 	current func() *settings.Settings
@@ -64,7 +61,7 @@ func (p *pageSide) topics() (list []page.Topic) {
 	for _, t := range p.current().Topics() {
 		list = append(list, page.Topic{
 			Topic: t.Topic, Title: t.Title, Wallets: t.Definition.Target == "wallet", Detectable: t.Detectable,
-			Detect: t.Detect, Subscribe: t.Subscribe, Publish: t.Publish, Simulate: t.Simulate, Observe: t.Observe, Policy: t.Policy,
+			Detect: t.Detect, Subscribe: t.Subscribe, Publish: t.Publish, Simulate: t.Simulate, Observe: t.Observe, Policy: t.Policy, OnPage: t.OnPage,
 		})
 	}
 	return list
@@ -124,7 +121,7 @@ func (p *pageSide) replay(ctx context.Context, last time.Duration, other *contro
 		q.Rules.Suspect, q.Rules.Require = now.Suspect, now.Require
 		other = &q
 	}
-	t, warn, err = TryPolicy(ctx, p.o.ConfigDir, other, func(f func(ledger.Event) error) error {
+	t, warn, err = TryPolicy(ctx, p.o.ConfigDir, p.o.StateDir, other, func(f func(ledger.Event) error) error {
 		return ledger.HistorySince(filepath.Join(p.o.StateDir, HistoryDirectory), time.Now().Add(-last), func(e ledger.Event) error {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -138,9 +135,9 @@ func (p *pageSide) replay(ctx context.Context, last time.Duration, other *contro
 	return t, warn, err
 }
 
-// set sets a switch of a topic in the drop-in file of `agent topics`, and puts it in
-// force. Where it is refused, or ends more bans than was said yes to, the file is
-// as it was before.
+// set sets a switch of a topic in the file of switches, and puts it in force. Where it
+// is refused, or ends more bans than was said yes to, the file is as it was before. A
+// switch as the configuration's files have it is in the file no longer.
 func (p *pageSide) set(ctx context.Context, q page.SwitchRequest) (control.Effect, error) {
 	p.switching.Lock()
 	defer p.switching.Unlock()
@@ -151,44 +148,29 @@ func (p *pageSide) set(ctx context.Context, q page.SwitchRequest) (control.Effec
 	case q.Field == "detect" && q.Value && !t.Detectable:
 		return control.Effect{}, control.Refuse(control.CodeRefused, "", "topic %s has no filter: nothing in a log shows its offenders", q.Topic)
 	}
-	path := filepath.Join(p.o.ConfigDir, config.DropInDirectory, "topics.toml")
-	before, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return control.Effect{}, mayNotWrite(err, q)
+	value := &q.Value
+	if files, err := settings.Load(p.o.ConfigDir, ""); err == nil {
+		x, _ := files.Find(q.Topic)
+		if map[string]bool{"detect": x.Detect, "subscribe": x.Subscribe, "publish": x.Publish}[q.Field] == q.Value {
+			value = nil
+		}
 	}
-	if _, err := config.EditDropIn(p.o.ConfigDir, "topics", func(tree map[string]any) error {
-		config.Table(tree, "topics", string(q.Topic))[q.Field] = q.Value
-		return nil
-	}); err != nil {
-		return control.Effect{}, mayNotWrite(err, q)
+	before, err := config.SetSwitch(p.o.StateDir, string(q.Topic), q.Field, value)
+	if err != nil {
+		return control.Effect{}, err
 	}
 	effect, err := p.reload(ctx, control.ReloadRequest{Yes: q.Yes})
 	if err == nil {
 		return effect, nil
 	}
-	undo := os.Remove(path)
-	if before != nil {
-		undo = config.WriteAtomic(path, before, 0o644)
-	}
+	_, undo := config.SetSwitch(p.o.StateDir, string(q.Topic), q.Field, before)
 	if undo == nil { // the agent says again that its files and its rules agree
 		_, undo = p.reload(ctx, control.ReloadRequest{Yes: true})
 	}
 	if undo != nil {
-		err = fmt.Errorf("%w; %s could not be put back: %w", err, path, undo)
+		err = fmt.Errorf("%w; the switch could not be put back: %w", err, undo)
 	}
 	return control.Effect{}, err
-}
-
-// mayNotWrite names the command where the agent's user may not write the
-// configuration, as the shipped unit has it.
-func mayNotWrite(err error, q page.SwitchRequest) error {
-	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
-		return err
-	}
-	verb := map[string]map[bool]string{
-		"detect": {true: "detect", false: "ignore"}, "subscribe": {true: "subscribe", false: "unsubscribe"}, "publish": {true: "publish", false: "unpublish"},
-	}[q.Field][q.Value]
-	return control.Refuse(control.CodeRefused, fmt.Sprintf("sudo agent topics %s %s; docs/page.md says how to let the page write", verb, q.Topic), "this agent may not write its configuration, so that nobody who gets in changes it: %v", err)
 }
 
 // invite signs an invitation with the operator's root key, where that is here.

@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"banmesh/internal/ban"
+	"banmesh/internal/config"
 	"banmesh/internal/control"
-	"banmesh/internal/page"
 )
 
 const paged = "[page]\nlisten = \"127.0.0.1:0\"\n" + quiet
@@ -201,41 +201,51 @@ func TestASwitchOnThePageIsWrittenAndFollowed(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, paged+trusts("alice", alice)+"[topics.dovecot]\ndetect = false\n")
 	v := n.visit()
-	dropIn := filepath.Join(n.dir, "config", "conf.d", "topics.toml")
+	switches := filepath.Join(n.dir, "state", config.SwitchesFile)
 	if text := v.post("/topics/switch", url.Values{"topic": {"dovecot"}, "field": {"publish"}, "value": {"on"}}); !strings.Contains(text, "dovecot: publishing this node") {
 		t.Errorf("the page says\n%s", words(text))
 	}
-	if b, err := os.ReadFile(dropIn); err != nil || !strings.Contains(string(b), "publish = true") {
+	if b, err := os.ReadFile(switches); err != nil || !strings.Contains(string(b), "publish = true") {
 		t.Errorf("%v\n%s", err, b)
 	}
-	if x, _ := n.a.current().Find("dovecot"); !x.Publish {
-		t.Error("the agent does not follow")
+	if x, _ := n.a.current().Find("dovecot"); !x.Publish || !slices.Equal(x.OnPage, []string{"publish"}) {
+		t.Errorf("the agent does not follow: %+v", x)
 	}
+	if _, err := os.Stat(filepath.Join(n.dir, "config", "conf.d")); err == nil {
+		t.Error("the configuration was written to, which the shipped unit forbids")
+	}
+	n.restart()
+	if x, _ := n.a.current().Find("dovecot"); !x.Publish {
+		t.Error("a restart forgets the switch")
+	}
+	v = n.visit()
 	for name, form := range map[string]url.Values{
 		"nothing such":   {"topic": {"none"}, "field": {"publish"}, "value": {"on"}},
 		"without filter": {"topic": {"gateway-spam"}, "field": {"detect"}, "value": {"on"}},
 	} {
-		before, _ := os.ReadFile(dropIn)
+		before, _ := os.ReadFile(switches)
 		if text := v.post("/topics/switch", form); !strings.Contains(text, "Not all is well.") {
 			t.Errorf("%s: the page says\n%s", name, words(text))
 		}
-		if after, _ := os.ReadFile(dropIn); string(after) != string(before) {
+		if after, _ := os.ReadFile(switches); string(after) != string(before) {
 			t.Errorf("%s: the file is another one", name)
 		}
 	}
 	// More than a handful of bans end: the page asks, and nothing has changed.
 	n.configure(paged + trusts("alice", alice) + "[topics.dovecot]\ndetect = false\nsubscribe = true\n")
-	if err := os.Remove(dropIn); err != nil {
-		t.Fatal(err)
+	if text := v.post("/topics/switch", url.Values{"topic": {"dovecot"}, "field": {"publish"}, "value": {"off"}}); !strings.Contains(text, "no longer publishing") {
+		t.Errorf("the page says\n%s", words(text))
 	}
-	n.post("/v1/reload", struct{}{}, nil)
+	if b, err := os.ReadFile(switches); err == nil {
+		t.Errorf("a switch as the files have it is kept:\n%s", b)
+	}
 	n.hearIn("dovecot", alice, "45.1.1.1", "45.1.1.2", "45.1.1.3", "45.1.1.4", "45.1.1.5", "45.1.1.6", "45.1.1.7")
 	n.eventually("they are banned", func() bool { return n.a.ledger.Stats().Banned == 7 })
 	off := url.Values{"topic": {"dovecot"}, "field": {"subscribe"}, "value": {"off"}}
 	if text := v.post("/topics/switch", off); !strings.Contains(text, "the configuration ends 7 bans") || !strings.Contains(text, `name="yes"`) {
 		t.Errorf("the page does not ask:\n%s", words(text))
 	}
-	if _, err := os.Stat(dropIn); err == nil || n.a.ledger.Stats().Banned != 7 {
+	if _, err := os.Stat(switches); err == nil || n.a.ledger.Stats().Banned != 7 {
 		t.Errorf("it was done without a yes: %v, %d bans", err, n.a.ledger.Stats().Banned)
 	}
 	off.Set("yes", "1")
@@ -244,27 +254,6 @@ func TestASwitchOnThePageIsWrittenAndFollowed(t *testing.T) {
 	}
 	if n.a.ledger.Stats().Banned != 0 {
 		t.Error("after yes they are banned still")
-	}
-}
-
-// The shipped unit gives the agent no right to write its configuration: then the
-// page names the command.
-func TestAPageThatMayNotWriteNamesTheCommand(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, paged)
-	v := n.visit()
-	// A file where the directory of drop-ins should be is not to be written either, for root too.
-	if err := os.WriteFile(filepath.Join(n.dir, "config", "conf.d"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if text := v.post("/topics/switch", url.Values{"topic": {"dovecot"}, "field": {"publish"}, "value": {"on"}}); !strings.Contains(text, "Not all is well.") {
-		t.Errorf("the page says\n%s", words(text))
-	}
-	for field, want := range map[string]string{"publish": "sudo agent topics publish sshd", "subscribe": "sudo agent topics subscribe sshd", "detect": "sudo agent topics detect sshd"} {
-		err := mayNotWrite(os.ErrPermission, switchOf("sshd", field, true))
-		if control.AnswerOf(err).Hint == "" || !strings.HasPrefix(control.AnswerOf(err).Hint, want) {
-			t.Errorf("%s: %+v", field, control.AnswerOf(err))
-		}
 	}
 }
 
@@ -287,10 +276,6 @@ func BenchmarkTenThousandBansOnThePage(b *testing.B) {
 			}
 		})
 	}
-}
-
-func switchOf(topic ban.Topic, field string, value bool) page.SwitchRequest {
-	return page.SwitchRequest{Topic: topic, Field: field, Value: value}
 }
 
 // Other rules are tried on the same events, and nothing is changed.

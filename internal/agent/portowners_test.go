@@ -24,7 +24,7 @@ func owned(t *testing.T, listen func() map[uint16][]uint32) *portOwners {
 	if err := os.WriteFile(dir+"/agent.toml", []byte("[topics.livepeer]\ndetect = true\n[topics.sshd]\ndetect = false\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s, err := settings.Load(dir)
+	s, err := settings.Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}

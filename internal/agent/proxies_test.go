@@ -90,7 +90,7 @@ func TestWhoIsHeldDependsOnWhatAServiceSpeaksAndOnTheKindOfAddress(t *testing.T)
 			t.Fatal(err)
 		}
 	}
-	s, err := settings.Load(dir)
+	s, err := settings.Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestWhoIsHeldDependsOnWhatAServiceSpeaksAndOnTheKindOfAddress(t *testing.T)
 		if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := settings.Load(dir); err == nil || !strings.Contains(err.Error(), "proxy") {
+		if _, err := settings.Load(dir, ""); err == nil || !strings.Contains(err.Error(), "proxy") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

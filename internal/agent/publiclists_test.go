@@ -73,7 +73,7 @@ func (w *listWorld) configure(config string) {
 	w.must(os.MkdirAll(w.dir+"/spool", 0o755))
 	w.must(os.WriteFile(w.dir+"/config/agent.toml", []byte(strings.ReplaceAll(config, "DIR", w.dir)), 0o644))
 	var err error
-	w.settings, err = settings.Load(w.dir + "/config")
+	w.settings, err = settings.Load(w.dir+"/config", "")
 	w.must(err)
 }
 

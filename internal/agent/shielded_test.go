@@ -114,7 +114,7 @@ func mustSettings(t *testing.T, text string) *settings.Settings {
 	if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := settings.Load(dir)
+	s, err := settings.Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,10 +12,10 @@ import (
 )
 
 // TryPolicy replays the events that feed gives against the rules of a
-// configuration directory; other are rules of one topic in place of those, or nil. An error in warn says that the never-ban list of the trial may
+// configuration directory and the switches of a state directory; other are rules of one topic in place of those, or nil. An error in warn says that the never-ban list of the trial may
 // lack entries.
-func TryPolicy(ctx context.Context, config string, other *control.RulesRequest, feed func(func(ledger.Event) error) error) (t ledger.Trial, warn, err error) {
-	set, err := settings.Load(config)
+func TryPolicy(ctx context.Context, config, state string, other *control.RulesRequest, feed func(func(ledger.Event) error) error) (t ledger.Trial, warn, err error) {
+	set, err := settings.Load(config, state)
 	if err != nil {
 		return t, nil, err
 	}

@@ -58,6 +58,7 @@ type Edition struct {
 // Options say where the facts of [Examine] are.
 type Options struct {
 	Config string // the configuration directory
+	State  string // the state directory
 	Client *control.Client
 	// Enforcer gives the configured enforcer with its setup.
 	Enforcer func() (firewall.Enforcer, firewall.Setup)
@@ -69,7 +70,7 @@ type Options struct {
 func Examine(ctx context.Context, o Options) Facts {
 	e := Facts{Now: time.Now(), Clock: kernelClock()}
 	var set *settings.Settings
-	if set, e.Settings = settings.Load(o.Config); e.Settings == nil {
+	if set, e.Settings = settings.Load(o.Config, o.State); e.Settings == nil {
 		e.Withheld = Withheld(set.Reads())
 	}
 	e.Moved = movedJails(o.Config)

@@ -71,7 +71,8 @@ type Topic struct {
 	Publish    bool
 	Simulate   bool
 	Observe    bool
-	Policy     string // the rule that bans
+	Policy     string   // the rule that bans
+	OnPage     []string // the switches that were set on the page
 }
 
 // A TrialRequest is lines to try a topic's filter on, or one rule.

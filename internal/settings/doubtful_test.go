@@ -28,7 +28,7 @@ func TestDoubtsAboutFail2bansFiltersAreOneLine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := Load(dir)
+	s, err := Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func TestIncludedJailsAreTopicsAndWhatIsLeftOutIsSaid(t *testing.T) {
 		"agent.toml":         "include = [\"" + first + "\", \"" + second + "\"]\n[topics.web]\nmaxretry = 9\n[topics.sshd]\ndetect = false\n",
 		"topics.d/mine.toml": "name = \"mine\"\ntitle = \"my own\"\n[detect]\nfiles = [\"/own\"]\n[[detect.rule]]\nclass = \"auth\"\nregex = ['^own <ADDR>$']\n",
 	})
-	s, err := Load(dir)
+	s, err := Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestAnIncludeThatCannotBeReadIsAFaultWithItsPlace(t *testing.T) {
 		"include = 3":                "agent.toml:1:1: include: it is a directory's name or a list of them",
 		"include = [3]":              "agent.toml:1:1: include: 3 is no directory's name",
 	} {
-		_, err := Load(tree(t, map[string]string{"agent.toml": text + "\n"}))
+		_, err := Load(tree(t, map[string]string{"agent.toml": text + "\n"}), "")
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}

@@ -23,7 +23,7 @@ func TestADefinitionThatCannotBeUsedIsLeftOutAndNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := Load(dir)
+	s, err := Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}

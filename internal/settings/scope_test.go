@@ -17,7 +17,7 @@ func settingsOf(t *testing.T, text string) (*Settings, error) {
 	if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return Load(dir)
+	return Load(dir, "")
 }
 
 func TestATopicsScopeIsWhatWasWritten(t *testing.T) {

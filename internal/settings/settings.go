@@ -41,6 +41,10 @@ type Settings struct {
 	// leftOut are topics whose definition cannot be used, broken why.
 	leftOut map[ban.Topic]bool
 	broken  []error
+	// onPage are the switches that were set on the page; unseen says that this user may
+	// not read which.
+	onPage map[ban.Topic]config.Switch
+	unseen bool
 }
 
 // Config is the configuration as it was written, merged.
@@ -49,9 +53,10 @@ func (s *Settings) Config() *config.Loaded { return s.config }
 // Topics gives every topic that is defined, by name.
 func (s *Settings) Topics() []Topic { return s.topics }
 
-// Load reads and checks a configuration directory. It has no side effect; all
-// faults are in the error, joined.
-func Load(dir string) (*Settings, error) {
+// Load reads and checks a configuration directory, and lays the switches over it that a
+// person set on the page, in the state directory; state "" is without. It has no side
+// effect; all faults are in the error, joined.
+func Load(dir, state string) (*Settings, error) {
 	loaded, unread := config.Load(dir)
 	definitions, own, broken, err := topics.LoadEach(filepath.Join(dir, TopicDirectory))
 	if err := errors.Join(unread, err); err != nil {
@@ -74,6 +79,9 @@ func Load(dir string) (*Settings, error) {
 		fault("include", "%v", err)
 	}
 	faults = append(faults, s.include(dir, directories)...)
+	if err := s.lay(state); err != nil {
+		faults = append(faults, err)
+	}
 	if loaded.Network == "" {
 		loaded.Network = DefaultNetwork
 	}

@@ -36,6 +36,8 @@ type Topic struct {
 	Operators []string `json:"operators"`
 	// Policy is the expression that bans.
 	Policy string `json:"policy"`
+	// OnPage names the switches that were set on the page: detect, subscribe, publish.
+	OnPage []string `json:"on_page,omitempty"`
 
 	// Definition has the configuration's changes laid over it.
 	Definition *topics.Definition `json:"-"`
@@ -105,6 +107,8 @@ func (s *Settings) setting(d *topics.Definition) (Topic, error) {
 		Subscribe: on(c.Subscribe), Publish: on(c.Publish), Observe: on(c.Observe) || s.config.Firewall.Mode == "observe",
 		Operators: []string{}, Definition: d,
 	}
+	x := s.onPage[d.Name]
+	t.OnPage = x.Set()
 	if t.ShareWeak = on(c.ShareWeak); t.ShareWeak && !t.Publish {
 		return t, errors.New("share_weak: what was seen is shared where bans are: publish = true")
 	}

@@ -49,7 +49,7 @@ func TestThePagesConfigurationIsValid(t *testing.T) {
 		for _, c := range all {
 			dir := t.TempDir()
 			testnet.Must(t, os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(strings.ReplaceAll(c, "/etc/banmesh/http.token", token)), 0o600))
-			if _, err := settings.Load(dir); err != nil {
+			if _, err := settings.Load(dir, ""); err != nil {
 				t.Errorf("%s: %v\n%s", page, err, c)
 			}
 		}

@@ -294,7 +294,7 @@ func TestTheDocumentedSettingsAreAccepted(t *testing.T) {
 			if b[0] != "agent.toml" {
 				definitions++
 			}
-			if _, err := settings.Load(dir); err != nil {
+			if _, err := settings.Load(dir, ""); err != nil {
 				t.Errorf("%s: %v in\n%s", file, err, b[1])
 			}
 		}

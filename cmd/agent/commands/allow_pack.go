@@ -84,7 +84,7 @@ from anywhere, since only its signature is believed. It covers at most the size 
 // mayReplace says why a pack is not taken: nobody said that its operator is
 // believed, or it is older than the one in use.
 func mayReplace(p *paths, pack *neverban.Pack, from string) error {
-	set, err := settings.Load(p.config)
+	set, err := settings.Load(p.config, p.state)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func newAllowPackListCommand(p *paths) *cobra.Command {
 		Example: "  agent allow pack list",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}

@@ -32,7 +32,7 @@ type change struct {
 // methods.
 func (p *paths) edit(name string, f func(tree map[string]any) error) (*change, error) {
 	x := &change{p: p, path: filepath.Join(p.config, config.DropInDirectory, name+".toml")}
-	x.before, _ = settings.Load(p.config)
+	x.before, _ = settings.Load(p.config, p.state)
 	var err error
 	if x.old, err = os.ReadFile(x.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -70,7 +70,7 @@ func (x *change) takeOverBeyond(c *cobra.Command, yes bool, ends, begins int) er
 	err := x.p.client().Post(c.Context(), "/v1/reload", control.ReloadRequest{Dry: true}, &e)
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
-		if after, err := settings.Load(x.p.config); err == nil {
+		if after, err := settings.Load(x.p.config, x.p.state); err == nil {
 			printRuleChanges(c.OutOrStdout(), rulesBetween(x.before, after))
 		}
 		return reload(c, x.p, x.path)

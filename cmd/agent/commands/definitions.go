@@ -117,7 +117,7 @@ adopted is checked so too.
 // published asks the running agent for the definitions of those whom the
 // configuration names.
 func published(ctx context.Context, p *paths) ([]control.Definition, *settings.Settings, error) {
-	set, err := settings.Load(p.config)
+	set, err := settings.Load(p.config, p.state)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -148,7 +148,7 @@ takes it. With --from shipped this program's own definition is written there, a 
 			if err := config.WriteAtomic(path, text, 0o644); err != nil {
 				return err
 			}
-			if _, err := settings.Load(p.config); err != nil {
+			if _, err := settings.Load(p.config, p.state); err != nil {
 				return err
 			}
 			fmt.Fprintf(out, "%s is defined as %s publishes it; next: `agent topics subscribe %s`, `agent topics detect %s`\n", o.Topic, o.By, o.Topic, o.Topic)

@@ -294,7 +294,7 @@ func (p *paths) editionBefore(l *signedlist.List, from string) (*signedlist.List
 			return old, nil
 		}
 	}
-	set, err := settings.Load(p.config)
+	set, err := settings.Load(p.config, p.state)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func TestTheRecipesAreValidConfiguration(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(b), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := settings.Load(dir); err != nil {
+		if _, err := settings.Load(dir, ""); err != nil {
 			t.Errorf("%v\n%s", err, b)
 		}
 	}

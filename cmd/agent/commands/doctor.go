@@ -23,7 +23,7 @@ whether the address from which you are logged in is safe from bans. It changes n
 ` + "\nExit codes: 0 all well, 1 error, 2 wrong usage, 3 something is wrong",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			facts := doctor.Examine(c.Context(), doctor.Options{Config: p.config, Client: p.client(), Enforcer: p.chosen, Editions: p.newerEditions})
+			facts := doctor.Examine(c.Context(), doctor.Options{Config: p.config, State: p.state, Client: p.client(), Enforcer: p.chosen, Editions: p.newerEditions})
 			list := doctor.Diagnose(facts, doctor.LoggedInFrom(os.Getenv("SSH_CONNECTION")))
 			bad := 0
 			for _, f := range list {

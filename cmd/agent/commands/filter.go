@@ -145,7 +145,7 @@ func parseZone(s string) (*time.Location, error) {
 // fault in agent.toml the definitions alone are given: filters can be tried
 // all the same.
 func loadTopics(p *paths) ([]*topics.Definition, error) {
-	if s, err := settings.Load(p.config); err == nil {
+	if s, err := settings.Load(p.config, p.state); err == nil {
 		return s.Definitions(), nil
 	}
 	return topics.Load(filepath.Join(p.config, settings.TopicDirectory))

@@ -52,7 +52,7 @@ func (p *paths) chosen() (firewall.Enforcer, firewall.Setup) {
 // topics gives the names of the configured topics, for counters that go by
 // hashes of them.
 func (p *paths) topics() (list []ban.Topic) {
-	if set, err := settings.Load(p.config); err == nil {
+	if set, err := settings.Load(p.config, p.state); err == nil {
 		for _, t := range set.Topics() {
 			list = append(list, t.Topic)
 		}

@@ -70,7 +70,7 @@ type initBefore struct {
 }
 
 func (s *setup) run(c *cobra.Command, p *paths) error {
-	if _, err := settings.Load(p.config); err != nil {
+	if _, err := settings.Load(p.config, p.state); err != nil {
 		return err
 	}
 	was, err := s.earlier(p)
@@ -129,7 +129,7 @@ func (s *setup) run(c *cobra.Command, p *paths) error {
 	if err != nil {
 		return err
 	}
-	if _, err := settings.Load(p.config); err != nil {
+	if _, err := settings.Load(p.config, p.state); err != nil {
 		return errors.Join(err, written.undo())
 	}
 	if err := written.takeOver(c, true); err != nil {

@@ -89,7 +89,7 @@ itself. With --rule watch (the default) an address on the list is banned at its 
 			if len(f.topics) == 0 {
 				return cli.Usage("say with --topic where the list counts")
 			}
-			before, err := settings.Load(p.config)
+			before, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}
@@ -105,7 +105,7 @@ itself. With --rule watch (the default) an address on the list is banned at its 
 			if err != nil {
 				return err
 			}
-			after, err := settings.Load(p.config)
+			after, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return errors.Join(err, written.undo())
 			}

@@ -149,7 +149,7 @@ already, are told and asked about. Nothing else is accepted or published until y
 
 // join writes the drop-in files of an invitation.
 func join(c *cobra.Command, p *paths, v *wire.Invitation, yes bool) error {
-	set, err := settings.Load(p.config)
+	set, err := settings.Load(p.config, p.state)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func join(c *cobra.Command, p *paths, v *wire.Invitation, yes bool) error {
 	if err != nil {
 		return err
 	}
-	if _, err := settings.Load(p.config); err != nil {
+	if _, err := settings.Load(p.config, p.state); err != nil {
 		return err
 	}
 	for _, t := range v.Topics {
@@ -274,7 +274,7 @@ no secret and gives no rights: it only saves typing. --trust names operators tha
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}

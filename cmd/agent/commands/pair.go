@@ -161,7 +161,7 @@ func (o *pairOptions) host(c *cobra.Command, p *paths) error {
 // prepare finds the brokers and topics to hand over, and asks.
 func (o *pairOptions) prepare(c *cobra.Command, p *paths) (h *hosting, err error) {
 	h = &hosting{o: o, p: p}
-	if h.set, err = settings.Load(p.config); err != nil {
+	if h.set, err = settings.Load(p.config, p.state); err != nil {
 		return nil, err
 	}
 	if h.conf, err = config.Load(p.config); err != nil {
@@ -415,7 +415,7 @@ func (h *hosting) configure() error {
 	if err != nil {
 		return err
 	}
-	if _, err := settings.Load(h.p.config); err != nil {
+	if _, err := settings.Load(h.p.config, h.p.state); err != nil {
 		return errors.Join(err, change.undo())
 	}
 	h.change, h.written = change, append(h.written, change.path)

@@ -31,7 +31,7 @@ func (o *pairOptions) join(c *cobra.Command, p *paths, host, typed string) error
 	if err != nil {
 		return cli.Usage("%v", err)
 	}
-	set, err := settings.Load(p.config)
+	set, err := settings.Load(p.config, p.state)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func take(p *paths, set *settings.Settings, host string, o pairing.Offer, card *
 		return r, nil, err
 	}
 	r.Written = append(r.Written, written.path)
-	if _, err := settings.Load(p.config); err != nil {
+	if _, err := settings.Load(p.config, p.state); err != nil {
 		return r, nil, errors.Join(err, written.undo())
 	}
 	_, raw, err := wire.ParseCardText([]byte(o.Card))

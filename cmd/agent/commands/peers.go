@@ -66,7 +66,7 @@ watched target is banned at its first offence here, and is left alone if it does
 			if err != nil {
 				return err
 			}
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}
@@ -88,7 +88,7 @@ watched target is banned at its first offence here, and is left alone if it does
 			if err != nil {
 				return err
 			}
-			if set, err = settings.Load(p.config); err != nil {
+			if set, err = settings.Load(p.config, p.state); err != nil {
 				return errors.Join(err, written.undo())
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is operator %s\n", name, operator)
@@ -168,7 +168,7 @@ func newPeersListCommand(p *paths) *cobra.Command {
 		Example: "  agent peers list",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}
@@ -199,7 +199,7 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 		Args:    exactly(1, "an operator's name"),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := args[0]
-			set, before := settings.Load(p.config)
+			set, before := settings.Load(p.config, p.state)
 			var known []settings.Peer
 			if before == nil {
 				known = set.Peers()
@@ -222,7 +222,7 @@ func newPeersRemoveCommand(p *paths) *cobra.Command {
 			}
 			// A rule or group that a person wrote and that names the operator would
 			// keep the agent from starting.
-			if _, err := settings.Load(p.config); err != nil && before == nil {
+			if _, err := settings.Load(p.config, p.state); err != nil && before == nil {
 				return cli.Hint(errors.Join(fmt.Errorf("%s is still named elsewhere, so nothing was changed", name), err, written.undo()), "take %s out of those rules and groups first; `agent undo %s` drops what it caused at once", name, name)
 			}
 			if err := written.takeOver(c, yes); err != nil {

@@ -49,7 +49,7 @@ counts as the rules say. ` + "`agent peers trust`" + ` does the same without pro
 			if d > policy.MaxProbation {
 				return cli.Usage("--probation: at most %s", span.Format(policy.MaxProbation))
 			}
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string, yes bool) 
 	if as != "ban" && as != "watch" {
 		return cli.Usage("%q: an operator's claims ban or are watched: write `as ban` or `as watch`", as)
 	}
-	set, err := settings.Load(p.config)
+	set, err := settings.Load(p.config, p.state)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func trustFor(c *cobra.Command, p *paths, name, topicName, as string, yes bool) 
 		return err
 	}
 	// agent.toml may say otherwise; then it is the one to change.
-	if set, err = settings.Load(p.config); err != nil {
+	if set, err = settings.Load(p.config, p.state); err != nil {
 		return err
 	}
 	now := set.Policy().Source().Topics[string(topic)]
@@ -319,7 +319,7 @@ func showEffect(c *cobra.Command, p *paths, args []string, topicName string, asJ
 	if err != nil {
 		return cli.Usage("--for: %v", err)
 	}
-	set, err := settings.Load(p.config)
+	set, err := settings.Load(p.config, p.state)
 	if err != nil {
 		return err
 	}

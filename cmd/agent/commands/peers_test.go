@@ -29,7 +29,7 @@ func TestTrustSaysWhatIsInForceAndNotWhatWasMeant(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		set, err := settings.Load(dir)
+		set, err := settings.Load(dir, "")
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -63,7 +63,7 @@ func TestWhoIsNamedLaterCountsBesideTheRuleOfThoseBefore(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		set, err := settings.Load(dir)
+		set, err := settings.Load(dir, "")
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}

@@ -71,11 +71,11 @@ history is kept by the agent for a week; a LOG is a file of it. Nothing is chang
 				return nil
 			}
 			var result policyTest
-			if result.Configured, err = try(c, p.config, feed); err != nil {
+			if result.Configured, err = try(c, p.config, p.state, feed); err != nil {
 				return err
 			}
 			if against != "" {
-				other, err := try(c, against, feed)
+				other, err := try(c, against, "", feed)
 				if err != nil {
 					return err
 				}
@@ -110,9 +110,10 @@ history is kept by the agent for a week; a LOG is a file of it. Nothing is chang
 	return c
 }
 
-// try replays events against the rules of a configuration directory.
-func try(c *cobra.Command, config string, feed func(func(ledger.Event) error) error) (ledger.Trial, error) {
-	t, warn, err := agent.TryPolicy(c.Context(), config, nil, feed)
+// try replays events against the rules of a configuration directory and the switches of
+// a state directory.
+func try(c *cobra.Command, config, state string, feed func(func(ledger.Event) error) error) (ledger.Trial, error) {
+	t, warn, err := agent.TryPolicy(c.Context(), config, state, nil, feed)
 	if warn != nil {
 		fmt.Fprintf(c.ErrOrStderr(), "agent: warning: the never-ban list may lack entries: %s\n", cli.Printable(warn.Error()))
 	}

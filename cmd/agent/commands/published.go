@@ -88,7 +88,7 @@ operators whose own lists you follow in turn. Everybody can read the list.
 			if none == (len(args) > 0) {
 				return cli.Usage("name the operators to list, or --none for an empty list")
 			}
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}
@@ -128,7 +128,7 @@ group). All that one list brings counts as one vote together with its author's o
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}
@@ -188,7 +188,7 @@ Nothing else changes, and nothing applies until a rule names the group.
 				entry += fmt.Sprintf(" depth %d", depth)
 			}
 			entry += fmt.Sprintf(" most %d", most)
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}
@@ -259,7 +259,7 @@ func editFollowed(p *paths, name, entry string) (*change, error) {
 	if entry == "" && !had {
 		return nil, cli.Hint(fmt.Errorf("the list of %q was not followed by this command", name), "what you wrote into agent.toml, you remove there")
 	}
-	if _, err := settings.Load(p.config); err != nil {
+	if _, err := settings.Load(p.config, p.state); err != nil {
 		return nil, errors.Join(fmt.Errorf("nothing was changed: %w", err), written.undo())
 	}
 	return written, nil
@@ -359,7 +359,7 @@ can name a successor too.
 			if err != nil {
 				return err
 			}
-			if _, err := settings.Load(p.config); err != nil {
+			if _, err := settings.Load(p.config, p.state); err != nil {
 				return errors.Join(err, written.undo())
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is now operator %s (%s)\n", name, card.Successor, wire.SpokenFingerprint(card.Successor))

@@ -56,7 +56,7 @@ func newCheckCommand(p *paths) *cobra.Command {
 		Long:    "Check the configuration, without any side effect. All faults are shown at once. Beside a running\nagent it is shown which rules a reload would change, and how many bans would begin and end.\n" + cli.ExitHelp,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := settings.Load(p.config)
+			s, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ directory; a running agent follows at once.
 			if err != nil {
 				return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent topics list`"}
 			}
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}

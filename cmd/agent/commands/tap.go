@@ -52,7 +52,7 @@ disturb the agent. A broker may refuse to show everything; name a topic or an op
 					return cli.Usage("--topic: %v", err)
 				}
 			}
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,9 +57,12 @@ func newTopicsListCommand(p *paths) *cobra.Command {
 		Example: "  agent topics list",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
+			}
+			if set.Unseen() {
+				fmt.Fprintln(c.ErrOrStderr(), "note: you may not read which switches were set on the page; they may differ: sudo agent topics list")
 			}
 			list := set.Topics()
 			if asJSON {
@@ -66,7 +70,13 @@ func newTopicsListCommand(p *paths) *cobra.Command {
 			}
 			t := cli.NewTable(c.OutOrStdout(), "TOPIC", "DETECT", "ACCEPT", "PUBLISH", "WHAT")
 			for _, x := range list {
-				t.Row(string(x.Topic), yes(x.Detect), yes(x.Subscribe), yes(x.Publish), x.Title)
+				said := func(name string, on bool) string {
+					if slices.Contains(x.OnPage, name) {
+						return map[bool]string{true: "yes, page", false: "no, page"}[on]
+					}
+					return yes(on)
+				}
+				t.Row(string(x.Topic), said("detect", x.Detect), said("subscribe", x.Subscribe), said("publish", x.Publish), x.Title)
 			}
 			return t.Flush()
 		},
@@ -89,7 +99,7 @@ func newTopicSwitch(p *paths, use, short, field string, value bool) *cobra.Comma
 			if err != nil {
 				return &cli.Error{Err: err, Code: cli.ExitUsage, Hint: "see `agent topics list`"}
 			}
-			set, err := settings.Load(p.config)
+			set, err := settings.Load(p.config, p.state)
 			if err != nil {
 				return err
 			}
@@ -107,7 +117,16 @@ func newTopicSwitch(p *paths, use, short, field string, value bool) *cobra.Comma
 			if err != nil {
 				return err
 			}
-			if set, err = settings.Load(p.config); err != nil {
+			// What was set on the page would win over the file.
+			onPage, err := config.SetSwitch(p.state, string(topic), field, nil)
+			if err != nil {
+				return errors.Join(err, written.undo())
+			}
+			written.also = func() error {
+				_, err := config.SetSwitch(p.state, string(topic), field, onPage)
+				return err
+			}
+			if set, err = settings.Load(p.config, p.state); err != nil {
 				return err
 			}
 			x := set.Topics()[i]
@@ -145,7 +164,7 @@ shown. The rules that change are shown before, and how many bans begin and end; 
 ` + cli.ExitHelp,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if _, err := settings.Load(p.config); err != nil {
+			if _, err := settings.Load(p.config, p.state); err != nil {
 				return err
 			}
 			var e control.Effect

@@ -29,7 +29,7 @@ func TestWhatWaitsOfAPeerIsAWarningWithNumbers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	checked, err := settings.Load(dir)
+	checked, err := settings.Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestMetricsOfManyOperatorsAreBounded(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "agent.toml"), []byte(config.String()+"[topics.sshd]\ndetect = false\nsubscribe = true\nban = \"any of "+strings.Join(names, ", ")+"\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	checked, err := settings.Load(dir)
+	checked, err := settings.Load(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
