@@ -54,6 +54,9 @@ type TrialLine struct {
 	// NoFail are failregexes that know the line and take it for no offence of
 	// its own.
 	NoFail []int `json:"nofail,omitempty"`
+	// Date is the text of the line's own date, which rules do not see; "" where the line
+	// has none.
+	Date string `json:"-"`
 	// Time is when the line was written, null when nothing says it.
 	Time *time.Time `json:"time"`
 	// Attempts counts the lines that make the offence, Users who was tried.

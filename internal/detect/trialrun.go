@@ -163,6 +163,9 @@ func (x *trialRun) line(line []byte, at time.Time) error {
 	if !x.follower.At.IsZero() && x.t.Each != nil {
 		t := x.follower.At
 		out.Time = &t
+		if x.follower.Dated && at.IsZero() {
+			out.Date = x.follower.Date
+		}
 	}
 	x.sample(line)
 	for i := range matches {

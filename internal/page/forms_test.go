@@ -129,6 +129,26 @@ func TestTheFilterWorkshopSaysWhyAndProposesARuleThatItTried(t *testing.T) {
 	}
 }
 
+// Where the date stands in a line is the engine's to say: a rule is proposed for what it
+// leaves of the line.
+func TestARuleIsProposedWhereverTheDateStands(t *testing.T) {
+	t.Parallel()
+	x := show(t).signIn()
+	for name, lines := range map[string]string{
+		"an access log":         `203.0.113.9 - - [01/Mar/2026:11:59:02 +0000] "POST /login HTTP/1.1" 401 12` + "\n" + `2001:db8::9 - - [01/Mar/2026:11:59:03 +0000] "POST /admin HTTP/1.1" 401 7`,
+		"behind a level":        "WARN 2026-03-01 11:59:02 refused 203.0.113.9 after 3 tries\nWARN 2026-03-01 11:59:04 refused 203.0.113.10 after 4 tries",
+		"in brackets":           "[2026-03-01 11:59:02] app: refused 203.0.113.9\n[2026-03-01 11:59:03] app: refused 203.0.113.10",
+		"at the end":            "refused 203.0.113.9 at 2026-03-01T11:59:02Z\nrefused 203.0.113.10 at 2026-03-01T11:59:03Z",
+		"before a syslog's own": "<38>Mar  1 11:59:02 web app[9]: refused 203.0.113.9\n<38>Mar  1 11:59:03 web app[12]: refused 203.0.113.10",
+		"nowhere":               "app: refused 203.0.113.9 after 3 tries\napp: refused 203.0.113.10 after 4 tries",
+	} {
+		a := x.post("/filters", url.Values{"spec": {"sshd"}, "lines": {lines}})
+		if !strings.Contains(a.text, "it matches 2 of 2 that were missed") {
+			t.Errorf("%s: nothing is proposed that matches both lines", name)
+		}
+	}
+}
+
 func TestAnInvitationIsDrawn(t *testing.T) {
 	t.Parallel()
 	x := show(t).signIn()

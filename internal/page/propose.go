@@ -32,9 +32,9 @@ var (
 	quoted  = regexp.MustCompile(`"[^"]*"|'[^']*'`)
 	// user is the word behind "user" or "for", which whoever connects may choose.
 	user = regexp.MustCompile(`\b(?:(?:user|account|login)=|(?:user|account) |for (?:invalid )?(?:user )?)(\S+)`)
-	// date is the time at a line's begin, which the engine cuts out, and program the
-	// host and the program behind it, as syslog writes them.
-	date    = regexp.MustCompile(`^(?:<\d+>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d[^\s\]]*)\s+`)
+	// program is the host and the program behind a date, as syslog writes them, and
+	// priority its number before one.
+	priority = regexp.MustCompile(`^(?:<\d+>)?$`)
 	program = regexp.MustCompile(`^(?:[\w.-]+ )?([A-Za-z][\w./-]*)(?:\[\d+\])?:\s+`)
 )
 
@@ -51,16 +51,29 @@ func (s *Server) propose(ctx context.Context, spec string, lines []detect.TrialL
 			continue
 		}
 		p.Of++
-		if p.Rule == "" {
-			if rule, ok := ruleOf(l.Text); ok {
-				p.Rule, p.Line = rule, l.Text
-			}
+	}
+	if p.Of == 0 {
+		return nil
+	}
+	all := strings.Join(text, "\n")
+	// Which part of each line is its date is the engine's to say: rules do not see it.
+	_, dated, err := s.o.Trial(ctx, TrialRequest{Rule: "^<HOST>$", Lines: all})
+	if err != nil || len(dated) != len(lines) {
+		return nil
+	}
+	for i, l := range lines {
+		if !missed(l) {
+			continue
+		}
+		if rule, ok := ruleOf(l.Text, dated[i].Date); ok {
+			p.Rule, p.Line = rule, l.Text
+			break
 		}
 	}
 	if p.Rule == "" {
 		return nil
 	}
-	_, tried, err := s.o.Trial(ctx, TrialRequest{Rule: p.Rule, Lines: strings.Join(text, "\n")})
+	_, tried, err := s.o.Trial(ctx, TrialRequest{Rule: p.Rule, Lines: all})
 	if err != nil || len(tried) != len(lines) {
 		return nil // nothing is proposed that was not tried
 	}
@@ -95,13 +108,15 @@ func (s *Server) propose(ctx context.Context, spec string, lines []detect.TrialL
 	return p
 }
 
-// ruleOf makes a rule of a line: its only address becomes <HOST>, numbers and names any.
-func ruleOf(line string) (string, bool) {
-	rest, begin := line, "^"
-	if m := date.FindString(line); m != "" {
-		rest, begin = line[len(m):], `^\s*`
+// ruleOf makes a rule of a line without its date, wherever that is: its first address
+// becomes <HOST>, numbers and names any.
+func ruleOf(line, date string) (string, bool) {
+	before, after, _ := strings.Cut(line, date)
+	rest, begin := before+after, "^"
+	if date != "" && priority.MatchString(before) {
+		rest, begin = strings.TrimLeft(after, " \t"), "^"+general(before)+`\s*`
 		if m := program.FindStringSubmatch(rest); m != nil {
-			rest, begin = rest[len(m[0]):], `^\s*(?:\S+ )?`+regexp.QuoteMeta(m[1])+`(?:\[\d+\])?:\s+`
+			rest, begin = rest[len(m[0]):], begin+`(?:\S+ )?`+regexp.QuoteMeta(m[1])+`(?:\[\d+\])?:\s+`
 		}
 	}
 	at, length := addressIn(rest)
