@@ -2,11 +2,12 @@ package page
 
 import (
 	"fmt"
+	"image/color"
 	"net/http"
 	"strconv"
 	"strings"
 
-	"rsc.io/qr"
+	"github.com/boombuler/barcode/qr"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
@@ -87,15 +88,16 @@ const quiet = 4
 
 // qrOf draws a text as a QR code; nil where it is too long for one.
 func qrOf(text string) *qrCode {
-	c, err := qr.Encode(text, qr.L)
+	c, err := qr.Encode(text, qr.L, qr.Auto)
 	if err != nil {
 		return nil
 	}
+	size := c.Bounds().Dx()
 	var b strings.Builder
-	for y := range c.Size {
-		for x := 0; x < c.Size; x++ {
+	for y := range size {
+		for x := 0; x < size; x++ {
 			from := x
-			for x < c.Size && c.Black(x, y) {
+			for x < size && c.At(x, y) == color.Black {
 				x++
 			}
 			if x > from {
@@ -103,5 +105,5 @@ func qrOf(text string) *qrCode {
 			}
 		}
 	}
-	return &qrCode{Size: c.Size + 2*quiet, Path: b.String()}
+	return &qrCode{Size: size + 2*quiet, Path: b.String()}
 }

@@ -120,7 +120,7 @@ var onlyIn = map[string][]string{
 	"github.com/fsnotify/fsnotify":        {"internal/detect"},
 	"github.com/coreos/go-systemd/v22":    {"cmd/gate", "internal/agent", "internal/broker", "internal/control"},
 	"github.com/prometheus/client_golang": {"internal/agent/api", "internal/broker"},
-	"rsc.io/qr":                           {"internal/page"},
+	"github.com/boombuler/barcode/qr":     {"internal/page"},
 	"github.com/klauspost/compress":       {"internal/detect"},
 	"banmesh/internal/store":              {"cmd/agent", "internal/agent", "internal/broker", "internal/federation", "internal/ledger"},
 	"os/exec":                             {"cmd/agent", "internal/detect", "internal/firewall/nft", "internal/firewall/testnet", "internal/firewall/tools"}, // the last asks a running fail2ban for its bans
