@@ -90,6 +90,12 @@ test-page: TEST_PACKAGES = chromium fonts-dejavu-core $(shell command -v npm >/d
 test-page: deps-test .deps/axe/axe.min.js
 	BANMESH_BROWSER=1 $(GO) test -count=1 -v ./test/page
 
+# README's picture and those that test-page compares with, made anew as root: of a node that is well, in a network namespace of its own.
+.PHONY: page-pictures
+page-pictures: TEST_PACKAGES = chromium fonts-dejavu-core iproute2
+page-pictures: deps-test
+	BANMESH_BROWSER=1 $(GO) test -count=1 ./test/page -update -run 'TestEveryPageInABrowser/pictures'
+
 .deps/axe/axe.min.js: | deps-test
 	mkdir -p .deps/axe
 	cd .deps/axe && tar -xzf "$$(npm pack --silent $(AXE))" --strip-components 1 package/axe.min.js

@@ -39,6 +39,7 @@ type node struct {
 	dir    string
 	client *control.Client
 	id     *keys.Identity
+	run    *exec.Cmd
 }
 
 func freePort(t *testing.T) string {
@@ -72,9 +73,10 @@ func (n *node) start(program, config string) {
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
+	n.run = cmd
 	n.t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
+		_ = cmd.Wait() // of one that was killed too
 		if n.t.Failed() {
 			n.t.Logf("%s", out.Bytes()[max(0, out.Len()-2000):])
 		}
@@ -83,6 +85,15 @@ func (n *node) start(program, config string) {
 		var s control.Status
 		return n.client.Get(n.t.Context(), "/v1/status", nil, &s) == nil
 	})
+}
+
+// kill ends the agent as a power cut does.
+func (n *node) kill() {
+	n.t.Helper()
+	if err := n.run.Process.Kill(); err != nil {
+		n.t.Fatal(err)
+	}
+	_ = n.run.Wait() // says that it was killed
 }
 
 func (n *node) write(name, text string) {
@@ -142,6 +153,8 @@ func (n *node) banAll(topic ban.Topic, from, many int) {
 type world struct {
 	web, alice *node
 	other      *node // a second node of the same person, by its socket
+	program    string
+	config     string // of web
 }
 
 // bansHere are this node's own bans, in a topic that alice says nothing in.
@@ -155,13 +168,13 @@ func newWorld(t *testing.T) *world {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the agent: %v\n%s", err, out)
 	}
-	w := &world{web: newNode(t, "web1"), alice: newNode(t, "alice"), other: newNode(t, "web2")}
+	w := &world{program: program, web: newNode(t, "web1"), alice: newNode(t, "alice"), other: newNode(t, "web2")}
 	broker := freePort(t)
 	const quiet = "[firewall]\nmode = \"off\"\n"
 	w.other.start(program, quiet+"[topics.sshd]\ndetect = false\n")
 	log := filepath.Join(w.web.dir, "auth.log")
 	w.web.write("auth.log", "")
-	w.web.start(program, "[firewall]\nenforcer = \"hook\"\nhook = [\"/bin/true\"]\n"+fmt.Sprintf(`
+	w.config = enforcing() + fmt.Sprintf(`
 [embedded_broker]
 listen = %q
 [page]
@@ -176,7 +189,8 @@ ban = "any of alice"
 detect = false
 [operators.alice]
 id = %q
-`, broker, w.other.dir+"/s", log, w.alice.id.Operator()))
+`, broker, w.other.dir+"/s", log, w.alice.id.Operator())
+	w.web.start(program, w.config)
 	w.alice.start(program, quiet+fmt.Sprintf("[[brokers]]\nurl = \"tcp://%s\"\n[topics.sshd]\ndetect = false\npublish = true\n", broker))
 	line := time.Now().Format("2006-01-02T15:04:05.000000Z07:00")
 	for i := range 6 {
