@@ -281,34 +281,3 @@ func (c *counts) save() error {
 	}
 	return wholefile.Write(c.file, b, 0o600)
 }
-
-// A tally is how many of something there were in a slot of a chart.
-type tally struct {
-	slot  int
-	name  string
-	count int
-}
-
-// tallies gives a series in n slots of a length that end at a time.
-func (c *counts) tallies(of func(*hour) map[string]int, end time.Time, length time.Duration, n int) (list []tally) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i := range c.s.Hours {
-		h := &c.s.Hours[i]
-		slot := n - 1 - int((end.Sub(h.At)-time.Second)/length)
-		if slot < 0 || slot >= n {
-			continue
-		}
-		for name, count := range of(h) {
-			list = append(list, tally{slot, name, count})
-		}
-	}
-	return list
-}
-
-// since gives from when on packets are counted, zero where they are not yet.
-func (c *counts) since() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.s.Since
-}

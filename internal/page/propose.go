@@ -35,7 +35,7 @@ var (
 	// program is the host and the program behind a date, as syslog writes them, and
 	// priority its number before one.
 	priority = regexp.MustCompile(`^(?:<\d+>)?$`)
-	program = regexp.MustCompile(`^(?:[\w.-]+ )?([A-Za-z][\w./-]*)(?:\[\d+\])?:\s+`)
+	program  = regexp.MustCompile(`^(?:[\w.-]+ )?([A-Za-z][\w./-]*)(?:\[\d+\])?:\s+`)
 )
 
 // propose makes a rule of the first line that nothing matched and that names an
