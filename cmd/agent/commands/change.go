@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,10 +38,57 @@ func (p *paths) edit(name string, f func(tree map[string]any) error) (*change, e
 	if x.old, err = os.ReadFile(x.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if _, err := config.EditDropIn(p.config, name, f); err != nil {
+	var before, after map[string]string
+	if _, err := config.EditDropIn(p.config, name, func(tree map[string]any) error {
+		before = switchesIn(tree)
+		defer func() { after = switchesIn(tree) }()
+		return f(tree)
+	}); err != nil {
 		return nil, err
 	}
+	for key, value := range after {
+		topic, field, _ := strings.Cut(key, " ")
+		if before[key] == value {
+			continue
+		}
+		if err := x.overrule(topic, field); err != nil {
+			return nil, errors.Join(err, x.undo())
+		}
+	}
 	return x, nil
+}
+
+// switchesIn gives the switches of topics in a drop-in file, by topic and name.
+func switchesIn(tree map[string]any) map[string]string {
+	list := map[string]string{}
+	topics, _ := tree["topics"].(map[string]any)
+	for topic, keys := range topics {
+		keys, _ := keys.(map[string]any)
+		for _, field := range []string{"detect", "subscribe", "publish"} {
+			if value, ok := keys[field]; ok {
+				list[topic+" "+field] = fmt.Sprint(value)
+			}
+		}
+	}
+	return list
+}
+
+// overrule takes a switch that was set on the page away, where it would win over the file
+// that a person has a command write now.
+func (x *change) overrule(topic, field string) error {
+	before, err := config.SetSwitch(x.p.state, topic, field, nil)
+	if err != nil || before == nil {
+		return err
+	}
+	also := x.also
+	x.also = func() error {
+		_, err := config.SetSwitch(x.p.state, topic, field, before)
+		if also != nil {
+			err = errors.Join(err, also())
+		}
+		return err
+	}
+	return nil
 }
 
 // undo puts the file back as it was.

@@ -117,14 +117,8 @@ func newTopicSwitch(p *paths, use, short, field string, value bool) *cobra.Comma
 			if err != nil {
 				return err
 			}
-			// What was set on the page would win over the file.
-			onPage, err := config.SetSwitch(p.state, string(topic), field, nil)
-			if err != nil {
+			if err := written.overrule(string(topic), field); err != nil {
 				return errors.Join(err, written.undo())
-			}
-			written.also = func() error {
-				_, err := config.SetSwitch(p.state, string(topic), field, onPage)
-				return err
 			}
 			if set, err = settings.Load(p.config, p.state); err != nil {
 				return err
