@@ -49,6 +49,7 @@ type reader struct {
 	// wants maps entries of the spec to jails.
 	files, journal, docker, syslog []jailSet
 	stdin, all                     jailSet
+	containers                     []bool // journal entries of containers alone
 
 	mu      sync.Mutex // held while a line is handled
 	streams map[string]*stream
@@ -177,7 +178,7 @@ func newReader(d *Detector, group *readerGroup) *reader {
 	r := &reader{
 		d: d, jails: group.jails, spec: group.spec, files: sets(group.files), journal: sets(group.journal), docker: sets(group.docker),
 		syslog: sets(group.syslog), streams: map[string]*stream{}, multiline: newJailSet(n), all: newJailSet(n), some: newJailSet(n),
-		tainting: newJailSet(n),
+		tainting: newJailSet(n), containers: containersAlone(group.spec),
 	}
 	if group.stdin != nil {
 		r.stdin = newJailSet(n, group.stdin...)
@@ -356,10 +357,30 @@ const (
 	lineIgnored
 )
 
+// containersAlone says of each journal entry of a spec whether it names containers and
+// nothing else.
+func containersAlone(spec source.Spec) (out []bool) {
+	for _, match := range spec.Journal {
+		out = append(out, strings.Contains(match, "CONTAINER_NAME=") && !strings.Contains(match, "+"))
+	}
+	return out
+}
+
+// bare says that a container wrote the line into the journal: it is the message alone, as
+// in Docker's own logs. One that another entry wants, too, might pretend a program's prefix.
+func (r *reader) bare(l *source.Line) bool {
+	for _, i := range l.Matched {
+		if i >= len(r.containers) || !r.containers[i] {
+			return false
+		}
+	}
+	return l.Journal && len(l.Matched) > 0
+}
+
 // text is the line as fail2ban's filters see it: "HOST TAG[PID]: MESSAGE"
 // where the source tells these apart from the message.
 func (r *reader) text(l *source.Line) []byte {
-	if l.Tag == "" || !l.Journal && !received(l.Stream) {
+	if l.Tag == "" || !l.Journal && !received(l.Stream) || r.bare(l) {
 		if cap(r.plain) < 2*len(l.Text)+2 {
 			r.plain = make([]byte, 0, 2*len(l.Text)+64)
 		}

@@ -10,6 +10,7 @@ import (
 	"banmesh/internal/detect/dates"
 	"banmesh/internal/detect/f2bconf"
 	"banmesh/internal/detect/filter"
+	"banmesh/internal/detect/source"
 	"banmesh/topics"
 )
 
@@ -30,8 +31,11 @@ type Trial struct {
 	// Now is the clock; zero is the real one. Zone is that of dates without.
 	Now  time.Time
 	Zone *time.Location
-	// Log is a path, "-" for In, or "journal".
+	// Log is a path, "-" for In, or "journal". Logs in place of it are read from Since on.
 	Log         string
+	Logs        *source.Spec
+	Since       time.Time
+	DockerRoot  string // as in [source.Options]
 	In          io.Reader
 	JournalDirs []string
 	// Each is told the fate of each line; may be nil.

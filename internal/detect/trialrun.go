@@ -62,7 +62,10 @@ func (x *trialRun) look() {
 
 func (x *trialRun) read(ctx context.Context, match []string) error {
 	x.hits, x.ignores = make([]int, x.f.Count()), make([]int, len(x.f.Ignores()))
-	if x.t.Log == "journal" {
+	switch {
+	case x.t.Logs != nil:
+		return x.readLogs(ctx, *x.t.Logs, source.Options{Once: true, Start: source.StartSince, Since: x.t.Since, DockerRoot: x.t.DockerRoot})
+	case x.t.Log == "journal":
 		return x.readJournal(ctx, match)
 	}
 	in := x.t.In
@@ -121,11 +124,16 @@ func (x *trialRun) readJournal(ctx context.Context, match []string) error {
 	if len(match) == 0 {
 		match = []string{""}
 	}
-	s, err := source.Open(source.Spec{Journal: match, JournalDirs: x.t.JournalDirs}, source.Position{}, source.Options{Once: true, Start: source.StartBeginning})
+	return x.readLogs(ctx, source.Spec{Journal: match, JournalDirs: x.t.JournalDirs}, source.Options{Once: true, Start: source.StartBeginning})
+}
+
+// readLogs tries the lines that logs hold.
+func (x *trialRun) readLogs(ctx context.Context, spec source.Spec, o source.Options) error {
+	s, err := source.Open(spec, source.Position{}, o)
 	if err != nil {
 		return err
 	}
-	r := &reader{}
+	r := &reader{containers: containersAlone(spec)}
 	return s.Run(ctx, func(l source.Line) error {
 		x.look()
 		return x.line(r.text(&l), l.Time)

@@ -1,5 +1,5 @@
 // Package docker reads the logs that a real Docker daemon keeps of a real TLS
-// server, with the topic livepeer as it is shipped.
+// server, and of Jellyfin's and Gitea's lines, with the topics as they are shipped.
 package docker
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banmesh/internal/ban"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/source"
 	"banmesh/topics"
@@ -94,9 +95,45 @@ func probeContainers(t *testing.T, dir string) {
 			logs, _ := exec.CommandContext(t.Context(), "docker", "logs", all[0].name).CombinedOutput()
 			t.Fatalf("banned %q, want %q; its lines\n%s", got, want, logs)
 		}
-		got = banned(t)
+		got = banned(t, "livepeer")
 	}
+	sayInEachLog(t)
 	followRotations(t)
+}
+
+// said are lines of programs whose topics are found by the names of their containers.
+var said = map[ban.Topic]string{
+	"jellyfin": `[2026-11-28 09:14:02.123 +01:00] [INF] [31] Jellyfin.Server.Implementations.Users.UserManager: Authentication request for "admin" has been denied (IP: "%s").`,
+	"gitea":    `2026/11/28 09:14:02 routers/web/auth/auth.go:206:SignInPost() [I] Failed authentication attempt for admin from %s:51234: user does not exist [uid: 0, name: admin]`,
+}
+
+// sayInEachLog finds the offenders in Docker's logs of each driver, of containers whose
+// names no definition has whole. Of the journal's, `banmesh init` names the container.
+func sayInEachLog(t *testing.T) {
+	t.Helper()
+	for topic, line := range said {
+		var want, names []string
+		for i, driver := range []string{"json-file", "journald", "local"} {
+			address := fmt.Sprintf("198.51.100.%d", i+1)
+			name := fmt.Sprintf("my-%s-%s", topic, driver)
+			args := []string{"run", "--detach", "--name", name, "--network", "host", "--log-driver", driver, image, "/livepeer", "say"}
+			for range 6 {
+				args = append(args, fmt.Sprintf(line, address))
+			}
+			run(t, exec.CommandContext(t.Context(), "docker", args...))
+			want = append(want, address)
+			if driver == "journald" {
+				names = append(names, "CONTAINER_NAME="+name+" _UID=0")
+			}
+		}
+		var got []string
+		for deadline := time.Now().Add(30 * time.Second); !slices.Equal(got, want); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: banned %q, want %q", topic, got, want)
+			}
+			got = banned(t, topic, names...)
+		}
+	}
 }
 
 // followRotations reads a container of the driver "local" while Docker rotates and
@@ -173,14 +210,16 @@ func count(lines []string) (n int) {
 	return n
 }
 
-// banned reads all logs once, as they are configured in the shipped topic.
-func banned(t *testing.T) (got []string) {
+// banned reads all logs once, as they are configured in the shipped topic, and
+// more of the journal.
+func banned(t *testing.T, topic ban.Topic, journal ...string) (got []string) {
 	t.Helper()
 	all, err := topics.Load("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(all, func(d *topics.Definition) bool { return d.Name == "livepeer" })
+	i := slices.IndexFunc(all, func(d *topics.Definition) bool { return d.Name == topic })
+	all[i].Detect.Journal = append(all[i].Detect.Journal, journal...)
 	var mu sync.Mutex
 	detector, err := detect.New(detect.Options{
 		Jails:  []detect.Jail{{Definition: all[i]}},

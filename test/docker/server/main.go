@@ -1,5 +1,6 @@
 // Command server listens with TLS where an orchestrator does and logs as Go's
-// HTTP server does, in a container.
+// HTTP server does, in a container. With the word "say" it prints its other arguments, each as
+// a line, and waits.
 package main
 
 import (
@@ -7,14 +8,26 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"log"
 	"math/big"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 )
 
 func main() {
+	if os.Args[1] == "say" {
+		for _, line := range os.Args[2:] {
+			fmt.Println(line)
+		}
+		ended := make(chan os.Signal, 1)
+		signal.Notify(ended, syscall.SIGTERM)
+		<-ended
+		return
+	}
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		log.Fatal(err)
