@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -21,6 +22,7 @@ type someone struct {
 	name   string
 	uid    uint32
 	groups []uint32
+	all    bool // may read every file
 }
 
 // theService gives the user of the service, if this machine has one.
@@ -34,18 +36,45 @@ func theService() (who someone, ok bool) {
 		return who, false
 	}
 	groups, _ := u.GroupIds()
-	for _, name := range serviceGroups {
+	more, all := unitRights(dropIns)
+	for _, name := range more {
 		if g, err := user.LookupGroup(name); err == nil {
 			groups = append(groups, g.Gid)
 		}
 	}
-	who = someone{name: serviceUser, uid: uint32(uid)}
+	who = someone{name: serviceUser, uid: uint32(uid), all: all}
 	for _, g := range groups {
 		if id, err := strconv.ParseUint(g, 10, 32); err == nil {
 			who.groups = append(who.groups, uint32(id))
 		}
 	}
 	return who, true
+}
+
+// dropIns extend the unit of the service on this machine.
+const dropIns = "/etc/systemd/system/banmesh-agent.service.d/*.conf"
+
+// unitRights gives the groups that the service has beside the user's own, and says whether
+// it may read every file.
+func unitRights(pattern string) (groups []string, all bool) {
+	groups = serviceGroups
+	files, _ := filepath.Glob(pattern)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			switch words := strings.Fields(value); strings.TrimSpace(name) {
+			case "SupplementaryGroups":
+				groups = append(slices.Clone(groups), words...)
+			case "AmbientCapabilities":
+				all = all || slices.Contains(words, "CAP_DAC_READ_SEARCH")
+			}
+		}
+	}
+	return groups, all
 }
 
 // Withheld says which of the files the service's user may not read, and the
@@ -85,7 +114,7 @@ func (w someone) may(info os.FileInfo, bit uint32) bool {
 	s, ok := info.Sys().(*syscall.Stat_t)
 	mode := uint32(info.Mode().Perm())
 	switch {
-	case !ok || w.uid == 0:
+	case !ok || w.uid == 0 || w.all:
 		return true
 	case s.Uid == w.uid:
 		return mode>>6&bit != 0

@@ -3,6 +3,7 @@ package doctor
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,5 +42,27 @@ func TestWhatTheServiceMayNotReadIsNamed(t *testing.T) {
 	}
 	if list := member.withheld([]string{secret}); len(list) != 0 {
 		t.Errorf("a member of the group may not read %+v", list)
+	}
+}
+
+func TestTheRightsOfAUnitAreRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	groups, all := unitRights(filepath.Join(dir, "*.conf"))
+	if !slices.Equal(groups, serviceGroups) || all {
+		t.Errorf("the unit alone: %q, %t", groups, all)
+	}
+	logs, err := os.ReadFile("../../deploy/systemd/logs.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"a.conf": "[Service]\nSupplementaryGroups=gitea git\n", "logs.conf": string(logs)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	groups, all = unitRights(filepath.Join(dir, "*.conf"))
+	if !slices.Equal(groups, append(slices.Clone(serviceGroups), "gitea", "git")) || !all {
+		t.Errorf("extended: %q, %t", groups, all)
 	}
 }

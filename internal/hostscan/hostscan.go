@@ -3,7 +3,6 @@
 package hostscan
 
 import (
-	"encoding/json"
 	"os"
 	"path"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"banmesh/internal/procnet"
 	"banmesh/topics"
 )
 
@@ -27,17 +25,48 @@ type Report struct {
 type Found struct {
 	Definition *topics.Definition
 	Why        string   // "sshd listens at port 22"
-	Ports      []uint16 // at which the service listens, as far as that can be seen
+	Ports      []uint16 // at which others reach the service, as far as that can be seen, ascending
 	Journal    bool     // its log is in the journal
 	Files      []string // that exist
 	Containers []string // whose names the definition knows
+	// Journaled are those of them whose log Docker writes into the journal.
+	Journaled []string
+}
+
+// Elsewhere gives the ports that the topic has to close in place of its
+// definition's; none where those cover the service.
+func (f *Found) Elsewhere() []uint16 {
+	e := f.Definition.Enforce
+	named := portsOf(e.Ports)
+	if e.AllPorts || !slices.ContainsFunc(f.Ports, func(p uint16) bool { return !slices.Contains(named, p) }) {
+		return nil
+	}
+	if len(named) <= 1 { // the service's only port was moved
+		return f.Ports
+	}
+	all := append(named, f.Ports...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// portsOf gives the ports of a definition, whose ranges were checked when it was read.
+func portsOf(ranges []string) (out []uint16) {
+	for _, text := range ranges {
+		from, to, ok := strings.Cut(text, "-")
+		if !ok {
+			to = from
+		}
+		first, err1 := strconv.ParseUint(from, 10, 16)
+		last, err2 := strconv.ParseUint(to, 10, 16)
+		for p := first; err1 == nil && err2 == nil && p <= last; p++ {
+			out = append(out, uint16(p))
+		}
+	}
+	return out
 }
 
 // HasLog says whether there is anything to read.
 func (f *Found) HasLog() bool { return f.Journal || len(f.Files) > 0 || len(f.Containers) > 0 }
-
-// An Other is a program that bans, or rules a firewall, beside us.
-type Other struct{ Name, Text string }
 
 // programs are the names of the processes of topics' services; a topic that is
 // not here is looked for by its own name.
@@ -68,7 +97,7 @@ func Look(root string, definitions []*topics.Definition) *Report {
 			if !here {
 				continue
 			}
-			f.Ports = ports
+			f.Ports = slices.Clone(ports)
 			f.Why = name + " runs"
 			if len(ports) > 0 {
 				f.Why = name + " listens at port " + join(ports)
@@ -102,23 +131,30 @@ func Asked(root string, d *topics.Definition) Found {
 
 // look finds the files and containers that the topic reads. A file without a line
 // says nothing about a service.
-func (f *Found) look(root string, containers []string) {
+func (f *Found) look(root string, containers []container) {
 	d := f.Definition
 	for _, pattern := range d.Detect.Files {
 		found, _ := filepath.Glob(filepath.Join(root, pattern))
 		for _, file := range found {
 			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
-				f.Files = append(f.Files, "/"+strings.TrimPrefix(strings.TrimPrefix(file, root), "/"))
+				if name := "/" + strings.TrimPrefix(strings.TrimPrefix(file, root), "/"); !slices.Contains(f.Files, name) { // several patterns may fit
+					f.Files = append(f.Files, name)
+				}
 			}
 		}
 	}
-	for _, pattern := range d.Detect.Docker {
-		for _, c := range containers {
-			if ok, _ := path.Match(pattern, c); ok && !slices.Contains(f.Containers, c) {
-				f.Containers = append(f.Containers, c)
-			}
+	for _, c := range containers {
+		if !slices.ContainsFunc(d.Detect.Docker, func(pattern string) bool { ok, _ := path.Match(pattern, c.name); return ok }) {
+			continue
 		}
+		f.Containers = append(f.Containers, c.name)
+		if c.driver == "journald" {
+			f.Journaled = append(f.Journaled, c.name)
+		}
+		f.Ports = append(f.Ports, c.ports...)
 	}
+	slices.Sort(f.Ports)
+	f.Ports = slices.Compact(f.Ports)
 }
 
 // shared says whether a topic's files are those of many services, so that their
@@ -141,98 +177,4 @@ func join(ports []uint16) string {
 func exists(root, name string) bool {
 	_, err := os.Stat(filepath.Join(root, name))
 	return err == nil
-}
-
-// processes gives the names of the processes that run, with the TCP ports at
-// which each listens, ascending.
-func processes(root string) map[string][]uint16 {
-	listening := map[string]uint16{} // by inode
-	if sockets, err := procnet.TCP(root); err == nil {
-		for _, s := range sockets {
-			if s.State == procnet.Listening {
-				listening["socket:["+s.Inode+"]"] = s.Local.Port()
-			}
-		}
-	}
-	out := map[string][]uint16{}
-	dirs, _ := filepath.Glob(filepath.Join(root, "/proc/[0-9]*"))
-	for _, dir := range dirs {
-		b, err := os.ReadFile(filepath.Join(dir, "comm"))
-		if err != nil {
-			continue
-		}
-		name := strings.TrimSpace(string(b))
-		out[name] = append(out[name], nil...)
-		entries, _ := os.ReadDir(filepath.Join(dir, "fd")) // of others: root alone
-		for _, e := range entries {
-			to, err := os.Readlink(filepath.Join(dir, "fd", e.Name()))
-			if port, ok := listening[to]; err == nil && ok && !slices.Contains(out[name], port) {
-				out[name] = append(out[name], port)
-			}
-		}
-	}
-	for name := range out {
-		slices.Sort(out[name])
-	}
-	return out
-}
-
-// dockerContainers gives the names of all containers.
-func dockerContainers(root string) (names []string) {
-	files, _ := filepath.Glob(filepath.Join(root, "/var/lib/docker/containers/*/config.v2.json"))
-	for _, file := range files {
-		info, err := os.Stat(file)
-		if err != nil || info.Size() > 1<<20 {
-			continue
-		}
-		b, err := os.ReadFile(file)
-		var c struct{ Name string }
-		if err == nil && json.Unmarshal(b, &c) == nil && c.Name != "" {
-			names = append(names, strings.TrimPrefix(c.Name, "/"))
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// dockerDriver gives the log driver that Docker's daemon uses by default.
-func dockerDriver(root string) string {
-	if !exists(root, "/var/lib/docker") {
-		return ""
-	}
-	b, err := os.ReadFile(filepath.Join(root, "/etc/docker/daemon.json"))
-	var c struct {
-		Driver string `json:"log-driver"`
-	}
-	if err == nil && json.Unmarshal(b, &c) == nil && c.Driver != "" {
-		return c.Driver
-	}
-	return "json-file"
-}
-
-// others gives the programs with our task, or rule the firewall.
-func others(root string, running map[string][]uint16) (out []Other) {
-	_, fail2ban := running["fail2ban-server"]
-	_, crowdsec := running["crowdsec"]
-	_, firewalld := running["firewalld"]
-	for _, o := range []struct {
-		here       bool
-		name, text string
-	}{
-		{fail2ban, "fail2ban", "runs here: `agent import fail2ban --dry-run` shows what its jails become, and docs/compat/fail2ban.md how both run side by side"},
-		{crowdsec, "CrowdSec", "runs here: its bouncers can enforce these bans too, see docs/compat/crowdsec-bouncers.md"},
-		{exists(root, "/etc/csf/csf.conf"), "CSF", "is here: it flushes iptables when it restarts; nftables tables of others stay"},
-		{firewalld, "firewalld", "runs here: its reload leaves other programs' nftables tables alone"},
-		{exists(root, "/etc/ufw/ufw.conf") && enabled(root, "/etc/ufw/ufw.conf"), "ufw", "is on: it and the agent's nftables table do not touch each other"},
-	} {
-		if o.here {
-			out = append(out, Other{o.name, o.text})
-		}
-	}
-	return out
-}
-
-func enabled(root, file string) bool {
-	b, err := os.ReadFile(filepath.Join(root, file))
-	return err == nil && strings.Contains(string(b), "ENABLED=yes")
 }

@@ -110,3 +110,40 @@ func definition(t *testing.T, name string) *topics.Definition {
 	}
 	return topics.Builtin()[i]
 }
+
+// A service that others reach at another port than its topic's is closed there, and one in a
+// container at the ports that Docker publishes; ports of loopback are nobody else's.
+func TestPortsThatWereMovedAreFound(t *testing.T) {
+	const sockets = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:22E8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7001 1 0000000000000000 100 0 0 10 0
+   1: 0100007F:1EFF 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7002 1 0000000000000000 100 0 0 10 0
+   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7003 1 0000000000000000 100 0 0 10 0
+   3: 0100007F:177A 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7004 1 0000000000000000 100 0 0 10 0
+`
+	root := host(t, map[string]string{
+		"proc/thread-self/net/tcp": sockets,
+		"proc/20/comm":             "livepeer\n", "proc/20/fd/3": "-> socket:[7001]", "proc/20/fd/4": "-> socket:[7002]",
+		"proc/21/comm": "sshd\n", "proc/21/fd/3": "-> socket:[7003]", "proc/21/fd/4": "-> socket:[7004]",
+		"run/log/journal/x":                           "",
+		"var/lib/docker/containers/a/config.v2.json":  `{"Name": "/media-jellyfin"}`,
+		"var/lib/docker/containers/a/hostconfig.json": `{"LogConfig": {"Type": "journald"}, "PortBindings": {"8096/tcp": [{"HostIp": "", "HostPort": "9000"}, {"HostIp": "127.0.0.1", "HostPort": "9001"}], "1900/udp": [{"HostPort": "1900"}]}}`,
+	})
+	r := Look(root, topics.Builtin())
+	for _, c := range []struct {
+		topic string
+		ports []uint16
+	}{{"livepeer", []uint16{8936}}, {"sshd", nil}, {"jellyfin", []uint16{80, 443, 8096, 8920, 9000}}} {
+		i := slices.IndexFunc(r.Topics, func(f Found) bool { return string(f.Definition.Name) == c.topic })
+		if i < 0 {
+			t.Errorf("%s is not found", c.topic)
+			continue
+		}
+		f := r.Topics[i]
+		if got := f.Elsewhere(); !slices.Equal(got, c.ports) {
+			t.Errorf("%s is closed at %d, want %d", c.topic, got, c.ports)
+		}
+		if journaled := slices.Equal(f.Journaled, []string{"media-jellyfin"}); journaled != (c.topic == "jellyfin") {
+			t.Errorf("%s: in the journal are %q", c.topic, f.Journaled)
+		}
+	}
+}

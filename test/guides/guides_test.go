@@ -55,7 +55,7 @@ func TestEveryGuideCanBeRun(t *testing.T) {
 			skipped++
 		}
 	}
-	if skipped > 12 {
+	if skipped > 1 { // a container's own settings
 		t.Errorf("%d blocks are not run", skipped)
 	}
 }
@@ -102,6 +102,10 @@ func follow(t *testing.T, file, deb string, number int) {
 		}
 		if s.to != "" {
 			machines[s.to].Write(s.script, machines[host].Read(s.script))
+			continue
+		}
+		if s.beside { // Enter takes the proposed answer of each question
+			machines[host].Must("({ yes '' | head -9; sleep 200; } | setsid script -qfec '" + s.script + "' /root/beside >/dev/null 2>&1 3>&- 4>&- &)")
 			continue
 		}
 		out, code := machines[host].Do("[ ! -e /root/environment ] || . /root/environment\n" + s.script)

@@ -14,6 +14,7 @@ type step struct {
 	script string // of bash
 	to     string // not empty: the file of the host that script names is copied to this one
 	hidden bool   // of the guide's world, which a reader does not see
+	beside bool   // goes on beside those that follow, on a terminal whose transcript is /root/beside
 	line   int    // in the guide, counted from 1
 	// wanted is the answer that the guide shows, nil where it shows none;
 	// first and last are its lines in the guide, counted from 0, half open.
@@ -33,18 +34,18 @@ var (
 	fence   = regexp.MustCompile("^( *)```([a-z]*)$")
 	prompt  = regexp.MustCompile(`^([a-z]*)([#$]) (.+)$`)
 	target  = regexp.MustCompile(`^(?:#|//) (?:([a-z]+):)?(/[^ ]+)$`)
-	comment = regexp.MustCompile(`^<!-- (hosts|bare|copy|run|not run)(?: ([a-z]+))?:?(?: (.*))?$`)
+	comment = regexp.MustCompile(`^<!-- (hosts|bare|copy|run|beside|not run)(?: ([a-z]+))?:?(?: (.*))?$`)
 )
 
 // parse reads a guide. Blocks of console have commands behind prompts, "# " for
 // root or "NAME# " for root of another host, "NAME$ " likewise, and the answers
 // below them; blocks of sh are run whole; other blocks whose first line is a
 // comment with a path are added to that file. Comments of HTML prepare the
-// guide's world: "hosts: a b", "run [HOST]:" with a script, "copy: HOST:PATH HOST", "not run:" with the
-// reason before a block.
+// guide's world: "hosts: a b", "run [HOST]:" with a script, "copy: HOST:PATH HOST", "beside" before a block of
+// a command that waits for what follows, "not run:" with the reason before a block.
 func parse(text string) (g guide, err error) {
 	lines := strings.Split(text, "\n")
-	skip := false
+	skip, beside := false, false
 	for i := 0; i < len(lines); i++ {
 		if m := comment.FindStringSubmatch(lines[i]); m != nil {
 			number, body := i+1, m[3]
@@ -66,6 +67,8 @@ func parse(text string) (g guide, err error) {
 				g.steps = append(g.steps, step{host: host, script: path, to: to, hidden: true, line: number})
 			case "run":
 				g.steps = append(g.steps, step{host: m[2], script: body, hidden: true, line: number})
+			case "beside":
+				beside = true
 			case "not run":
 				g.skipped = append(g.skipped, body)
 				skip = true
@@ -82,10 +85,14 @@ func parse(text string) (g guide, err error) {
 		if i == len(lines) {
 			return g, fmt.Errorf("line %d: a block without an end", first)
 		}
+		before := len(g.steps)
 		if !skip {
 			g.block(m[2], lines[first:i], first, m[1])
 		}
-		skip = false
+		for k := before; beside && k < len(g.steps); k++ {
+			g.steps[k].beside = true
+		}
+		skip, beside = false, false
 	}
 	if len(g.hosts) == 0 {
 		g.hosts = []string{"server"}

@@ -7,11 +7,12 @@ import (
 
 func TestAGuideIsRead(t *testing.T) {
 	g, err := parse("# Title\n<!-- hosts: one two -->\n<!-- run two: first\nsecond -->\n```console\n# agent bans\nTARGET  TOPIC\n\nend\ntwo$ agent status\n```\n" +
+		"<!-- beside -->\n```console\n# waits\n```\n" +
 		"<!-- not run: no such thing here -->\n```sh\nnever\n```\n```toml\n# two:/etc/banmesh/agent.toml\na = 1\n```\n```\nfree text\n```\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(g.hosts, []string{"one", "two"}) || len(g.steps) != 4 || !slices.Equal(g.skipped, []string{"no such thing here"}) {
+	if !slices.Equal(g.hosts, []string{"one", "two"}) || len(g.steps) != 5 || !slices.Equal(g.skipped, []string{"no such thing here"}) {
 		t.Fatalf("%+v", g)
 	}
 	if s := g.steps[0]; s.host != "two" || s.script != "first\nsecond" || !s.hidden {
@@ -23,7 +24,10 @@ func TestAGuideIsRead(t *testing.T) {
 	if s := g.steps[2]; s.host != "two" || s.wanted != nil {
 		t.Errorf("the second command is %+v", s)
 	}
-	if s := g.steps[3]; s.host != "two" || s.script != "mkdir -p $(dirname /etc/banmesh/agent.toml) && cat >>/etc/banmesh/agent.toml <<'END OF FILE'\na = 1\nEND OF FILE" {
+	if s := g.steps[3]; s.script != "waits" || !s.beside || g.steps[2].beside {
+		t.Errorf("the command that waits is %+v", s)
+	}
+	if s := g.steps[4]; s.beside || s.host != "two" || s.script != "mkdir -p $(dirname /etc/banmesh/agent.toml) && cat >>/etc/banmesh/agent.toml <<'END OF FILE'\na = 1\nEND OF FILE" {
 		t.Errorf("the file is %+v", s)
 	}
 	for _, broken := range []string{"```sh\nno end", "<!-- run: no end\n"} {

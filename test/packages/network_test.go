@@ -122,7 +122,10 @@ func TestThreeServersPair(t *testing.T) {
 		began := time.Now()
 		first.Must("rm -f /tmp/pair; setsid banmesh pair --yes >/tmp/pair 2>&1 3>&- & until grep -q '^waiting' /tmp/pair; do sleep 0.05; done")
 		command := regexp.MustCompile(`banmesh pair 10\.77\.0\.1 [a-z-]+`).FindString(first.Must("cat /tmp/pair"))
-		out := m.Must("sudo() { \"$@\"; }; " + command)
+		if i == 1 { // within init, which a server may run again
+			command = "banmesh init --yes --enforce --no-selftest --pair '" + strings.TrimPrefix(command, "banmesh pair ") + "'"
+		}
+		out := m.Must(command)
 		first.Must("until grep -q 'and follows\\|agent follows' /tmp/pair; do sleep 0.05; done")
 		t.Logf("figure pair_host_%d %.1f s aim 10\n%s\n%s", i+2, time.Since(began).Seconds(), first.Must("cat /tmp/pair"), out)
 		for _, side := range []*booted.Machine{first, m} {

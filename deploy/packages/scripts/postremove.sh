@@ -4,7 +4,8 @@ if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload || true
 fi
 if [ "${1:-}" = purge ]; then
-	rm -rf /etc/banmesh /var/lib/banmesh /var/lib/banmesh-gate /var/lib/banmesh-fetch /var/lib/banmesh-broker /var/lib/private/banmesh-broker /run/banmesh /var/log/banmesh
+	rm -rf /etc/banmesh /var/lib/banmesh /var/lib/banmesh-gate /var/lib/banmesh-fetch /var/lib/banmesh-broker /var/lib/private/banmesh-broker /run/banmesh /var/log/banmesh /etc/systemd/system/banmesh-agent.service.d/logs.conf
+	rmdir /etc/systemd/system/banmesh-agent.service.d 2>/dev/null || true
 	for user in banmesh banmesh-gate banmesh-fetch; do
 		if command -v userdel >/dev/null 2>&1 && id "$user" >/dev/null 2>&1; then
 			userdel "$user" >/dev/null 2>&1 || true
