@@ -148,6 +148,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\[\d+\]`), "[PROCESS]"},
 	{regexp.MustCompile(`(\d\.\d+\.\d+\.\d+):\d{4,5}\b`), "$1:PORT"},
 	{regexp.MustCompile(`\b\d+ packets`), "N packets"},
+	{regexp.MustCompile(`\b\d+ lines, \d+ offences`), "N lines, N offences"},
 	{regexp.MustCompile(`\b\d+ entries found`), "N entries found"},
 	{regexp.MustCompile(` {2,}`), "  "},
 }
