@@ -167,10 +167,8 @@ func (d *Detect) check(fault func(key, format string, args ...any)) {
 	if d.FindTime.Duration() <= 0 {
 		fault("detect.findtime", "it must be positive")
 	}
-	if d.Start != "" && d.Start != "tail" && d.Start != "skip" {
-		if v, err := span.Parse(d.Start); err != nil || v <= 0 {
-			fault("detect.start", "%q is none of \"tail\", \"skip\" and a time such as \"30m\"", d.Start)
-		}
+	if _, _, err := StartAt(d.Start, time.Time{}); err != nil {
+		fault("detect.start", "%v", err)
 	}
 	if d.MaxLines < 0 || d.MaxLines > 1000 {
 		fault("detect.maxlines", "%d is not 0 to 1000", d.MaxLines)
@@ -260,4 +258,23 @@ func (e Enforce) PortRanges() ([][2]uint16, error) {
 		out = append(out, [2]uint16{uint16(a), uint16(b)})
 	}
 	return out, nil
+}
+
+// StartAt reads a wish for where a log begins: end for "tail" and "skip", else since: the moment that it
+// names ("2026-11-28T09:00:00Z"), or so long before now as it says ("30m"). An empty wish has neither.
+func StartAt(wish string, now time.Time) (since time.Time, end bool, err error) {
+	switch wish {
+	case "":
+		return time.Time{}, false, nil
+	case "tail", "skip":
+		return time.Time{}, true, nil
+	}
+	if at, err := time.Parse(time.RFC3339, wish); err == nil {
+		return at, false, nil
+	}
+	v, err := span.Parse(wish)
+	if err != nil || v <= 0 {
+		return time.Time{}, false, fmt.Errorf("%q is none of \"tail\", \"skip\", a time such as \"30m\" and a moment such as \"2026-11-28T09:00:00Z\"", wish)
+	}
+	return now.Add(-v), false, nil
 }

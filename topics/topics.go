@@ -86,8 +86,8 @@ type Detect struct {
 	Stdin bool `toml:"stdin"`
 
 	// Start says where a log begins that was not read before: "" with the lines that
-	// count still, "tail" or "skip" at its end, "30m" with those of the last half hour. Of topics that
-	// share a log the wish of all of them counts.
+	// count still, "tail" or "skip" at its end, "30m" with those of the last half hour,
+	// "2026-11-28T09:00:00Z" with those since. Of topics that share a log the wish of all of them counts.
 	Start string `toml:"start" sample:"'tail'"`
 
 	// Decisions counts each ban that this node decides in another topic as an

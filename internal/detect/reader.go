@@ -20,7 +20,7 @@ import (
 	"banmesh/internal/detect/filter"
 	"banmesh/internal/detect/pattern"
 	"banmesh/internal/detect/source"
-	"banmesh/internal/span"
+	"banmesh/topics"
 )
 
 // oddTime is how far a live line's date may be from the clock before the line
@@ -153,14 +153,12 @@ func (d *Detector) startOf(g *readerGroup) source.Options {
 	if o.Start == source.StartBeginning {
 		return o // all is asked for
 	}
-	switch wish := g.start(); wish {
-	case "":
-	case "tail", "skip":
+	switch since, end, err := topics.StartAt(g.start(), d.o.Now()); {
+	case err != nil: // Parse refused it
+	case end:
 		o.Start = source.StartEnd
-	default:
-		if v, err := span.Parse(wish); err == nil {
-			o.Start, o.Since = source.StartSince, d.o.Now().Add(-v)
-		}
+	case !since.IsZero():
+		o.Start, o.Since = source.StartSince, since
 	}
 	return o
 }

@@ -23,6 +23,8 @@ func TestWhereALogBeginsThatWasNotReadBefore(t *testing.T) {
 		"tail": nil,
 		"skip": nil,
 		"2m":   {"198.51.100.3"},
+		now.Add(-2 * time.Minute).Format(time.RFC3339): {"198.51.100.3"},
+		now.Add(-6 * time.Minute).Format(time.RFC3339): {"198.51.100.2", "198.51.100.3"},
 	} {
 		log := filepath.Join(t.TempDir(), "log")
 		var text string
