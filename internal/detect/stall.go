@@ -25,6 +25,8 @@ const (
 	burstOfSeveral = 10
 	severalSources = 3
 	burstOfOne     = 20
+	// keptSources bounds the addresses for which room is kept until the next second.
+	keptSources = 64
 )
 
 // A stall is a moment: a burst on the heels of another one is a flood, and so
@@ -44,7 +46,11 @@ func (s *stall) add(target ban.Target, at time.Time) (begins, is bool) {
 		if s.burst() {
 			s.last = s.second
 		}
-		s.second, s.lines, s.from, s.found = second, 0, map[ban.Target]float64{}, false
+		s.second, s.lines, s.found = second, 0, false
+		if s.from == nil || len(s.from) > keptSources {
+			s.from = map[ban.Target]float64{}
+		}
+		clear(s.from)
 	}
 	s.lines++
 	s.from[target] += 0

@@ -48,9 +48,11 @@ func (c *connections) drop(e *connection) {
 
 // begin gives a connection with nothing but fields.
 func (c *connections) begin(fields Fields, until time.Time) *connection {
-	e := &connection{}
+	var e *connection
 	if last := len(c.free) - 1; last >= 0 {
 		e, c.free = c.free[last], c.free[:last]
+	} else {
+		e = new(connection)
 	}
 	*e = connection{
 		fields: append(e.fields[:0], fields...), users: e.users[:0], lines: e.lines[:0], nofailLines: e.nofailLines[:0], until: until,
