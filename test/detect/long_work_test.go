@@ -1,10 +1,12 @@
 package detect
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"banmesh/internal/detect"
+	"banmesh/internal/detect/source"
 	"banmesh/test/detect/hostile"
 	"banmesh/topics"
 )
@@ -44,6 +46,35 @@ func TestWorkGrowsWithALineAlone(t *testing.T) {
 			})
 			if worst > mostStepsAByte {
 				t.Errorf("%s: %.1f steps a byte for %d bytes %.300q", d.Name, worst, size, line)
+			}
+		}
+	}
+}
+
+// A line that says the same again and again, as long as a line can be, sets a search that
+// may begin anywhere going at each place.
+func TestWorkDoesNotGrowWithWhatALineRepeats(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+	for _, d := range topics.Builtin() {
+		if d.Detect == nil || d.Detect.Fail2ban != "" {
+			continue
+		}
+		sampler, err := detect.NewSampler(d, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range d.Samples {
+			if s.Target == "" && s.Success == "" {
+				continue
+			}
+			line := s.Line
+			s.Line = strings.Repeat(line, source.MaxLine/len(line))
+			before, gaveUp := sampler.Work()
+			sampler.Find(s)
+			steps, backtracked := sampler.Work()
+			if a := float64(steps-before) / float64(len(s.Line)); a > mostStepsAByte || backtracked > gaveUp {
+				t.Errorf("%s: %.1f steps a byte for %.200q again and again", d.Name, a, line)
 			}
 		}
 	}
