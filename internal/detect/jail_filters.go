@@ -39,7 +39,7 @@ func Replacements() []Replacement {
 
 // replacementOf gives the shipped topic that stands for the jail's filter, "" where
 // the filter is not fail2ban's own as it came.
-func replacementOf(dir string, j *f2bconf.Jail) ban.Topic {
+func replacementOf(stock stockFiles, j *f2bconf.Jail) ban.Topic {
 	name, options, err := f2bconf.ParseSpec(j.FilterSpec)
 	if err != nil || len(j.Overrides) > 0 {
 		return ""
@@ -49,16 +49,41 @@ func replacementOf(dir string, j *f2bconf.Jail) ban.Topic {
 		return ""
 	}
 	i := slices.IndexFunc(Replacements(), func(r Replacement) bool { return r.Filter == name && slices.Contains(r.Modes, mode) })
-	if i < 0 || slices.ContainsFunc(j.Filter.Files, func(path string) bool { return !asItCame(dir, path) }) {
+	if i < 0 || slices.ContainsFunc(j.Filter.Files, func(path string) bool { return !stock.asItCame("filter.d", path) }) {
 		return ""
 	}
 	return Replacements()[i].Topic
 }
 
-// asItCame says that a filter's file is fail2ban's own: no override, begun with
-// its heading, and unchanged where the package manager knows its checksum.
-func asItCame(dir, path string) bool {
-	if filepath.Dir(path) != filepath.Join(dir, "filter.d") || !strings.HasSuffix(path, ".conf") {
+// stockFiles knows which files of a fail2ban directory are as they came.
+type stockFiles struct {
+	dir string
+	// sums are the checksums that Debian's package manager has of them as they came.
+	sums map[string]string
+}
+
+func readStockFiles(dir string) stockFiles {
+	s := stockFiles{dir: dir, sums: map[string]string{}}
+	f, err := os.Open("/var/lib/dpkg/status")
+	if err != nil {
+		return s
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), " "+dir+"/")
+		if path, sum, has := strings.Cut(rest, " "); ok && has {
+			s.sums[filepath.Join(dir, path)], _, _ = strings.Cut(sum, " ")
+		}
+	}
+	return s
+}
+
+// asItCame says that a file of a directory below (filter.d, action.d) is fail2ban's
+// own: no override, begun with its heading, and unchanged where the package manager knows its checksum.
+func (s stockFiles) asItCame(below, path string) bool {
+	if filepath.Dir(path) != filepath.Join(s.dir, below) || !strings.HasSuffix(path, ".conf") {
 		return false
 	}
 	text, err := os.ReadFile(path)
@@ -70,27 +95,8 @@ func asItCame(dir, path string) bool {
 		return false
 	}
 	sum := md5.Sum(text)
-	known := conffileSum("/var/lib/dpkg/status", path)
+	known := s.sums[path]
 	return known == "" || known == hex.EncodeToString(sum[:])
-}
-
-// conffileSum gives the checksum that Debian's package manager has of a
-// configuration file as it came, "" where it has none.
-func conffileSum(status, path string) string {
-	f, err := os.Open(status)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), " "+path+" "); ok {
-			sum, _, _ := strings.Cut(rest, " ")
-			return sum
-		}
-	}
-	return ""
 }
 
 // UseShipped makes the jail's topic the shipped one that stands for its filter, with the

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,8 +60,8 @@ func limits(d *topics.Detect, j *f2bconf.Jail, warn func(option, format string, 
 	if truth(o["bantime.overalljails"]) {
 		warn("bantime.overalljails", "bantime.overalljails is not honoured: bans are counted for each topic")
 	}
-	if s := o["ignorecommand"]; s != "" {
-		warn("ignorecommand", "ignorecommand is not run: %.200q; use ignoreip or never_ban", s)
+	if words := strings.Fields(o["ignorecommand"]); len(words) > 0 { // its arguments may hold a key
+		warn("ignorecommand", "ignorecommand is not run: %.200q; use ignoreip or never_ban", words[0])
 	}
 	if s := o["logencoding"]; s != "" && s != "auto" && !strings.EqualFold(s, "utf-8") && !strings.EqualFold(s, "utf8") && !strings.EqualFold(s, "ascii") {
 		warn("logencoding", "logencoding = %s: lines are read as UTF-8", s)
@@ -71,6 +72,9 @@ func limits(d *topics.Detect, j *f2bconf.Jail, warn func(option, format string, 
 	d.IgnoreIP = ignoreIPs(o["ignoreip"], warn)
 	return nil
 }
+
+// fileComment is a comment in a file that ignoreip names.
+var fileComment = regexp.MustCompile(`#[^\n]*`)
 
 func truth(s string) bool {
 	return slices.Contains([]string{"1", "on", "true", "yes"}, strings.ToLower(strings.TrimSpace(s)))
@@ -86,7 +90,7 @@ func ignoreIPs(s string, warn func(option, format string, args ...any)) []string
 				warn("ignoreip", "ignoreip: %s cannot be read: %v", item, err)
 				continue
 			}
-			out = append(out, ignoreIPs(string(b), warn)...)
+			out = append(out, ignoreIPs(fileComment.ReplaceAllString(string(b), ""), warn)...)
 			continue
 		}
 		if _, err := ban.ParseTarget(item); err == nil {

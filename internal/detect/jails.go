@@ -27,11 +27,11 @@ type Imported struct {
 	Definition     *topics.Definition
 	Actions        []JailAction
 	Port, Protocol string
-	// Place is where the actions stand, as file:line.
-	Place string
-	// FoundOnly says why offenders are found and counted, and nobody is banned: "" where
-	// they are banned. Refused says why there is no topic at all.
-	FoundOnly, Refused string
+	// Place is where the actions stand, PortPlace where Port does, as file:line.
+	Place, PortPlace string
+	// FoundOnly says why offenders are found and counted, and nobody is banned: nothing
+	// where they are banned. Refused says why there is no topic at all.
+	FoundOnly, Refused JailWarning
 	// Warnings name settings that could not be carried over, and why.
 	Warnings []JailWarning
 	// Doubtful says that an address may be movable: see [Unproven].
@@ -49,8 +49,12 @@ type Imported struct {
 	filterJournal bool // its journal matches are the filter's
 }
 
-// A JailWarning is about a setting of a jail's that stands at Place, file:line.
+// A JailWarning is about a setting of a jail's that stands at Place, file:line. The
+// zero one says nothing.
 type JailWarning struct{ Place, Text string }
+
+// Given says that it is said.
+func (w JailWarning) Given() bool { return w.Text != "" }
 
 func (w JailWarning) String() string { return w.Place + ": " + w.Text }
 
@@ -79,6 +83,49 @@ func SharedWarnings(all []Imported) (lines []string, alone func(JailWarning) boo
 	return lines, func(w JailWarning) bool { return len(jails[w.Text]) == 1 }
 }
 
+// NotBanning gives the jails that are not imported, and those that are and ban nobody,
+// with the reasons: a line for each reason, which names all its jails.
+func NotBanning(all []Imported) (refused, found Reasons) {
+	for _, i := range all {
+		switch {
+		case i.Refused.Given():
+			refused.add(i.Jail, i.Refused)
+		case i.FoundOnly.Given():
+			found.add(i.Jail, i.FoundOnly)
+		}
+	}
+	return refused, found
+}
+
+// Reasons are said of jails, in the order in which they came.
+type Reasons struct {
+	Jails   int
+	reasons []JailWarning
+	of      map[string][]string // the jails, by text
+}
+
+func (r *Reasons) add(jail string, why JailWarning) {
+	if r.Jails++; r.of == nil {
+		r.of = map[string][]string{}
+	}
+	if r.of[why.Text] == nil {
+		r.reasons = append(r.reasons, why)
+	}
+	r.of[why.Text] = append(r.of[why.Text], jail)
+}
+
+// Lines gives "JAIL: reason", and where several jails have it the reason and their names.
+func (r *Reasons) Lines() (lines []string) {
+	for _, why := range r.reasons {
+		if jails := r.of[why.Text]; len(jails) > 1 {
+			lines = append(lines, fmt.Sprintf("%s (%d jails: %s)", why, len(jails), strings.Join(jails, ", ")))
+		} else {
+			lines = append(lines, jails[0]+": "+why.String())
+		}
+	}
+	return lines
+}
+
 // Unproven says of which jails or topics with fail2ban's expressions it is not
 // proven that a client cannot move the address, "" of none.
 func Unproven(names []string) string {
@@ -95,10 +142,10 @@ func ImportJails(dir string) ([]Imported, error) {
 	jails, err := f2bconf.ReadJails(dir)
 	faults := []error{err}
 	names := topicNames(jails)
-	own := f2bconf.OwnLog(dir)
+	own, stock := f2bconf.OwnLog(dir), readStockFiles(dir)
 	var out []Imported
 	for _, j := range jails {
-		i, err := importJail(dir, j, names[j.Name], own)
+		i, err := importJail(stock, j, names[j.Name], own)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("jail %s: %w", j.Name, err))
 			continue
@@ -113,8 +160,13 @@ const jailMaxRetry = 3
 
 var jailTime = span.Of(10 * time.Minute)
 
-func importJail(dir string, j *f2bconf.Jail, name ban.Topic, ownLog string) (Imported, error) {
-	out := Imported{Jail: j.Name, Place: j.Where("action").String(), Actions: j.Actions, Port: j.Port, Protocol: j.Protocol}
+func importJail(stock stockFiles, j *f2bconf.Jail, name ban.Topic, ownLog string) (Imported, error) {
+	out := Imported{Jail: j.Name, Place: j.Where("action").String(), PortPlace: j.Where("port").String(), Actions: j.Actions, Port: j.Port, Protocol: j.Protocol}
+	for n, a := range out.Actions {
+		if slices.ContainsFunc(a.Files, func(path string) bool { return !stock.asItCame("action.d", path) }) {
+			out.Actions[n].Own = true
+		}
+	}
 	for _, w := range j.Warnings {
 		out.Warnings = append(out.Warnings, JailWarning{w.Place.String(), w.What})
 	}
@@ -156,8 +208,8 @@ func importJail(dir string, j *f2bconf.Jail, name ban.Topic, ownLog string) (Imp
 		return out, fmt.Errorf("%s: %w", j.Where("failregex"), err)
 	}
 	out.Doubtful = len(movable(f)) > 0
-	out.refersTo(dir, j)
-	out.Replacement = replacementOf(dir, j)
+	out.refersTo(stock.dir, j)
+	out.Replacement = replacementOf(stock, j)
 	return out, nil
 }
 
@@ -179,7 +231,11 @@ func logsOf(out *Imported, d *topics.Detect, j *f2bconf.Jail, ownLog string, war
 		}
 		for _, m := range d.Journal {
 			if why := weakMatch(m); why != "" && m != "" {
-				warn("filter", "journal match %q: %s", m, why)
+				at := "filter"
+				if slices.Contains(j.Overrides, "journalmatch") {
+					at = "journalmatch"
+				}
+				warn(at, "journal match %q: %s", m, why)
 			}
 		}
 		return nil
@@ -189,7 +245,7 @@ func logsOf(out *Imported, d *topics.Detect, j *f2bconf.Jail, ownLog string, war
 	case len(d.Files) == 0:
 		warn("logpath", "it names no log file")
 	case len(alive) == 0:
-		out.Refused = fmt.Sprintf("%s: it reads fail2ban's own log, which ends with fail2ban; the topic recidive counts this node's bans", j.Where("logpath"))
+		out.Refused = JailWarning{j.Where("logpath").String(), "it reads fail2ban's own log, which ends with fail2ban; the topic recidive counts this node's bans"}
 	default:
 		d.Files = alive
 		if j.Tail {

@@ -83,11 +83,11 @@ func TestJailsThatReadFail2bansLog(t *testing.T) {
 		t.Errorf("recidive counts a ban twice: %+v", d)
 	}
 	for _, name := range []string{"again", "usual"} {
-		if !strings.Contains(jails[name].Refused, "it reads fail2ban's own log") {
+		if !strings.Contains(jails[name].Refused.Text, "it reads fail2ban's own log") {
 			t.Errorf("%s: %q", name, jails[name].Refused)
 		}
 	}
-	if half := jails["half"]; half.Refused != "" || !slices.Equal(half.Definition.Detect.Files, []string{"/var/log/other"}) {
+	if half := jails["half"]; half.Refused.Given() || !slices.Equal(half.Definition.Detect.Files, []string{"/var/log/other"}) {
 		t.Errorf("half: %+v", half)
 	}
 }

@@ -54,7 +54,7 @@ func movedJails(config string) (list []MovedJail) {
 		if len(all) == 0 {
 			continue
 		}
-		i := slices.IndexFunc(all, func(j detect.Imported) bool { return j.Jail == jail && j.Refused == "" })
+		i := slices.IndexFunc(all, func(j detect.Imported) bool { return j.Jail == jail && !j.Refused.Given() })
 		if i < 0 {
 			list = append(list, MovedJail{Jail: jail, Dir: dir, At: string(m[3]), Gone: true})
 			continue

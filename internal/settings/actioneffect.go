@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -41,7 +40,7 @@ func effectOf(a detect.JailAction) actionEffect {
 	switch name := strings.ToLower(a.Name); {
 	case guess.kind == effectBans:
 		return guess
-	case name == "hostsdeny", name == "banmesh":
+	case !a.Own && name == "hostsdeny", name == "banmesh":
 		return actionEffect{kind: effectBans} // the services behind tcp wrappers: those of the jail; or this node itself
 	case slices.ContainsFunc(tellingNames, func(part string) bool { return strings.Contains(name, part) }):
 		return actionEffect{kind: effectTells}
@@ -63,112 +62,70 @@ var elsewhereNames = []string{
 	"cloudflare", "nginx-block-map", "mikrotik", "routeros", "netscaler", "nsupdate", "haproxy", "bsd-", "ipfw", "ipfilter", "npf", "osx-", "pf", "apf", "aws", "opnsense", "unifi",
 }
 
-var (
-	lettingVerdicts  = []string{"accept", "return", "allow"}
-	blockingVerdicts = []string{"drop", "reject", "deny", "tarpit", "steal", "blackhole", "unreachable", "prohibit", "throw"}
-)
-
-// offenderTag is the place of the offender's address in a command.
-var offenderTag = regexp.MustCompile(`(?i)<(?:ip|f-ip\w*|ip_value|adr|addr)>`)
-
-// commands splits the text of an action at line ends and between commands of a
-// shell.
-var commandEnds = regexp.MustCompile(`\n|;|&&|\|\|?`)
-
-// guessEffect reads an action's commands: iptables and nft with the offender's
-// address, and sets of ipset and nft that a rule refers to.
+// guessEffect reads an action's commands: rules with the offender's address, and sets
+// that get it and that a rule of the same action asks. Only what is wholly understood is a ban.
 func guessEffect(start, ban string) actionEffect {
-	all := commandEnds.Split(start+"\n"+ban, -1)
-	out := actionEffect{}
-	for _, command := range commandEnds.Split(ban, -1) {
-		if !offenderTag.MatchString(command) {
-			continue
-		}
-		verdict, rule := verdictOf(command), command
-		if set := setOf(command); verdict == "" && set != "" {
-			for _, other := range all {
-				if v := verdictOf(other); v != "" && refersTo(other, set) {
-					verdict, rule = v, other
-					break
-				}
-			}
-		}
+	rules := rulesOf(start + "\n" + ban)
+	var blocking []packetRule
+	for _, r := range rulesOf(ban) {
 		switch {
-		case slices.Contains(lettingVerdicts, verdict):
-			return actionEffect{kind: effectLets, guessed: strings.TrimSpace(rule)}
-		case slices.Contains(blockingVerdicts, verdict):
-			out = actionEffect{kind: effectBans, guessed: strings.TrimSpace(rule), action: portsOf(rule, all)}
-		}
-	}
-	return out
-}
-
-// Forms of commands. An option of iptables may stand with "=" or a blank.
-var (
-	jumpTo     = regexp.MustCompile(`(?:\s-j|\s--jump|\s-g|\s--goto)[\s=]+([A-Za-z][\w-]*)`)
-	nftRule    = regexp.MustCompile(`(?i)\bnft\b.*\brule\b.*\b(drop|reject|accept|return)\b`)
-	routeVerb  = regexp.MustCompile(`(?i)\b(?:ip(?:\s+-\S+)*\s+route|route)\s+add\b.*\b(blackhole|unreachable|prohibit|throw|reject)\b`)
-	ufwVerb    = regexp.MustCompile(`(?i)\bufw\b.*\b(deny|reject|allow)\b`)
-	firewalld  = regexp.MustCompile(`(?i)\bfirewall-cmd\b.*\b(drop|reject|accept)\b`)
-	ipsetAdd   = regexp.MustCompile(`\bipset\b.*\s(?:add|-A|--add)\s+(\S+)`)
-	nftElement = regexp.MustCompile(`\bnft\b.*\belement\b\s+(?:\S+\s+)*?(\S+)\s*\\?\{`)
-	portOption = regexp.MustCompile(`(?:--d(?:estination-)?ports?[\s=]+|\bdport\s+)(\{[^}]*\}|[\w,:\-]+)`)
-	protocol   = regexp.MustCompile(`(?:-p|--protocol)[\s=]+([a-z]+)|\b(tcp|udp)\s+dport\b`)
-)
-
-// verdictOf gives a command's verdict in lower case, "" where it has none.
-func verdictOf(command string) string {
-	if strings.Contains(command, "iptables") || strings.Contains(command, "ip6tables") {
-		for _, m := range jumpTo.FindAllStringSubmatch(command, -1) {
-			return strings.ToLower(m[1])
-		}
-		return ""
-	}
-	for _, form := range []*regexp.Regexp{nftRule, routeVerb, ufwVerb, firewalld} {
-		if m := form.FindStringSubmatch(command); m != nil {
-			return strings.ToLower(m[1])
-		}
-	}
-	return ""
-}
-
-// setOf gives the set that a command adds the offender to, "" for none.
-func setOf(command string) string {
-	for _, form := range []*regexp.Regexp{ipsetAdd, nftElement} {
-		if m := form.FindStringSubmatch(command); m != nil {
-			return m[1]
-		}
-	}
-	return ""
-}
-
-// refersTo says that a rule asks whether an address is in the set.
-func refersTo(rule, set string) bool {
-	words := strings.Fields(strings.NewReplacer("=", " ", `\`, "").Replace(rule))
-	return slices.Contains(words, "@"+set) || slices.Contains(words, "--match-set") && slices.Contains(words, set)
-}
-
-// portsOf gives the ports that a rule closes, or that the rule names which leads to its
-// chain; all where none does.
-func portsOf(rule string, all []string) firewall.Banaction {
-	ports := portOption.FindStringSubmatch(rule)
-	if ports == nil && strings.Contains(rule, "iptables") {
-		// The rule stands in a chain of the action's own.
-		if m := regexp.MustCompile(`\s(?:-I|-A|--insert|--append)\s+(\S+)`).FindStringSubmatch(rule); m != nil {
-			for _, other := range all {
-				if to := jumpTo.FindStringSubmatch(other); to != nil && to[1] == m[1] && portOption.MatchString(other) {
-					rule, ports = other, portOption.FindStringSubmatch(other)
-					break
+		case r.source == offender:
+			if r.lets() {
+				return actionEffect{kind: effectLets, guessed: r.text}
+			}
+			if r.bans() {
+				blocking = append(blocking, r)
+			}
+		case r.entersSet != "":
+			for _, other := range rules {
+				if other.source != r.entersSet {
+					continue
+				}
+				if other.removes = r.removes; other.lets() { // who leaves a set of the banned is let through
+					return actionEffect{kind: effectLets, guessed: other.text}
+				}
+				if other.bans() {
+					blocking = append(blocking, other)
 				}
 			}
 		}
 	}
-	if ports == nil {
-		return firewall.Banaction{AllPorts: true}
+	if len(blocking) == 0 {
+		return actionEffect{}
 	}
-	b := firewall.Banaction{Port: strings.Trim(strings.ReplaceAll(ports[1], " ", ""), "{}"), Protocol: "all"}
-	if m := protocol.FindStringSubmatch(rule); m != nil {
-		b.Protocol = m[1] + m[2]
+	return actionEffect{kind: effectBans, guessed: blocking[0].text, action: portsOf(blocking, rules)}
+}
+
+// portsOf gives the ports that rules close, or that those rules name which lead to
+// their chains; all where one names none.
+func portsOf(blocking, all []packetRule) firewall.Banaction {
+	var ports, protocols []string
+	add := func(r packetRule) {
+		if !slices.Contains(ports, r.ports) {
+			ports = append(ports, r.ports)
+		}
+		if !slices.Contains(protocols, r.protocol) {
+			protocols = append(protocols, r.protocol)
+		}
+	}
+	for _, r := range blocking {
+		led := r.ports != ""
+		if led {
+			add(r)
+		}
+		for _, other := range all {
+			if r.ports == "" && other.ports != "" && r.chain != "" && other.verdict == strings.ToLower(r.chain) && !other.narrowed {
+				add(other)
+				led = true
+			}
+		}
+		if !led {
+			return firewall.Banaction{AllPorts: true}
+		}
+	}
+	b := firewall.Banaction{Port: strings.Join(ports, ","), Protocol: "all"}
+	if len(protocols) == 1 && protocols[0] != "" {
+		b.Protocol = protocols[0]
 	}
 	return b
 }

@@ -24,20 +24,21 @@ func Fail2banJails(dir string, anyway ...string) ([]detect.Imported, error) {
 	for i := range jails {
 		j := &jails[i]
 		meant := meaningOf(j)
-		for _, text := range meant.warnings {
-			j.Warnings = append(j.Warnings, detect.JailWarning{Place: j.Place, Text: text})
-		}
+		j.Warnings = append(j.Warnings, meant.warnings...)
 		j.Definition.Enforce = meant.enforce
 		switch {
-		case j.Refused != "":
+		case j.Refused.Given():
 		case meant.lets != "":
-			j.Refused = fmt.Sprintf("%s: %s lets through whom the jail finds, and nobody is banned for it", j.Place, meant.lets)
+			j.Refused = detect.JailWarning{Place: j.Place, Text: meant.lets + " lets through whom the jail finds, and nobody is banned for it"}
 		case meant.bans:
 		case slices.Contains(anyway, j.Jail):
-			j.Definition.Enforce = jailPorts(j, func(text string) { j.Warnings = append(j.Warnings, detect.JailWarning{Place: j.Place, Text: text}) })
+			fault := ""
+			if j.Definition.Enforce, fault = jailPorts(j); fault != "" {
+				j.Warnings = append(j.Warnings, detect.JailWarning{Place: j.PortPlace, Text: fault})
+			}
 		default:
-			j.FoundOnly = fmt.Sprintf("%s: %s", j.Place, meant.why)
-			j.Definition.Enforce = jailPorts(j, func(string) {})
+			j.FoundOnly = detect.JailWarning{Place: j.Place, Text: meant.why}
+			j.Definition.Enforce, _ = jailPorts(j)
 		}
 	}
 	useShipped(jails)
@@ -50,14 +51,14 @@ func Fail2banJails(dir string, anyway ...string) ([]detect.Imported, error) {
 func useShipped(jails []detect.Imported) {
 	taken := map[ban.Topic]bool{}
 	for _, j := range jails {
-		if j.Refused == "" && j.Definition.Name != j.Replacement {
+		if !j.Refused.Given() && j.Definition.Name != j.Replacement {
 			taken[j.Definition.Name] = true
 		}
 	}
 	for _, named := range []bool{true, false} {
 		for i := range jails {
 			j := &jails[i]
-			if j.Replacement == "" || j.Shipped || j.Refused != "" || j.FoundOnly != "" || taken[j.Replacement] || named && j.Definition.Name != j.Replacement {
+			if j.Replacement == "" || j.Shipped || j.Refused.Given() || j.FoundOnly.Given() || taken[j.Replacement] || named && j.Definition.Name != j.Replacement {
 				continue
 			}
 			taken[j.Replacement] = true
@@ -116,25 +117,13 @@ func (s *Settings) include(dir string, directories []string) (faults []error) {
 		if len(jails) == 0 && err == nil {
 			s.warn("%s enables no jail", from)
 		}
-		shared, alone := detect.SharedWarnings(jails)
-		for _, line := range shared {
-			s.warn("%s", line)
-		}
+		s.warnOf(jails)
 		for _, j := range jails {
-			for _, w := range j.Warnings {
-				if alone(w) {
-					s.warn("jail %s: %s", j.Jail, w)
-				}
-			}
-			if j.Refused != "" {
-				s.warn("left out: jail %s: %s", j.Jail, j.Refused)
+			if j.Refused.Given() {
 				continue
 			}
 			name := j.Definition.Name
-			in := included{from: from, jail: j.Jail, defined: j.Definition, foundOnly: j.FoundOnly != ""}
-			if in.foundOnly {
-				s.warn("jail %s bans nobody: %s; simulate = false below [topics.%s] bans all the same", j.Jail, j.FoundOnly, name)
-			}
+			in := included{from: from, jail: j.Jail, defined: j.Definition, foundOnly: j.FoundOnly.Given()}
 			if before, ok := s.included[name]; ok {
 				s.warn("left out: jail %s of %s: the topic %s is jail %s of %s already", j.Jail, from, name, before.jail, before.from)
 				continue
@@ -149,6 +138,28 @@ func (s *Settings) include(dir string, directories []string) (faults []error) {
 		}
 	}
 	return faults
+}
+
+// warnOf notes what is said of jails: one cause, one line.
+func (s *Settings) warnOf(jails []detect.Imported) {
+	shared, alone := detect.SharedWarnings(jails)
+	for _, line := range shared {
+		s.warn("%s", line)
+	}
+	for _, j := range jails {
+		for _, w := range j.Warnings {
+			if alone(w) {
+				s.warn("jail %s: %s", j.Jail, w)
+			}
+		}
+	}
+	refused, found := detect.NotBanning(jails)
+	for _, line := range refused.Lines() {
+		s.warn("left out: jail %s", line)
+	}
+	for _, line := range found.Lines() {
+		s.warn("bans nobody: jail %s; simulate = false below [topics.NAME] bans all the same", line)
+	}
 }
 
 // warn notes something that was read and has no effect.

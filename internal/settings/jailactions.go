@@ -19,14 +19,16 @@ type jailMeaning struct {
 	lets string
 	// why says, where nobody is banned, the actions' effect instead.
 	why      string
-	warnings []string
+	warnings []detect.JailWarning
 }
 
 // meaningOf looks at the effect of each of a jail's actions. Those of fail2ban's
 // packet filters are known by name, others by the commands that they run; an action
 // whose effect is not known bans nobody.
 func meaningOf(j *detect.Imported) (m jailMeaning) {
-	warn := func(format string, args ...any) { m.warnings = append(m.warnings, fmt.Sprintf(format, args...)) }
+	warn := func(format string, args ...any) {
+		m.warnings = append(m.warnings, detect.JailWarning{Place: j.Place, Text: fmt.Sprintf(format, args...)})
+	}
 	var others []string
 	var scopes []firewall.Scope
 	for _, a := range j.Actions {
@@ -44,7 +46,11 @@ func meaningOf(j *detect.Imported) (m jailMeaning) {
 			}
 			scope, err := e.action.Scope(context.Background(), j.Definition.Name, j.Port, j.Protocol)
 			if err != nil {
-				warn("%v: all ports are closed instead", err)
+				at := j.Place
+				if e.action.Port == "" || e.action.Port == j.Port {
+					at = j.PortPlace
+				}
+				m.warnings = append(m.warnings, detect.JailWarning{Place: at, Text: fmt.Sprintf("%v: all ports are closed instead", err)})
 				scope = firewall.Scope{Topic: j.Definition.Name}
 			}
 			m.bans = true
@@ -57,11 +63,14 @@ func meaningOf(j *detect.Imported) (m jailMeaning) {
 			warn("action %s is not carried over: it bans in another program, not in this machine's packet filter", a.Name)
 		default:
 			why := fmt.Sprintf("the effect of action %s is not known", a.Name)
-			if a.Missing {
+			switch {
+			case a.Missing:
 				why = fmt.Sprintf("there is no action %s", a.Name)
+			case a.Fault != nil:
+				why = fmt.Sprintf("action %s cannot be read: %v", a.Name, a.Fault)
 			}
 			others = append(others, why)
-			warn("action %s is not carried over: its effect is not known", a.Name)
+			warn("action %s is not carried over: %s", a.Name, why)
 		}
 	}
 	m.enforce = enforceOf(scopes)
@@ -97,12 +106,11 @@ func enforceOf(scopes []firewall.Scope) (e topics.Enforce) {
 }
 
 // jailPorts gives the ports that the jail's own variables name, all where they name
-// none.
-func jailPorts(j *detect.Imported, warn func(string)) topics.Enforce {
+// none, or where fault says why they cannot be read.
+func jailPorts(j *detect.Imported) (e topics.Enforce, fault string) {
 	scope, err := firewall.Banaction{AllPorts: strings.TrimSpace(j.Port) == ""}.Scope(context.Background(), j.Definition.Name, j.Port, j.Protocol)
 	if err != nil {
-		warn(fmt.Sprintf("%v: all ports are closed instead", err))
-		scope = firewall.Scope{}
+		scope, fault = firewall.Scope{}, fmt.Sprintf("%v: all ports are closed instead", err)
 	}
-	return enforceOf([]firewall.Scope{scope})
+	return enforceOf([]firewall.Scope{scope}), fault
 }

@@ -85,7 +85,7 @@ func compareJails(t *testing.T, dir string, ours []*f2bconf.Jail) (taken []strin
 		for key, got := range map[string][]string{
 			"addfailregex": j.Filter.Failregex, "addignoreregex": j.Filter.Ignoreregex, "prefregex": one(j.Filter.Prefregex),
 			"addlogpath": j.Logpath, "maxretry": one(j.Options["maxretry"]), "findtime": one(j.Options["findtime"]), "bantime": one(j.Options["bantime"]),
-			"usedns": one(j.Options["usedns"]), "addignoreip": strings.Fields(j.Options["ignoreip"]), "addjournalmatch": strings.Fields(strings.Join(j.Filter.Journalmatch, " ")),
+			"usedns": one(j.Options["usedns"]), "addignoreip": strings.Fields(strings.ReplaceAll(j.Options["ignoreip"], ",", " ")), "addjournalmatch": strings.Fields(strings.Join(j.Filter.Journalmatch, " ")),
 		} {
 			if key == "addlogpath" && strings.HasPrefix(j.Backend, "systemd") {
 				continue

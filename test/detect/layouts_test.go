@@ -1,6 +1,7 @@
 package detect_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,8 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"banmesh/internal/detect"
 	"banmesh/internal/detect/f2bconf"
 	"banmesh/internal/settings"
+	"banmesh/internal/span"
 )
 
 // TestPublicLayoutsReadAsFail2banReadsThem lays small configurations, in the ways in which
@@ -23,7 +26,7 @@ func TestPublicLayoutsReadAsFail2banReadsThem(t *testing.T) {
 		t.Skip("fail2ban-client is not installed")
 	}
 	layouts, err := filepath.Glob("testdata/layouts/*")
-	if err != nil || len(layouts) != 11 {
+	if err != nil || len(layouts) != 14 {
 		t.Fatalf("layouts %q, %v", layouts, err)
 	}
 	for _, layout := range layouts {
@@ -49,21 +52,50 @@ func TestPublicLayoutsReadAsFail2banReadsThem(t *testing.T) {
 			var got []string
 			for _, i := range all {
 				switch {
-				case i.Refused != "":
+				case i.Refused.Given():
 					got = append(got, i.Jail+" is refused\n")
-				case i.FoundOnly != "":
+				case i.FoundOnly.Given():
 					got = append(got, i.Jail+" is found only\n")
 				default:
-					got = append(got, fmt.Sprintf("%s bans as %s\n", i.Jail, i.Definition.Name))
+					got = append(got, fmt.Sprintf("%s bans as %s%s\n", i.Jail, i.Definition.Name, thresholds(i)))
 				}
 			}
 			slices.Sort(got)
-			want, err := os.ReadFile(filepath.Join(layout, "import.golden"))
+			golden := filepath.Join(layout, "import.golden")
+			if *update {
+				if err := os.WriteFile(golden, []byte(strings.Join(got, "")), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
 			if err != nil || strings.Join(got, "") != string(want) {
 				t.Errorf("imported:\n%s\nwant (%v):\n%s", strings.Join(got, ""), err, want)
 			}
 		})
 	}
+}
+
+var update = flag.Bool("update", false, "write what is imported into the golden files")
+
+// thresholds shows an imported jail's thresholds, and what is closed.
+func thresholds(i detect.Imported) (text string) {
+	if d := i.Definition.Detect; d != nil {
+		text = fmt.Sprintf(" after %d in %s for %s", d.MaxRetry, span.Format(d.FindTime.Duration()), span.Format(d.BanTime.Duration()))
+		if d.BanTime.Duration() == span.Permanent {
+			text = fmt.Sprintf(" after %d in %s for ever", d.MaxRetry, span.Format(d.FindTime.Duration()))
+		}
+		if d.Increment.Enabled {
+			text += fmt.Sprintf(" growing by %g", append(d.Increment.Multipliers, d.Increment.Factor))
+		}
+		if len(d.IgnoreIP) > 0 {
+			text += " but " + strings.Join(d.IgnoreIP, " ")
+		}
+	}
+	e := i.Definition.Enforce
+	if e.AllPorts {
+		return text + " at all ports"
+	}
+	return text + " at " + strings.Join(e.Protocols, ",") + " " + strings.Join(e.Ports, ",")
 }
 
 // layOver gives a copy of a configuration with the files of a layout in it, whose jails

@@ -69,7 +69,7 @@ afterwards. To run its jails in place instead, set include = "` + detect.Default
 			if wrong := banAnyway(jails, anyway); wrong != nil {
 				return wrong
 			}
-			all := slices.DeleteFunc(slices.Clone(jails), func(i detect.Imported) bool { return i.Refused != "" })
+			all := slices.DeleteFunc(slices.Clone(jails), func(i detect.Imported) bool { return i.Refused.Given() })
 			for i := range all {
 				all[i].Refer()
 			}
@@ -113,7 +113,7 @@ func banAnyway(jails []detect.Imported, names []string) error {
 		switch {
 		case i < 0:
 			return cli.Usage("--ban-anyway: no jail %q is enabled", name)
-		case jails[i].Refused != "":
+		case jails[i].Refused.Given():
 			return cli.Usage("--ban-anyway: jail %s: %s", name, jails[i].Refused)
 		}
 	}
@@ -123,34 +123,28 @@ func banAnyway(jails []detect.Imported, names []string) error {
 // printNotBanning lists the jails that ban nobody, with the reasons, and gives the
 // error that says so.
 func printNotBanning(w io.Writer, jails []detect.Imported) error {
-	found, refused := 0, 0
-	for _, j := range jails {
-		switch {
-		case j.Refused != "":
-			if refused++; refused == 1 {
-				fmt.Fprintln(w, "\nNot imported:")
-			}
-			fmt.Fprintf(w, "  %s: %s\n", j.Jail, cli.Printable(j.Refused))
-		}
-	}
-	for _, j := range jails {
-		if j.Refused == "" && j.FoundOnly != "" {
-			if found++; found == 1 {
-				fmt.Fprintln(w, "\nFound only; these find and count offenders and ban nobody:")
-			}
-			fmt.Fprintf(w, "  %s: %s\n", j.Jail, cli.Printable(j.FoundOnly))
-		}
-	}
+	refused, found := detect.NotBanning(jails)
+	printReasons(w, "Not imported:", refused.Lines())
+	printReasons(w, "Found only; these find and count offenders and ban nobody:", found.Lines())
 	switch {
-	case found > 0:
+	case found.Jails > 0:
 		return &cli.Error{
-			Err: fmt.Errorf("%s: %w", plural(found, "jail"), errNotBanning), Code: cli.ExitPartly,
+			Err: fmt.Errorf("%s: %w", plural(found.Jails, "jail"), errNotBanning), Code: cli.ExitPartly,
 			Hint: "import with --ban-anyway JAIL where offenders of a jail are to be banned on its ports",
 		}
-	case refused > 0:
-		return &cli.Error{Err: fmt.Errorf("%s not imported: %w", plural(refused, "jail"), errNotBanning), Code: cli.ExitPartly}
+	case refused.Jails > 0:
+		return &cli.Error{Err: fmt.Errorf("%s not imported: %w", plural(refused.Jails, "jail"), errNotBanning), Code: cli.ExitPartly}
 	}
 	return nil
+}
+
+func printReasons(w io.Writer, title string, lines []string) {
+	if len(lines) > 0 {
+		fmt.Fprintf(w, "\n%s\n", title)
+	}
+	for _, line := range lines {
+		fmt.Fprintf(w, "  %s\n", cli.Printable(line))
+	}
 }
 
 func printImported(w io.Writer, all []detect.Imported) {
@@ -194,7 +188,7 @@ func printJail(w io.Writer, i detect.Imported) bool {
 		return true
 	}
 	if len(d.Journal) > 0 {
-		fmt.Fprintf(w, "  journal    %s\n", cli.Printable(strings.Join(d.Journal, " | ")))
+		fmt.Fprintf(w, "  journal    %s\n", cli.Printable(journalText(d)))
 	}
 	here := len(d.Journal)
 	for _, path := range d.Files {
@@ -217,7 +211,7 @@ func printJail(w io.Writer, i detect.Imported) bool {
 	default:
 		fmt.Fprintf(w, "  offences   %s (%s)%s\n", plural(len(d.Rules[0].Regex), "expression"), d.Rules[0].Class, frozenText(i))
 	}
-	if i.FoundOnly != "" {
+	if i.FoundOnly.Given() {
 		fmt.Fprintf(w, "  ban        nobody, only found: after %d within %s\n", d.MaxRetry, span.Format(d.FindTime.Duration()))
 	} else {
 		fmt.Fprintf(w, "  ban        after %d within %s, for %s\n", d.MaxRetry, span.Format(d.FindTime.Duration()), banTimeText(d))
@@ -227,6 +221,24 @@ func printJail(w io.Writer, i detect.Imported) bool {
 		fmt.Fprintf(w, "  never      %s\n", strings.Join(d.IgnoreIP, " "))
 	}
 	return here > 0 || len(d.Files) == 0
+}
+
+// journalText shows a definition's journal matches, and which journal they are looked
+// for in where it is not this machine's own.
+func journalText(d *topics.Detect) string {
+	text := strings.Join(d.Journal, " | ")
+	switch text {
+	case topics.FilterJournal:
+		text = "as the filter's journalmatch says"
+	case "":
+		text = "every message"
+	}
+	for _, in := range [][]string{{d.JournalNamespace}, d.JournalDirs, d.JournalFiles} {
+		if in := strings.Join(in, " "); in != "" {
+			text += ", of " + in
+		}
+	}
+	return text
 }
 
 // frozenText says why the expressions are a copy, "" where they are none.
@@ -304,7 +316,7 @@ func writeImported(w io.Writer, p *paths, from string, all []detect.Imported) (w
 			}
 			topic := config.Table(tree, "topics", string(i.Definition.Name))
 			topic["detect"] = true
-			if delete(topic, "simulate"); i.FoundOnly != "" {
+			if delete(topic, "simulate"); i.FoundOnly.Given() {
 				topic["simulate"] = true
 			}
 		}
@@ -355,7 +367,7 @@ func takeOverBans(ctx context.Context, w io.Writer, p *paths, dir string, all []
 	}
 	var bans []control.BanRequest
 	for _, i := range all {
-		if i.FoundOnly != "" {
+		if i.FoundOnly.Given() {
 			continue // nobody says that these were bans
 		}
 		class := ban.ClassAuth

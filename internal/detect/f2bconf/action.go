@@ -2,6 +2,7 @@ package f2bconf
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -17,10 +18,12 @@ type Action struct {
 	// Both are empty where the action cannot be read, and of programs.
 	Start, Ban string
 	// Own says that the commands are not those that come with fail2ban: a .local
-	// file sets them.
-	Own bool
-	// Missing says that there is no such action.
+	// file sets them. Files are the others that the action was read from.
+	Own   bool
+	Files []string
+	// Missing says that there is no such action; Fault why it cannot be read.
 	Missing bool
+	Fault   error
 }
 
 // String writes an action as a jail does: name[key="value", ...].
@@ -51,23 +54,32 @@ func readAction(dir, jail string, a *Action) {
 	}
 	c, err := readNamed(filepath.Join(dir, "action.d", a.Name))
 	if err != nil {
-		a.Missing = errors.Is(err, ErrMissing)
+		if a.Missing = errors.Is(err, ErrMissing); !a.Missing {
+			a.Fault = err
+		}
 		return
 	}
 	c.defaults["fail2ban_version"] = option{text: Version}
 	c.defaults["fail2ban_confpath"] = option{text: dir}
 	given := map[string]string{"name": jail, "actname": a.Name}
 	maps.Copy(given, a.Options)
+	a.Files = slices.DeleteFunc(slices.Clone(c.files), func(path string) bool { return strings.HasSuffix(path, ".local") })
 	combined := map[string]string{}
 	for _, section := range []string{"Definition", "Init"} {
 		for k := range c.sections[section] {
-			if v, err := c.get(section, k, given); err == nil {
+			v, err := c.get(section, k, given)
+			if err == nil {
 				combined[k] = v
+			} else if a.Fault == nil && !errors.Is(err, errNoOption) {
+				a.Fault = fmt.Errorf("%s: %w", c.place(section, k), err)
 			}
 		}
 	}
 	maps.Copy(combined, given)
 	more := func(ref string) (string, bool) { return c.getExtended("Definition", ref, given) }
+	if a.Fault != nil {
+		return // fail2ban does not start with it
+	}
 	for key, into := range map[string]*string{"actionstart": &a.Start, "actionban": &a.Ban} {
 		text, err := substituteOne(key, combined[key], combined, more)
 		if err != nil {

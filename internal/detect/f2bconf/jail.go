@@ -191,16 +191,25 @@ func (c *config) logs(dir string, j *Jail, get func(string) (string, bool, error
 	if err != nil {
 		return err
 	}
-	j.Tail = true
+	tails := 0
 	for _, l := range lines(paths) {
 		l = strings.TrimSpace(l)
-		j.Tail = j.Tail && (l == "" || strings.HasSuffix(l, " tail"))
-		for _, word := range []string{" head", " tail"} {
-			l = strings.TrimSpace(strings.TrimSuffix(l, word))
+		if n := strings.LastIndexByte(l, ' '); n >= 0 {
+			word := strings.ToLower(l[n+1:])
+			if word != "head" && word != "tail" {
+				return fmt.Errorf("%s: logpath: %w: %.80q: behind a path stands head or tail; each path has its own line", c.place(j.Name, "logpath"), ErrSyntax, l)
+			}
+			if word == "tail" {
+				tails++
+			}
+			l = strings.TrimSpace(l[:n])
 		}
 		if l != "" {
 			j.Logpath = append(j.Logpath, l)
 		}
+	}
+	if j.Tail = tails > 0 && tails == len(j.Logpath); tails > 0 && !j.Tail {
+		j.Warnings = append(j.Warnings, Warning{c.place(j.Name, "logpath"), "tail is honoured where each of the jail's paths has it: these are read from their beginning"})
 	}
 	actions, _, err := get("action")
 	if err != nil {

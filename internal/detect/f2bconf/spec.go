@@ -10,7 +10,8 @@ import (
 var optionName = regexp.MustCompile(`^\s*([\w\-.]+(?:\?\w+=\w+)?)=`)
 
 // ParseSpec reads NAME[option=value, option="a,b"][option='c'] into the name
-// and its options, as filters and actions are named in jails.
+// and its options, as filters and actions are named in jails. Errors quote no option's
+// value: it may be a key.
 func ParseSpec(spec string) (name string, options map[string]string, err error) {
 	options = map[string]string{}
 	spec = strings.TrimRight(spec, " \t\r\n")
@@ -19,13 +20,13 @@ func ParseSpec(spec string) (name string, options map[string]string, err error) 
 		return spec, options, nil
 	}
 	if open == 0 || !strings.HasSuffix(spec, "]") {
-		return "", nil, fmt.Errorf("%w: %.60q is no name with options", ErrSyntax, spec)
+		return "", nil, fmt.Errorf("%w: %.60q is no name with options: a ] is missing, or the name", ErrSyntax, spec[:open]+"[…")
 	}
 	name, rest := spec[:open], spec[open+1:len(spec)-1]
 	for strings.TrimSpace(rest) != "" && strings.TrimSpace(rest) != "," {
 		m := optionName.FindStringSubmatchIndex(rest)
 		if m == nil {
-			return "", nil, fmt.Errorf("%w: no option where one is expected: %.40q", ErrSyntax, rest)
+			return "", nil, fmt.Errorf("%w: %.60q: option %d is not written as name=value", ErrSyntax, name, len(options)+1)
 		}
 		key := rest[m[2]:m[3]]
 		rest = rest[m[1]:]
@@ -50,7 +51,7 @@ func ParseSpec(spec string) (name string, options map[string]string, err error) 
 		case trimmed[0] == ']' && strings.HasPrefix(strings.TrimLeft(trimmed[1:], " \t\r\n"), "["):
 			rest = strings.TrimLeft(trimmed[1:], " \t\r\n")[1:]
 		default:
-			return "", nil, fmt.Errorf("%w: unexpected text after option %q: %.40q", ErrSyntax, key, rest)
+			return "", nil, fmt.Errorf("%w: %.60q: unexpected text after option %q", ErrSyntax, name, key)
 		}
 	}
 	return name, options, nil
