@@ -304,6 +304,19 @@ type Broken struct {
 	Err   error
 }
 
+// Find gives a shipped definition, nil where there is none of the topic.
+func Find(name ban.Topic) *Definition {
+	text, ok := Shipped(name)
+	if !ok {
+		return nil
+	}
+	d, err := Parse(string(name), text)
+	if err != nil {
+		panic(fmt.Sprintf("a shipped topic definition is wrong: %v", err)) // a test parses every one
+	}
+	return d
+}
+
 // Load gives the shipped definitions with the files of dir laid over them:
 // DIR/sshd.toml changes the keys of the topic sshd that it names, and defines
 // the topic where none is shipped. A dir that does not exist is no error. All

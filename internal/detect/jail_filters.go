@@ -103,12 +103,10 @@ func (s stockFiles) asItCame(below, path string) bool {
 // jail's thresholds, times, ports and ignored addresses. The log is the jail's where it is none of
 // the topic's own.
 func (i *Imported) UseShipped() {
-	all := topics.Builtin()
-	n := slices.IndexFunc(all, func(d *topics.Definition) bool { return d.Name == i.Replacement })
-	if n < 0 || i.Definition.Detect == nil {
+	d, jail := topics.Find(i.Replacement), i.Definition.Detect
+	if d == nil || jail == nil {
 		return
 	}
-	d, jail := all[n], i.Definition.Detect
 	x := d.Detect
 	x.MaxRetry, x.FindTime, x.BanTime, x.Increment, x.IgnoreIP = jail.MaxRetry, jail.FindTime, jail.BanTime, jail.Increment, jail.IgnoreIP
 	x.Start = jail.Start

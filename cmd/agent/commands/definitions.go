@@ -69,24 +69,26 @@ func usable(name string, text []byte) (*topics.Definition, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := detect.Check(name, text, d); err != nil {
-		return nil, err
-	}
-	if d.Detect == nil {
-		return d, nil
+	return d, proven(name, text, d)
+}
+
+// proven says all that is wrong with a definition, once it is read from text.
+func proven(name string, text []byte, d *topics.Definition) error {
+	if err := detect.Check(name, text, d); err != nil || d.Detect == nil {
+		return err
 	}
 	if d.Detect.Fail2ban != "" {
-		return nil, cli.Hint(fmt.Errorf("%s: it names a filter of fail2ban's, which is another one elsewhere", name), "write its expressions into rules")
+		return cli.Hint(fmt.Errorf("%s: it names a filter of fail2ban's, which is another one elsewhere", name), "write its expressions into rules")
 	}
 	wrong, err := detect.CheckSamples(d, time.Now())
-	if err != nil || len(wrong) == 0 {
-		return d, err
+	if err != nil {
+		return err
 	}
 	faults := make([]error, len(wrong))
 	for i, text := range wrong {
 		faults[i] = errors.New(text)
 	}
-	return nil, errors.Join(faults...)
+	return errors.Join(faults...)
 }
 
 func newTopicsCheckCommand() *cobra.Command {

@@ -69,7 +69,8 @@ func newTopicsDiffCommand(p *paths) *cobra.Command {
 	return c
 }
 
-// maxCompared bounds the lines of a text that is compared line by line.
+// maxCompared bounds the lines that are compared each with each; of longer texts
+// all that lies between the lines that both begin and end with is shown as changed.
 const maxCompared = 2_000
 
 // difference gives the lines that are in one text alone, in order, by their longest
@@ -79,7 +80,21 @@ func difference(old, now string) (out []string) {
 	if old == "" {
 		a = nil
 	}
-	a, b = a[:min(len(a), maxCompared)], b[:min(len(b), maxCompared)]
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	if max(len(a), len(b)) > maxCompared {
+		for _, line := range a {
+			out = append(out, "-"+line)
+		}
+		for _, line := range b {
+			out = append(out, "+"+line)
+		}
+		return out
+	}
 	longest := make([][]int, len(a)+1)
 	for i := range longest {
 		longest[i] = make([]int, len(b)+1)
@@ -163,11 +178,14 @@ takes it. With --from shipped this program's own definition is written there, a 
 // printConsequences tells the effects of a definition in use: which logs it reads,
 // whom it bans when, for how long, and which ports it closes.
 func printConsequences(w io.Writer, o offered) error {
-	d, err := topics.Parse(string(o.Topic), o.text)
+	d, err := o.definition()
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "\nWhere it is used:\n  closes     %s\n", closesText(d.Enforce))
+	if topics.Find(o.Topic) != nil && o.By != byShipped {
+		fmt.Fprintf(w, "  changes    the shipped definition of %s: all that it does not name stays as it is\n", o.Topic)
+	}
 	x := d.Detect
 	if x == nil {
 		fmt.Fprintln(w, "  finds      nobody: it names no log")
@@ -188,5 +206,11 @@ func printConsequences(w io.Writer, o offered) error {
 		fmt.Fprintln(w, "  looks up   host names in its lines")
 	}
 	fmt.Fprintf(w, "  ban        after %d within %s, for %s\n", x.MaxRetry, span.Format(x.FindTime.Duration()), banTimeText(x))
+	if len(x.IgnoreIP) > 0 {
+		fmt.Fprintf(w, "  never      %s\n", cli.Printable(strings.Join(x.IgnoreIP, " ")))
+	}
+	if len(x.Success) > 0 || x.GuestBytes > 0 {
+		fmt.Fprintln(w, "  guests     who logs in or works there, whom no peer then bans")
+	}
 	return nil
 }

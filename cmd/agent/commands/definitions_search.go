@@ -45,7 +45,7 @@ type offered struct {
 const byShipped = "shipped"
 
 // offers lists the definitions that can be installed: published ones where an agent runs,
-// and the shipped ones.
+// and the shipped ones. Of published ones the form is checked; [offered.prove] does the rest.
 func offers(ctx context.Context, p *paths) ([]offered, error) {
 	list, set, err := published(ctx, p)
 	if errors.Is(err, control.ErrNotRunning) {
@@ -57,13 +57,9 @@ func offers(ctx context.Context, p *paths) ([]offered, error) {
 	var out []offered
 	for _, x := range list {
 		o := offered{Topic: x.Topic, By: set.NameOf(x.Operator), Number: x.Number, Issued: x.Issued, text: []byte(x.Text)}
-		d, err := usable(string(x.Topic), o.text)
-		switch {
-		case err != nil:
-			o.Fault, _, _ = strings.Cut(err.Error(), "\n")
-		case d.Name != x.Topic:
-			o.Fault = fmt.Sprintf("it is about %q", d.Name)
-		default:
+		if d, err := o.definition(); err != nil {
+			o.fail(err)
+		} else {
 			o.Category, o.Title = d.CategoryOf(), d.Title
 		}
 		o.State = o.standing(p.config)
@@ -81,6 +77,46 @@ func offers(ctx context.Context, p *paths) ([]offered, error) {
 	}
 	slices.SortStableFunc(out, func(a, b offered) int { return strings.Compare(string(a.Topic), string(b.Topic)) })
 	return out, nil
+}
+
+// definition gives an offered definition as it will be here: of a topic that this
+// program ships, all that it does not name stays as it is shipped.
+func (o *offered) definition() (*topics.Definition, error) {
+	d, err := topics.Parse(string(o.Topic), o.text)
+	if err != nil {
+		return nil, err
+	}
+	if d.Name != o.Topic {
+		return nil, fmt.Errorf("it is about %q", d.Name)
+	}
+	if shipped := topics.Find(o.Topic); shipped != nil && o.By != byShipped {
+		d = shipped
+		err = topics.Override(string(o.Topic), o.text, d)
+	}
+	return d, err
+}
+
+// prove compiles a published definition, and checks its expressions and runs its
+// samples, by itself and as it will be here: up to a second of work for a large one.
+func (o *offered) prove() {
+	if o.Fault != "" || o.By == byShipped {
+		return
+	}
+	if _, err := usable(string(o.Topic), o.text); err != nil {
+		o.fail(err)
+		return
+	}
+	d, err := o.definition()
+	if err == nil {
+		err = proven(string(o.Topic), o.text, d)
+	}
+	if err != nil {
+		o.fail(err)
+	}
+}
+
+func (o *offered) fail(err error) {
+	o.Fault, _, _ = strings.Cut(err.Error(), "\n")
 }
 
 func definitionFile(config string, topic ban.Topic) string {
@@ -125,7 +161,7 @@ func (p *paths) newerEditions(ctx context.Context) (newer []doctor.Edition) {
 		return nil // another finding says why the agent or its configuration cannot be asked
 	}
 	for _, o := range list {
-		if o.State == newerEdition {
+		if o.State == newerEdition && o.Fault == "" {
 			newer = append(newer, doctor.Edition{Topic: o.Topic, By: o.By})
 		}
 	}
@@ -157,6 +193,7 @@ func offer(c *cobra.Command, p *paths, topic, from string) (offered, error) {
 		}
 		return offered{}, cli.Usage("several offer a definition of %q: say --from %s", topic, strings.Join(by, " or --from "))
 	}
+	list[0].prove()
 	return list[0], nil
 }
 
@@ -183,6 +220,9 @@ said and never taken by itself.
 				text := strings.ToLower(string(o.Topic) + " " + o.Title)
 				return category != "" && o.Category != category || len(words) > 0 && !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, strings.ToLower(w)) })
 			})
+			for i := range list {
+				list[i].prove()
+			}
 			if asJSON {
 				return cli.JSON(c.OutOrStdout(), list)
 			}
