@@ -35,7 +35,7 @@ TEST_PACKAGES = gcc libc6-dev nftables iproute2 openssh-server openssh-client ss
 UNPACKED = crowdsec
 
 .PHONY: test-page
-.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn churn-short fuzz check deps-run deps-test clean help first-contact test-guides
+.PHONY: vet-client all build run install test test-docker test-prometheus model test-loaded demo lint suite-fail2ban recall bench bench-detect bench-journal bench-firewall bench-latency bench-slow-disk bench-broker bench-broker-more bench-federation bench-policy bench-ledger bench-history bench-gate bench-client bench-compat sim sim-scale docs packages test-packages cross uninstall metrics soak churn churn-short fuzz check deps-run deps-test clean help first-contact test-guides
 
 all: build
 
@@ -152,6 +152,10 @@ bench-firewall: deps-test
 	$(GO) run ./test/firewall/bench
 bench-latency: deps-test build
 	GO=$(GO) test/firewall/latency.sh bin/agent
+# Bans in the kernel when an attack ends, beside a disk that takes 30 ms for each write (root).
+bench-slow-disk: TEST_PACKAGES += strace
+bench-slow-disk: deps-test build
+	unshare -n $(GO) run ./test/firewall/slowdisk -agent bin/agent
 bench-broker: deps-test build bin/nats-server
 	$(GO) run ./test/broker/bench -nats bin/nats-server
 # A thousand agents that follow a thousand operators; admission's share; a reader that stalls; others that misbehave.
