@@ -299,6 +299,31 @@ func TestATopicDefinitionIsAdoptedByHand(t *testing.T) {
 	if !strings.Contains(bob.do("topics", "list"), "teamspeak") {
 		t.Error("it was adopted and is not there")
 	}
+	// A later edition is told and shown, also one that would hide its change, and taken by hand alone.
+	later := strings.Replace(text, "title = \"", "title = \"\u202e", 1)
+	later = strings.Replace(later, "all_ports = true", strings.Repeat("#\n", 3_000)+"ports = [\"9987\"]", 1)
+	if err := os.WriteFile(file, []byte(later), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	alice.do("topics", "publish", file)
+	eventually(t, "bob is told of a newer edition", func() bool { return strings.Contains(bob.do("topics", "search", "teamspeak"), "newer edition") })
+	diff := bob.do("topics", "diff", "teamspeak", "--from", "alice")
+	if !strings.Contains(diff, "+ports = [\"9987\"]\n") || !strings.Contains(diff, "-all_ports = true\n") || strings.Contains(diff, "\u202e") {
+		t.Errorf("the difference is not shown as it is:\n%s", diff)
+	}
+	inUse := func() string {
+		b, err := os.ReadFile(filepath.Join(bob.path("config"), "topics.d", "teamspeak.toml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if !strings.Contains(inUse(), "all_ports = true") {
+		t.Error("a newer edition was taken by itself")
+	}
+	if out := bob.do("topics", "install", "teamspeak", "--from", "alice", "--yes"); !strings.Contains(out, "closes     tcp,udp 9987\n") || !strings.Contains(inUse(), "9987") {
+		t.Errorf("the newer edition is not in use:\n%s", out)
+	}
 	alice.do("topics", "publish-definition", "--withdraw", "teamspeak")
 	eventually(t, "it is withdrawn", func() bool { return !strings.Contains(bob.do("topics", "published"), "TeamSpeak") })
 	if !strings.Contains(bob.do("topics", "list"), "teamspeak") {
