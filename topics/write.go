@@ -40,6 +40,15 @@ func Format(d *Definition) []byte {
 			fmt.Fprintf(&b, "%s = %s\n", f[0], quote(f[1]))
 		}
 		fmt.Fprintf(&b, "episode = %s\ncorroborate = %s\n", quote(x.Episode.String()), quote(x.Corroborate.String()))
+		// Of a shipped definition below none of these may stay.
+		for _, table := range []struct {
+			key string
+			n   int
+		}{{"rule", len(x.Rules)}, {"set", len(x.Sets)}, {"success", len(x.Success)}} {
+			if table.n == 0 {
+				fmt.Fprintf(&b, "%s = []\n", table.key)
+			}
+		}
 		formatIncrement(&b, x.Increment)
 		for _, r := range x.Rules {
 			fmt.Fprintf(&b, "\n[[detect.rule]]\nclass = %s\nregex = %s\nwhere = %s\n", quote(r.Class.String()), list(r.Regex), list(r.Where))

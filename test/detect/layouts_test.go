@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/f2bconf"
@@ -71,7 +72,46 @@ func TestPublicLayoutsReadAsFail2banReadsThem(t *testing.T) {
 			if err != nil || strings.Join(got, "") != string(want) {
 				t.Errorf("imported:\n%s\nwant (%v):\n%s", strings.Join(got, ""), err, want)
 			}
+			compareWritten(t, dir, all)
 		})
+	}
+}
+
+// compareWritten writes imported jails as the import does and reads the configuration: each topic
+// reads the jail's logs with the jail's expressions, and nothing of a shipped topic that it is named like.
+func compareWritten(t *testing.T, dir string, all []detect.Imported) {
+	config := t.TempDir()
+	if err := os.Mkdir(filepath.Join(config, settings.TopicDirectory), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for n := range all {
+		if i := &all[n]; !i.Refused.Given() {
+			i.Refer()
+			path := filepath.Join(config, settings.TopicDirectory, string(i.Definition.Name)+".toml")
+			if err := os.WriteFile(path, settings.ImportedText(dir, *i, time.Now()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s, err := settings.Load(config)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, i := range all {
+		if i.Refused.Given() || i.Definition.Detect == nil {
+			continue
+		}
+		topic, ok := s.Find(i.Definition.Name)
+		if !ok || topic.Definition.Detect == nil {
+			t.Errorf("jail %s: its topic %s cannot be used: %q", i.Jail, i.Definition.Name, s.Warnings())
+			continue
+		}
+		got, want := topic.Definition.Detect, i.Definition.Detect
+		if !slices.Equal(got.Files, want.Files) || got.Fail2ban != want.Fail2ban || len(got.Rules) != len(want.Rules) || len(got.Success) != len(want.Success) ||
+			!i.Shipped && len(got.Sets) != 0 || got.MaxRetry != want.MaxRetry || got.Corroborate != want.Corroborate {
+			t.Errorf("jail %s: in use is\n%+v\nimported was\n%+v", i.Jail, got, want)
+		}
 	}
 }
 
