@@ -114,13 +114,14 @@ func (r *Reasons) add(jail string, why JailWarning) {
 	r.of[why.Text] = append(r.of[why.Text], jail)
 }
 
-// Lines gives "JAIL: reason", and where several jails have it the reason and their names.
-func (r *Reasons) Lines() (lines []string) {
+// Lines gives "JAIL: reason", the name behind a prefix, and where several jails have it
+// the reason and their names.
+func (r *Reasons) Lines(prefix string) (lines []string) {
 	for _, why := range r.reasons {
 		if jails := r.of[why.Text]; len(jails) > 1 {
 			lines = append(lines, fmt.Sprintf("%s (%d jails: %s)", why, len(jails), strings.Join(jails, ", ")))
 		} else {
-			lines = append(lines, jails[0]+": "+why.String())
+			lines = append(lines, prefix+jails[0]+": "+why.String())
 		}
 	}
 	return lines

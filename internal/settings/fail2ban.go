@@ -154,11 +154,11 @@ func (s *Settings) warnOf(jails []detect.Imported) {
 		}
 	}
 	refused, found := detect.NotBanning(jails)
-	for _, line := range refused.Lines() {
-		s.warn("left out: jail %s", line)
+	for _, line := range refused.Lines("jail ") {
+		s.warn("left out: %s", line)
 	}
-	for _, line := range found.Lines() {
-		s.warn("bans nobody: jail %s; simulate = false below [topics.NAME] bans all the same", line)
+	for _, line := range found.Lines("jail ") {
+		s.warn("bans nobody: %s; simulate = false below [topics.NAME] bans all the same", line)
 	}
 }
 

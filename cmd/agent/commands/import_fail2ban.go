@@ -124,8 +124,8 @@ func banAnyway(jails []detect.Imported, names []string) error {
 // error that says so.
 func printNotBanning(w io.Writer, jails []detect.Imported) error {
 	refused, found := detect.NotBanning(jails)
-	printReasons(w, "Not imported:", refused.Lines())
-	printReasons(w, "Found only; these find and count offenders and ban nobody:", found.Lines())
+	printReasons(w, "Not imported:", refused.Lines(""))
+	printReasons(w, "Found only; these find and count offenders and ban nobody:", found.Lines(""))
 	switch {
 	case found.Jails > 0:
 		return &cli.Error{
