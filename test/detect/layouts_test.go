@@ -93,7 +93,7 @@ func compareWritten(t *testing.T, dir string, all []detect.Imported) {
 			}
 		}
 	}
-	s, err := settings.Load(config)
+	s, err := settings.Load(config, "")
 	if err != nil {
 		t.Error(err)
 		return
