@@ -29,7 +29,7 @@ func (l *Peers) admit(r uint32, f uint16, v *vote, how *arrival, now time.Time) 
 			l.setHold(r, v, queued)
 		}
 	case !approved && !b.Guard.Add(limits, now):
-		if state.held == 0 {
+		if state.waiting == 0 {
 			l.log.Warn("a peer adds more than usual, and waits for approval", "feed", state.feed.String())
 		}
 		l.setHold(r, v, guarded)
@@ -77,9 +77,8 @@ func (l *book) alsoCounts(r uint32, v *vote) bool {
 
 // holdTexts say for a note why claims begin to wait.
 var holdTexts = map[hold]string{
-	guarded:  "claims wait for approval: the peer adds more than usual",
-	queued:   "claims wait for room in the peer's budget",
-	rejected: "claims are rejected",
+	guarded: "claims wait for approval: the peer adds more than usual",
+	queued:  "claims wait for room in the peer's budget",
 }
 
 // setHold puts a vote that was counted or is new into a state: one that counts
@@ -93,8 +92,7 @@ func (l *Peers) setHold(r uint32, v *vote, h hold) {
 		}
 		return
 	}
-	v.setHold(h)
-	if state.held++; state.held == 1 {
+	if state.turn(v, h); h != rejected && state.waiting == 1 {
 		l.tell(Note{Kind: NoteHold, Operator: state.feed.Operator, Topic: state.feed.Topic, Target: l.table.target(r), Why: holdTexts[h]})
 	}
 	if h == queued {
@@ -114,7 +112,7 @@ func (l *book) withdraw(r uint32, f uint16) bool {
 		b := l.feeds.budget(state.feed)
 		b.stored--
 		if v.hold() != counted {
-			state.held--
+			state.count(v.hold(), -1)
 		} else if !l.alsoCounts(r, v) {
 			b.Give(l.table.target(r))
 		}
@@ -162,8 +160,7 @@ func (l *Peers) releaseFrom(queue []voteAt, key budgetKey, topic int, b *budget,
 
 // countsNow lets a vote count that waited and for which the budget has room.
 func (l *Peers) countsNow(at voteAt, v *vote) {
-	v.setHold(counted)
-	l.feeds.list[at.feed].held--
+	l.feeds.list[at.feed].turn(v, counted)
 	l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, at)
 	l.feeds.pending.touch(l.book, at.record)
 }
@@ -202,7 +199,7 @@ func (l *Peers) openGuards(now time.Time) {
 			if v.hold() != guarded || !due[l.feeds.keyOf(feed)] {
 				continue
 			}
-			v.setHold(queued)
+			l.feeds.list[v.feed].turn(v, queued)
 			l.enqueue(r, v)
 			l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, v.feed})
 		}

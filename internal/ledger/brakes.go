@@ -17,7 +17,7 @@ type PeerBrake struct {
 	Node     ban.Node           `json:"node,omitzero"` // of another node of this operator
 	Brake    policy.Brake       `json:"brake"`
 	Budget   policy.BudgetState `json:"budget"`
-	// Waiting is how many of its claims wait, for whatever reason; Approved until
+	// Waiting is how many of its claims wait for a person or for room; Approved until
 	// when a person lets all in.
 	Waiting  int       `json:"waiting"`
 	Approved time.Time `json:"approved_until,omitzero"`
@@ -31,7 +31,7 @@ func (l *Peers) Brakes() []PeerBrake {
 	now := l.now()
 	waiting := map[budgetKey]int{}
 	for _, state := range l.feeds.peers {
-		waiting[l.feeds.keyOf(state.feed)] += state.held
+		waiting[l.feeds.keyOf(state.feed)] += state.waiting
 	}
 	list := make([]PeerBrake, 0, len(l.feeds.budgets))
 	for key, b := range l.feeds.budgets {

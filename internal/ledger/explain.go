@@ -255,7 +255,7 @@ func (l *Ledger) Stats() Stats {
 		Own: l.feeds.own(), Feeds: len(l.feeds.numbers),
 	}
 	for _, state := range l.feeds.peers {
-		s.Waiting += state.held
+		s.Waiting += state.waiting
 		s.Dropped += state.dropped
 	}
 	for i := range l.table.all.len() {

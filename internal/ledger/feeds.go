@@ -30,8 +30,10 @@ type feeds struct {
 
 type feedState struct {
 	feed ban.Feed
-	live int // claims, those that wait included
-	held int // claims that wait
+	live int // claims, those that do not count included
+	// waiting counts those that wait for a person or for room, rejected those
+	// that a person rejected.
+	waiting, rejected int
 	// dropped counts claims beyond the capacity of an operator, since the feed
 	// was last heard whole.
 	dropped     int
@@ -41,6 +43,23 @@ type feedState struct {
 	replayed    bool // it was heard since Open
 	// reset is how the claims of a Reset came that is not over; nil otherwise.
 	reset *arrival
+}
+
+// turn puts a vote of the feed into a state.
+func (s *feedState) turn(v *vote, h hold) {
+	s.count(v.hold(), -1)
+	v.setHold(h)
+	s.count(h, 1)
+}
+
+// count takes votes in a state into account, or out of it.
+func (s *feedState) count(h hold, n int) {
+	switch h {
+	case queued, guarded:
+		s.waiting += n
+	case rejected:
+		s.rejected += n
+	}
 }
 
 // forget is how long the journal's knowledge waits for a feed to be replayed

@@ -53,7 +53,7 @@ func (l *Peers) Holds() []Hold {
 			state := &l.feeds.list[n]
 			h = &Hold{
 				Feed: state.feed.String(), Topic: state.feed.Topic, Operator: state.feed.Operator, Name: l.nameOf(state.feed.Operator),
-				Why: why, Live: state.live - state.held,
+				Why: why, Live: state.live - state.waiting - state.rejected,
 			}
 			if why == HoldGuard {
 				since := l.feeds.budget(state.feed).Guard.Since
@@ -130,7 +130,7 @@ func (l *Peers) decide(o ban.Operator, topic ban.Topic, to hold, open time.Durat
 				}
 				l.countsNow(voteAt{r, v.feed}, v)
 			} else {
-				v.setHold(to)
+				state.turn(v, to)
 				l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, v.feed})
 				l.feeds.pending.touch(l.book, r)
 			}

@@ -24,9 +24,8 @@ func (l *Peers) Disown(i ban.Import, topic ban.Topic, targets []ban.Target) (dis
 			if !l.alsoCounts(r, v) {
 				l.feeds.budget(l.feeds.list[f].feed).Give(l.table.target(r))
 			}
-			l.feeds.list[f].held++
 		}
-		v.setHold(rejected)
+		l.feeds.list[f].turn(v, rejected)
 		l.feeds.pending.arrivals = append(l.feeds.pending.arrivals, voteAt{r, f})
 		l.feeds.pending.touch(l.book, r)
 	}

@@ -27,6 +27,7 @@ type Peer struct {
 	Alone        int `json:"alone"`
 	Corroborated int `json:"corroborated"`
 	Waiting      int `json:"waiting"`
+	Rejected     int `json:"rejected"` // by a person here
 	// Dropped is how many claims are not even kept, because they are more than
 	// its budget has room for.
 	Dropped  int `json:"dropped"`
@@ -77,7 +78,8 @@ func (l *Peers) List() []Peer {
 			p := at(state.feed.Operator)
 			p.Feeds++
 			p.Claims += state.live
-			p.Waiting += state.held
+			p.Waiting += state.waiting
+			p.Rejected += state.rejected
 			p.Dropped += state.dropped
 		}
 	}

@@ -91,7 +91,25 @@ func TestARejectedFloodStaysRejected(t *testing.T) {
 	if n != 40 {
 		t.Errorf("rejected %d", n)
 	}
-	w.restart()
+	turned := many(45, 1, 0)[0].Target
+	for range 2 {
+		if w.Watched("sshd", turned) {
+			t.Error("what a person rejected is watched")
+		}
+		if e := w.Explain(turned); e.Standings[0].Claims[0].WhyNot != policy.ReasonRejected {
+			t.Errorf("explain says %+v", e.Standings[0])
+		}
+		if s := w.Stats(); s.Waiting != 0 {
+			t.Errorf("%d claims wait that a person rejected", s.Waiting)
+		}
+		for _, b := range w.Peers.Brakes() {
+			if b.Waiting != 0 {
+				t.Errorf("%d claims wait that a person rejected: %+v", b.Waiting, b)
+			}
+		}
+		w.restart()
+		w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 50, 48*time.Hour)}))
+	}
 	w.must(w.Peers.Apply(ban.Change{Feed: feed("alice"), Reset: true, Claims: many(0, 50, 48*time.Hour)}))
 	w.now = t0.Add(5 * time.Hour)
 	w.Expire(w.now)

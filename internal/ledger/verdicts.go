@@ -44,7 +44,7 @@ func (l *book) policyVote(v *vote, on ban.Target) policy.Vote {
 	feed := &l.feeds.list[v.feed]
 	return policy.Vote{
 		Claim: v.claim(on), Operator: feed.feed.Operator, Own: isOwn(v.feed), Since: time.Unix(int64(v.since), 0),
-		Held: v.hold() != counted, Quarantined: feed.quarantined,
+		Held: v.hold() == queued || v.hold() == guarded, Rejected: v.hold() == rejected, Quarantined: feed.quarantined,
 	}
 }
 

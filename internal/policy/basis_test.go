@@ -106,10 +106,12 @@ func TestWhyAClaimDoesNotCountInFull(t *testing.T) {
 	noTCP.Established = false
 	held := vote("alice", 0, day)
 	held.Held = true
+	rejected := held
+	rejected.Rejected = true
 	for why, v := range map[Reason]Vote{
 		ReasonNone: vote("alice", 0, day), ReasonAged: old(vote("alice", 0, day), 72*time.Hour), ReasonExpired: vote("alice", -day, 0),
 		ReasonWeak: with(vote("alice", 0, day), ban.BasisWeak, 9), ReasonSecond: with(vote("alice", 0, day), ban.BasisStrong, 2),
-		ReasonEvidence: noTCP, ReasonHeld: held, ReasonUnknown: vote("mallory", 0, day), ReasonOwnOperator: with(vote("dave", 0, day), ban.BasisStrong, 1),
+		ReasonEvidence: noTCP, ReasonHeld: held, ReasonRejected: rejected, ReasonUnknown: vote("mallory", 0, day), ReasonOwnOperator: with(vote("dave", 0, day), ban.BasisStrong, 1),
 	} {
 		if got := p.Counts("sshd", v, t0); got != why {
 			t.Errorf("%+v: %v, want %v", v, got, why)
@@ -125,7 +127,7 @@ func TestWhyAClaimDoesNotCountInFull(t *testing.T) {
 	if got := p.Counts("sshd", lone, t0); got != ReasonWeak {
 		t.Errorf("another node's weak claim that waits: %v", got)
 	}
-	for why := range ReasonTold + 1 {
+	for why := range ReasonRejected + 1 {
 		var back Reason
 		if b, err := why.MarshalText(); err != nil || back.UnmarshalText(b) != nil || back != why || why.Sentence() == "" {
 			t.Errorf("reason %d has no name or sentence of its own", why)

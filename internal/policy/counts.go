@@ -15,6 +15,8 @@ func (p *Policy) counts(r *rules, v *Vote, now int64) (why Reason, first bool) {
 	switch {
 	case v.Quarantined:
 		return ReasonQuarantine, false
+	case v.Rejected:
+		return ReasonRejected, false
 	case v.End.Unix() <= now:
 		return ReasonExpired, false
 	case r.tooWide(v.Target):

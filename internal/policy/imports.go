@@ -133,6 +133,8 @@ func (x *imported) counts(topic ban.Topic, v *Vote, now int64) Reason {
 	switch {
 	case v.Quarantined:
 		return ReasonQuarantine
+	case v.Rejected:
+		return ReasonRejected
 	case v.End.Unix() <= now:
 		return ReasonExpired
 	case !x.topics[topic]:

@@ -32,7 +32,7 @@ func TestAnImportHasARuleOfItsOwn(t *testing.T) {
 		"list:other": {Topics: []string{"web"}, Rule: "ban"},
 	}
 	rejected := listed("list:hard", "198.51.100.7", day)
-	rejected.Held = true
+	rejected.Rejected = true
 	silenced := listed("list:hard", "198.51.100.7", day)
 	silenced.Quarantined = true
 	for _, c := range []struct {

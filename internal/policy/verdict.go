@@ -85,12 +85,13 @@ const (
 	ReasonTold                      // the ban here has ended, and peers are told of its evidence
 	ReasonImported                  // an imported list or network names it
 	ReasonNoticed                   // the rule of the import that says so bans nobody
+	ReasonRejected                  // a person here rejected the claim
 )
 
 var reasonNames = [...]string{
 	"none", "local", "quorum", "watched", "probation", "held", "disputed", "caution", "never-ban", "exempt",
 	"no-rule", "no-quorum", "unknown-operator", "quarantine", "prefix", "evidence", "expired",
-	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake", "told", "imported", "noticed",
+	"aged", "weak", "second", "suspect", "own-operator", "guest", "mistake", "told", "imported", "noticed", "rejected",
 }
 
 var reasonTexts = [...]string{
@@ -121,6 +122,7 @@ var reasonTexts = [...]string{
 	"the ban here has ended; peers are told of its evidence while that counts",
 	"an imported list or network names it",
 	"its list's or network's rule bans nobody: an offence here does",
+	"a person here rejected it, so it counts for nothing",
 }
 
 // String gives the reason's name: "never-ban".
@@ -178,8 +180,9 @@ type Vote struct {
 	// Since is when the claim arrived here.
 	Since time.Time
 	// Held says that the claim waits for approval or room in a budget;
-	// Quarantined that its operator's claims count for nothing.
-	Held, Quarantined bool
+	// Rejected that a person here said that it counts for nothing, Quarantined
+	// that all of its operator's claims do.
+	Held, Rejected, Quarantined bool
 }
 
 // A Dispute is an operator's signed statement that a target should not be

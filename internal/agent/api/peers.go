@@ -18,9 +18,6 @@ func (s *Server) peerWarnings() (list []control.Warning) {
 			continue
 		}
 		who := name(b.Operator)
-		if strings.HasPrefix(who, ban.ImportList+":") {
-			continue // of a list nothing waits but entries that a person withdrew
-		}
 		text := fmt.Sprintf("%d claims of %s in %s wait", b.Waiting, who, b.Topic)
 		if b.Brake.Since.IsZero() {
 			text += " " + fullBudget(b.Budget)

@@ -30,7 +30,7 @@ func (s *Server) publicLists(*http.Request) (any, error) {
 		x := &list[i]
 		p := use[string(ban.ImportOf(ban.ImportList, x.Name))]
 		x.Banning, x.Met, x.Guests, x.Disputed, x.Overruled, x.Quarantine = p.Banning, p.Met, p.Record.Guests, p.Disputed, p.Overruled, quarantine(p.Quarantine)
-		x.Withdrawn = p.Waiting
+		x.Withdrawn = p.Rejected
 	}
 	return list, nil
 }
