@@ -18,21 +18,22 @@ func SwitchFile(stateDir string) string { return filepath.Join(stateDir, switchF
 
 // openFirewall gives the enforcer that the settings name, opened. Where it
 // cannot work it gives none, and why.
-func openFirewall(ctx context.Context, s *settings.Settings, sw string, o firewall.Options) (fw firewall.Firewall, why string, err error) {
+func openFirewall(ctx context.Context, s *settings.Settings, sw string, o firewall.Options) (fw firewall.Firewall, can firewall.Capability, err error) {
 	e, err := s.Enforcer(sw)
 	if err != nil {
-		return nil, "", s.Config().At("firewall.enforcer", "%v", err)
+		return nil, can, s.Config().At("firewall.enforcer", "%v", err)
 	}
-	switch can, err := e.Probe(ctx); {
+	can, err = e.Probe(ctx)
+	switch {
 	case can.Reason != "":
-		return nil, can.Reason, nil
+		return nil, can, nil
 	case err != nil:
-		return nil, err.Error(), nil
+		return nil, firewall.Capability{Reason: err.Error(), Fix: "agent firewall check"}, nil
 	case !can.Enforce:
-		return nil, "the kernel does not say why not", nil
+		return nil, firewall.Capability{Reason: "the kernel does not say why not", Fix: "agent firewall check"}, nil
 	}
 	fw, err = e.Open(o)
-	return fw, "", err
+	return fw, can, err
 }
 
 // Enforcement implements [api.Firewall]: "nftables", "ipset" or "hook";
@@ -43,7 +44,7 @@ func (e *enforcer) Enforcement() (mode, why string) {
 	case f.Mode == "off":
 		return "off", "firewall.mode is off"
 	case e.fw == nil:
-		return "observe", e.why
+		return "observe", e.can.Reason
 	case f.Mode == "observe":
 		return "observe", "firewall.mode is observe: packets are counted, none is dropped"
 	}

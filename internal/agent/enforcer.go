@@ -28,8 +28,8 @@ import (
 // verdicts.
 type enforcer struct {
 	o   enforcerOptions
-	fw  firewall.Firewall // nil when nothing is enforced
-	why string            // why there is none, in words
+	fw  firewall.Firewall   // nil when nothing is enforced
+	can firewall.Capability // why there is none, and the mend
 	leftovers
 	forgotten forgotten
 	begun     banLog
@@ -99,7 +99,7 @@ func newEnforcer(ctx context.Context, o enforcerOptions) (*enforcer, error) {
 		e.fw = nil
 	case e.fw == nil:
 		var err error
-		e.fw, e.why, err = openFirewall(ctx, c, SwitchFile(o.state), firewall.Options{Logger: o.log, Now: o.now})
+		e.fw, e.can, err = openFirewall(ctx, c, SwitchFile(o.state), firewall.Options{Logger: o.log, Now: o.now})
 		if err != nil {
 			return nil, err
 		}
@@ -381,7 +381,7 @@ func (e *enforcer) Warnings(ctx context.Context) (list []control.Warning) {
 	list = slices.Concat(e.leftovers.warnings(ctx), e.forgotten.warnings(), e.ports.warnings(e.o.settings()))
 	if e.fw == nil {
 		if mode, _ := e.Enforcement(); mode != "off" {
-			list = append(list, api.NotEnforcing.Warn("bans are not enforced: "+e.why, ""))
+			list = append(list, api.NotEnforcing.Warn("bans are not enforced: "+e.can.Reason, e.can.Fix))
 		}
 		return list
 	}

@@ -113,7 +113,13 @@ func (e Facts) judge(admin netip.Addr) (list []Finding) {
 		// A person chose so: on an application's host that enforces at a proxy, this is how it should be.
 		add("firewall", LevelNote, `mode = "enforce" in [firewall] of agent.toml, if bans are to act here`, "bans are not enforced here: %s", s.Reason)
 	default:
-		note("firewall", false, "run the agent as root or with CAP_NET_ADMIN; agent firewall check", "bans are not enforced (%s): %s", s.Enforcement, s.Reason)
+		fix := "agent firewall check"
+		for _, w := range s.Warnings {
+			if w.Code == "not-enforcing" {
+				fix = w.Fix
+			}
+		}
+		note("firewall", false, fix, "bans are not enforced (%s): %s", s.Enforcement, s.Reason)
 		warned()
 	}
 	e.firewall(note)

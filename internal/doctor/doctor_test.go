@@ -64,7 +64,10 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 		"an agent of others":   {func(e *Facts) { e.Running = fmt.Errorf("asking: %w", control.ErrPermission) }, "sudo agent doctor"},
 		"no agent":             {func(e *Facts) { e.Running = control.ErrNotRunning }, "agent run"},
 		"a free-running clock": {func(e *Facts) { e.Clock.Synchronised = false }, "timedatectl"},
-		"no enforcement":       {func(e *Facts) { e.Status.Enforcement = "observe" }, "agent firewall check"},
+		"a capability lacks": {func(e *Facts) {
+			e.Status.Enforcement, e.Status.Warnings = "observe", []control.Warning{{Code: "not-enforcing", Fix: "give it CAP_NET_RAW"}}
+		}, "give it CAP_NET_RAW"},
+		"no enforcement": {func(e *Facts) { e.Status.Enforcement = "observe" }, "agent firewall check"},
 		"a log without a line for a day": {func(e *Facts) {
 			e.Status.Started, e.Status.Sources[0].LastLine = now.Add(-25*time.Hour), time.Time{}
 		}, "right log"},

@@ -58,8 +58,9 @@ type Capability struct {
 	// Features are those of newer kernels, without which the enforcer takes a
 	// longer way round.
 	Features []Feature `json:"features,omitempty"`
-	// Reason says, when Enforce is false, why not and how to change it.
+	// Reason says, when Enforce is false, why not, and Fix how to change it.
 	Reason string `json:"reason,omitempty"`
+	Fix    string `json:"fix,omitempty"`
 }
 
 // A Feature of the kernel, in words, and whether this one has it.

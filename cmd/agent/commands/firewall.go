@@ -167,7 +167,7 @@ packets meet this and other programs' chains, and whether a program that loads s
 			switch {
 			case err != nil:
 			case !can.Enforce:
-				err = errors.New("bans cannot be enforced here: " + can.Reason)
+				err = cli.Hint(errors.New("bans cannot be enforced here: "+can.Reason), "%s", can.Fix)
 			case slices.ContainsFunc(boot, func(r firewall.Restorer) bool { return r.Fails }):
 				err = &cli.Error{Err: errors.New("saved rules would not be loaded at the next boot"), Code: cli.ExitPartly}
 			}

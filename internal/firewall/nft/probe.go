@@ -20,15 +20,15 @@ import (
 func Probe() (firewall.Capability, error) {
 	k, err := openKernel("banmesh-probe")
 	if err != nil {
-		return firewall.Capability{Reason: "the kernel has no netfilter netlink; enforcement needs Linux with nf_tables"}, err
+		return firewall.Capability{Reason: "the kernel has no netfilter netlink", Fix: "a kernel with nf_tables"}, err
 	}
 	defer func() { _ = k.close() }()
 	f, err := k.probe()
 	switch {
 	case errors.Is(err, firewall.ErrDenied):
-		return firewall.Capability{Reason: "this process may not change the firewall; run as root or with CAP_NET_ADMIN"}, nil
+		return firewall.Capability{Reason: "this process may not change the firewall", Fix: "run the agent as root, or with CAP_NET_ADMIN as its systemd unit does"}, nil
 	case errors.Is(err, firewall.ErrUnsupported):
-		return firewall.Capability{Reason: "this kernel has no nftables (nf_tables with inet tables); use the ipset enforcer"}, nil
+		return firewall.Capability{Reason: "this kernel has no nftables (nf_tables with inet tables)", Fix: "enforcer = \"ipset\" in [firewall]"}, nil
 	case err != nil:
 		return firewall.Capability{}, err
 	}

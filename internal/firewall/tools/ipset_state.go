@@ -22,7 +22,10 @@ func ProbeIPSet(ctx context.Context, legacy bool) firewall.Capability {
 	// iptables asks ipset about its sets over a raw socket.
 	for name, c := range map[string]uint{"CAP_NET_ADMIN": unix.CAP_NET_ADMIN, "CAP_NET_RAW": unix.CAP_NET_RAW} {
 		if !firewall.HasCapability(os.Getpid(), c) {
-			return firewall.Capability{Reason: "this process lacks " + name + ", which iptables and ipset need; run as root or give it to the service"}
+			return firewall.Capability{
+				Reason: "this process lacks " + name + ", which iptables and ipset need",
+				Fix:    fmt.Sprintf("run the agent as root, or `systemctl edit banmesh-agent` and add under [Service] AmbientCapabilities=%[1]s and CapabilityBoundingSet=%[1]s", name),
+			}
 		}
 	}
 	s := NewIPSet(Options{}, legacy)
@@ -32,10 +35,10 @@ func ProbeIPSet(ctx context.Context, legacy bool) firewall.Capability {
 	}
 	for _, argv := range tools {
 		if _, err := exec.LookPath(argv[0]); err != nil {
-			return firewall.Capability{Reason: argv[0] + " is not installed"}
+			return firewall.Capability{Reason: argv[0] + " is not installed", Fix: "install it; on Debian apt install ipset iptables"}
 		}
 		if _, err := s.output(ctx, argv[0], argv[1:]...); err != nil {
-			return firewall.Capability{Reason: fmt.Sprintf("%v; run as root", err)}
+			return firewall.Capability{Reason: err.Error(), Fix: "run the agent as root"}
 		}
 	}
 	return firewall.Capability{Enforce: true}

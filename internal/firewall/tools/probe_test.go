@@ -15,12 +15,12 @@ func TestHelperProbeIPSet(t *testing.T) {
 		t.Skip("a helper of TestTheIPSetEnforcerSaysWhatItLacks")
 	}
 	can := ProbeIPSet(testnet.Context(t), false)
-	_, _ = os.Stdout.WriteString("reason: " + can.Reason + "\n")
+	_, _ = os.Stdout.WriteString("reason: " + can.Reason + "\nfix: " + can.Fix + "\n")
 }
 
 func TestTheIPSetEnforcerSaysWhatItLacks(t *testing.T) {
 	testnet.Enter(t)
-	for caps, want := range map[string]string{"+net_admin": "lacks CAP_NET_RAW", "+net_raw": "lacks CAP_NET_ADMIN", "+net_admin,+net_raw": "reason: \n"} {
+	for caps, want := range map[string]string{"+net_admin": "lacks CAP_NET_RAW", "+net_raw": "AmbientCapabilities=CAP_NET_ADMIN and", "+net_admin,+net_raw": "reason: \nfix: \n"} {
 		cmd := exec.Command("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps="+caps, "--ambient-caps="+caps,
 			"--bounding-set=-all,"+caps, "--no-new-privs", os.Args[0], "-test.run=^TestHelperProbeIPSet$")
 		cmd.Env = append(os.Environ(), "BANMESH_PROBE=1")
