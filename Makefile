@@ -5,6 +5,7 @@
 # make test-prometheus  dashboards and alerts against live programs, with Prometheus: a part of make test
 # make test-page  every page of a node in a real browser, Chromium, which make test does without
 # make demo   three hosts in network namespaces, one attack, one ban (root)
+# make test-hosts  beside real firewalld, ufw, netfilter-persistent and Docker, on booted hosts (root)
 # make packages  deb, rpm, apk and Arch packages into dist/; make test-packages tries one on a booted host, make test-guides follows docs/guides
 # make image     container images for amd64 and arm64 into dist/, without Docker; make first-contact  a bare host to a dropped packet, and three that pair
 # make cross    32-bit tests, builds for other architectures and FreeBSD
@@ -209,6 +210,13 @@ test-packages: deps-test
 test-guides: TEST_PACKAGES += curl
 test-guides: deps-test
 	$(GO) test -count=1 -v -timeout 15m ./test/guides -run TestTheGuidesAreTrue -guides $(UPDATE)
+
+# Beside real firewalld, ufw, netfilter-persistent (with the nftables and the ipset enforcer) and Docker, on booted hosts; each is installed there alone.
+.PHONY: test-hosts
+test-hosts: TEST_PACKAGES += curl acl docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
+test-hosts: deps-test
+	deploy/debs.sh .deps/debs firewalld ufw iptables-persistent
+	$(GO) test -count=1 -v -timeout 15m ./test/hosts -hosts
 
 # From a bare host to a dropped packet and back, and three hosts that pair.
 first-contact: deps-test

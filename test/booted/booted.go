@@ -154,7 +154,7 @@ func (h *Host) Try(b Boot) (string, error) {
 	if b.Namespace != "" {
 		network = []string{"--network-namespace-path=" + b.Namespace, "--capability=CAP_NET_ADMIN"}
 	}
-	boot := exec.CommandContext(ctx, "systemd-nspawn", append(network, "-D", h.Root, "--register=no", "--keep-unit", "-b", "--console=pipe")...)
+	boot := exec.CommandContext(ctx, "systemd-nspawn", append(network, "-D", h.Root, "--register=no", "--keep-unit", "-b", "--console=pipe", "--system-call-filter=add_key keyctl bpf")...)
 	boot.Cancel = func() error { return boot.Process.Signal(unix.SIGKILL) }
 	boot.WaitDelay = 5 * time.Second
 	log, err := boot.CombinedOutput()

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +35,7 @@ type Machine struct {
 	in    *os.File
 	out   *bufio.Reader
 	ended chan error
+	off   func()
 	n     int
 }
 
@@ -59,7 +61,7 @@ func (h *Host) Start(limit time.Duration, namespace string) *Machine {
 	out, err := os.OpenFile(filepath.Join(ctl, "out"), os.O_RDWR, 0)
 	must(h.t, err)
 	m.in, m.out = in, bufio.NewReader(out)
-	h.t.Cleanup(func() {
+	m.off = sync.OnceFunc(func() {
 		_, _ = fmt.Fprintln(in, "end")
 		if err := <-m.ended; err != nil && !h.t.Failed() {
 			h.t.Error(err)
@@ -67,8 +69,13 @@ func (h *Host) Start(limit time.Duration, namespace string) *Machine {
 		_ = in.Close()
 		_ = out.Close()
 	})
+	h.t.Cleanup(m.off)
 	return m
 }
+
+// PowerOff ends the machine before the test does, as a shutdown: its host can be
+// started again.
+func (m *Machine) PowerOff() { m.off() }
 
 // Do runs a script of bash as root and gives its output, standard error
 // included, and its exit code. The test ends where the host does.
