@@ -192,6 +192,9 @@ func (d *detection) Status() detect.Status { return d.get().Status() }
 // Forget implements [api.Detection].
 func (d *detection) Forget(topic ban.Topic, t ban.Target) { d.get().Forget(topic, t) }
 
+// Counted implements [api.Detection].
+func (d *detection) Counted(t ban.Target) []detect.Counted { return d.get().Counted(t) }
+
 // Report implements [api.Detection].
 func (d *detection) Report(ctx context.Context, o detect.Observation) error {
 	return d.get().Report(ctx, o)

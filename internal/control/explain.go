@@ -22,6 +22,8 @@ type Explanation struct {
 	Held []HeldOffender `json:"held,omitempty"`
 	// Shielded are the offences that the target was not banned for.
 	Shielded []Shielded `json:"shielded,omitempty"`
+	// Counted are those that are too few for a ban.
+	Counted []Counted `json:"counted,omitempty"`
 	// AfterBan are the offences that its ban did not stop.
 	AfterBan []AfterBan `json:"after_ban,omitempty"`
 	// Kernel is nil where the kernel cannot be asked: for a wallet, without the
@@ -47,6 +49,17 @@ type HeldOffender struct {
 	Hits    int       `json:"hits"`
 	Last    time.Time `json:"last"` // the last offence
 	Why     string    `json:"why"`  // for people
+}
+
+// Counted are offences of a target in a topic that are too few for a ban: Limit of
+// them within Within would be one.
+type Counted struct {
+	Topic    ban.Topic     `json:"topic"`
+	Target   ban.Target    `json:"target"`
+	Offences int           `json:"offences"`
+	Limit    int           `json:"limit"`
+	Within   span.Duration `json:"within"`
+	Last     time.Time     `json:"last"`
 }
 
 // Shielded counts the offences of one target in one topic that ban nobody, because the

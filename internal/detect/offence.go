@@ -80,16 +80,7 @@ func (d *Detector) count(ctx context.Context, j *jail, o offence, evidence func(
 	}
 	j.window.rebase(now)
 	e := j.add(&o)
-	limit := j.window.limit
-	switch {
-	case guest:
-		limit = guestLimit(j.def.Detect)
-	case watched:
-		limit = 0
-	case suspected:
-		limit = min(limit, suspectLimit)
-	}
-	if !e.reaches(limit) {
+	if !e.reaches(j.limitOf(guest, watched, suspected)) {
 		x := Sighting{Topic: j.topic, Target: o.target, Class: o.class, Hits: int(e.seen), At: time.Unix(0, e.last), Established: e.established}
 		j.mu.Unlock()
 		if d.o.Sighted != nil && !guest && !o.weak && x.Established && !j.simulate && x.Hits&(x.Hits-1) == 0 {

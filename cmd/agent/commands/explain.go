@@ -96,8 +96,16 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 			fmt.Fprintf(w, "  mend   %s\n", cli.Printable(x.Fix))
 		}
 	}
+	for _, x := range e.Counted {
+		text := fmt.Sprintf("offended %s in %s, the last time at %s: %d within %s would be a ban", plural(x.Offences, "time"), x.Topic, clock(x.Last), x.Limit, x.Within)
+		fmt.Fprintf(w, "%s %s\n", x.Target, cli.Wrap(w, len(x.Target.String())+1, "  ", text))
+	}
 	if len(e.Standings) == 0 && len(e.Held) == 0 && len(e.Shielded) == 0 {
-		fmt.Fprintf(w, "%s is not banned: nobody whom this node listens to claims it, and it did nothing here\n", e.Target)
+		nothing := ", and nothing that it did counts here"
+		if len(e.Counted) > 0 || len(e.AfterBan) > 0 || e.Offline {
+			nothing = ""
+		}
+		fmt.Fprintf(w, "%s is not banned: nobody whom this node listens to claims it%s\n", e.Target, nothing)
 		return
 	}
 	for _, s := range e.Standings {

@@ -82,6 +82,8 @@ type Detection interface {
 	Status() detect.Status
 	// Forget drops the offences that were counted of a target.
 	Forget(ban.Topic, ban.Target)
+	// Counted gives the offences of a target that are too few for a ban.
+	Counted(ban.Target) []detect.Counted
 	Report(context.Context, detect.Observation) error
 }
 

@@ -7,6 +7,7 @@ import (
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/federation"
+	"banmesh/internal/span"
 )
 
 // explain answers why a target is banned or not.
@@ -20,6 +21,9 @@ func (s *Server) explain(r *http.Request) (any, error) {
 	x.Guest, _ = s.o.Guest(target)
 	x.Held = s.o.Held(target)
 	x.Shielded = s.o.Shielded(target)
+	for _, c := range s.o.Detection.Counted(target) {
+		x.Counted = append(x.Counted, control.Counted{Topic: c.Topic, Target: c.Target, Offences: c.Offences, Limit: c.Limit, Within: span.Of(c.Within), Last: c.Last})
+	}
 	x.AfterBan = s.o.AfterBan(r.Context(), target)
 	if held, ok := s.o.Firewall.Holds(r.Context(), target); ok {
 		x.Kernel = HeldOf(held)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -118,6 +119,8 @@ func topicList(topics []ban.Topic) string {
 // logFix gives the command that lets a log be read.
 func logFix(l detect.LogStatus) string {
 	switch h := l.Health; {
+	case h.Denied != "" && l.Kind == source.KindContainer:
+		return containersFix(examples)
 	case h.Denied != "":
 		return permissionFix(h.Denied)
 	case h.Driver == "journald":
@@ -126,6 +129,20 @@ func logFix(l detect.LogStatus) string {
 		return fmt.Sprintf("make the container again with --log-driver local or json-file, or with journald and journal = [\"CONTAINER_NAME=%s\"]", l.Name)
 	}
 	return ""
+}
+
+// examples is where a package has its examples.
+const examples = "/usr/share/doc/banmesh/examples"
+
+// containersFix gives the command that lets the service read containers' logs.
+// Docker makes the file and its directory anew with each container, so a right on
+// the path would not last.
+func containersFix(examples string) string {
+	file := filepath.Join(examples, "logs.conf")
+	if _, err := os.Stat(file); err != nil {
+		file = "deploy/systemd/logs.conf" // of the sources
+	}
+	return fmt.Sprintf("install -Dm644 -t /etc/systemd/system/banmesh-agent.service.d %s && systemctl daemon-reload && systemctl restart banmesh-agent  # it may read every file then: docs/recipes.md, Logs of root", file)
 }
 
 // permissionFix gives the command that lets this process's user read a path, by
@@ -151,8 +168,12 @@ func permissionFixFor(name, path string) string {
 			}
 		}
 	}
-	if right == "r" && filepath.IsAbs(path) {
-		return fmt.Sprintf("setfacl -m u:%s:r %s  # a log that rotates: docs/recipes.md, Logs of root", name, path)
+	fix := fmt.Sprintf("setfacl -m u:%s:%s %s", name, right, path)
+	if _, err := exec.LookPath("setfacl"); err != nil {
+		fix = "apt install acl && " + fix
 	}
-	return fmt.Sprintf("setfacl -m u:%s:%s %s", name, right, path)
+	if right == "r" && filepath.IsAbs(path) {
+		fix += "  # a log that rotates: docs/recipes.md, Logs of root"
+	}
+	return fix
 }

@@ -50,9 +50,25 @@ func TestALogsWarningNamesTheLogAndTheCommand(t *testing.T) {
 	}
 }
 
+// A right on a container's log would go with the container.
+func TestTheFixForAContainersLogLasts(t *testing.T) {
+	denied := detect.LogStatus{Log: source.Log{Kind: source.KindContainer, Name: "app"}, Health: source.Health{Denied: "/var/lib/docker"}}
+	if got := logFix(denied); !strings.Contains(got, "/etc/systemd/system/banmesh-agent.service.d") || strings.Contains(got, "setfacl") {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestTheFixOfAPermissionIsTheLeastThatHelps(t *testing.T) {
 	dir := t.TempDir()
+	tools := t.TempDir()
+	t.Setenv("PATH", tools)
 	file := filepath.Join(dir, "x.log")
+	if got := permissionFixFor("banmesh", dir); got != "apt install acl && setfacl -m u:banmesh:rx "+dir {
+		t.Errorf("of a directory where setfacl is not installed: %s", got)
+	}
+	if err := os.WriteFile(filepath.Join(tools, "setfacl"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(file, nil, 0o640); err != nil {
 		t.Fatal(err)
 	}
