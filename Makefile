@@ -213,7 +213,7 @@ test-guides: deps-test
 
 # Beside real firewalld, ufw, netfilter-persistent (with the nftables and the ipset enforcer) and Docker, on booted hosts; each is installed there alone.
 .PHONY: test-hosts
-test-hosts: TEST_PACKAGES += curl acl docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
+test-hosts: TEST_PACKAGES += curl docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
 test-hosts: deps-test
 	deploy/debs.sh .deps/debs firewalld ufw iptables-persistent
 	$(GO) test -count=1 -v -timeout 15m ./test/hosts -hosts

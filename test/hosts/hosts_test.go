@@ -100,7 +100,7 @@ func boot(t *testing.T, s setup) *host {
 		h.Unmask(name) // where installed, it is started by the test
 	}
 	x := &host{t: t, root: h}
-	x.Machine = h.Start(4*time.Minute, x.wire())
+	x.Machine = h.Start(8*time.Minute, x.wire())
 	x.Must(`rm -rf /etc/banmesh /var/lib/banmesh /usr/sbin/policy-rc.d
 cd /root/debs; [ ! -d other ] || DEBIAN_FRONTEND=noninteractive dpkg -i other/*.deb; dpkg -i banmesh.deb`)
 	x.Write("/etc/banmesh/agent.toml", s.config+"\n[topics.sshd]\nall_ports = true\n")
@@ -116,7 +116,7 @@ cd /root/debs; [ ! -d other ] || DEBIAN_FRONTEND=noninteractive dpkg -i other/*.
 func (h *host) reboot() {
 	h.t.Helper()
 	h.PowerOff()
-	h.Machine = h.root.Start(4*time.Minute, h.wire())
+	h.Machine = h.root.Start(8*time.Minute, h.wire())
 }
 
 // wire makes new namespaces of the host and of its clients, with a wire between
