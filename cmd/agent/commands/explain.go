@@ -105,7 +105,8 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 		if len(e.Counted) > 0 || len(e.AfterBan) > 0 || e.Offline {
 			nothing = ""
 		}
-		fmt.Fprintf(w, "%s is not banned: nobody whom this node listens to claims it%s\n", e.Target, nothing)
+		text := "is not banned: nobody whom this node listens to claims it" + nothing
+		fmt.Fprintf(w, "%s %s\n", e.Target, cli.Wrap(w, len(e.Target.String())+1, "  ", text))
 		return
 	}
 	for _, s := range e.Standings {

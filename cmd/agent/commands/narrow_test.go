@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"io"
 	"net/netip"
 	"strings"
@@ -87,7 +88,15 @@ func TestWhatAPersonLooksAtFits(t *testing.T) {
 		"peers":   func(w io.Writer) error { return printPeers(w, peers, now) },
 		"feeds":   func(w io.Writer) error { return printFeeds(w, feeds, now) },
 		"explain": func(w io.Writer) error { printExplanation(w, x, now); return nil },
-		"doctor":  func(w io.Writer) error { printFindings(w, found, 9); return nil },
+		"nothing": func(w io.Writer) error {
+			stranger := ban.MustTarget("2001:db8:1234:5678:9abc:def0:1234:5678")
+			printExplanation(w, control.Explanation{Target: stranger}, now)
+			printExplanation(w, control.Explanation{Target: stranger, Counted: []control.Counted{
+				{Topic: "nginx-http-auth-trap", Target: stranger, Offences: 3, Limit: 5, Within: span.Of(10 * time.Minute), Last: now.Add(-time.Minute)},
+			}}, now)
+			return errors.Join(printBans(w, nil, now), printPeers(w, nil, now), printFeeds(w, nil, now))
+		},
+		"doctor": func(w io.Writer) error { printFindings(w, found, 9); return nil },
 	} {
 		var narrow, wide strings.Builder
 		for b, w := range map[*strings.Builder]io.Writer{&narrow: cli.Narrow(&narrow, 80), &wide: cli.Wide(cli.Narrow(&wide, 80))} {

@@ -291,7 +291,7 @@ begin and end.
 
 func printPeers(w io.Writer, list []control.Peer, now time.Time) error {
 	if len(list) == 0 {
-		fmt.Fprintln(w, "no operator is known; nothing of others is applied here: `agent peers add NAME ID`")
+		fmt.Fprintln(w, "no operator is known, so nothing of others counts: `agent peers add NAME ID`")
 		return nil
 	}
 	t := cli.NewTable(w, "NAME", "STANDING", "CLAIMS", "BANNING", "ALONE", "MET HERE", "STRIKES", "DISPUTED", "UNBANNED", "ALSO OTHERS", "GUESTS")
