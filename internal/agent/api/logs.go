@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -152,10 +151,12 @@ func permissionFix(path string) string {
 	if u, err := user.LookupId(name); err == nil {
 		name = u.Username
 	}
-	return permissionFixFor(name, path)
+	_, err := os.Stat("/usr/bin/setfacl")
+	return permissionFixFor(name, path, err == nil)
 }
 
-func permissionFixFor(name, path string) string {
+// permissionFixFor gives it for a user; acl says that setfacl is installed.
+func permissionFixFor(name, path string, acl bool) string {
 	right, bits := "r", fs.FileMode(0o040)
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
@@ -169,7 +170,7 @@ func permissionFixFor(name, path string) string {
 		}
 	}
 	fix := fmt.Sprintf("setfacl -m u:%s:%s %s", name, right, path)
-	if _, err := exec.LookPath("setfacl"); err != nil {
+	if !acl {
 		fix = "apt install acl && " + fix
 	}
 	if right == "r" && filepath.IsAbs(path) {
