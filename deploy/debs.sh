@@ -5,8 +5,11 @@ set -eu
 mkdir -p "$1"
 into=$(cd "$1" && pwd)
 shift
+updated=
 for p in "$@"; do
 	[ ! -e "$into/$p" ] || continue
+	[ "$updated" ] || apt-get update -qq
+	updated=yes
 	temporary=$(mktemp -d "$into/.$p-XXXXXX")
 	mkdir "$temporary/partial"
 	apt-get install -y -qq --no-install-recommends --download-only --reinstall -o APT::Sandbox::User=root -o Dir::Cache::Archives="$temporary" "$p" >/dev/null
