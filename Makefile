@@ -18,7 +18,7 @@
 # make metrics  figures about the code: sizes, comments, and broken lines that the tests notice
 # make model  every order of delivery of a small hostile feed: a million states
 # make churn  a federation under load and accidents, a disk that stalls among them, for half an hour (root): what was lost, differs, lied, grew;
-#             make churn-short  the same for a good minute, as CI does
+#             make churn-short  the same for a good minute, and kills at every point of every command, as CI does
 # make soak   that, and the property tests for hours; make fuzz  every parser of foreign bytes
 # make help   this list
 
@@ -262,6 +262,7 @@ churn: build
 	$(GO) run ./test/churn -bin bin -for $(CHURN)
 churn-short:
 	$(MAKE) churn CHURN=70s
+	$(GO) test -count=1 -run CommandThatLosesItsAgent ./cmd/agent/commands -every-kill
 
 bin/nats-server:
 	$(GO) build -C test/broker/nats -trimpath -o $(CURDIR)/$@ github.com/nats-io/nats-server/v2
