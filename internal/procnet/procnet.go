@@ -45,7 +45,7 @@ func Parse(b []byte) (list []Socket) {
 	return list
 }
 
-// TCP gives the TCP sockets of this process's network. Its root stands for "/", for
+// TCP gives the TCP sockets of this process's network. root is "/", but in
 // tests.
 func TCP(root string) (list []Socket, err error) {
 	for _, name := range []string{"tcp", "tcp6"} {
