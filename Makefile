@@ -58,7 +58,7 @@ deps-test:
 
 # Tests that a package needs to be run as root for are skipped without root, and say so.
 test: deps-test build
-	CGO_ENABLED=1 $(GO) test -race -parallel 8 -timeout 9m ./... banmesh.example/client # many tests wait for what happens, few compute
+	CGO_ENABLED=1 $(GO) test -race -parallel 8 -timeout 25m ./... banmesh.example/client # many tests wait for what happens, few compute
 	$(GO) test -run Hostile ./internal/federation # thousands of seeds, for which the race detector is too slow
 
 # Every order in which brokers can deliver a feed with a thief in it: a million states, some minutes. The tests walk a smaller one.
