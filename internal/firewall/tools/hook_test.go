@@ -16,6 +16,7 @@ import (
 )
 
 func TestAHookIsToldEverythingOnceAndOnlyFacts(t *testing.T) {
+	testnet.Enter(t) // the lock is one a network
 	dir := t.TempDir()
 	program, told, broken := filepath.Join(dir, "hook"), filepath.Join(dir, "told"), filepath.Join(dir, "broken")
 	testnet.Must(t, os.WriteFile(program, []byte("#!/bin/sh\n[ -e "+broken+" ] && exit 1\necho \"$@\" >> "+told+"\n"), 0o700))
