@@ -149,7 +149,7 @@ func TestHelperUnprivileged(t *testing.T) {
 	ctx := testnet.Context(t)
 	if os.Getenv("FIREWALL_UNPRIVILEGED") == "none" {
 		c, err := Probe()
-		if err != nil || c.Enforce || !strings.Contains(c.Reason, "CAP_NET_ADMIN") {
+		if err != nil || c.Enforce || !strings.Contains(c.Fix, "CAP_NET_ADMIN") {
 			t.Errorf("Probe without the capability: %+v, %v", c, err)
 		}
 		if err := newTest(t, Options{}).Configure(ctx, simple()); !errors.Is(err, firewall.ErrDenied) {
