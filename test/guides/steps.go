@@ -141,7 +141,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\b[a-z2-7]{16}\b`), "NODE"},
 	{regexp.MustCompile(`\b\d+(?:\.\d+)? (?:ms|s|min|h|d|MiB|KiB|kB)(?: \d+ (?:s|min|h))?\b`), "N UNIT"},
 	{regexp.MustCompile(`https?://127\.0\.0\.1:\d+/[0-9a-zA-Z_/-]{16,}`), "SECRET URL"},
-	{regexp.MustCompile(`\b[0-9A-Za-z_-]{43}\b`), "SECRET"},
+	{regexp.MustCompile(`[0-9A-Za-z_-]{43,}`), "SECRET"},
 	{regexp.MustCompile(`\b[a-z]{5}(?:-[a-z]{5}){7}\b`), "WORDS"},
 	{regexp.MustCompile(`\bop-[a-z2-7]{8}\b`), "OPERATOR"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d`), "DAY"},

@@ -50,6 +50,7 @@ func TestAnswersAreComparedWithoutTimesAndKeys(t *testing.T) {
 		{[]string{"a", "...", "z"}, "a\nz\n", true},
 		{[]string{"a", "..."}, "b\n", false},
 		{[]string{"a"}, "a\nb\n", false},
+		{[]string{"key: XcGQ_jdUyugj1Yi8MFoK7NafsxLqGg3tAxEm90oAbS8"}, "key: -dj3JYYKfe5HpwVYsx01n5KgmJlscmkf3SAfQkklf0-\n", true},
 		{[]string{"alice is 6otxxr3xmzvq3wmhdzurq6ssnm"}, "alice is 5od6ops6rb2kbwpopbvcb2ox74\n", true},
 	} {
 		if got := same(c.wanted, c.answer); got != c.same {
