@@ -113,9 +113,12 @@ type hosting struct {
 	brokers []pairing.Broker
 	topics  []settings.Topic
 	own     bool // the agent is to run a broker
-	change  *change
-	written []string
-	store   *keys.Store
+	// accept and publish are the topics that are handed over, once the
+	// configuration is written, and left says of which that is not so.
+	accept, publish, left []string
+	change                *change
+	written               []string
+	store                 *keys.Store
 }
 
 // host waits for a machine that brings the code.
@@ -381,13 +384,11 @@ func (h *hosting) offer(q pairing.Request) (o pairing.Offer, err error) {
 		return o, err
 	}
 	o = pairing.Offer{Card: wire.CardText(raw), Network: h.network, Brokers: slices.Clone(h.brokers), Accept: []ban.Topic{}, Publish: []ban.Topic{}}
-	for _, t := range h.topics {
-		if t.Subscribe {
-			o.Accept = append(o.Accept, t.Topic)
-		}
-		if t.Publish {
-			o.Publish = append(o.Publish, t.Topic)
-		}
+	for _, t := range h.accept {
+		o.Accept = append(o.Accept, ban.Topic(t))
+	}
+	for _, t := range h.publish {
+		o.Publish = append(o.Publish, ban.Topic(t))
 	}
 	return o, nil
 }
@@ -400,6 +401,7 @@ func (h *hosting) configure() error {
 		return ok && now.Subscribe == t.Subscribe && now.Publish == t.Publish
 	})
 	if !h.own && len(missing) == 0 {
+		h.share(h.set)
 		return nil
 	}
 	change, err := h.p.edit("network", func(tree map[string]any) error {
@@ -415,11 +417,28 @@ func (h *hosting) configure() error {
 	if err != nil {
 		return err
 	}
-	if _, err := settings.Load(h.p.config, h.p.state); err != nil {
+	now, err := settings.Load(h.p.config, h.p.state)
+	if err != nil {
 		return errors.Join(err, change.undo())
 	}
 	h.change, h.written = change, append(h.written, change.path)
+	h.share(now)
 	return nil
+}
+
+// share notes the topics of the pairing whose switches are on in set.
+func (h *hosting) share(set *settings.Settings) {
+	var accept, publish []string
+	for _, t := range h.topics {
+		if t.Subscribe {
+			accept = append(accept, string(t.Topic))
+		}
+		if t.Publish {
+			publish = append(publish, string(t.Topic))
+		}
+	}
+	h.accept, h.left = inForce(set, "subscribe", accept, nil)
+	h.publish, h.left = inForce(set, "publish", publish, h.left)
 }
 
 // undo takes back the configuration of a pairing that did not come about.
@@ -435,18 +454,10 @@ func (h *hosting) finish(c *cobra.Command, j *pairing.Joined) error {
 	card, _ := h.store.Card()
 	r := pairReport{
 		Event: "paired", Node: j.Node.String(), Operator: h.store.Operator().String(), Card: card.Serial, Network: h.network, Address: j.Address.String(),
-		Written: append(h.written, h.o.dir),
+		Accept: h.accept, Publish: h.publish, Written: append(h.written, h.o.dir),
 	}
 	for _, b := range h.brokers {
 		r.Brokers = append(r.Brokers, b.URL)
-	}
-	for _, t := range h.topics {
-		if t.Subscribe {
-			r.Accept = append(r.Accept, string(t.Topic))
-		}
-		if t.Publish {
-			r.Publish = append(r.Publish, string(t.Topic))
-		}
 	}
 	followed, err := follow(c, h.p, h.change != nil, h.o.noStop, false)
 	if err != nil {
@@ -458,7 +469,7 @@ func (h *hosting) finish(c *cobra.Command, j *pairing.Joined) error {
 			return err
 		}
 	} else {
-		printPaired(c.OutOrStdout(), r, followed)
+		printPaired(c.OutOrStdout(), r, followed, h.left)
 	}
 	if !j.Confirmed {
 		text := "the other machine did not say that it joined"
@@ -470,7 +481,7 @@ func (h *hosting) finish(c *cobra.Command, j *pairing.Joined) error {
 	return nil
 }
 
-func printPaired(out io.Writer, r pairReport, f followed) {
+func printPaired(out io.Writer, r pairReport, f followed, left []string) {
 	t := cli.NewTable(out)
 	t.Row("paired with", "node "+r.Node+" at "+r.Address)
 	operator, _ := ban.ParseOperator(r.Operator)
@@ -489,6 +500,9 @@ func printPaired(out io.Writer, r pairReport, f followed) {
 		t.Row("written", w)
 	}
 	_ = t.Flush() // a terminal that went away
+	for _, text := range left {
+		fmt.Fprintln(out, text)
+	}
 	fmt.Fprintln(out, f.text)
 }
 

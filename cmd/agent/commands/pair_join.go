@@ -165,9 +165,11 @@ func take(p *paths, set *settings.Settings, host string, o pairing.Offer, card *
 		return r, nil, err
 	}
 	r.Written = append(r.Written, written.path)
-	if _, err := settings.Load(p.config, p.state); err != nil {
+	if set, err = settings.Load(p.config, p.state); err != nil {
 		return r, nil, errors.Join(err, written.undo())
 	}
+	r.Accept, left = inForce(set, "subscribe", r.Accept, left)
+	r.Publish, left = inForce(set, "publish", r.Publish, left)
 	_, raw, err := wire.ParseCardText([]byte(o.Card))
 	if err == nil {
 		err = keys.Join(p.state, raw)
@@ -177,6 +179,23 @@ func take(p *paths, set *settings.Settings, host string, o pairing.Offer, card *
 	}
 	r.Written = append(r.Written, p.state)
 	return r, slices.Compact(left), nil
+}
+
+// inForce gives those of a pairing's topics of which a switch is on. The others were
+// switched off before, by a file that wins over the pairing's: left says so.
+func inForce(set *settings.Settings, key string, topics, left []string) (on, all []string) {
+	for _, name := range topics {
+		t, _ := set.Find(ban.Topic(name))
+		switch {
+		case key == "subscribe" && t.Subscribe, key == "publish" && t.Publish:
+			on = append(on, name)
+		case key == "subscribe":
+			left = append(left, fmt.Sprintf("topic %s is not accepted: it was switched off here before, and `agent topics subscribe %[1]s` switches it on", name))
+		default:
+			left = append(left, fmt.Sprintf("topic %s is not published: it was switched off here before, and `agent topics publish %[1]s` switches it on", name))
+		}
+	}
+	return on, left
 }
 
 // ownBrokers are the brokers that the configuration names outside of a drop-in file's tree.

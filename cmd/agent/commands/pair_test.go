@@ -206,6 +206,43 @@ func TestServersJoinOverACode(t *testing.T) {
 	}
 }
 
+// A topic that a person switched off stays off, on either side, and is not called shared.
+func TestAPairingSaysWhichTopicsStayOff(t *testing.T) {
+	t.Parallel()
+	first, second := newServer(t), newServer(t)
+	pair := func() (host, joined pairReport) {
+		t.Helper()
+		w := first.host("--topic", "sshd")
+		out, code := second.run("pair", "--json", w.at(), w.first.Code)
+		<-w.ended
+		if code != 0 || w.code != 0 {
+			t.Fatalf("%d, %d: %s%s", code, w.code, out, w.errs.String())
+		}
+		if err := json.Unmarshal([]byte(out), &joined); err != nil {
+			t.Fatal(err)
+		}
+		return w.last, joined
+	}
+	if out, code := second.run("topics", "unpublish", "sshd"); code != 0 {
+		t.Fatal(out)
+	}
+	if host, joined := pair(); len(host.Accept) != 1 || len(host.Publish) != 1 || len(joined.Accept) != 1 || len(joined.Publish) != 0 {
+		t.Errorf("the second publishes nothing, and they say %+v and %+v", host, joined)
+	}
+	if out, code := first.run("topics", "unsubscribe", "sshd"); code != 0 {
+		t.Fatal(out)
+	}
+	if host, joined := pair(); len(host.Accept) != 0 || len(host.Publish) != 1 || len(joined.Accept) != 0 || len(joined.Publish) != 0 {
+		t.Errorf("the first accepts nothing, and they say %+v and %+v", host, joined)
+	}
+	w := first.host("--topic", "sshd")
+	out, code := second.run("pair", w.at(), w.first.Code)
+	<-w.ended
+	if code != 0 || !strings.Contains(out, "topic sshd is not published: it was switched off here before") {
+		t.Errorf("%d: %s", code, out)
+	}
+}
+
 // A wrong code changes nothing; the right one after it does, and the same machine may come again.
 func TestAWrongCodeChangesNothing(t *testing.T) {
 	t.Parallel()

@@ -35,9 +35,6 @@ type Status struct {
 	// Dropped is the traffic that it reported as refused, by the origin that it
 	// was told with the decision.
 	Dropped map[string]usage.Dropped
-	// Strange is the traffic that it reported for other origins, as that of its
-	// own rules.
-	Strange usage.Dropped
 	// Flat says that the program cuts ranges to their first address or passes
 	// them over, so that only small ones reach it, one address after the other.
 	Flat bool

@@ -273,10 +273,6 @@ func TestOnlyOriginsThatWereToldAreCounted(t *testing.T) {
 	if len(got) != 1 || got[OriginNetwork].Requests != 7 {
 		t.Errorf("%+v", got)
 	}
-	// Those of its own rules are shown apart.
-	if x := n.Clients()[0].Strange; x != (usage.Dropped{Requests: 1}) {
-		t.Errorf("%+v", x)
-	}
 }
 
 // The report of go-cs-bouncer 0.0.19, with which newer bouncers are made, as it came over

@@ -32,9 +32,9 @@ func (s *Server) usage(w http.ResponseWriter, r *http.Request, id identity, b cr
 	w.WriteHeader(http.StatusCreated)
 }
 
-// dropped adds the report's numbers. Those of origins that nobody was told count
-// together, so that a client cannot make up any number of names, and for no
-// operator: a bouncer has rules of its own, too.
+// dropped adds the report's numbers. Those of origins that nobody was told are left
+// out: a bouncer has rules of its own, too, and a client could make up any number of
+// names.
 func (s *Server) dropped(id identity, userAgent string, b credentials.Bouncer, report usage.Report) {
 	named := s.origins.all()
 	s.clients.mu.Lock()
@@ -42,7 +42,6 @@ func (s *Server) dropped(id identity, userAgent string, b credentials.Bouncer, r
 	c := s.clients.of(id, userAgent, b.Topics, s.o.Elapsed())
 	for origin, d := range report.Dropped {
 		if !slices.Contains(named, origin) {
-			c.Strange.Add(d)
 			continue
 		}
 		all := c.Dropped[origin]
