@@ -67,6 +67,7 @@ type file struct {
 
 	rotated  bool          // its name belongs to another file, or to none
 	leftAt   time.Time     // when that was seen
+	done     atomic.Bool   // it was read to its end then, and has long been quiet
 	grewAt   time.Time     // when it last had something new
 	before   *file         // the generation that must be read to its end first
 	fresh    atomic.Bool   // it may turn out to be a copy of another
@@ -90,7 +91,7 @@ type marks struct {
 func (f *file) position() FilePosition {
 	p := FilePosition{
 		Path: f.path, Target: f.target, Device: f.id.device, Inode: f.id.inode,
-		Offset: f.committed.Load(), Cut: f.cut.Load(), New: f.fresh.Load(),
+		Offset: f.committed.Load(), Cut: f.cut.Load(), New: f.fresh.Load(), Done: f.done.Load(),
 	}
 	if m := f.marks.Load(); m != nil {
 		p.Head, p.HeadSize, p.Tail, p.TailSize, p.TailEnd = m.head, m.headSize, m.tail, m.tailSize, m.tailEnd

@@ -37,6 +37,9 @@ type FilePosition struct {
 	// New says that nothing of the file was handled yet, because it may turn
 	// out to be a copy of another.
 	New bool `json:"new,omitempty"`
+	// Done says that the file had left its name and was read to its end, and that it
+	// had not grown for so long that nothing more is expected.
+	Done bool `json:"done,omitempty"`
 	// Head is a hash of the first HeadSize bytes.
 	Head     string `json:"head,omitempty"`
 	HeadSize int    `json:"head_size,omitempty"`

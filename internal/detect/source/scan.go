@@ -360,6 +360,9 @@ func (s *files) restoreOne(p FilePosition, names []found) bool {
 		return true
 	}
 	if _, err := os.Stat(p.Path); err == nil {
+		if p.Done {
+			return true
+		}
 		s.o.Log.Warn("the log file that was being read is gone; what it got since then is not read", "file", p.Path)
 		s.failed(fmt.Errorf("%s: the rotated file is gone", p.Path))
 		return true
@@ -422,10 +425,15 @@ func (s *files) matching(path string) []int {
 func (s *files) retire() {
 	for i := 0; i < len(s.list); i++ {
 		f := s.list[i]
-		if !f.rotated || !f.atEnd || f.dirty {
+		if !f.rotated {
+			f.done.Store(false)
 			continue
 		}
 		info, err := f.f.Stat()
+		f.done.Store(err == nil && info.Size() == f.committed.Load() && s.now.Sub(info.ModTime()) >= deletedGrace)
+		if !f.atEnd || f.dirty {
+			continue
+		}
 		grace := renamedGrace
 		if err == nil && idLinks(info) == 0 {
 			grace = deletedGrace
