@@ -61,6 +61,8 @@ func TestABanThatDoesNotBiteIsToldWithItsReason(t *testing.T) {
 			reason:  "met no packet", severity: control.SeverityHigh,
 		},
 		"enforcement off":           {config: "[firewall]\nmode = \"off\"\n", reason: "firewall.mode is off", severity: control.SeverityLow},
+		"every topic observed":      {config: "[firewall]\nmode = \"observe\"\n", reason: "firewall.mode is observe", fix: `mode = "enforce" in [firewall]`, severity: control.SeverityLow},
+		"the topic observed":        {config: "observe = true\n", reason: "the topic is observed, so its bans drop nothing", fix: "observe = false in [topics.sshd]", severity: control.SeverityLow},
 		"lines that were in flight": {met: true, reason: "open before"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -81,6 +81,7 @@ func ExplainOffline(ctx context.Context, o Options, target ban.Target) (x contro
 		return x, err
 	}
 	x = api.Explanation(claims.Explain(target), checked.NameOf)
+	api.Observe(&x, checked)
 	x.Offline = true
 	if shielded != nil {
 		x.Guest, _ = shielded.Protects(target)

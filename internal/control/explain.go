@@ -103,6 +103,7 @@ type Standing struct {
 	// the shield of the target.
 	Sentence string    `json:"sentence"`
 	Rule     string    `json:"rule,omitempty"`
+	Observed bool      `json:"observed,omitempty"` // a ban of the topic is counted and refuses nothing
 	By       []string  `json:"by,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Until    time.Time `json:"until,omitzero"`

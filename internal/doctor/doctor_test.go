@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -53,14 +55,18 @@ func TestDoctorNamesWhatIsWrongAndItsCommand(t *testing.T) {
 			t.Errorf("a peer without bans is %+v", f)
 		}
 	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		harm func(*Facts)
 		fix  string
 	}{
 		"a faulty configuration": {func(e *Facts) { e.Settings = errors.New("agent.toml:1:1: x") }, "agent check"},
 		"a file out of reach": {func(e *Facts) {
-			e.Withheld = someone{name: "banmesh", uid: 1 << 20}.withheld([]string{"/etc/shadow"})
-		}, "chgrp banmesh /etc/shadow"},
+			e.Withheld = someone{name: "banmesh", uid: 1 << 20}.withheld([]string{secret})
+		}, "chgrp banmesh " + secret},
 		"an agent of others":   {func(e *Facts) { e.Running = fmt.Errorf("asking: %w", control.ErrPermission) }, "sudo agent doctor"},
 		"no agent":             {func(e *Facts) { e.Running = control.ErrNotRunning }, "agent run"},
 		"a free-running clock": {func(e *Facts) { e.Clock.Synchronised = false }, "timedatectl"},

@@ -91,14 +91,14 @@ func Withheld(files []string) []Finding {
 func (w someone) withheld(files []string) (out []Finding) {
 	for _, name := range files {
 		for at := name; ; at = filepath.Dir(at) {
-			bit, give := uint32(4), "r"
+			bit := os.FileMode(4)
 			if at != name {
-				bit, give = 1, "x" // to go through a directory
+				bit = 1 // to go through a directory
 			}
 			if info, err := os.Stat(at); err == nil && !w.may(info, bit) {
 				out = append(out, Finding{
 					Check: "readable", Level: LevelWrong, Text: fmt.Sprintf("%s: the service's user %s may not read it", name, w.name),
-					Fix: fmt.Sprintf("chgrp %s %s && chmod g+%s %s", w.name, at, give, at),
+					Fix: AccessFix(w.name, at, bit),
 				})
 				break
 			}
@@ -110,9 +110,32 @@ func (w someone) withheld(files []string) (out []Finding) {
 	return out
 }
 
-func (w someone) may(info os.FileInfo, bit uint32) bool {
+// AccessFix gives the command after which a user has rights on a path: 4 to read and 1
+// to go through, as in a file's mode. The user joins the path's group where that has
+// rights already, which others may need; otherwise the group becomes the user's own.
+func AccessFix(name, path string, rights os.FileMode) string {
+	add := fmt.Sprintf("chmod g+%s %s", map[os.FileMode]string{1: "x", 4: "r", 5: "rx"}[rights], path)
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Sprintf("chgrp %s %s && %s", name, path, add)
+	}
 	s, ok := info.Sys().(*syscall.Stat_t)
-	mode := uint32(info.Mode().Perm())
+	if has := info.Mode() >> 3 & 7; ok && has != 0 && s.Gid != 0 {
+		g, err := user.LookupGroupId(strconv.FormatUint(uint64(s.Gid), 10))
+		switch {
+		case err != nil || g.Name == name:
+		case has&rights == rights:
+			return fmt.Sprintf("usermod -aG %s %s && systemctl restart banmesh-agent", g.Name, name)
+		default:
+			return fmt.Sprintf("%s && usermod -aG %s %s && systemctl restart banmesh-agent", add, g.Name, name)
+		}
+	}
+	return fmt.Sprintf("chgrp %s %s && %s", name, path, add)
+}
+
+func (w someone) may(info os.FileInfo, bit os.FileMode) bool {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	mode := info.Mode().Perm()
 	switch {
 	case !ok || w.uid == 0 || w.all:
 		return true

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,39 @@ func TestWhatTheServiceMayNotReadIsNamed(t *testing.T) {
 	}
 	if list := member.withheld([]string{secret}); len(list) != 0 {
 		t.Errorf("a member of the group may not read %+v", list)
+	}
+}
+
+// The same command is named wherever a file may not be read: by init, check, doctor and
+// status.
+func TestTheFixOfAPermissionIsTheLeastThatHelps(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "x.log")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := AccessFix("banmesh", file, 4); got != "chgrp banmesh "+file+" && chmod g+r "+file {
+		t.Errorf("of a file that its owner alone may read: %s", got)
+	}
+	if got := AccessFix("banmesh", filepath.Join(dir, "gone"), 5); !strings.HasPrefix(got, "chgrp banmesh ") || !strings.Contains(got, " chmod g+rx ") {
+		t.Errorf("of a directory that is gone: %s", got)
+	}
+	if os.Getuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	const adm = 4
+	for mode, want := range map[os.FileMode]string{
+		0o640: "usermod -aG adm banmesh && systemctl restart banmesh-agent",
+		0o620: "chmod g+r " + file + " && usermod -aG adm banmesh && systemctl restart banmesh-agent",
+		0o600: "chgrp banmesh " + file + " && chmod g+r " + file,
+	} {
+		if err := errors.Join(os.Chown(file, 0, adm), os.Chmod(file, mode)); err != nil {
+			t.Fatal(err)
+		}
+		if got := AccessFix("banmesh", file, 4); got != want {
+			t.Errorf("of adm's, mode %o: %s", mode, got)
+		}
 	}
 }
 

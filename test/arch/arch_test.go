@@ -80,7 +80,7 @@ var mayImport = map[string][]string{
 	"internal/broker/mqttclient":  {"internal/broker"},
 	"internal/broker":             {"internal/ban", "internal/broker/mqttclient", "internal/span", "internal/store", "internal/strict", "internal/wire"},
 	"internal/agent/api": {
-		"internal/ban", "internal/compat/capi", "internal/compat/credentials", "internal/compat/fail2ban", "internal/compat/lapi", "internal/compat/serving", "internal/compat/usage", "internal/control", "internal/detect", "internal/export", "internal/federation", "internal/firewall",
+		"internal/ban", "internal/compat/capi", "internal/compat/credentials", "internal/compat/fail2ban", "internal/compat/lapi", "internal/compat/serving", "internal/compat/usage", "internal/control", "internal/detect", "internal/doctor", "internal/export", "internal/federation", "internal/firewall",
 		"internal/guests", "internal/history", "internal/ledger", "internal/neverban", "internal/notify", "internal/policy", "internal/settings", "internal/span", "internal/wallet/signedlist", "internal/wire",
 	},
 	"internal/agent": {

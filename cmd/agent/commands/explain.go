@@ -117,6 +117,11 @@ func printExplanation(w io.Writer, e control.Explanation, now time.Time) {
 		switch s.Action {
 		case control.ActionBan:
 			text := fmt.Sprintf("%s until %s, for %s more", in, clock(s.Until), cli.Short(s.Until.Sub(now)))
+			if s.Observed {
+				text += "; the topic is observed: nothing is refused"
+				fmt.Fprintf(w, "%s would be banned %s\n", e.Target, cli.Wrap(w, len(e.Target.String())+len(" would be banned "), "  ", text))
+				break
+			}
 			taken := len(e.Target.String()) + len(" is banned ")
 			fmt.Fprintf(w, "%s is %s %s\n", e.Target, cli.Paint(w, cli.Bad, "banned"), cli.Wrap(w, taken, "  ", text))
 		case control.ActionWatch:

@@ -12,6 +12,7 @@ import (
 	"banmesh/internal/ledger"
 	"banmesh/internal/neverban"
 	"banmesh/internal/policy"
+	"banmesh/internal/settings"
 	"banmesh/internal/span"
 	"banmesh/internal/wire"
 )
@@ -152,6 +153,14 @@ func Explanation(e ledger.Explanation, name func(ban.Operator) string) control.E
 		}
 		return out
 	})}
+}
+
+// Observe marks the bans of topics that are observed.
+func Observe(x *control.Explanation, s *settings.Settings) {
+	for i := range x.Standings {
+		t, ok := s.Find(x.Standings[i].Topic)
+		x.Standings[i].Observed = ok && t.Observe && x.Standings[i].Action == control.ActionBan
+	}
 }
 
 // thisNode is the name of our own claims.

@@ -17,6 +17,7 @@ func (s *Server) explain(r *http.Request) (any, error) {
 		return nil, control.Refuse(control.CodeBad, "", "%v", err)
 	}
 	x := Explanation(s.o.Ledger.Explain(target), s.o.Settings().NameOf)
+	Observe(&x, s.o.Settings())
 	s.addListed(&x)
 	x.Guest, _ = s.o.Guest(target)
 	x.Held = s.o.Held(target)

@@ -2,20 +2,19 @@ package api
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"banmesh/internal/ban"
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
 	"banmesh/internal/detect/source"
+	"banmesh/internal/doctor"
 )
 
 // sources gives the named logs that are read.
@@ -144,37 +143,14 @@ func containersFix(examples string) string {
 	return fmt.Sprintf("install -Dm644 -t /etc/systemd/system/banmesh-agent.service.d %s && systemctl daemon-reload && systemctl restart banmesh-agent  # it may read every file then: docs/recipes.md, Logs of root", file)
 }
 
-// permissionFix gives the command that lets this process's user read a path, by
-// the group that may where there is one.
+// permissionFix gives the command that lets this process's user read a path.
 func permissionFix(path string) string {
 	name := strconv.Itoa(os.Geteuid())
 	if u, err := user.LookupId(name); err == nil {
 		name = u.Username
 	}
-	_, err := os.Stat("/usr/bin/setfacl")
-	return permissionFixFor(name, path, err == nil)
-}
-
-// permissionFixFor gives it for a user; acl says that setfacl is installed.
-func permissionFixFor(name, path string, acl bool) string {
-	right, bits := "r", fs.FileMode(0o040)
-	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
-		right, bits = "rx", 0o050
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return doctor.AccessFix(name, path, 5) // to list it and to go through
 	}
-	if err == nil && info.Mode().Perm()&bits == bits {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Gid != 0 {
-			if g, err := user.LookupGroupId(strconv.FormatUint(uint64(st.Gid), 10)); err == nil {
-				return fmt.Sprintf("usermod -aG %s %s && systemctl restart banmesh-agent", g.Name, name)
-			}
-		}
-	}
-	fix := fmt.Sprintf("setfacl -m u:%s:%s %s", name, right, path)
-	if !acl {
-		fix = "apt install acl && " + fix
-	}
-	if right == "r" && filepath.IsAbs(path) {
-		fix += "  # a log that rotates: docs/recipes.md, Logs of root"
-	}
-	return fix
+	return doctor.AccessFix(name, path, 4) + "  # a log that rotates: docs/recipes.md, Logs of root"
 }

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -55,32 +53,5 @@ func TestTheFixForAContainersLogLasts(t *testing.T) {
 	denied := detect.LogStatus{Log: source.Log{Kind: source.KindContainer, Name: "app"}, Health: source.Health{Denied: "/var/lib/docker"}}
 	if got := logFix(denied); !strings.Contains(got, "/etc/systemd/system/banmesh-agent.service.d") || strings.Contains(got, "setfacl") {
 		t.Errorf("%s", got)
-	}
-}
-
-func TestTheFixOfAPermissionIsTheLeastThatHelps(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "x.log")
-	if got := permissionFixFor("banmesh", dir, false); got != "apt install acl && setfacl -m u:banmesh:rx "+dir {
-		t.Errorf("of a directory where setfacl is not installed: %s", got)
-	}
-	if err := os.WriteFile(file, nil, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if got := permissionFixFor("banmesh", file, true); !strings.HasPrefix(got, "setfacl -m u:banmesh:r "+file) && os.Getgid() == 0 {
-		t.Errorf("of root's: %s", got)
-	}
-	if got := permissionFixFor("banmesh", dir, true); got != "setfacl -m u:banmesh:rx "+dir {
-		t.Errorf("of a directory: %s", got)
-	}
-	if os.Getuid() != 0 {
-		t.Skip("only root gives files away")
-	}
-	const adm = 4
-	if err := os.Chown(file, 0, adm); err != nil {
-		t.Fatal(err)
-	}
-	if got := permissionFixFor("banmesh", file, true); got != "usermod -aG adm banmesh && systemctl restart banmesh-agent" {
-		t.Errorf("of a group's: %s", got)
 	}
 }
