@@ -201,7 +201,7 @@ image:
 	@GO=$(GO) deploy/image/build.sh dist "$(VERSION)" "$(IMAGES)"
 
 # A package on a booted host that has nothing of ours: installed, upgraded, removed, purged; then the same again is built elsewhere and compared.
-test-packages: TEST_PACKAGES += ansible-core rpm pacman-package-manager docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
+test-packages: TEST_PACKAGES += curl ansible-core rpm pacman-package-manager docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
 test-packages: deps-test
 	GO=$(GO) $(GO) test -count=1 -v -timeout 20m ./test/packages -packages
 	GO=$(GO) $(GO) test -count=1 -v -timeout 10m ./test/docker -run Image -image

@@ -192,6 +192,8 @@ func TestASmallScreenIsFilledAndATinyOneSaysSo(t *testing.T) {
 			t.Errorf("%v: the selected row is not shown:\n%s", size, f)
 		}
 	}
+	d.send(tea.WindowSizeMsg{Width: 40, Height: 12})
+	d.golden("small")
 	for _, size := range [][2]int{{leastWidth - 1, leastHeight}, {leastWidth, leastHeight - 1}, {1, 1}, {0, 0}} {
 		d.send(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
 		if text := d.s.draw(); strings.Contains(text, "\n") || ansi.StringWidth(text) > max(size[0], 1) {

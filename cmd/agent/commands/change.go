@@ -77,6 +77,9 @@ func switchesIn(tree map[string]any) map[string]string {
 // that a person has a command write now.
 func (x *change) overrule(topic, field string) error {
 	before, err := config.SetSwitch(x.p.state, topic, field, nil)
+	if errors.Is(err, fs.ErrPermission) {
+		return cli.Hint(err, "a switch that was set on the page wins over the configuration, and you may not take it away: use sudo. Nothing was changed")
+	}
 	if err != nil || before == nil {
 		return err
 	}

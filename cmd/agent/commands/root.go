@@ -221,7 +221,7 @@ func explain(err error) error {
 func permissionHint(err error) string {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		file, dir := ownerOf(p.Path), ownerOf(filepath.Dir(p.Path))
-		if file >= 0 && dir >= 0 && file != dir {
+		if file == 0 && dir > 0 {
 			return fmt.Sprintf("sudo chown --reference=%s %s gives it to the owner of its directory, as the rest of it", filepath.Dir(p.Path), p.Path)
 		}
 	}

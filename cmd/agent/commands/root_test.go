@@ -1,6 +1,8 @@
 package commands
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,5 +57,24 @@ func TestWhoHasNoAgentMeansTheMachines(t *testing.T) {
 	}
 	if got := placesOf(0, system); got != machine {
 		t.Errorf("root: %+v", got)
+	}
+}
+
+// A file that root left with the service is given back to it; the service's own directory
+// is never given to root.
+func TestAPermissionHintTakesNothingFromTheService(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("giving files to another user needs root")
+	}
+	state := filepath.Join(t.TempDir(), "state")
+	left := filepath.Join(state, "left.toml")
+	if err := errors.Join(os.Mkdir(state, 0o700), os.Chown(state, 65534, 65534), os.WriteFile(left, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for path, chown := range map[string]bool{left: true, state: false} {
+		if hint := permissionHint(&fs.PathError{Op: "open", Path: path, Err: fs.ErrPermission}); strings.Contains(hint, "chown") != chown {
+			t.Errorf("%s: %s", path, hint)
+		}
 	}
 }
