@@ -200,8 +200,9 @@ IMAGES ?= amd64 arm64
 image:
 	@GO=$(GO) deploy/image/build.sh dist "$(VERSION)" "$(IMAGES)"
 
-# A package on a booted host that has nothing of ours: installed, upgraded, removed, purged; then the same again is built elsewhere and compared.
-test-packages: TEST_PACKAGES += curl ansible-core rpm pacman-package-manager docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
+# A package on a booted host that has nothing of ours: installed, upgraded, removed, purged. The same for every architecture is
+# built elsewhere and compared, and the program of each runs.
+test-packages: TEST_PACKAGES += curl man-db zsh fish qemu-user-static ansible-core rpm pacman-package-manager docker.io $(shell apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli)
 test-packages: deps-test
 	GO=$(GO) $(GO) test -count=1 -v -timeout 20m ./test/packages -packages
 	GO=$(GO) $(GO) test -count=1 -v -timeout 10m ./test/docker -run Image -image
@@ -224,6 +225,8 @@ first-contact: deps-test
 
 # Other architectures: tests of 32 bits, builds of the rest, the broker for FreeBSD.
 PORTABLE = ./internal/ban ./internal/span ./internal/strict ./internal/wire ./internal/policy ./internal/neverban ./internal/store ./internal/ledger
+# With -trimpath, as packages are built: their builds find all this in the cache.
+cross: export GOFLAGS = -trimpath
 cross:
 	GOARCH=386 $(GO) vet ./internal/... ./cmd/...
 	GOARCH=386 $(GO) test $(PORTABLE)

@@ -53,6 +53,9 @@ for arch in $architectures; do
 		mkdir -p "$tree/usr/share/doc/banmesh/examples/fail2ban"
 		cp -r "$top/deploy/fail2ban/." "$tree/usr/share/doc/banmesh/examples/fail2ban"
 	fi
+	mkdir "$tree/zsh"
+	mv "$tree"/usr/share/zsh/vendor-completions/* "$tree/zsh"
+	rm -r "$tree/usr/share/zsh"
 	find "$tree" -type d -exec chmod 0755 {} +
 	find "$tree" -type f -exec chmod 0644 {} +
 	chmod 0755 "$tree"/usr/bin/banmesh "$tree"/usr/bin/banmesh-gate
@@ -60,7 +63,11 @@ for arch in $architectures; do
 	sed -e "s#\${PACKAGE_TREE}#$tree#; s#\${PACKAGE_ARCH}#$(echo "$arch" | sed 's/^armv7$/arm7/')#; s#\${PACKAGE_VERSION}#$PACKAGE_VERSION#; s#\${PACKAGE_TIME}#$PACKAGE_TIME#; s#\${PACKAGE_SCRIPTS}#$work/scripts#; s#\${PACKAGE_OPENRC}#$work/openrc#" \
 		"$here/nfpm.yaml" >"$work/nfpm.yaml"
 	for format in $formats; do
-		"$work/nfpm" package --config "$work/nfpm.yaml" --packager "$format" --target "$out/" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+		# Only Debian's zsh looks into vendor-completions.
+		zsh=site-functions
+		[ "$format" != deb ] || zsh=vendor-completions
+		sed "s#\${PACKAGE_ZSH}#$zsh#" "$work/nfpm.yaml" >"$work/$format.yaml"
+		"$work/nfpm" package --config "$work/$format.yaml" --packager "$format" --target "$out/" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 	done
 done
 (cd "$out" && sha256sum ./*banmesh* >SHA256SUMS)

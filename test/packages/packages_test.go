@@ -3,12 +3,14 @@ package packages
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"flag"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -29,9 +31,9 @@ var (
 	reboot string
 )
 
-func build(t *testing.T, top, out, version, formats string) {
+func build(t *testing.T, top, out, version, formats string, architectures ...string) {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build.sh"), out, version, "amd64", formats)
+	c := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build.sh"), out, version, cmp.Or(strings.Join(architectures, " "), "amd64"), formats)
 	c.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1795000000")
 	if text, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("building %s: %v\n%s", version, err, text)
@@ -86,7 +88,7 @@ func TestUninstallTakesAllThatInstallPut(t *testing.T) {
 }
 
 // TestPackagesAreReproducible builds the same version from a copy of the sources
-// in another place.
+// in another place, for every architecture, and runs the program of each.
 func TestPackagesAreReproducible(t *testing.T) {
 	if !*packages {
 		t.Skip("make test-packages runs it")
@@ -106,15 +108,23 @@ func TestPackagesAreReproducible(t *testing.T) {
 		info, fault := os.Stat(filepath.Join(top, name))
 		must(t, err, fault, os.MkdirAll(filepath.Dir(filepath.Join(other, name)), 0o755), os.WriteFile(filepath.Join(other, name), b, info.Mode().Perm()))
 	}
-	formats := "deb rpm apk archlinux"
-	build(t, top, filepath.Join(base, "one"), "0.1.0", formats)
-	build(t, other, filepath.Join(base, "two"), "0.1.0", formats)
+	formats, architectures := "deb rpm apk archlinux", []string{"amd64", "arm64", "armv7", "386", "riscv64"}
+	build(t, top, filepath.Join(base, "one"), "0.1.0", formats, architectures...)
+	build(t, other, filepath.Join(base, "two"), "0.1.0", formats, architectures...)
 	one, err := os.ReadFile(filepath.Join(base, "one/SHA256SUMS"))
 	must(t, err)
 	two, err := os.ReadFile(filepath.Join(base, "two/SHA256SUMS"))
 	must(t, err)
-	if !bytes.Equal(one, two) || bytes.Count(one, []byte("\n")) != 4 {
+	if !bytes.Equal(one, two) || bytes.Count(one, []byte("\n")) != 20 {
 		t.Errorf("two builds in two places differ:\n%s%s", one, two)
+	}
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the emulators are those of amd64")
+	}
+	for arch, emulator := range map[string]string{
+		"amd64": "", "i386": "", "arm64": "qemu-aarch64-static", "armhf": "qemu-arm-static", "riscv64": "qemu-riscv64-static",
+	} {
+		t.Run(arch, func(t *testing.T) { runProgram(t, filepath.Join(base, "one/banmesh_0.1.0_"+arch+".deb"), emulator) })
 	}
 }
 
