@@ -297,9 +297,10 @@ func (c *chronicle) enforced(changes []ledger.Change, fault error) {
 	for _, x := range changes {
 		switch {
 		case x.Ban && x.Was.IsZero():
+			v := c.foundFor(x) // began takes it away
 			c.later(func() history.Event { return c.began(at, x, yet) })
-			if c.watched(x) {
-				c.later(func() history.Event { return c.hit(at, x) })
+			if v.Watched {
+				c.later(func() history.Event { return c.hit(at, x, v) })
 			}
 		case x.Ban:
 			c.later(func() history.Event {
@@ -371,16 +372,17 @@ func sourceName(s ledger.Source) string {
 	return string(s)
 }
 
-// watched says whether a ban is of an offender of whom peers warned.
-func (c *chronicle) watched(x ledger.Change) bool {
+// foundFor gives the decision of detection that a ban rests on, zero for none.
+func (c *chronicle) foundFor(x ledger.Change) detect.Decision {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.found[heldKey{x.Topic, x.Target}].Watched
+	return c.found[heldKey{x.Topic, x.Target}]
 }
 
-// hit describes that a warning of peers came true.
-func (c *chronicle) hit(at time.Time, x ledger.Change) history.Event {
+// hit describes that a warning of peers came true by an offence here.
+func (c *chronicle) hit(at time.Time, x ledger.Change, v detect.Decision) history.Event {
 	e := history.Event{At: at, Kind: history.WatchHit, Topic: x.Topic, Target: x.Target, By: string(ledger.SourceDetection), Why: "peers warned of it, and it offended here"}
+	evidence(&e, v)
 	s, _ := c.o.standing(x.Topic, x.Target)
 	for _, claim := range s.Claims {
 		if name := c.o.name(claim.Feed.Operator); !claim.Own && !slices.Contains(e.Peers, name) {
