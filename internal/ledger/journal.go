@@ -75,6 +75,9 @@ func (j *journal) weight(b []byte) int {
 
 // eachRecord splits a page.
 func eachRecord(value []byte, f func([]byte) error) error {
+	if len(value) > 0 && value[0] > pageVersion {
+		return fmt.Errorf("format %d, and this program reads %d: %w", value[0], pageVersion, ErrNewer)
+	}
 	if len(value) == 0 || value[0] != pageVersion {
 		return fmt.Errorf("unknown version: %w", ErrCorrupt)
 	}

@@ -39,6 +39,8 @@ var (
 	ErrUnknown = errors.New("not found")
 	// ErrCorrupt says that the ledger's records on disk cannot be read.
 	ErrCorrupt = errors.New("the ledger's records are damaged")
+	// ErrNewer says that a newer program wrote the ledger's records. They are left as they are.
+	ErrNewer = errors.New("a newer program wrote the ledger's records: install that program again")
 )
 
 // Options are the inputs of [Open].
