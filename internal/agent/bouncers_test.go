@@ -10,7 +10,7 @@ import (
 	"banmesh/internal/control"
 )
 
-// A bouncer goes on with what it was told while the agent is down. Whoever was let off by
+// A bouncer goes on with its last answer while the agent is down. Whoever was let off by
 // an edit of the files meanwhile is told as ended when the agent is back.
 func TestABouncerIsToldOfAnUnbanByFiles(t *testing.T) {
 	t.Parallel()

@@ -44,10 +44,10 @@ func (c *checkup) examine(ctx context.Context) doctor.Facts {
 	}})
 }
 
-// doctorCode begins the codes of what the doctor alone finds; the check's name follows.
+// doctorCode begins the codes of findings of the doctor alone; the check's name follows.
 const doctorCode = "doctor-"
 
-// warnings gives what the doctor finds wrong and no warning of the status tells. Where
+// warnings gives the faults that the doctor finds and no warning of the status tells. Where
 // it is other than the last time the next call examines again, so that a fault of a
 // moment does not stand until the next examination.
 func (c *checkup) warnings(ctx context.Context) []control.Warning {

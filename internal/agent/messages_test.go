@@ -73,7 +73,7 @@ func newTold(t *testing.T, kind, config string) *toldNode {
 }
 
 // tells waits for a message of a kind that says something, and moves the clock by steps
-// meanwhile: what stands for long enough is told, and what waits for others of its
+// meanwhile: a fault that stands for long enough is told, and one that waits for others of its
 // kind is sent.
 func (n *toldNode) tells(kind, text, mend string, step time.Duration) (m heard) {
 	n.t.Helper()
@@ -196,7 +196,7 @@ func TestEachKindOfMessageFromItsEventToAReceiver(t *testing.T) {
 	})
 }
 
-// What only the doctor finds is told when it stands, and again when it is over.
+// A fault that only the doctor finds is told when it stands, and again when it is over.
 func TestTheDoctorTurningRedIsToldAndItsEndToo(t *testing.T) {
 	t.Parallel()
 	n := newTold(t, "fault", quiet+trusts("alice", alice))

@@ -29,7 +29,7 @@ type Switches struct {
 	Topics map[string]Switch `toml:"topics"`
 }
 
-// A Switch has what was set of one topic; nil is as in the configuration's files.
+// A Switch has the settings of one topic; nil is as in the configuration's files.
 type Switch struct {
 	Detect    *bool `toml:"detect"`
 	Subscribe *bool `toml:"subscribe"`

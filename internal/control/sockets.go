@@ -20,7 +20,7 @@ type Sockets struct {
 	names []string            // that the manager keeps
 }
 
-// OpenSockets takes over what the service manager kept. It takes the variables
+// OpenSockets takes over the sockets that the service manager kept. It takes the variables
 // that name it out of the environment ($LISTEN_FDS), and is called once in a
 // process.
 func OpenSockets() *Sockets {

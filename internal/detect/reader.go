@@ -296,7 +296,7 @@ func (r *reader) handle(ctx context.Context, l source.Line) {
 	r.noteLine(&l, result)
 }
 
-// begin prepares what jails have in common of a line. A line of the past sets the clock
+// begin prepares the parts of a line that jails share. A line of the past sets the clock
 // that the others see.
 func (r *reader) begin(l *source.Line, text []byte) *stream {
 	st := r.stream(l.Stream)

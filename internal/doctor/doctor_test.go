@@ -144,7 +144,7 @@ func TestTheAddressOfWhoAsksIsRead(t *testing.T) {
 	}
 }
 
-// What no warning of the status tells is told by the doctor alone, and every check that
+// A fault of which no warning of the status tells is told by the doctor alone, and every check that
 // can be wrong has words for a message that shows no log line, host or user.
 func TestWhatTheDoctorAloneFindsHasWordsOfItsOwn(t *testing.T) {
 	e := Facts{

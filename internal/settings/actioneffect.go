@@ -63,7 +63,7 @@ var elsewhereNames = []string{
 }
 
 // guessEffect reads an action's commands: rules with the offender's address, and sets
-// that get it and that a rule of the same action asks. Only what is wholly understood is a ban.
+// that get it and that a rule of the same action asks. Only a command that is wholly understood is a ban.
 func guessEffect(start, ban string) actionEffect {
 	rules := rulesOf(start + "\n" + ban)
 	var blocking []packetRule

@@ -7,7 +7,7 @@ import (
 	"banmesh/internal/detect"
 )
 
-// What a command does is read from the whole of it: whose packets it is about, whether it
+// The effect of a command is read from the whole of it: whose packets it is about, whether it
 // adds or takes away, where it runs. Anything that is not understood is unknown.
 func TestTheEffectOfAnOwnActionIsReadFromItsCommands(t *testing.T) {
 	t.Parallel()

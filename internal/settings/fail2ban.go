@@ -140,7 +140,7 @@ func (s *Settings) include(dir string, directories []string) (faults []error) {
 	return faults
 }
 
-// warnOf notes what is said of jails: one cause, one line.
+// warnOf notes a warning of jails: one cause, one line.
 func (s *Settings) warnOf(jails []detect.Imported) {
 	shared, alone := detect.SharedWarnings(jails)
 	for _, line := range shared {

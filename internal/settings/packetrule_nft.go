@@ -99,7 +99,7 @@ func (r *packetRule) understoodOf(key string, not bool, value string) {
 	r.understood(value)
 }
 
-// nftValue reads what stands after a key: a word, or a list of them in braces, which
+// nftValue reads the value after a key: a word, or a list of them in braces, which
 // becomes one word. n is how many tokens it takes.
 func nftValue(words []string) (value string, not bool, n int) {
 	if n < len(words) && words[n] == "!=" {

@@ -240,7 +240,7 @@ func (w *world) judge(ctx context.Context) error {
 	return nil
 }
 
-// print says what is not as it should be, and the figures.
+// print writes the differences and the figures.
 func (w *world) print(f *finding) {
 	for _, n := range f.which {
 		second := n / fromLog

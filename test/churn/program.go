@@ -24,7 +24,7 @@ type program struct {
 	odd   []string
 }
 
-// A word is what a command said of its bans.
+// A word is a command's answer about its bans.
 type word int
 
 const (

@@ -117,7 +117,7 @@ func compareWritten(t *testing.T, dir string, all []detect.Imported) {
 
 var update = flag.Bool("update", false, "write what is imported into the golden files")
 
-// thresholds shows an imported jail's thresholds, and what is closed.
+// thresholds shows an imported jail's thresholds, and its ports.
 func thresholds(i detect.Imported) (text string) {
 	if d := i.Definition.Detect; d != nil {
 		text = fmt.Sprintf(" after %d in %s for %s", d.MaxRetry, span.Format(d.FindTime.Duration()), span.Format(d.BanTime.Duration()))

@@ -42,7 +42,7 @@ var (
 // below them; blocks of sh are run whole; other blocks whose first line is a
 // comment with a path are added to that file. Comments of HTML prepare the
 // guide's world: "hosts: a b", "run [HOST]:" with a script, "copy: HOST:PATH HOST", "beside" before a block of
-// a command that waits for what follows, "not run:" with the reason before a block.
+// a command that waits for later ones, "not run:" with the reason before a block.
 func parse(text string) (g guide, err error) {
 	lines := strings.Split(text, "\n")
 	skip, beside := false, false

@@ -24,7 +24,7 @@ func TestFirewalldBesideANode(t *testing.T) {
 			t.Errorf("after %s firewalld has\n%s", step, got)
 		}
 	}
-	// Panic mode drops everybody's packets; what it leaves is as it was before.
+	// Panic mode drops everybody's packets; afterwards all is as it was before.
 	h.Must("firewall-cmd --panic-on")
 	if h.ask(other, 8080) != "" {
 		t.Error("firewalld's panic mode lets packets in")

@@ -34,7 +34,7 @@ type host struct {
 	clients string // their network namespace
 }
 
-// A setup is what a host has before it boots.
+// A setup is a host's files and packages before it boots.
 type setup struct {
 	debs   []string // other programs, which are installed once it runs
 	config string   // of the agent

@@ -77,7 +77,7 @@ func TestInitLooksAtManyServices(t *testing.T) {
 			t.Errorf("init writes no %s:\n%s", want, file)
 		}
 	}
-	// The rights that it names are enough; run again, it has nothing to name, and what a person changed stays.
+	// The rights that it names are enough; run again, it has nothing to name, and a person's changes stay.
 	m.Must(`cd /etc/systemd/system && mkdir -p banmesh-agent.service.d && cp /usr/share/doc/banmesh/examples/logs.conf banmesh-agent.service.d/ && systemctl daemon-reload && systemctl try-restart banmesh-agent`)
 	if again := m.Must("banmesh init --yes --no-selftest"); strings.Contains(again, "unreadable") || strings.Contains(again, "new") {
 		t.Errorf("a second run says\n%s", again)
@@ -88,7 +88,7 @@ func TestInitLooksAtManyServices(t *testing.T) {
 	if out, _ := m.Do("banmesh doctor"); strings.Contains(out, "permission denied") {
 		t.Errorf("with these rights doctor says\n%s", out)
 	}
-	// The journal has what Docker's driver writes there, and the offender is found.
+	// The journal has the entries of Docker's driver, and the offender is found.
 	m.Must("for i in $(seq 6); do printf 'MESSAGE=[2026-11-28 09:14:02.123 +01:00] [INF] [31] Jellyfin.Server.Implementations.Users.UserManager: Authentication request for \"admin\" has been denied (IP: \"198.51.100.20\").\nCONTAINER_NAME=my-jellyfin\nSYSLOG_IDENTIFIER=aaaa\n' | logger --journald; done; for i in $(seq 100); do banmesh bans | grep -q '198.51.100.20 *jellyfin' && exit 0; sleep 0.1; done; banmesh explain 198.51.100.20; exit 1")
 	m.Must("dpkg -P banmesh; [ ! -e /etc/systemd/system/banmesh-agent.service.d ]")
 }

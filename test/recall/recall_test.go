@@ -172,7 +172,7 @@ var rightly = map[string]string{
 	"srv sshd[2737]: Failed password for invalid user test from 127.0.0.1 port 58946 ssh2: from 10.10.1.2 port 55555 ssh2":                       "10.10.1.2",
 }
 
-// again are lines that tell of what another line is noted for. The topics count a part of them, or
+// again are lines that tell of a try for which another line is noted. The topics count a part of them, or
 // as much as the line that tells most, for logs that have this line alone.
 var again = regexp.MustCompile(`Disconnecting (?:invalid|authenticating) user .+ port \d+: Too many authentication failures \[preauth\]$` +
 	`|: lost connection after AUTH from |: improper command pipelining after AUTH from \S+: QUIT$|:\d+ WARNING: Bad encapsulated packet length from peer `)

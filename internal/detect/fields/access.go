@@ -54,8 +54,8 @@ func virtualHost(word, rest string) (host string, ok bool) {
 	return host, named && !strings.HasPrefix(rest, "- [")
 }
 
-// haproxyHead is what stands before the request in a line of HAProxy's option httplog: the client, the time,
-// the status. What a client wrote stands behind them, in braces, and HAProxy writes its quotes as #22.
+// haproxyHead is the text before the request in a line of HAProxy's option httplog: the client, the time,
+// the status. The client's own words stand behind them, in braces, and HAProxy writes its quotes as #22.
 var haproxyHead = regexp.MustCompile(`^(\S+):\d{1,5} \[(\d\d/[A-Z][a-z]{2}/\d{4}:[\d:]{8}(?:\.\d{1,6})?)\] \S+ \S+ [+\d/-]+ (\d{3}) \+?(\d+) `)
 
 // haproxy reads CLIENT:PORT [TIME] FRONTEND BACKEND/SERVER TIMERS STATUS SIZE ... "REQUEST" and the rest.

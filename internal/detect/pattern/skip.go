@@ -8,7 +8,7 @@ import "encoding/binary"
 type skipper struct {
 	stride int
 	enough int // hits that say all there is to say
-	// table holds the index in pieces of what has four bytes of that slot, 0 for nothing.
+	// table holds the index in pieces of the text with four bytes of that slot, 0 for nothing.
 	table  [1 << slotBits]uint16
 	pieces [][]piece
 }

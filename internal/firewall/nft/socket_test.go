@@ -127,7 +127,7 @@ func TestBansThatEndDuringACheckWereNotTakenAway(t *testing.T) {
 func TestBansThatHaveJustEndedAreNoStrangers(t *testing.T) {
 	testnet.Enter(t)
 	ctx := testnet.Context(t)
-	// The turn of a bucket, at which the state lets go of what has ended.
+	// The turn of a bucket, at which the state lets go of ended bans.
 	start := desired.Second((time.Now().Unix()>>desired.BucketBits + 1) << desired.BucketBits).Time().Add(-time.Second)
 	now := start
 	o := Options{Now: func() time.Time { return now }}
