@@ -16,6 +16,7 @@ import (
 	"banmesh/internal/control"
 	"banmesh/internal/detect"
 	"banmesh/internal/export"
+	"banmesh/internal/firewall"
 	"banmesh/internal/procnet"
 )
 
@@ -279,4 +280,14 @@ func TestAFaultOfTheFirewallIsNoBanThatDoesNotBite(t *testing.T) {
 	again := time.Now()
 	n.fake.Fail(nil)
 	n.eventually("it stops again from then on", func() bool { at, ok := stops(); return ok && !at.Before(again) })
+}
+
+func TestABanIsToldNotToBiteWhereEnforcementWasSwitchedOff(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, quiet)
+	e := &enforcer{o: n.a.enforcer.o, fw: n.fake, drift: firewall.Drift{Off: true}}
+	got := e.unbitten("sshd", ban.MustTarget("45.1.1.1"), true, nil)
+	if got.text != "enforcement was switched off by hand" || got.fix != "agent firewall resume" || got.severity != control.SeverityHigh {
+		t.Errorf("%+v", got)
+	}
 }

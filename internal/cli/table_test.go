@@ -91,6 +91,10 @@ func TestOnlyOurOwnTextIsPainted(t *testing.T) {
 	if err := table.Flush(); err != nil || b.String() != "A     B\n\x1b[31mdown\x1b[0m  x\n" {
 		t.Errorf("%q, %v", b.String(), err)
 	}
+	b.Reset()
+	if err := JSON(screen, map[string]string{"state": "WRONG"}); err != nil || strings.Contains(b.String(), "\x1b") {
+		t.Errorf("JSON on a terminal: %q, %v", b.String(), err)
+	}
 	for name, w := range map[string]interface{ Write([]byte) (int, error) }{"a pipe": &b, "NO_COLOR": newTerminal(&b, 80, false)} {
 		if got := Paint(w, Bad, "WRONG"); got != "WRONG" {
 			t.Errorf("%s: %q", name, got)

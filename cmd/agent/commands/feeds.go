@@ -21,7 +21,7 @@ func newFeedsCommand(p *paths) *cobra.Command {
 		Example: "  agent feeds\n  agent feeds --json | jq '.[] | select(.status != \"synced\")'",
 		Long: `Show every feed: what this node writes, and what it reads of the operators that its policy names.
 
-  synced        the reader has exactly what the author says, as of the time shown
+  synced        the reader has exactly what the author says, as of the time shown, "ahead" where the author's clock is
   cut-off       no broker answers: what was said since the time shown is not known, or not published
   unanswered    this node's own: no broker has acknowledged its newest messages for seconds
   joining       pieces are on their way
@@ -70,7 +70,10 @@ func printFeeds(w io.Writer, list []control.Feed, now time.Time) error {
 		case name == "":
 			name = f.Operator
 		}
-		if !f.Issued.IsZero() {
+		switch {
+		case f.Issued.After(now):
+			heard = cli.Short(f.Issued.Sub(now)) + " ahead"
+		case !f.Issued.IsZero():
 			heard = cli.Short(now.Sub(f.Issued)) + " ago"
 		}
 		batch := fmt.Sprint(f.Batch)

@@ -162,7 +162,7 @@ func printLogs(w io.Writer, logs []control.SourceStatus, now time.Time) error {
 		case x.Found == 0:
 			last = "not there"
 		case !x.LastLine.IsZero():
-			last = cli.Short(now.Sub(x.LastLine)) + " ago"
+			last = cli.Short(max(now.Sub(x.LastLine), 0)) + " ago"
 		}
 		t.Row(topicNames(x.Topics), strconv.FormatUint(x.Read, 10), strconv.FormatUint(x.Matched, 10), last, x.Name,
 			strconv.FormatUint(x.Ignored, 10), unread(x.Backlog))
